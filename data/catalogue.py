@@ -1,0 +1,130 @@
+"""The named data sets: each entry knows one layout on disk and turns it into a `DatasetIndex`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from . import demo
+from .errors import ConfigurationError, DatasetError
+from .images import IMAGE_SUFFIXES
+from .index import DatasetIndex, build_index, cut_from_train, limit_index
+
+Rows = list[tuple[str, str, str]]
+
+TEST_FRACTION_OF_FOLDERS = 0.2
+
+
+def open_dataset(
+    dataset: str,
+    root: str | Path,
+    *,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    limit: int | None = None,
+) -> DatasetIndex:
+    """The index of a data set, its validation part cut from train where it brings none.
+
+    Args:
+        dataset: a key of `CATALOGUE`.
+        root: the folder that holds the data set (for ``folder``, the folder of class folders itself).
+        val_fraction: share of each class's training images that becomes validation; 0 cuts none.
+        split_seed: seed of that cut, and of the test split where the layout has none.
+        limit: keep at most this many images.
+
+    Raises: `DatasetError` naming what was looked for, where, and how to get it.
+    """
+    if dataset not in CATALOGUE:
+        raise ConfigurationError(f"unknown data set {dataset!r}; known: {', '.join(CATALOGUE)}")
+    root = Path(root)
+    base, rows = CATALOGUE[dataset](root)
+    index = build_index(dataset, base, rows)
+    if not (index.splits == "test").any():
+        index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
+    if not (index.splits == "val").any():
+        index = cut_from_train(index, val_fraction, "val", split_seed)
+    return index if limit is None else limit_index(index, limit)
+
+
+def folder_rows(root: Path) -> tuple[Path, Rows]:
+    """``train/<class>/*`` with ``val/`` and/or ``test/`` beside it, or ``<class>/*`` without any split.
+
+    A lone ``val`` is taken as the held-out test part: it would otherwise be selected on and reported at once.
+    Without split folders every image is ``train`` here, and `open_dataset` cuts the test part, seeded.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"there is no folder {root}; name the folder of class folders with --root")
+    present = {part.name.lower(): part for part in _folders(root)}
+    if "train" not in present:
+        if {"val", "test"} & present.keys():
+            raise DatasetError(f"{root} has a val or test folder but no train folder beside it")
+        return root, [(name, label, "train") for name, label in _images_by_class(root, root)]
+    held_out = {split: present[split] for split in ("val", "test") if split in present}
+    if set(held_out) == {"val"}:
+        held_out = {"test": held_out["val"]}
+    rows: Rows = []
+    for split, part in {"train": present["train"], **held_out}.items():
+        rows += [(name, label, split) for name, label in _images_by_class(part, root)]
+    unknown = {label for _, label, _ in rows} - {label for _, label, split in rows if split == "train"}
+    if unknown:
+        raise DatasetError(f"{root}: class {min(unknown)!r} has images to test on but no folder in train")
+    return root, rows
+
+
+def food101_rows(root: Path) -> tuple[Path, Rows]:
+    """Food-101 as distributed: ``food-101/images/<class>/<id>.jpg`` and ``food-101/meta/{train,test}.txt``."""
+    base = next((place for place in (root / "food-101", root) if (place / "meta").is_dir()), root / "food-101")
+    rows: Rows = []
+    for split in ("train", "test"):
+        listing = base / "meta" / f"{split}.txt"
+        try:
+            lines = listing.read_text(encoding="utf-8").split("\n")
+        except OSError:
+            raise DatasetError(
+                f"Food-101 is not under {root}: looked for {listing}. Get food-101.tar.gz (5 GB) from "
+                "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/ , extract it there, or name the "
+                "folder that holds food-101/ with --root"
+            ) from None
+        for line in filter(None, map(str.strip, lines)):
+            label, separator, _ = line.partition("/")
+            if not separator:
+                raise DatasetError(f"{listing}: expected lines like 'apple_pie/1005649', got {line!r}")
+            rows.append((f"images/{line}.jpg", label, split))
+    if not (base / "images").is_dir():
+        raise DatasetError(
+            f"Food-101's lists are in {base / 'meta'} but there is no folder {base / 'images'}: extract the "
+            "whole archive"
+        )
+    return base, rows
+
+
+def demo_rows(root: Path) -> tuple[Path, Rows]:
+    """The embedded data set, made under ``root`` on first use; see `demo`."""
+    return folder_rows(demo.ensure_demo(root))
+
+
+CATALOGUE: dict[str, Callable[[Path], tuple[Path, Rows]]] = {
+    "demo": demo_rows,
+    "folder": folder_rows,
+    "food101": food101_rows,
+}
+
+
+def _images_by_class(part: Path, root: Path) -> list[tuple[str, str]]:
+    """(path relative to root, class) for every image in the class folders of ``part``, sorted."""
+    found = []
+    for class_folder in _folders(part):
+        for folder, subfolders, files in os.walk(class_folder):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for file in sorted(files):
+                path = Path(folder, file)
+                if not file.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
+                    found.append((path.relative_to(root).as_posix(), class_folder.name))
+    if not found:
+        raise DatasetError(f"no images found in class folders under {part} (expected {part}/<class>/*.jpg)")
+    return found
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX")))

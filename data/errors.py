@@ -1,0 +1,32 @@
+"""The errors a user can meet. Each message says what failed, where, the likely cause and the remedy.
+
+The command line prints these as one line; anything else is a programming error and keeps its traceback.
+"""
+
+
+class AgnetError(Exception):
+    """Base of all errors that are the input's fault rather than the program's."""
+
+
+class ConfigurationError(AgnetError):
+    """An option or setting has a value nothing can be done with."""
+
+
+class DatasetError(AgnetError):
+    """A data set is not on disk, or not in the layout that its name promises."""
+
+
+class ImageError(AgnetError):
+    """One image cannot be decoded, or must not be (too many pixels)."""
+
+
+class BoxesFileError(AgnetError):
+    """A file is not a complete, well-formed boxes file."""
+
+
+class MismatchError(AgnetError):
+    """Two things that must come from the same settings or images do not."""
+
+
+class CheckpointError(AgnetError):
+    """A run folder or a weights file cannot be used as asked."""

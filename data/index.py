@@ -1,0 +1,106 @@
+"""What a data set is, whatever its layout on disk: names, labels, splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ConfigurationError, DatasetError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """The images of a data set in a fixed order.
+
+    ``names`` are POSIX paths relative to ``root``; ``labels`` index ``classes``; ``splits`` holds one of
+    `SPLITS` for each image.
+    """
+
+    dataset: str
+    root: Path
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: np.ndarray  #: int16 ``(images,)``
+    splits: np.ndarray  #: ``U5 (images,)``
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def counts(self, split: str) -> np.ndarray:
+        """Images of each class in ``split``, ``(classes,)``."""
+        return np.bincount(self.labels[self.splits == split], minlength=len(self.classes))
+
+
+def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> DatasetIndex:
+    """An index from ``(name, class name, split)`` rows, in their order; classes sorted by name.
+
+    Raises: `DatasetError` when there is no image, fewer than two classes, the same name twice, or a
+    name that is not text.
+    """
+    if not rows:
+        raise DatasetError(f"data set {dataset!r}: no images found under {root}")
+    names, class_names, splits = zip(*rows, strict=True)
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(f"data set {dataset!r}: {twice!r} is listed twice")
+    for name in names:
+        if not name.isprintable() or "\\" in name:
+            raise DatasetError(f"data set {dataset!r}: the file name {name!r} is not valid text; rename it")
+    classes = sorted(set(class_names))
+    if len(classes) < 2:
+        raise DatasetError(
+            f"data set {dataset!r}: only one class ({classes[0]!r}) under {root}; expected a folder for each class"
+        )
+    number_of = {name: number for number, name in enumerate(classes)}
+    return DatasetIndex(
+        dataset=dataset,
+        root=root,
+        classes=tuple(classes),
+        names=tuple(names),
+        labels=np.array([number_of[name] for name in class_names], dtype=np.int16),
+        splits=np.array(splits, dtype="U5"),
+    )
+
+
+def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -> DatasetIndex:
+    """Move a stratified, seeded ``fraction`` of each class's training images ``into`` another split.
+
+    Every class with two or more training images gives at least one and keeps at least one. The draw of a
+    class depends on ``seed``, ``into``, its number and its image names alone.
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigurationError(f"the fraction cut from train must be at least 0 and below 1, got {fraction}")
+    splits = index.splits.copy()
+    if fraction > 0:
+        for label in range(len(index.classes)):
+            rows = np.flatnonzero((index.labels == label) & (index.splits == "train"))
+            if len(rows) < 2:
+                continue
+            count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+            generator = np.random.default_rng([seed, SPLITS.index(into), label])
+            by_name = rows[np.argsort([index.names[row] for row in rows])]
+            splits[generator.permutation(by_name)[:count]] = into
+    return replace(index, splits=splits)
+
+
+def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
+    """At most ``limit`` images, the same share of each class and split, for a trial run."""
+    if limit < 1:
+        raise ConfigurationError(f"the limit must be at least 1 image, got {limit}")
+    if limit >= len(index):
+        return index
+    groups: dict[tuple[int, str], int] = {}
+    turn = np.empty(len(index), dtype=np.int64)
+    for row, group in enumerate(zip(index.labels.tolist(), index.splits.tolist(), strict=True)):
+        turn[row] = groups[group] = groups.get(group, -1) + 1
+    keep = np.sort(np.argsort(turn, kind="stable")[:limit])
+    return replace(
+        index,
+        names=tuple(index.names[row] for row in keep),
+        labels=index.labels[keep],
+        splits=index.splits[keep],
+    )

@@ -1,0 +1,1 @@
+"""Stage 1: an image's salient regions, from keypoints through a mixture to boxes. No torch."""

@@ -1,0 +1,42 @@
+"""All of stage 1 for one image: the function that `propose` runs over a data set and `predict` on the fly."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from ..data.regions import Regions
+from .boxes import count_distinct, regions_of_mixture, whole_image_regions
+from .keypoints import detect_keypoints
+from .mixture import fit_mixture, fit_mixture_scikit_learn, initial_labels
+from .settings import ProposalSettings
+
+
+def propose_regions(image: np.ndarray, name: str, settings: ProposalSettings) -> Regions:
+    """The κ primary regions of an image: keypoints → mixture → hulls (AG-Net, section III-A).
+
+    Args:
+        image: uint8 RGB ``(H, W, 3)``.
+        name: with ``settings.seed`` it seeds k-means, so that an image's regions depend on nothing else.
+        settings: see `ProposalSettings`.
+    """
+    size_wh = (image.shape[1], image.shape[0])
+    points = detect_keypoints(image, settings.image_size)
+    if count_distinct(points) < settings.primary:
+        return whole_image_regions(points, settings.primary, size_wh)
+    seed = image_seed(settings.seed, name)
+    em = {"max_iter": settings.max_iter, "tol": settings.tol, "reg_covar": settings.reg_covar}
+    if settings.mixture == "scikit-learn":
+        mixture = fit_mixture_scikit_learn(points, settings.primary, seed, **em)
+    else:
+        start = initial_labels(points, settings.primary, seed)
+        mixture = fit_mixture(points, start, settings.primary, **em)
+    scale_xy = np.array(size_wh) / settings.image_size
+    return regions_of_mixture(points, mixture, settings.slot_order, scale_xy, size_wh)
+
+
+def image_seed(seed: int, name: str) -> int:
+    """A 31-bit seed for one image, from the run's seed and the image's name."""
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") & 0x7FFFFFFF

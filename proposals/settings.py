@@ -1,0 +1,64 @@
+"""What decides the regions of an image; stored in every boxes file and every checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from ..data.errors import ConfigurationError
+from .boxes import SLOT_ORDERS
+
+METHODS = ("sift",)
+MIXTURES = ("closed-form", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class ProposalSettings:
+    """The paper's values by default (section III-A of the paper); the images' names and contents are the rest."""
+
+    method: str = "sift"  #: how points are found
+    primary: int = 8  #: κ, mixture components = primary regions
+    image_size: int = 224  #: side in pixels of the squashed image on which keypoints are found
+    mixture: str = "closed-form"  #: who fits the mixture
+    slot_order: str = "weight"  #: which component is slot 0, 1, ...
+    max_iter: int = 100  #: EM iterations at most
+    tol: float = 1e-3  #: EM stops when the mean log-likelihood gains less
+    reg_covar: float = 1e-6  #: added to the covariances' diagonals, squared pixels of the squashed image
+    seed: int = 0  #: of k-means, together with each image's name
+
+    def __post_init__(self) -> None:
+        _one_of("method", self.method, METHODS)
+        _one_of("mixture", self.mixture, MIXTURES)
+        _one_of("slot_order", self.slot_order, tuple(SLOT_ORDERS))
+        _between("primary", self.primary, 2, 64)
+        _between("image_size", self.image_size, 32, 4096)
+        _between("max_iter", self.max_iter, 1, 10_000)
+        _between("tol", self.tol, 0, 1)
+        _between("reg_covar", self.reg_covar, 1e-12, 1e6)
+        _between("seed", self.seed, 0, 2**32 - 1)
+
+    def to_dict(self) -> dict[str, str | int | float]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> ProposalSettings:
+        """The settings with these values. Raises: `ConfigurationError` on unknown names and bad values."""
+        known = {field.name: field for field in fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigurationError(f"unknown proposal settings: {', '.join(unknown)}")
+        for name, value in values.items():
+            wanted = type(known[name].default)
+            if type(value) is not wanted and not (wanted is float and type(value) is int):
+                raise ConfigurationError(f"proposal setting {name!r}: wanted {wanted.__name__}, got {value!r}")
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"proposal setting {name!r}: wanted one of {', '.join(choices)}, got {value!r}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigurationError(f"proposal setting {name!r}: wanted {low} to {high}, got {value!r}")
