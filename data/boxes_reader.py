@@ -22,6 +22,10 @@ from .regions import Regions
 MAX_ROWS = 1_000_000_000
 MAX_BYTES = 16 * 2**30
 MAX_TEXT = 2**20
+# HDF5 takes memory for whole chunks, however few of their rows exist.
+MAX_CHUNK_BYTES = 64 * 2**20
+
+Settings = dict[str, dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Boxes:
     path: Path
     dataset: str
     classes: tuple[str, ...]
-    settings: dict[str, object]  #: everything that made the boxes
+    settings: Settings  #: everything that made the boxes, in sections: dataset, proposals, versions
     attributes: dict[str, object]  #: the other root attributes
     names: np.ndarray  #: bytes ``(images,)``
     splits: np.ndarray  #: ``U5 (images,)``
@@ -113,7 +117,7 @@ def read_boxes(path: str | Path) -> Boxes:
         raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({reason})") from None
 
 
-def read_header(path: Path) -> tuple[dict[str, object], dict[str, object]]:
+def read_header(path: Path) -> tuple[dict[str, object], Settings]:
     """The root attributes and the settings alone: what made the file. Raises as `read_boxes`."""
     try:
         with h5py.File(path, "r") as file:
@@ -124,7 +128,7 @@ def read_header(path: Path) -> tuple[dict[str, object], dict[str, object]]:
         raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({error})") from None
 
 
-def _attributes(file: h5py.File) -> tuple[dict[str, object], dict[str, object]]:
+def _attributes(file: h5py.File) -> tuple[dict[str, object], Settings]:
     found: dict[str, object] = {}
     for name in file.attrs:
         info = file.attrs.get_id(name)
@@ -143,9 +147,11 @@ def _attributes(file: h5py.File) -> tuple[dict[str, object], dict[str, object]]:
         )
     if found.get("complete") != 1:
         raise BoxesFileError("incomplete: it has no mark 'complete'; run the same agnet propose command again")
+    if not isinstance(found.get("fingerprint"), str):
+        raise BoxesFileError("it has no attribute 'fingerprint'")
     settings = json.loads(str(found.pop("settings", None)))
-    if not isinstance(settings, dict):
-        raise BoxesFileError("the attribute settings is not a JSON object")
+    if not isinstance(settings, dict) or not all(isinstance(section, dict) for section in settings.values()):
+        raise BoxesFileError("the attribute settings is not a JSON object of sections")
     return found, settings
 
 
@@ -155,9 +161,9 @@ def _read(path: Path, file: h5py.File) -> Boxes:
     primary, hulls = _table(file, "primary"), _table(file, "hulls")
     failures = _table(file, "failures") if "failures" in file else None
 
-    primaries = settings.get("primary")
+    primaries = settings.get("proposals", {}).get("primary")
     if not isinstance(primaries, int) or not 1 <= primaries <= 10_000:
-        raise BoxesFileError(f"setting 'primary': wanted the number of primary regions, got {primaries!r}")
+        raise BoxesFileError(f"setting 'proposals: primary': wanted the number of primary regions, got {primaries!r}")
     status, splits = _texts(images["status"]), _texts(images["split"])
     _check(set(status.tolist()) <= set(schema.STATUSES), "images: a status other than " + ", ".join(schema.STATUSES))
     _check(set(splits.tolist()) <= set(SPLITS), "images: a split other than " + ", ".join(SPLITS))
@@ -167,7 +173,9 @@ def _read(path: Path, file: h5py.File) -> Boxes:
     _check((primary["image"] == np.repeat(usable, primaries)).all(), "primary: rows are not sorted by image")
     _check((primary["region"] == np.tile(np.arange(primaries), len(usable))).all(), "primary: regions out of order")
 
-    _check(not any(map(_leaves_root, images[schema.PATH].tolist())), "images: a path that leaves the data set's root")
+    names = images[schema.PATH].tolist()
+    _check(not any(map(_leaves_root, names)), "images: a path that leaves the data set's root")
+    _check(len({name.decode() for name in names}) == len(names), "images: a path is listed twice")
     class_names = tuple(_texts(labels[schema.CLASS]).tolist())
     _check((labels["label"] == np.arange(len(labels))).all(), "labels: not numbered 0, 1, 2, ...")
     _check(((images["label"] >= 0) & (images["label"] < len(labels))).all(), "images: a label without a class")
@@ -179,16 +187,23 @@ def _read(path: Path, file: h5py.File) -> Boxes:
     in_order = (boxes[..., :2] < boxes[..., 2:]).all() and (boxes[..., :2] >= 0).all()
     _check(in_order and (boxes[..., 2:] <= frame).all(), "primary: a box that is empty, not finite or not in its image")
 
+    _check((primary["keypoints"] >= 0).all(), "primary: fewer than 0 keypoints")
+    weights = primary["weight"]
+    _check(((weights >= 0) & (weights <= 1)).all(), "primary: a weight that is no share of 1")
+
     counts = primary["hull_count"].astype(np.int64)
     _check((counts >= 1).all() and counts.sum() == len(hulls), "primary: hull_count does not fit the table hulls")
     _check((primary["hull_first"] == np.cumsum(counts) - counts).all(), "primary: hull_first out of order")
+    # A chunk that HDF5 no longer finds reads as zeros, without complaint.
+    sorted_alike = [(hulls[name] == np.repeat(primary[name], counts)).all() for name in ("image", "region")]
+    _check(all(sorted_alike), "hulls: rows are not sorted by image and region")
     hull_xy = np.stack([hulls["x"], hulls["y"]], axis=-1)
     vertex_frame = np.repeat(sizes_wh[primary["image"]], counts, axis=0)
     _check(((hull_xy >= 0) & (hull_xy <= vertex_frame)).all(), "hulls: a vertex outside its image")
 
     return Boxes(
         path=path,
-        dataset=str(settings.get("dataset")),
+        dataset=str(settings.get("dataset", {}).get("name")),
         classes=class_names,
         settings=settings,
         attributes=attributes,
@@ -200,7 +215,7 @@ def _read(path: Path, file: h5py.File) -> Boxes:
         usable=usable,
         primary_xyxy=boxes,
         keypoints=primary["keypoints"].reshape(-1, primaries).copy(),
-        weights=primary["weight"].reshape(-1, primaries).copy(),
+        weights=weights.reshape(-1, primaries).copy(),
         hull_xy=hull_xy,
         hull_first=primary["hull_first"].reshape(-1, primaries)[:, 0].astype(np.int64),
         hull_counts=counts.astype(np.int32).reshape(-1, primaries),
@@ -244,6 +259,8 @@ def _table(file: h5py.File, name: str) -> np.ndarray:
     rows, width = len(table), table.dtype.itemsize
     if rows > MAX_ROWS or rows * width > MAX_BYTES:
         raise BoxesFileError(f"the table {name!r} announces {rows:,} rows of {width:,} bytes; refused")
+    if table.chunks and table.chunks[0] * width > MAX_CHUNK_BYTES:
+        raise BoxesFileError(f"the table {name!r} is stored in chunks of {table.chunks[0]:,} rows; refused")
     # Stored bytes bound the content: deflate shrinks at most about 1,032-fold.
     if rows * width > 1100 * max(table.id.get_storage_size(), 1):
         raise BoxesFileError(f"the table {name!r} announces more rows than it holds; refused")
@@ -255,7 +272,8 @@ def _texts(column: np.ndarray) -> np.ndarray:
 
 
 def _leaves_root(name: bytes) -> bool:
-    return not name or name.startswith(b"/") or b"\\" in name or b":" in name[:2] or b".." in name.split(b"/")
+    foreign = b"\\" in name or b"\0" in name or b":" in name[:2]
+    return not name or foreign or name.startswith(b"/") or b".." in name.split(b"/")
 
 
 def _check(condition: bool | np.bool_, complaint: str) -> None:

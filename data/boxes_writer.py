@@ -89,7 +89,7 @@ def write_boxes(
     index: DatasetIndex,
     parts: Iterable[Callable[[], Part]],
     attributes: Mapping[str, str | int | float],
-    settings: Mapping[str, object],
+    settings: Mapping[str, Mapping[str, object]],
     previews: Mapping[str, tuple[np.ndarray, str]],
 ) -> Path:
     """Merge ``parts`` into a boxes file at ``path``, replacing what is there only once the new one is complete.
@@ -99,7 +99,8 @@ def write_boxes(
         index: the data set the parts cover, in order.
         parts: loaders, called one after the other so that one part at a time is in memory. Called twice.
         attributes: more root attributes, scalars.
-        settings: the whole configuration; shown as a table and kept as JSON in the attribute ``settings``.
+        settings: the whole configuration in sections, ``proposals`` with the number ``primary`` among them; shown
+            as a table and kept as JSON in the attribute ``settings``.
         previews: name -> (uint8 RGB picture, caption), for the group ``preview``.
 
     Returns: ``path``.
@@ -110,7 +111,7 @@ def write_boxes(
     primary_rows, hull_rows, failure_rows = np.sum(sizes, axis=0).tolist()
     if not primary_rows:
         raise BoxesFileError(f"{path}: not written, because none of the {len(index)} images could be used")
-    primaries = int(str(settings["primary"]))
+    primaries = int(str(settings["proposals"]["primary"]))
     pairs = region_pairs(primaries)
 
     with atomic_file(path) as unfinished:
@@ -139,7 +140,7 @@ def write_boxes(
             _write_settings(file, settings)
             _write_previews(file, previews)
             file.attrs.update({name: _scalar(value) for name, value in attributes.items()})
-            file.attrs["settings"] = np.bytes_(json.dumps(dict(settings), sort_keys=True))
+            file.attrs["settings"] = np.bytes_(json.dumps(settings))
             file.attrs["units"] = np.bytes_(schema.UNITS)
             file.attrs["format"] = np.bytes_(schema.FORMAT)
             file.attrs["format_version"] = np.int32(schema.FORMAT_VERSION)
@@ -219,8 +220,12 @@ def _write_labels(file: h5py.File, index: DatasetIndex) -> None:
     _fill(file, "labels", np.array(rows, dtype))
 
 
-def _write_settings(file: h5py.File, settings: Mapping[str, object]) -> None:
-    rows = [(name.encode(), str(value).encode()) for name, value in settings.items()]
+def _write_settings(file: h5py.File, settings: Mapping[str, Mapping[str, object]]) -> None:
+    rows = [
+        (f"{section}: {name}".encode(), str(value).encode())
+        for section, values in settings.items()
+        for name, value in values.items()
+    ]
     dtype = schema.settings_dtype(*(max(map(len, column)) for column in zip(*rows, strict=True)))
     _fill(file, "settings", np.array(rows, dtype))
 

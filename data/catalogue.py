@@ -38,8 +38,7 @@ def open_dataset(
     if dataset not in CATALOGUE:
         raise ConfigurationError(f"unknown data set {dataset!r}; known: {', '.join(CATALOGUE)}")
     root = Path(root)
-    base, rows = CATALOGUE[dataset](root)
-    index = build_index(dataset, base, rows)
+    index = build_index(dataset, root, CATALOGUE[dataset](root))
     if not (index.splits == "test").any():
         index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
     if not (index.splits == "val").any():
@@ -47,7 +46,7 @@ def open_dataset(
     return index if limit is None else limit_index(index, limit)
 
 
-def folder_rows(root: Path) -> tuple[Path, Rows]:
+def folder_rows(root: Path) -> Rows:
     """``train/<class>/*`` with ``val/`` and/or ``test/`` beside it, or ``<class>/*`` without any split.
 
     A lone ``val`` is taken as the held-out test part: it would otherwise be selected on and reported at once.
@@ -59,7 +58,7 @@ def folder_rows(root: Path) -> tuple[Path, Rows]:
     if "train" not in present:
         if {"val", "test"} & present.keys():
             raise DatasetError(f"{root} has a val or test folder but no train folder beside it")
-        return root, [(name, label, "train") for name, label in _images_by_class(root, root)]
+        return [(name, label, "train") for name, label in _images_by_class(root, root)]
     held_out = {split: present[split] for split in ("val", "test") if split in present}
     if set(held_out) == {"val"}:
         held_out = {"test": held_out["val"]}
@@ -69,12 +68,13 @@ def folder_rows(root: Path) -> tuple[Path, Rows]:
     unknown = {label for _, label, _ in rows} - {label for _, label, split in rows if split == "train"}
     if unknown:
         raise DatasetError(f"{root}: class {min(unknown)!r} has images to test on but no folder in train")
-    return root, rows
+    return rows
 
 
-def food101_rows(root: Path) -> tuple[Path, Rows]:
+def food101_rows(root: Path) -> Rows:
     """Food-101 as distributed: ``food-101/images/<class>/<id>.jpg`` and ``food-101/meta/{train,test}.txt``."""
     base = next((place for place in (root / "food-101", root) if (place / "meta").is_dir()), root / "food-101")
+    prefix = "" if base == root else f"{base.name}/"
     rows: Rows = []
     for split in ("train", "test"):
         listing = base / "meta" / f"{split}.txt"
@@ -90,21 +90,23 @@ def food101_rows(root: Path) -> tuple[Path, Rows]:
             label, separator, _ = line.partition("/")
             if not separator:
                 raise DatasetError(f"{listing}: expected lines like 'apple_pie/1005649', got {line!r}")
-            rows.append((f"images/{line}.jpg", label, split))
+            rows.append((f"{prefix}images/{line}.jpg", label, split))
     if not (base / "images").is_dir():
         raise DatasetError(
             f"Food-101's lists are in {base / 'meta'} but there is no folder {base / 'images'}: extract the "
             "whole archive"
         )
-    return base, rows
+    return rows
 
 
-def demo_rows(root: Path) -> tuple[Path, Rows]:
+def demo_rows(root: Path) -> Rows:
     """The embedded data set, made under ``root`` on first use; see `demo`."""
-    return folder_rows(demo.ensure_demo(root))
+    place = demo.ensure_demo(root)
+    return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place)]
 
 
-CATALOGUE: dict[str, Callable[[Path], tuple[Path, Rows]]] = {
+# Each takes the root and gives (name relative to it, class, split) for every image.
+CATALOGUE: dict[str, Callable[[Path], Rows]] = {
     "demo": demo_rows,
     "folder": folder_rows,
     "food101": food101_rows,

@@ -50,6 +50,8 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(content))
+            if image.format == "EPS":  # Pillow would hand the program inside to Ghostscript
+                raise ImageError("its content is PostScript, which is run rather than decoded; refused")
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(

@@ -88,7 +88,7 @@ def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -
 
 
 def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
-    """At most ``limit`` images, the same share of each class and split, for a trial run."""
+    """At most ``limit`` images, taken from each class and split in turn, for a trial run."""
     if limit < 1:
         raise ConfigurationError(f"the limit must be at least 1 image, got {limit}")
     if limit >= len(index):

@@ -168,8 +168,8 @@ def _propose_file(root: Path, name: str, settings: ProposalSettings) -> Proposal
 
 def _recorded_settings(
     index: DatasetIndex, settings: ProposalSettings, dataset_settings: dict[str, object]
-) -> dict[str, object]:
-    versions = {
+) -> dict[str, dict[str, object]]:
+    versions: dict[str, object] = {
         "agnet": __version__,
         "opencv": cv2.__version__,
         "scikit-learn": sklearn.__version__,
@@ -179,14 +179,13 @@ def _recorded_settings(
         "hdf5": h5py.version.hdf5_version,
     }
     return {
-        "dataset": index.dataset,
-        **dataset_settings,
-        **settings.to_dict(),
-        **{f"version of {name}": version for name, version in versions.items()},
+        "dataset": {"name": index.dataset, **dataset_settings},
+        "proposals": dict(settings.to_dict()),
+        "versions": versions,
     }
 
 
-def _part_keys(index: DatasetIndex, recorded: dict[str, object]) -> list[str]:
+def _part_keys(index: DatasetIndex, recorded: dict[str, dict[str, object]]) -> list[str]:
     """A key for each part: settings, versions, and its images' names, labels, splits, sizes and times of change."""
     made_by = json.dumps([schema.FORMAT_VERSION, recorded], sort_keys=True)
     keys = []
@@ -209,16 +208,18 @@ def _digest(value: object) -> str:
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
-def _refuse_other(boxes: Path, recorded: dict[str, object], fingerprint: str) -> None:
+def _refuse_other(boxes: Path, recorded: dict[str, dict[str, object]], fingerprint: str) -> None:
     """Raise `MismatchError` if the finished file ``boxes`` is not what this run would write."""
     attributes, existing = read_header(boxes)
     remedy = "add --restart to replace the file, or name another one with --boxes"
-    wanted = json.loads(json.dumps(recorded))
-    for name in sorted(set(wanted) | set(existing)):
-        if wanted.get(name) != existing.get(name):
-            raise MismatchError(
-                f"{boxes} was made with {name} = {existing.get(name)!r}, this run has {wanted.get(name)!r}; {remedy}"
-            )
+    for section, values in json.loads(json.dumps(recorded)).items():
+        found = existing.get(section, {})
+        for name in sorted(set(values) | set(found)):
+            if values.get(name) != found.get(name):
+                raise MismatchError(
+                    f"{boxes} was made with another {section} setting: {name} = {found.get(name)!r}, this run has "
+                    f"{values.get(name)!r}; {remedy}"
+                )
     if attributes.get("request") != fingerprint:
         raise MismatchError(f"{boxes} was made from other images, labels or splits than are there now; {remedy}")
 
@@ -228,12 +229,10 @@ def _attributes(
 ) -> dict[str, str | int]:
     contents = hashlib.blake2b(digest_size=16)
     contents.update(json.dumps([settings.to_dict(), index.classes]).encode())
-    statuses: list[bytes] = []
-    for path in parts:
-        images = Part.load(path).images
-        for column in (schema.PATH, "label", "split", "content_blake2b"):
-            contents.update(images[column].tobytes())
-        statuses += images["status"].tolist()
+    images = np.concatenate([Part.load(path).images for path in parts])
+    for column in (schema.PATH, "label", "split", "content_blake2b"):
+        contents.update(images[column].tobytes())
+    statuses = images["status"].tolist()
     return {
         "description": f"Salient regions of {len(index)} images, made by agnet {__version__}.",
         "dataset": index.dataset,
@@ -275,12 +274,12 @@ def _previews(index: DatasetIndex, parts: list[Path]) -> dict[str, tuple[np.ndar
     return pictures
 
 
-def _jobs(jobs: int | None) -> int | None:
-    """All cores, unless the user asked for a number here or by ``joblib.parallel_config``."""
+def _jobs(jobs: int | None) -> int:
+    """The number asked for here, else by ``joblib.parallel_config``, else all cores."""
     if jobs is not None:
         return jobs
     _, configured = joblib.parallel.get_active_backend()
-    return None if configured != 1 else -1
+    return -1 if configured is None else configured
 
 
 def _workers(parallel: joblib.Parallel) -> int:

@@ -29,8 +29,8 @@ def detect_keypoints(image: np.ndarray, side: int) -> np.ndarray:
     squashed = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     # detect, not detectAndCompute: descriptors are not used and cost as much again.
     found = _sift().detect(cv2.cvtColor(squashed, cv2.COLOR_RGB2GRAY), None)
-    # OpenCV puts (0, 0) at the centre of the first pixel, we at its corner.
-    return cv2.KeyPoint_convert(found).astype(np.float64).reshape(-1, 2) + 0.5
+    # No keypoint comes as an empty tuple. OpenCV puts (0, 0) at the centre of the first pixel, we at its corner.
+    return np.asarray(cv2.KeyPoint_convert(found), dtype=np.float64).reshape(-1, 2) + 0.5
 
 
 @cache

@@ -1,0 +1,391 @@
+"""The command line: options, one library call a command, known errors as one line. Nothing heavy on import."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+
+    from .data.boxes_reader import Boxes
+
+DATASETS = ("demo", "folder", "food101")
+
+
+class _OneLineErrors(click.Group):
+    """Errors of the input end as one line and exit code 1; programming errors keep their traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        from .data.errors import AgnetError
+
+        try:
+            return super().invoke(context)
+        except AgnetError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            raise click.ClickException(f"{error.filename or ''}: {error.strerror}".lstrip(": ")) from None
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted. What was finished is kept; the same command goes on from there.", err=True)
+            context.exit(130)
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="agnet")
+def main() -> None:
+    """AG-Net: fine-grained image recognition guided by salient regions.
+
+    Two stages that meet in one HDF5 file: `agnet propose` writes the regions of every image of a data set,
+    `agnet train` trains the network that attends to them.
+    """
+
+
+_root = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    envvar="AGNET_ROOT",
+    show_envvar=True,
+    help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.",
+)
+_boxes = click.option(
+    "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
+)
+_run = click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+_device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+_workers = click.option(
+    "--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes that read images."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+@main.command()
+@click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set.")
+@_root
+@_boxes
+@click.option("--primary", type=int, default=8, show_default=True, help="Primary regions an image, κ.")
+@click.option("--image-size", type=int, default=224, show_default=True, help="Side on which keypoints are found.")
+@click.option("--mixture", type=click.Choice(["closed-form", "scikit-learn"]), default="closed-form", show_default=True)
+@click.option(
+    "--slot-order",
+    type=click.Choice(["weight", "left-to-right", "top-to-bottom", "mixture"]),
+    default="weight",
+    show_default=True,
+    help="Which mixture component is region 0, 1, ...",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of k-means and of the splits that are cut.")
+@click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
+@click.option("--limit", type=int, help="At most this many images, evenly over classes, for a trial.")
+@click.option("--jobs", type=int, help="Worker processes; default: all cores.")
+@click.option("--restart", is_flag=True, help="Start over instead of going on with what is there.")
+@click.option(
+    "--max-unreadable", type=float, default=0.01, show_default=True, help="Fail above this share of unreadable images."
+)
+def propose(
+    dataset: str,
+    root: Path | None,
+    boxes: Path,
+    primary: int,
+    image_size: int,
+    mixture: str,
+    slot_order: str,
+    seed: int,
+    val_fraction: float,
+    limit: int | None,
+    jobs: int | None,
+    restart: bool,
+    max_unreadable: float,
+) -> None:
+    """Stage 1: find the salient regions of every image and write them to one HDF5 file.
+
+    Interrupt it whenever you like: the same command goes on where it stopped.
+    """
+    from .data.catalogue import open_dataset
+    from .data.places import relative_hint
+    from .proposals.data_set import propose_dataset
+    from .proposals.settings import ProposalSettings
+
+    if root is None:
+        if dataset == "folder":
+            raise click.UsageError("--dataset folder needs --root, the folder of class folders")
+        root = Path("datasets")
+    settings = ProposalSettings(
+        primary=primary, image_size=image_size, mixture=mixture, slot_order=slot_order, seed=seed
+    )
+    index = open_dataset(dataset, root, val_fraction=val_fraction, split_seed=seed, limit=limit)
+    parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
+    click.echo(
+        f"{dataset}: {len(index):,} images of {len(index.classes)} classes "
+        f"({', '.join(f'{count:,} {split}' for split, count in parts.items())})",
+        err=True,
+    )
+    click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)
+    with _bar("propose", len(index)) as bar:
+        summary = propose_dataset(
+            index,
+            settings,
+            boxes,
+            dataset_settings={
+                "root_relative_to_this_file": relative_hint(root, boxes.parent),
+                "val_fraction": val_fraction,
+                "split_seed": seed,
+                "limit": limit,
+            },
+            jobs=jobs,
+            restart=restart,
+            progress=lambda done, unreadable: _advance(bar, done, {"unreadable": unreadable} if unreadable else {}),
+        )
+    if summary.reused:
+        click.echo(f"{summary.reused:,} of them were there already", err=True)
+    if summary.few_keypoints:
+        click.echo(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole image", err=True)
+    click.echo(boxes)
+    if summary.unreadable:
+        share = summary.unreadable / summary.images
+        complaint = f"{summary.unreadable:,} images ({share:.1%}) could not be read; see the table failures in {boxes}"
+        if share > max_unreadable:
+            raise click.ClickException(f"{complaint}; --max-unreadable {share:.3f} accepts that")
+        click.echo(complaint, err=True)
+
+
+@main.command()
+@_boxes
+@_root
+@click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
+@click.option("--model", type=click.Choice(["agnet", "plain"]), default="agnet", show_default=True)
+@click.option("--backbone", default="resnet50", show_default=True, help="A backbone's name, or timm:NAME.")
+@click.option("--weights", default="imagenet", show_default=True, help="Backbone: none, imagenet or a FILE.")
+@click.option("--recipe", type=click.Choice(["paper", "modern"]), default="modern", show_default=True)
+@click.option("--epochs", type=int, help="Default: the recipe's, as for the next five.")
+@click.option("--batch-size", type=int)
+@click.option("--lr", type=float, help="Of the head.")
+@click.option("--backbone-lr", type=float, help="As a multiple of --lr; 0 freezes the backbone.")
+@click.option("--weight-decay", type=float)
+@click.option("--augment/--no-augment", default=None, help="Random affine views of training images.")
+@click.option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
+@click.option("--attention-softmax", is_flag=True, help="After the inter-attention's sigmoid.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@_device
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@_workers
+@click.option("--stop-after", type=int, help="Stop after this many epochs; --resume goes on.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last finished epoch.")
+def train(
+    boxes: Path,
+    root: Path | None,
+    run: Path | None,
+    model: str,
+    backbone: str,
+    weights: str,
+    recipe: str,
+    spectral_norm: bool,
+    attention_softmax: bool,
+    seed: int,
+    device: str,
+    precision: str,
+    workers: int,
+    stop_after: int | None,
+    resume: bool,
+    **overrides: Any,
+) -> None:
+    """Stage 2: train AG-Net (or the plain backbone, its control) on images and their cached regions.
+
+    The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
+    """
+    from .data.boxes_reader import read_boxes
+    from .training.fit import RunSettings, expected_regions, fit
+    from .training.models.build import ModelSettings
+    from .training.recipes import RECIPES
+
+    found = read_boxes(boxes)
+    resolved = RECIPES[recipe].override(**overrides)
+    run = run or Path("runs") / f"{found.dataset}-{model}"
+    if found.failures:
+        click.echo(f"{len(found.failures):,} unreadable images are left out", err=True)
+    click.echo(f"recipe {recipe}: {resolved}", err=True)
+
+    def report(line: dict[str, object]) -> None:
+        click.echo("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), err=True)
+
+    try:
+        best = fit(
+            run,
+            found,
+            _images_root(found, root),
+            ModelSettings(
+                classes=len(found.classes),
+                regions=expected_regions(found),
+                model=model,
+                backbone=backbone,
+                spectral_norm=spectral_norm,
+                attention_softmax=attention_softmax,
+            ),
+            resolved,
+            RunSettings(weights, seed, device, precision, workers),
+            resume=resume,
+            stop_after=stop_after,
+            watch=_watch,
+            report=report,
+        )
+    except FloatingPointError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. {run} keeps every finished epoch: go on with --resume", err=True)
+        sys.exit(130)
+    click.echo(best)
+
+
+@main.command()
+@_run
+@click.option("--boxes", type=click.Path(path_type=Path), help="Default: the boxes file the run was trained with.")
+@_root
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--batch-size", type=int, default=16, show_default=True)
+@_device
+@_workers
+@_json
+def evaluate(
+    run: Path,
+    boxes: Path | None,
+    root: Path | None,
+    split: str,
+    batch_size: int,
+    device: str,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Measure a run's best checkpoint on a split, every image once."""
+    from .data.boxes_reader import read_boxes
+    from .data.errors import BoxesFileError
+    from .data.places import follow_hint
+    from .training.evaluation import evaluate_run
+    from .training.fit import read_config
+
+    config = read_config(run)
+    boxes = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), run)
+    if boxes is None:
+        raise BoxesFileError(f"the boxes file of {run} is not where it was; name it with --boxes")
+    found = read_boxes(boxes)
+    metrics, written = evaluate_run(
+        run, found, _images_root(found, root), split, batch_size, device, workers, watch=_watch
+    )
+    if as_json:
+        click.echo(json.dumps(metrics.to_dict()))
+        return
+    click.echo(f"{split}: {metrics.images:,} images of {len(metrics.class_accuracy)} classes")
+    click.echo(f"top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}   mAP {metrics.mean_average_precision:.2%}")
+    width = max(map(len, metrics.class_accuracy))
+    click.echo(f"{'class':{width}}  accuracy       AP")
+    for name, accuracy in metrics.class_accuracy.items():
+        precision = metrics.average_precision[name]
+        if accuracy is not None and precision is not None:
+            click.echo(f"{name:{width}}  {accuracy:8.1%} {precision:8.1%}")
+    click.echo(f"written: {written}", err=True)
+
+
+@main.command()
+@_run
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to name.")
+@click.option("--save", type=click.Path(path_type=Path), help="A folder for pictures with regions and prediction.")
+@_device
+@_json
+def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, device: str, as_json: bool) -> None:
+    """Classify photographs (files or folders), proposing their regions on the fly.
+
+    An unreadable image is reported and the rest go on; the exit code is then 1.
+    """
+    from PIL import Image
+
+    from .data.errors import ImageError
+    from .data.images import read_image
+    from .proposals.one_image import propose_regions
+    from .proposals.settings import ProposalSettings
+    from .training.checkpoints import load_checkpoint
+    from .training.figures import draw_prediction
+    from .training.fit import BEST, choose_device
+    from .training.predict import predict as predict_images
+
+    checkpoint = load_checkpoint(run / BEST)
+    settings = ProposalSettings.from_dict(checkpoint.proposals)
+    failed = 0
+
+    def read() -> Iterator[tuple[str, np.ndarray]]:
+        nonlocal failed
+        for path in _image_files(images):
+            try:
+                yield str(path), read_image(path)
+            except ImageError as error:
+                failed += 1
+                click.echo(f"Error: {error}", err=True)
+
+    results = predict_images(
+        checkpoint, read(), lambda image, name: propose_regions(image, Path(name).name, settings), choose_device(device), top
+    )
+    for number, (prediction, image) in enumerate(results):
+        answer = dict(zip(prediction.classes, prediction.probabilities, strict=True))
+        if as_json:
+            click.echo(json.dumps({"image": prediction.name, "probabilities": answer}))
+        else:
+            ranked = "  ".join(f"{name} {share:.1%}" for name, share in answer.items())
+            click.echo(f"{prediction.name}: {ranked}")
+        if save:
+            save.mkdir(parents=True, exist_ok=True)
+            target = save / f"{number:04d}_{Path(prediction.name).stem}.png"
+            Image.fromarray(draw_prediction(image, prediction)).save(target)
+            click.echo(f"written: {target}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def _images_root(boxes: Boxes, root: Path | None) -> Path:
+    """Where a boxes file's images are: as told, else where they were when it was made, else ./datasets."""
+    from .data.places import follow_hint
+
+    if root is not None:
+        return root
+    hint = boxes.settings.get("dataset", {}).get("root_relative_to_this_file")
+    return follow_hint(hint, boxes.path.parent) or Path("datasets")
+
+
+def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
+    from .data.images import IMAGE_SUFFIXES
+
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        else:
+            yield path
+
+
+def _bar(what: str, total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, disable=None, file=sys.stderr)
+
+
+def _advance(bar: Any, done: int, values: dict[str, Any]) -> None:
+    if values:
+        bar.set_postfix({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False)
+    bar.update(done - bar.n)
+    if bar.n >= bar.total:
+        bar.close()
+
+
+def _watch(what: str, images: int) -> Callable[[int, dict[str, float]], None]:
+    bar = _bar(what, images)
+    return lambda done, values: _advance(bar, done, values)
+
+
+if __name__ == "__main__":
+    main(prog_name=f"{os.path.basename(sys.executable)} -m agnet.cli")

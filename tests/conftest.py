@@ -1,0 +1,74 @@
+"""What several test files share: generated photographs, a tiny data set of them, and its boxes file."""
+
+from __future__ import annotations
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import threadpoolctl
+from agnet.data.catalogue import open_dataset
+from agnet.proposals.data_set import propose_dataset
+from agnet.proposals.settings import ProposalSettings
+from PIL import Image, ImageDraw
+
+# As in the workers of stage 1: on a few hundred points several threads only stand in each other's way.
+cv2.setNumThreads(1)
+threadpoolctl.threadpool_limits(1)
+
+CLASSES = ("ant", "bee", "côté")
+
+
+def _textured(seed, width=160, height=120):
+    """uint8 RGB ``(height, width, 3)`` with soft texture and sharp shapes: some dozens of keypoints."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (height // 10 + 2, width // 10 + 2, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y = generator.uniform((0, 0), (width, height))
+        w, h = generator.uniform(0.05, 0.35, 2) * min(width, height)
+        colour = tuple(generator.integers(0, 256, 3).tolist())
+        shape = pen.ellipse if generator.random() < 0.5 else pen.rectangle
+        shape((x, y, x + w, y + h), fill=colour)
+    return np.asarray(image)
+
+
+@pytest.fixture(scope="session")
+def textured():
+    """A function of a seed, a width and a height that draws a photograph of sorts."""
+    return _textured
+
+
+@pytest.fixture(scope="session")
+def _original_folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("original")
+    for split, count in (("train", 4), ("val", 2)):
+        for label, name in enumerate(CLASSES):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = _textured([label, number, count], 96 + 16 * number, 80 + 8 * label)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def folder(_original_folder, tmp_path):
+    """A data set of three classes: ``train`` with four images each and ``val`` with two; free to change."""
+    return shutil.copytree(_original_folder, tmp_path / "images")
+
+
+@pytest.fixture(scope="session")
+def _original_boxes(_original_folder):
+    path = _original_folder.with_name("original.h5")
+    index = open_dataset("folder", _original_folder)
+    settings = ProposalSettings(primary=3)
+    propose_dataset(index, settings, path, dataset_settings={"val_fraction": 0.1}, jobs=1)
+    return path
+
+
+@pytest.fixture
+def boxes_file(_original_boxes, tmp_path):
+    """The boxes file of `folder`, with three primary regions; free to damage."""
+    return shutil.copy(_original_boxes, tmp_path / "boxes.h5")

@@ -1,0 +1,355 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import h5py
+import joblib
+import numpy as np
+import pytest
+from agnet.data.boxes_reader import read_boxes, read_header
+from agnet.data.catalogue import open_dataset
+from agnet.data.errors import BoxesFileError, MismatchError
+from agnet.data.images import read_image
+from agnet.proposals import data_set
+from agnet.proposals.data_set import propose_dataset
+from agnet.proposals.one_image import propose_regions
+from agnet.proposals.settings import ProposalSettings
+from PIL import Image
+
+SETTINGS = ProposalSettings(primary=3)
+
+
+def propose(folder, boxes, settings=SETTINGS, dataset_settings=None, **options):
+    index = open_dataset("folder", folder)
+    options = {"jobs": 1, **options}
+    return propose_dataset(
+        index, settings, boxes, dataset_settings=dataset_settings or {"val_fraction": 0.1}, **options
+    )
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of four images, worked on two at a time, so that the 18 images of `folder` make five."""
+    monkeypatch.setattr(data_set, "PART_IMAGES", 4)
+    monkeypatch.setattr(data_set, "CHUNK_IMAGES", 2)
+
+
+def interrupt_after(images):
+    def progress(done, unreadable):
+        if done > images:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_a_data_sets_boxes_are_those_of_its_images(folder, tmp_path):
+    calls = []
+    summary = propose(folder, tmp_path / "new" / "boxes.h5", progress=lambda *counts: calls.append(counts))
+    assert summary.boxes == tmp_path / "new" / "boxes.h5"
+    assert (summary.images, summary.few_keypoints, summary.unreadable, summary.reused) == (18, 0, 0, 0)
+    assert calls[-1] == (18, 0)
+    boxes = read_boxes(summary.boxes)
+    assert boxes.classes == ("ant", "bee", "côté")
+    assert boxes.usable.tolist() == list(range(18))
+    for row, name in enumerate(boxes.names):
+        regions = propose_regions(read_image(folder / name.decode()), name.decode(), SETTINGS)
+        assert boxes.sizes_wh[row].tolist() == list(regions.size_wh)
+        assert boxes.keypoints[row].tolist() == regions.keypoints.tolist()
+        assert boxes.primary_xyxy[row].tolist() == regions.primary_xyxy.tolist()
+        np.testing.assert_allclose(boxes.weights[row], regions.weights, atol=1e-4)
+        assert boxes.regions(row).hull_xy.tolist() == regions.hull_xy.tolist()
+
+
+def test_the_file_tells_its_data_set_splits_and_settings(folder, tmp_path):
+    boxes = read_boxes(propose(folder, tmp_path / "boxes.h5").boxes)
+    index = open_dataset("folder", folder)
+    assert boxes.dataset == "folder"
+    assert boxes.settings["dataset"] == {"name": "folder", "val_fraction": 0.1}
+    assert ProposalSettings.from_dict(boxes.settings["proposals"]) == SETTINGS
+    assert set(boxes.settings["versions"]) >= {"agnet", "opencv", "numpy", "pillow"}
+    assert boxes.index(folder).names == index.names
+    assert boxes.splits.tolist() == index.splits.tolist()
+    assert set(boxes.splits.tolist()) == {"train", "val", "test"}
+    assert not list(tmp_path.glob("boxes.h5.*"))
+
+
+def test_no_path_of_this_machine_gets_into_the_file(folder, tmp_path):
+    with h5py.File(propose(folder, tmp_path / "boxes.h5").boxes) as file:
+        texts = [value for value in file.attrs.values() if isinstance(value, bytes)]
+        tables = [file[name][:].tobytes() for name in file if name != "preview"]
+        captions = [picture.attrs["description"] for picture in file["preview"].values()]
+    everything = b"".join([*texts, *tables, *captions])
+    assert b"train/ant/0.png" in everything
+    for secret in (
+        str(tmp_path),
+        str(folder),
+        tmp_path.name,
+        os.uname().nodename if hasattr(os, "uname") else "nodename",
+    ):
+        assert secret.encode() not in everything
+
+
+def test_previews_are_pictures_of_the_data_set(folder, tmp_path):
+    with h5py.File(propose(folder, tmp_path / "boxes.h5").boxes) as file:
+        names = sorted(file["preview"])
+        assert len(names) == 13
+        assert names[-1] == "contact_sheet"
+        assert names[0] == "01_ant"
+        for name in names:
+            picture = file["preview"][name]
+            assert picture.dtype == np.uint8
+            assert picture.ndim == 3
+            assert picture.attrs["CLASS"] == b"IMAGE"
+        assert max(file["preview/01_ant"].shape) == 480
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_any_number_of_workers_and_any_backend_writes_equal_bytes(folder, tmp_path):
+    straight = propose(folder, tmp_path / "1.h5").boxes.read_bytes()
+    assert propose(folder, tmp_path / "2.h5", jobs=2).boxes.read_bytes() == straight
+    with joblib.parallel_config(backend="threading"):
+        assert propose(folder, tmp_path / "3.h5", jobs=None).boxes.read_bytes() == straight
+
+
+def test_parts_of_any_size_give_equal_bytes_but_for_the_request(folder, tmp_path, monkeypatch):
+    whole = propose(folder, tmp_path / "whole.h5").boxes
+    monkeypatch.setattr(data_set, "PART_IMAGES", 5)
+    parted = propose(folder, tmp_path / "parted.h5").boxes
+    requests = [read_header(path)[0]["request"].encode() for path in (whole, parted)]
+    assert whole.read_bytes().replace(requests[0], b"") == parted.read_bytes().replace(requests[1], b"")
+
+
+def test_the_users_joblib_configuration_counts():
+    assert data_set._jobs(3) == 3
+    assert data_set._jobs(None) == -1
+    with joblib.parallel_config(n_jobs=1):
+        assert data_set._jobs(None) == 1
+        assert data_set._jobs(2) == 2
+    with joblib.parallel_config(backend="threading"):
+        assert data_set._jobs(None) == -1
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_run_goes_on_where_it_was(jobs, folder, tmp_path):
+    straight = propose(folder, tmp_path / "straight.h5").boxes.read_bytes()
+    boxes = tmp_path / "boxes.h5"
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, boxes, jobs=jobs, progress=interrupt_after(8))
+    assert not boxes.exists()
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "boxes.h5.parts").iterdir()}
+    assert len(finished) == 2
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, boxes, jobs=jobs, progress=interrupt_after(12))
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
+    summary = propose(folder, boxes, jobs=jobs)
+    assert summary.reused == 12
+    assert boxes.read_bytes() == straight
+    assert not (tmp_path / "boxes.h5.parts").exists()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_finished_parts_of_other_settings_are_not_reused(folder, tmp_path):
+    boxes, other = tmp_path / "boxes.h5", ProposalSettings(primary=4)
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, boxes, progress=interrupt_after(8))
+    assert propose(folder, boxes, other).reused == 0
+    assert boxes.read_bytes() == propose(folder, tmp_path / "straight.h5", other).boxes.read_bytes()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_with_a_changed_image_is_computed_again(folder, tmp_path, textured):
+    boxes = tmp_path / "boxes.h5"
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, boxes, progress=interrupt_after(8))
+    Image.fromarray(textured(77, 96, 80)).save(folder / "train" / "ant" / "1.png")
+    assert propose(folder, boxes).reused == 4
+    assert boxes.read_bytes() == propose(folder, tmp_path / "straight.h5").boxes.read_bytes()
+
+
+# A run that stops for its parent after the second part, with the lock in its hands.
+WAITING_RUN = """
+import sys
+from pathlib import Path
+from agnet.data.catalogue import open_dataset
+from agnet.proposals import data_set
+from agnet.proposals.settings import ProposalSettings
+
+data_set.PART_IMAGES, data_set.CHUNK_IMAGES = 4, 2
+
+def progress(done, unreadable):
+    if done > 8:
+        print("waiting", flush=True)
+        sys.stdin.read()
+
+data_set.propose_dataset(
+    open_dataset("folder", sys.argv[1]), ProposalSettings(primary=3), Path(sys.argv[2]),
+    dataset_settings={"val_fraction": 0.1}, jobs=1, progress=progress,
+)
+"""
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_second_run_is_refused_and_a_killed_one_goes_on(folder, tmp_path):
+    boxes = tmp_path / "boxes.h5"
+    command = [sys.executable, "-c", WAITING_RUN, str(folder), str(boxes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "waiting\n"
+            with pytest.raises(BoxesFileError, match="another run is writing"):
+                propose(folder, boxes)
+            with pytest.raises(BoxesFileError, match="another run is writing"):
+                propose(folder, boxes, restart=True)
+            propose(folder, tmp_path / "straight.h5")
+        finally:
+            other.kill()
+    assert not boxes.exists()
+    # What a kill amid writing leaves behind.
+    (tmp_path / "boxes.h5.tmp").write_bytes(b"half a file")
+    (tmp_path / "boxes.h5.parts" / "00002-0.npz.tmp").write_bytes(b"half a part")
+    summary = propose(folder, boxes)
+    assert summary.reused == 8
+    assert boxes.read_bytes() == (tmp_path / "straight.h5").read_bytes()
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {
+        "images",
+        "boxes.h5",
+        "straight.h5",
+    }
+
+
+def test_the_same_run_again_computes_nothing(folder, tmp_path, monkeypatch):
+    first = propose(folder, tmp_path / "boxes.h5")
+    before = first.boxes.read_bytes(), first.boxes.stat().st_mtime_ns
+
+    def never(*_):
+        raise AssertionError("an image was worked on")
+
+    monkeypatch.setattr(data_set, "propose_chunk", never)
+    again = propose(folder, first.boxes)
+    assert (again.images, again.reused) == (18, 18)
+    assert (first.boxes.read_bytes(), first.boxes.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"settings": ProposalSettings(primary=4)}, "proposals setting: primary = 3, this run has 4"),
+        ({"settings": ProposalSettings(primary=3, seed=1)}, "seed = 0, this run has 1"),
+        (
+            {"dataset_settings": {"val_fraction": 0.2}},
+            "dataset setting: val_fraction = 0.1, this run has 0.2",
+        ),
+        ({"dataset_settings": {"val_fraction": 0.1, "limit": 9}}, "limit = None, this run has 9"),
+    ],
+)
+def test_other_settings_are_refused_by_name_and_taken_with_restart(changes, difference, folder, tmp_path):
+    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+    before = boxes.read_bytes()
+    with pytest.raises(MismatchError, match=difference) as refusal:
+        propose(folder, boxes, **changes)
+    assert "--restart" in str(refusal.value)
+    assert boxes.read_bytes() == before
+    propose(folder, boxes, restart=True, **changes)
+    assert boxes.read_bytes() == propose(folder, tmp_path / "new.h5", **changes).boxes.read_bytes() != before
+
+
+def test_other_versions_are_refused_by_name(folder, tmp_path, monkeypatch):
+    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+    monkeypatch.setattr(data_set.np, "__version__", "99.0")
+    with pytest.raises(MismatchError, match=r"versions setting: numpy = .*, this run has '99\.0'"):
+        propose(folder, boxes)
+
+
+def relabel(folder):
+    shutil.move(folder / "train" / "ant" / "1.png", folder / "train" / "bee" / "extra.png")
+
+
+def rewrite(folder):
+    path = folder / "train" / "ant" / "1.png"
+    with Image.open(path) as image:
+        turned = image.transpose(Image.Transpose.ROTATE_180)
+    turned.save(path)
+
+
+@pytest.mark.parametrize(
+    "change", [relabel, rewrite, lambda folder: (folder / "val" / "bee" / "0.png").unlink()]
+)
+def test_other_images_or_labels_are_refused(change, folder, tmp_path):
+    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+    change(folder)
+    with pytest.raises(MismatchError, match=r"other images, labels or splits.*--restart"):
+        propose(folder, boxes)
+    propose(folder, boxes, restart=True)
+
+
+def test_a_damaged_file_in_the_way_is_refused_and_replaced_on_request(folder, tmp_path):
+    boxes = tmp_path / "boxes.h5"
+    boxes.write_bytes(b"something precious")
+    with pytest.raises(BoxesFileError, match="not an HDF5 file"):
+        propose(folder, boxes)
+    assert boxes.read_bytes() == b"something precious"
+    assert propose(folder, boxes, restart=True).images == 18
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_unreadable_images_are_recorded_and_counted(folder, tmp_path):
+    train = folder / "train" / "bee"
+    (train / "0.png").write_bytes((train / "0.png").read_bytes()[:200])
+    (train / "1.png").write_bytes(b"")
+    (train / "2.png").unlink()
+    (train / "2.png").symlink_to(tmp_path / "nowhere.png")
+    Image.new("RGB", (30, 20), "red").save(train / "3.png")
+    progress = []
+    summary = propose(folder, tmp_path / "boxes.h5", progress=lambda *counts: progress.append(counts))
+    assert (summary.images, summary.few_keypoints, summary.unreadable) == (18, 1, 3)
+    assert progress[-1] == (18, 3)
+    boxes = read_boxes(summary.boxes)
+    reasons = dict(boxes.failures)
+    assert sorted(reasons) == ["train/bee/0.png", "train/bee/1.png", "train/bee/2.png"]
+    assert "truncated" in reasons["train/bee/0.png"]
+    assert "empty" in reasons["train/bee/1.png"]
+    assert "cannot be read" in reasons["train/bee/2.png"]
+    status = {name.decode(): status for name, status in zip(boxes.names, boxes.status.tolist(), strict=True)}
+    assert {name for name, its in status.items() if its == "unreadable"} == set(reasons)
+    assert [name for name, its in status.items() if its == "few keypoints"] == ["train/bee/3.png"]
+    assert len(boxes.usable) == 15
+    assert not set(reasons) & {boxes.names[row].decode() for row in boxes.usable}
+    attributes, _ = read_header(summary.boxes)
+    assert (attributes["images_unreadable"], attributes["images_with_few_keypoints"]) == (3, 1)
+
+
+def test_no_usable_image_at_all_is_an_error(folder, tmp_path):
+    for path in folder.rglob("*.png"):
+        path.write_text("not found")
+    with pytest.raises(BoxesFileError, match="none of the 18 images could be used"):
+        propose(folder, tmp_path / "boxes.h5")
+    assert not (tmp_path / "boxes.h5").exists()
+
+
+def test_the_fingerprint_tells_images_and_settings_but_not_where_they_lie(folder, tmp_path):
+    def fingerprint(folder, name, settings=SETTINGS):
+        return read_boxes(propose(folder, tmp_path / name, settings).boxes).fingerprint
+
+    here = fingerprint(folder, "here.h5")
+    moved = shutil.copytree(folder, tmp_path / "moved", copy_function=shutil.copyfile)
+    assert fingerprint(moved, "moved.h5") == here
+    assert fingerprint(folder, "seed.h5", ProposalSettings(primary=3, seed=1)) != here
+    rewrite(moved)
+    assert fingerprint(moved, "rewritten.h5") != here
+
+
+def test_recorded_settings_are_the_table_people_see(boxes_file):
+    _, settings = read_header(boxes_file)
+    with h5py.File(boxes_file) as file:
+        shown = {name.decode(): value.decode() for name, value in file["settings"][:].tolist()}
+    assert shown == {
+        f"{section}: {name}": str(value)
+        for section, values in settings.items()
+        for name, value in values.items()
+    }
+    assert shown["proposals: primary"] == "3"
+    assert json.loads(json.dumps(settings)) == settings

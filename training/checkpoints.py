@@ -1,0 +1,170 @@
+"""A run's weights on disk: safetensors, with everything that prediction needs in the file's own header.
+
+Never pickle: a checkpoint may come from a stranger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .. import __version__
+from ..data.atomic import atomic_file
+from ..data.errors import CheckpointError
+from .models.backbones import Preprocessing
+from .models.build import ModelSettings, build_model
+
+FORMAT = "agnet checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what it was trained for."""
+
+    model: nn.Module  #: in evaluation mode
+    settings: ModelSettings
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    proposals: dict[str, object]  #: stage 1's settings; new images get their regions the same way
+    fingerprint: str  #: of the boxes file
+    epoch: int
+    val_top1: float | None
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
+    """Write the checkpoint, replacing ``path`` only once it is complete."""
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "agnet": __version__,
+        "model": asdict(checkpoint.settings),
+        "classes": checkpoint.classes,
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "proposals": checkpoint.proposals,
+        "boxes_fingerprint": checkpoint.fingerprint,
+        "epoch": checkpoint.epoch,
+        "val_top1": checkpoint.val_top1,
+    }
+    _save(path, checkpoint.model.state_dict(), header)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Rebuild the network a checkpoint describes. Raises: `CheckpointError` for anything else than a sound one."""
+    tensors, header = _load(path)
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not an agnet checkpoint")
+    if header.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {header.get('format_version')}, this program reads {FORMAT_VERSION}"
+        )
+    try:
+        settings = _dataclass(ModelSettings, header["model"])
+        given = header["preprocessing"]
+        preprocessing = Preprocessing(int(given["size"]), tuple(given["mean"]), tuple(given["std"]))
+        model = build_model(settings)
+        model.load_state_dict(tensors)
+        if len(header["classes"]) != settings.classes:
+            raise ValueError(f"{len(header['classes'])} class names for {settings.classes} classes")
+        return Checkpoint(
+            model=model.eval(),
+            settings=settings,
+            classes=tuple(map(str, header["classes"])),
+            preprocessing=preprocessing,
+            proposals=dict(header["proposals"]),
+            fingerprint=str(header["boxes_fingerprint"]),
+            epoch=int(header["epoch"]),
+            val_top1=header["val_top1"],
+        )
+    except ImportError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged or foreign: {str(error).splitlines()[0]}") from None
+
+
+def save_training_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, header: Mapping[str, object]
+) -> None:
+    """Everything a run needs to go on as if it had never stopped: weights, optimiser, and ``header`` (JSON)."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
+    _save(path, tensors, header)
+
+
+def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+    """Put a saved state back into ``model`` and ``optimizer``. Returns its header. Raises: `CheckpointError`."""
+    tensors, header = _load(path)
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    states: dict[int, dict[str, Tensor]] = {}
+    try:
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                states.setdefault(int(number), {})[key] = value
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from None
+    return header
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """A plain state dict: safetensors, or a PyTorch file read with ``weights_only``. Half precision becomes single.
+
+    Raises: `CheckpointError` when the file is absent, is something else, or would need unpickling of objects.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no weights file {path}")
+    if path.suffix == ".safetensors":
+        tensors: object = _load(path)[0]
+    else:
+        try:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever broken or hostile bytes lead the unpickler to
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{path} cannot be read as plain weights: {reason}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{path} is not a state dict (names to tensors); save model.state_dict() instead")
+    return {
+        str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()
+    }
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:
+    # Channels-last weights are not contiguous, which the format needs.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with atomic_file(path) as unfinished:
+            save_file(plain, unfinished, metadata={"agnet": json.dumps(header)})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from None
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict]:
+    if not path.is_file():
+        raise CheckpointError(f"there is no {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("agnet", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or damaged: {error}") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} has a header that is not a JSON object")
+    return tensors, header
+
+
+def _dataclass(kind: type[ModelSettings], values: Mapping[str, object]) -> ModelSettings:
+    unknown = set(values) - {field.name for field in fields(kind)}
+    if unknown:
+        raise ValueError(f"unknown model settings {', '.join(sorted(unknown))}")
+    return kind(**values)  # type: ignore[arg-type]

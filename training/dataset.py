@@ -1,0 +1,147 @@
+"""Images and their regions, streamed to the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.boxes_reader import Boxes
+from ..data.errors import AgnetError, DatasetError, MismatchError
+from ..data.images import read_image
+from .augmentation import AffineRange, View
+
+Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it
+
+
+class Batch(NamedTuple):
+    """B samples. Pixels stay bytes until they are on the device: a quarter of the traffic."""
+
+    images: Tensor  #: uint8 ``(B, 3, side, side)``, channels last in memory
+    regions: Tensor  #: float32 ``(B, R, 4)`` xyxy in fractions of the frame
+    labels: Tensor  #: int64 ``(B,)``
+    rows: Tensor  #: int64 ``(B,)``, rows of the boxes file's usable images
+
+
+class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
+    """The usable images of a boxes file, each with its regions in the same view.
+
+    Args:
+        boxes: read once, in the main process; flat arrays, which workers share.
+        root: where the images are.
+        side: of the network's input, in pixels.
+        augment: random views, or None for the plain one.
+        seed: of the views; with epoch and row it decides them.
+    """
+
+    def __init__(self, boxes: Boxes, root: Path, side: int, augment: AffineRange | None = None, seed: int = 0) -> None:
+        self.boxes, self.root, self.side = boxes, root, side
+        self.augment, self.seed = augment, seed
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, int, int]:
+        epoch, row = key
+        image_number = self.boxes.usable[row]
+        name = self.boxes.names[image_number].decode()
+        image = read_image(self.root / name)
+        regions = self.boxes.regions(row)
+        if (image.shape[1], image.shape[0]) != regions.size_wh:
+            raise MismatchError(
+                f"{self.root / name} is {image.shape[1]} x {image.shape[0]} pixels, but {self.boxes.path} has its "
+                f"boxes at {regions.size_wh[0]} x {regions.size_wh[1]}; propose again with --restart"
+            )
+        motion = None
+        if self.augment is not None:
+            motion = self.augment.draw(np.random.default_rng([self.seed, epoch, row]), self.side)
+        view = View.of(regions.size_wh, self.side, motion)
+        pixels = torch.from_numpy(view.pixels(image)).permute(2, 0, 1)
+        return pixels, torch.from_numpy(view.boxes(regions)), int(self.boxes.labels[image_number]), row
+
+
+class KeySampler:
+    """Batches of (epoch, row), shuffled by (seed, epoch) or in order; every row exactly once."""
+
+    def __init__(self, rows: np.ndarray, batch_size: int, shuffle_seed: int | None) -> None:
+        self.rows, self.batch_size, self.shuffle_seed = rows, batch_size, shuffle_seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rows = self.rows
+        if self.shuffle_seed is not None:
+            rows = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(rows)
+        for at in range(0, len(rows), self.batch_size):
+            yield [(self.epoch, row) for row in rows[at : at + self.batch_size].tolist()]
+
+
+class Loader:
+    """Batches of a `RegionDataset`, epoch by epoch.
+
+    Args:
+        dataset: the samples.
+        rows: which of them.
+        batch_size: the last batch may be smaller; none is dropped or padded.
+        workers: processes that decode and warp; 0 does it in this one.
+        shuffle_seed: None keeps the order.
+    """
+
+    def __init__(
+        self, dataset: RegionDataset, rows: np.ndarray, batch_size: int, workers: int, shuffle_seed: int | None = None
+    ) -> None:
+        self.sampler = KeySampler(rows, batch_size, shuffle_seed)
+        self.images = len(rows)
+        self._batches = DataLoader(
+            dataset,
+            batch_sampler=self.sampler,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch ``number``. Raises what reading an image raises, also when a worker read it."""
+        self.sampler.epoch = number
+        try:
+            for batch in self._batches:
+                yield Batch(*batch)
+        except AgnetError as error:
+            # A worker's error arrives with its traceback in the message; the last line is the message itself.
+            raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None
+
+
+def check_images_present(boxes: Boxes, root: Path) -> None:
+    """Raises: `DatasetError` when the first usable image is not under ``root``."""
+    first = boxes.names[boxes.usable[0]].decode()
+    if not (root / first).is_file():
+        raise DatasetError(
+            f"the images of {boxes.path} are not under {root} (looked for {root / first}); say where with --root"
+        )
+
+
+def _full_name(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _collate(samples: list[tuple[Tensor, Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    images, regions, labels, rows = zip(*samples, strict=True)
+    # Stacking the H × W × 3 originals keeps channels last, which convolutions prefer.
+    pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    return pixels, torch.stack(regions), torch.tensor(labels), torch.tensor(rows)
+
+
+def _start_worker(_: int) -> None:
+    # A loader is one of several processes: each keeps to its own core. OpenCV's pool would also not survive a fork.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,62 @@
+"""AG-Net: Attend and Guide (Bera et al., IEEE TIP 30, 2021), Figure 1 from left to right."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .fusion import PoolingFusion
+from .inter_attention import InterAttention
+from .output import Output
+from .region_pooling import POOLED, region_pooling
+from .se_residual import SEResidual
+from .self_attention import SelfAttention
+
+
+class AGNet(nn.Module):
+    """Recognise an image by its parts and by what they have to do with each other.
+
+    The blocks are passed in; `build.build_model` knows their numbers.
+
+    Args:
+        backbone: images ``(B, 3, H, W)`` -> feature map ``(B, C, 7, 7)``.
+        self_attention: over the map's positions.
+        se_residual: one gate for each of the N = R + 1 tokens.
+        inter_attention: between the tokens.
+        fusion: of average and maximum pooling.
+        classifier: ``(B, C)`` -> ``(B, classes)``.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        self_attention: SelfAttention,
+        se_residual: SEResidual,
+        inter_attention: InterAttention,
+        fusion: PoolingFusion,
+        classifier: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.self_attention = self_attention
+        self.se_residual = se_residual
+        self.inter_attention = inter_attention
+        self.fusion = fusion
+        self.classifier = classifier
+
+    def forward(self, images: Tensor, regions: Tensor) -> Output:
+        """Classify images by their regions.
+
+        Args:
+            images: ``(B, 3, H, W)``, normalised as the backbone's weights want it.
+            regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for.
+        """
+        features = self.backbone(images)  # (B, C, 7, 7)
+        attended, attention = self.self_attention(features)
+        # The whole image is the last token: pooling the full frame of a 7×7 map gives the map itself.
+        whole = regions.new_tensor([0, 0, 1, 1]).expand(len(regions), 1, 4)
+        pooled = region_pooling(attended, torch.cat([regions, whole], dim=1))  # (B, N, 49, C)
+        tokens = self.se_residual(pooled)  # (B, N, 49, C)
+        joined, weights = self.inter_attention(tokens.flatten(2))  # (B, 49·C), (B, N)
+        embedding = self.fusion(joined.unflatten(1, (POOLED * POOLED, -1)))  # (B, C)
+        return Output(self.classifier(embedding), weights, attention, embedding)

@@ -1,0 +1,19 @@
+"""Fusion of average and maximum pooling by one shared scorer (AG-Net Eq. 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class PoolingFusion(nn.Module):
+    """F = Σ_k softmax_k(W p_k + b) p_k over p = (GMP(f̂), GAP(f̂)), one scorer for both."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, P, C)``, P positions -> ``(B, C)``."""
+        pooled = torch.stack([x.amax(dim=1), x.mean(dim=1)], dim=1)  # (B, 2, C)
+        return (torch.softmax(self.score(pooled), dim=1) * pooled).sum(dim=1)

@@ -1,0 +1,53 @@
+"""Inter-attention between the tokens, and the weighting of what comes of it (AG-Net Eqs. 2 and 3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class InterAttention(nn.Module):
+    """Every token attends to every token; then the tokens are weighted and summed to one.
+
+    Eq. 2, one layer for all pairs, ``units`` wide:
+        u_rr' = tanh(W_u f_r + W_u' f_r' + b_u),  m_rr' = σ(W_m u_rr' + b_m),  α_r = Σ_r' m_rr' f_r'
+    Eq. 3:
+        w = softmax over r of (W_α α_r + b_α),  f̂ = Σ_r w_r α_r
+
+    α is linear in the tokens, so it is never built: W_α α_r = Σ_r' m_rr' (W_α f_r') and
+    f̂ = Σ_r' (Σ_r w_r m_rr') f_r'. The same numbers from one weighted sum over N tokens instead of an N×N×D
+    product. (b_α shifts every score alike, so the softmax cancels it; the paper counts it.)
+
+    Args:
+        tokens: N. dimension: D, of a flattened token.
+        units: width of u.
+        softmax: normalise m over r' after the sigmoid (in the authors' sister code; the paper does not).
+    """
+
+    def __init__(self, tokens: int, dimension: int, units: int = 32, softmax: bool = False) -> None:
+        super().__init__()
+        self.query = nn.Linear(dimension, units)  # W_u, b_u
+        self.key = nn.Linear(dimension, units, bias=False)  # W_u'
+        self.match = nn.Linear(units, 1)  # W_m, b_m
+        self.weigh = nn.Linear(dimension, 1)  # W_α, b_α
+        self.softmax = softmax
+        # The paper names no start. σ(0) = ½ would begin with α at N/2 times a token's scale, which throws the
+        # classifier off for an epoch; m = 1/N begins with the mean of the tokens.
+        nn.init.constant_(self.match.bias, -math.log(max(tokens - 1, 1)))
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, N, D)`` -> f̂ ``(B, D)`` and the region weights w ``(B, N)``."""
+        units = self.match.in_features
+        # Three projections of the same large tensor: reading it once is what counts.
+        weight = torch.cat([self.query.weight, self.key.weight, self.weigh.weight])
+        query, key, weighed = (tokens @ weight.T).split([units, units, 1], dim=-1)  # (B, N, units or 1)
+        u = torch.tanh(query[:, :, None] + key[:, None] + self.query.bias)  # (B, N r, N r', units)
+        m = torch.sigmoid(self.match(u)).squeeze(-1)  # (B, N r, N r')
+        if self.softmax:
+            m = torch.softmax(m, dim=-1)
+        scores = m @ weighed + self.weigh.bias  # (B, N, 1): W_α α + b_α
+        w = torch.softmax(scores.squeeze(-1), dim=-1)  # (B, N)
+        shares = torch.einsum("br,brs->bs", w, m)  # (B, N): what of each token reaches f̂
+        return torch.einsum("bs,bsd->bd", shares, tokens), w

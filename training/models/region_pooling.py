@@ -1,0 +1,42 @@
+"""Region pooling: each box of the feature map, bilinearly, to a small grid (AG-Net section III-B)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+POOLED = 7
+
+
+def region_pooling(features: Tensor, boxes_xyxy: Tensor, size: int = POOLED) -> Tensor:
+    """RoIAlign with one sample in the middle of each bin, as two small matrix products.
+
+    Bilinear sampling on a grid is separable: ``rows @ map @ columnsᵀ`` with one hat function for each
+    sample. Same numbers as ``torchvision.ops.roi_align(aligned=True, sampling_ratio=1)``, but its gradient
+    is deterministic on a GPU, and the cost is that of a matrix product.
+
+    Args:
+        features: ``(B, C, H, W)``.
+        boxes_xyxy: ``(B, R, 4)`` in fractions of the image, xyxy. Boxes may be empty (all samples in one
+            place) or leave the frame (samples more than a cell outside are 0, others take the border's value).
+        size: S, of the grid.
+
+    Returns: ``(B, R, S·S, C)``, the grid row by row, channels last.
+    """
+    B, C, H, W = features.shape
+    boxes = boxes_xyxy.to(features.dtype)
+    columns = _hat_functions(boxes[..., 0], boxes[..., 2], W, size)  # (B, R, S, W)
+    rows = _hat_functions(boxes[..., 1], boxes[..., 3], H, size)  # (B, R, S, H)
+    weights = torch.einsum("brih,brjw->brijhw", rows, columns)  # (B, R, S, S, H, W)
+    positions = features.flatten(2).transpose(1, 2)  # (B, HW, C)
+    pooled = weights.reshape(B, -1, H * W) @ positions  # (B, R·S·S, C)
+    return pooled.view(B, -1, size * size, C)
+
+
+def _hat_functions(low: Tensor, high: Tensor, cells: int, size: int) -> Tensor:
+    """Weights of ``cells`` positions in ``size`` bilinear samples of [low, high]: ``(..., size, cells)``."""
+    steps = (torch.arange(size, device=low.device, dtype=low.dtype) + 0.5) / size
+    position = (low[..., None] + (high - low)[..., None] * steps) * cells - 0.5
+    inside = (position >= -1) & (position <= cells)
+    distance = position.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=low.device, dtype=low.dtype)
+    return (1 - distance.abs()).clamp(min=0) * inside[..., None]

@@ -1,0 +1,32 @@
+"""SE-Residual: every token's channels reweighted by its own squeeze-and-excitation block (AG-Net Fig. 1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SEResidual(nn.Module):
+    """out = x·s + x with s = σ(W₂ relu(W₁ GAP(x))), without biases, weights unshared between token slots.
+
+    One block for each of the N tokens: that, and nothing else, gives the parameter counts of the paper's
+    Table VI. The blocks are kept side by side in two tensors, so that one batched product applies them all.
+
+    Args:
+        tokens: N. channels: C. ratio: C to ⌊C/ratio⌋ in between.
+    """
+
+    def __init__(self, tokens: int, channels: int, ratio: int = 16) -> None:
+        super().__init__()
+        hidden = channels // ratio
+        self.squeeze = nn.Parameter(torch.empty(tokens, channels, hidden))
+        self.excite = nn.Parameter(torch.empty(tokens, hidden, channels))
+        for weight in (self.squeeze, self.excite):
+            nn.init.uniform_(weight, -weight.shape[1] ** -0.5, weight.shape[1] ** -0.5)  # as nn.Linear's
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, N, P, C)``, P positions a token -> same shape."""
+        means = x.mean(dim=2)  # (B, N, C)
+        hidden = torch.relu(torch.einsum("bnc,nch->bnh", means, self.squeeze))
+        gates = torch.sigmoid(torch.einsum("bnh,nhc->bnc", hidden, self.excite))
+        return x * (1 + gates)[:, :, None]
