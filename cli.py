@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -330,7 +329,11 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
                 click.echo(f"Error: {error}", err=True)
 
     results = predict_images(
-        checkpoint, read(), lambda image, name: propose_regions(image, Path(name).name, settings), choose_device(device), top
+        checkpoint,
+        read(),
+        lambda image, name: propose_regions(image, Path(name).name, settings),
+        choose_device(device),
+        top,
     )
     for number, (prediction, image) in enumerate(results):
         answer = dict(zip(prediction.classes, prediction.probabilities, strict=True))
@@ -388,4 +391,4 @@ def _watch(what: str, images: int) -> Callable[[int, dict[str, float]], None]:
 
 
 if __name__ == "__main__":
-    main(prog_name=f"{os.path.basename(sys.executable)} -m agnet.cli")
+    main(prog_name="agnet")

@@ -149,7 +149,10 @@ def _attributes(file: h5py.File) -> tuple[dict[str, object], Settings]:
         raise BoxesFileError("incomplete: it has no mark 'complete'; run the same agnet propose command again")
     if not isinstance(found.get("fingerprint"), str):
         raise BoxesFileError("it has no attribute 'fingerprint'")
-    settings = json.loads(str(found.pop("settings", None)))
+    try:
+        settings = json.loads(str(found.pop("settings", None)))
+    except ValueError:
+        settings = None
     if not isinstance(settings, dict) or not all(isinstance(section, dict) for section in settings.values()):
         raise BoxesFileError("the attribute settings is not a JSON object of sections")
     return found, settings
@@ -252,7 +255,7 @@ def _table(file: h5py.File, name: str) -> np.ndarray:
     expected = _EXPECTED[name]
     if table.dtype.names != expected.names:
         raise BoxesFileError(f"the table {name!r} has columns {table.dtype.names}, wanted {expected.names}")
-    for column in expected.names:
+    for column in expected.names or ():
         wanted, got = expected[column], table.dtype[column]
         if wanted.kind != got.kind or (wanted.kind != "S" and wanted != got) or got.itemsize > MAX_TEXT:
             raise BoxesFileError(f"the table {name!r} has {got} in column {column!r}, wanted {wanted}")

@@ -80,7 +80,9 @@ def text(width: int) -> np.dtype:
 def stored(dtype: np.dtype) -> np.dtype:
     """The same table type with its texts marked as UTF-8, which HDF5 needs and NumPy's own formats cannot keep."""
     columns = [(name, dtype[name]) for name in dtype.names or ()]
-    return np.dtype([(name, h5py.string_dtype("utf-8", kind.itemsize) if kind.kind == "S" else kind) for name, kind in columns])
+    return np.dtype(
+        [(name, h5py.string_dtype("utf-8", kind.itemsize) if kind.kind == "S" else kind) for name, kind in columns]
+    )
 
 
 def images_dtype(path_width: int) -> np.dtype:

@@ -114,38 +114,37 @@ def write_boxes(
     primaries = int(str(settings["proposals"]["primary"]))
     pairs = region_pairs(primaries)
 
-    with atomic_file(path) as unfinished:
-        # These bounds keep the file readable by HDF5 1.10 (HDFView, h5dump); "latest" does not.
-        with h5py.File(unfinished, "w", libver=("earliest", "v110")) as file:
-            images = _create(file, "images", schema.images_dtype(path_width(index)), len(index), 1024)
-            primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * primaries)
-            secondary = _create(
-                file, "secondary", schema.SECONDARY, primary_rows // primaries * len(pairs), 64 * len(pairs)
-            )
-            hulls = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
-            failures = []
-            at = np.zeros(4, dtype=np.int64)
-            for part in (load() for load in parts):
-                rows = part.primary.copy()
-                rows["hull_first"] += at[3]
-                pair_rows = _secondary_rows(part.primary, primaries, pairs)
-                written = (part.images, rows, pair_rows, part.hulls)
-                for table, start, new in zip((images, primary, secondary, hulls), at, written, strict=True):
-                    table[start : start + len(new)] = new.view(table.dtype)
-                at += [len(new) for new in written]
-                failures.append(part.failures)
-            if failure_rows:  # a table without rows looks broken
-                _write_failures(file, np.concatenate(failures), path_width(index))
-            _write_labels(file, index)
-            _write_settings(file, settings)
-            _write_previews(file, previews)
-            file.attrs.update({name: _scalar(value) for name, value in attributes.items()})
-            file.attrs["settings"] = np.bytes_(json.dumps(settings))
-            file.attrs["units"] = np.bytes_(schema.UNITS)
-            file.attrs["format"] = np.bytes_(schema.FORMAT)
-            file.attrs["format_version"] = np.int32(schema.FORMAT_VERSION)
-            # Last of all: a reader refuses a file without it.
-            file.attrs["complete"] = np.int8(1)
+    # These bounds keep the file readable by HDF5 1.10 (HDFView, h5dump); "latest" does not.
+    with atomic_file(path) as unfinished, h5py.File(unfinished, "w", libver=("earliest", "v110")) as file:
+        images = _create(file, "images", schema.images_dtype(path_width(index)), len(index), 1024)
+        primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * primaries)
+        secondary = _create(
+            file, "secondary", schema.SECONDARY, primary_rows // primaries * len(pairs), 64 * len(pairs)
+        )
+        hulls = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
+        failures = []
+        at = np.zeros(4, dtype=np.int64)
+        for part in (load() for load in parts):
+            rows = part.primary.copy()
+            rows["hull_first"] += at[3]
+            pair_rows = _secondary_rows(part.primary, primaries, pairs)
+            written = (part.images, rows, pair_rows, part.hulls)
+            for table, start, new in zip((images, primary, secondary, hulls), at, written, strict=True):
+                table[start : start + len(new)] = new.view(table.dtype)
+            at += [len(new) for new in written]
+            failures.append(part.failures)
+        if failure_rows:  # a table without rows looks broken
+            _write_failures(file, np.concatenate(failures), path_width(index))
+        _write_labels(file, index)
+        _write_settings(file, settings)
+        _write_previews(file, previews)
+        file.attrs.update({name: _scalar(value) for name, value in attributes.items()})
+        file.attrs["settings"] = np.bytes_(json.dumps(settings))
+        file.attrs["units"] = np.bytes_(schema.UNITS)
+        file.attrs["format"] = np.bytes_(schema.FORMAT)
+        file.attrs["format_version"] = np.int32(schema.FORMAT_VERSION)
+        # Last of all: a reader refuses a file without it.
+        file.attrs["complete"] = np.int8(1)
     return path
 
 

@@ -59,11 +59,11 @@ def folder_rows(root: Path) -> Rows:
         if {"val", "test"} & present.keys():
             raise DatasetError(f"{root} has a val or test folder but no train folder beside it")
         return [(name, label, "train") for name, label in _images_by_class(root, root)]
-    held_out = {split: present[split] for split in ("val", "test") if split in present}
-    if set(held_out) == {"val"}:
-        held_out = {"test": held_out["val"]}
+    parts = {split: present[split] for split in ("train", "val", "test") if split in present}
+    if "test" not in parts and "val" in parts:
+        parts["test"] = parts.pop("val")
     rows: Rows = []
-    for split, part in {"train": present["train"], **held_out}.items():
+    for split, part in parts.items():
         rows += [(name, label, split) for name, label in _images_by_class(part, root)]
     unknown = {label for _, label, _ in rows} - {label for _, label, split in rows if split == "train"}
     if unknown:

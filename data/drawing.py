@@ -48,7 +48,7 @@ def draw_boxes(
         tags.append((x0, y0, label, colour))
     for x0, y0, label, colour in tags:  # over all boxes, so that none is crossed out
         if label:
-            left, top, right, bottom = pen.textbbox((x0 + 3, y0 + 1), label, font=font)
+            _, _, right, bottom = pen.textbbox((x0 + 3, y0 + 1), label, font=font)
             pen.rectangle((x0, y0, right + 3, bottom + 2), fill=colour)
             pen.text((x0 + 3, y0 + 1), label, fill=_readable_on(colour), font=font)
     return np.asarray(picture)

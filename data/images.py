@@ -76,8 +76,8 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         # Cameras and scanners store 10 to 14 bits in 16: the tag tells, the mode does not.
-        bits = _TIFF_BITS_PER_SAMPLE in getattr(image, "tag_v2", {}) and image.tag_v2[_TIFF_BITS_PER_SAMPLE][0]
-        grey = np.asarray(image).astype(np.uint16) >> (max(int(bits or 16), 8) - 8)
+        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
+        grey = np.asarray(image).astype(np.uint16) >> (max(int(bits), 8) - 8)
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         return np.repeat(_stretch(np.asarray(image, dtype=np.float64))[..., None], 3, axis=2)

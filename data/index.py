@@ -48,7 +48,7 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         twice = next(name for name in names if names.count(name) > 1)
         raise DatasetError(f"data set {dataset!r}: {twice!r} is listed twice")
     for name in names:
-        if not name.isprintable() or "\\" in name:
+        if "\\" in name or not _is_text(name):
             raise DatasetError(f"data set {dataset!r}: the file name {name!r} is not valid text; rename it")
     classes = sorted(set(class_names))
     if len(classes) < 2:
@@ -104,3 +104,8 @@ def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
         labels=index.labels[keep],
         splits=index.splits[keep],
     )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name can be written as UTF-8 on one line; Unix allows any bytes."""
+    return not any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name)

@@ -1,4 +1,4 @@
-"""How artefacts name the files they belong to, without telling where this machine keeps them."""
+"""How artefacts name the files they belong to, without telling whose machine this is."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 
 
 def relative_hint(target: Path, start: Path) -> str:
-    """``target`` relative to the folder ``start``, or empty where that would name users or spell out a whole path.
+    """``target`` relative to the folder ``start``; empty where that path would name a user or does not exist.
 
-    The two must share a folder below the home folders and the file system's root.
+    It names one when it leads into a home folder that ``start`` is not in itself.
     """
     target, start = target.resolve(), start.resolve()
     try:
         shared = Path(os.path.commonpath([target, start]))
     except ValueError:  # other drives
         return ""
-    if shared == Path(shared.anchor) or shared == Path.home().resolve().parent:
+    homes = {Path.home().resolve()}
+    for place in map(Path, ("/home", "/Users")):
+        if target.is_relative_to(place) and target != place:
+            homes.add(place / target.relative_to(place).parts[0])
+    if any(target.is_relative_to(home) and not shared.is_relative_to(home) for home in homes):
         return ""
     return Path(os.path.relpath(target, start)).as_posix()
 

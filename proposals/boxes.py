@@ -40,8 +40,7 @@ def regions_of_mixture(
     order = SLOT_ORDERS[slot_order](claimed, mixture)
     empty = whole_image_hull(size_wh)
     hulls = [
-        _hull(points_xy[mixture.labels == component] * scale_xy) if claimed[component] else empty
-        for component in order
+        _hull(points_xy[mixture.labels == component] * scale_xy) if claimed[component] else empty for component in order
     ]
     return Regions(
         # A tenth of a pixel keeps the file's cells readable; boxes are computed from these very points.

@@ -191,7 +191,9 @@ def _part_keys(index: DatasetIndex, recorded: dict[str, dict[str, object]]) -> l
     keys = []
     for start in range(0, len(index), PART_IMAGES):
         rows = range(start, min(start + PART_IMAGES, len(index)))
-        images = [(index.names[row], int(index.labels[row]), str(index.splits[row]), _stamp(index, row)) for row in rows]
+        images = [
+            (index.names[row], int(index.labels[row]), str(index.splits[row]), _stamp(index, row)) for row in rows
+        ]
         keys.append(_digest([made_by, start, index.classes, images]))
     return keys
 
@@ -247,8 +249,10 @@ def _attributes(
 
 def _summary(boxes: Path, reused: int) -> Summary:
     attributes, _ = read_header(boxes)
-    counts = [int(str(attributes[name])) for name in ("images", "images_with_few_keypoints", "images_unreadable")]
-    return Summary(boxes, *counts, reused)
+    images, few, unreadable = (
+        int(str(attributes[name])) for name in ("images", "images_with_few_keypoints", "images_unreadable")
+    )
+    return Summary(boxes, images, few, unreadable, reused)
 
 
 def _previews(index: DatasetIndex, parts: list[Path]) -> dict[str, tuple[np.ndarray, str]]:

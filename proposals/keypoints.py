@@ -30,9 +30,9 @@ def detect_keypoints(image: np.ndarray, side: int) -> np.ndarray:
     # detect, not detectAndCompute: descriptors are not used and cost as much again.
     found = _sift().detect(cv2.cvtColor(squashed, cv2.COLOR_RGB2GRAY), None)
     # No keypoint comes as an empty tuple. OpenCV puts (0, 0) at the centre of the first pixel, we at its corner.
-    return np.asarray(cv2.KeyPoint_convert(found), dtype=np.float64).reshape(-1, 2) + 0.5
+    return np.asarray(cv2.KeyPoint.convert(found), dtype=np.float64).reshape(-1, 2) + 0.5
 
 
 @cache
 def _sift() -> cv2.SIFT:
-    return cv2.SIFT_create()
+    return cv2.SIFT.create()

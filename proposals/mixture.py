@@ -17,6 +17,15 @@ _SMALLEST_MASS = 10 * np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
+class EM:
+    """When expectation maximisation stops, and what keeps it well-posed; scikit-learn's defaults and the paper's."""
+
+    max_iter: int = 100  #: iterations at most
+    tol: float = 1e-3  #: stop when the mean log-likelihood gains less
+    reg_covar: float = 1e-6  #: added to the covariances' diagonals, squared units of the points
+
+
+@dataclass(frozen=True)
 class Mixture:
     """A fitted mixture of κ Gaussians in the plane, and the component each point most likely came from."""
 
@@ -29,30 +38,27 @@ class Mixture:
     converged: bool
 
 
+_DEFAULT = EM()
+
+
 def initial_labels(points_xy: np.ndarray, components: int, seed: int) -> np.ndarray:
     """k-means with k-means++ start, once, as scikit-learn's mixture does. ``(n, 2)`` -> int ``(n,)``."""
     cv2.setRNGSeed(seed & 0x7FFFFFFF)
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 300, 1e-2)
-    _, labels, _ = cv2.kmeans(points_xy.astype(np.float32), components, None, stop, 1, cv2.KMEANS_PP_CENTERS)
+    _, labels, _ = cv2.kmeans(  # type: ignore[call-overload] # the stubs forget that the start may be None
+        points_xy.astype(np.float32), components, None, stop, 1, cv2.KMEANS_PP_CENTERS
+    )
     return labels.ravel()
 
 
-def fit_mixture(
-    points_xy: np.ndarray,
-    labels: np.ndarray,
-    components: int,
-    *,
-    max_iter: int = 100,
-    tol: float = 1e-3,
-    reg_covar: float = 1e-6,
-) -> Mixture:
+def fit_mixture(points_xy: np.ndarray, labels: np.ndarray, components: int, em: EM = _DEFAULT) -> Mixture:
     """Fit κ Gaussians with full covariance, starting from hard ``labels``.
 
     Args:
         points_xy: float64 ``(n, 2)``, n ≥ κ; duplicates and collinear points are fine.
         labels: ``(n,)`` in 0..κ-1, the start.
         components: κ.
-        max_iter, tol, reg_covar: as scikit-learn's.
+        em: when to stop.
     """
     centre = points_xy.mean(axis=0)
     x, y = (points_xy - centre).T  # centred, so that second moments lose no digits to the offset
@@ -60,13 +66,13 @@ def fit_mixture(
     responsibilities = np.eye(components)[:, labels]  # (κ, n)
 
     bound, converged = -np.inf, False
-    parameters = _maximise(moments, responsibilities, reg_covar)
-    for iteration in range(1, max_iter + 1):  # noqa: B007
+    parameters = _maximise(moments, responsibilities, em.reg_covar)
+    for iteration in range(1, em.max_iter + 1):  # noqa: B007
         previous = bound
         log_joint, evidence = _expect(moments, parameters)
         bound = float(evidence.mean())
-        parameters = _maximise(moments, np.exp(log_joint - evidence), reg_covar)
-        if abs(bound - previous) < tol:
+        parameters = _maximise(moments, np.exp(log_joint - evidence), em.reg_covar)
+        if abs(bound - previous) < em.tol:
             converged = True
             break
 
@@ -124,16 +130,14 @@ def _expect(moments: np.ndarray, parameters: _Parameters) -> tuple[np.ndarray, n
     return log_joint, highest + np.log(np.exp(log_joint - highest).sum(axis=0))
 
 
-def fit_mixture_scikit_learn(
-    points_xy: np.ndarray, components: int, seed: int, *, max_iter: int, tol: float, reg_covar: float
-) -> Mixture:
+def fit_mixture_scikit_learn(points_xy: np.ndarray, components: int, seed: int, em: EM = _DEFAULT) -> Mixture:
     """The same by scikit-learn, its own k-means start included: the paper's letter, about five times slower."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    model = GaussianMixture(components, max_iter=max_iter, tol=tol, reg_covar=reg_covar, random_state=seed)
+    model = GaussianMixture(components, max_iter=em.max_iter, tol=em.tol, reg_covar=em.reg_covar, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # recorded in the result instead
         labels = model.fit_predict(points_xy)

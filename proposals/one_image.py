@@ -26,12 +26,11 @@ def propose_regions(image: np.ndarray, name: str, settings: ProposalSettings) ->
     if count_distinct(points) < settings.primary:
         return whole_image_regions(points, settings.primary, size_wh)
     seed = image_seed(settings.seed, name)
-    em = {"max_iter": settings.max_iter, "tol": settings.tol, "reg_covar": settings.reg_covar}
     if settings.mixture == "scikit-learn":
-        mixture = fit_mixture_scikit_learn(points, settings.primary, seed, **em)
+        mixture = fit_mixture_scikit_learn(points, settings.primary, seed, em=settings.em)
     else:
         start = initial_labels(points, settings.primary, seed)
-        mixture = fit_mixture(points, start, settings.primary, **em)
+        mixture = fit_mixture(points, start, settings.primary, em=settings.em)
     scale_xy = np.array(size_wh) / settings.image_size
     return regions_of_mixture(points, mixture, settings.slot_order, scale_xy, size_wh)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 from ..data.errors import ConfigurationError
 from .boxes import SLOT_ORDERS
+from .mixture import EM
 
 METHODS = ("sift",)
 MIXTURES = ("closed-form", "scikit-learn")
@@ -21,9 +22,9 @@ class ProposalSettings:
     image_size: int = 224  #: side in pixels of the squashed image on which keypoints are found
     mixture: str = "closed-form"  #: who fits the mixture
     slot_order: str = "weight"  #: which component is slot 0, 1, ...
-    max_iter: int = 100  #: EM iterations at most
-    tol: float = 1e-3  #: EM stops when the mean log-likelihood gains less
-    reg_covar: float = 1e-6  #: added to the covariances' diagonals, squared pixels of the squashed image
+    max_iter: int = EM.max_iter
+    tol: float = EM.tol
+    reg_covar: float = EM.reg_covar  #: squared pixels of the squashed image
     seed: int = 0  #: of k-means, together with each image's name
 
     def __post_init__(self) -> None:
@@ -36,6 +37,10 @@ class ProposalSettings:
         _between("tol", self.tol, 0, 1)
         _between("reg_covar", self.reg_covar, 1e-12, 1e6)
         _between("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def em(self) -> EM:
+        return EM(self.max_iter, self.tol, self.reg_covar)
 
     def to_dict(self) -> dict[str, str | int | float]:
         return asdict(self)

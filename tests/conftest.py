@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import threadpoolctl
+from PIL import Image, ImageDraw
+
 from agnet.data.catalogue import open_dataset
 from agnet.proposals.data_set import propose_dataset
 from agnet.proposals.settings import ProposalSettings
-from PIL import Image, ImageDraw
 
 # As in the workers of stage 1: on a few hundred points several threads only stand in each other's way.
 cv2.setNumThreads(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
 from agnet.data.boxes_reader import read_boxes, read_header
 from agnet.data.boxes_writer import Part, Proposal, build_part, write_boxes
 from agnet.data.errors import BoxesFileError
@@ -138,9 +139,7 @@ def test_the_index_comes_back_under_another_root(tmp_path, index):
 def test_secondary_rows_are_the_unions_of_their_pair(boxes_file):
     with h5py.File(boxes_file) as file:
         primary, secondary = file["primary"][:], file["secondary"][:]
-    box_of = {
-        (row["image"], row["region"]): [row[side] for side in ("x0", "y0", "x1", "y1")] for row in primary
-    }
+    box_of = {(row["image"], row["region"]): [row[side] for side in ("x0", "y0", "x1", "y1")] for row in primary}
     images = sorted({row["image"] for row in primary})
     pairs = [(image, *pair) for image in images for pair in ((3, 0, 1), (4, 0, 2), (5, 1, 2))]
     assert [(row["image"], row["region"], row["first"], row["second"]) for row in secondary] == pairs
@@ -575,8 +574,8 @@ for flip in range(flips):
         continue
     except BaseException as error:
         sys.exit(f"flip {flip} at {places.tolist()}: {type(error).__name__}: {error}")
-    arrays = "names labels splits sizes_wh status usable primary_xyxy keypoints weights hull_xy hull_counts".split()
-    same = all(np.array_equal(getattr(boxes, name), getattr(good, name)) for name in arrays)
+    arrays = "names labels splits sizes_wh status usable primary_xyxy keypoints weights hull_xy hull_counts"
+    same = all(np.array_equal(getattr(boxes, name), getattr(good, name)) for name in arrays.split())
     if not same or boxes.classes != good.classes:
         sys.exit(f"flip {flip} at {places.tolist()}: accepted with other content")
     unchanged += 1
@@ -586,9 +585,7 @@ print(refused, unchanged)
 
 def test_flipped_bytes_are_refused_or_harmless(tmp_path, index):
     path = write(tmp_path / "boxes.h5", index)
-    done = subprocess.run(
-        [sys.executable, "-c", FLIPS, path, "400"], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", FLIPS, path, "400"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     refused, unchanged = map(int, done.stdout.split())
     assert refused + unchanged == 400

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image
+
 from agnet.data import demo
 from agnet.data.catalogue import CATALOGUE, open_dataset
 from agnet.data.errors import ConfigurationError, DatasetError
-from PIL import Image
 
 
 def touch(root, *names):
@@ -132,9 +133,7 @@ def test_food101_may_be_named_by_its_own_folder(food):
 
 
 def test_absent_food101_says_where_to_get_it(tmp_path):
-    with pytest.raises(
-        DatasetError, match=r"looked for .*food-101.*train\.txt.*data\.vision\.ee\.ethz\.ch.*--root"
-    ):
+    with pytest.raises(DatasetError, match=r"looked for .*food-101.*train\.txt.*data\.vision\.ee\.ethz\.ch.*--root"):
         open_dataset("food101", tmp_path)
 
 

@@ -9,6 +9,8 @@ import h5py
 import joblib
 import numpy as np
 import pytest
+from PIL import Image
+
 from agnet.data.boxes_reader import read_boxes, read_header
 from agnet.data.catalogue import open_dataset
 from agnet.data.errors import BoxesFileError, MismatchError
@@ -17,7 +19,6 @@ from agnet.proposals import data_set
 from agnet.proposals.data_set import propose_dataset
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
-from PIL import Image
 
 SETTINGS = ProposalSettings(primary=3)
 
@@ -275,9 +276,7 @@ def rewrite(folder):
     turned.save(path)
 
 
-@pytest.mark.parametrize(
-    "change", [relabel, rewrite, lambda folder: (folder / "val" / "bee" / "0.png").unlink()]
-)
+@pytest.mark.parametrize("change", [relabel, rewrite, lambda folder: (folder / "val" / "bee" / "0.png").unlink()])
 def test_other_images_or_labels_are_refused(change, folder, tmp_path):
     boxes = propose(folder, tmp_path / "boxes.h5").boxes
     change(folder)
@@ -347,9 +346,7 @@ def test_recorded_settings_are_the_table_people_see(boxes_file):
     with h5py.File(boxes_file) as file:
         shown = {name.decode(): value.decode() for name, value in file["settings"][:].tolist()}
     assert shown == {
-        f"{section}: {name}": str(value)
-        for section, values in settings.items()
-        for name, value in values.items()
+        f"{section}: {name}": str(value) for section, values in settings.items() for name, value in values.items()
     }
     assert shown["proposals: primary"] == "3"
     assert json.loads(json.dumps(settings)) == settings

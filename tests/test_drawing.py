@@ -1,4 +1,5 @@
 import numpy as np
+
 from agnet.data.drawing import contact_sheet, draw_boxes, draw_regions, fit_within
 
 

@@ -4,9 +4,10 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from agnet.data.errors import ImageError
 from agnet.data.images import decode_image, read_image
-from PIL import Image
 
 ORIENTATION = 0x0112
 
@@ -71,14 +72,7 @@ def packed_tiff(values, bits):
         struct.pack("<HHI", tag, kind, 1) + struct.pack("<H2x" if kind == short else "<I", value)
         for tag, kind, value in tags
     )
-    return (
-        b"II*\0"
-        + struct.pack("<I", 8 + len(pixels))
-        + pixels
-        + struct.pack("<H", len(tags))
-        + entries
-        + b"\0" * 4
-    )
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + entries + b"\0" * 4
 
 
 @pytest.mark.parametrize("orientation", sorted(STORED))

@@ -1,16 +1,13 @@
 import numpy as np
 import pytest
+
 from agnet.data.errors import ConfigurationError, DatasetError
 from agnet.data.index import build_index, cut_from_train, limit_index
 
 
 def rows_of(**counts):
     """``(name, class, split)`` rows: so many training images of each class."""
-    return [
-        (f"{label}/{number:02d}.jpg", label, "train")
-        for label, count in counts.items()
-        for number in range(count)
-    ]
+    return [(f"{label}/{number:02d}.jpg", label, "train") for label, count in counts.items() for number in range(count)]
 
 
 def split_by_name(index):
@@ -63,9 +60,7 @@ def test_a_cut_of_nothing_changes_nothing(tmp_path):
 
 
 def test_a_cut_takes_only_training_images(tmp_path):
-    rows = [
-        (name, label, "test" if name.endswith("0.jpg") else "train") for name, label, _ in rows_of(a=30, b=30)
-    ]
+    rows = [(name, label, "test" if name.endswith("0.jpg") else "train") for name, label, _ in rows_of(a=30, b=30)]
     before = build_index("some", tmp_path, rows)
     after = cut_from_train(before, 0.5, "val", seed=3)
     tests = {name for name, split in split_by_name(before).items() if split == "test"}
@@ -81,12 +76,8 @@ def test_a_cut_depends_on_the_seed_and_not_on_the_order_of_images(tmp_path):
 
 
 def test_an_image_more_in_one_class_leaves_the_cut_of_others(tmp_path):
-    few = split_by_name(
-        cut_from_train(build_index("some", tmp_path, rows_of(a=20, b=20)), 0.3, "val", seed=1)
-    )
-    more = split_by_name(
-        cut_from_train(build_index("some", tmp_path, rows_of(a=25, b=20)), 0.3, "val", seed=1)
-    )
+    few = split_by_name(cut_from_train(build_index("some", tmp_path, rows_of(a=20, b=20)), 0.3, "val", seed=1))
+    more = split_by_name(cut_from_train(build_index("some", tmp_path, rows_of(a=25, b=20)), 0.3, "val", seed=1))
     assert all(more[name] == split for name, split in few.items() if name.startswith("b/"))
 
 
@@ -106,8 +97,7 @@ def test_a_limit_takes_from_every_class_and_split_in_turn(tmp_path):
     assert list(limited.names) == [name for name in index.names if name in limited.names]
     expected = {name: label for name, label, _ in rows}
     assert all(
-        limited.classes[label] == expected[name]
-        for name, label in zip(limited.names, limited.labels, strict=True)
+        limited.classes[label] == expected[name] for name, label in zip(limited.names, limited.labels, strict=True)
     )
 
 

@@ -4,14 +4,15 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.mixture import GaussianMixture
+
 from agnet.data.errors import ConfigurationError
 from agnet.data.images import decode_image
 from agnet.proposals.keypoints import detect_keypoints
 from agnet.proposals.mixture import fit_mixture, initial_labels
 from agnet.proposals.one_image import image_seed, propose_regions
 from agnet.proposals.settings import ProposalSettings
-from PIL import Image
-from sklearn.mixture import GaussianMixture
 
 
 def opencv_keypoints(image, side):
@@ -78,9 +79,7 @@ def test_boxes_hold_the_keypoints_that_the_closed_form_gives_them(seed, textured
     start = initial_labels(points, 4, image_seed(0, "a"))
     labels = fit_mixture(points, start, 4).labels
     expected = slow_boxes(points, labels, 4, width / 128, height / 128)
-    check_against(
-        propose_regions(image, "a", ProposalSettings(primary=4, image_size=128)), expected, (width, height)
-    )
+    check_against(propose_regions(image, "a", ProposalSettings(primary=4, image_size=128)), expected, (width, height))
 
 
 def test_every_keypoint_is_counted_once(textured):
@@ -103,9 +102,7 @@ def test_both_mixtures_find_regions_alike_when_clusters_are_apart():
     np.testing.assert_array_equal(ours.primary_xyxy, theirs.primary_xyxy)
     for box in ours.primary_xyxy:
         held = [
-            corner
-            for corner in corners
-            if np.hypot(*(box[:2] - corner)) < 25 and np.hypot(*(box[2:] - corner)) < 80
+            corner for corner in corners if np.hypot(*(box[:2] - corner)) < 25 and np.hypot(*(box[2:] - corner)) < 80
         ]
         assert len(held) == 1
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from agnet.data.regions import (
     Regions,
     all_boxes,

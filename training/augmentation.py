@@ -12,7 +12,7 @@ from ..data.regions import Regions, all_boxes, boxes_of_hulls, move_points
 
 @dataclass(frozen=True)
 class AffineRange:
-    """The paper's augmentation (section IV): how far a training image may be moved. No flip: it swaps left and right."""
+    """The paper's augmentation (section IV): how far a training image may be moved. No flip: it swaps sides."""
 
     degrees: float = 15.0  #: rotation either way
     shift: float = 0.15  #: of width and of height, either way
@@ -40,7 +40,7 @@ class View:
 
     @classmethod
     def of(cls, size_wh: tuple[int, int], side: int, motion: np.ndarray | None = None) -> View:
-        """The view of an image of that size; ``motion`` ``(2, 3)`` moves the squashed frame (see `AffineRange.draw`)."""
+        """The view of an image of that size; ``motion`` ``(2, 3)`` moves the frame (see `AffineRange.draw`)."""
         squash = np.diag([side / size_wh[0], side / size_wh[1]])
         if motion is None:
             return cls(np.column_stack([squash, np.zeros(2)]), side)

@@ -19,7 +19,7 @@ from .. import __version__
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
 from .models.backbones import Preprocessing
-from .models.build import ModelSettings, build_model
+from .models.build import Model, ModelSettings, build_model
 
 FORMAT = "agnet checkpoint"
 FORMAT_VERSION = 1
@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 class Checkpoint:
     """A trained network and what it was trained for."""
 
-    model: nn.Module  #: in evaluation mode
+    model: Model  #: in evaluation mode
     settings: ModelSettings
     classes: tuple[str, ...]
     preprocessing: Preprocessing
@@ -134,9 +134,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} cannot be read as plain weights: {reason}") from None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path} is not a state dict (names to tensors); save model.state_dict() instead")
-    return {
-        str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()
-    }
+    return {str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:

@@ -99,7 +99,7 @@ class Loader:
         self.images = len(rows)
         self._batches = DataLoader(
             dataset,
-            batch_sampler=self.sampler,  # type: ignore[arg-type]
+            batch_sampler=self.sampler,
             num_workers=workers,
             collate_fn=_collate,
             worker_init_fn=_start_worker,

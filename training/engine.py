@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .dataset import Batch
 from .models.backbones import Preprocessing
+from .models.build import Model
 
 Progress = Callable[[int, dict[str, float]], None]
 
@@ -53,7 +54,7 @@ class Device:
 
 
 def train_epoch(
-    model: nn.Module,
+    model: Model,
     batches: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     *,
@@ -72,7 +73,7 @@ def train_epoch(
     """
     model.train()
     if frozen_backbone:
-        model.backbone.eval()  # type: ignore[union-attr] # its running statistics stay as they are, too
+        model.backbone.eval()  # its running statistics stay as they are, too
     loss_fn = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
     totals = torch.zeros(2, dtype=torch.float64 if device.device.type != "mps" else torch.float32)
     totals = totals.to(device.device)  # summed where it is computed: reading it every step would stall a GPU
@@ -101,7 +102,7 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
+    model: Model,
     batches: Iterable[Batch],
     *,
     device: Device,

@@ -59,7 +59,9 @@ def _weight_map(image: np.ndarray, prediction: Prediction) -> np.ndarray:
     picture = np.clip(mixed, 0, 255).astype(np.uint8)
     weights = prediction.region_weights
     assert weights is not None
-    boxes = all_boxes(prediction.primary_xyxy) * (2 * (picture.shape[1] / image.shape[1], picture.shape[0] / image.shape[0]))
+    boxes = all_boxes(prediction.primary_xyxy) * (
+        2 * (picture.shape[1] / image.shape[1], picture.shape[0] / image.shape[0])
+    )
     heaviest = np.argsort(-weights[:-1], kind="stable")[:3]
     labels = [f"{weights[region]:.1%}" for region in heaviest]
     return draw_boxes(picture, boxes[heaviest], labels, colours=["#ffffff"], width=2)

@@ -22,7 +22,7 @@ from .augmentation import AffineRange
 from .checkpoints import Checkpoint, load_training_state, save_checkpoint, save_training_state
 from .dataset import Loader, RegionDataset, check_images_present
 from .engine import Device, evaluate, train_epoch
-from .models.build import ModelSettings, build_model
+from .models.build import Model, ModelSettings, build_model
 from .recipes import Recipe
 from .weights import find_weights
 
@@ -85,12 +85,12 @@ def fit(
 
     torch.manual_seed(settings.seed)
     model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
-    model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    preprocessing = model.backbone.preprocessing  # type: ignore[union-attr]
-    optimizer = build_optimizer(model, recipe)  # type: ignore[arg-type]
+    model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    preprocessing = model.backbone.preprocessing
+    optimizer = build_optimizer(model, recipe)
     first_epoch, best = 0, -1.0
     if resume:
-        state = load_training_state(run / LAST, model, optimizer)  # type: ignore[arg-type]
+        state = load_training_state(run / LAST, model, optimizer)
         first_epoch, best = int(str(state["epoch"])), float(str(state["best"]))
         _cut_log(run / LOG, first_epoch)
     else:
@@ -106,13 +106,17 @@ def fit(
     for epoch in range(first_epoch, min(recipe.epochs, stop_after or recipe.epochs)):
         # Whatever layer draws random numbers, a resumed run draws the same.
         torch.manual_seed(settings.seed * 100_003 + epoch)
+
+        def lr_of_step(step: int, epoch: int = epoch) -> float:
+            return recipe.lr_factor(epoch + (step + 1) / steps)
+
         trained = train_epoch(
             model,
             training.epoch(epoch),
             optimizer,
             device=device,
             preprocessing=preprocessing,
-            lr_of_step=lambda step, epoch=epoch: recipe.lr_factor(epoch + (step + 1) / steps),  # type: ignore[misc]
+            lr_of_step=lr_of_step,
             label_smoothing=recipe.label_smoothing,
             clip_norm=recipe.clip_norm,
             frozen_backbone=recipe.backbone_lr == 0,
@@ -122,9 +126,7 @@ def fit(
         val_top1 = None
         if len(rows["val"]):
             seen = watch("validation", validation.images)
-            scored = evaluate(
-                model, validation.epoch(0), device=device, preprocessing=preprocessing, progress=seen
-            )
+            scored = evaluate(model, validation.epoch(0), device=device, preprocessing=preprocessing, progress=seen)
             val_top1 = scored.top1
             line |= {"val_loss": scored.loss, "val_top1": val_top1}
         # Without a validation part there is nothing to choose by: the last epoch counts.
@@ -133,7 +135,7 @@ def fit(
             save_checkpoint(
                 run / BEST,
                 Checkpoint(
-                    model=model,  # type: ignore[arg-type]
+                    model=model,
                     settings=model_settings,
                     classes=boxes.classes,
                     preprocessing=preprocessing,
@@ -146,12 +148,12 @@ def fit(
             line["best"] = True
         with (run / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        save_training_state(run / LAST, model, optimizer, {"epoch": epoch + 1, "best": best})  # type: ignore[arg-type]
+        save_training_state(run / LAST, model, optimizer, {"epoch": epoch + 1, "best": best})
         report(line)
     return run / BEST
 
 
-def build(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> nn.Module:
+def build(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:
     """`build_model`, its complaints turned into the user's errors."""
     try:
         return build_model(settings, weights)
@@ -182,9 +184,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for (in_backbone, decays), parameters in groups.items()
     ]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
-        )
+        return torch.optim.SGD(parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
     return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
 
 

@@ -98,4 +98,3 @@ RECIPES: dict[str, Recipe] = {
         augment=True,
     ),
 }
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .backbones import Backbone
 from .fusion import PoolingFusion
 from .inter_attention import InterAttention
 from .output import Output
@@ -29,7 +30,7 @@ class AGNet(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         self_attention: SelfAttention,
         se_residual: SEResidual,
         inter_attention: InterAttention,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torchvision.models as tv
@@ -32,7 +33,7 @@ class BackboneEntry:
     """How to build a classifier, where its last map is, and where its ImageNet weights come from."""
 
     build: Callable[[], nn.Module]  #: the whole classifier, as its weight files know it
-    body: Callable[[nn.Module], nn.Module]  #: the part that gives the last map
+    body: Callable[[Any], nn.Module]  #: the part that gives the last map
     channels: int  #: C of that map
     head: str  #: key prefix of the classifier's own layers, which are not used
     imagenet: Callable[[], StateDict]  #: a state dict of the whole classifier
@@ -113,10 +114,12 @@ def _download(weights: tv.WeightsEnum) -> Callable[[], StateDict]:
 
 
 def _resnet_body(net: nn.Module) -> nn.Module:
-    return nn.Sequential(OrderedDict((name, part) for name, part in net.named_children() if name not in ("avgpool", "fc")))
+    return nn.Sequential(
+        OrderedDict((name, part) for name, part in net.named_children() if name not in ("avgpool", "fc"))
+    )
 
 
-def _resnet50_v1() -> nn.Module:
+def _resnet50_v1() -> tv.ResNet:
     """The original ResNet-50: a stage's stride sits in its first 1×1 convolution, where torchvision has it in the 3×3.
 
     Weights of one are wrong in the other, though every key and shape fits. The paper's (Keras) network is this one.
@@ -168,7 +171,7 @@ def _timm_entry(name: str) -> BackboneEntry:
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}")
     with torch.device("meta"):
-        probe = timm.create_model(name)
+        probe: Any = timm.create_model(name)
         if probe.forward_features(torch.empty(1, 3, *probe.pretrained_cfg["input_size"][1:])).ndim != 4:
             raise ValueError(f"timm:{name} gives no feature map of channels × height × width")
     config = probe.pretrained_cfg
@@ -184,7 +187,7 @@ def _timm_entry(name: str) -> BackboneEntry:
 
 
 class _TimmBody(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         net.reset_classifier(0)
         self.net = net

@@ -31,7 +31,10 @@ class ModelSettings:
     attention_softmax: bool = False  #: after the inter-attention's sigmoid
 
 
-def build_model(settings: ModelSettings, weights: StateDict | None = None) -> nn.Module:
+Model = AGNet | Plain
+
+
+def build_model(settings: ModelSettings, weights: StateDict | None = None) -> Model:
     """The network of these settings, its backbone from ``weights`` where given (a whole classifier's state dict).
 
     Raises: `ValueError` for settings no network can be built from, or weights that do not fit.
@@ -59,4 +62,4 @@ def _plain(settings: ModelSettings, backbone: Backbone) -> Plain:
     return Plain(backbone, nn.Linear(backbone.channels, settings.classes))
 
 
-MODELS: dict[str, Callable[[ModelSettings, Backbone], nn.Module]] = {"agnet": _agnet, "plain": _plain}
+MODELS: dict[str, Callable[[ModelSettings, Backbone], Model]] = {"agnet": _agnet, "plain": _plain}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .backbones import Backbone
 from .output import Output
 
 
 class Plain(nn.Module):
     """Backbone → global average pooling → linear. Regions are accepted and not looked at."""
 
-    def __init__(self, backbone: nn.Module, classifier: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, classifier: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier

@@ -22,7 +22,7 @@ class SEResidual(nn.Module):
         self.squeeze = nn.Parameter(torch.empty(tokens, channels, hidden))
         self.excite = nn.Parameter(torch.empty(tokens, hidden, channels))
         for weight in (self.squeeze, self.excite):
-            nn.init.uniform_(weight, -weight.shape[1] ** -0.5, weight.shape[1] ** -0.5)  # as nn.Linear's
+            nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)  # as nn.Linear's
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, N, P, C)``, P positions a token -> same shape."""

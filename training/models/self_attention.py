@@ -22,11 +22,12 @@ class SelfAttention(nn.Module):
         self.g = nn.Conv2d(channels, keys, 1)
         self.h = nn.Conv2d(channels, channels, 1)
         if spectral:
-            self.f, self.g, self.h = (spectral_norm(conv) for conv in (self.f, self.g, self.h))
+            for conv in (self.f, self.g, self.h):
+                spectral_norm(conv)
         self.delta = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, C, H, W)`` -> the attended map, same shape, and ``(B, H, W)``: the share of attention a position gets."""
+        """``(B, C, H, W)`` -> the attended map, same shape, and each position's share of attention ``(B, H, W)``."""
         B, C, H, W = x.shape
         f, g, h = (conv(x).flatten(2) for conv in (self.f, self.g, self.h))  # (B, C/8 or C, HW)
         t = torch.softmax(f.transpose(1, 2) @ g, dim=1)  # (B, HW i, HW j), columns sum to 1
