@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
+from .proposals.settings import MIXTURES, SLOT_ORDERS, ProposalSettings
+from .training.models.settings import ModelSettings
+from .training.recipes import RECIPES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,9 +64,15 @@ _boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
 )
 _run = click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's folder.")
-_device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+_device = click.option(
+    "--device", default=RunSettings.device, show_default=True, help="cpu, cuda, cuda:1, mps or auto."
+)
 _workers = click.option(
-    "--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes that read images."
+    "--workers",
+    type=click.IntRange(0),
+    default=RunSettings.workers,
+    show_default=True,
+    help="Processes that read images.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -72,17 +81,31 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
 @click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set.")
 @_root
 @_boxes
-@click.option("--primary", type=int, default=8, show_default=True, help="Primary regions an image, κ.")
-@click.option("--image-size", type=int, default=224, show_default=True, help="Side on which keypoints are found.")
-@click.option("--mixture", type=click.Choice(["closed-form", "scikit-learn"]), default="closed-form", show_default=True)
+@click.option(
+    "--primary", type=int, default=ProposalSettings.primary, show_default=True, help="Primary regions an image, κ."
+)
+@click.option(
+    "--image-size",
+    type=int,
+    default=ProposalSettings.image_size,
+    show_default=True,
+    help="Side on which keypoints are found.",
+)
+@click.option("--mixture", type=click.Choice(MIXTURES), default=ProposalSettings.mixture, show_default=True)
 @click.option(
     "--slot-order",
-    type=click.Choice(["weight", "left-to-right", "top-to-bottom", "mixture"]),
-    default="weight",
+    type=click.Choice(SLOT_ORDERS),
+    default=ProposalSettings.slot_order,
     show_default=True,
     help="Which mixture component is region 0, 1, ...",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of k-means and of the splits that are cut.")
+@click.option(
+    "--seed",
+    type=int,
+    default=ProposalSettings.seed,
+    show_default=True,
+    help="Of k-means and of the splits that are cut.",
+)
 @click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
 @click.option("--limit", type=int, help="At most this many images, evenly over classes, for a trial.")
 @click.option("--jobs", type=int, help="Worker processes; default: all cores.")
@@ -112,7 +135,6 @@ def propose(
     from .data.catalogue import open_dataset
     from .data.places import relative_hint
     from .proposals.data_set import propose_dataset
-    from .proposals.settings import ProposalSettings
 
     if root is None:
         if dataset == "folder":
@@ -161,10 +183,10 @@ def propose(
 @_boxes
 @_root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
-@click.option("--model", type=click.Choice(["agnet", "plain"]), default="agnet", show_default=True)
-@click.option("--backbone", default="resnet50", show_default=True, help="A backbone's name, or timm:NAME.")
-@click.option("--weights", default="imagenet", show_default=True, help="Backbone: none, imagenet or a FILE.")
-@click.option("--recipe", type=click.Choice(["paper", "modern"]), default="modern", show_default=True)
+@click.option("--model", type=click.Choice(["agnet", "plain"]), default=ModelSettings.model, show_default=True)
+@click.option("--backbone", default=ModelSettings.backbone, show_default=True, help="A backbone's name, or timm:NAME.")
+@click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
+@click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
 @click.option("--epochs", type=int, help="Default: the recipe's, as for the next five.")
 @click.option("--batch-size", type=int)
 @click.option("--lr", type=float, help="Of the head.")
@@ -173,9 +195,11 @@ def propose(
 @click.option("--augment/--no-augment", default=None, help="Random affine views of training images.")
 @click.option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
 @click.option("--attention-softmax", is_flag=True, help="After the inter-attention's sigmoid.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
 @_device
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default=RunSettings.precision, show_default=True
+)
 @_workers
 @click.option("--stop-after", type=int, help="Stop after this many epochs; --resume goes on.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last finished epoch.")
@@ -202,9 +226,7 @@ def train(
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
     from .data.boxes_reader import read_boxes
-    from .training.fit import RunSettings, expected_regions, fit
-    from .training.models.build import ModelSettings
-    from .training.recipes import RECIPES
+    from .training.fit import expected_regions, fit
 
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
@@ -309,7 +331,6 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
     from .data.errors import ImageError
     from .data.images import read_image
     from .proposals.one_image import propose_regions
-    from .proposals.settings import ProposalSettings
     from .training.checkpoints import load_checkpoint
     from .training.figures import draw_prediction
     from .training.fit import BEST, choose_device
@@ -331,7 +352,7 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
     results = predict_images(
         checkpoint,
         read(),
-        lambda image, name: propose_regions(image, Path(name).name, settings),
+        lambda image: propose_regions(image, settings),
         choose_device(device),
         top,
     )

@@ -97,55 +97,67 @@ def write_boxes(
     Args:
         path: of the file.
         index: the data set the parts cover, in order.
-        parts: loaders, called one after the other so that one part at a time is in memory. Called twice.
+        parts: loaders, called one after the other so that one part at a time is in memory; called
+            more than once.
         attributes: more root attributes, scalars.
         settings: the whole configuration in sections, ``proposals`` with the number ``primary`` among them; shown
             as a table and kept as JSON in the attribute ``settings``.
         previews: name -> (uint8 RGB picture, caption), for the group ``preview``.
 
     Returns: ``path``.
-    Raises: `BoxesFileError` when no image could be used.
+    Raises: `BoxesFileError` when no image could be used or the disk is full; ``path`` is then as it was.
     """
     parts = list(parts)
     sizes = [(len(part.primary), len(part.hulls), len(part.failures)) for part in (load() for load in parts)]
     primary_rows, hull_rows, failure_rows = np.sum(sizes, axis=0).tolist()
     if not primary_rows:
         raise BoxesFileError(f"{path}: not written, because none of the {len(index)} images could be used")
-    primaries = int(str(settings["proposals"]["primary"]))
-    pairs = region_pairs(primaries)
-
-    # These bounds keep the file readable by HDF5 1.10 (HDFView, h5dump); "latest" does not.
-    with atomic_file(path) as unfinished, h5py.File(unfinished, "w", libver=("earliest", "v110")) as file:
-        images = _create(file, "images", schema.images_dtype(path_width(index)), len(index), 1024)
-        primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * primaries)
-        secondary = _create(
-            file, "secondary", schema.SECONDARY, primary_rows // primaries * len(pairs), 64 * len(pairs)
-        )
-        hulls = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
-        failures = []
-        at = np.zeros(4, dtype=np.int64)
-        for part in (load() for load in parts):
-            rows = part.primary.copy()
-            rows["hull_first"] += at[3]
-            pair_rows = _secondary_rows(part.primary, primaries, pairs)
-            written = (part.images, rows, pair_rows, part.hulls)
-            for table, start, new in zip((images, primary, secondary, hulls), at, written, strict=True):
-                table[start : start + len(new)] = new.view(table.dtype)
-            at += [len(new) for new in written]
-            failures.append(part.failures)
-        if failure_rows:  # a table without rows looks broken
-            _write_failures(file, np.concatenate(failures), path_width(index))
-        _write_labels(file, index)
-        _write_settings(file, settings)
-        _write_previews(file, previews)
-        file.attrs.update({name: _scalar(value) for name, value in attributes.items()})
-        file.attrs["settings"] = np.bytes_(json.dumps(settings))
-        file.attrs["units"] = np.bytes_(schema.UNITS)
-        file.attrs["format"] = np.bytes_(schema.FORMAT)
-        file.attrs["format_version"] = np.int32(schema.FORMAT_VERSION)
-        # Last of all: a reader refuses a file without it.
-        file.attrs["complete"] = np.int8(1)
+    try:
+        # These bounds keep the file readable by HDF5 1.10 (HDFView, h5dump); "latest" does not.
+        with atomic_file(path) as unfinished, h5py.File(unfinished, "w", libver=("earliest", "v110")) as file:
+            _write_tables(file, index, parts, int(str(settings["proposals"]["primary"])), primary_rows, hull_rows)
+            if failure_rows:  # a table without rows looks broken
+                _write_failures(file, np.concatenate([load().failures for load in parts]), path_width(index))
+            _write_labels(file, index)
+            _write_settings(file, settings)
+            _write_previews(file, previews)
+            file.attrs.update({name: _scalar(value) for name, value in attributes.items()})
+            file.attrs["settings"] = np.bytes_(json.dumps(settings))
+            file.attrs["units"] = np.bytes_(schema.UNITS)
+            file.attrs["format"] = np.bytes_(schema.FORMAT)
+            file.attrs["format_version"] = np.int32(schema.FORMAT_VERSION)
+            # Last of all: a reader refuses a file without it.
+            file.attrs["complete"] = np.int8(1)
+    except OSError as error:  # h5py reports a full disk in its own words
+        reason = (str(error).strip().splitlines() or ["unknown reason"])[0]
+        raise BoxesFileError(f"cannot write {path}: {reason}") from None
     return path
+
+
+def _write_tables(
+    file: h5py.File,
+    index: DatasetIndex,
+    parts: Sequence[Callable[[], Part]],
+    primaries: int,
+    primary_rows: int,
+    hull_rows: int,
+) -> None:
+    """The tables that grow with the data set, part by part; their lengths are known before."""
+    pairs = region_pairs(primaries)
+    images = _create(file, "images", schema.images_dtype(path_width(index)), len(index), 1024)
+    primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * primaries)
+    pair_rows = primary_rows // primaries * len(pairs)
+    secondary = _create(file, "secondary", schema.SECONDARY, pair_rows, 64 * len(pairs))
+    hulls = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
+    at = np.zeros(4, dtype=np.int64)
+    for load in parts:
+        part = load()
+        rows = part.primary.copy()
+        rows["hull_first"] += at[3]
+        new_rows = (part.images, rows, _secondary_rows(part.primary, primaries, pairs), part.hulls)
+        for table, start, new in zip((images, primary, secondary, hulls), at, new_rows, strict=True):
+            table[start : start + len(new)] = new.view(table.dtype)
+        at += [len(new) for new in new_rows]
 
 
 def _primary_rows(number: int, regions: Regions, boxes_xyxy: np.ndarray, hull_first: int) -> np.ndarray:

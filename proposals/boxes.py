@@ -12,7 +12,7 @@ from .mixture import Mixture
 
 # Every slot owns weights in the network, so slots need an order that means something. None of these
 # depends on the augmentation: order is fixed on the original image and travels with the pixels.
-SLOT_ORDERS: dict[str, Callable[[np.ndarray, Mixture], np.ndarray]] = {
+ORDER_SLOTS: dict[str, Callable[[np.ndarray, Mixture], np.ndarray]] = {
     # Most keypoints first: slot 0 is where the image is busiest. Ties, as empty slots, go by position.
     "weight": lambda claimed, mixture: np.lexsort((mixture.means[:, 0], mixture.means[:, 1], -claimed)),
     # By the component's centre.
@@ -31,13 +31,13 @@ def regions_of_mixture(
     Args:
         points_xy: ``(n, 2)``, in the squashed image.
         mixture: fitted to them, with κ components.
-        slot_order: a key of `SLOT_ORDERS`.
+        slot_order: a key of `ORDER_SLOTS`.
         scale_xy: ``(2,)``, pixels of the original to one of the squashed image.
         size_wh: of the original.
     """
     components = len(mixture.weights)
     claimed = np.bincount(mixture.labels, minlength=components)
-    order = SLOT_ORDERS[slot_order](claimed, mixture)
+    order = ORDER_SLOTS[slot_order](claimed, mixture)
     empty = whole_image_hull(size_wh)
     hulls = [
         _hull(points_xy[mixture.labels == component] * scale_xy) if claimed[component] else empty for component in order

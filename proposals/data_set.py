@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -127,8 +128,8 @@ def _finish_parts(
     with joblib.Parallel(n_jobs=_jobs(jobs)) as parallel:
         for number, path in enumerate(paths):
             names = index.names[number * PART_IMAGES : (number + 1) * PART_IMAGES]
-            if path.exists():
-                failed = len(Part.load(path).failures)
+            failed = _failures_of_finished(path)
+            if failed is not None:
                 reused += len(names)
                 done, unreadable = done + len(names), unreadable + failed
                 progress(done, unreadable)
@@ -143,6 +144,15 @@ def _finish_parts(
                 progress(done, unreadable)
             build_part(index, number * PART_IMAGES, proposals).save(path)
     return paths, reused
+
+
+def _failures_of_finished(path: Path) -> int | None:
+    """How many images of a finished part could not be used; None if it is not there or damaged."""
+    try:
+        return len(Part.load(path).failures)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        path.unlink(missing_ok=True)
+        return None
 
 
 def propose_chunk(root: str, names: Sequence[str], settings: ProposalSettings) -> list[Proposal]:
@@ -163,7 +173,7 @@ def _propose_file(root: Path, name: str, settings: ProposalSettings) -> Proposal
         image = decode_image(content)
     except ImageError as error:
         return Proposal(None, len(content), digest, str(error))
-    return Proposal(propose_regions(image, name, settings), len(content), digest)
+    return Proposal(propose_regions(image, settings), len(content), digest)
 
 
 def _recorded_settings(

@@ -14,22 +14,25 @@ except ImportError as error:  # opencv-python needs the system's OpenGL library;
 import numpy as np
 
 
-def detect_keypoints(image: np.ndarray, side: int) -> np.ndarray:
-    """SIFT keypoints of the image squashed to ``side`` × ``side`` pixels (the paper finds them at 224).
+def squash(image: np.ndarray, side: int) -> np.ndarray:
+    """uint8 RGB ``(H, W, 3)`` -> uint8 grey ``(side, side)``, the aspect not kept (the paper works at 224)."""
+    return cv2.cvtColor(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
 
-    All of them, with OpenCV's default thresholds. A point with several orientations is there several
-    times, as OpenCV reports it: its mass in the mixture is then its number of orientations.
+
+def detect_keypoints(grey: np.ndarray) -> np.ndarray:
+    """The positions of all SIFT keypoints, with OpenCV's default thresholds.
+
+    A point with several orientations is there several times, as OpenCV reports it: its mass in the mixture
+    is then its number of orientations.
 
     Args:
-        image: uint8 RGB ``(H, W, 3)``.
-        side: of the squashed image.
+        grey: uint8 ``(H, W)``.
 
-    Returns: float64 ``(n, 2)`` x, y in continuous coordinates of the squashed image; n may be 0.
+    Returns: float64 ``(n, 2)`` x, y in continuous coordinates of ``grey``; n may be 0.
     """
-    squashed = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     # detect, not detectAndCompute: descriptors are not used and cost as much again.
-    found = _sift().detect(cv2.cvtColor(squashed, cv2.COLOR_RGB2GRAY), None)
-    # No keypoint comes as an empty tuple. OpenCV puts (0, 0) at the centre of the first pixel, we at its corner.
+    found = _sift().detect(grey, None)
+    # OpenCV puts (0, 0) at the centre of the first pixel, we at its corner.
     return np.asarray(cv2.KeyPoint.convert(found), dtype=np.float64).reshape(-1, 2) + 0.5
 
 

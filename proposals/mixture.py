@@ -12,17 +12,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .settings import EM
+
 # scikit-learn's guard against a component without any responsibility.
 _SMALLEST_MASS = 10 * np.finfo(np.float64).eps
-
-
-@dataclass(frozen=True)
-class EM:
-    """When expectation maximisation stops, and what keeps it well-posed; scikit-learn's defaults and the paper's."""
-
-    max_iter: int = 100  #: iterations at most
-    tol: float = 1e-3  #: stop when the mean log-likelihood gains less
-    reg_covar: float = 1e-6  #: added to the covariances' diagonals, squared units of the points
 
 
 @dataclass(frozen=True)

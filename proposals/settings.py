@@ -1,4 +1,7 @@
-"""What decides the regions of an image; stored in every boxes file and every checkpoint."""
+"""What decides the regions of an image; stored in every boxes file and every checkpoint.
+
+Nothing heavy is imported here: the command line takes its defaults from these classes.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from ..data.errors import ConfigurationError
-from .boxes import SLOT_ORDERS
-from .mixture import EM
 
 METHODS = ("sift",)
 MIXTURES = ("closed-form", "scikit-learn")
+SLOT_ORDERS = ("weight", "left-to-right", "top-to-bottom", "mixture")
+
+
+@dataclass(frozen=True)
+class EM:
+    """When expectation maximisation stops, and what keeps it well-posed; scikit-learn's defaults and the paper's."""
+
+    max_iter: int = 100  #: iterations at most
+    tol: float = 1e-3  #: stop when the mean log-likelihood gains less
+    reg_covar: float = 1e-6  #: added to the covariances' diagonals, squared units of the points
 
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """The paper's values by default (section III-A of the paper); the images' names and contents are the rest."""
+    """The paper's values by default (section III-A of the paper); the image's pixels are the rest."""
 
     method: str = "sift"  #: how points are found
     primary: int = 8  #: κ, mixture components = primary regions
@@ -25,12 +36,12 @@ class ProposalSettings:
     max_iter: int = EM.max_iter
     tol: float = EM.tol
     reg_covar: float = EM.reg_covar  #: squared pixels of the squashed image
-    seed: int = 0  #: of k-means, together with each image's name
+    seed: int = 0  #: of k-means, together with each image's pixels
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, METHODS)
         _one_of("mixture", self.mixture, MIXTURES)
-        _one_of("slot_order", self.slot_order, tuple(SLOT_ORDERS))
+        _one_of("slot_order", self.slot_order, SLOT_ORDERS)
         _between("primary", self.primary, 2, 64)
         _between("image_size", self.image_size, 32, 4096)
         _between("max_iter", self.max_iter, 1, 10_000)

@@ -56,7 +56,7 @@ def test_a_data_sets_boxes_are_those_of_its_images(folder, tmp_path):
     assert boxes.classes == ("ant", "bee", "côté")
     assert boxes.usable.tolist() == list(range(18))
     for row, name in enumerate(boxes.names):
-        regions = propose_regions(read_image(folder / name.decode()), name.decode(), SETTINGS)
+        regions = propose_regions(read_image(folder / name.decode()), SETTINGS)
         assert boxes.sizes_wh[row].tolist() == list(regions.size_wh)
         assert boxes.keypoints[row].tolist() == regions.keypoints.tolist()
         assert boxes.primary_xyxy[row].tolist() == regions.primary_xyxy.tolist()

@@ -99,7 +99,7 @@ def test_the_box_of_moved_hulls_is_the_box_of_all_moved_points(textured):
 
     cv2 = pytest.importorskip("cv2")
     image = textured(3, 224, 224)
-    regions = propose_regions(image, "a.png", ProposalSettings(primary=2))
+    regions = propose_regions(image, ProposalSettings(primary=2))
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     keypoints = np.array([point.pt for point in cv2.SIFT_create().detect(grey, None)]) + 0.5
     angle = np.deg2rad(14)

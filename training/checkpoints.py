@@ -19,7 +19,8 @@ from .. import __version__
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
 from .models.backbones import Preprocessing
-from .models.build import Model, ModelSettings, build_model
+from .models.build import Model, build_model
+from .models.settings import ModelSettings
 
 FORMAT = "agnet checkpoint"
 FORMAT_VERSION = 1

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,25 +22,15 @@ from .augmentation import AffineRange
 from .checkpoints import Checkpoint, load_training_state, save_checkpoint, save_training_state
 from .dataset import Loader, RegionDataset, check_images_present
 from .engine import Device, evaluate, train_epoch
-from .models.build import Model, ModelSettings, build_model
-from .recipes import Recipe
+from .models.build import Model, build_model
+from .models.settings import ModelSettings
+from .recipes import Recipe, RunSettings
 from .weights import find_weights
 
 BEST, LAST, LOG, CONFIG = "best.safetensors", "last.safetensors", "log.jsonl", "config.json"
 
 # (what is going on, its number of images) -> a function that is told images done and current values
 Watch = Callable[[str, int], Callable[[int, dict[str, float]], None]]
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run does besides its recipe and its model."""
-
-    weights: str = "imagenet"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"  #: fp32, bf16, or auto: bf16 on a GPU that has it
-    workers: int = 2
 
 
 def fit(

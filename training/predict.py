@@ -13,7 +13,7 @@ from .augmentation import View
 from .checkpoints import Checkpoint
 from .engine import Device
 
-Propose = Callable[[np.ndarray, str], Regions]
+Propose = Callable[[np.ndarray], Regions]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def predict(
     model = checkpoint.model.to(device.device)
     side = checkpoint.preprocessing.size
     for name, image in images:
-        regions = propose(image, name)
+        regions = propose(image)
         view = View.of(regions.size_wh, side)
         pixels = torch.from_numpy(view.pixels(image)).permute(2, 0, 1)[None]
         with device.autocast():

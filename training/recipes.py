@@ -1,4 +1,7 @@
-"""How to train, by name: the paper's recipe and a modern one. Everything in them can be overridden."""
+"""How to train, by name: the paper's recipe and a modern one. Everything in them can be overridden.
+
+Nothing heavy is imported here: the command line takes its names and defaults from this module.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,17 @@ class Recipe:
             return 0.1 ** (int(epoch) // self.step_epochs)
         progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run does besides its recipe and its model."""
+
+    weights: str = "imagenet"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"  #: fp32, bf16, or auto: bf16 on a GPU that has it
+    workers: int = 2
 
 
 def _check(condition: bool, name: str, wanted: str, got: object) -> None:

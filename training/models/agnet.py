@@ -51,7 +51,12 @@ class AGNet(nn.Module):
         Args:
             images: ``(B, 3, H, W)``, normalised as the backbone's weights want it.
             regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for.
+
+        Raises: `ValueError` for another number of regions or images.
         """
+        wanted = (len(images), len(self.se_residual.squeeze) - 1, 4)
+        if regions.shape != wanted:
+            raise ValueError(f"regions must be {wanted}, as this model was built; got {tuple(regions.shape)}")
         features = self.backbone(images)  # (B, C, 7, 7)
         attended, attention = self.self_attention(features)
         # The whole image is the last token: pooling the full frame of a 7×7 map gives the map itself.

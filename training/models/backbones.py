@@ -171,8 +171,9 @@ def _timm_entry(name: str) -> BackboneEntry:
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}")
     with torch.device("meta"):
-        probe: Any = timm.create_model(name)
-        if probe.forward_features(torch.empty(1, 3, *probe.pretrained_cfg["input_size"][1:])).ndim != 4:
+        probe: Any = timm.create_model(name).eval()  # in training, some attention needs more than one image
+        features = probe.forward_features(torch.empty(1, 3, *probe.pretrained_cfg["input_size"][1:]))
+        if features.ndim != 4 or features.shape[1] != probe.num_features:  # Swin and its like put channels last
             raise ValueError(f"timm:{name} gives no feature map of channels × height × width")
     config = probe.pretrained_cfg
     head = config["classifier"]

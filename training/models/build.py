@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -15,21 +14,7 @@ from .plain import Plain
 from .region_pooling import POOLED
 from .se_residual import SEResidual
 from .self_attention import SelfAttention
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Everything that decides a network's shape; the defaults are the paper's."""
-
-    classes: int
-    regions: int = 36  #: R, primary and secondary together
-    model: str = "agnet"  #: a key of `MODELS`
-    backbone: str = "resnet50"
-    units: int = 32  #: width of the inter-attention
-    se_ratio: int = 16  #: of the SE-Residual blocks
-    spectral_norm: bool = False  #: on the self-attention's projections
-    attention_softmax: bool = False  #: after the inter-attention's sigmoid
-
+from .settings import ModelSettings
 
 Model = AGNet | Plain
 
@@ -48,6 +33,8 @@ def build_model(settings: ModelSettings, weights: StateDict | None = None) -> Mo
 
 def _agnet(settings: ModelSettings, backbone: Backbone) -> AGNet:
     channels, tokens = backbone.channels, settings.regions + 1
+    if settings.regions < 0 or settings.units < 1 or not 1 <= settings.se_ratio <= channels:
+        raise ValueError(f"{settings} cannot be built: wanted regions ≥ 0, units ≥ 1, se_ratio 1 to {channels}")
     return AGNet(
         backbone=backbone,
         self_attention=SelfAttention(channels, settings.spectral_norm),

@@ -22,15 +22,20 @@ def region_pooling(features: Tensor, boxes_xyxy: Tensor, size: int = POOLED) -> 
         size: S, of the grid.
 
     Returns: ``(B, R, S·S, C)``, the grid row by row, channels last.
+
+    Raises: `ValueError` for boxes of another shape.
     """
     B, C, H, W = features.shape
-    boxes = boxes_xyxy.to(features.dtype)
-    columns = _hat_functions(boxes[..., 0], boxes[..., 2], W, size)  # (B, R, S, W)
-    rows = _hat_functions(boxes[..., 1], boxes[..., 3], H, size)  # (B, R, S, H)
-    weights = torch.einsum("brih,brjw->brijhw", rows, columns)  # (B, R, S, S, H, W)
+    R = boxes_xyxy.shape[1]
+    if boxes_xyxy.shape != (B, R, 4):
+        raise ValueError(f"boxes of {B} images must be ({B}, R, 4), got {tuple(boxes_xyxy.shape)}")
+    # In the boxes' own precision: rounded to the features' bfloat16 they would move by hundredths of a cell.
+    columns = _hat_functions(boxes_xyxy[..., 0], boxes_xyxy[..., 2], W, size)  # (B, R, S, W)
+    rows = _hat_functions(boxes_xyxy[..., 1], boxes_xyxy[..., 3], H, size)  # (B, R, S, H)
+    weights = torch.einsum("brih,brjw->brijhw", rows, columns).to(features.dtype)  # (B, R, S, S, H, W)
     positions = features.flatten(2).transpose(1, 2)  # (B, HW, C)
-    pooled = weights.reshape(B, -1, H * W) @ positions  # (B, R·S·S, C)
-    return pooled.view(B, -1, size * size, C)
+    pooled = weights.reshape(B, R * size * size, H * W) @ positions  # (B, R·S·S, C)
+    return pooled.view(B, R, size * size, C)
 
 
 def _hat_functions(low: Tensor, high: Tensor, cells: int, size: int) -> Tensor:

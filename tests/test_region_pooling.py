@@ -1,0 +1,146 @@
+import pytest
+import torch
+from torchvision.ops import roi_align
+
+from agnet.training.models.region_pooling import region_pooling
+
+SIZES_HW = [(7, 7), (5, 9), (1, 1)]
+
+
+def with_roi_align(features, boxes_xyxy, size=7):
+    """torchvision's RoIAlign of the same boxes, as ``(B, R, S·S, C)``."""
+    _, _, H, W = features.shape
+    boxes = [each * each.new_tensor([W, H, W, H]) for each in boxes_xyxy]
+    pooled = roi_align(features, boxes, size, sampling_ratio=1, aligned=True)  # (B·R, C, S, S)
+    return pooled.flatten(2).transpose(1, 2).unflatten(0, boxes_xyxy.shape[:2])
+
+
+def sorted_boxes(corners):
+    """Any two corners ``(..., 2, 2)`` -> boxes xyxy ``(..., 4)``."""
+    return corners.sort(dim=-2).values.flatten(-2)
+
+
+def random_boxes(generator):
+    return sorted_boxes(torch.rand(2, 20, 2, 2, generator=generator, dtype=torch.float64))
+
+
+def tiny_boxes(generator):
+    low = torch.rand(2, 20, 2, generator=generator, dtype=torch.float64)
+    return torch.cat([low, low + 1e-3 * torch.rand(low.shape, generator=generator, dtype=torch.float64)], dim=2)
+
+
+def huge_boxes(generator):
+    return random_boxes(generator) * torch.tensor([4.0, 4, 4, 4]).double() + torch.tensor([-3.0, -3, 0, 0]).double()
+
+
+def border_boxes(generator):
+    boxes = random_boxes(generator)
+    for number in range(20):
+        boxes[:, number, number % 4] = float(number % 4 >= 2)
+    return boxes
+
+
+def zero_area_boxes(generator):
+    low = torch.rand(2, 20, 2, generator=generator, dtype=torch.float64)
+    boxes = torch.cat([low, low], dim=2)
+    boxes[:, :5, 2] += 0.3  # a horizontal line
+    boxes[:, 5:10, 3] += 0.3  # a vertical one
+    return boxes
+
+
+def far_boxes(generator):
+    return random_boxes(generator) + torch.tensor([-3.0, 2.5, -3.0, 2.5], dtype=torch.float64)
+
+
+def turned_boxes(generator):
+    """Corners in the wrong order: RoIAlign reads these mirrored."""
+    return random_boxes(generator)[..., [2, 1, 0, 3]]
+
+
+KINDS = [random_boxes, tiny_boxes, huge_boxes, border_boxes, zero_area_boxes, far_boxes, turned_boxes]
+
+
+@pytest.mark.parametrize("size_hw", SIZES_HW)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_values_and_gradients_are_those_of_roi_align(kind, size_hw, dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    boxes = kind(generator).to(dtype)
+    ours = torch.randn(2, 3, *size_hw, generator=generator, dtype=dtype, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    got, wanted = region_pooling(ours, boxes), with_roi_align(theirs, boxes)
+    assert got.shape == (2, 20, 49, 3)
+    assert torch.allclose(got, wanted, rtol=0, atol=tolerance)
+    upstream = torch.randn(wanted.shape, generator=generator, dtype=dtype) / 20
+    got.backward(upstream)
+    wanted.backward(upstream)
+    assert torch.allclose(ours.grad, theirs.grad, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", [zero_area_boxes, border_boxes, tiny_boxes])
+def test_boxes_within_the_frame_see_something_and_far_ones_nothing(kind):
+    generator = torch.Generator().manual_seed(1)
+    ones = torch.ones(2, 1, 7, 7, dtype=torch.float64)
+    assert torch.allclose(region_pooling(ones, kind(generator)), torch.ones(2, 20, 49, 1).double())
+    assert not region_pooling(ones, far_boxes(generator)).any()
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 10])
+def test_other_grids(size):
+    generator = torch.Generator().manual_seed(2)
+    features, boxes = torch.randn(2, 3, 7, 7, generator=generator).double(), random_boxes(generator)
+    wanted = with_roi_align(features, boxes, size)
+    assert torch.allclose(region_pooling(features, boxes, size), wanted, rtol=0, atol=1e-10)
+
+
+def test_a_linear_map_is_sampled_at_the_middle_of_each_bin():
+    # Bilinear sampling of x + 10 y gives x + 10 y: cells 2 to 5 by 3 to 4, in bins of 3/7 by 1/7.
+    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
+    box = torch.tensor([[[2 / 7, 3 / 7, 5 / 7, 4 / 7]]])
+    wanted = [
+        (2 + 3 * (column + 0.5) / 7 - 0.5) + 10 * (3 + (row + 0.5) / 7 - 0.5) for row in range(7) for column in range(7)
+    ]
+    assert region_pooling((x + 10 * y)[None, None], box)[0, 0, :, 0].tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("box", "wanted"),
+    [
+        ([0, 0, 1, 1], 2.5),  # the middle of all four cells
+        ([0, 0, 0.5, 0.5], 1),  # the middle of the first cell
+        ([0.5, 0.5, 1, 1], 4),
+        ([0.25, 0.5, 1, 0.5], 0.75 * 2 + 0.25 * 2 + 0.25 * 1),  # a quarter of a cell right of the middle: 2.25
+        ([0.9, 0.9, 0.9, 0.9], 4),  # between the last cell's middle and the border: its value
+        ([-0.4, 0.25, 0, 0.25], 1),  # less than a cell beyond the first middle: still its value
+        ([-0.8, 0.25, 0, 0.25], 0),  # more than a cell
+    ],
+)
+def test_two_by_two_cells_by_hand(box, wanted):
+    features = torch.tensor([[[[1.0, 2], [3, 4]]]])
+    assert region_pooling(features, torch.tensor([[box]]).float(), size=1).item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_full_frame_of_a_seven_by_seven_map_is_the_map():
+    features = torch.randn(2, 5, 7, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    pooled = region_pooling(features, torch.tensor([[[0.0, 0, 1, 1]]] * 2, dtype=torch.float64))
+    for row in range(7):
+        for column in range(7):
+            assert torch.allclose(pooled[:, 0, 7 * row + column], features[:, :, row, column], rtol=0, atol=1e-12)
+
+
+def test_coarse_features_do_not_move_the_boxes():
+    ramp = torch.arange(7.0).expand(1, 1, 7, 7)  # exact in bfloat16, as the result is to 1 in 2⁸
+    boxes = torch.tensor([[[x, 0.2, x + 0.004, 0.4] for x in torch.linspace(0.5, 0.9, 50).tolist()]])
+    got = region_pooling(ramp.bfloat16(), boxes)
+    assert got.dtype == torch.bfloat16
+    assert torch.allclose(got.float(), with_roi_align(ramp, boxes), rtol=2**-7, atol=0)
+
+
+def test_no_boxes_give_no_regions():
+    assert region_pooling(torch.ones(2, 3, 7, 7), torch.zeros(2, 0, 4)).shape == (2, 0, 49, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (4, 2, 4), (2, 4, 5), (2, 4), (2, 4, 4, 1)])
+def test_boxes_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"must be \(2, R, 4\)"):
+        region_pooling(torch.ones(2, 3, 7, 7), torch.zeros(shape))

@@ -1,0 +1,19 @@
+"""A network's settings, without the network: nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Everything that decides a network's shape; the defaults are the paper's."""
+
+    classes: int
+    regions: int = 36  #: R, primary and secondary together
+    model: str = "agnet"  #: a key of `build.MODELS`
+    backbone: str = "resnet50"
+    units: int = 32  #: width of the inter-attention
+    se_ratio: int = 16  #: of the SE-Residual blocks
+    spectral_norm: bool = False  #: on the self-attention's projections
+    attention_softmax: bool = False  #: after the inter-attention's sigmoid
