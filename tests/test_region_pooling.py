@@ -41,7 +41,7 @@ def border_boxes(generator):
 
 
 def zero_area_boxes(generator):
-    low = torch.rand(2, 20, 2, generator=generator, dtype=torch.float64)
+    low = 0.7 * torch.rand(2, 20, 2, generator=generator, dtype=torch.float64)
     boxes = torch.cat([low, low], dim=2)
     boxes[:, :5, 2] += 0.3  # a horizontal line
     boxes[:, 5:10, 3] += 0.3  # a vertical one
@@ -62,7 +62,7 @@ KINDS = [random_boxes, tiny_boxes, huge_boxes, border_boxes, zero_area_boxes, fa
 
 @pytest.mark.parametrize("size_hw", SIZES_HW)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-5)])
 def test_values_and_gradients_are_those_of_roi_align(kind, size_hw, dtype, tolerance):
     generator = torch.Generator().manual_seed(0)
     boxes = kind(generator).to(dtype)
@@ -97,9 +97,8 @@ def test_a_linear_map_is_sampled_at_the_middle_of_each_bin():
     # Bilinear sampling of x + 10 y gives x + 10 y: cells 2 to 5 by 3 to 4, in bins of 3/7 by 1/7.
     y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
     box = torch.tensor([[[2 / 7, 3 / 7, 5 / 7, 4 / 7]]])
-    wanted = [
-        (2 + 3 * (column + 0.5) / 7 - 0.5) + 10 * (3 + (row + 0.5) / 7 - 0.5) for row in range(7) for column in range(7)
-    ]
+    middles = [(i + 0.5) / 7 for i in range(7)]
+    wanted = [(2 + 3 * column - 0.5) + 10 * (3 + row - 0.5) for row in middles for column in middles]
     assert region_pooling((x + 10 * y)[None, None], box)[0, 0, :, 0].tolist() == pytest.approx(wanted, abs=1e-5)
 
 
@@ -109,7 +108,7 @@ def test_a_linear_map_is_sampled_at_the_middle_of_each_bin():
         ([0, 0, 1, 1], 2.5),  # the middle of all four cells
         ([0, 0, 0.5, 0.5], 1),  # the middle of the first cell
         ([0.5, 0.5, 1, 1], 4),
-        ([0.25, 0.5, 1, 0.5], 0.75 * 2 + 0.25 * 2 + 0.25 * 1),  # a quarter of a cell right of the middle: 2.25
+        ([0.25, 0.5, 1, 0.5], 2.75),  # a quarter of a cell right of the middle
         ([0.9, 0.9, 0.9, 0.9], 4),  # between the last cell's middle and the border: its value
         ([-0.4, 0.25, 0, 0.25], 1),  # less than a cell beyond the first middle: still its value
         ([-0.8, 0.25, 0, 0.25], 0),  # more than a cell

@@ -1,0 +1,169 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from agnet.data.errors import CheckpointError
+from agnet.training.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    load_state_dict,
+    load_training_state,
+    save_checkpoint,
+    save_training_state,
+)
+from agnet.training.fit import build_optimizer
+from agnet.training.models.build import build_model
+from agnet.training.models.settings import ModelSettings
+from agnet.training.recipes import RECIPES
+
+SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")
+
+
+@pytest.fixture
+def checkpoint():
+    torch.manual_seed(0)
+    model = build_model(SETTINGS).eval()
+    return Checkpoint(
+        model=model,
+        settings=SETTINGS,
+        classes=("ant", "bee", "côté"),
+        preprocessing=model.backbone.preprocessing,
+        proposals={"method": "sift", "primary": 3},
+        fingerprint="f" * 32,
+        epoch=4,
+        val_top1=0.5,
+    )
+
+
+def test_what_is_loaded_predicts_what_was_saved(checkpoint, tmp_path):
+    path = save_checkpoint(tmp_path / "best.safetensors", checkpoint)
+    loaded = load_checkpoint(path)
+    for name in ("settings", "classes", "preprocessing", "proposals", "fingerprint", "epoch", "val_top1"):
+        assert getattr(loaded, name) == getattr(checkpoint, name), name
+    images, regions = torch.randn(2, 3, 224, 224), torch.rand(2, 6, 4).sort(dim=-1).values
+    with torch.no_grad():
+        assert torch.equal(loaded.model(images, regions).logits, checkpoint.model(images, regions).logits)
+    assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
+
+
+def test_a_failing_write_leaves_the_old_file(checkpoint, tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path / "best.safetensors", checkpoint)
+    before = path.read_bytes()
+
+    def full_disk(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("agnet.training.checkpoints.save_file", full_disk)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_checkpoint(path, checkpoint)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def _rewrite(path, **changes):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["agnet"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header |= changes
+    save_file(tensors, path, metadata={"agnet": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"format": "other"}, "not an agnet checkpoint"),
+        ({"format_version": 99}, "version 99"),
+        ({"classes": ["a", "b"]}, "2 class names for 3 classes"),
+        ({"model": {"classes": 3, "layers": 9}}, "layers"),
+        ({"model": {"classes": 3, "backbone": "alexnet"}}, "alexnet"),
+        ({"model": {"classes": 5, "regions": 6, "backbone": "mobilenet-v3-small"}}, "damaged or foreign"),
+        ({"preprocessing": {}}, "size"),
+        ({"classes": None}, "damaged or foreign"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_one_clear_line(checkpoint, tmp_path, changes, complaint):
+    path = save_checkpoint(tmp_path / "best.safetensors", checkpoint)
+    _rewrite(path, **changes)
+    with pytest.raises(CheckpointError, match=complaint) as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"not safetensors at all", b"\xff" * 8 + b"{}"])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors"):
+        load_checkpoint(path)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no"):
+        load_checkpoint(tmp_path / "best.safetensors")
+
+
+def test_foreign_safetensors_are_refused(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="not an agnet checkpoint"):
+        load_checkpoint(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(recipe, tmp_path):
+    def train(model, optimizer, steps):
+        generator = torch.Generator().manual_seed(len(steps))
+        for _ in steps:
+            loss = model(torch.randn(4, 8, generator=generator)).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01
+            optimizer.step()
+
+    def fresh():
+        torch.manual_seed(1)
+        model = torch.nn.Linear(8, 3)
+        return model, build_optimizer(model, RECIPES[recipe])
+
+    straight = fresh()
+    train(*straight, range(2))
+    train(*straight, range(3))
+    stopped = fresh()
+    train(*stopped, range(2))
+    save_training_state(tmp_path / "last.safetensors", *stopped, {"epoch": 2})
+    resumed = fresh()
+    assert load_training_state(tmp_path / "last.safetensors", *resumed) == {"epoch": 2}
+    train(*resumed, range(3))
+    for one, other in zip(straight[0].parameters(), resumed[0].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_state_of_another_model_is_refused(tmp_path):
+    model = torch.nn.Linear(8, 3)
+    save_training_state(tmp_path / "last.safetensors", model, build_optimizer(model, RECIPES["modern"]), {})
+    other = torch.nn.Linear(9, 3)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_training_state(tmp_path / "last.safetensors", other, build_optimizer(other, RECIPES["modern"]))
+
+
+class _Surprise:
+    def __reduce__(self):
+        return print, ("this must never be printed",)
+
+
+@pytest.mark.parametrize("content", [{"weight": _Surprise()}, _Surprise(), [torch.zeros(1)], {"weight": 3}])
+def test_weights_that_are_more_than_tensors_are_refused(tmp_path, content, capsys):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError):
+        load_state_dict(tmp_path / "weights.pth")
+    assert capsys.readouterr().out == ""
+
+
+def test_half_precision_weights_become_single(tmp_path):
+    torch.save({"w": torch.ones(2, dtype=torch.float16), "n": torch.tensor(3)}, tmp_path / "weights.pth")
+    loaded = load_state_dict(tmp_path / "weights.pth")
+    assert loaded["w"].dtype == torch.float32 and loaded["n"].dtype == torch.int64

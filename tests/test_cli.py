@@ -1,0 +1,213 @@
+"""The commands as a user meets them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from agnet.cli import main
+from agnet.data.boxes_reader import read_boxes
+
+TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture
+def agnet(tmp_path, monkeypatch):
+    """Run a command in ``tmp_path``; returns click's result, whose exception is a programming error's."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def last_line(result):
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_from_a_folder_of_photographs_to_a_prediction(agnet, folder, tmp_path):
+    assert agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1).stdout == "boxes.h5\n"
+    trained = agnet("train", "--boxes", "boxes.h5", "--run", "run", "--epochs", 2, *TRAIN)
+    assert trained.stdout == "run/best.safetensors\n"
+    assert "Recipe(" in trained.stderr and "val_top1" in trained.stderr
+
+    measured = json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)
+    assert measured["images"] == 6 and 0 <= measured["top1"] <= 1
+    table = agnet("evaluate", "--run", "run", "--workers", 0).stdout
+    assert f"top-1 {measured['top1']:.2%}" in table and "côté" in table
+    assert json.loads((tmp_path / "run" / "metrics-test.json").read_text())["confusion"] == measured["confusion"]
+
+    photographs = sorted((folder / "val").rglob("*.png"))
+    lines = agnet("predict", "--run", "run", *photographs, "--json", "--save", "pictures").stdout.splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert [answer["image"] for answer in answers] == [str(path) for path in photographs]
+    # Predicting a photograph agrees with evaluating it: same pixels, same regions, same network.
+    best = [max(answer["probabilities"], key=answer["probabilities"].get) for answer in answers]
+    right = sum(name == path.parent.name for name, path in zip(best, photographs, strict=True))
+    assert right / 6 == pytest.approx(measured["top1"])
+    for answer in answers:
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert len(pictures) == 6
+    with Image.open(pictures[0]) as picture:
+        assert picture.width > 600 and np.asarray(picture).std() > 20
+
+
+def test_predict_agrees_with_evaluate_to_the_digit(agnet, folder):
+    import torch
+
+    from agnet.training.checkpoints import load_checkpoint
+    from agnet.training.dataset import Loader, RegionDataset
+    from agnet.training.engine import Device, evaluate
+
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--primary", 4)
+    agnet("train", "--run", "run", "--epochs", 1, *TRAIN)
+    checkpoint, boxes = load_checkpoint(Path("run/best.safetensors")), read_boxes("boxes.h5")
+    loader = Loader(RegionDataset(boxes, folder, 224), boxes.rows("test"), 1, 0)
+    device = Device(torch.device("cpu"))
+    scores = evaluate(checkpoint.model, loader.epoch(0), device=device, preprocessing=checkpoint.preprocessing)
+    expected = torch.from_numpy(scores.logits).softmax(dim=1).tolist()
+    names = [boxes.names[boxes.usable[row]].decode() for row in scores.rows]
+    lines = agnet("predict", "--run", "run", *(folder / name for name in names), "--json").stdout.splitlines()
+    for line, wanted in zip(lines, expected, strict=True):
+        got = json.loads(line)["probabilities"]
+        assert [got[name] for name in boxes.classes] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_plain_model_goes_the_same_way(agnet, folder):
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
+    agnet("train", "--model", "plain", "--epochs", 1, *TRAIN)
+    agnet("evaluate", "--run", "runs/folder-plain", "--workers", 0)
+    agnet("predict", "--run", "runs/folder-plain", folder / "val" / "ant", "--save", "pictures")
+
+
+def test_stopping_and_resuming(agnet, folder):
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
+    common = ["train", "--run", "run", "--model", "plain", "--epochs", 3, *TRAIN]
+    agnet(*common, "--stop-after", 1)
+    refused = agnet(*common, code=1)
+    assert last_line(refused) == (
+        "Error: run already holds a run; go on with --resume or name another folder with --run"
+    )
+    assert "epoch 3" in agnet(*common, "--resume").stderr
+
+
+def test_the_root_may_come_from_the_environment(agnet, folder, monkeypatch):
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
+    elsewhere = folder.rename(folder.with_name("elsewhere"))
+    failed = agnet("train", "--model", "plain", "--epochs", 1, *TRAIN, code=1)
+    assert "--root" in last_line(failed)
+    monkeypatch.setenv("AGNET_ROOT", str(elsewhere))
+    agnet("train", "--model", "plain", "--epochs", 1, *TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["propose", "--dataset", "food101", "--root", "nowhere"], "food-101/meta/train.txt"),
+        (["propose", "--dataset", "folder", "--root", "nowhere"], "there is no folder nowhere"),
+        (["propose", "--dataset", "folder", "--root", ".", "--primary", "1"], "'primary': wanted 2 to 64, got 1"),
+        (["train", "--boxes", "nothing.h5"], "there is no boxes file nothing.h5"),
+        (["train", "--boxes", "text.h5"], "text.h5: not an HDF5 file"),
+        (["evaluate", "--run", "nothing"], "nothing is not a run folder"),
+        (["predict", "--run", "nothing", "a.jpg"], "there is no nothing/best.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line_with_exit_code_1(agnet, tmp_path, arguments, complaint):
+    (tmp_path / "text.h5").write_text("hello")
+    result = agnet(*arguments, code=1)
+    assert complaint in last_line(result)
+    assert last_line(result).startswith("Error: ") and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["propose"],
+        ["propose", "--dataset", "cifar10"],
+        ["propose", "--dataset", "folder"],
+        ["train", "--lr", "fast"],
+        ["fly"],
+    ],
+)
+def test_wrong_usage_has_exit_code_2(agnet, arguments):
+    agnet(*arguments, code=2)
+
+
+@pytest.mark.parametrize(
+    "option", [["--lr", "0"], ["--epochs", "0"], ["--backbone", "alexnet"], ["--weights", "no.pth"]]
+)
+def test_a_bad_training_option_is_named(agnet, boxes_file, folder, option):
+    result = agnet("train", "--boxes", boxes_file, "--root", folder, *TRAIN, *option, code=1)
+    assert option[0].strip("-") in last_line(result) or option[1] in last_line(result)
+
+
+def test_unreadable_images_are_counted_and_too_many_fail(agnet, folder):
+    (folder / "train" / "ant" / "0.png").write_bytes(b"not an image")
+    common = ["propose", "--dataset", "folder", "--root", folder, "--jobs", 1]
+    failed = agnet(*common, code=1)
+    assert "1 images (5.6%) could not be read; see the table failures in boxes.h5" in last_line(failed)
+    accepted = agnet(*common, "--max-unreadable", 0.1)
+    assert accepted.stdout == "boxes.h5\n"
+    assert read_boxes("boxes.h5").failures[0][0] == "train/ant/0.png"
+
+
+def test_a_broken_photograph_does_not_stop_the_others(agnet, folder, tmp_path):
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
+    agnet("train", "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 nothing else")
+    result = agnet("predict", "--run", "run", "broken.jpg", folder / "val/ant/0.png", "absent.jpg", code=1)
+    assert len(result.stdout.splitlines()) == 1
+    assert "broken.jpg" in result.stderr and "absent.jpg" in result.stderr
+
+
+def test_other_settings_than_the_files_are_an_error_that_names_them(agnet, folder):
+    common = ["propose", "--dataset", "folder", "--root", folder, "--jobs", 1]
+    agnet(*common)
+    refused = agnet(*common, "--primary", 5, code=1)
+    assert "primary = 8, this run has 5; add --restart" in last_line(refused)
+    agnet(*common, "--primary", 5, "--restart")
+    assert read_boxes("boxes.h5").primaries == 5
+
+
+def test_a_hyphenless_module_call_works_and_help_names_every_command():
+    called = subprocess.run([sys.executable, "-m", "agnet", "--help"], capture_output=True, text=True, check=True)
+    for command in ("propose", "train", "evaluate", "predict"):
+        assert f"\n  {command}" in called.stdout
+        assert (
+            "--help"
+            in subprocess.run(
+                [sys.executable, "-m", "agnet", command, "--help"], capture_output=True, text=True, check=True
+            ).stdout
+        )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+def test_an_interrupted_training_goes_on(folder, tmp_path, agnet):
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
+    command = [sys.executable, "-m", "agnet", "train", "--run", "run", "--model", "plain", "--epochs", "200", *TRAIN]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    log = tmp_path / "run" / "log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "--resume" in stderr.splitlines()[-1] and "Traceback" not in stderr
+    finished = (tmp_path / "run" / "log.jsonl").read_text().count("\n")
+    resumed = agnet(*command[3:], "--stop-after", finished + 1, "--resume")
+    assert f"epoch {finished + 1} " in resumed.stderr

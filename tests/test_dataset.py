@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agnet.data.boxes_reader import read_boxes
+from agnet.data.errors import DatasetError, ImageError, MismatchError
+from agnet.training.augmentation import AffineRange
+from agnet.training.dataset import Loader, RegionDataset, check_images_present
+
+SIDE = 64
+
+
+@pytest.fixture
+def boxes(boxes_file):
+    return read_boxes(boxes_file)
+
+
+def everything(loader, epoch):
+    images, regions, labels, rows = (torch.cat(parts) for parts in zip(*loader.epoch(epoch), strict=True))
+    return images, regions, labels, rows
+
+
+def test_a_batch_has_the_promised_shapes(boxes, folder):
+    loader = Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 4, workers=0)
+    batch = next(iter(loader.epoch(0)))
+    assert batch.images.shape == (4, 3, SIDE, SIDE) and batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.regions.shape == (4, 6, 4) and batch.regions.dtype == torch.float32
+    names = [boxes.names[boxes.usable[row]].decode() for row in batch.rows]
+    assert [boxes.classes[label] for label in batch.labels] == [name.split("/")[1] for name in names]
+
+
+def test_every_row_comes_once_and_none_is_added(boxes, folder):
+    rows = boxes.rows("train")
+    for batch_size in (1, 2, 4, 5, 100):
+        loader = Loader(RegionDataset(boxes, folder, SIDE), rows, batch_size, workers=0, shuffle_seed=3)
+        got = everything(loader, 0)[3].tolist()
+        assert sorted(got) == sorted(rows.tolist())
+        assert len(loader) == len(list(loader.epoch(1)))
+
+
+def test_samples_are_a_function_of_seed_epoch_and_row_whatever_worker_makes_them(boxes, folder):
+    def load(workers, seed, epoch):
+        dataset = RegionDataset(boxes, folder, SIDE, AffineRange(), seed)
+        return everything(Loader(dataset, boxes.rows("train"), 2, workers, shuffle_seed=seed), epoch)
+
+    here, elsewhere = load(0, 5, 3), load(2, 5, 3)
+    assert all(torch.equal(one, other) for one, other in zip(here, elsewhere, strict=True))
+    assert not torch.equal(here[0], load(0, 5, 4)[0])
+    assert not torch.equal(here[0], load(0, 6, 3)[0])
+    assert here[3].tolist() != load(0, 5, 4)[3].tolist()
+
+
+def test_pixels_and_regions_are_those_of_the_file(boxes, folder):
+    rows = boxes.rows("test")
+    images, regions, _, _ = everything(Loader(RegionDataset(boxes, folder, SIDE), rows, 3, workers=0), 0)
+    for number, row in enumerate(rows):
+        image = boxes.usable[row]
+        with Image.open(folder / boxes.names[image].decode()) as photograph:
+            expected = np.asarray(photograph.resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=float)
+            width, height = photograph.size
+        assert np.abs(images[number].permute(1, 2, 0).numpy() - expected).mean() < 8
+        primary = boxes.primary_xyxy[row] / [width, height, width, height]
+        np.testing.assert_allclose(regions[number, :3].numpy(), primary, atol=0.1 / 80)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_of_another_size_than_its_boxes_is_refused(boxes, folder, workers):
+    name = boxes.names[boxes.usable[boxes.rows("train")[0]]].decode()
+    Image.new("RGB", (33, 44)).save(folder / name)
+    loader = Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 2, workers)
+    with pytest.raises(MismatchError, match="33 x 44 pixels") as error:
+        list(loader.epoch(0))
+    assert "\n" not in str(error.value) and name in str(error.value)
+
+
+def test_a_vanished_image_is_named(boxes, folder):
+    name = boxes.names[boxes.usable[boxes.rows("train")[1]]].decode()
+    (folder / name).unlink()
+    with pytest.raises(ImageError, match=name):
+        list(Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 2, 0).epoch(0))
+
+
+def test_a_wrong_root_is_told_before_anything_starts(boxes, tmp_path):
+    with pytest.raises(DatasetError, match="--root"):
+        check_images_present(boxes, tmp_path / "elsewhere")

@@ -1,0 +1,184 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agnet.data.boxes_reader import read_boxes
+from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
+from agnet.training import engine
+from agnet.training.dataset import Batch, Loader, RegionDataset
+from agnet.training.engine import Device, evaluate, train_epoch
+from agnet.training.evaluation import evaluate_run
+from agnet.training.fit import build_optimizer, choose_device, fit, read_config
+from agnet.training.models.backbones import Preprocessing
+from agnet.training.models.build import build_model
+from agnet.training.models.settings import ModelSettings
+from agnet.training.recipes import RECIPES, RunSettings
+
+CPU = Device(torch.device("cpu"))
+RECIPE = RECIPES["modern"].override(epochs=4, batch_size=4)
+RUN = RunSettings(weights="none", workers=0)
+
+
+def settings(**changes):
+    return ModelSettings(**({"classes": 3, "regions": 6, "backbone": "mobilenet-v3-small"} | changes))
+
+
+@pytest.fixture
+def boxes(boxes_file):
+    return read_boxes(boxes_file)
+
+
+def test_two_and_two_epochs_equal_four_bit_for_bit(boxes, folder, tmp_path):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    fit(straight, boxes, folder, settings(), RECIPE, RUN)
+    fit(stopped, boxes, folder, settings(), RECIPE, RUN, stop_after=2)
+    assert len((stopped / "log.jsonl").read_text().splitlines()) == 2
+    # Readers in other processes make no difference either.
+    fit(stopped, boxes, folder, settings(), RECIPE, RunSettings(weights="none", workers=1), resume=True)
+    one, other = load_file(straight / "last.safetensors"), load_file(stopped / "last.safetensors")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (straight / "log.jsonl").read_text() == (stopped / "log.jsonl").read_text()
+    assert (straight / "best.safetensors").read_bytes() == (stopped / "best.safetensors").read_bytes()
+
+
+def test_the_best_epoch_is_chosen_by_validation_alone(boxes, folder, tmp_path, monkeypatch):
+    scores = iter([0.2, 0.6, 0.6, 0.4])
+    looked_at = set()
+    original = engine.evaluate
+
+    def scored(model, batches, **options):
+        predictions = original(model, batches, **options)
+        looked_at.update(boxes.splits[boxes.usable[predictions.rows]].tolist())
+        monkeypatch.setattr(engine.Predictions, "top1", next(scores))
+        return predictions
+
+    monkeypatch.setattr("agnet.training.fit.evaluate", scored)
+    fit(tmp_path / "run", boxes, folder, settings(model="plain"), RECIPE, RUN)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line.get("best", False) for line in lines] == [True, True, False, False]
+    assert looked_at == {"val"}
+
+
+def test_a_run_is_never_written_over(boxes, folder, tmp_path):
+    options = (boxes, folder, settings(model="plain"), RECIPE.override(epochs=1), RUN)
+    fit(tmp_path / "run", *options)
+    before = (tmp_path / "run" / "best.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="--resume"):
+        fit(tmp_path / "run", *options)
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() == before
+
+
+def test_resuming_with_other_options_names_the_difference(boxes, folder, tmp_path):
+    plain = settings(model="plain")
+    fit(tmp_path / "run", boxes, folder, plain, RECIPE, RUN, stop_after=1)
+    with pytest.raises(MismatchError, match=r"lr = 0\.001, now it is 0\.5"):
+        fit(tmp_path / "run", boxes, folder, plain, RECIPE.override(lr=0.5), RUN, resume=True)
+    with pytest.raises(MismatchError, match="model"):
+        fit(tmp_path / "run", boxes, folder, settings(), RECIPE, RUN, resume=True)
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        fit(tmp_path / "other", boxes, folder, plain, RECIPE, RUN, resume=True)
+
+
+def test_artefacts_tell_all_but_whose_machine_this_is(boxes, folder, tmp_path):
+    run = tmp_path / "run"
+    fit(run, boxes, folder, settings(model="plain"), RECIPE.override(epochs=1), RUN)
+    config = read_config(run)
+    assert config["recipe"]["lr"] == RECIPE.lr and config["boxes"]["fingerprint"] == boxes.fingerprint
+    assert config["boxes"]["images"] == {"train": 9, "val": 3, "test": 6}
+    for artefact in run.iterdir():
+        content = artefact.read_bytes()
+        assert str(tmp_path).encode() not in content and str(Path.home()).encode() + b"/" not in content, artefact
+
+
+def test_unreadable_and_missing_parts_are_said(boxes, folder, tmp_path):
+    with pytest.raises(DatasetError, match="not under"):
+        fit(tmp_path / "run", boxes, tmp_path, settings(), RECIPE, RUN)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigurationError, match="known: resnet50"):
+        fit(tmp_path / "run", boxes, folder, settings(backbone="alexnet"), RECIPE, RUN)
+    with pytest.raises(ConfigurationError, match="'warp'"):
+        choose_device("warp")
+
+
+def test_other_boxes_than_the_runs_are_refused(boxes, folder, tmp_path):
+    from dataclasses import replace
+
+    run = tmp_path / "run"
+    fit(run, boxes, folder, settings(model="plain"), RECIPE.override(epochs=1), RUN)
+    other = replace(boxes, attributes={**boxes.attributes, "fingerprint": "0" * 32})
+    with pytest.raises(MismatchError, match="other boxes"):
+        evaluate_run(run, other, folder, "test", 4, "cpu", 0, watch=lambda what, images: lambda done, values: None)
+
+
+def test_a_frozen_backbone_does_not_move_at_all(boxes, folder, tmp_path):
+    torch.manual_seed(RUN.seed)
+    before = {f"model.{name}": value for name, value in build_model(settings()).state_dict().items()}
+    fit(tmp_path / "run", boxes, folder, settings(), RECIPE.override(epochs=1, backbone_lr=0.0), RUN)
+    after = load_file(tmp_path / "run" / "last.safetensors")
+    moved = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    assert moved and not any(name.startswith("model.backbone.") for name in moved)
+
+
+def test_parameters_are_grouped_by_place_and_kind():
+    model = build_model(settings())
+    optimizer = build_optimizer(model, RECIPES["modern"])
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(groups) == sum(1 for _ in model.parameters())
+    for name, parameter in model.named_parameters():
+        group = groups[id(parameter)]
+        assert group["highest_lr"] == pytest.approx(1e-4 if name.startswith("backbone.") else 1e-3), name
+        assert (group["weight_decay"] > 0) == (parameter.ndim > 1), name
+
+
+def test_images_are_normalised_as_the_weights_want_them():
+    preprocessing = Preprocessing(size=4, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    got = CPU.images(pixels, preprocessing)
+    for channel, (mean, std) in enumerate(zip(preprocessing.mean, preprocessing.std, strict=True)):
+        expected = (pixels[:, channel].double() / 255 - mean) / std
+        assert torch.allclose(got[:, channel].double(), expected, atol=1e-5)
+
+
+def test_a_diverged_loss_stops_with_a_reason():
+    model = build_model(settings(model="plain"))
+    with torch.no_grad():
+        model.classifier.weight.fill_(float("inf"))
+    optimizer = build_optimizer(model, RECIPES["modern"])
+    batch = Batch(
+        torch.zeros(2, 3, 224, 224, dtype=torch.uint8), torch.zeros(2, 6, 4), torch.tensor([0, 1]), torch.arange(2)
+    )
+    with pytest.raises(FloatingPointError, match="--lr"):
+        train_epoch(
+            model,
+            [batch],
+            optimizer,
+            device=CPU,
+            preprocessing=model.backbone.preprocessing,
+            lr_of_step=lambda step: 1.0,
+        )
+
+
+def test_evaluation_sees_every_image_once_whatever_the_batch(boxes, folder):
+    torch.manual_seed(0)
+    model = build_model(settings()).eval()
+    results = []
+    for batch_size in (1, 4, 100):
+        loader = Loader(RegionDataset(boxes, folder, 224), boxes.rows("test"), batch_size, 0)
+        results.append(evaluate(model, loader.epoch(0), device=CPU, preprocessing=model.backbone.preprocessing))
+    for result in results:
+        assert result.rows.tolist() == boxes.rows("test").tolist()
+        np.testing.assert_allclose(result.logits, results[0].logits, atol=1e-4)
+
+
+def test_training_learns_three_generated_classes(boxes, folder, tmp_path):
+    """Nine images, learnt by heart: the whole loop moves the network the right way."""
+    recipe = RECIPE.override(epochs=15, augment=False, lr=3e-3, backbone_lr=1.0, batch_size=9, warmup_epochs=2.0)
+    fit(tmp_path / "run", boxes, folder, settings(), recipe, RUN)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["train_top1"] == 1.0
+    assert lines[-1]["train_loss"] < 0.7 * lines[0]["train_loss"]

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from agnet.data.places import follow_hint, relative_hint
+
+
+def test_a_hint_leads_back(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "work").mkdir()
+    hint = relative_hint(tmp_path / "photos", tmp_path / "work")
+    assert hint == "../photos"
+    assert follow_hint(hint, tmp_path / "work") == tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("target", "start", "expected"),
+    [
+        ("/home/ann/photos", "/home/ann/work", "../photos"),
+        ("/home/ann/photos", "/data", ""),
+        ("/home/ann/photos", "/home/bob", ""),
+        ("/Users/ann/photos", "/tmp", ""),
+        ("/data/food", "/home/ann/work", "../../../data/food"),
+        ("/srv/a", "/srv/b", "../a"),
+    ],
+)
+def test_a_hint_never_names_a_user(target, start, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert relative_hint(Path(target), Path(start)) == expected
+
+
+def test_the_home_of_root_is_a_home_too(monkeypatch):
+    monkeypatch.setenv("HOME", "/root")
+    assert relative_hint(Path("/root/photos"), Path("/data")) == ""
+    assert relative_hint(Path("/root/photos"), Path("/root/work")) == "../photos"
+
+
+@pytest.mark.parametrize("hint", ["", None, 3, "not/there"])
+def test_a_hint_that_leads_nowhere_is_none(hint, tmp_path):
+    assert follow_hint(hint, tmp_path) is None

@@ -1,0 +1,59 @@
+import pytest
+
+from agnet.data.errors import ConfigurationError
+from agnet.training.recipes import RECIPES
+
+
+def test_the_papers_recipe_is_to_the_letter():
+    paper = RECIPES["paper"]
+    assert (paper.optimizer, paper.lr, paper.momentum, paper.epochs, paper.batch_size) == ("sgd", 1e-5, 0.99, 50, 8)
+    assert (paper.weight_decay, paper.label_smoothing, paper.clip_norm, paper.augment) == (0, 0, 0, True)
+    factors = [paper.lr_factor(epoch + share) for epoch in range(50) for share in (0.01, 0.99)]
+    assert factors[:50] == [1] * 50 and factors[50:] == pytest.approx([0.1] * 50)
+
+
+def test_the_modern_schedule_warms_up_and_ends_at_nothing():
+    modern = RECIPES["modern"]
+    assert modern.lr_factor(0) == 0 and modern.lr_factor(0.5) == 0.5
+    assert modern.lr_factor(modern.warmup_epochs) == 1
+    middle = (modern.epochs + modern.warmup_epochs) / 2
+    assert modern.lr_factor(middle) == pytest.approx(0.5)
+    assert modern.lr_factor(modern.epochs) == pytest.approx(0)
+
+
+def test_one_epoch_is_a_schedule_too():
+    short = RECIPES["modern"].override(epochs=1)
+    assert 0 < short.lr_factor(0.5) <= 1
+
+
+def test_options_replace_and_none_keeps():
+    changed = RECIPES["modern"].override(lr=0.5, epochs=None)
+    assert changed.lr == 0.5 and changed.epochs == RECIPES["modern"].epochs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"momentum": 1.0},
+        {"weight_decay": -1.0},
+        {"backbone_lr": -0.1},
+        {"label_smoothing": 1.0},
+        {"clip_norm": -1.0},
+        {"warmup_epochs": -1.0},
+        {"optimizer": "adam"},
+        {"schedule": "linear"},
+        {"step_epochs": 0},
+    ],
+)
+def test_a_bad_value_is_named(options):
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        RECIPES["modern"].override(**options)
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(ConfigurationError, match="learning_rate"):
+        RECIPES["modern"].override(learning_rate=1)
