@@ -29,7 +29,9 @@ test: EXTRAS = dev
 test: install
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	$(bin)/mypy -p agnet
+	# mypy does not follow editable installs, and our package is this very folder: give it a parent.
+	mkdir -p $(VENV)/source && ln -sfn "$(CURDIR)" $(VENV)/source/agnet
+	MYPYPATH=$(VENV)/source $(bin)/mypy -p agnet
 	$(bin)/pytest -n 2 --durations 10
 
 install: $(bin)/python

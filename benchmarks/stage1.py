@@ -28,9 +28,14 @@ from agnet.proposals.data_set import propose_chunk
 from agnet.proposals.settings import ProposalSettings
 
 
-def floor(path: Path) -> None:
+def _squashed(path: Path) -> np.ndarray:
     image = cv2.imread(str(path))
-    cv2.SIFT.create().detect(cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA), None)
+    assert image is not None, path
+    return cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)
+
+
+def floor(path: Path) -> None:
+    cv2.SIFT.create().detect(_squashed(path), None)
 
 
 def agnet(path: Path) -> None:
@@ -38,8 +43,7 @@ def agnet(path: Path) -> None:
 
 
 def naive(path: Path) -> None:
-    image = cv2.resize(cv2.imread(str(path)), (224, 224), interpolation=cv2.INTER_AREA)
-    keypoints, _ = cv2.SIFT.create().detectAndCompute(image, None)
+    keypoints, _ = cv2.SIFT.create().detectAndCompute(_squashed(path), None)
     points = np.array([keypoint.pt for keypoint in keypoints])
     if len(points) < 8:
         return

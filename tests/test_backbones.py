@@ -335,7 +335,7 @@ def test_no_server_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_the_original_resnet_has_no_imagenet_weights_to_download():
-    with pytest.raises(CheckpointError, match="no ImageNet weights for resnet50-v1: .*--weights FILE"):
+    with pytest.raises(CheckpointError, match=r"no ImageNet weights for resnet50-v1: .*--weights FILE"):
         find_weights("imagenet", "resnet50-v1")
 
 

@@ -155,6 +155,11 @@ class _Surprise:
         return print, ("this must never be printed",)
 
 
+def test_a_wrapped_state_dict_is_unwrapped(tmp_path):
+    torch.save({"epoch": 3, "state_dict": {"w": torch.ones(2)}}, tmp_path / "weights.pth")
+    assert load_state_dict(tmp_path / "weights.pth").keys() == {"w"}
+
+
 @pytest.mark.parametrize("content", [{"weight": _Surprise()}, _Surprise(), [torch.zeros(1)], {"weight": 3}])
 def test_weights_that_are_more_than_tensors_are_refused(tmp_path, content, capsys):
     torch.save(content, tmp_path / "weights.pth")

@@ -325,9 +325,9 @@ def test_settings_no_network_can_be_built_from(changes, message):
 
 def test_settings_decide_the_widths():
     with torch.device("meta"):
-        model = build_model(replace(TINY, classes=9, regions=10, units=3, se_ratio=16))
+        model = build_model(replace(TINY, classes=9, regions=10, units=3, se_ratio=8))
     assert model.classifier.weight.shape == (9, CHANNELS)
-    assert model.se_residual.squeeze.shape == (11, CHANNELS, 2)
+    assert model.se_residual.squeeze.shape == (11, CHANNELS, 4)
     assert model.inter_attention.match.weight.shape == (1, 3)
 
 

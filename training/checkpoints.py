@@ -133,6 +133,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         except Exception as error:  # whatever broken or hostile bytes lead the unpickler to
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{path} cannot be read as plain weights: {reason}") from None
+    if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
+        tensors = tensors["state_dict"]  # how training scripts commonly wrap it
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path} is not a state dict (names to tensors); save model.state_dict() instead")
     return {str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()}

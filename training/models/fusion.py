@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 
 class PoolingFusion(nn.Module):
-    """F = Σ_k softmax_k(W p_k + b) p_k over p = (GMP(f̂), GAP(f̂)), one scorer for both."""
+    """F = Σ_k softmax_k(W p_k + b) p_k over p = (GMP(f̂), GAP(f̂)), one scorer for both.
+
+    (The scorer is shared, so the softmax cancels its bias; the paper counts it.)
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ class SelfAttention(nn.Module):
 
     Args:
         channels: C. f and g project to ⌊C/8⌋ channels, h to C; all three have biases.
+            (The softmax over i cancels f's bias: its gradient is zero; the paper counts it.)
         spectral: normalise f, g and h spectrally (in the authors' sister code; the paper does not say).
     """
 
