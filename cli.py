@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,7 @@ def propose(
         share = summary.unreadable / summary.images
         complaint = f"{summary.unreadable:,} images ({share:.1%}) could not be read; see the table failures in {boxes}"
         if share > max_unreadable:
-            raise click.ClickException(f"{complaint}; --max-unreadable {share:.3f} accepts that")
+            raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
         click.echo(complaint, err=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,11 @@ class Part:
 
     def save(self, path: Path) -> None:
         """Write to ``path`` so that it holds everything or does not exist, whatever happens in between."""
-        with atomic_file(path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, images=self.images, primary=self.primary, hulls=self.hulls, failures=self.failures)
+        try:
+            with atomic_file(path) as unfinished, unfinished.open("wb") as file:
+                np.savez(file, images=self.images, primary=self.primary, hulls=self.hulls, failures=self.failures)
+        except OSError as error:
+            raise _cannot_write(path, error) from None
 
     @classmethod
     def load(cls, path: Path) -> Part:
@@ -112,10 +116,18 @@ def write_boxes(
     primary_rows, hull_rows, failure_rows = np.sum(sizes, axis=0).tolist()
     if not primary_rows:
         raise BoxesFileError(f"{path}: not written, because none of the {len(index)} images could be used")
+    primaries = int(str(settings["proposals"]["primary"]))
+    needed = (
+        len(index) * schema.images_dtype(path_width(index)).itemsize
+        + primary_rows * (schema.PRIMARY.itemsize + (primaries - 1) / 2 * schema.SECONDARY.itemsize)
+        + hull_rows * schema.HULLS.itemsize
+        + sum(picture.nbytes for picture, _ in previews.values())
+    )
+    _check_room(path, needed)
     try:
         # These bounds keep the file readable by HDF5 1.10 (HDFView, h5dump); "latest" does not.
         with atomic_file(path) as unfinished, h5py.File(unfinished, "w", libver=("earliest", "v110")) as file:
-            _write_tables(file, index, parts, int(str(settings["proposals"]["primary"])), primary_rows, hull_rows)
+            _write_tables(file, index, parts, primaries, primary_rows, hull_rows)
             if failure_rows:  # a table without rows looks broken
                 _write_failures(file, np.concatenate([load().failures for load in parts]), path_width(index))
             _write_labels(file, index)
@@ -128,9 +140,8 @@ def write_boxes(
             file.attrs["format_version"] = np.int32(schema.FORMAT_VERSION)
             # Last of all: a reader refuses a file without it.
             file.attrs["complete"] = np.int8(1)
-    except OSError as error:  # h5py reports a full disk in its own words
-        reason = (str(error).strip().splitlines() or ["unknown reason"])[0]
-        raise BoxesFileError(f"cannot write {path}: {reason}") from None
+    except (OSError, RuntimeError) as error:  # h5py's forms of a full disk
+        raise _cannot_write(path, error) from None
     return path
 
 
@@ -158,6 +169,26 @@ def _write_tables(
         for table, start, new in zip((images, primary, secondary, hulls), at, new_rows, strict=True):
             table[start : start + len(new)] = new.view(table.dtype)
         at += [len(new) for new in new_rows]
+
+
+def _check_room(path: Path, needed: float) -> None:
+    """Refuse in time what may not fit: HDF5 meets a full disk with pages of complaints while it tidies up.
+
+    ``needed`` counts uncompressed bytes; the file will be smaller.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise BoxesFileError(
+            f"cannot write {path}: it may need {needed / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left. "
+            "Finished images are kept: make room and run the same again"
+        )
+
+
+def _cannot_write(path: Path, error: Exception) -> BoxesFileError:
+    """NumPy and HDF5 report a full disk in their own words; say it in ours."""
+    full = shutil.disk_usage(path.parent).free < 2**20 or "No space left" in str(error)
+    reason = "no space left on the disk" if full else (str(error).strip().splitlines() or ["unknown reason"])[0]
+    return BoxesFileError(f"cannot write {path}: {reason}. Finished images are kept: make room and run the same again")
 
 
 def _primary_rows(number: int, regions: Regions, boxes_xyxy: np.ndarray, hull_first: int) -> np.ndarray:

@@ -136,7 +136,7 @@ def _finish_parts(
                 continue
             proposals: list[Proposal] = []
             # A few chunks a worker at a time: plain lists, because not every joblib backend can stream.
-            for batch in _batches(names, CHUNK_IMAGES * 16 * _workers(parallel)):
+            for batch in _batches(names, CHUNK_IMAGES * 8 * _workers(parallel)):
                 chunks = [batch[at : at + CHUNK_IMAGES] for at in range(0, len(batch), CHUNK_IMAGES)]
                 for chunk in parallel(joblib.delayed(propose_chunk)(str(index.root), c, settings) for c in chunks):
                     proposals += chunk
