@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import math
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +17,7 @@ import click
 
 from . import __version__
 from .proposals.settings import MIXTURES, SLOT_ORDERS, ProposalSettings
-from .training.models.settings import ModelSettings
+from .training.models.settings import MODEL_NAMES, ModelSettings
 from .training.recipes import RECIPES, RunSettings
 
 if TYPE_CHECKING:
@@ -31,16 +36,26 @@ class _OneLineErrors(click.Group):
     def invoke(self, context: click.Context) -> Any:
         from .data.errors import AgnetError
 
+        # Schedulers and `kill` stop a program by SIGTERM: workers are ended and work is kept, as on Ctrl-C.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(context)
         except AgnetError as error:
             raise click.ClickException(str(error)) from None
+        except ImportError as error:
+            if "libGL" not in str(error):
+                raise
+            raise click.ClickException(
+                f"OpenCV cannot be loaded ({error}): apt-get install libgl1, or pip uninstall opencv-python and "
+                "pip install opencv-python-headless"
+            ) from None
         except OSError as error:
-            if error.filename is None and error.errno is None:
+            if error.errno in (None, errno.EPIPE):  # a closed pipe is click's to handle
                 raise
             raise click.ClickException(f"{error.filename or ''}: {error.strerror}".lstrip(": ")) from None
         except KeyboardInterrupt:
-            click.echo("\nInterrupted. What was finished is kept; the same command goes on from there.", err=True)
+            click.echo("\nInterrupted.", err=True)
             context.exit(130)
 
 
@@ -57,9 +72,8 @@ def main() -> None:
 _root = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    envvar="AGNET_ROOT",
-    show_envvar=True,
-    help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.",
+    help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.  "
+    "[default: where they were when proposed, else $AGNET_ROOT, else ./datasets]",
 )
 _boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
@@ -105,11 +119,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
     type=int,
     default=ProposalSettings.seed,
     show_default=True,
-    help="Of k-means and of the splits that are cut.",
+    help="Of k-means.",
 )
+@click.option("--split-seed", type=int, default=0, show_default=True, help="Of the test and validation parts cut.")
 @click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
-@click.option("--limit", type=int, help="At most this many images, evenly over classes, for a trial.")
-@click.option("--jobs", type=int, help="Worker processes; default: all cores.")
+@click.option("--limit", type=int, help="At most this many images, in the shares of classes and splits, for a trial.")
+@click.option("--jobs", type=click.IntRange(1), help="Worker processes; default: all cores.")
 @click.option("--restart", is_flag=True, help="Start over instead of going on with what is there.")
 @click.option(
     "--max-unreadable", type=float, default=0.01, show_default=True, help="Fail above this share of unreadable images."
@@ -123,6 +138,7 @@ def propose(
     mixture: str,
     slot_order: str,
     seed: int,
+    split_seed: int,
     val_fraction: float,
     limit: int | None,
     jobs: int | None,
@@ -134,17 +150,16 @@ def propose(
     Interrupt it whenever you like: the same command goes on where it stopped.
     """
     from .data.catalogue import open_dataset
-    from .data.places import relative_hint
-    from .proposals.data_set import propose_dataset
+    from .proposals.data_set import PART_IMAGES, propose_dataset
 
-    if root is None:
-        if dataset == "folder":
-            raise click.UsageError("--dataset folder needs --root, the folder of class folders")
-        root = Path("datasets")
+    root = root or _root_of_environment()
+    if root is None and dataset == "folder":
+        raise click.UsageError("--dataset folder needs --root, the folder of class folders")
+    root = root or Path("datasets")
     settings = ProposalSettings(
         primary=primary, image_size=image_size, mixture=mixture, slot_order=slot_order, seed=seed
     )
-    index = open_dataset(dataset, root, val_fraction=val_fraction, split_seed=seed, limit=limit)
+    index = open_dataset(dataset, root, val_fraction=val_fraction, split_seed=split_seed, limit=limit)
     parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
     click.echo(
         f"{dataset}: {len(index):,} images of {len(index.classes)} classes "
@@ -152,21 +167,20 @@ def propose(
         err=True,
     )
     click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)
-    with _bar("propose", len(index)) as bar:
-        summary = propose_dataset(
-            index,
-            settings,
-            boxes,
-            dataset_settings={
-                "root_relative_to_this_file": relative_hint(root, boxes.parent),
-                "val_fraction": val_fraction,
-                "split_seed": seed,
-                "limit": limit,
-            },
-            jobs=jobs,
-            restart=restart,
-            progress=lambda done, unreadable: _advance(bar, done, {"unreadable": unreadable} if unreadable else {}),
-        )
+    try:
+        with _bar("propose", len(index)) as bar:
+            summary = propose_dataset(
+                index,
+                settings,
+                boxes,
+                dataset_settings={"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit},
+                jobs=jobs,
+                restart=restart,
+                progress=lambda done, bad: _advance(bar, done, {"unreadable": bad} if bad else {}),
+            )
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. Every {PART_IMAGES} finished images are kept: run the same to go on", err=True)
+        sys.exit(130)
     if summary.reused:
         click.echo(f"{summary.reused:,} of them were there already", err=True)
     if summary.few_keypoints:
@@ -174,7 +188,10 @@ def propose(
     click.echo(boxes)
     if summary.unreadable:
         share = summary.unreadable / summary.images
-        complaint = f"{summary.unreadable:,} images ({share:.1%}) could not be read; see the table failures in {boxes}"
+        complaint = (
+            f"{summary.unreadable:,} of {summary.images:,} images ({share:.1%}) could not be read; see the table "
+            f"failures in {boxes}"
+        )
         if share > max_unreadable:
             raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
         click.echo(complaint, err=True)
@@ -184,7 +201,7 @@ def propose(
 @_boxes
 @_root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
-@click.option("--model", type=click.Choice(["agnet", "plain"]), default=ModelSettings.model, show_default=True)
+@click.option("--model", type=click.Choice(MODEL_NAMES), default=ModelSettings.model, show_default=True)
 @click.option("--backbone", default=ModelSettings.backbone, show_default=True, help="A backbone's name, or timm:NAME.")
 @click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
@@ -202,7 +219,7 @@ def propose(
     "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default=RunSettings.precision, show_default=True
 )
 @_workers
-@click.option("--stop-after", type=int, help="Stop after this many epochs; --resume goes on.")
+@click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last finished epoch.")
 def train(
     boxes: Path,
@@ -227,13 +244,17 @@ def train(
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
     from .data.boxes_reader import read_boxes
-    from .training.fit import expected_regions, fit
+    from .data.regions import region_count
+    from .training.fit import LAST, fit
 
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
     run = run or Path("runs") / f"{found.dataset}-{model}"
     if found.failures:
         click.echo(f"{len(found.failures):,} unreadable images are left out", err=True)
+    counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
+    click.echo(f"{found.dataset}: {counts} images of {len(found.classes)} classes", err=True)
+    click.echo(f"model {model}, backbone {backbone} with weights {weights}, seed {seed}, into {run}", err=True)
     click.echo(f"recipe {recipe}: {resolved}", err=True)
 
     def report(line: dict[str, object]) -> None:
@@ -246,7 +267,7 @@ def train(
             _images_root(found, root),
             ModelSettings(
                 classes=len(found.classes),
-                regions=expected_regions(found),
+                regions=region_count(found.primaries),
                 model=model,
                 backbone=backbone,
                 spectral_norm=spectral_norm,
@@ -262,7 +283,10 @@ def train(
     except FloatingPointError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. {run} keeps every finished epoch: go on with --resume", err=True)
+        kept = (
+            f"{run} keeps every finished epoch: go on with --resume" if (run / LAST).exists() else "No epoch finished"
+        )
+        click.echo(f"\nInterrupted. {kept}", err=True)
         sys.exit(130)
     click.echo(best)
 
@@ -272,7 +296,7 @@ def train(
 @click.option("--boxes", type=click.Path(path_type=Path), help="Default: the boxes file the run was trained with.")
 @_root
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
-@click.option("--batch-size", type=int, default=16, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
 @_device
 @_workers
 @_json
@@ -291,7 +315,7 @@ def evaluate(
     from .data.errors import BoxesFileError
     from .data.places import follow_hint
     from .training.evaluation import evaluate_run
-    from .training.fit import read_config
+    from .training.fit import choose_device, read_config
 
     config = read_config(run)
     boxes = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), run)
@@ -299,7 +323,14 @@ def evaluate(
         raise BoxesFileError(f"the boxes file of {run} is not where it was; name it with --boxes")
     found = read_boxes(boxes)
     metrics, written = evaluate_run(
-        run, found, _images_root(found, root), split, batch_size, device, workers, watch=_watch
+        run,
+        found,
+        _images_root(found, root),
+        split,
+        batch_size,
+        choose_device(device, str(config["run"].get("precision"))),
+        workers,
+        watch=_watch,
     )
     if as_json:
         click.echo(json.dumps(metrics.to_dict()))
@@ -339,7 +370,7 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
 
     checkpoint = load_checkpoint(run / BEST)
     settings = ProposalSettings.from_dict(checkpoint.proposals)
-    failed = 0
+    failed = predicted = 0
 
     def read() -> Iterator[tuple[str, np.ndarray]]:
         nonlocal failed
@@ -357,7 +388,8 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
         choose_device(device),
         top,
     )
-    for number, (prediction, image) in enumerate(results):
+    for prediction, image in results:
+        predicted += 1
         answer = dict(zip(prediction.classes, prediction.probabilities, strict=True))
         if as_json:
             click.echo(json.dumps({"image": prediction.name, "probabilities": answer}))
@@ -366,21 +398,32 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
             click.echo(f"{prediction.name}: {ranked}")
         if save:
             save.mkdir(parents=True, exist_ok=True)
-            target = save / f"{number:04d}_{Path(prediction.name).stem}.png"
+            target = _new_file(save, Path(prediction.name))
             Image.fromarray(draw_prediction(image, prediction)).save(target)
             click.echo(f"written: {target}", err=True)
+    if not predicted and not failed:
+        raise click.ClickException(f"no images in {', '.join(map(str, images))}")
     if failed:
         sys.exit(1)
 
 
 def _images_root(boxes: Boxes, root: Path | None) -> Path:
-    """Where a boxes file's images are: as told, else where they were when it was made, else ./datasets."""
+    """Where a boxes file's images are: as told, else where they were when it was made, else as the environment says."""
     from .data.places import follow_hint
 
-    if root is not None:
-        return root
-    hint = boxes.settings.get("dataset", {}).get("root_relative_to_this_file")
-    return follow_hint(hint, boxes.path.parent) or Path("datasets")
+    hint = follow_hint(boxes.attributes.get("root_relative_to_this_file"), boxes.path.parent)
+    return root or hint or _root_of_environment() or Path("datasets")
+
+
+def _root_of_environment() -> Path | None:
+    return Path(os.environ["AGNET_ROOT"]) if os.environ.get("AGNET_ROOT") else None
+
+
+def _new_file(folder: Path, image: Path) -> Path:
+    """A name for an image's picture that is not taken: class-photo.png, class-photo-2.png, ..."""
+    name = "-".join([*image.parts[-2:-1], image.stem]).lstrip(".-/") or "image"
+    numbered = (folder / f"{name}-{number}.png" for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder / f"{name}.png"], numbered) if not path.exists())
 
 
 def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:

@@ -7,6 +7,8 @@ could read other files of this machine. Every size is checked before memory is t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from . import boxes_schema as schema
 from .errors import BoxesFileError
-from .index import SPLITS, DatasetIndex
+from .index import SPLITS, leaves_root
 from .regions import Regions
 
 # Ten times the largest data set in sight; a table of more rows is damage or malice.
@@ -85,17 +87,6 @@ class Boxes:
             distinct_keypoints=int(self.distinct_keypoints[image]),
         )
 
-    def index(self, root: Path) -> DatasetIndex:
-        """The data set's index, its images under ``root``."""
-        return DatasetIndex(
-            dataset=self.dataset,
-            root=root,
-            classes=self.classes,
-            names=tuple(name.decode() for name in self.names),
-            labels=self.labels.astype(np.int16),
-            splits=self.splits,
-        )
-
 
 def read_boxes(path: str | Path) -> Boxes:
     """Read a whole boxes file and check that it holds together.
@@ -106,26 +97,28 @@ def read_boxes(path: str | Path) -> Boxes:
     path = Path(path)
     if not path.is_file():
         raise BoxesFileError(f"there is no boxes file {path}; make one with: agnet propose --boxes {path}")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(path, file)
-    except BoxesFileError as error:
-        raise BoxesFileError(f"{path}: {error}") from None
-    # h5py reports damage as whatever its C library stumbled over.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeDecodeError, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({reason})") from None
+    with _opened(path) as file:
+        return _read(path, file)
 
 
 def read_header(path: Path) -> tuple[dict[str, object], Settings]:
     """The root attributes and the settings alone: what made the file. Raises as `read_boxes`."""
+    with _opened(path) as file:
+        return _attributes(file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file, open for reading; whatever goes wrong inside is a `BoxesFileError` of one line."""
     try:
         with h5py.File(path, "r") as file:
-            return _attributes(file)
+            yield file
     except BoxesFileError as error:
         raise BoxesFileError(f"{path}: {error}") from None
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({error})") from None
+    # h5py reports damage as whatever its C library stumbled over.
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({reason})") from None
 
 
 def _attributes(file: h5py.File) -> tuple[dict[str, object], Settings]:
@@ -177,7 +170,10 @@ def _read(path: Path, file: h5py.File) -> Boxes:
     _check((primary["region"] == np.tile(np.arange(primaries), len(usable))).all(), "primary: regions out of order")
 
     names = images[schema.PATH].tolist()
-    _check(not any(map(_leaves_root, names)), "images: a path that leaves the data set's root")
+    _check(
+        not any(b"\0" in name or leaves_root(name.decode()) for name in names),
+        "images: a path that leaves the data set's root",
+    )
     _check(len({name.decode() for name in names}) == len(names), "images: a path is listed twice")
     class_names = tuple(_texts(labels[schema.CLASS]).tolist())
     _check((labels["label"] == np.arange(len(labels))).all(), "labels: not numbered 0, 1, 2, ...")
@@ -272,11 +268,6 @@ def _table(file: h5py.File, name: str) -> np.ndarray:
 
 def _texts(column: np.ndarray) -> np.ndarray:
     return np.array([value.decode() for value in column.tolist()], dtype=str)
-
-
-def _leaves_root(name: bytes) -> bool:
-    foreign = b"\\" in name or b"\0" in name or b":" in name[:2]
-    return not name or foreign or name.startswith(b"/") or b".." in name.split(b"/")
 
 
 def _check(condition: bool | np.bool_, complaint: str) -> None:

@@ -47,7 +47,7 @@ class Part:
 
     @classmethod
     def load(cls, path: Path) -> Part:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return cls(**{name: arrays[name] for name in ("images", "primary", "hulls", "failures")})
 
 

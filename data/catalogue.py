@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import demo
@@ -14,6 +14,17 @@ from .index import DatasetIndex, build_index, cut_from_train, limit_index
 Rows = list[tuple[str, str, str]]
 
 TEST_FRACTION_OF_FOLDERS = 0.2
+
+# What people call the folders of a split data set; upper or lower case.
+_SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def open_dataset(
@@ -49,25 +60,29 @@ def open_dataset(
 def folder_rows(root: Path) -> Rows:
     """``train/<class>/*`` with ``val/`` and/or ``test/`` beside it, or ``<class>/*`` without any split.
 
+    Also by their other usual names: training, valid, validation, testing.
+
     A lone ``val`` is taken as the held-out test part: it would otherwise be selected on and reported at once.
     Without split folders every image is ``train`` here, and `open_dataset` cuts the test part, seeded.
     """
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}; name the folder of class folders with --root")
-    present = {part.name.lower(): part for part in _folders(root)}
-    if "train" not in present:
-        if {"val", "test"} & present.keys():
-            raise DatasetError(f"{root} has a val or test folder but no train folder beside it")
+    folders = {part.name.lower(): part for part in _folders(root)}
+    parts = {split: folders.pop(name) for name, split in _SPLIT_FOLDERS.items() if name in folders}
+    if not parts:
         return [(name, label, "train") for name, label in _images_by_class(root, root)]
-    parts = {split: present[split] for split in ("train", "val", "test") if split in present}
-    if "test" not in parts and "val" in parts:
+    if "train" not in parts:
+        raise DatasetError(f"{root} has a folder of images to test on but no folder train beside it")
+    if folders:
+        raise DatasetError(f"{root}: the folder {min(folders)!r} beside train is no split (train, val or test)")
+    if "val" in parts and "test" not in parts:
         parts["test"] = parts.pop("val")
     rows: Rows = []
     for split, part in parts.items():
         rows += [(name, label, split) for name, label in _images_by_class(part, root)]
     unknown = {label for _, label, _ in rows} - {label for _, label, split in rows if split == "train"}
     if unknown:
-        raise DatasetError(f"{root}: class {min(unknown)!r} has images to test on but no folder in train")
+        raise DatasetError(f"{root}: class {min(unknown)!r} has images to test on but none in train")
     return rows
 
 
@@ -117,15 +132,28 @@ def _images_by_class(part: Path, root: Path) -> list[tuple[str, str]]:
     """(path relative to root, class) for every image in the class folders of ``part``, sorted."""
     found = []
     for class_folder in _folders(part):
-        for folder, subfolders, files in os.walk(class_folder):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            for file in sorted(files):
-                path = Path(folder, file)
-                if not file.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
-                    found.append((path.relative_to(root).as_posix(), class_folder.name))
+        mine = sorted(_image_files(class_folder))
+        if not mine:
+            raise DatasetError(f"the class folder {class_folder} holds no images; remove it or fill it")
+        found += [(path.relative_to(root).as_posix(), class_folder.name) for path in mine]
     if not found:
         raise DatasetError(f"no images found in class folders under {part} (expected {part}/<class>/*.jpg)")
     return found
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """Images in a folder and below, links followed, each folder entered once."""
+    entered = set()
+    for place, subfolders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            subfolders.clear()
+            continue
+        entered.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for file in files:
+            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(place, file)
 
 
 def _folders(place: Path) -> list[Path]:

@@ -12,7 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import ImageError
 
 # What a data set's folder scan takes for an image; the decoder goes by content, not by this name.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".mpo", ".avif"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".mpo", ".avif"}
+)
 
 # About 8× the largest camera picture in the data sets; decoding needs 3 bytes a pixel.
 MAX_PIXELS = 100_000_000

@@ -48,8 +48,8 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         twice = next(name for name in names if names.count(name) > 1)
         raise DatasetError(f"data set {dataset!r}: {twice!r} is listed twice")
     for name in names:
-        if "\\" in name or not _is_text(name):
-            raise DatasetError(f"data set {dataset!r}: the file name {name!r} is not valid text; rename it")
+        if leaves_root(name) or not _is_text(name):
+            raise DatasetError(f"data set {dataset!r}: the name {name!r} is no plain relative text; rename it")
     classes = sorted(set(class_names))
     if len(classes) < 2:
         raise DatasetError(
@@ -88,22 +88,29 @@ def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -
 
 
 def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
-    """At most ``limit`` images, taken from each class and split in turn, for a trial run."""
-    if limit < 1:
-        raise ConfigurationError(f"the limit must be at least 1 image, got {limit}")
-    if limit >= len(index):
-        return index
-    groups: dict[tuple[int, str], int] = {}
-    turn = np.empty(len(index), dtype=np.int64)
+    """At most ``limit`` images for a trial run: one of each class and split, the rest in the data set's shares.
+
+    Raises: `ConfigurationError` when ``limit`` is less than one image of each class and split.
+    """
+    groups: dict[tuple[int, str], list[int]] = {}
     for row, group in enumerate(zip(index.labels.tolist(), index.splits.tolist(), strict=True)):
-        turn[row] = groups[group] = groups.get(group, -1) + 1
-    keep = np.sort(np.argsort(turn, kind="stable")[:limit])
+        groups.setdefault(group, []).append(row)
+    if limit < len(groups):
+        raise ConfigurationError(f"the limit must be at least {len(groups)}, one image of each class and split")
+    # A group's first image, then each of its images when that share of the group is due.
+    due = [(turn > 0, turn / len(rows), row) for rows in groups.values() for turn, row in enumerate(rows)]
+    keep = sorted(row for _, _, row in sorted(due)[:limit])
     return replace(
         index,
         names=tuple(index.names[row] for row in keep),
         labels=index.labels[keep],
         splits=index.splits[keep],
     )
+
+
+def leaves_root(name: str) -> bool:
+    """Whether a name is no plain relative POSIX path: it could lead anywhere on this machine, or on another."""
+    return not name or name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/")
 
 
 def _is_text(name: str) -> bool:

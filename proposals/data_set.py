@@ -12,6 +12,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,22 +25,27 @@ import numpy as np
 import PIL
 import sklearn
 import threadpoolctl
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from .. import __version__
 from ..data import boxes_schema as schema
-from ..data.boxes_reader import read_header
+from ..data.atomic import atomic_file
+from ..data.boxes_reader import Settings, read_header
 from ..data.boxes_writer import Part, Proposal, build_part, write_boxes
 from ..data.drawing import contact_sheet, draw_regions, fit_within
 from ..data.errors import BoxesFileError, ImageError, MismatchError
 from ..data.images import decode_image
 from ..data.index import DatasetIndex
+from ..data.places import relative_hint
 from .one_image import propose_regions
 from .settings import ProposalSettings
 
-PART_IMAGES = 1024
+PART_IMAGES = 256
 CHUNK_IMAGES = 16
 PREVIEWS = 12
 
+_LOCK, _SETTINGS = "lock", "settings.json"
+_REMEDY = "add --restart to start over, or name another file with --boxes"
 Progress = Callable[[int, int], None]
 
 
@@ -78,38 +84,60 @@ def propose_dataset(
     Raises: `MismatchError` when ``boxes`` was made otherwise, `BoxesFileError` when another run is writing
     it or no image could be used.
     """
-    parts_folder = boxes.with_name(boxes.name + ".parts")
+    if boxes.is_dir() or not boxes.name:
+        raise BoxesFileError(f"{boxes} is a folder; name a file with --boxes")
     recorded = _recorded_settings(index, settings, dataset_settings)
-    boxes.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(boxes.with_name(f".{boxes.name}.lock"))
+    folder = boxes.with_name(boxes.name + ".parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise BoxesFileError(f"another run is writing {boxes}; wait for it or name another file with --boxes") from None
     try:
+        stamps = [_stamp(index, row) for row in range(len(index))]
         if restart:
             boxes.unlink(missing_ok=True)
-            shutil.rmtree(parts_folder, ignore_errors=True)
-        keys = _part_keys(index, recorded)
-        fingerprint = _digest(keys)
+            _clear(folder)
         if boxes.exists():
-            _refuse_other(boxes, recorded, fingerprint)
-            shutil.rmtree(parts_folder, ignore_errors=True)
-            return _summary(boxes, reused=len(index))
-        parts_folder.mkdir(exist_ok=True)
-        parts, reused = _finish_parts(index, settings, keys, parts_folder, jobs, progress)
-        write_boxes(
-            boxes,
-            index,
-            [partial(Part.load, path) for path in parts],
-            attributes=_attributes(index, settings, fingerprint, parts),
-            settings=recorded,
-            previews=_previews(index, parts),
-        )
-        shutil.rmtree(parts_folder, ignore_errors=True)
+            _refuse_other(boxes, recorded, _request(index, stamps))
+            reused = len(index)
+        else:
+            _claim(folder, recorded)
+            parts, reused = _finish_parts(index, settings, _part_keys(index, stamps, recorded), folder, jobs, progress)
+            write_boxes(
+                boxes,
+                index,
+                [partial(Part.load, path) for path in parts],
+                attributes=_attributes(index, settings, _request(index, stamps), boxes, parts),
+                settings=recorded,
+                previews=_previews(index, parts),
+            )
+        shutil.rmtree(folder, ignore_errors=True)
         return _summary(boxes, reused)
     finally:
         lock.release()
+        if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {_LOCK}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.name != _LOCK:
+            entry.unlink()
+
+
+def _claim(folder: Path, recorded: Settings) -> None:
+    """Note what the parts in ``folder`` are made with, or raise `MismatchError` if they were made otherwise."""
+    note = folder / _SETTINGS
+    try:
+        existing = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        _clear(folder)
+        with atomic_file(note) as unfinished:
+            unfinished.write_text(json.dumps(recorded), encoding="utf-8")
+        return
+    _refuse_difference(f"the unfinished run in {folder}", existing, recorded)
 
 
 def _finish_parts(
@@ -122,10 +150,11 @@ def _finish_parts(
 ) -> tuple[list[Path], int]:
     """Compute the parts that are not there yet. Returns all parts' paths and the images of reused ones."""
     paths = [folder / f"{number:05d}-{key}.npz" for number, key in enumerate(keys)]
-    for stale in set(folder.iterdir()) - set(paths):
-        stale.unlink()
+    for stale in set(folder.iterdir()) - {*paths, folder / _LOCK, folder / _SETTINGS}:
+        stale.unlink()  # parts of images that have changed since
+    root = str(index.root.resolve())  # a worker may have been started in another folder
     done = unreadable = reused = 0
-    with joblib.Parallel(n_jobs=_jobs(jobs)) as parallel:
+    with joblib.Parallel(n_jobs=_jobs(jobs)) as parallel, _told_when_killed():
         for number, path in enumerate(paths):
             names = index.names[number * PART_IMAGES : (number + 1) * PART_IMAGES]
             failed = _failures_of_finished(path)
@@ -138,12 +167,23 @@ def _finish_parts(
             # A few chunks a worker at a time: plain lists, because not every joblib backend can stream.
             for batch in _batches(names, CHUNK_IMAGES * 8 * _workers(parallel)):
                 chunks = [batch[at : at + CHUNK_IMAGES] for at in range(0, len(batch), CHUNK_IMAGES)]
-                for chunk in parallel(joblib.delayed(propose_chunk)(str(index.root), c, settings) for c in chunks):
+                for chunk in parallel(joblib.delayed(propose_chunk)(root, c, settings) for c in chunks):
                     proposals += chunk
                     done, unreadable = done + len(chunk), unreadable + sum(p.regions is None for p in chunk)
                 progress(done, unreadable)
             build_part(index, number * PART_IMAGES, proposals).save(path)
     return paths, reused
+
+
+@contextmanager
+def _told_when_killed() -> Iterator[None]:
+    try:
+        yield
+    except TerminatedWorkerError:
+        raise BoxesFileError(
+            "a worker process was killed, most likely for want of memory. Finished images are kept: run the same "
+            "again, with fewer workers (--jobs)"
+        ) from None
 
 
 def _failures_of_finished(path: Path) -> int | None:
@@ -178,7 +218,7 @@ def _propose_file(root: Path, name: str, settings: ProposalSettings) -> Proposal
 
 def _recorded_settings(
     index: DatasetIndex, settings: ProposalSettings, dataset_settings: dict[str, object]
-) -> dict[str, dict[str, object]]:
+) -> Settings:
     versions: dict[str, object] = {
         "agnet": __version__,
         "opencv": cv2.__version__,
@@ -195,20 +235,25 @@ def _recorded_settings(
     }
 
 
-def _part_keys(index: DatasetIndex, recorded: dict[str, dict[str, object]]) -> list[str]:
+def _part_keys(index: DatasetIndex, stamps: list[tuple[int, int]], recorded: Settings) -> list[str]:
     """A key for each part: settings, versions, and its images' names, labels, splits, sizes and times of change."""
     made_by = json.dumps([schema.FORMAT_VERSION, recorded], sort_keys=True)
     keys = []
     for start in range(0, len(index), PART_IMAGES):
         rows = range(start, min(start + PART_IMAGES, len(index)))
-        images = [
-            (index.names[row], int(index.labels[row]), str(index.splits[row]), _stamp(index, row)) for row in rows
-        ]
+        images = [(index.names[row], int(index.labels[row]), str(index.splits[row]), stamps[row]) for row in rows]
         keys.append(_digest([made_by, start, index.classes, images]))
     return keys
 
 
+def _request(index: DatasetIndex, stamps: list[tuple[int, int]]) -> str:
+    """What was asked for: names, labels, splits and sizes in bytes. Not times: a copied folder is the same."""
+    sizes = [size for size, _ in stamps]
+    return _digest([index.names, index.classes, index.labels.tolist(), index.splits.tolist(), sizes])
+
+
 def _stamp(index: DatasetIndex, row: int) -> tuple[int, int]:
+    """Size and time of change of an image's file; zeros when it is not there."""
     try:
         status = (index.root / index.names[row]).stat()
     except OSError:
@@ -220,28 +265,37 @@ def _digest(value: object) -> str:
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
-def _refuse_other(boxes: Path, recorded: dict[str, dict[str, object]], fingerprint: str) -> None:
+def _refuse_other(boxes: Path, recorded: Settings, request: str) -> None:
     """Raise `MismatchError` if the finished file ``boxes`` is not what this run would write."""
     attributes, existing = read_header(boxes)
-    remedy = "add --restart to replace the file, or name another one with --boxes"
+    _refuse_difference(str(boxes), existing, recorded)
+    if attributes.get("request") != request:
+        raise MismatchError(f"{boxes} was made from other images, labels or splits than are there now; {_REMEDY}")
+
+
+def _refuse_difference(what: str, existing: Settings, recorded: Settings) -> None:
     for section, values in json.loads(json.dumps(recorded)).items():
         found = existing.get(section, {})
         for name in sorted(set(values) | set(found)):
             if values.get(name) != found.get(name):
                 raise MismatchError(
-                    f"{boxes} was made with another {section} setting: {name} = {found.get(name)!r}, this run has "
-                    f"{values.get(name)!r}; {remedy}"
+                    f"{what} was made with another {section} setting: {name} = {found.get(name)!r}, this run has "
+                    f"{values.get(name)!r}; {_REMEDY}"
                 )
-    if attributes.get("request") != fingerprint:
-        raise MismatchError(f"{boxes} was made from other images, labels or splits than are there now; {remedy}")
 
 
 def _attributes(
-    index: DatasetIndex, settings: ProposalSettings, fingerprint: str, parts: list[Path]
+    index: DatasetIndex, settings: ProposalSettings, request: str, boxes: Path, parts: list[Path]
 ) -> dict[str, str | int]:
+    hulls = hashlib.blake2b(digest_size=16)
+    tables = []
+    for path in parts:
+        part = Part.load(path)
+        hulls.update(part.hulls.tobytes())
+        tables.append(part.images)
+    images = np.concatenate(tables)
     contents = hashlib.blake2b(digest_size=16)
-    contents.update(json.dumps([settings.to_dict(), index.classes]).encode())
-    images = np.concatenate([Part.load(path).images for path in parts])
+    contents.update(json.dumps([settings.to_dict(), index.classes, hulls.hexdigest()]).encode())
     for column in (schema.PATH, "label", "split", "content_blake2b"):
         contents.update(images[column].tobytes())
     statuses = images["status"].tolist()
@@ -251,9 +305,9 @@ def _attributes(
         "images": len(index),
         "images_with_few_keypoints": statuses.count(schema.STATUS_FEW.encode()),
         "images_unreadable": statuses.count(schema.STATUS_UNREADABLE.encode()),
-        # What the boxes are, wherever the images lie; what this run was asked, changed files included.
-        "fingerprint": contents.hexdigest(),
-        "request": fingerprint,
+        "root_relative_to_this_file": relative_hint(index.root, boxes.parent),
+        "fingerprint": contents.hexdigest(),  # what the boxes and their images are
+        "request": request,  # what this run was asked for
     }
 
 

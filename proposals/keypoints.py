@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-try:
-    import cv2
-except ImportError as error:  # opencv-python needs the system's OpenGL library; servers often lack it
-    raise ImportError(
-        f"OpenCV cannot be loaded ({error}). On a machine without libGL: apt-get install libgl1, or "
-        "pip uninstall opencv-python && pip install opencv-python-headless"
-    ) from error
+import cv2
 import numpy as np
 
 

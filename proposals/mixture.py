@@ -132,7 +132,7 @@ def fit_mixture_scikit_learn(points_xy: np.ndarray, components: int, seed: int, 
 
     model = GaussianMixture(components, max_iter=em.max_iter, tol=em.tol, reg_covar=em.reg_covar, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # recorded in the result instead
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `Mixture.converged` tells
         labels = model.fit_predict(points_xy)
     return Mixture(
         labels=labels,

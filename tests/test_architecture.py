@@ -10,6 +10,8 @@ from agnet.cli import DATASETS
 from agnet.data.catalogue import CATALOGUE
 from agnet.proposals.boxes import ORDER_SLOTS
 from agnet.proposals.settings import SLOT_ORDERS
+from agnet.training.models.build import MODELS
+from agnet.training.models.settings import MODEL_NAMES
 
 ROOT = Path(agnet.__file__).resolve().parent
 
@@ -110,6 +112,7 @@ def test_images_are_decoded_in_one_place():
 def test_names_offered_are_names_known():
     assert set(DATASETS) == set(CATALOGUE)
     assert set(SLOT_ORDERS) == set(ORDER_SLOTS)
+    assert set(MODEL_NAMES) == set(MODELS)
 
 
 def test_every_package_is_listed_for_installation():

@@ -231,7 +231,7 @@ def test_pickled_objects_are_refused(tmp_path, content):
         torch.zeros(3),
         [torch.zeros(3)],
         {"epoch": 3, "features.0.0.weight": torch.zeros(3)},
-        {"state_dict": {"features.0.0.weight": torch.zeros(3)}},
+        {"state_dict": {"features.0.0.weight": "text"}},
     ],
 )
 def test_what_is_not_a_state_dict_is_refused(tmp_path, content):

@@ -128,14 +128,6 @@ def test_rows_of_a_split_leave_unreadable_images(tmp_path, index):
     }
 
 
-def test_the_index_comes_back_under_another_root(tmp_path, index):
-    back = read_boxes(write(tmp_path / "boxes.h5", index)).index(Path("elsewhere"))
-    assert (back.root, back.dataset) == (Path("elsewhere"), index.dataset)
-    assert (back.names, back.classes) == (index.names, index.classes)
-    assert back.labels.tolist() == index.labels.tolist()
-    assert back.splits.tolist() == index.splits.tolist()
-
-
 def test_secondary_rows_are_the_unions_of_their_pair(boxes_file):
     with h5py.File(boxes_file) as file:
         primary, secondary = file["primary"][:], file["secondary"][:]

@@ -84,10 +84,12 @@ def test_folders_keep_subfolders_and_leave_other_files_and_hidden_ones(tmp_path)
     ("names", "complaint"),
     [
         ((), "no images found"),
-        (("a/1.txt", "b/2.txt"), "no images found"),
+        (("a/1.txt", "b/2.jpg"), "class folder .*a holds no images"),
         (("only/1.jpg",), "only one class"),
-        (("val/a/1.jpg", "val/b/1.jpg"), "no train folder"),
+        (("val/a/1.jpg", "val/b/1.jpg"), "no folder train beside it"),
         (("train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"), "class 'c'"),
+        (("train/a/1.jpg", "train/b/1.jpg", "extra/a/1.jpg"), "'extra' beside train is no split"),
+        (("train/a/1.jpg", "train/b/1.txt"), "class folder .*b holds no images"),
         (("train/a/1.jpg", "train/b/1.jpg", "test/1.jpg"), "no images found in class folders under .*test"),
     ],
 )
@@ -95,6 +97,22 @@ def test_a_folder_of_another_layout_is_refused(names, complaint, tmp_path):
     touch(tmp_path, *names)
     with pytest.raises(DatasetError, match=complaint):
         open_dataset("folder", tmp_path)
+
+
+@pytest.mark.parametrize(("train", "held_out"), [("training", "validation"), ("Train", "valid"), ("train", "testing")])
+def test_split_folders_go_by_their_usual_names(train, held_out, tmp_path):
+    touch(tmp_path, *(f"{train}/{label}/{n}.jpg" for label in "ab" for n in range(4)), f"{held_out}/a/9.jfif")
+    index = open_dataset("folder", tmp_path)
+    assert index.classes == ("a", "b")
+    assert index.splits[index.names.index(f"{held_out}/a/9.jfif")] == "test"
+
+
+def test_links_are_followed_once(tmp_path):
+    touch(tmp_path, "store/1.jpg", "photos/a/2.jpg", "photos/b/3.jpg")
+    (tmp_path / "photos/a/more").symlink_to(tmp_path / "store")
+    (tmp_path / "photos/b/loop").symlink_to(tmp_path / "photos/b")
+    index = open_dataset("folder", tmp_path / "photos", val_fraction=0)
+    assert sorted(index.names) == ["a/2.jpg", "a/more/1.jpg", "b/3.jpg"]
 
 
 def test_an_absent_folder_is_named(tmp_path):

@@ -148,7 +148,15 @@ def test_wrong_usage_has_exit_code_2(agnet, arguments):
 
 
 @pytest.mark.parametrize(
-    "option", [["--lr", "0"], ["--epochs", "0"], ["--backbone", "alexnet"], ["--weights", "no.pth"]]
+    "option",
+    [
+        ["--lr", "0"],
+        ["--seed", "-1"],
+        ["--device", "meta"],
+        ["--epochs", "0"],
+        ["--backbone", "alexnet"],
+        ["--weights", "no.pth"],
+    ],
 )
 def test_a_bad_training_option_is_named(agnet, boxes_file, folder, option):
     result = agnet("train", "--boxes", boxes_file, "--root", folder, *TRAIN, *option, code=1)
@@ -159,7 +167,7 @@ def test_unreadable_images_are_counted_and_too_many_fail(agnet, folder):
     (folder / "train" / "ant" / "0.png").write_bytes(b"not an image")
     common = ["propose", "--dataset", "folder", "--root", folder, "--jobs", 1]
     failed = agnet(*common, code=1)
-    assert "1 images (5.6%) could not be read; see the table failures in boxes.h5" in last_line(failed)
+    assert "1 of 18 images (5.6%) could not be read; see the table failures in boxes.h5" in last_line(failed)
     accepted = agnet(*common, "--max-unreadable", 0.1)
     assert accepted.stdout == "boxes.h5\n"
     assert read_boxes("boxes.h5").failures[0][0] == "train/ant/0.png"
@@ -211,3 +219,17 @@ def test_an_interrupted_training_goes_on(folder, tmp_path, agnet):
     finished = (tmp_path / "run" / "log.jsonl").read_text().count("\n")
     resumed = agnet(*command[3:], "--stop-after", finished + 1, "--resume")
     assert f"epoch {finished + 1} " in resumed.stderr
+
+
+def test_an_empty_folder_to_predict_is_said(agnet, boxes_file, folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
+    assert "no images in empty" in last_line(agnet("predict", "--run", "run", "empty", code=1))
+
+
+def test_saved_pictures_are_never_written_over(agnet, boxes_file, folder, tmp_path):
+    agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
+    for _ in range(2):
+        agnet("predict", "--run", "run", folder / "val/ant/0.png", folder / "val/bee/0.png", "--save", "pictures")
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"ant-0.png", "ant-0-2.png", "bee-0.png", "bee-0-2.png"}

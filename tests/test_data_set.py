@@ -71,7 +71,7 @@ def test_the_file_tells_its_data_set_splits_and_settings(folder, tmp_path):
     assert boxes.settings["dataset"] == {"name": "folder", "val_fraction": 0.1}
     assert ProposalSettings.from_dict(boxes.settings["proposals"]) == SETTINGS
     assert set(boxes.settings["versions"]) >= {"agnet", "opencv", "numpy", "pillow"}
-    assert boxes.index(folder).names == index.names
+    assert tuple(name.decode() for name in boxes.names) == index.names
     assert boxes.splits.tolist() == index.splits.tolist()
     assert set(boxes.splits.tolist()) == {"train", "val", "test"}
     assert not list(tmp_path.glob("boxes.h5.*"))
@@ -141,7 +141,7 @@ def test_an_interrupted_run_goes_on_where_it_was(jobs, folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         propose(folder, boxes, jobs=jobs, progress=interrupt_after(8))
     assert not boxes.exists()
-    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "boxes.h5.parts").iterdir()}
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "boxes.h5.parts").glob("*.npz")}
     assert len(finished) == 2
     with pytest.raises(KeyboardInterrupt):
         propose(folder, boxes, jobs=jobs, progress=interrupt_after(12))
@@ -153,11 +153,14 @@ def test_an_interrupted_run_goes_on_where_it_was(jobs, folder, tmp_path):
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_finished_parts_of_other_settings_are_not_reused(folder, tmp_path):
+def test_finished_parts_of_other_settings_are_neither_reused_nor_thrown_away(folder, tmp_path):
     boxes, other = tmp_path / "boxes.h5", ProposalSettings(primary=4)
     with pytest.raises(KeyboardInterrupt):
         propose(folder, boxes, progress=interrupt_after(8))
-    assert propose(folder, boxes, other).reused == 0
+    with pytest.raises(MismatchError, match=r"unfinished run .* primary = 3, this run has 4; add --restart"):
+        propose(folder, boxes, other)
+    assert len(list((tmp_path / "boxes.h5.parts").glob("*.npz"))) == 2
+    assert propose(folder, boxes, other, restart=True).reused == 0
     assert boxes.read_bytes() == propose(folder, tmp_path / "straight.h5", other).boxes.read_bytes()
 
 
@@ -350,3 +353,44 @@ def test_recorded_settings_are_the_table_people_see(boxes_file):
     }
     assert shown["proposals: primary"] == "3"
     assert json.loads(json.dumps(settings)) == settings
+
+
+def test_a_copied_or_renamed_folder_is_the_same_data_set(folder, tmp_path):
+    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+    copied = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert propose(copied, boxes).reused == 18
+
+
+def test_other_boxes_have_another_fingerprint(folder, tmp_path):
+    fingerprints = {
+        read_boxes(propose(folder, tmp_path / f"{number}.h5", settings).boxes).fingerprint
+        for number, settings in enumerate((SETTINGS, SETTINGS, ProposalSettings(primary=3, seed=1)))
+    }
+    assert len(fingerprints) == 2
+
+
+def test_a_folder_as_the_output_is_refused_and_left_alone(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    for place in (tmp_path / "out", type(tmp_path)()):
+        with pytest.raises(BoxesFileError, match="is a folder"):
+            propose(folder, place)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_damaged_part_is_computed_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(data_set, "PART_IMAGES", 4)
+    straight = propose(folder, tmp_path / "straight.h5").boxes.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, tmp_path / "boxes.h5", progress=interrupt_after(8))
+    part = min((tmp_path / "boxes.h5.parts").glob("*.npz"))
+    part.write_bytes(part.read_bytes()[:100])
+    summary = propose(folder, tmp_path / "boxes.h5")
+    assert summary.reused == 4 and summary.boxes.read_bytes() == straight
+
+
+def test_a_relative_root_means_the_same_to_every_worker(folder, tmp_path, monkeypatch):
+    for place in ("here", "there"):  # the second run meets workers that were started in the first one's folder
+        (tmp_path / place).mkdir()
+        shutil.copytree(folder, tmp_path / place / place)
+        monkeypatch.chdir(tmp_path / place)
+        assert propose(type(tmp_path)(place), tmp_path / f"{place}.h5", jobs=2).unreadable == 0

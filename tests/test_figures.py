@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agnet.training.figures import draw_prediction, weight_of_pixels
+from agnet.training.figures import draw_prediction, relative_weight
 from agnet.training.predict import Prediction
 
 
@@ -15,20 +15,19 @@ def prediction(weights, primary=((10, 10, 60, 40), (50, 20, 90, 70))):
     )
 
 
-def test_weights_are_spread_over_their_boxes():
-    density = weight_of_pixels(prediction([0.5, 0.2, 0.2, 0.1]), (100, 80))
+def test_a_pixels_weight_is_the_mean_over_the_regions_that_cover_it():
+    weights = [0.5, 0.2, 0.2, 0.1]
+    boxes = [(10, 10, 60, 40), (50, 20, 90, 70), (10, 10, 90, 70), (0, 0, 100, 80)]
     expected = np.zeros((80, 100))
-    for (x0, y0, x1, y1), weight in (
-        ((10, 10, 60, 40), 0.5),
-        ((50, 20, 90, 70), 0.2),
-        ((10, 10, 90, 70), 0.2),
-        ((0, 0, 100, 80), 0.1),
-    ):
-        for y in range(y0, y1):
-            for x in range(x0, x1):
-                expected[y, x] += weight / ((x1 - x0) * (y1 - y0))
-    np.testing.assert_allclose(density, expected, rtol=1e-4)
-    assert density.sum() == pytest.approx(1, abs=1e-4)
+    for y in range(80):
+        for x in range(100):
+            over = [4 * w for w, (x0, y0, x1, y1) in zip(weights, boxes, strict=True) if x0 <= x < x1 and y0 <= y < y1]
+            expected[y, x] = sum(over) / len(over)
+    np.testing.assert_allclose(relative_weight(prediction(weights), (100, 80), 1.0), expected, rtol=1e-5)
+
+
+def test_even_weights_look_even():
+    assert relative_weight(prediction([0.25] * 4), (50, 40), 0.5) == pytest.approx(np.ones((40, 50)))
 
 
 @pytest.mark.parametrize("weights", [None, [0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1]])

@@ -112,7 +112,7 @@ def test_other_boxes_than_the_runs_are_refused(boxes, folder, tmp_path):
     fit(run, boxes, folder, settings(model="plain"), RECIPE.override(epochs=1), RUN)
     other = replace(boxes, attributes={**boxes.attributes, "fingerprint": "0" * 32})
     with pytest.raises(MismatchError, match="other boxes"):
-        evaluate_run(run, other, folder, "test", 4, "cpu", 0, watch=lambda what, images: lambda done, values: None)
+        evaluate_run(run, other, folder, "test", 4, CPU, 0, watch=lambda what, images: lambda done, values: None)
 
 
 def test_a_frozen_backbone_does_not_move_at_all(boxes, folder, tmp_path):

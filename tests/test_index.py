@@ -33,9 +33,11 @@ def test_an_index_keeps_the_order_of_images_and_sorts_classes(tmp_path):
         ([], "no images"),
         (rows_of(only=3), "only one class"),
         ([*rows_of(a=2, b=2), ("a/01.jpg", "a", "test")], "'a/01.jpg' is listed twice"),
-        ([*rows_of(a=1, b=1), ("a/\udcff.jpg", "a", "train")], "not valid text"),
-        ([*rows_of(a=1, b=1), ("a/line\nbreak.jpg", "a", "train")], "not valid text"),
-        ([*rows_of(a=1, b=1), ("a\\b.jpg", "a", "train")], "not valid text"),
+        ([*rows_of(a=1, b=1), ("a/\udcff.jpg", "a", "train")], "no plain relative text"),
+        ([*rows_of(a=1, b=1), ("a/line\nbreak.jpg", "a", "train")], "no plain relative text"),
+        ([*rows_of(a=1, b=1), ("a\\b.jpg", "a", "train")], "no plain relative text"),
+        ([*rows_of(a=1, b=1), ("a:/b.jpg", "a", "train")], "no plain relative text"),
+        ([*rows_of(a=1, b=1), ("../b.jpg", "a", "train")], "no plain relative text"),
     ],
 )
 def test_rows_that_make_no_data_set_are_refused(rows, complaint, tmp_path):
@@ -87,12 +89,15 @@ def test_a_fraction_outside_0_to_1_is_refused(fraction, tmp_path):
         cut_from_train(build_index("some", tmp_path, rows_of(a=5, b=5)), fraction, "val", seed=0)
 
 
-def test_a_limit_takes_from_every_class_and_split_in_turn(tmp_path):
-    rows = [*rows_of(a=10, b=10, c=10), *((f"t/{label}.jpg", label, "test") for label in "abc")]
+def test_a_limit_keeps_the_shares_of_classes_and_splits(tmp_path):
+    rows = [*rows_of(a=40, b=20), *((f"t/{label}{n}.jpg", label, "test") for label in "ab" for n in range(10))]
     index = build_index("some", tmp_path, rows)
-    limited = limit_index(index, 9)
-    assert limited.counts("train").tolist() == [2, 2, 2]
-    assert limited.counts("test").tolist() == [1, 1, 1]
+    limited = limit_index(index, 20)
+    assert np.abs(limited.counts("train") - [10, 5]).max() <= 1
+    assert np.abs(limited.counts("test") - [2.5, 2.5]).max() <= 1
+    assert len(limited) == 20
+    smallest = limit_index(index, 4)
+    assert smallest.counts("train").tolist() == smallest.counts("test").tolist() == [1, 1]
     assert limited.classes == index.classes
     assert list(limited.names) == [name for name in index.names if name in limited.names]
     expected = {name: label for name, label, _ in rows}
@@ -106,6 +111,6 @@ def test_a_limit_above_the_size_changes_nothing(tmp_path):
     assert limit_index(index, 4).names == index.names == limit_index(index, 400).names
 
 
-def test_a_limit_below_one_is_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="at least 1"):
-        limit_index(build_index("some", tmp_path, rows_of(a=2, b=2)), 0)
+def test_a_limit_below_one_of_each_class_and_split_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="at least 2"):
+        limit_index(build_index("some", tmp_path, rows_of(a=2, b=2)), 1)

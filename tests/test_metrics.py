@@ -46,10 +46,10 @@ def test_a_class_without_images_is_left_out_of_the_means():
     assert metrics.images == 2
 
 
-def test_constant_scores_earn_nothing():
-    labels = np.arange(6)
-    metrics = measure(np.zeros((6, 6)), labels, list("abcdef"))
-    assert metrics.top1 == 0 and metrics.top5 == 0
+def test_constant_scores_earn_chance_and_agree_with_the_confusion_matrix():
+    metrics = measure(np.zeros((6, 6)), np.arange(6), list("abcdef"))
+    assert metrics.top1 == pytest.approx(1 / 6) and metrics.top5 == pytest.approx(5 / 6)
+    assert np.trace(metrics.confusion) == 1
 
 
 def test_with_five_classes_or_fewer_top5_is_everything():

@@ -130,9 +130,10 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     else:
         try:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever broken or hostile bytes lead the unpickler to
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{path} cannot be read as plain weights: {reason}") from None
+        except Exception:  # whatever broken or hostile bytes lead the unpickler to; PyTorch's advice would be unsafe
+            raise CheckpointError(
+                f"{path} cannot be read as plain weights: it is damaged, no PyTorch file, or holds more than tensors"
+            ) from None
     if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
         tensors = tensors["state_dict"]  # how training scripts commonly wrap it
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
@@ -152,7 +153,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict]:
     if not path.is_file():
-        raise CheckpointError(f"there is no {path}")
+        raise CheckpointError(f"there is no {path}; agnet train --run {path.parent} makes one")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("agnet", "{}"))

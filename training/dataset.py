@@ -116,6 +116,13 @@ class Loader:
         try:
             for batch in self._batches:
                 yield Batch(*batch)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DatasetError(
+                "a process that reads images was killed, most likely for want of memory; go on with --resume and "
+                "fewer --workers"
+            ) from None
         except AgnetError as error:
             # A worker's error arrives with its traceback in the message; the last line is the message itself.
             raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None

@@ -10,8 +10,8 @@ from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
 from .checkpoints import load_checkpoint
 from .dataset import Loader, RegionDataset, check_images_present
-from .engine import evaluate
-from .fit import BEST, Watch, choose_device
+from .engine import Device, evaluate
+from .fit import BEST, Watch
 from .metrics import Metrics, measure
 
 
@@ -21,7 +21,7 @@ def evaluate_run(
     root: Path,
     split: str,
     batch_size: int,
-    device_name: str,
+    device: Device,
     workers: int,
     *,
     watch: Watch,
@@ -40,7 +40,6 @@ def evaluate_run(
     if not len(rows):
         raise DatasetError(f"{boxes.path} has no usable {split} images")
     check_images_present(boxes, root)
-    device = choose_device(device_name)
     loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
     predictions = evaluate(
         checkpoint.model.to(device.device),
@@ -50,7 +49,14 @@ def evaluate_run(
         progress=watch(f"evaluate {split}", loader.images),
     )
     metrics = measure(predictions.logits, predictions.labels, checkpoint.classes)
-    content = {"split": split, "epoch": checkpoint.epoch, "boxes_fingerprint": boxes.fingerprint, **metrics.to_dict()}
+    content = {
+        "split": split,
+        "epoch": checkpoint.epoch,
+        "boxes_fingerprint": boxes.fingerprint,
+        "device": device.device.type,
+        "precision": device.precision,
+        **metrics.to_dict(),
+    }
     target = run / f"metrics-{split}.json"
     with atomic_file(target) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -9,7 +9,10 @@ from ..data.drawing import draw_boxes, draw_regions, fit_within
 from ..data.regions import all_boxes
 from .predict import Prediction
 
-_PANEL = 420
+_PANEL = 420  # longer side of a picture, in pixels
+_CLASSES = 300  # length of the bar that means certainty
+_GLOW = (255, 140, 0)
+_NOTEWORTHY = 1.05  # a region this many times heavier than an even share is boxed
 _TEXT, _FAINT, _BAR, _PAPER = "#1a1a1a", "#6b6b6b", "#4363d8", "#ffffff"
 
 
@@ -17,63 +20,79 @@ def draw_prediction(image: np.ndarray, prediction: Prediction) -> np.ndarray:
     """Side by side: the proposed primaries, where the region weights fall, and the classes. uint8 RGB."""
     panels = [("proposed regions", draw_regions(image, prediction.primary_xyxy, _PANEL))]
     if prediction.region_weights is not None:
-        panels.append(("weights of the regions, heaviest three boxed", _weight_map(image, prediction)))
+        panels.append(("region weights, in multiples of an even share", _weight_map(image, prediction)))
     height = max(panel.shape[0] for _, panel in panels)
     margin, caption = 16, 26
-    width = sum(panel.shape[1] + margin for _, panel in panels) + 330 + margin
+    columns = [max(panel.shape[1], _PANEL * 3 // 4) + margin for _, panel in panels]  # room for a caption
+    width = sum(columns) + _CLASSES + 3 * margin
     page = Image.new("RGB", (width, max(height, 220) + caption + 2 * margin), _PAPER)
     pen = ImageDraw.Draw(page)
     left = margin
-    for title, panel in panels:
+    for (title, panel), column in zip(panels, columns, strict=True):
         pen.text((left, margin), title, fill=_FAINT, font=ImageFont.load_default(size=15))
         page.paste(Image.fromarray(panel), (left, margin + caption))
-        left += panel.shape[1] + margin
+        left += column
     _draw_classes(pen, prediction, left, margin)
     return np.asarray(page)
 
 
-def weight_of_pixels(prediction: Prediction, size_wh: tuple[int, int]) -> np.ndarray:
-    """Each region's weight spread evenly over its pixels and summed: float32 ``(H, W)``, sum 1.
+def relative_weight(prediction: Prediction, size_wh: tuple[int, int], scale: float) -> np.ndarray:
+    """How heavy the regions over each pixel are: their mean weight in multiples of an even share, 1/N.
 
-    The whole image's own weight is spread over everything, and so only lifts all pixels alike.
+    float32 ``(H, W)``, 1 everywhere when the network weighs its regions evenly.
+
+    Args:
+        prediction: with region weights.
+        size_wh: of the picture.
+        scale: pixels of the picture to one of the original.
     """
     assert prediction.region_weights is not None
     width, height = size_wh
-    total = np.full((height, width), prediction.region_weights[-1] / (width * height), dtype=np.float32)
-    boxes = all_boxes(prediction.primary_xyxy).round().astype(int)
-    for (x0, y0, x1, y1), weight in zip(boxes.tolist(), prediction.region_weights, strict=False):
-        patch = total[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-        patch += weight / max(patch.size, 1)
-    return total / total.sum()
+    shares = prediction.region_weights * len(prediction.region_weights)
+    total = np.full((height, width), shares[-1], dtype=np.float32)  # the whole image covers every pixel
+    covering = np.ones((height, width), dtype=np.float32)
+    boxes = (all_boxes(prediction.primary_xyxy) * scale).round().astype(int)
+    for (x0, y0, x1, y1), share in zip(boxes.tolist(), shares[:-1].tolist(), strict=True):
+        total[y0:y1, x0:x1] += share
+        covering[y0:y1, x0:x1] += 1
+    return total / covering
 
 
 def _weight_map(image: np.ndarray, prediction: Prediction) -> np.ndarray:
-    picture = fit_within(image, _PANEL)
-    density = weight_of_pixels(prediction, (image.shape[1], image.shape[0]))
-    density = np.asarray(Image.fromarray(density).resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
-    low, high = np.percentile(density, (2, 99.5))
-    heat = np.clip((density - low) / max(high - low, 1e-12), 0, 1)[..., None]
-    grey = picture.mean(axis=2, keepdims=True)
-    glow = np.array([255.0, 140.0, 0.0])
-    mixed = (0.35 * grey + 0.65 * picture) * (0.35 + 0.65 * heat) + 0.35 * heat * glow
-    picture = np.clip(mixed, 0, 255).astype(np.uint8)
+    """Pixels under heavy regions glow, those under light ones are dimmed; the heaviest three regions are boxed."""
     weights = prediction.region_weights
     assert weights is not None
-    boxes = all_boxes(prediction.primary_xyxy) * (
-        2 * (picture.shape[1] / image.shape[1], picture.shape[0] / image.shape[0])
-    )
-    heaviest = np.argsort(-weights[:-1], kind="stable")[:3]
-    labels = [f"{weights[region]:.1%}" for region in heaviest]
-    return draw_boxes(picture, boxes[heaviest], labels, colours=["#ffffff"], width=2)
+    picture = fit_within(image, _PANEL)
+    height, width = picture.shape[:2]
+    scale = width / image.shape[1]
+    # A fixed scale, so that even weights look even: dimmed at half the even share, full glow at twice it.
+    heat = np.clip(np.log2(np.maximum(relative_weight(prediction, (width, height), scale), 0.25)), -1, 1)[..., None]
+    bright = picture * (1 + 0.6 * np.minimum(heat, 0))
+    glowing = bright + np.maximum(heat, 0) * (0.6 * np.array(_GLOW) - 0.3 * bright)
+    picture = np.clip(glowing, 0, 255).astype(np.uint8)
+    shares = weights[:-1] * len(weights)
+    heaviest = [region for region in np.argsort(-shares, kind="stable")[:3] if shares[region] > _NOTEWORTHY]
+    labels = [f"×{shares[region]:.1f}" for region in heaviest]
+    boxes = all_boxes(prediction.primary_xyxy)[heaviest] * scale
+    return draw_boxes(picture, boxes, labels, colours=["#ffffff"], width=2)
 
 
 def _draw_classes(pen: ImageDraw.ImageDraw, prediction: Prediction, left: int, top: int) -> None:
-    pen.text((left, top), prediction.classes[0], fill=_TEXT, font=ImageFont.load_default(size=26))
+    pen.text((left, top), _short(prediction.classes[0], 22), fill=_TEXT, font=ImageFont.load_default(size=26))
     pen.text((left, top + 34), f"{prediction.probabilities[0]:.1%}", fill=_FAINT, font=ImageFont.load_default(size=18))
     for number, (name, share) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
         y = top + 72 + 28 * number
-        pen.rectangle((left, y, left + max(2, int(300 * share)), y + 20), fill=_BAR)
-        after = left + max(2, int(300 * share)) + 6
-        inside = share > 0.6
+        pen.rectangle((left, y, left + max(2, int(_CLASSES * share)), y + 20), fill=_BAR)
+        after = left + max(2, int(_CLASSES * share)) + 6
+        inside = share > 0.5
         place = (left + 6, y + 1) if inside else (after, y + 1)
-        pen.text(place, f"{name}  {share:.1%}", fill=_PAPER if inside else _TEXT, font=ImageFont.load_default(size=14))
+        pen.text(
+            place,
+            f"{_short(name, 30)}  {share:.1%}",
+            fill=_PAPER if inside else _TEXT,
+            font=ImageFont.load_default(size=14),
+        )
+
+
+def _short(name: str, letters: int) -> str:
+    return name if len(name) <= letters else name[: letters - 1] + "…"

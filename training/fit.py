@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -17,7 +17,6 @@ from .. import __version__
 from ..data.boxes_reader import Boxes
 from ..data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ..data.places import relative_hint
-from ..data.regions import region_count
 from .augmentation import AffineRange
 from .checkpoints import Checkpoint, load_training_state, save_checkpoint, save_training_state
 from .dataset import Loader, RegionDataset, check_images_present
@@ -62,8 +61,7 @@ def fit(
     Returns: the best checkpoint's path.
     Raises: `AgnetError` children for whatever the input lacks; `FloatingPointError` when training diverges.
     """
-    rows = {split: boxes.rows(split) for split in ("train", "val")}
-    if not len(rows["train"]):
+    if not len(boxes.rows("train")):
         raise DatasetError(f"{boxes.path} has no usable training images")
     check_images_present(boxes, root)
     device = choose_device(settings.device, settings.precision)
@@ -86,61 +84,76 @@ def fit(
     else:
         _start_folder(run, config)
 
-    augment = AffineRange() if recipe.augment else None
-    train_set = RegionDataset(boxes, root, preprocessing.size, augment, settings.seed)
-    plain_set = RegionDataset(boxes, root, preprocessing.size)
-    training = Loader(train_set, rows["train"], recipe.batch_size, settings.workers, shuffle_seed=settings.seed)
-    validation = Loader(plain_set, rows["val"], recipe.batch_size, settings.workers)
-
-    steps = len(training)
+    training, validation = _loaders(boxes, root, recipe, settings, preprocessing.size)
     for epoch in range(first_epoch, min(recipe.epochs, stop_after or recipe.epochs)):
         # Whatever layer draws random numbers, a resumed run draws the same.
-        torch.manual_seed(settings.seed * 100_003 + epoch)
-
-        def lr_of_step(step: int, epoch: int = epoch) -> float:
-            return recipe.lr_factor(epoch + (step + 1) / steps)
-
-        trained = train_epoch(
-            model,
-            training.epoch(epoch),
-            optimizer,
-            device=device,
-            preprocessing=preprocessing,
-            lr_of_step=lr_of_step,
-            label_smoothing=recipe.label_smoothing,
-            clip_norm=recipe.clip_norm,
-            frozen_backbone=recipe.backbone_lr == 0,
-            progress=watch(f"epoch {epoch + 1}/{recipe.epochs}", training.images),
-        )
-        line: dict[str, object] = {"epoch": epoch + 1, "train_loss": trained["loss"], "train_top1": trained["top1"]}
-        val_top1 = None
-        if len(rows["val"]):
-            seen = watch("validation", validation.images)
-            scored = evaluate(model, validation.epoch(0), device=device, preprocessing=preprocessing, progress=seen)
-            val_top1 = scored.top1
-            line |= {"val_loss": scored.loss, "val_top1": val_top1}
+        torch.manual_seed(settings.seed + (epoch + 1) * 2**32)
+        line = _one_epoch(model, optimizer, recipe, device, training, validation, epoch, watch)
         # Without a validation part there is nothing to choose by: the last epoch counts.
+        val_top1 = line.get("val_top1")
         if val_top1 is None or val_top1 > best:
             best = -1.0 if val_top1 is None else val_top1
-            save_checkpoint(
-                run / BEST,
-                Checkpoint(
-                    model=model,
-                    settings=model_settings,
-                    classes=boxes.classes,
-                    preprocessing=preprocessing,
-                    proposals=boxes.settings["proposals"],
-                    fingerprint=boxes.fingerprint,
-                    epoch=epoch + 1,
-                    val_top1=val_top1,
-                ),
-            )
             line["best"] = True
+            checkpoint = Checkpoint(
+                model=model,
+                settings=model_settings,
+                classes=boxes.classes,
+                preprocessing=preprocessing,
+                proposals=boxes.settings["proposals"],
+                fingerprint=boxes.fingerprint,
+                epoch=epoch + 1,
+                val_top1=val_top1,
+            )
+            save_checkpoint(run / BEST, checkpoint)
         with (run / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         save_training_state(run / LAST, model, optimizer, {"epoch": epoch + 1, "best": best})
         report(line)
     return run / BEST
+
+
+def _loaders(boxes: Boxes, root: Path, recipe: Recipe, settings: RunSettings, side: int) -> tuple[Loader, Loader]:
+    """Training images, shuffled and moved; validation images, as they are."""
+    augment = AffineRange() if recipe.augment else None
+    train_set = RegionDataset(boxes, root, side, augment, settings.seed)
+    plain_set = RegionDataset(boxes, root, side)
+    return (
+        Loader(train_set, boxes.rows("train"), recipe.batch_size, settings.workers, shuffle_seed=settings.seed),
+        Loader(plain_set, boxes.rows("val"), recipe.batch_size, settings.workers),
+    )
+
+
+def _one_epoch(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    device: Device,
+    training: Loader,
+    validation: Loader,
+    epoch: int,
+    watch: Watch,
+) -> dict[str, Any]:
+    """Train on everything once, then look at validation. Returns the epoch's log line."""
+    preprocessing = model.backbone.preprocessing
+    trained = train_epoch(
+        model,
+        training.epoch(epoch),
+        optimizer,
+        device=device,
+        preprocessing=preprocessing,
+        # The middle of the step: no step is wasted at a rate of 0, none gets the next epoch's rate.
+        lr_of_step=lambda step: recipe.lr_factor(epoch + (step + 0.5) / len(training)),
+        label_smoothing=recipe.label_smoothing,
+        clip_norm=recipe.clip_norm,
+        frozen_backbone=recipe.backbone_lr == 0,
+        progress=watch(f"epoch {epoch + 1}/{recipe.epochs}", training.images),
+    )
+    line: dict[str, Any] = {"epoch": epoch + 1, "train_loss": trained["loss"], "train_top1": trained["top1"]}
+    if validation.images:
+        seen = watch("validation", validation.images)
+        scored = evaluate(model, validation.epoch(0), device=device, preprocessing=preprocessing, progress=seen)
+        line |= {"val_loss": scored.loss, "val_top1": scored.top1}
+    return line
 
 
 def build(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:
@@ -152,7 +165,7 @@ def build(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = Non
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD (Nesterov) or AdamW in groups: head and backbone, each with and without weight decay.
+    """SGD or AdamW in groups: head and backbone, each with and without weight decay.
 
     A group's ``highest_lr`` is what the schedule multiplies. A frozen backbone's parameters are in no group and
     ask for no gradient.
@@ -174,7 +187,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for (in_backbone, decays), parameters in groups.items()
     ]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        return torch.optim.SGD(parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
 
 
@@ -184,10 +197,12 @@ def choose_device(name: str, precision: str = "auto") -> Device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("wanted cpu, cuda, cuda:N, mps or auto")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigurationError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    if precision == "auto":
+    if precision not in ("fp32", "bf16"):  # auto
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return Device(device, precision)
 
@@ -200,7 +215,8 @@ def read_config(run: Path) -> dict[str, dict[str, object]]:
         raise CheckpointError(f"{run} is not a run folder (no {CONFIG} in it); agnet train --run makes one") from None
     except ValueError as error:
         raise CheckpointError(f"{run / CONFIG} is damaged: {error}") from None
-    if not isinstance(config, dict) or not all(isinstance(part, dict) for part in config.values()):
+    sections = ("model", "recipe", "run", "boxes", "versions")
+    if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in sections):
         raise CheckpointError(f"{run / CONFIG} is not a run's configuration")
     return config
 
@@ -214,7 +230,6 @@ def _configuration(
     settings: RunSettings,
     device: Device,
 ) -> dict[str, dict[str, object]]:
-    splits = hashlib.blake2b(boxes.names.tobytes() + boxes.splits.astype("S5").tobytes(), digest_size=16)
     return {
         "model": asdict(model),
         "recipe": asdict(recipe),
@@ -230,7 +245,6 @@ def _configuration(
             "file_relative_to_run": relative_hint(boxes.path, run),
             "root_relative_to_run": relative_hint(root, run),
             "fingerprint": boxes.fingerprint,
-            "split_hash": splits.hexdigest(),
             "dataset": boxes.dataset,
             "images": {split: len(boxes.rows(split)) for split in ("train", "val", "test")},
             "left_out_unreadable": len(boxes.failures),
@@ -273,8 +287,3 @@ def _cut_log(path: Path, epochs: int) -> None:
     """Drop the lines of epochs after ``epochs``: a stop between log and state makes them happen again."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     path.write_text("".join(f"{line}\n" for line in lines[:epochs]), encoding="utf-8")
-
-
-def expected_regions(boxes: Boxes) -> int:
-    """R of the network that fits a boxes file."""
-    return region_count(boxes.primaries)

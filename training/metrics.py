@@ -31,9 +31,8 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> M
     logits = logits.astype(np.float64)
     numbers = np.arange(len(classes))
     predicted = logits.argmax(axis=1)
-    # Classes that score higher than the true one; ties count against us, so that constant scores earn nothing.
-    own = logits[np.arange(len(labels)), labels][:, None]
-    rank = (logits >= own).sum(axis=1) - 1
+    ranked = np.argsort(-logits, axis=1, kind="stable")  # of equal scores the first class wins, as with argmax
+    rank = (ranked == labels[:, None]).argmax(axis=1)
     confusion = confusion_matrix(labels, predicted, labels=numbers)
     totals = confusion.sum(axis=1)
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))

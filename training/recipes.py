@@ -19,6 +19,7 @@ class Recipe:
     lr: float  #: learning rate of the head, at its highest
     backbone_lr: float  #: learning rate of the backbone, as a multiple of the head's; 0 freezes it
     momentum: float  #: of SGD; the first β of AdamW
+    nesterov: bool  #: look ahead, with SGD
     weight_decay: float  #: on weight matrices, not on biases and norms
     epochs: int
     batch_size: int
@@ -73,10 +74,14 @@ class RunSettings:
     precision: str = "auto"  #: fp32, bf16, or auto: bf16 on a GPU that has it
     workers: int = 2
 
+    def __post_init__(self) -> None:
+        _check(0 <= self.seed < 2**32, "seed", "0 to 4294967295", self.seed)
+        _check(self.workers >= 0, "workers", "0 or more", self.workers)
+
 
 def _check(condition: bool, name: str, wanted: str, got: object) -> None:
     if not condition:
-        raise ConfigurationError(f"recipe setting {name!r}: wanted {wanted}, got {got!r}")
+        raise ConfigurationError(f"training setting {name!r}: wanted {wanted}, got {got!r}")
 
 
 RECIPES: dict[str, Recipe] = {
@@ -86,6 +91,7 @@ RECIPES: dict[str, Recipe] = {
         lr=1e-5,
         backbone_lr=1.0,
         momentum=0.99,
+        nesterov=False,
         weight_decay=0.0,
         epochs=50,
         batch_size=8,
@@ -101,6 +107,7 @@ RECIPES: dict[str, Recipe] = {
         lr=1e-3,
         backbone_lr=0.1,
         momentum=0.9,
+        nesterov=False,
         weight_decay=0.05,
         epochs=20,
         batch_size=16,

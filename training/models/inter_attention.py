@@ -33,9 +33,10 @@ class InterAttention(nn.Module):
         self.match = nn.Linear(units, 1)  # W_m, b_m
         self.weigh = nn.Linear(dimension, 1)  # W_α, b_α
         self.softmax = softmax
-        # The paper names no start. σ(0) = ½ would begin with α at N/2 times a token's scale, which throws the
-        # classifier off for an epoch; m = 1/N begins with the mean of the tokens.
-        nn.init.constant_(self.match.bias, -math.log(max(tokens - 1, 1)))
+        if not softmax:
+            # The paper names no start. σ(0) = ½ would begin with α at N/2 times a token's scale, which throws the
+            # classifier off for an epoch; m near 1/N begins near the mean of the tokens.
+            nn.init.constant_(self.match.bias, -math.log(max(tokens - 1, 1)))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, N, D)`` -> f̂ ``(B, D)`` and the region weights w ``(B, N)``."""

@@ -1,4 +1,4 @@
-"""The contract of every model: ``forward(images, regions) -> Output``."""
+"""The contract of every model: ``forward(images, regions) -> Output``, and a `Backbone` named ``backbone``."""
 
 from __future__ import annotations
 

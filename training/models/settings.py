@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MODEL_NAMES = ("agnet", "plain")
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -11,7 +13,7 @@ class ModelSettings:
 
     classes: int
     regions: int = 36  #: R, primary and secondary together
-    model: str = "agnet"  #: a key of `build.MODELS`
+    model: str = "agnet"  #: one of `MODEL_NAMES`
     backbone: str = "resnet50"
     units: int = 32  #: width of the inter-attention
     se_ratio: int = 16  #: of the SE-Residual blocks
