@@ -350,7 +350,7 @@ def evaluate(
 @_run
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to name.")
-@click.option("--save", type=click.Path(path_type=Path), help="A folder for pictures with regions and prediction.")
+@click.option("--save", type=click.Path(path_type=Path), help="A folder for pictures: regions, evidence, prediction.")
 @_device
 @_json
 def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, device: str, as_json: bool) -> None:
@@ -387,6 +387,7 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
         lambda image: propose_regions(image, settings),
         choose_device(device),
         top,
+        evidence=save is not None,
     )
     for prediction, image in results:
         predicted += 1

@@ -1,40 +1,56 @@
 import numpy as np
 import pytest
+import torch
 
-from agnet.training.figures import draw_prediction, relative_weight
-from agnet.training.predict import Prediction
+from agnet.training.figures import draw_prediction
+from agnet.training.models.build import build_model
+from agnet.training.models.settings import ModelSettings
+from agnet.training.predict import Prediction, _with_evidence
 
 
-def prediction(weights, primary=((10, 10, 60, 40), (50, 20, 90, 70))):
+@pytest.mark.parametrize("model", ["plain", "agnet"])
+def test_evidence_is_gradient_times_activation_by_finite_differences(model):
+    torch.manual_seed(0)
+    net = build_model(ModelSettings(classes=4, regions=3, model=model, backbone="mobilenet-v3-small")).eval().double()
+    images, regions = torch.randn(1, 3, 224, 224).double(), torch.rand(1, 3, 4).sort(dim=-1).values.double()
+    output, evidence = _with_evidence(net, images, regions)
+    with torch.no_grad():
+        features = net.backbone(images)
+        winner = output.logits.argmax()
+        net.backbone.forward = lambda _: moved
+        for y, x in ((0, 0), (3, 4), (6, 2)):
+            # Along the activation itself: d logit / dt of features·(1 + t) at one place.
+            logits = []
+            for step in (1e-5, -1e-5):
+                moved = features.clone()
+                moved[:, :, y, x] *= 1 + step
+                logits.append(net(images, regions).logits[0, winner])
+            expected = max(float(logits[0] - logits[1]) / 2e-5, 0.0)
+            assert float(evidence[0, y, x]) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
+def prediction(weights, evidence=True):
     return Prediction(
         name="a.jpg",
-        classes=("ant", "bee"),
+        classes=("ant", "a very long name of a class that would not fit anywhere"),
         probabilities=(0.9, 0.1),
-        primary_xyxy=np.array(primary, dtype=np.float32),
+        primary_xyxy=np.array([(10, 10, 60, 40), (50, 20, 90, 70)], dtype=np.float32),
         region_weights=None if weights is None else np.array(weights, dtype=np.float32),
+        evidence=np.eye(7, dtype=np.float32) if evidence else None,
     )
 
 
-def test_a_pixels_weight_is_the_mean_over_the_regions_that_cover_it():
-    weights = [0.5, 0.2, 0.2, 0.1]
-    boxes = [(10, 10, 60, 40), (50, 20, 90, 70), (10, 10, 90, 70), (0, 0, 100, 80)]
-    expected = np.zeros((80, 100))
-    for y in range(80):
-        for x in range(100):
-            over = [4 * w for w, (x0, y0, x1, y1) in zip(weights, boxes, strict=True) if x0 <= x < x1 and y0 <= y < y1]
-            expected[y, x] = sum(over) / len(over)
-    np.testing.assert_allclose(relative_weight(prediction(weights), (100, 80), 1.0), expected, rtol=1e-5)
-
-
-def test_even_weights_look_even():
-    assert relative_weight(prediction([0.25] * 4), (50, 40), 0.5) == pytest.approx(np.ones((40, 50)))
-
-
 @pytest.mark.parametrize("weights", [None, [0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1]])
-@pytest.mark.parametrize("size_wh", [(100, 80), (80, 400), (1200, 90)])
+@pytest.mark.parametrize("size_wh", [(100, 80), (80, 400), (1200, 90), (1, 300)])
 def test_a_picture_comes_of_any_shape_and_model(weights, size_wh):
     width, height = size_wh
     image = np.full((height, width, 3), 120, dtype=np.uint8)
     picture = draw_prediction(image, prediction(weights))
     assert picture.dtype == np.uint8 and picture.ndim == 3
     assert (picture == 255).all(axis=2).any() and (picture < 100).any()
+
+
+def test_evidence_keeps_its_places_bright():
+    image = np.full((90, 90, 3), 200, dtype=np.uint8)
+    picture, without = (draw_prediction(image, prediction(None, evidence)) for evidence in (True, False))
+    assert picture.shape[1] > without.shape[1]

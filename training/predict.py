@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ..data.regions import Regions
 from .augmentation import View
 from .checkpoints import Checkpoint
 from .engine import Device
+from .models.build import Model
+from .models.output import Output
 
 Propose = Callable[[np.ndarray], Regions]
 
@@ -25,15 +28,16 @@ class Prediction:
     probabilities: tuple[float, ...]
     primary_xyxy: np.ndarray  #: float32 ``(κ, 4)``, pixels of the upright original
     region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last; None for a plain model
+    evidence: np.ndarray | None  #: float32 ``(h, w)``, ≥ 0: which places speak for the first class; None unasked
 
 
-@torch.no_grad()
 def predict(
     checkpoint: Checkpoint,
     images: Iterable[tuple[str, np.ndarray]],
     propose: Propose,
     device: Device,
     top: int = 5,
+    evidence: bool = False,
 ) -> Iterator[tuple[Prediction, np.ndarray]]:
     """Predict one image after the other.
 
@@ -43,6 +47,7 @@ def predict(
         propose: stage 1's function for one image, with the checkpoint's settings.
         device: where to compute.
         top: how many classes to tell.
+        evidence: whether to find out which places speak for the first class.
 
     Yields: the prediction and the image it is about.
     """
@@ -52,12 +57,15 @@ def predict(
         regions = propose(image)
         view = View.of(regions.size_wh, side)
         pixels = torch.from_numpy(view.pixels(image)).permute(2, 0, 1)[None]
+        pixels = device.images(pixels, checkpoint.preprocessing)
+        boxes = torch.from_numpy(view.boxes(regions))[None].to(device.device)
         with device.autocast():
-            output = model(
-                device.images(pixels, checkpoint.preprocessing),
-                torch.from_numpy(view.boxes(regions))[None].to(device.device),
-            )
-        probabilities, order = output.logits[0].float().softmax(dim=0).sort(descending=True)
+            if evidence:
+                output, places = _with_evidence(model, pixels, boxes)
+            else:
+                with torch.no_grad():
+                    output, places = model(pixels, boxes), None
+        probabilities, order = output.logits[0].detach().float().softmax(dim=0).sort(descending=True)
         weights = output.region_weights
         yield (
             Prediction(
@@ -65,7 +73,30 @@ def predict(
                 classes=tuple(checkpoint.classes[k] for k in order[:top].tolist()),
                 probabilities=tuple(probabilities[:top].tolist()),
                 primary_xyxy=regions.primary_xyxy,
-                region_weights=None if weights is None else weights[0].float().cpu().numpy(),
+                region_weights=None if weights is None else weights[0].detach().float().cpu().numpy(),
+                evidence=None if places is None else places[0].float().cpu().numpy(),
             ),
             image,
         )
+
+
+def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Output, Tensor]:
+    """The output, and ``(B, h, w)``: how much each place of the feature map speaks for the winning class.
+
+    HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels, what speaks against it
+    set to 0. Only the head is differentiated.
+    """
+    seen: list[Tensor] = []
+
+    def watch(module: nn.Module, inputs: object, features: Tensor) -> Tensor:
+        seen.append(features.detach().requires_grad_())
+        return seen[0]
+
+    handle = model.backbone.register_forward_hook(watch)
+    try:
+        with torch.enable_grad():
+            output = model(images, regions)
+            (gradient,) = torch.autograd.grad(output.logits.amax(dim=1).sum(), seen)
+    finally:
+        handle.remove()
+    return output, (gradient * seen[0].detach()).sum(dim=1).clamp(min=0)
