@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
-from .proposals.settings import MIXTURES, SLOT_ORDERS, ProposalSettings
+from .proposals.settings import KINDS, METHODS, MIXTURES, NETWORKS, SLOT_ORDERS, ProposalSettings, name_of_weights
 from .training.models.settings import MODEL_NAMES, ModelSettings
 from .training.recipes import RECIPES, RunSettings
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .data.boxes_reader import Boxes
 
 DATASETS = ("demo", "folder", "food101")
+_SHOWN = 20  # changed images told one by one
 
 
 class _OneLineErrors(click.Group):
@@ -97,7 +98,26 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
 @_root
 @_boxes
 @click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default=ProposalSettings.method,
+    show_default=True,
+    help="What proposes: the paper's keypoints, a network (needs weights), or a control that does not look.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help=f"A FILE with the weights of {' or '.join(NETWORKS)}; default: torchvision's, downloaded.",
+)
+@click.option(
     "--primary", type=int, default=ProposalSettings.primary, show_default=True, help="Primary regions an image, κ."
+)
+@click.option(
+    "--kinds",
+    type=click.Choice(KINDS),
+    default=ProposalSettings.kinds,
+    show_default=True,
+    help="Which regions an image has; 36 at most, dropping pairs of the last primaries.",
 )
 @click.option(
     "--image-size",
@@ -119,7 +139,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
     type=int,
     default=ProposalSettings.seed,
     show_default=True,
-    help="Of k-means.",
+    help="Of k-means and random boxes.",
 )
 @click.option("--split-seed", type=int, default=0, show_default=True, help="Of the test and validation parts cut.")
 @click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
@@ -133,7 +153,10 @@ def propose(
     dataset: str,
     root: Path | None,
     boxes: Path,
+    method: str,
+    weights: Path | None,
     primary: int,
+    kinds: str,
     image_size: int,
     mixture: str,
     slot_order: str,
@@ -152,12 +175,21 @@ def propose(
     from .data.catalogue import open_dataset
     from .proposals.data_set import PART_IMAGES, propose_dataset
 
+    if weights and method not in NETWORKS:
+        raise click.UsageError(f"--weights is for the methods {' and '.join(NETWORKS)}")
     root = root or _root_of_environment()
     if root is None and dataset == "folder":
         raise click.UsageError("--dataset folder needs --root, the folder of class folders")
     root = root or Path("datasets")
     settings = ProposalSettings(
-        primary=primary, image_size=image_size, mixture=mixture, slot_order=slot_order, seed=seed
+        method=method,
+        primary=primary,
+        kinds=kinds,
+        weights=name_of_weights(weights),
+        image_size=image_size,
+        mixture=mixture,
+        slot_order=slot_order,
+        seed=seed,
     )
     index = open_dataset(dataset, root, val_fraction=val_fraction, split_seed=split_seed, limit=limit)
     parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
@@ -174,6 +206,7 @@ def propose(
                 settings,
                 boxes,
                 dataset_settings={"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit},
+                weights=weights,
                 jobs=jobs,
                 restart=restart,
                 progress=lambda done, bad: _advance(bar, done, {"unreadable": bad} if bad else {}),
@@ -211,6 +244,11 @@ def propose(
 @click.option("--backbone-lr", type=float, help="As a multiple of --lr; 0 freezes the backbone.")
 @click.option("--weight-decay", type=float)
 @click.option("--augment/--no-augment", default=None, help="Random affine views of training images.")
+@click.option(
+    "--regions",
+    type=click.Choice(["cached", "live"]),
+    help="Move the file's regions with each augmented view (default), or find them anew on it, as the paper does.",
+)
 @click.option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
 @click.option("--attention-softmax", is_flag=True, help="After the inter-attention's sigmoid.")
 @click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
@@ -243,12 +281,20 @@ def train(
 
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
+    from functools import partial
+
     from .data.boxes_reader import read_boxes
-    from .data.regions import region_count
+    from .proposals.one_image import propose_regions
     from .training.fit import LAST, fit
 
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
+    propose = None
+    if resolved.regions == "live":
+        proposals = ProposalSettings.from_dict(found.settings["proposals"])
+        if proposals.weights != ProposalSettings.weights:
+            raise click.UsageError("--regions live needs regions proposed without a weights file")
+        propose = partial(propose_regions, settings=proposals)
     run = run or Path("runs") / f"{found.dataset}-{model}"
     if found.failures:
         click.echo(f"{len(found.failures):,} unreadable images are left out", err=True)
@@ -267,7 +313,7 @@ def train(
             _images_root(found, root),
             ModelSettings(
                 classes=len(found.classes),
-                regions=region_count(found.primaries),
+                regions=found.layout.count,
                 model=model,
                 backbone=backbone,
                 spectral_norm=spectral_norm,
@@ -275,6 +321,7 @@ def train(
             ),
             resolved,
             RunSettings(weights, seed, device, precision, workers),
+            propose=propose,
             resume=resume,
             stop_after=stop_after,
             watch=_watch,
@@ -351,9 +398,22 @@ def evaluate(
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to name.")
 @click.option("--save", type=click.Path(path_type=Path), help="A folder for pictures: regions, evidence, prediction.")
+@click.option(
+    "--proposal-weights",
+    type=click.Path(path_type=Path),
+    help="The FILE given to propose --weights, where regions come from a network.",
+)
 @_device
 @_json
-def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, device: str, as_json: bool) -> None:
+def predict(
+    run: Path,
+    images: tuple[Path, ...],
+    top: int,
+    save: Path | None,
+    proposal_weights: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Classify photographs (files or folders), proposing their regions on the fly.
 
     An unreadable image is reported and the rest go on; the exit code is then 1.
@@ -370,6 +430,11 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
 
     checkpoint = load_checkpoint(run / BEST)
     settings = ProposalSettings.from_dict(checkpoint.proposals)
+    if settings.weights != name_of_weights(proposal_weights):
+        raise click.ClickException(
+            f"the regions of {run} were proposed by {settings.method} with other weights; give that file with "
+            "--proposal-weights"
+        )
     failed = predicted = 0
 
     def read() -> Iterator[tuple[str, np.ndarray]]:
@@ -384,7 +449,7 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
     results = predict_images(
         checkpoint,
         read(),
-        lambda image: propose_regions(image, settings),
+        lambda image: propose_regions(image, settings, proposal_weights),
         choose_device(device),
         top,
         evidence=save is not None,
@@ -406,6 +471,105 @@ def predict(run: Path, images: tuple[Path, ...], top: int, save: Path | None, de
         raise click.ClickException(f"no images in {', '.join(map(str, images))}")
     if failed:
         sys.exit(1)
+
+
+@main.command()
+@_boxes
+@_root
+@click.option("--image", "name", help="One image: its path in the file, a unique ending of it, or its row number.")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Write a picture of that image's keypoints, clusters and regions."
+)
+@click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet of images and their regions.")
+@click.option("--count", type=click.IntRange(1, 400), default=24, show_default=True, help="Images on the sheet.")
+@click.option("--verify", is_flag=True, help="Compare every image on disk with what it was; exit code 1 on a change.")
+@_json
+@click.pass_context
+def inspect(
+    context: click.Context,
+    boxes: Path,
+    root: Path | None,
+    name: str | None,
+    save: Path | None,
+    sheet: Path | None,
+    count: int,
+    verify: bool,
+    as_json: bool,
+) -> None:
+    """Look into a boxes file: a summary, one image's regions, pictures, or whether its images are still the same."""
+    from .data.boxes_reader import read_boxes
+
+    counted = context.get_parameter_source("count") is not click.core.ParameterSource.DEFAULT
+    if sum((name is not None, sheet is not None, verify)) > 1:
+        raise click.UsageError("--image, --sheet and --verify do different things: give one of them")
+    if save and name is None:
+        raise click.UsageError("--save is for the picture of one image: name it with --image")
+    if counted and not sheet:
+        raise click.UsageError("--count is for --sheet")
+    if as_json and (save or sheet):
+        raise click.UsageError("--json prints what --save and --sheet draw: give one of them")
+    found = read_boxes(boxes)
+    root = _images_root(found, root)
+    if verify:
+        _verify(found, root, as_json)
+    elif target := save or sheet:
+        _draw(found, root, name, target, count)
+    else:
+        _tell(found, root, name, as_json)
+
+
+def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
+    from .data.summary import printable
+    from .data.verification import changed_images
+
+    images = len(boxes.names)
+    with _bar("verify", images) as bar:
+        changed = list(changed_images(boxes, root, trust_times=False, progress=lambda done: _advance(bar, done, {})))
+    if as_json:
+        found = [{"image": name, "difference": difference} for name, difference in changed]
+        click.echo(json.dumps({"images": images, "root": str(root), "changed": found}))
+        sys.exit(1 if changed else 0)
+    for name, difference in changed[:_SHOWN]:
+        click.echo(printable(f"{name} {difference}"))
+    if len(changed) > _SHOWN:
+        click.echo(f"and {len(changed) - _SHOWN:,} others")
+    if changed:
+        elsewhere = "; if they are elsewhere, say so with --root" if len(changed) == images else ""
+        raise click.ClickException(
+            f"{len(changed):,} of the {images:,} images under {root} are not as they were when {boxes.path} was made"
+            + elsewhere
+        )
+    click.echo(f"{images:,} images are as they were")
+
+
+def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) -> None:
+    from .data.drawing import check_picture_path, save_picture
+    from .data.image_facts import find_image
+    from .proposals.inspection import picture_image, picture_sheet
+
+    check_picture_path(target)
+    if name is None:
+        picture, failures = picture_sheet(boxes, root, count)
+        warning = f"{len(failures):,} images cannot be read now, first {failures[0]}" if failures else ""
+    else:
+        picture, warning = picture_image(boxes, find_image(boxes, name), root)
+    if warning:
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(save_picture(picture, target))
+
+
+def _tell(boxes: Boxes, root: Path, name: str | None, as_json: bool) -> None:
+    from .data.image_facts import facts_text, find_image, image_facts
+    from .data.summary import summarise, summary_text
+    from .data.verification import stamps_of
+
+    if name is None:
+        _, times = stamps_of(root, [path.decode() for path in boxes.names.tolist()])
+        summary = summarise(boxes, boxes.path.stat().st_size, str(root), int((times != 0).sum()))
+        click.echo(json.dumps(summary.to_dict()) if as_json else summary_text(summary))
+    else:
+        facts = image_facts(boxes, find_image(boxes, name))
+        click.echo(json.dumps(facts.to_dict()) if as_json else facts_text(facts))
 
 
 def _images_root(boxes: Boxes, root: Path | None) -> Path:

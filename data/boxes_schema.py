@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 FORMAT = "agnet boxes"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 STATUS_OK, STATUS_FEW, STATUS_UNREADABLE = "ok", "few keypoints", "unreadable"
 STATUSES = (STATUS_OK, STATUS_FEW, STATUS_UNREADABLE)
@@ -32,8 +32,8 @@ TABLES = {
     "labels": "One row for each class; label is its number.",
     "primary": (
         "One row for each primary region, sorted by image, then region: the tight box of the keypoints one mixture "
-        "component claims. A region with 0 keypoints is the whole image. hull_first and hull_count say which rows "
-        "of hulls are its hull."
+        "component claims (or the points of another method). A region with 0 keypoints is the whole image. hull_first "
+        "and hull_count say which rows of hulls are its hull."
     ),
     "secondary": (
         "One row for each pair of an image's primary regions (first, second): the box around both. Derived from "
@@ -41,6 +41,12 @@ TABLES = {
     ),
     "settings": "What made these boxes.",
 }
+
+DESCRIPTION = (
+    "Salient regions of the images of a data set, for AG-Net (Bera et al., IEEE TIP 30, 2021). Begin with the pictures "
+    "in preview, then the table images; primary and secondary hold the boxes, settings tells what made them. Each "
+    "table explains its rows in its attribute description."
+)
 
 UNITS = (
     "x0 y0 x1 y1 and x y are pixels of the upright original (orientation in its metadata applied); (0, 0) is the "
@@ -72,6 +78,12 @@ REASON = "reason_the_image_could_not_be_used"
 MAX_REASON = 300
 
 
+def modified_text(nanoseconds: np.ndarray) -> np.ndarray:
+    """Times of change since 1970 as texts ``2026-11-21T13:14:10.123456789``; empty for 0, a file that is not there."""
+    texts = np.datetime_as_string(np.asarray(nanoseconds, dtype="<i8").view("<M8[ns]")).astype("S29")
+    return np.where(np.asarray(nanoseconds) == 0, b"", texts)
+
+
 def text(width: int) -> np.dtype:
     """UTF-8 bytes of fixed length: variable-length strings garble, do not compress and are slow inside tables."""
     return np.dtype(f"S{max(1, width)}")
@@ -98,6 +110,7 @@ def images_dtype(path_width: int) -> np.dtype:
             ("distinct_regions", "<i2"),
             ("status", text(max(map(len, STATUSES)))),
             ("file_bytes", "<i8"),
+            ("modified_utc", text(29)),
             ("content_blake2b", text(16)),
         ]
     )

@@ -15,17 +15,7 @@ from . import boxes_schema as schema
 from .atomic import atomic_file
 from .errors import BoxesFileError
 from .index import SPLITS, DatasetIndex
-from .regions import Regions, all_boxes, region_pairs, secondary_boxes
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What stage 1 found out about one image: its regions, or why there are none."""
-
-    regions: Regions | None
-    file_bytes: int
-    content_blake2b: str  #: 16 hexadecimal digits; empty when the file could not be read
-    reason: str = ""  #: why there are no regions
+from .regions import Layout, Proposal, Regions
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,7 @@ def path_width(index: DatasetIndex) -> int:
 def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Proposal]) -> Part:
     """The table rows of images ``first_image, first_image + 1, ...`` of ``index``."""
     images = np.zeros(len(proposals), schema.images_dtype(path_width(index)))
+    images["modified_utc"] = schema.modified_text(np.array([proposal.modified_ns for proposal in proposals]))
     primary, hulls, failures, hull_first = [], [], [], 0
     for offset, proposal in enumerate(proposals):
         number = first_image + offset
@@ -76,7 +67,7 @@ def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Propos
         row["status"] = (schema.STATUS_OK if regions.enough_keypoints else schema.STATUS_FEW).encode()
         row["width"], row["height"] = regions.size_wh
         row["keypoints"], row["distinct_keypoints"] = regions.total_keypoints, regions.distinct_keypoints
-        row["distinct_regions"] = len(np.unique(all_boxes(boxes), axis=0))
+        row["distinct_regions"] = len(np.unique(regions.layout.boxes(boxes), axis=0))
         primary.append(_primary_rows(number, regions, boxes, hull_first))
         hulls.append(_hull_rows(number, regions))
         hull_first += len(regions.hull_xy)
@@ -92,6 +83,7 @@ def write_boxes(
     path: Path,
     index: DatasetIndex,
     parts: Iterable[Callable[[], Part]],
+    layout: Layout,
     attributes: Mapping[str, str | int | float],
     settings: Mapping[str, Mapping[str, object]],
     previews: Mapping[str, tuple[np.ndarray, str]],
@@ -104,8 +96,9 @@ def write_boxes(
         parts: loaders, called one after the other so that one part at a time is in memory; called
             more than once.
         attributes: more root attributes, scalars.
-        settings: the whole configuration in sections, ``proposals`` with the number ``primary`` among them; shown
-            as a table and kept as JSON in the attribute ``settings``.
+        layout: which regions an image has.
+        settings: the whole configuration in sections; shown as a table and kept as JSON in the attribute
+            ``settings``.
         previews: name -> (uint8 RGB picture, caption), for the group ``preview``.
 
     Returns: ``path``.
@@ -116,10 +109,9 @@ def write_boxes(
     primary_rows, hull_rows, failure_rows = np.sum(sizes, axis=0).tolist()
     if not primary_rows:
         raise BoxesFileError(f"{path}: not written, because none of the {len(index)} images could be used")
-    primaries = int(str(settings["proposals"]["primary"]))
     needed = (
         len(index) * schema.images_dtype(path_width(index)).itemsize
-        + primary_rows * (schema.PRIMARY.itemsize + (primaries - 1) / 2 * schema.SECONDARY.itemsize)
+        + primary_rows * (schema.PRIMARY.itemsize + len(layout.pairs) / layout.primary * schema.SECONDARY.itemsize)
         + hull_rows * schema.HULLS.itemsize
         + sum(picture.nbytes for picture, _ in previews.values())
     )
@@ -127,7 +119,7 @@ def write_boxes(
     try:
         # These bounds keep the file readable by HDF5 1.10 (HDFView, h5dump); "latest" does not.
         with atomic_file(path) as unfinished, h5py.File(unfinished, "w", libver=("earliest", "v110")) as file:
-            _write_tables(file, index, parts, primaries, primary_rows, hull_rows)
+            _write_tables(file, index, parts, layout, primary_rows, hull_rows)
             if failure_rows:  # a table without rows looks broken
                 _write_failures(file, np.concatenate([load().failures for load in parts]), path_width(index))
             _write_labels(file, index)
@@ -149,26 +141,27 @@ def _write_tables(
     file: h5py.File,
     index: DatasetIndex,
     parts: Sequence[Callable[[], Part]],
-    primaries: int,
+    layout: Layout,
     primary_rows: int,
     hull_rows: int,
 ) -> None:
     """The tables that grow with the data set, part by part; their lengths are known before."""
-    pairs = region_pairs(primaries)
     images = _create(file, "images", schema.images_dtype(path_width(index)), len(index), 1024)
-    primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * primaries)
-    pair_rows = primary_rows // primaries * len(pairs)
-    secondary = _create(file, "secondary", schema.SECONDARY, pair_rows, 64 * len(pairs))
+    primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * layout.primary)
     hulls = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
-    at = np.zeros(4, dtype=np.int64)
+    tables = [images, primary, hulls]
+    if len(layout.pairs):  # a table without rows looks broken
+        pair_rows = primary_rows // layout.primary * len(layout.pairs)
+        tables.append(_create(file, "secondary", schema.SECONDARY, pair_rows, 64 * len(layout.pairs)))
+    at = [0] * len(tables)
     for load in parts:
         part = load()
         rows = part.primary.copy()
-        rows["hull_first"] += at[3]
-        new_rows = (part.images, rows, _secondary_rows(part.primary, primaries, pairs), part.hulls)
-        for table, start, new in zip((images, primary, secondary, hulls), at, new_rows, strict=True):
-            table[start : start + len(new)] = new.view(table.dtype)
-        at += [len(new) for new in new_rows]
+        rows["hull_first"] += at[tables.index(hulls)]
+        new_rows = [part.images, rows, part.hulls, _secondary_rows(part.primary, layout)]
+        for number, (table, new) in enumerate(zip(tables, new_rows, strict=False)):
+            table[at[number] : at[number] + len(new)] = new.view(table.dtype)
+            at[number] += len(new)
 
 
 def _check_room(path: Path, needed: float) -> None:
@@ -212,13 +205,13 @@ def _hull_rows(number: int, regions: Regions) -> np.ndarray:
     return rows
 
 
-def _secondary_rows(primary: np.ndarray, primaries: int, pairs: np.ndarray) -> np.ndarray:
-    boxes = np.stack([primary[name] for name in ("x0", "y0", "x1", "y1")], axis=-1).reshape(-1, primaries, 4)
-    rows = np.zeros((len(boxes), len(pairs)), schema.SECONDARY)
-    rows["image"] = primary["image"].reshape(-1, primaries)[:, :1]
-    rows["region"] = primaries + np.arange(len(pairs))
-    rows["first"], rows["second"] = pairs.T
-    unions = secondary_boxes(boxes)
+def _secondary_rows(primary: np.ndarray, layout: Layout) -> np.ndarray:
+    boxes = np.stack([primary[name] for name in ("x0", "y0", "x1", "y1")], axis=-1).reshape(-1, layout.primary, 4)
+    rows = np.zeros((len(boxes), len(layout.pairs)), schema.SECONDARY)
+    rows["image"] = primary["image"].reshape(-1, layout.primary)[:, :1]
+    rows["region"] = layout.primary + np.arange(len(layout.pairs))
+    rows["first"], rows["second"] = layout.pairs.T
+    unions = layout.secondary(boxes)
     for column, name in enumerate(("x0", "y0", "x1", "y1")):
         rows[name] = unions[..., column]
     return rows.ravel()

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .regions import secondary_boxes
+from .atomic import atomic_file
+from .errors import ConfigurationError
+from .regions import Layout
 
 # Eight colours that stay apart over photographs and for most colour-blind eyes; further slots repeat them.
 SLOT_COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#bfef45")
+
+
+Point = tuple[float, float]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def fit_within(image: np.ndarray, side: int) -> np.ndarray:
@@ -27,8 +36,9 @@ def draw_boxes(
     labels: Sequence[str],
     colours: Sequence[str] = SLOT_COLOURS,
     width: int = 2,
+    text_size: int | None = None,
 ) -> np.ndarray:
-    """Boxes over a copy of the image, each with its label at its upper left corner.
+    """Boxes over a copy of the image, each with its label at its upper left corner, or where it hides no other.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
@@ -36,33 +46,85 @@ def draw_boxes(
         labels: n texts; an empty one draws no tag.
         colours: cycled through.
         width: of the lines, in pixels.
+        text_size: of the labels, in pixels; by default in proportion to the picture.
     """
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=max(10, round(max(image.shape[:2]) / 36)))
-    tags = []
-    for number, (box, label) in enumerate(zip(boxes_xyxy.tolist(), labels, strict=True)):
-        x0, y0, x1, y1 = box
-        colour = colours[number % len(colours)]
+    font = ImageFont.load_default(size=text_size or max(10, round(max(image.shape[:2]) / 36)))
+    labels = [legible(label) for label in labels]
+    colours = [colours[number % len(colours)] for number in range(len(labels))]
+    for (x0, y0, x1, y1), colour in zip(boxes_xyxy.tolist(), colours, strict=True):
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=width)
-        tags.append((x0, y0, label, colour))
-    for x0, y0, label, colour in tags:  # over all boxes, so that none is crossed out
-        if label:
-            _, _, right, bottom = pen.textbbox((x0 + 3, y0 + 1), label, font=font)
-            pen.rectangle((x0, y0, right + 3, bottom + 2), fill=colour)
-            pen.text((x0 + 3, y0 + 1), label, fill=_readable_on(colour), font=font)
+    # Tags over all boxes, so that none is crossed out.
+    tagged = [number for number, label in enumerate(labels) if label]
+    sizes = [tag_size(labels[number], font) for number in tagged]
+    spots = [spots_in_box(box, size) for box, size in zip(boxes_xyxy[tagged].tolist(), sizes, strict=True)]
+    for number, place in zip(tagged, place_tags(spots, sizes, picture.size), strict=True):
+        draw_tag(pen, place, [(labels[number], colours[number])], font)
     return np.asarray(picture)
 
 
-def draw_regions(image: np.ndarray, primary_xyxy: np.ndarray, side: int) -> np.ndarray:
-    """The primary regions numbered by slot, and in white the secondary region around the first two.
+def tag_size(text: str, font: Font) -> Point:
+    """Width and height of a tag in pixels: as wide as its text needs, as high for every text."""
+    _, top, _, bottom = font.getbbox("0")
+    margin = _tag_margin(font)
+    return math.ceil(font.getlength(text)) + 2 * margin, bottom - top + 2 * margin
+
+
+def draw_tag(pen: ImageDraw.ImageDraw, place_xy: Point, parts: Sequence[tuple[str, str]], font: Font) -> None:
+    """A filled rectangle of `tag_size` at ``place_xy`` that holds ``parts``: (text, colour behind it), side by side."""
+    (x, y), margin = map(round, place_xy), _tag_margin(font)
+    width, height = tag_size("".join(text for text, _ in parts), font)
+    at = x + margin
+    for number, (text, colour) in enumerate(parts):
+        left = x if number == 0 else at
+        pen.rectangle((left, y, x + width - 1, y + height - 1), fill=colour)
+        pen.text((at, y + height - margin), text, fill=readable_on(colour), font=font, anchor="ls")
+        at += round(font.getlength(text))
+
+
+def _tag_margin(font: Font) -> int:
+    _, top, _, bottom = font.getbbox("0")
+    return max(2, round((bottom - top) * 0.35))
+
+
+def spots_in_box(box_xyxy: Sequence[float], size_wh: Point) -> list[Point]:
+    """Where a tag of ``size_wh`` may stand in a box, best first: its corners, then the middles of its sides."""
+    x0, y0, x1, y1 = box_xyxy
+    right, low = max(x0, x1 - size_wh[0]), max(y0, y1 - size_wh[1])
+    middle, centre = (x0 + right) / 2, (y0 + low) / 2
+    return [(x0, y0), (right, y0), (x0, low), (right, low), (middle, y0), (x0, centre), (right, centre), (middle, low)]
+
+
+def place_tags(
+    spots_xy: Sequence[Sequence[Point]], sizes_wh: Sequence[Point], frame_wh: Point
+) -> list[tuple[float, float]]:
+    """A place (upper left corner) for each tag: the first of its spots where it hides no tag placed before.
+
+    If it hides one everywhere, it goes where it hides least. Every tag is moved into the frame.
+    """
+    taken = np.zeros((0, 4))
+    places = []
+    for spots, size in zip(spots_xy, sizes_wh, strict=True):
+        low = np.maximum(np.minimum(np.array(spots, dtype=float), np.subtract(frame_wh, size)), 0)
+        boxes = np.hstack([low, low + size])[:, None]
+        overlap = np.minimum(boxes[..., 2:], taken[:, 2:]) - np.maximum(boxes[..., :2], taken[:, :2])
+        hidden = overlap.clip(0).prod(axis=2).sum(axis=1)
+        best = int(hidden.argmin())
+        taken = np.vstack([taken, boxes[best]])
+        places.append((float(low[best, 0]), float(low[best, 1])))
+    return places
+
+
+def draw_regions(image: np.ndarray, primary_xyxy: np.ndarray, layout: Layout, side: int) -> np.ndarray:
+    """The primary regions numbered by slot, and in white the first secondary region.
 
     ``primary_xyxy`` is in pixels of ``image``; the picture's longer side is ``side``.
     """
     picture = fit_within(image, side)
     scale = picture.shape[1] / image.shape[1], picture.shape[0] / image.shape[0]
     boxes = primary_xyxy * (scale * 2)
-    around = secondary_boxes(boxes)[:1]
+    around = layout.secondary(boxes)[:1]
     picture = draw_boxes(picture, around, [""] * len(around), colours=["#ffffff"], width=1)
     return draw_boxes(picture, boxes, [str(slot) for slot in range(len(boxes))])
 
@@ -81,6 +143,50 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int, cell_wh: tuple[i
     return np.asarray(sheet)
 
 
-def _readable_on(colour: str) -> str:
+def readable_on(colour: str) -> str:
+    """Black or white, whichever can be read on ``colour``, a text such as ``#e6194b``."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+
+
+def legible(text: str) -> str:
+    """``text`` in letters that Pillow's own font has: it knows ASCII, "…" and "·", and draws others as empty frames."""
+    letters = unicodedata.normalize("NFD", text.replace("×", "x"))
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" or letter in "…·" else "?" for letter in plain)
+
+
+def check_picture_path(path: Path) -> None:
+    """Raise `ConfigurationError` if no picture can be written to ``path``, before any work is done for it."""
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder; name a picture in it, such as {path / 'picture.png'}")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"{path}: there is no folder {path.parent}")
+    _format_of(path)
+
+
+def save_picture(picture: np.ndarray, path: Path) -> Path:
+    """Write a uint8 RGB picture in the format that the suffix of ``path`` names, replacing what is there.
+
+    Returns: ``path``.
+    Raises: `ConfigurationError` when Pillow cannot write such a file.
+    """
+    check_picture_path(path)
+    format_ = _format_of(path)
+    options = {"quality": 92} if format_ in ("JPEG", "WEBP") else {}
+    with atomic_file(path) as unfinished:
+        try:
+            Image.fromarray(picture).save(unfinished, format=format_, **options)
+        # What a format cannot hold, its encoder says in one of these, with no number of the operating system's.
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ConfigurationError(f"{path}: cannot be written as {format_} ({error}); name a .png") from None
+    return path
+
+
+def _format_of(path: Path) -> str:
+    format_ = Image.registered_extensions().get(path.suffix.lower(), "")
+    if format_ not in Image.SAVE:
+        raise ConfigurationError(f"{path}: Pillow writes no pictures with the suffix {path.suffix!r}; name a .png")
+    return format_

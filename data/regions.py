@@ -7,31 +7,85 @@ the last, x before y. A box is ``x0, y0, x1, y1`` with ``x1`` and ``y1`` exclusi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
+
+from .errors import ConfigurationError
 
 # A box never gets thinner than a pixel, so that it can be seen, drawn and pooled.
 MIN_SIDE = 1.0
 
 
-@dataclass(frozen=True)
-class Regions:
-    """The κ primary regions of one image, in slot order, in pixels of the upright original.
+KINDS = ("both", "primary", "secondary")
+# The paper's networks see 36 regions at most: 8 primaries and their 28 pairs, or what fits.
+MAX_REGIONS = 36
 
-    A primary region is kept as the convex hull of the keypoints its mixture component claims: the box of
-    an affinely moved point set is the box of its moved hull, exactly. A slot that claims no keypoint has
-    the whole image for its region: its hull is the image's four corners and its keypoint count 0.
+
+@dataclass(frozen=True)
+class Layout:
+    """Which regions an image has, in the order of the network's slots: primaries, then the boxes around pairs.
+
+    Where `MAX_REGIONS` leaves no room for every pair (paper, Table VIII: 10 + 26, 16 + 20), pairs are kept by their
+    later member, then by the earlier: (0, 1), (0, 2), (1, 2), (0, 3), ... So what is dropped are pairs with the last
+    primaries, by default those with the fewest keypoints. Kept pairs stay in lexicographic order.
+
+    Raises: `ConfigurationError` when the primaries alone are too many, or ``kinds`` is none of `KINDS`.
     """
 
-    hull_xy: np.ndarray  #: float32 ``(V, 2)``, the hulls' vertices, slot after slot
+    primary: int  #: κ, at least 2
+    kinds: str = "both"  #: one of `KINDS`
+
+    def __post_init__(self) -> None:
+        if self.kinds not in KINDS:
+            raise ConfigurationError(f"setting 'kinds': wanted one of {', '.join(KINDS)}, got {self.kinds!r}")
+        if not 2 <= self.primary <= MAX_REGIONS:
+            raise ConfigurationError(f"setting 'primary': wanted 2 to {MAX_REGIONS}, got {self.primary}")
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """The primaries around which each secondary lies, int16 ``(S, 2)``, the smaller number first."""
+        room = {"primary": 0, "secondary": MAX_REGIONS, "both": MAX_REGIONS - self.primary}[self.kinds]
+        ranked = sorted(combinations(range(self.primary), 2), key=lambda pair: pair[::-1])
+        pairs = np.array(sorted(ranked[:room]), dtype=np.int16).reshape(-1, 2)
+        pairs.flags.writeable = False  # shared by everyone who asks
+        return pairs
+
+    @property
+    def count(self) -> int:
+        """R, the regions of an image."""
+        return len(self.pairs) + (self.primary if self.kinds != "secondary" else 0)
+
+    def secondary(self, primary_xyxy: np.ndarray) -> np.ndarray:
+        """The box around each pair of primaries, ``(..., κ, 4)`` -> ``(..., S, 4)``."""
+        first, second = (primary_xyxy[..., self.pairs[:, member], :] for member in (0, 1))
+        low, high = np.minimum(first[..., :2], second[..., :2]), np.maximum(first[..., 2:], second[..., 2:])
+        return np.concatenate([low, high], axis=-1)
+
+    def boxes(self, primary_xyxy: np.ndarray) -> np.ndarray:
+        """All regions: ``(..., κ, 4)`` -> ``(..., R, 4)``."""
+        secondary = self.secondary(primary_xyxy)
+        return secondary if self.kinds == "secondary" else np.concatenate([primary_xyxy, secondary], axis=-2)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of one image, in slot order, in pixels of the upright original.
+
+    A primary region is kept as the convex hull of the points it is drawn around (its mixture component's keypoints):
+    the box of an affinely moved point set is the box of its moved hull, exactly. A slot without points has the whole
+    image for its region: its hull is the image's four corners and its keypoint count 0.
+    """
+
+    hull_xy: np.ndarray  #: float32 ``(V, 2)``, the primaries' hulls' vertices, slot after slot
     hull_counts: np.ndarray  #: int32 ``(κ,)``, vertices of each slot, each at least 1
     keypoints: np.ndarray  #: int32 ``(κ,)``, keypoints each slot claims
     weights: np.ndarray  #: float32 ``(κ,)``, mixture weight of each slot
     size_wh: tuple[int, int]  #: width and height of the image in pixels
     total_keypoints: int  #: keypoints found, duplicates included
     distinct_keypoints: int  #: their distinct positions
+    layout: Layout  #: which boxes are made of them
 
     @property
     def primary_xyxy(self) -> np.ndarray:
@@ -39,9 +93,25 @@ class Regions:
         return boxes_of_hulls(self.hull_xy, self.hull_counts, self.size_wh)
 
     @property
+    def boxes_xyxy(self) -> np.ndarray:
+        """float32 ``(R, 4)``, as the layout has them."""
+        return self.layout.boxes(self.primary_xyxy)
+
+    @property
     def enough_keypoints(self) -> bool:
-        """Whether a mixture was fitted at all; if not, every region is the whole image."""
+        """Whether there were points to draw regions around; if not, every region is the whole image."""
         return bool(self.keypoints.any())
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What stage 1 found out about one image file: its regions, or why there are none."""
+
+    regions: Regions | None
+    file_bytes: int = 0
+    modified_ns: int = 0  #: nanoseconds since 1970; 0 when the file is not there
+    content_blake2b: str = ""  #: 16 hexadecimal digits; empty when the file could not be read
+    reason: str = ""  #: why there are no regions
 
 
 def whole_image_hull(size_wh: tuple[int, int]) -> np.ndarray:
@@ -50,26 +120,15 @@ def whole_image_hull(size_wh: tuple[int, int]) -> np.ndarray:
     return np.array([(0, 0), (width, 0), (width, height), (0, height)], dtype=np.float32)
 
 
-@lru_cache
-def region_pairs(primaries: int) -> np.ndarray:
-    """The unordered pairs of primaries, int16 ``(κ(κ-1)/2, 2)``, in the order secondary regions have."""
-    pairs = np.array(list(combinations(range(primaries), 2)), dtype=np.int16).reshape(-1, 2)
-    pairs.flags.writeable = False
-    return pairs
-
-
-def region_count(primaries: int) -> int:
-    """R = κ + κ(κ-1)/2."""
-    return primaries + primaries * (primaries - 1) // 2
-
-
-def boxes_of_hulls(hull_xy: np.ndarray, hull_counts: np.ndarray, size_wh: tuple[float, float]) -> np.ndarray:
+def boxes_of_hulls(
+    hull_xy: np.ndarray, hull_counts: np.ndarray, size_wh: tuple[float, float] | np.ndarray
+) -> np.ndarray:
     """Tight boxes of consecutive point groups, clipped to the frame, at least `MIN_SIDE` wide and high.
 
     Args:
         hull_xy: ``(V, 2)`` points, group after group.
         hull_counts: ``(κ,)`` sizes of the groups, each at least 1.
-        size_wh: the frame.
+        size_wh: the frame, or ``(κ, 2)`` for a frame of each group.
 
     Returns: float32 ``(κ, 4)`` xyxy. A group outside the frame gets a thin box at the nearest border.
     """
@@ -81,20 +140,6 @@ def boxes_of_hulls(hull_xy: np.ndarray, hull_counts: np.ndarray, size_wh: tuple[
     low = np.minimum(low, middle - MIN_SIDE / 2)
     high = np.maximum(high, middle + MIN_SIDE / 2)
     return np.concatenate([low, high], axis=1).astype(np.float32)
-
-
-def secondary_boxes(primary_xyxy: np.ndarray) -> np.ndarray:
-    """The box around each pair of primaries, ``(..., κ, 4)`` -> ``(..., κ(κ-1)/2, 4)``, pairs as `region_pairs`."""
-    pairs = region_pairs(primary_xyxy.shape[-2])
-    first, second = primary_xyxy[..., pairs[:, 0], :], primary_xyxy[..., pairs[:, 1], :]
-    return np.concatenate(
-        [np.minimum(first[..., :2], second[..., :2]), np.maximum(first[..., 2:], second[..., 2:])], axis=-1
-    )
-
-
-def all_boxes(primary_xyxy: np.ndarray) -> np.ndarray:
-    """Primaries, then secondaries: ``(..., κ, 4)`` -> ``(..., R, 4)``."""
-    return np.concatenate([primary_xyxy, secondary_boxes(primary_xyxy)], axis=-2)
 
 
 def move_points(matrix: np.ndarray, points_xy: np.ndarray) -> np.ndarray:

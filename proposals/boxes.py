@@ -1,77 +1,95 @@
-"""From labelled points to regions: one convex hull for each mixture component, in a stable slot order."""
+"""From grouped points to regions: one convex hull for each group, in a stable slot order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from ..data.regions import Regions, whole_image_hull
-from .mixture import Mixture
+from ..data.regions import Layout, Regions, whole_image_hull
+
+IN_NO_GROUP = -1
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Points of an image in κ groups: what every way of proposing ends with, and every region begins with.
+
+    For SIFT the points are keypoints and a group is what a mixture component claims; elsewhere they are the corners
+    of whatever was found.
+    """
+
+    points_xy: np.ndarray  #: float64 ``(n, 2)``, continuous pixels of the upright original; n may be 0
+    labels: np.ndarray  #: ``(n,)`` in 0..κ-1, or `IN_NO_GROUP`
+    weights: np.ndarray  #: float64 ``(κ,)``, sum 1: what share of the image's interest a group has
+    centres_xy: np.ndarray  #: float64 ``(κ, 2)``
+    distinct: int  #: different positions among the points
+
 
 # Every slot owns weights in the network, so slots need an order that means something. None of these
 # depends on the augmentation: order is fixed on the original image and travels with the pixels.
-ORDER_SLOTS: dict[str, Callable[[np.ndarray, Mixture], np.ndarray]] = {
-    # Most keypoints first: slot 0 is where the image is busiest. Ties, as empty slots, go by position.
-    "weight": lambda claimed, mixture: np.lexsort((mixture.means[:, 0], mixture.means[:, 1], -claimed)),
-    # By the component's centre.
-    "left-to-right": lambda claimed, mixture: np.lexsort((mixture.means[:, 1], mixture.means[:, 0])),
-    "top-to-bottom": lambda claimed, mixture: np.lexsort((mixture.means[:, 0], mixture.means[:, 1])),
+_Order = Callable[[np.ndarray, Groups], np.ndarray]
+ORDER_SLOTS: dict[str, _Order] = {
+    # Most points first: slot 0 is where the image is busiest. Ties go by weight, then by position.
+    "weight": lambda claimed, groups: np.lexsort((*groups.centres_xy.T, -groups.weights, -claimed)),
+    # By the group's centre.
+    "left-to-right": lambda claimed, groups: np.lexsort(groups.centres_xy.T[::-1]),
+    "top-to-bottom": lambda claimed, groups: np.lexsort(groups.centres_xy.T),
     # As the mixture numbers them: the paper's, arbitrary.
-    "mixture": lambda claimed, mixture: np.arange(len(claimed)),
+    "mixture": lambda claimed, groups: np.arange(len(claimed)),
 }
 
 
-def regions_of_mixture(
-    points_xy: np.ndarray, mixture: Mixture, slot_order: str, scale_xy: np.ndarray, size_wh: tuple[int, int]
-) -> Regions:
-    """The regions of the components: each the hull of the points it claims.
+def in_slot_order(groups: Groups, slot_order: str) -> Groups:
+    """The same groups, numbered as the slots of the network: group k becomes region k.
 
-    Args:
-        points_xy: ``(n, 2)``, in the squashed image.
-        mixture: fitted to them, with κ components.
-        slot_order: a key of `ORDER_SLOTS`.
-        scale_xy: ``(2,)``, pixels of the original to one of the squashed image.
-        size_wh: of the original.
+    ``slot_order`` is a key of `ORDER_SLOTS`.
     """
-    components = len(mixture.weights)
-    claimed = np.bincount(mixture.labels, minlength=components)
-    order = ORDER_SLOTS[slot_order](claimed, mixture)
-    empty = whole_image_hull(size_wh)
-    hulls = [
-        _hull(points_xy[mixture.labels == component] * scale_xy) if claimed[component] else empty for component in order
-    ]
-    return Regions(
-        # A tenth of a pixel keeps the file's cells readable; boxes are computed from these very points.
-        hull_xy=np.round(np.concatenate(hulls), 1).astype(np.float32),
-        hull_counts=np.array([len(hull) for hull in hulls], dtype=np.int32),
-        keypoints=claimed[order].astype(np.int32),
-        weights=mixture.weights[order].astype(np.float32),
-        size_wh=size_wh,
-        total_keypoints=len(points_xy),
-        distinct_keypoints=count_distinct(points_xy),
+    primary = len(groups.weights)
+    claimed = np.bincount(groups.labels[groups.labels != IN_NO_GROUP], minlength=primary)
+    order = ORDER_SLOTS[slot_order](claimed, groups)
+    slot_of = np.full(primary + 1, IN_NO_GROUP)  # the last entry is that of label `IN_NO_GROUP`
+    slot_of[order] = np.arange(primary)
+    return replace(
+        groups,
+        labels=slot_of[groups.labels],
+        weights=groups.weights[order],
+        centres_xy=groups.centres_xy[order],
     )
 
 
-def whole_image_regions(points_xy: np.ndarray, primary: int, size_wh: tuple[int, int]) -> Regions:
-    """The regions of an image with too few keypoints for a mixture: every slot sees the whole image."""
+def regions_of_groups(groups: Groups, layout: Layout, slot_order: str, size_wh: tuple[int, int]) -> Regions:
+    """The regions of an image: each primary is the hull of one group's points, or the whole image if it has none.
+
+    Args:
+        groups: as many as the layout has primaries.
+        layout: which boxes are made of the primaries.
+        slot_order: a key of `ORDER_SLOTS`.
+        size_wh: of the image, in pixels.
+    """
+    groups = in_slot_order(groups, slot_order)
+    points = groups.points_xy.astype(np.float32)
+    members = [np.flatnonzero(groups.labels == slot) for slot in range(layout.primary)]
+    hulls = [
+        cv2.convexHull(points[member]).reshape(-1, 2) if len(member) else whole_image_hull(size_wh)
+        for member in members
+    ]
     return Regions(
-        hull_xy=np.tile(whole_image_hull(size_wh), (primary, 1)),
-        hull_counts=np.full(primary, 4, dtype=np.int32),
-        keypoints=np.zeros(primary, dtype=np.int32),
-        weights=np.full(primary, 1 / primary, dtype=np.float32),
+        # A tenth of a pixel keeps the file's cells readable; boxes are computed from these very points.
+        hull_xy=np.concatenate(hulls).round(1),
+        hull_counts=np.array([len(hull) for hull in hulls], dtype=np.int32),
+        keypoints=np.array([len(member) for member in members], dtype=np.int32),
+        weights=groups.weights.astype(np.float32),
         size_wh=size_wh,
-        total_keypoints=len(points_xy),
-        distinct_keypoints=count_distinct(points_xy),
+        total_keypoints=len(points),
+        distinct_keypoints=groups.distinct,
+        layout=layout,
     )
 
 
 def count_distinct(points_xy: np.ndarray) -> int:
-    """How many different positions ``(n, 2)`` points have."""
-    return len(np.unique(points_xy @ np.array([1, 1j])))
-
-
-def _hull(points_xy: np.ndarray) -> np.ndarray:
-    """The convex hull's vertices, float32 ``(V, 2)``, V ≥ 1."""
-    return cv2.convexHull(points_xy.astype(np.float32)).reshape(-1, 2)
+    """How many different positions float32 ``(n, 2)`` points have. -0.0 and 0.0 count as two."""
+    positions = np.sort(np.ascontiguousarray(points_xy).view(np.uint64), axis=None)  # a tenth of np.unique's time
+    return int(np.count_nonzero(positions[1:] != positions[:-1])) + (len(positions) > 0)

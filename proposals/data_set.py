@@ -11,34 +11,34 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import filelock
 import h5py
-import joblib
 import numpy as np
 import PIL
-import sklearn
-import threadpoolctl
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from .. import __version__
 from ..data import boxes_schema as schema
 from ..data.atomic import atomic_file
-from ..data.boxes_reader import Settings, read_header
-from ..data.boxes_writer import Part, Proposal, build_part, write_boxes
+from ..data.boxes_reader import Listing, Settings, read_listing
+from ..data.boxes_writer import Part, build_part, write_boxes
 from ..data.drawing import contact_sheet, draw_regions, fit_within
 from ..data.errors import BoxesFileError, ImageError, MismatchError
 from ..data.images import decode_image
 from ..data.index import DatasetIndex
 from ..data.places import relative_hint
-from .one_image import propose_regions
-from .settings import ProposalSettings
+from ..data.regions import Layout, Proposal
+from ..data.verification import changed_images, stamps_of
+from .parallel import propose_in_parallel
+from .settings import NETWORKS, ProposalSettings
+from .worker import lost_image, propose_chunk
 
 PART_IMAGES = 256
 CHUNK_IMAGES = 16
@@ -66,6 +66,7 @@ def propose_dataset(
     boxes: Path,
     *,
     dataset_settings: dict[str, object],
+    weights: Path | None = None,
     jobs: int | None = None,
     restart: bool = False,
     progress: Progress = lambda done, unreadable: None,
@@ -77,16 +78,44 @@ def propose_dataset(
         settings: what decides the regions.
         boxes: the file; its finished parts wait in ``<boxes>.parts`` beside it.
         dataset_settings: how the index came to be; recorded, and compared when a run goes on.
+        weights: file with the weights of a method's network; ``settings.weights`` is its digest.
         jobs: joblib workers; by default as the caller's ``joblib.parallel_config`` says, else all cores.
         restart: throw away what earlier runs left at ``boxes``.
         progress: called with images done and unreadable ones among them, as they grow.
 
-    Raises: `MismatchError` when ``boxes`` was made otherwise, `BoxesFileError` when another run is writing
-    it or no image could be used.
+    Raises: `MismatchError` when ``boxes`` was made otherwise or from other images, `BoxesFileError` when another
+    run is writing it or no image could be used.
     """
     if boxes.is_dir() or not boxes.name:
         raise BoxesFileError(f"{boxes} is a folder; name a file with --boxes")
     recorded = _recorded_settings(index, settings, dataset_settings)
+    with _locked(boxes) as folder:
+        if restart:
+            boxes.unlink(missing_ok=True)
+            _clear(folder)
+        if boxes.exists():
+            _refuse_other(boxes, recorded, index)
+            reused = len(index)
+        else:
+            _claim(folder, recorded)
+            run = _Run(index, settings, weights, folder, _part_keys(index, recorded))
+            reused = run.finish(jobs, progress)
+            write_boxes(
+                boxes,
+                index,
+                [partial(Part.load, path) for path in run.paths],
+                settings.layout,
+                attributes=_attributes(index, settings, boxes, run.paths),
+                settings=recorded,
+                previews=_previews(index, settings.layout, run.paths),
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        return _summary(boxes, reused)
+
+
+@contextmanager
+def _locked(boxes: Path) -> Iterator[Path]:
+    """The folder of the parts, for this run alone. Raises: `BoxesFileError` when another one has it."""
     folder = boxes.with_name(boxes.name + ".parts")
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / _LOCK)
@@ -94,28 +123,11 @@ def propose_dataset(
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise BoxesFileError(f"another run is writing {boxes}; wait for it or name another file with --boxes") from None
+    threads = cv2.getNumThreads()
     try:
-        stamps = [_stamp(index, row) for row in range(len(index))]
-        if restart:
-            boxes.unlink(missing_ok=True)
-            _clear(folder)
-        if boxes.exists():
-            _refuse_other(boxes, recorded, _request(index, stamps))
-            reused = len(index)
-        else:
-            _claim(folder, recorded)
-            parts, reused = _finish_parts(index, settings, _part_keys(index, stamps, recorded), folder, jobs, progress)
-            write_boxes(
-                boxes,
-                index,
-                [partial(Part.load, path) for path in parts],
-                attributes=_attributes(index, settings, _request(index, stamps), boxes, parts),
-                settings=recorded,
-                previews=_previews(index, parts),
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        return _summary(boxes, reused)
+        yield folder
     finally:
+        cv2.setNumThreads(threads)  # a worker that is this very process leaves it at one
         lock.release()
         if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {_LOCK}:
             shutil.rmtree(folder, ignore_errors=True)
@@ -140,50 +152,51 @@ def _claim(folder: Path, recorded: Settings) -> None:
     _refuse_difference(f"the unfinished run in {folder}", existing, recorded)
 
 
-def _finish_parts(
-    index: DatasetIndex,
-    settings: ProposalSettings,
-    keys: list[str],
-    folder: Path,
-    jobs: int | None,
-    progress: Progress,
-) -> tuple[list[Path], int]:
-    """Compute the parts that are not there yet. Returns all parts' paths and the images of reused ones."""
-    paths = [folder / f"{number:05d}-{key}.npz" for number, key in enumerate(keys)]
-    for stale in set(folder.iterdir()) - {*paths, folder / _LOCK, folder / _SETTINGS}:
-        stale.unlink()  # parts of images that have changed since
-    root = str(index.root.resolve())  # a worker may have been started in another folder
-    done = unreadable = reused = 0
-    with joblib.Parallel(n_jobs=_jobs(jobs)) as parallel, _told_when_killed():
-        for number, path in enumerate(paths):
-            names = index.names[number * PART_IMAGES : (number + 1) * PART_IMAGES]
-            failed = _failures_of_finished(path)
-            if failed is not None:
-                reused += len(names)
-                done, unreadable = done + len(names), unreadable + failed
-                progress(done, unreadable)
-                continue
-            proposals: list[Proposal] = []
-            # A few chunks a worker at a time: plain lists, because not every joblib backend can stream.
-            for batch in _batches(names, CHUNK_IMAGES * 8 * _workers(parallel)):
-                chunks = [batch[at : at + CHUNK_IMAGES] for at in range(0, len(batch), CHUNK_IMAGES)]
-                for chunk in parallel(joblib.delayed(propose_chunk)(root, c, settings) for c in chunks):
+@dataclass(frozen=True)
+class _Run:
+    """The parts of a data set: those that are there, and how to make the others."""
+
+    index: DatasetIndex
+    settings: ProposalSettings
+    weights: Path | None
+    folder: Path
+    keys: list[str]  #: one a part, of everything that decides its content
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.folder / f"{number:05d}-{key}.npz" for number, key in enumerate(self.keys)]
+
+    def finish(self, jobs: int | None, progress: Progress) -> int:
+        """Compute the parts that are not there yet. Returns the number of images of those that were."""
+        for stale in set(self.folder.iterdir()) - {*self.paths, self.folder / _LOCK, self.folder / _SETTINGS}:
+            stale.unlink()  # parts of images that have changed since
+        failed = {number: _failures_of_finished(path) for number, path in enumerate(self.paths)}
+        missing = [number for number, failures in failed.items() if failures is None]
+        done = reused = len(self.index) - sum(len(self._names(number)) for number in missing)
+        unreadable = sum(failures for failures in failed.values() if failures)
+        progress(done, unreadable)
+        with closing(self._proposals(missing, jobs)) as chunks:
+            for number in missing:
+                proposals: list[Proposal] = []
+                while len(proposals) < len(self._names(number)):
+                    chunk = next(chunks)
                     proposals += chunk
                     done, unreadable = done + len(chunk), unreadable + sum(p.regions is None for p in chunk)
-                progress(done, unreadable)
-            build_part(index, number * PART_IMAGES, proposals).save(path)
-    return paths, reused
+                    progress(done, unreadable)
+                build_part(self.index, number * PART_IMAGES, proposals).save(self.paths[number])
+        return reused
 
+    def _names(self, number: int) -> tuple[str, ...]:
+        return self.index.names[number * PART_IMAGES : (number + 1) * PART_IMAGES]
 
-@contextmanager
-def _told_when_killed() -> Iterator[None]:
-    try:
-        yield
-    except TerminatedWorkerError:
-        raise BoxesFileError(
-            "a worker process was killed, most likely for want of memory. Finished images are kept: run the same "
-            "again, with fewer workers (--jobs)"
-        ) from None
+    def _proposals(self, missing: Iterable[int], jobs: int | None) -> Generator[list[Proposal], None, None]:
+        """Chunk by chunk, and no chunk in two parts."""
+        names = [self._names(number) for number in missing]
+        chunks = [part[at : at + CHUNK_IMAGES] for part in names for at in range(0, len(part), CHUNK_IMAGES)]
+        root = str(self.index.root.resolve())
+        weights = str(self.weights.resolve()) if self.weights else None
+        task = partial(propose_chunk, root, self.settings, weights)
+        return propose_in_parallel(chunks, task, partial(lost_image, root), jobs)
 
 
 def _failures_of_finished(path: Path) -> int | None:
@@ -195,39 +208,20 @@ def _failures_of_finished(path: Path) -> int | None:
         return None
 
 
-def propose_chunk(root: str, names: Sequence[str], settings: ProposalSettings) -> list[Proposal]:
-    """One worker's task: the proposals of some images, in order. Unreadable images are recorded, not raised."""
-    # joblib limits neither OpenCV's own pool nor every BLAS; left alone, workers fight over the cores.
-    cv2.setNumThreads(1)
-    with threadpoolctl.threadpool_limits(1):
-        return [_propose_file(Path(root), name, settings) for name in names]
-
-
-def _propose_file(root: Path, name: str, settings: ProposalSettings) -> Proposal:
-    try:
-        content = (root / name).read_bytes()
-    except OSError as error:
-        return Proposal(None, 0, "", f"cannot be read: {error.strerror or error}")
-    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
-    try:
-        image = decode_image(content)
-    except ImageError as error:
-        return Proposal(None, len(content), digest, str(error))
-    return Proposal(propose_regions(image, settings), len(content), digest)
-
-
 def _recorded_settings(
     index: DatasetIndex, settings: ProposalSettings, dataset_settings: dict[str, object]
 ) -> Settings:
     versions: dict[str, object] = {
         "agnet": __version__,
         "opencv": cv2.__version__,
-        "scikit-learn": sklearn.__version__,
+        "scikit-learn": version("scikit-learn"),  # importing it would take longer than all the rest
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "h5py": h5py.__version__,
         "hdf5": h5py.version.hdf5_version,
     }
+    if settings.method in NETWORKS:
+        versions |= {name: version(name) for name in ("torch", "torchvision")}
     return {
         "dataset": {"name": index.dataset, **dataset_settings},
         "proposals": dict(settings.to_dict()),
@@ -235,42 +229,54 @@ def _recorded_settings(
     }
 
 
-def _part_keys(index: DatasetIndex, stamps: list[tuple[int, int]], recorded: Settings) -> list[str]:
+def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
     """A key for each part: settings, versions, and its images' names, labels, splits, sizes and times of change."""
     made_by = json.dumps([schema.FORMAT_VERSION, recorded], sort_keys=True)
-    keys = []
-    for start in range(0, len(index), PART_IMAGES):
-        rows = range(start, min(start + PART_IMAGES, len(index)))
-        images = [(index.names[row], int(index.labels[row]), str(index.splits[row]), stamps[row]) for row in rows]
-        keys.append(_digest([made_by, start, index.classes, images]))
-    return keys
-
-
-def _request(index: DatasetIndex, stamps: list[tuple[int, int]]) -> str:
-    """What was asked for: names, labels, splits and sizes in bytes. Not times: a copied folder is the same."""
-    sizes = [size for size, _ in stamps]
-    return _digest([index.names, index.classes, index.labels.tolist(), index.splits.tolist(), sizes])
-
-
-def _stamp(index: DatasetIndex, row: int) -> tuple[int, int]:
-    """Size and time of change of an image's file; zeros when it is not there."""
-    try:
-        status = (index.root / index.names[row]).stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+    sizes, times = (stamps.tolist() for stamps in stamps_of(index.root, index.names))
+    labels, splits = index.labels.tolist(), index.splits.tolist()
+    images = list(zip(index.names, labels, splits, sizes, times, strict=True))
+    return [
+        _digest([made_by, start, index.classes, images[start : start + PART_IMAGES]])
+        for start in range(0, len(index), PART_IMAGES)
+    ]
 
 
 def _digest(value: object) -> str:
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
-def _refuse_other(boxes: Path, recorded: Settings, request: str) -> None:
+def _refuse_other(boxes: Path, recorded: Settings, index: DatasetIndex) -> None:
     """Raise `MismatchError` if the finished file ``boxes`` is not what this run would write."""
-    attributes, existing = read_header(boxes)
-    _refuse_difference(str(boxes), existing, recorded)
-    if attributes.get("request") != request:
-        raise MismatchError(f"{boxes} was made from other images, labels or splits than are there now; {_REMEDY}")
+    listing = read_listing(boxes)
+    _refuse_difference(str(boxes), listing.settings, recorded)
+    difference = _other_list(listing, index)
+    if difference is None:
+        name, how = next(changed_images(listing, index.root, trust_times=True), ("", ""))
+        difference = f"{name} {how}" if name else None
+    if difference:
+        raise MismatchError(f"{boxes} was made from other images than are there now: {difference}; {_REMEDY}")
+
+
+def _other_list(listing: Listing, index: DatasetIndex) -> str | None:
+    """How the data set's list of images differs from the file's, or None."""
+    listed = [name.decode() for name in listing.names.tolist()]
+    new, gone = set(index.names) - set(listed), set(listed) - set(index.names)
+    if new or gone:
+        changes = [
+            f"{len(names):,} {how}, first {min(names)}" for names, how in ((new, "new"), (gone, "gone")) if names
+        ]
+        return " and ".join(changes)
+    place = {name: row for row, name in enumerate(listed)}
+    rows = [place[name] for name in index.names]
+    if rows != sorted(rows):
+        return "they come in another order"
+    then = [listing.classes[label] for label in listing.labels.tolist()]
+    for name, row, label, split in zip(index.names, rows, index.labels.tolist(), index.splits.tolist(), strict=True):
+        if then[row] != index.classes[label]:
+            return f"{name} was of class {then[row]!r} and is of class {index.classes[label]!r} now"
+        if listing.splits[row] != split:
+            return f"{name} was in {listing.splits[row]} and is in {split} now"
+    return None
 
 
 def _refuse_difference(what: str, existing: Settings, recorded: Settings) -> None:
@@ -285,7 +291,7 @@ def _refuse_difference(what: str, existing: Settings, recorded: Settings) -> Non
 
 
 def _attributes(
-    index: DatasetIndex, settings: ProposalSettings, request: str, boxes: Path, parts: list[Path]
+    index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Path]
 ) -> dict[str, str | int]:
     hulls = hashlib.blake2b(digest_size=16)
     tables = []
@@ -300,26 +306,24 @@ def _attributes(
         contents.update(images[column].tobytes())
     statuses = images["status"].tolist()
     return {
-        "description": f"Salient regions of {len(index)} images, made by agnet {__version__}.",
+        "description": schema.DESCRIPTION,
+        "made_by": f"agnet {__version__}",
         "dataset": index.dataset,
         "images": len(index),
         "images_with_few_keypoints": statuses.count(schema.STATUS_FEW.encode()),
         "images_unreadable": statuses.count(schema.STATUS_UNREADABLE.encode()),
         "root_relative_to_this_file": relative_hint(index.root, boxes.parent),
         "fingerprint": contents.hexdigest(),  # what the boxes and their images are
-        "request": request,  # what this run was asked for
     }
 
 
 def _summary(boxes: Path, reused: int) -> Summary:
-    attributes, _ = read_header(boxes)
-    images, few, unreadable = (
-        int(str(attributes[name])) for name in ("images", "images_with_few_keypoints", "images_unreadable")
-    )
-    return Summary(boxes, images, few, unreadable, reused)
+    status = read_listing(boxes).status
+    few, unreadable = (int((status == kind).sum()) for kind in (schema.STATUS_FEW, schema.STATUS_UNREADABLE))
+    return Summary(boxes, len(status), few, unreadable, reused)
 
 
-def _previews(index: DatasetIndex, parts: list[Path]) -> dict[str, tuple[np.ndarray, str]]:
+def _previews(index: DatasetIndex, layout: Layout, parts: list[Path]) -> dict[str, tuple[np.ndarray, str]]:
     """Up to `PREVIEWS` usable images, evenly over the data set, with their regions drawn, and a sheet of all."""
     wanted = set(np.linspace(0, len(index) - 1, min(PREVIEWS, len(index))).astype(int).tolist())
     pictures: dict[str, tuple[np.ndarray, str]] = {}
@@ -335,25 +339,8 @@ def _previews(index: DatasetIndex, parts: list[Path]) -> dict[str, tuple[np.ndar
                 continue
             label = index.classes[index.labels[number]]
             key = f"{len(pictures) + 1:02d}_{''.join(c if c.isalnum() and c.isascii() else '_' for c in label)}"
-            pictures[key] = draw_regions(image, boxes, 480), f"image {number}, {name}, class {label}"
+            pictures[key] = draw_regions(image, boxes, layout, 480), f"image {number}, {name}, class {label}"
     if pictures:
         tiles = [fit_within(picture, 300) for picture, _ in pictures.values()]
         pictures = {"contact_sheet": (contact_sheet(tiles, 4, (306, 306)), "all pictures of this group"), **pictures}
     return pictures
-
-
-def _jobs(jobs: int | None) -> int:
-    """The number asked for here, else by ``joblib.parallel_config``, else all cores."""
-    if jobs is not None:
-        return jobs
-    _, configured = joblib.parallel.get_active_backend()
-    return -1 if configured is None else configured
-
-
-def _workers(parallel: joblib.Parallel) -> int:
-    return max(1, joblib.effective_n_jobs(parallel.n_jobs))
-
-
-def _batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for at in range(0, len(names), size):
-        yield names[at : at + size]

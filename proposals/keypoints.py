@@ -22,12 +22,12 @@ def detect_keypoints(grey: np.ndarray) -> np.ndarray:
     Args:
         grey: uint8 ``(H, W)``.
 
-    Returns: float64 ``(n, 2)`` x, y in continuous coordinates of ``grey``; n may be 0.
+    Returns: float32 ``(n, 2)`` x, y in continuous coordinates of ``grey``; n may be 0.
     """
     # detect, not detectAndCompute: descriptors are not used and cost as much again.
     found = _sift().detect(grey, None)
     # OpenCV puts (0, 0) at the centre of the first pixel, we at its corner.
-    return np.asarray(cv2.KeyPoint.convert(found), dtype=np.float64).reshape(-1, 2) + 0.5
+    return np.asarray(cv2.KeyPoint.convert(found), dtype=np.float32).reshape(-1, 2) + np.float32(0.5)
 
 
 @cache

@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from ..data.regions import Regions
-from .boxes import count_distinct, regions_of_mixture, whole_image_regions
-from .keypoints import detect_keypoints, squash
-from .mixture import fit_mixture, fit_mixture_scikit_learn, initial_labels
+from .boxes import Groups, regions_of_groups
+from .controls import group_grid, group_random
 from .settings import ProposalSettings
+from .sift import group_keypoints
+
+Weights = Path | None  #: a file with a network's weights; None for torchvision's own
 
 
-def propose_regions(image: np.ndarray, settings: ProposalSettings) -> Regions:
-    """The κ primary regions of an image: keypoints → mixture → hulls (AG-Net, section III-A).
+def _cnn_features(image: np.ndarray, settings: ProposalSettings, weights: Weights) -> Groups:
+    from .networks import group_feature_map  # torch, only where it is asked for
+
+    return group_feature_map(image, settings, weights)
+
+
+def _mask_rcnn(image: np.ndarray, settings: ProposalSettings, weights: Weights) -> Groups:
+    from .networks import group_detections
+
+    return group_detections(image, settings, weights)
+
+
+# A way of proposing: uint8 RGB (H, W, 3) -> κ groups of points. To add one, add it here and its name to
+# `settings.METHODS`; the file, its inspection and training never ask which one it was.
+METHODS: dict[str, Callable[[np.ndarray, ProposalSettings, Weights], Groups]] = {
+    "sift": lambda image, settings, weights: group_keypoints(image, settings),
+    "cnn-features": _cnn_features,
+    "mask-rcnn": _mask_rcnn,
+    "grid": lambda image, settings, weights: group_grid(image, settings),
+    "random": lambda image, settings, weights: group_random(image, settings),
+}
+
+
+def propose_groups(image: np.ndarray, settings: ProposalSettings, weights: Weights = None) -> Groups:
+    """The points that ``settings.method`` finds in an image, in κ groups; see `propose_regions`."""
+    return METHODS[settings.method](image, settings, weights)
+
+
+def propose_regions(image: np.ndarray, settings: ProposalSettings, weights: Weights = None) -> Regions:
+    """The regions of an image: keypoints → mixture → hulls (AG-Net, section III-A), or another method's.
 
     They depend on the image's pixels and the settings, on nothing else: not on its name or on other images.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
         settings: see `ProposalSettings`.
+        weights: of the methods that use a network.
+
+    Raises: `CheckpointError` when those weights cannot be had.
     """
-    size_wh = (image.shape[1], image.shape[0])
-    squashed = squash(image, settings.image_size)
-    points = detect_keypoints(squashed)
-    if count_distinct(points) < settings.primary:
-        return whole_image_regions(points, settings.primary, size_wh)
-    seed = image_seed(settings.seed, squashed)
-    if settings.mixture == "scikit-learn":
-        mixture = fit_mixture_scikit_learn(points, settings.primary, seed, em=settings.em)
-    else:
-        start = initial_labels(points, settings.primary, seed)
-        mixture = fit_mixture(points, start, settings.primary, em=settings.em)
-    scale_xy = np.array(size_wh) / settings.image_size
-    return regions_of_mixture(points, mixture, settings.slot_order, scale_xy, size_wh)
-
-
-def image_seed(seed: int, squashed: np.ndarray) -> int:
-    """A 31-bit seed for one image, from the run's seed and the image's own pixels.
-
-    Pixels rather than a name: a renamed file keeps its regions, and an image gets the same ones when it is
-    predicted as when it was in the data set.
-    """
-    digest = hashlib.blake2b(squashed.tobytes(), digest_size=4, salt=seed.to_bytes(16, "little")).digest()
-    return int.from_bytes(digest, "little") & 0x7FFFFFFF
+    groups = propose_groups(image, settings, weights)
+    return regions_of_groups(groups, settings.layout, settings.slot_order, (image.shape[1], image.shape[0]))

@@ -5,12 +5,20 @@ Nothing heavy is imported here: the command line takes its defaults from these c
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..data.errors import ConfigurationError
+from ..data.errors import CheckpointError, ConfigurationError
 
-METHODS = ("sift",)
+if TYPE_CHECKING:
+    from ..data.regions import Layout
+
+KINDS = ("both", "primary", "secondary")
+METHODS = ("sift", "cnn-features", "mask-rcnn", "grid", "random")
+NETWORKS = ("cnn-features", "mask-rcnn")  # the methods that need weights
 MIXTURES = ("closed-form", "scikit-learn")
 SLOT_ORDERS = ("weight", "left-to-right", "top-to-bottom", "mixture")
 
@@ -28,26 +36,34 @@ class EM:
 class ProposalSettings:
     """The paper's values by default (section III-A of the paper); the image's pixels are the rest."""
 
-    method: str = "sift"  #: how points are found
+    method: str = "sift"  #: what proposes: a key of `proposals.one_image.METHODS`
     primary: int = 8  #: κ, mixture components = primary regions
+    kinds: str = "both"  #: which regions an image has: primary, secondary or both
+    weights: str = "default"  #: of `NETWORKS`, as `name_of_weights` names them
     image_size: int = 224  #: side in pixels of the squashed image on which keypoints are found
     mixture: str = "closed-form"  #: who fits the mixture
     slot_order: str = "weight"  #: which component is slot 0, 1, ...
     max_iter: int = EM.max_iter
     tol: float = EM.tol
     reg_covar: float = EM.reg_covar  #: squared pixels of the squashed image
-    seed: int = 0  #: of k-means, together with each image's pixels
+    seed: int = 0  #: of k-means and random boxes, together with each image's own content
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, METHODS)
         _one_of("mixture", self.mixture, MIXTURES)
         _one_of("slot_order", self.slot_order, SLOT_ORDERS)
-        _between("primary", self.primary, 2, 64)
+        _ = self.layout  # raises if there are too many or none
         _between("image_size", self.image_size, 32, 4096)
         _between("max_iter", self.max_iter, 1, 10_000)
         _between("tol", self.tol, 0, 1)
         _between("reg_covar", self.reg_covar, 1e-12, 1e6)
         _between("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def layout(self) -> Layout:
+        from ..data.regions import Layout
+
+        return Layout(self.primary, self.kinds)
 
     @property
     def em(self) -> EM:
@@ -68,6 +84,19 @@ class ProposalSettings:
             if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise ConfigurationError(f"proposal setting {name!r}: wanted {wanted.__name__}, got {value!r}")
         return cls(**values)  # type: ignore[arg-type]
+
+
+def name_of_weights(file: Path | None) -> str:
+    """What settings record of a network's weights: ``default`` for torchvision's own, else the file's digest.
+
+    Raises: `CheckpointError` when the file cannot be read.
+    """
+    if file is None:
+        return ProposalSettings.weights
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import cv2
+import joblib
 import numpy as np
 import pytest
 import threadpoolctl
@@ -17,6 +18,14 @@ from agnet.proposals.settings import ProposalSettings
 # As in the workers of stage 1: on a few hundred points several threads only stand in each other's way.
 cv2.setNumThreads(1)
 threadpoolctl.threadpool_limits(1)
+
+
+@pytest.fixture(autouse=True)
+def _work_in_this_process():
+    """Starting workers takes longer than these data sets; tests of the workers ask for loky by name."""
+    with joblib.parallel_config(backend="sequential"):
+        yield
+
 
 CLASSES = ("ant", "bee", "côté")
 
@@ -65,7 +74,8 @@ def _original_boxes(_original_folder):
     path = _original_folder.with_name("original.h5")
     index = open_dataset("folder", _original_folder)
     settings = ProposalSettings(primary=3)
-    propose_dataset(index, settings, path, dataset_settings={"val_fraction": 0.1}, jobs=1)
+    with joblib.parallel_config(backend="sequential"):
+        propose_dataset(index, settings, path, dataset_settings={"val_fraction": 0.1})
     return path
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 import agnet
 from agnet.cli import DATASETS
 from agnet.data.catalogue import CATALOGUE
+from agnet.data.regions import KINDS
 from agnet.proposals.boxes import ORDER_SLOTS
-from agnet.proposals.settings import SLOT_ORDERS
+from agnet.proposals.one_image import METHODS
+from agnet.proposals.settings import KINDS as KINDS_OFFERED
+from agnet.proposals.settings import METHODS as METHODS_OFFERED
+from agnet.proposals.settings import NETWORKS, SLOT_ORDERS
 from agnet.training.models.build import MODELS
 from agnet.training.models.settings import MODEL_NAMES
 
@@ -112,6 +116,8 @@ def test_images_are_decoded_in_one_place():
 def test_names_offered_are_names_known():
     assert set(DATASETS) == set(CATALOGUE)
     assert set(SLOT_ORDERS) == set(ORDER_SLOTS)
+    assert set(METHODS_OFFERED) == set(METHODS) > set(NETWORKS)
+    assert KINDS_OFFERED == KINDS
     assert set(MODEL_NAMES) == set(MODELS)
 
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from agnet.data.regions import Regions
+from agnet.data.regions import Layout, Regions
 from agnet.training.augmentation import AffineRange, View
 
 GREY = 90
@@ -17,6 +17,7 @@ def regions_of(hulls, size_wh):
         size_wh=size_wh,
         total_keypoints=5 * len(hulls),
         distinct_keypoints=5 * len(hulls),
+        layout=Layout(len(hulls)) if len(hulls) > 1 else Layout(2, "primary"),
     )
 
 

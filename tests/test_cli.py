@@ -119,7 +119,7 @@ def test_the_root_may_come_from_the_environment(agnet, folder, monkeypatch):
     [
         (["propose", "--dataset", "food101", "--root", "nowhere"], "food-101/meta/train.txt"),
         (["propose", "--dataset", "folder", "--root", "nowhere"], "there is no folder nowhere"),
-        (["propose", "--dataset", "folder", "--root", ".", "--primary", "1"], "'primary': wanted 2 to 64, got 1"),
+        (["propose", "--dataset", "folder", "--root", ".", "--primary", "1"], "'primary': wanted 2 to 36, got 1"),
         (["train", "--boxes", "nothing.h5"], "there is no boxes file nothing.h5"),
         (["train", "--boxes", "text.h5"], "text.h5: not an HDF5 file"),
         (["evaluate", "--run", "nothing"], "nothing is not a run folder"),
@@ -188,7 +188,7 @@ def test_other_settings_than_the_files_are_an_error_that_names_them(agnet, folde
     refused = agnet(*common, "--primary", 5, code=1)
     assert "primary = 8, this run has 5; add --restart" in last_line(refused)
     agnet(*common, "--primary", 5, "--restart")
-    assert read_boxes("boxes.h5").primaries == 5
+    assert read_boxes("boxes.h5").layout.primary == 5
 
 
 def test_a_hyphenless_module_call_works_and_help_names_every_command():

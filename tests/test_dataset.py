@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,8 @@ from PIL import Image
 
 from agnet.data.boxes_reader import read_boxes
 from agnet.data.errors import DatasetError, ImageError, MismatchError
+from agnet.proposals.one_image import propose_regions
+from agnet.proposals.settings import ProposalSettings
 from agnet.training.augmentation import AffineRange
 from agnet.training.dataset import Loader, RegionDataset, check_images_present
 
@@ -85,3 +89,17 @@ def test_a_vanished_image_is_named(boxes, folder):
 def test_a_wrong_root_is_told_before_anything_starts(boxes, tmp_path):
     with pytest.raises(DatasetError, match="--root"):
         check_images_present(boxes, tmp_path / "elsewhere")
+
+
+def test_live_regions_are_those_of_the_view_itself(boxes_file, folder):
+    boxes = read_boxes(boxes_file)
+    settings = ProposalSettings.from_dict(boxes.settings["proposals"])
+    live = RegionDataset(boxes, folder, 160, AffineRange(), 3, partial(propose_regions, settings=settings))
+    cached = RegionDataset(boxes, folder, 160, AffineRange(), 3)
+    for row in range(4):
+        pixels, regions, label, _ = live[2, row]
+        same_pixels, moved, same_label, _ = cached[2, row]
+        assert torch.equal(pixels, same_pixels) and label == same_label
+        expected = propose_regions(pixels.permute(1, 2, 0).numpy(), settings).boxes_xyxy / 160
+        np.testing.assert_allclose(regions, expected, atol=1e-6)
+        assert regions.shape == moved.shape and not torch.equal(regions, moved)

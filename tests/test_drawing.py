@@ -1,6 +1,7 @@
 import numpy as np
 
 from agnet.data.drawing import contact_sheet, draw_boxes, draw_regions, fit_within
+from agnet.data.regions import Layout
 
 
 def test_fitting_keeps_the_shape_and_sets_the_longer_side(textured):
@@ -40,7 +41,7 @@ def test_boxes_outside_and_thin_ones_can_be_drawn():
 def test_regions_are_drawn_in_the_pictures_own_scale():
     image = np.zeros((100, 200, 3), dtype=np.uint8)
     boxes = np.array([[0, 0, 100, 50], [100, 50, 200, 100]], dtype=np.float32)
-    picture = draw_regions(image, boxes, 400)
+    picture = draw_regions(image, boxes, Layout(2), 400)
     assert picture.shape == (200, 400, 3)
     first, second = (0xE6, 0x19, 0x4B), (0x3C, 0xB4, 0x4B)
     for colour, (left, top, right, bottom) in ((first, (0, 0, 200, 100)), (second, (200, 100, 400, 200))):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from agnet.data.regions import Layout, Regions
 from agnet.training.figures import draw_prediction
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
@@ -34,7 +35,16 @@ def prediction(weights, evidence=True):
         name="a.jpg",
         classes=("ant", "a very long name of a class that would not fit anywhere"),
         probabilities=(0.9, 0.1),
-        primary_xyxy=np.array([(10, 10, 60, 40), (50, 20, 90, 70)], dtype=np.float32),
+        regions=Regions(
+            hull_xy=np.array([(10, 10), (60, 40), (50, 20), (90, 70)], dtype=np.float32),
+            hull_counts=np.array([2, 2]),
+            keypoints=np.array([2, 2]),
+            weights=np.array([0.5, 0.5]),
+            size_wh=(100, 80),
+            total_keypoints=4,
+            distinct_keypoints=4,
+            layout=Layout(2),
+        ),
         region_weights=None if weights is None else np.array(weights, dtype=np.float32),
         evidence=np.eye(7, dtype=np.float32) if evidence else None,
     )

@@ -11,7 +11,8 @@ from agnet.data.errors import ConfigurationError
 from agnet.data.images import decode_image
 from agnet.proposals.keypoints import detect_keypoints, squash
 from agnet.proposals.mixture import fit_mixture, initial_labels
-from agnet.proposals.one_image import image_seed, propose_regions
+from agnet.proposals.one_image import propose_regions
+from agnet.proposals.seeds import seed_of
 from agnet.proposals.settings import ProposalSettings
 
 
@@ -55,8 +56,8 @@ def test_keypoints_are_all_of_opencvs_in_corner_coordinates(width, height, textu
     expected = opencv_keypoints(image, 224)
     assert len(expected) > 40
     found = detect_keypoints(squash(image, 224))
-    assert found.dtype == np.float64
-    assert sorted(found.tolist()) == sorted(expected.tolist())
+    assert found.dtype == np.float32
+    assert sorted(found.tolist()) == sorted(expected.astype(np.float32).tolist())
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -64,7 +65,7 @@ def test_boxes_hold_the_keypoints_that_scikit_learn_gives_them(seed, textured):
     width, height = 300 + 40 * seed, 200
     image = textured(seed, width, height)
     points = opencv_keypoints(image, 224)
-    model = GaussianMixture(8, random_state=image_seed(5, squash(image, 224)))
+    model = GaussianMixture(8, random_state=seed_of(5, detect_keypoints(squash(image, 224))))
     expected = slow_boxes(points, model.fit_predict(points), 8, width / 224, height / 224)
     regions = propose_regions(image, ProposalSettings(mixture="scikit-learn", seed=5))
     check_against(regions, expected, (width, height))
@@ -76,7 +77,7 @@ def test_boxes_hold_the_keypoints_that_the_closed_form_gives_them(seed, textured
     width, height = 150, 300 + 30 * seed
     image = textured(seed, width, height)
     points = opencv_keypoints(image, 128)
-    start = initial_labels(points, 4, image_seed(0, squash(image, 128)))
+    start = initial_labels(points, 4, seed_of(0, detect_keypoints(squash(image, 128))))
     labels = fit_mixture(points, start, 4).labels
     expected = slow_boxes(points, labels, 4, width / 128, height / 128)
     check_against(propose_regions(image, ProposalSettings(primary=4, image_size=128)), expected, (width, height))
@@ -165,7 +166,7 @@ def test_slots_come_in_the_order_asked_for(textured):
         return propose_regions(image, ProposalSettings(slot_order=slot_order))
 
     found = detect_keypoints(squash(image, 224))
-    mixture = fit_mixture(found, initial_labels(found, 8, image_seed(0, squash(image, 224))), 8)
+    mixture = fit_mixture(found.astype(float), initial_labels(found, 8, seed_of(0, found)), 8)
     box_of = {}
     for component in range(8):
         mine = found[mixture.labels == component] * (500 / 224, 300 / 224)
@@ -202,11 +203,11 @@ def test_regions_depend_on_seed_and_pixels_and_nothing_before(textured):
 
 def test_seeds_of_images_differ_and_stay_as_they_are():
     images = [np.full((8, 8), value, dtype=np.uint8) for value in range(5)]
-    seeds = {image_seed(seed, image) for seed in range(20) for image in images}
+    seeds = {seed_of(seed, image) for seed in range(20) for image in images}
     assert len(seeds) == 100
     assert all(0 <= seed < 2**31 for seed in seeds)
     # Written down, because every boxes file there is depends on them.
-    assert (image_seed(0, images[0]), image_seed(2**32 - 1, images[4])) == (552193219, 529677685)
+    assert (seed_of(0, images[0]), seed_of(2**32 - 1, images[4])) == (552193219, 529677685)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -241,6 +242,8 @@ def test_defaults_are_the_papers():
     assert ProposalSettings().to_dict() == {
         "method": "sift",
         "primary": 8,
+        "kinds": "both",
+        "weights": "default",
         "image_size": 224,
         "mixture": "closed-form",
         "slot_order": "weight",
@@ -257,8 +260,9 @@ def test_defaults_are_the_papers():
         ("method", "surf"),
         ("mixture", "bayesian"),
         ("slot_order", "random"),
+        ("kinds", "tertiary"),
         ("primary", 1),
-        ("primary", 65),
+        ("primary", 37),
         ("image_size", 31),
         ("image_size", 4097),
         ("max_iter", 0),

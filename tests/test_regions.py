@@ -1,31 +1,55 @@
 import numpy as np
 import pytest
 
-from agnet.data.regions import (
-    Regions,
-    all_boxes,
-    boxes_of_hulls,
-    move_points,
-    region_count,
-    region_pairs,
-    secondary_boxes,
-    whole_image_hull,
-)
+from agnet.data.errors import ConfigurationError
+from agnet.data.regions import Layout, Regions, boxes_of_hulls, move_points, whole_image_hull
 
 
 def test_pairs_come_in_the_order_of_two_nested_loops():
-    assert region_pairs(4).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    assert Layout(4).pairs.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
 
 
-@pytest.mark.parametrize(("primaries", "regions"), [(1, 1), (2, 3), (4, 10), (8, 36), (10, 55)])
-def test_region_count_of_the_paper(primaries, regions):
-    assert region_count(primaries) == regions
-    assert primaries + len(region_pairs(primaries)) == regions
+# The paper's Table VIII, row by row.
+@pytest.mark.parametrize(
+    ("primary", "kinds", "regions"),
+    [
+        *((count, "primary", count) for count in (4, 6, 8, 10, 16)),
+        (8, "secondary", 28),
+        *((count, "both", total) for count, total in ((4, 10), (6, 21), (8, 36), (10, 36), (16, 36))),
+    ],
+)
+def test_region_counts_of_the_paper(primary, kinds, regions):
+    layout = Layout(primary, kinds)
+    boxes = np.random.default_rng(0).uniform(0, 9, (3, primary, 4))
+    assert layout.count == regions
+    assert layout.boxes(boxes).shape == (3, regions, 4)
+
+
+@pytest.mark.parametrize(("primary", "kinds", "kept"), [(10, "both", 26), (16, "both", 20), (16, "secondary", 36)])
+def test_pairs_of_the_last_primaries_are_those_without_room(primary, kinds, kept):
+    pairs = [tuple(pair) for pair in Layout(primary, kinds).pairs.tolist()]
+    assert len(pairs) == kept
+    assert pairs == sorted(pairs)
+    every = [(first, second) for second in range(primary) for first in range(second)]  # by the later member
+    assert set(pairs) == set(every[:kept])
+
+
+def test_kinds_choose_among_the_boxes():
+    primary = np.array([[0, 0, 2, 2], [1, 1, 5, 3]], dtype=np.float32)
+    assert Layout(2).boxes(primary).tolist() == [[0, 0, 2, 2], [1, 1, 5, 3], [0, 0, 5, 3]]
+    assert Layout(2, "primary").boxes(primary).tolist() == [[0, 0, 2, 2], [1, 1, 5, 3]]
+    assert Layout(2, "secondary").boxes(primary).tolist() == [[0, 0, 5, 3]]
+
+
+@pytest.mark.parametrize(("primary", "kinds"), [(1, "both"), (37, "primary"), (8, "tertiary")])
+def test_an_impossible_layout_is_refused(primary, kinds):
+    with pytest.raises(ConfigurationError, match="wanted"):
+        Layout(primary, kinds)
 
 
 def test_shared_pairs_cannot_be_written_to():
     with pytest.raises(ValueError, match="read-only"):
-        region_pairs(3)[0, 0] = 5
+        Layout(3).pairs[0, 0] = 5
 
 
 def test_boxes_are_the_extremes_of_their_points():
@@ -68,7 +92,7 @@ def test_secondaries_are_unions_of_their_pair():
     generator = np.random.default_rng(1)
     low = generator.uniform(0, 50, (6, 5, 2))
     primary = np.concatenate([low, low + generator.uniform(1, 30, (6, 5, 2))], axis=-1)
-    secondary = secondary_boxes(primary)
+    secondary = Layout(5).secondary(primary)
     assert secondary.shape == (6, 10, 4)
     for image in range(6):
         row = 0
@@ -78,11 +102,6 @@ def test_secondaries_are_unions_of_their_pair():
                 union = [min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])]
                 assert secondary[image, row].tolist() == union
                 row += 1
-
-
-def test_all_boxes_are_primaries_then_secondaries():
-    primary = np.array([[0, 0, 2, 2], [1, 1, 5, 3]], dtype=np.float32)
-    assert all_boxes(primary).tolist() == [[0, 0, 2, 2], [1, 1, 5, 3], [0, 0, 5, 3]]
 
 
 def test_points_move_as_homogeneous_coordinates_do():
@@ -122,6 +141,7 @@ def test_regions_know_whether_a_mixture_was_fitted():
             size_wh=(9, 5),
             total_keypoints=sum(keypoints),
             distinct_keypoints=sum(keypoints),
+            layout=Layout(2),
         )
 
     assert not regions([0, 0]).enough_keypoints

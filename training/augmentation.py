@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..data.regions import Regions, all_boxes, boxes_of_hulls, move_points
+from ..data.regions import Regions, boxes_of_hulls, move_points
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class View:
         )
 
     def boxes(self, regions: Regions) -> np.ndarray:
-        """All R regions in this view, primaries then secondaries: float32 ``(R, 4)`` xyxy in fractions of the frame.
+        """All R regions in this view, in the order of its layout: float32 ``(R, 4)`` xyxy in fractions of the frame.
 
         Exactly the boxes of the moved keypoints, clipped to the frame; secondaries are unions of moved primaries.
         """
         moved = move_points(self.matrix, regions.hull_xy)
         primary = boxes_of_hulls(moved, regions.hull_counts, (self.side, self.side))
-        return (all_boxes(primary) / self.side).astype(np.float32)
+        return (regions.layout.boxes(primary) / self.side).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.boxes_reader import Boxes
 from ..data.errors import AgnetError, DatasetError, MismatchError
 from ..data.images import read_image
+from ..data.regions import Regions
 from .augmentation import AffineRange, View
 
+Propose = Callable[[np.ndarray], Regions]  #: stage 1 for one image: uint8 RGB ``(H, W, 3)`` -> its regions
 Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it
 
 
@@ -38,11 +40,20 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         side: of the network's input, in pixels.
         augment: random views, or None for the plain one.
         seed: of the views; with epoch and row it decides them.
+        propose: finds the regions of each view anew, as the paper does, instead of moving the file's with the pixels.
     """
 
-    def __init__(self, boxes: Boxes, root: Path, side: int, augment: AffineRange | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        boxes: Boxes,
+        root: Path,
+        side: int,
+        augment: AffineRange | None = None,
+        seed: int = 0,
+        propose: Propose | None = None,
+    ) -> None:
         self.boxes, self.root, self.side = boxes, root, side
-        self.augment, self.seed = augment, seed
+        self.augment, self.seed, self.propose = augment, seed, propose
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, int, int]:
         epoch, row = key
@@ -59,8 +70,13 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         if self.augment is not None:
             motion = self.augment.draw(np.random.default_rng([self.seed, epoch, row]), self.side)
         view = View.of(regions.size_wh, self.side, motion)
-        pixels = torch.from_numpy(view.pixels(image)).permute(2, 0, 1)
-        return pixels, torch.from_numpy(view.boxes(regions)), int(self.boxes.labels[image_number]), row
+        seen = view.pixels(image)
+        if self.propose is None:
+            fractions = view.boxes(regions)
+        else:
+            fractions = View.of((self.side, self.side), self.side).boxes(self.propose(seen))
+        pixels = torch.from_numpy(seen).permute(2, 0, 1)
+        return pixels, torch.from_numpy(fractions), int(self.boxes.labels[image_number]), row
 
 
 class KeySampler:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.drawing import draw_boxes, draw_regions, fit_within
-from ..data.regions import all_boxes
+from ..data.drawing import draw_boxes, draw_regions, fit_within, legible
 from .predict import Prediction
 
 _PANEL = 420  # longer side of a picture, in pixels
@@ -18,7 +17,8 @@ _TEXT, _FAINT, _BAR, _PAPER = "#1a1a1a", "#6b6b6b", "#4363d8", "#ffffff"
 
 def draw_prediction(image: np.ndarray, prediction: Prediction) -> np.ndarray:
     """Side by side: the proposed primaries, what speaks for the first class, and the classes. uint8 RGB."""
-    panels = [("proposed regions", draw_regions(image, prediction.primary_xyxy, _PANEL))]
+    regions = prediction.regions
+    panels = [("proposed regions", draw_regions(image, regions.primary_xyxy, regions.layout, _PANEL))]
     if prediction.evidence is not None:
         title = f"what speaks for {_short(prediction.classes[0], 22)}"
         panels.append((title, _evidence_map(image, prediction)))
@@ -52,7 +52,7 @@ def _evidence_map(image: np.ndarray, prediction: Prediction) -> np.ndarray:
     shares = prediction.region_weights[:-1] * len(prediction.region_weights)
     heaviest = [region for region in np.argsort(-shares, kind="stable")[:3] if shares[region] > _NOTEWORTHY]
     labels = [f"×{shares[region]:.1f}" for region in heaviest]
-    boxes = all_boxes(prediction.primary_xyxy)[heaviest] * (picture.shape[1] / image.shape[1])
+    boxes = prediction.regions.boxes_xyxy[heaviest] * (picture.shape[1] / image.shape[1])
     return draw_boxes(picture, boxes, labels, colours=["#ffffff"], width=2)
 
 
@@ -74,4 +74,5 @@ def _draw_classes(pen: ImageDraw.ImageDraw, prediction: Prediction, left: int, t
 
 
 def _short(name: str, letters: int) -> str:
+    name = legible(name)
     return name if len(name) <= letters else name[: letters - 1] + "…"

@@ -19,7 +19,7 @@ from ..data.errors import CheckpointError, ConfigurationError, DatasetError, Mis
 from ..data.places import relative_hint
 from .augmentation import AffineRange
 from .checkpoints import Checkpoint, load_training_state, save_checkpoint, save_training_state
-from .dataset import Loader, RegionDataset, check_images_present
+from .dataset import Loader, Propose, RegionDataset, check_images_present
 from .engine import Device, evaluate, train_epoch
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
@@ -40,6 +40,7 @@ def fit(
     recipe: Recipe,
     settings: RunSettings,
     *,
+    propose: Propose | None = None,
     resume: bool = False,
     stop_after: int | None = None,
     watch: Watch = lambda what, images: lambda done, values: None,
@@ -53,6 +54,7 @@ def fit(
             not looked at.
         root: where the images are.
         model_settings, recipe, settings: what to train and how.
+        propose: stage 1's function for one image, for ``recipe.regions`` live.
         resume: go on from the last finished epoch in ``run``.
         stop_after: stop once this many epochs are finished; ``resume`` goes on as if it had not stopped.
         watch: told what is going on, for progress bars.
@@ -61,6 +63,8 @@ def fit(
     Returns: the best checkpoint's path.
     Raises: `AgnetError` children for whatever the input lacks; `FloatingPointError` when training diverges.
     """
+    if recipe.regions == "live" and propose is None:
+        raise ConfigurationError("live regions need stage 1's function for one image")
     if not len(boxes.rows("train")):
         raise DatasetError(f"{boxes.path} has no usable training images")
     check_images_present(boxes, root)
@@ -84,7 +88,7 @@ def fit(
     else:
         _start_folder(run, config)
 
-    training, validation = _loaders(boxes, root, recipe, settings, preprocessing.size)
+    training, validation = _loaders(boxes, root, recipe, settings, preprocessing.size, propose)
     for epoch in range(first_epoch, min(recipe.epochs, stop_after or recipe.epochs)):
         # Whatever layer draws random numbers, a resumed run draws the same.
         torch.manual_seed(settings.seed + (epoch + 1) * 2**32)
@@ -112,10 +116,13 @@ def fit(
     return run / BEST
 
 
-def _loaders(boxes: Boxes, root: Path, recipe: Recipe, settings: RunSettings, side: int) -> tuple[Loader, Loader]:
-    """Training images, shuffled and moved; validation images, as they are."""
+def _loaders(
+    boxes: Boxes, root: Path, recipe: Recipe, settings: RunSettings, side: int, propose: Propose | None
+) -> tuple[Loader, Loader]:
+    """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
     augment = AffineRange() if recipe.augment else None
-    train_set = RegionDataset(boxes, root, side, augment, settings.seed)
+    live = propose if recipe.regions == "live" else None
+    train_set = RegionDataset(boxes, root, side, augment, settings.seed, live)
     plain_set = RegionDataset(boxes, root, side)
     return (
         Loader(train_set, boxes.rows("train"), recipe.batch_size, settings.workers, shuffle_seed=settings.seed),

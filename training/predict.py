@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from ..data.regions import Regions
 from .augmentation import View
 from .checkpoints import Checkpoint
+from .dataset import Propose
 from .engine import Device
 from .models.build import Model
 from .models.output import Output
-
-Propose = Callable[[np.ndarray], Regions]
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Prediction:
     name: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
-    primary_xyxy: np.ndarray  #: float32 ``(κ, 4)``, pixels of the upright original
+    regions: Regions  #: as they were proposed
     region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last; None for a plain model
     evidence: np.ndarray | None  #: float32 ``(h, w)``, ≥ 0: which places speak for the first class; None unasked
 
@@ -72,7 +71,7 @@ def predict(
                 name=name,
                 classes=tuple(checkpoint.classes[k] for k in order[:top].tolist()),
                 probabilities=tuple(probabilities[:top].tolist()),
-                primary_xyxy=regions.primary_xyxy,
+                regions=regions,
                 region_weights=None if weights is None else weights[0].detach().float().cpu().numpy(),
                 evidence=None if places is None else places[0].float().cpu().numpy(),
             ),

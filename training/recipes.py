@@ -29,10 +29,12 @@ class Recipe:
     label_smoothing: float
     clip_norm: float  #: gradients are scaled down to this norm; 0 leaves them
     augment: bool  #: random affine views
+    regions: str  #: cached (from the boxes file, moved with the pixels) or live (found anew on every training view)
 
     def __post_init__(self) -> None:
         _check(self.optimizer in ("sgd", "adamw"), "optimizer", "sgd or adamw", self.optimizer)
         _check(self.schedule in ("step", "cosine"), "schedule", "step or cosine", self.schedule)
+        _check(self.regions in ("cached", "live"), "regions", "cached or live", self.regions)
         _check(self.lr > 0, "lr", "a number above 0", self.lr)
         _check(self.backbone_lr >= 0, "backbone_lr", "0 or above", self.backbone_lr)
         _check(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
@@ -101,6 +103,7 @@ RECIPES: dict[str, Recipe] = {
         label_smoothing=0.0,
         clip_norm=0.0,
         augment=True,
+        regions="cached",
     ),
     "modern": Recipe(
         optimizer="adamw",
@@ -117,5 +120,6 @@ RECIPES: dict[str, Recipe] = {
         label_smoothing=0.1,
         clip_norm=1.0,
         augment=True,
+        regions="cached",
     ),
 }

@@ -1,0 +1,53 @@
+"""Regions that do not look at the image: controls for what salient regions are worth."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .boxes import Groups, count_distinct
+from .keypoints import squash
+from .seeds import seed_of
+from .settings import ProposalSettings
+
+# Sides of random boxes, as shares of the frame's: from a detail to nearly all of it.
+_RANDOM_SIDES = (0.1, 0.9)
+
+
+def group_grid(image: np.ndarray, settings: ProposalSettings) -> Groups:
+    """κ equal boxes that tile the image in rows: as many columns as rows or the next possible number more."""
+    rows = next(n for n in range(int(settings.primary**0.5), 0, -1) if settings.primary % n == 0)
+    columns = settings.primary // rows
+    row, column = np.divmod(np.arange(settings.primary), columns)
+    boxes = np.stack([column / columns, row / rows, (column + 1) / columns, (row + 1) / rows], axis=1)
+    return groups_of_boxes(boxes * _frame(image), settings.primary)
+
+
+def group_random(image: np.ndarray, settings: ProposalSettings) -> Groups:
+    """κ boxes of random sides and places, uniformly, all inside the image; seeded by (seed, squashed pixels)."""
+    generator = np.random.default_rng(seed_of(settings.seed, squash(image, settings.image_size)))
+    sides = generator.uniform(*_RANDOM_SIDES, (settings.primary, 2))
+    low = generator.uniform(0, 1 - sides)
+    return groups_of_boxes(np.hstack([low, low + sides]) * _frame(image), settings.primary)
+
+
+def groups_of_boxes(boxes_xyxy: np.ndarray, primary: int, weights: np.ndarray | None = None) -> Groups:
+    """Groups whose points are the corners of up to κ boxes ``(n, 4)``; groups beyond them are empty.
+
+    ``weights`` ``(n,)`` default to even ones.
+    """
+    count = len(boxes_xyxy)
+    points = boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2).astype(np.float64)
+    shares, centres = np.zeros(primary), np.zeros((primary, 2))
+    shares[:count] = np.ones(count) if weights is None else weights
+    centres[:count] = points.reshape(-1, 4, 2).mean(axis=1)
+    return Groups(
+        points_xy=points,
+        labels=np.repeat(np.arange(count), 4),
+        weights=shares / shares.sum() if count else np.full(primary, 1 / primary),
+        centres_xy=centres,
+        distinct=count_distinct(points.astype(np.float32)),
+    )
+
+
+def _frame(image: np.ndarray) -> np.ndarray:
+    return np.array([image.shape[1], image.shape[0]] * 2)

@@ -1,0 +1,152 @@
+"""Chunks of images through workers: in order, on whatever joblib backend the user chose, surviving dead workers."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+import joblib
+from joblib._parallel_backends import LokyBackend
+from joblib.externals.loky import ProcessPoolExecutor
+
+from ..data.regions import Proposal
+
+Chunk = Sequence[str]
+Task = Callable[[Chunk], list[Proposal]]
+
+# How loky, Dask and Ray say that a worker process died; the latter two need not be installed.
+_DEATHS = frozenset({"BrokenProcessPool", "KilledWorker", "RayActorError"})
+# An innocent image may be struck once by whatever killed its neighbours; twice, alone, is no accident.
+_LIVES = 2
+# Chunks a worker for backends that cannot stream: they wait for the slowest of each batch.
+_BATCH = 8
+
+
+def propose_in_parallel(
+    chunks: Sequence[Chunk], task: Task, lost: Callable[[str], Proposal], jobs: int | None
+) -> Generator[list[Proposal], None, None]:
+    """The results of ``task`` for each chunk, in order.
+
+    When a worker dies, the chunks then under way are done again in a process of their own, one after the other, and
+    the images of a chunk that kills it again one by one. So an image that crashes its decoder costs itself alone.
+
+    Args:
+        chunks: names of images.
+        task: a picklable function of a chunk.
+        lost: what to record for an image that killed its process.
+        jobs: workers; by default as the caller's ``joblib.parallel_config`` says, else all cores. One worker is a
+            process of its own too, unless a backend was chosen that says otherwise.
+    """
+    done = 0
+    while done < len(chunks):
+        begun = done
+        waiting = _Counted(chunks[done:])
+        try:
+            with closing(_stream(waiting, task, jobs)) as results:
+                for result in results:
+                    yield result
+                    done += 1
+        except Exception as error:
+            if not _is_death(error):
+                raise
+            with closing(_Process()) as process:
+                for chunk in chunks[done : begun + waiting.given]:
+                    yield _one_by_one(chunk, task, lost, process)
+                    done += 1
+
+
+class _Counted:
+    """Chunks to give away, and how many of them were."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks, self.given = chunks, 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunk in self.chunks:
+            self.given += 1
+            yield chunk
+
+
+def _stream(chunks: Iterable[Chunk], task: Task, jobs: int | None) -> Generator[list[Proposal], None, None]:
+    backend, configured = joblib.parallel.get_active_backend()
+    workers = jobs or configured or -1
+    if isinstance(backend, LokyBackend) and joblib.effective_n_jobs(workers) == 1:
+        with closing(_Process()) as process:
+            yield from (process.run(task, chunk) for chunk in chunks)
+    elif type(backend).__name__ == "DaskDistributedBackend":
+        yield from _on_dask(backend, chunks, task, 2 * joblib.effective_n_jobs(workers))
+    elif backend.supports_return_generator:
+        # A chunk is work enough to travel alone: joblib's own batches would only delay what is finished.
+        parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1)
+        results = parallel(joblib.delayed(task)(chunk) for chunk in chunks)
+        try:
+            yield from (result for result in results)
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # whoever stops early knows that they do
+                results.close()
+    else:
+        waiting = iter(chunks)
+        # Entered once: each entry may start a pool, and Ray cannot count its workers before.
+        with joblib.Parallel(n_jobs=workers, batch_size=1) as parallel:
+            while batch := list(islice(waiting, _BATCH * max(1, joblib.effective_n_jobs(workers)))):
+                yield from parallel(joblib.delayed(task)(chunk) for chunk in batch)
+
+
+def _on_dask(backend: Any, chunks: Iterable[Chunk], task: Task, ahead: int) -> Generator[list[Proposal], None, None]:
+    """By the client that joblib's backend holds: joblib itself (1.6) waits forever for a chunk that killed workers."""
+    futures: deque[Any] = deque()
+    try:
+        for chunk in chunks:
+            futures.append(backend.client.submit(task, chunk, pure=False, **backend.submit_kwargs))
+            if len(futures) == ahead:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        futures.clear()  # tells the cluster to forget them
+
+
+def _one_by_one(chunk: Chunk, task: Task, lost: Callable[[str], Proposal], process: _Process) -> list[Proposal]:
+    """A chunk's proposals, by a process that may die of some of its images."""
+    for _ in range(_LIVES):
+        result = process.survive(task, chunk)
+        if result is not None:
+            return result
+        if len(chunk) > 1:
+            return [proposal for name in chunk for proposal in _one_by_one([name], task, lost, process)]
+    return [lost(name) for name in chunk]
+
+
+def _is_death(error: Exception) -> bool:
+    return any(kind.__name__ in _DEATHS for kind in type(error).__mro__)
+
+
+class _Process:
+    """One worker process, started when there is something to do, and again after its death."""
+
+    def __init__(self) -> None:
+        self._executor: ProcessPoolExecutor | None = None
+
+    def run(self, task: Task, chunk: Chunk) -> list[Proposal]:
+        self._executor = self._executor or ProcessPoolExecutor(max_workers=1)
+        return self._executor.submit(task, chunk).result()
+
+    def survive(self, task: Task, chunk: Chunk) -> list[Proposal] | None:
+        """The result, or None if the process died of it."""
+        try:
+            return self.run(task, chunk)
+        except Exception as error:
+            if not _is_death(error):
+                raise
+            self.close()
+            return None
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(kill_workers=True)
+        self._executor = None
