@@ -1,0 +1,95 @@
+"""Looking at a boxes file's regions over the photographs they were found in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..data import boxes_schema as schema
+from ..data.boxes_reader import Boxes
+from ..data.errors import ConfigurationError, ImageError
+from ..data.images import read_image
+from ..data.regions import Regions
+from .boxes import Groups, in_slot_order, regions_of_groups
+from .figures import draw_proposal, draw_sheet
+from .one_image import propose_groups
+from .settings import NETWORKS, ProposalSettings
+
+
+def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str]:
+    """A picture of how image number ``image`` came to its regions, uint8 RGB, and a warning or an empty text.
+
+    The regions drawn are the file's; keypoints, which it does not hold, are found again.
+
+    Raises: `ImageError` when the image could not be used, or cannot be read now.
+    """
+    name = boxes.names[image].decode()
+    if boxes.status[image] == schema.STATUS_UNREADABLE:
+        raise ImageError(f"{name} has no regions: {dict(boxes.failures).get(name, 'no reason is recorded')}")
+    pixels = _read(boxes, image, root)
+    regions = boxes.regions(int(np.searchsorted(boxes.usable, image)))
+    groups, warning = _find_again(boxes, pixels, regions)
+    width, height = regions.size_wh
+    points = f"{regions.total_keypoints:,} keypoints, {regions.distinct_keypoints:,} at distinct places"
+    facts = [boxes.classes[boxes.labels[image]], str(boxes.splits[image]), f"{width:,} x {height:,} pixels"]
+    if groups is not None:
+        facts.append(points)
+    note = "The keypoints are as found now, the boxes as in the file: they differ" if warning else ""
+    picture = draw_proposal(pixels, regions, groups, name, " · ".join(facts), note if groups is not None else "")
+    return picture, f"{name}: {warning}" if warning else ""
+
+
+def picture_sheet(boxes: Boxes, root: Path, count: int) -> tuple[np.ndarray, list[str]]:
+    """A contact sheet of up to ``count`` images, evenly over the classes, and the reasons of those not readable now.
+
+    Raises: `ImageError` when none can be read.
+    """
+    by_class = np.argsort(boxes.labels[boxes.usable], kind="stable")
+    chosen = by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(int)]
+    tiles: list[tuple[np.ndarray | None, Regions, str, str]] = []
+    failures = []
+    for row in chosen.tolist():
+        image = int(boxes.usable[row])
+        try:
+            pixels = _read(boxes, image, root)
+        except ImageError as error:
+            failures.append(str(error))
+            pixels = None
+        class_name = boxes.classes[boxes.labels[image]]
+        tiles.append((pixels, boxes.regions(row), boxes.names[image].decode(), class_name))
+    if len(failures) == len(tiles):
+        raise ImageError(failures[0])
+    return draw_sheet(tiles), failures
+
+
+def _read(boxes: Boxes, image: int, root: Path) -> np.ndarray:
+    path = root / boxes.names[image].decode()
+    if not path.exists():
+        raise ImageError(f"{path} is not there; say where the images of {boxes.path} are with --root")
+    return read_image(path)
+
+
+def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Groups | None, str]:
+    """The keypoints behind ``regions``, in slot order, if they can be found without weights, and a warning.
+
+    None for methods other than SIFT: their points are the boxes' own corners.
+    """
+    recorded = boxes.settings.get("proposals", {})
+    if recorded.get("method") in NETWORKS:
+        return None, ""
+    try:
+        settings = ProposalSettings.from_dict(recorded)
+    except ConfigurationError as error:
+        return None, f"its keypoints cannot be found again ({error})"
+    groups = propose_groups(pixels, settings)
+    size_wh = (pixels.shape[1], pixels.shape[0])
+    found = regions_of_groups(groups, settings.layout, settings.slot_order, size_wh)
+    same = (
+        found.size_wh == regions.size_wh
+        and np.array_equal(found.hull_counts, regions.hull_counts)
+        and np.array_equal(found.hull_xy, regions.hull_xy)
+    )
+    warning = "" if same else "other regions are found now than the file has: the image has changed (try --verify), or "
+    warning += "" if same else "a library has"
+    return (in_slot_order(groups, settings.slot_order) if settings.method == "sift" else None), warning

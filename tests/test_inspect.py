@@ -1,0 +1,141 @@
+"""`agnet inspect` as a user meets it."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from agnet.cli import main
+
+
+@pytest.fixture
+def inspect(boxes_file, folder, tmp_path, monkeypatch):
+    """Run ``agnet inspect`` on `boxes_file` and `folder`; returns click's result."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, code=0, root=folder):
+        words = ["inspect", "--boxes", "boxes.h5", "--root", root, *arguments]
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def last_line(result):
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_the_summary_is_text_or_json(inspect):
+    values = json.loads(inspect("--json").stdout)
+    text = inspect().stdout
+    assert values["images"] == 18 and values["images_there"] == 18
+    assert text.startswith("boxes.h5: 18 images of 3 classes")
+    assert values["fingerprint"] in text and "all there" in text and "côté" in text
+    assert "none is there" in inspect(root="elsewhere").stdout
+
+
+def test_one_image_is_text_or_json(inspect):
+    values = json.loads(inspect("--image", "val/ant/1.png", "--json").stdout)
+    assert (values["class_name"], values["split"], len(values["regions"])) == ("ant", "test", 6)
+    assert inspect("--image", "val/ant/1.png").stdout.startswith(f"val/ant/1.png (image {values['row']})")
+
+
+@pytest.mark.parametrize("name", ["one.png", "one.JPG", "one.webp"])
+def test_a_picture_of_one_image_is_written(inspect, tmp_path, name):
+    (tmp_path / name).write_bytes(b"an older one")
+    result = inspect("--image", "val/ant/1.png", "--save", name)
+    assert result.stdout == f"{name}\n" and not result.stderr
+    with Image.open(tmp_path / name) as picture:
+        assert picture.width > 900 and np.asarray(picture).std() > 20
+
+
+def test_a_sheet_is_written(inspect, tmp_path):
+    assert inspect("--sheet", "sheet.png").stdout == "sheet.png\n"
+    inspect("--sheet", "small.png", "--count", 3)
+    with Image.open(tmp_path / "sheet.png") as sheet, Image.open(tmp_path / "small.png") as small:
+        assert sheet.height > small.height
+
+
+def test_a_changed_image_is_drawn_with_a_warning(inspect, folder, textured):
+    Image.fromarray(textured(99, 128, 80)).save(folder / "val" / "ant" / "1.png")
+    result = inspect("--image", "val/ant/1.png", "--save", "one.png")
+    assert result.stdout == "one.png\n"
+    assert "Warning: val/ant/1.png: other regions are found now than the file has" in result.stderr
+
+
+def test_a_sheet_with_a_missing_image_says_so(inspect, folder):
+    (folder / "val" / "ant" / "1.png").unlink()
+    result = inspect("--sheet", "sheet.png")
+    assert "Warning: 1 images cannot be read now" in result.stderr and "1.png is not there" in result.stderr
+
+
+def test_verify_finds_what_has_changed(inspect, folder):
+    assert inspect("--verify").stdout == "18 images are as they were\n"
+    (folder / "val" / "ant" / "1.png").unlink()
+    touched = folder / "train" / "bee" / "0.png"
+    touched.write_bytes(touched.read_bytes())  # another time, the same content
+    other = folder / "train" / "bee" / "1.png"
+    other.write_bytes(other.read_bytes()[:-1] + b"?")  # the same size
+    result = inspect("--verify", code=1)
+    assert sorted(result.stdout.splitlines()) == ["train/bee/1.png has other content", "val/ant/1.png is gone"]
+    assert last_line(result).startswith("Error: 2 of the 18 images")
+    values = json.loads(inspect("--verify", "--json", code=1).stdout)
+    assert values["images"] == 18
+    assert {change["image"] for change in values["changed"]} == {"train/bee/1.png", "val/ant/1.png"}
+
+
+def test_verify_names_twenty_and_counts_the_others(inspect, folder, monkeypatch):
+    monkeypatch.setattr("agnet.cli._SHOWN", 4)
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    result = inspect("--verify", code=1)
+    assert len(result.stdout.splitlines()) == 5 and result.stdout.endswith("and 14 others\n")
+    assert "--root" in last_line(result)
+    assert len(json.loads(inspect("--verify", "--json", code=1).stdout)["changed"]) == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--image", "ant/9.png"], "has no image ant/9.png; did you mean"),
+        (["--image", "3", "--save", "nowhere/a.png"], "there is no folder nowhere"),
+        (["--image", "3", "--save", "images"], "images is a folder"),
+        (["--image", "3", "--save", "a.txt"], "no pictures with the suffix '.txt'"),
+        (["--image", "3", "--save", "picture"], "no pictures with the suffix ''"),
+        (["--image", "3", "--save", "a.xbm"], "a.xbm: cannot be written as XBM"),
+        (["--sheet", "nowhere/a.png"], "there is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(inspect, tmp_path, arguments, complaint):
+    before = sorted(tmp_path.iterdir())
+    result = inspect(*arguments, code=1)
+    assert complaint in last_line(result) and last_line(result).startswith("Error: ")
+    assert result.stderr.count("\n") == 1 and not result.stdout
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("arguments", [["--image", "3", "--save", "a.png"], ["--sheet", "a.png"]])
+def test_images_elsewhere_are_asked_for(inspect, arguments):
+    assert "with --root" in last_line(inspect(*arguments, root="elsewhere", code=1))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--image", "3", "--verify"],
+        ["--image", "3", "--sheet", "a.png"],
+        ["--sheet", "a.png", "--verify"],
+        ["--save", "a.png"],
+        ["--count", "24"],
+        ["--sheet", "a.png", "--count", "0"],
+        ["--sheet", "a.png", "--json"],
+        ["--image", "3", "--save", "a.png", "--json"],
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(inspect, arguments):
+    inspect(*arguments, code=2)
