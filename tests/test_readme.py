@@ -27,7 +27,7 @@ def agnet_commands():
 
 
 def test_there_are_commands_to_check():
-    assert {command[0] for command in agnet_commands()} == {"propose", "train", "evaluate", "predict"}
+    assert {command[0] for command in agnet_commands()} == {"propose", "inspect", "train", "evaluate", "predict"}
 
 
 @pytest.mark.parametrize("command", agnet_commands(), ids=" ".join)

@@ -1,0 +1,75 @@
+"""How much of a region survives another seed, another view, another way of proposing: mean best IoU.
+
+    python benchmarks/regions.py DIR [--images 300] [--seed 0]
+
+DIR is searched for images. Each is seen in one random view (the training augmentation). Its cached regions, moved with
+the pixels as training moves them, are compared with other ways to get regions for that view. Best IoU: each box is
+paired with the other set's most alike one; means over boxes, both ways, and images.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from agnet.data.errors import ImageError
+from agnet.data.images import IMAGE_SUFFIXES, read_image
+from agnet.proposals.one_image import propose_regions
+from agnet.proposals.settings import ProposalSettings
+from agnet.training.augmentation import AffineRange, View
+
+SIDE = 224
+
+
+def best_iou(one: np.ndarray, other: np.ndarray) -> float:
+    overlaps = box_iou(torch.from_numpy(one), torch.from_numpy(other))
+    return float((overlaps.amax(dim=1).mean() + overlaps.amax(dim=0).mean()) / 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    found = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    settings = ProposalSettings()
+    still = View.of((SIDE, SIDE), SIDE)
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for number, path in enumerate(found[:: max(1, len(found) // arguments.images)][: arguments.images]):
+        try:
+            image = read_image(path)
+        except ImageError:
+            continue
+        motion = AffineRange().draw(np.random.default_rng([arguments.seed, number]), SIDE)
+        view = View.of((image.shape[1], image.shape[0]), SIDE, motion)
+        seen = view.pixels(image)
+        cached = view.boxes(propose_regions(image, settings))
+
+        def moved(**changes: Any) -> np.ndarray:
+            return view.boxes(propose_regions(image, replace(settings, **changes)))  # noqa: B023
+
+        others = {
+            "moved, another k-means seed": moved(seed=1),
+            "moved, scikit-learn's k-means and mixture": moved(mixture="scikit-learn"),
+            "found anew on the view (live)": still.boxes(propose_regions(seen, settings)),
+            "control: a grid on the view": still.boxes(propose_regions(seen, replace(settings, method="grid"))),
+            "control: random boxes on the view": still.boxes(propose_regions(seen, replace(settings, method="random"))),
+        }
+        for name, boxes in others.items():
+            scores.setdefault(name, []).append((best_iou(cached, boxes), best_iou(cached[:8], boxes[:8])))
+    print(f"{len(next(iter(scores.values())))} images, seed {arguments.seed}; cached regions against")
+    print(f"{'':44}{'all 36':>8}{'8 primaries':>14}")
+    for name, pairs in scores.items():
+        every, primary = np.mean(pairs, axis=0)
+        print(f"{name:44}{every:8.3f}{primary:14.3f}")
+
+
+if __name__ == "__main__":
+    main()

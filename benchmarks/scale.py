@@ -1,0 +1,94 @@
+"""A hundred thousand images through `agnet propose`: time, memory, the file, and what it costs to meet it again.
+
+    python benchmarks/scale.py DIR [--images 101000] [--folder /tmp/agnet-scale]
+
+DIR's images are linked under 101 classes until there are enough: the pixels repeat, the work and the file do not
+know. Memory is the proportional share of each process, sampled all along (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from agnet.data.boxes_reader import read_boxes, read_listing
+from agnet.data.images import IMAGE_SUFFIXES
+
+CLASSES = 101
+
+
+def link_images(source: Path, target: Path, images: int) -> None:
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    for number in range(images):
+        original = found[number % len(found)]
+        place = target / f"class_{number % CLASSES:03d}" / f"{number // CLASSES:07d}{original.suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(original, place)
+        except OSError:  # another disk
+            shutil.copyfile(original, place)
+
+
+def memory_mb(process: int) -> dict[int, float]:
+    """Proportional share in MB of the process and of each of its Python children."""
+    family, taken = [process], {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == process:
+            family.append(int(status.parent.name))
+    for member in family:
+        try:
+            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        taken[member] = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+    return taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--images", type=int, default=101_000)
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/agnet-scale"))
+    arguments = parser.parse_args()
+    images, boxes = arguments.folder / "images", arguments.folder / "boxes.h5"
+    if not images.exists():
+        link_images(arguments.source, images, arguments.images)
+    command = [sys.executable, "-m", "agnet", "propose", "--dataset", "folder", "--root", str(images)]
+    command += ["--boxes", str(boxes)]
+
+    start = time.perf_counter()
+    samples: list[tuple[float, dict[int, float]]] = []
+    with subprocess.Popen([*command, "--restart"], stderr=subprocess.DEVNULL) as run:
+        while run.poll() is None:
+            samples.append((time.perf_counter() - start, memory_mb(run.pid)))
+            time.sleep(2)
+    whole = time.perf_counter() - start
+    print(f"{arguments.images:,} images in {whole:.0f} s, {arguments.images / whole:.0f} a second")
+    print(f"{'after':>8}{'parent MB':>12}{'workers MB':>30}")
+    for at in range(1, 11):
+        seconds, taken = samples[min(len(samples) - 1, len(samples) * at // 10)]
+        parent = taken.pop(run.pid, 0)
+        workers = " ".join(f"{mb:.0f}" for mb in sorted(taken.values(), reverse=True))
+        print(f"{seconds:7.0f}s{parent:12.0f}{workers:>30}")
+
+    print(f"the file: {boxes.stat().st_size / 1e6:.1f} MB")
+    for what, function in (("all of it", read_boxes), ("its images", read_listing)):
+        start = time.perf_counter()
+        function(boxes)
+        print(f"reading {what}: {time.perf_counter() - start:.2f} s")
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    print(f"the same command again: {time.perf_counter() - start:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
