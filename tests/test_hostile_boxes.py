@@ -20,6 +20,8 @@ from agnet.data.errors import BoxesFileError
 PATH = "path_relative_to_the_dataset_root"
 CLASS = "name_of_the_class"
 
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs pipes and limits of a process")
+
 
 def write_by_the_readme(path, **storage):
     """A boxes file as README.md's section "The boxes file" tells strangers to write one, and no more than that."""
@@ -546,6 +548,7 @@ def test_a_table_shuffled_by_another_width_is_refused(boxes_file):
         read_boxes(boxes_file)
 
 
+@posix_only
 @pytest.mark.parametrize("read", [read_boxes, read_listing])
 def test_only_regular_files_are_opened(read, tmp_path):
     os.mkfifo(tmp_path / "pipe")
@@ -554,7 +557,8 @@ def test_only_regular_files_are_opened(read, tmp_path):
             read(path)
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
+@posix_only
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_says_so(boxes_file):
     boxes_file.chmod(0)
     with pytest.raises(BoxesFileError, match="no permission"):
@@ -679,6 +683,7 @@ DANGEROUS = {
 }
 
 
+@posix_only
 @pytest.mark.parametrize("what", DANGEROUS)
 def test_what_takes_memory_time_or_the_interpreter_is_not_touched(what, boxes_file):
     damage, complaint = DANGEROUS[what]
@@ -691,7 +696,8 @@ def test_what_takes_memory_time_or_the_interpreter_is_not_touched(what, boxes_fi
 
 DAMAGE = """
 from dataclasses import fields
-resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+if sys.platform == "linux":  # others do not know this limit
+    resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 
 def content_of(boxes):
     # The root attributes and the settings bear no checksum.
@@ -733,6 +739,7 @@ print(peak() - before)
 """
 
 
+@posix_only
 def test_flipped_bytes_and_cut_files_are_refused_or_harmless(tmp_path):
     path = write_by_the_readme(tmp_path / "boxes.h5", compression="gzip", shuffle=True, fletcher32=True)
     (counts,), megabytes = run(DAMAGE, path, 1000, 100, timeout=120)
