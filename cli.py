@@ -205,7 +205,6 @@ def propose(
                 index,
                 settings,
                 boxes,
-                dataset_settings={"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit},
                 weights=weights,
                 jobs=jobs,
                 restart=restart,

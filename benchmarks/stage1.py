@@ -132,7 +132,7 @@ def all_cores(folder: Path, paths: list[str], repeats: int) -> None:
 
     def propose(jobs: int) -> None:
         with tempfile.TemporaryDirectory() as place:
-            propose_dataset(index, SETTINGS, Path(place) / "boxes.h5", dataset_settings={}, jobs=jobs)
+            propose_dataset(index, SETTINGS, Path(place) / "boxes.h5", jobs=jobs)
 
     runs: dict[str, tuple[Callable[[], object], int]] = {
         "floor, one process": (lambda: joblib.Parallel(2)(joblib.delayed(floor)(part) for part in [paths, []]), 1),

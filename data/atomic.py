@@ -1,11 +1,15 @@
-"""Files that appear complete or not at all, whatever interrupts their writing."""
+"""Files that appear complete or not at all, whatever interrupts their writing: a kill, a signal, a full disk."""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -30,3 +34,66 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class PatientFile(io.FileIO):
+    """A new file that keeps its first write error for `check` and the end of the block, and pretends to go on.
+
+    HDF5 crashes the process when its writes fail on a full disk; with this between them it does not notice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        while len(view) and self._error is None:
+            try:
+                view = view[super().write(view) or 0 :]
+            except OSError as error:
+                self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the first error there was."""
+        if self._error is not None:
+            raise self._error
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)  # type: ignore[arg-type]
+        self.check()
+
+
+@contextmanager
+def interrupts_postponed() -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM raise `KeyboardInterrupt` when the yielded function is called, or at the end of the block.
+
+    For code that calls into libraries which would swallow an exception that arrives at any moment.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # signals are the main thread's
+        return
+    arrived: list[int] = []
+
+    def check() -> None:
+        if arrived:
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, lambda got, frame: arrived.append(got))
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    check()

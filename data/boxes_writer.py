@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from . import boxes_schema as schema
-from .atomic import atomic_file
+from .atomic import PatientFile, atomic_file, interrupts_postponed
 from .errors import BoxesFileError
 from .index import SPLITS, DatasetIndex
 from .regions import Layout, Proposal, Regions
@@ -118,8 +118,15 @@ def write_boxes(
     _check_room(path, needed)
     try:
         # These bounds keep the file readable by HDF5 1.10 (HDFView, h5dump); "latest" does not.
-        with atomic_file(path) as unfinished, h5py.File(unfinished, "w", libver=("earliest", "v110")) as file:
-            _write_tables(file, index, parts, layout, primary_rows, hull_rows)
+        with (
+            interrupts_postponed() as interrupts,
+            atomic_file(path) as unfinished,
+            PatientFile(unfinished) as disk,
+            h5py.File(disk, "w", libver=("earliest", "v110")) as file,
+        ):
+            for _ in _write_tables(file, index, parts, layout, primary_rows, hull_rows):
+                interrupts()
+                disk.check()
             if failure_rows:  # a table without rows looks broken
                 _write_failures(file, np.concatenate([load().failures for load in parts]), path_width(index))
             _write_labels(file, index)
@@ -144,8 +151,8 @@ def _write_tables(
     layout: Layout,
     primary_rows: int,
     hull_rows: int,
-) -> None:
-    """The tables that grow with the data set, part by part; their lengths are known before."""
+) -> Iterator[None]:
+    """The tables that grow with the data set, a part a step; their lengths are known before."""
     images = _create(file, "images", schema.images_dtype(path_width(index)), len(index), 1024)
     primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * layout.primary)
     hulls = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
@@ -162,6 +169,7 @@ def _write_tables(
         for number, (table, new) in enumerate(zip(tables, new_rows, strict=False)):
             table[at[number] : at[number] + len(new)] = new.view(table.dtype)
             at[number] += len(new)
+        yield
 
 
 def _check_room(path: Path, needed: float) -> None:

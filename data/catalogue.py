@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from . import demo
@@ -54,7 +55,9 @@ def open_dataset(
         index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
     if not (index.splits == "val").any():
         index = cut_from_train(index, val_fraction, "val", split_seed)
-    return index if limit is None else limit_index(index, limit)
+    if limit is not None:
+        index = limit_index(index, limit)
+    return replace(index, opened_with={"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit})
 
 
 def folder_rows(root: Path) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class DatasetIndex:
     names: tuple[str, ...]
     labels: np.ndarray  #: int16 ``(images,)``
     splits: np.ndarray  #: ``U5 (images,)``
+    opened_with: dict[str, object] = field(default_factory=dict)  #: the settings that made it what it is
 
     def __len__(self) -> int:
         return len(self.names)

@@ -63,9 +63,8 @@ class Summary:
 def propose_dataset(
     index: DatasetIndex,
     settings: ProposalSettings,
-    boxes: Path,
+    boxes: str | Path,
     *,
-    dataset_settings: dict[str, object],
     weights: Path | None = None,
     jobs: int | None = None,
     restart: bool = False,
@@ -77,7 +76,6 @@ def propose_dataset(
         index: the data set.
         settings: what decides the regions.
         boxes: the file; its finished parts wait in ``<boxes>.parts`` beside it.
-        dataset_settings: how the index came to be; recorded, and compared when a run goes on.
         weights: file with the weights of a method's network; ``settings.weights`` is its digest.
         jobs: joblib workers; by default as the caller's ``joblib.parallel_config`` says, else all cores.
         restart: throw away what earlier runs left at ``boxes``.
@@ -86,9 +84,10 @@ def propose_dataset(
     Raises: `MismatchError` when ``boxes`` was made otherwise or from other images, `BoxesFileError` when another
     run is writing it or no image could be used.
     """
+    boxes = Path(boxes)
     if boxes.is_dir() or not boxes.name:
         raise BoxesFileError(f"{boxes} is a folder; name a file with --boxes")
-    recorded = _recorded_settings(index, settings, dataset_settings)
+    recorded = _recorded_settings(index, settings)
     with _locked(boxes) as folder:
         if restart:
             boxes.unlink(missing_ok=True)
@@ -119,18 +118,22 @@ def _locked(boxes: Path) -> Iterator[Path]:
     folder = boxes.with_name(boxes.name + ".parts")
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / _LOCK)
+    busy = BoxesFileError(f"another run is writing {boxes}; wait for it or name another file with --boxes")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise BoxesFileError(f"another run is writing {boxes}; wait for it or name another file with --boxes") from None
+        raise busy from None
+    if not (folder / _LOCK).exists():  # the one that had it is just taking the folder away
+        lock.release()
+        raise busy
     threads = cv2.getNumThreads()
     try:
         yield folder
     finally:
         cv2.setNumThreads(threads)  # a worker that is this very process leaves it at one
-        lock.release()
         if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {_LOCK}:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # before another run can have the lock
+        lock.release()
 
 
 def _clear(folder: Path) -> None:
@@ -144,7 +147,7 @@ def _claim(folder: Path, recorded: Settings) -> None:
     note = folder / _SETTINGS
     try:
         existing = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         _clear(folder)
         with atomic_file(note) as unfinished:
             unfinished.write_text(json.dumps(recorded), encoding="utf-8")
@@ -203,14 +206,12 @@ def _failures_of_finished(path: Path) -> int | None:
     """How many images of a finished part could not be used; None if it is not there or damaged."""
     try:
         return len(Part.load(path).failures)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         path.unlink(missing_ok=True)
         return None
 
 
-def _recorded_settings(
-    index: DatasetIndex, settings: ProposalSettings, dataset_settings: dict[str, object]
-) -> Settings:
+def _recorded_settings(index: DatasetIndex, settings: ProposalSettings) -> Settings:
     versions: dict[str, object] = {
         "agnet": __version__,
         "opencv": cv2.__version__,
@@ -223,7 +224,7 @@ def _recorded_settings(
     if settings.method in NETWORKS:
         versions |= {name: version(name) for name in ("torch", "torchvision")}
     return {
-        "dataset": {"name": index.dataset, **dataset_settings},
+        "dataset": {"name": index.dataset, **index.opened_with},
         "proposals": dict(settings.to_dict()),
         "versions": versions,
     }

@@ -14,6 +14,7 @@ from joblib._parallel_backends import LokyBackend
 from joblib.externals.loky import ProcessPoolExecutor
 
 from ..data.regions import Proposal
+from .worker import start_local_worker
 
 Chunk = Sequence[str]
 Task = Callable[[Chunk], list[Proposal]]
@@ -51,6 +52,8 @@ def propose_in_parallel(
                     yield result
                     done += 1
         except Exception as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None  # joblib stumbled while it was tidying up after it
             if not _is_death(error):
                 raise
             with closing(_Process()) as process:
@@ -81,7 +84,8 @@ def _stream(chunks: Iterable[Chunk], task: Task, jobs: int | None) -> Generator[
         yield from _on_dask(backend, chunks, task, 2 * joblib.effective_n_jobs(workers))
     elif backend.supports_return_generator:
         # A chunk is work enough to travel alone: joblib's own batches would only delay what is finished.
-        parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1)
+        begin = {"initializer": start_local_worker} if isinstance(backend, LokyBackend) else {}
+        parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, **begin)
         results = parallel(joblib.delayed(task)(chunk) for chunk in chunks)
         try:
             yield from (result for result in results)
@@ -133,7 +137,7 @@ class _Process:
         self._executor: ProcessPoolExecutor | None = None
 
     def run(self, task: Task, chunk: Chunk) -> list[Proposal]:
-        self._executor = self._executor or ProcessPoolExecutor(max_workers=1)
+        self._executor = self._executor or ProcessPoolExecutor(max_workers=1, initializer=start_local_worker)
         return self._executor.submit(task, chunk).result()
 
     def survive(self, task: Task, chunk: Chunk) -> list[Proposal] | None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +20,20 @@ from ..data.images import decode_image
 from ..data.regions import Proposal
 from .one_image import propose_regions
 from .settings import ProposalSettings
+
+
+def start_local_worker() -> None:
+    """What a worker on this machine does first: it leaves Ctrl-C to its parent, and ends when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.name == "posix":  # elsewhere a process keeps its parent's number for good
+        threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
+
+
+def _end_after(parent: int | None) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, names: Sequence[str]) -> list[Proposal]:

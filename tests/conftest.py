@@ -75,7 +75,7 @@ def _original_boxes(_original_folder):
     index = open_dataset("folder", _original_folder)
     settings = ProposalSettings(primary=3)
     with joblib.parallel_config(backend="sequential"):
-        propose_dataset(index, settings, path, dataset_settings={"val_fraction": 0.1})
+        propose_dataset(index, settings, path)
     return path
 
 

@@ -23,13 +23,12 @@ from agnet.proposals.settings import ProposalSettings
 SETTINGS = ProposalSettings(primary=3)
 
 
-def propose(folder, boxes, settings=SETTINGS, dataset_settings=None, **options):
-    index = open_dataset("folder", folder)
-    recorded = dataset_settings or {"val_fraction": 0.1}
+def propose(folder, boxes, settings=SETTINGS, opened=None, **options):
+    index = open_dataset("folder", folder, **(opened or {}))
     if "jobs" in options:
         with joblib.parallel_config(backend="loky"):
-            return propose_dataset(index, settings, boxes, dataset_settings=recorded, **options)
-    return propose_dataset(index, settings, boxes, dataset_settings=recorded, **options)
+            return propose_dataset(index, settings, boxes, **options)
+    return propose_dataset(index, settings, boxes, **options)
 
 
 @pytest.fixture
@@ -69,7 +68,8 @@ def test_the_file_tells_its_data_set_splits_and_settings(folder, tmp_path):
     boxes = read_boxes(propose(folder, tmp_path / "boxes.h5").boxes)
     index = open_dataset("folder", folder)
     assert boxes.dataset == "folder"
-    assert boxes.settings["dataset"] == {"name": "folder", "val_fraction": 0.1}
+    opened = {"val_fraction": 0.1, "split_seed": 0, "limit": None}
+    assert boxes.settings["dataset"] == {"name": "folder", **opened}
     assert ProposalSettings.from_dict(boxes.settings["proposals"]) == SETTINGS
     assert set(boxes.settings["versions"]) >= {"agnet", "opencv", "numpy", "pillow"}
     assert tuple(name.decode() for name in boxes.names) == index.names
@@ -181,7 +181,7 @@ def progress(done, unreadable):
 
 data_set.propose_dataset(
     open_dataset("folder", sys.argv[1]), ProposalSettings(primary=3), Path(sys.argv[2]),
-    dataset_settings={"val_fraction": 0.1}, jobs=1, progress=progress,
+    jobs=1, progress=progress,
 )
 """
 
@@ -234,10 +234,10 @@ def test_the_same_run_again_computes_nothing(folder, tmp_path, monkeypatch):
         ({"settings": ProposalSettings(primary=4)}, "proposals setting: primary = 3, this run has 4"),
         ({"settings": ProposalSettings(primary=3, seed=1)}, "seed = 0, this run has 1"),
         (
-            {"dataset_settings": {"val_fraction": 0.2}},
+            {"opened": {"val_fraction": 0.2}},
             "dataset setting: val_fraction = 0.1, this run has 0.2",
         ),
-        ({"dataset_settings": {"val_fraction": 0.1, "limit": 9}}, "limit = None, this run has 9"),
+        ({"opened": {"limit": 9}}, "limit = None, this run has 9"),
     ],
 )
 def test_other_settings_are_refused_by_name_and_taken_with_restart(changes, difference, folder, tmp_path):
