@@ -36,6 +36,7 @@ from sklearn.mixture import GaussianMixture
 
 from agnet.data.catalogue import open_dataset
 from agnet.data.images import IMAGE_SUFFIXES, decode_image
+from agnet.data.memory import keep_freed_memory
 from agnet.proposals.boxes import Groups, count_distinct, regions_of_groups
 from agnet.proposals.data_set import CHUNK_IMAGES, propose_dataset
 from agnet.proposals.keypoints import detect_keypoints, squash
@@ -55,6 +56,7 @@ def _squashed(path: str) -> np.ndarray:
 
 
 def floor(paths: list[str]) -> None:
+    keep_freed_memory()
     cv2.setNumThreads(1)
     sift = cv2.SIFT.create()
     for path in paths:
@@ -66,6 +68,7 @@ def agnet(paths: list[str]) -> None:
 
 
 def naive_image(path: str) -> None:
+    """Naive in this, too: in a worker it takes OpenCV's and malloc's defaults as they are."""
     keypoints, _ = cv2.SIFT.create().detectAndCompute(_squashed(path), None)
     points = np.array([keypoint.pt for keypoint in keypoints])
     if len(points) < 8:
@@ -186,10 +189,13 @@ def main() -> None:
     arguments = parser.parse_args()
     found = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     readable = [str(path.resolve()) for path in found if cv2.imread(str(path)) is not None]
+    if not readable:
+        parser.error(f"no readable images under {arguments.folder}")
     some = readable[:: max(1, len(readable) // arguments.images)][: arguments.images]
     processor = next((line.split(":")[1].strip() for line in _cpuinfo() if "model name" in line), platform.machine())
     print(f"{len(readable)} images, {processor}, {os.cpu_count()} cores, OpenCV {cv2.__version__}")
 
+    keep_freed_memory()  # for all alike; without it each of them may take twice as long, by the heap's chance
     cv2.setNumThreads(1)
     with threadpoolctl.threadpool_limits(1):
         one_thread(some, arguments.repeats)

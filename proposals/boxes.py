@@ -70,17 +70,17 @@ def regions_of_groups(groups: Groups, layout: Layout, slot_order: str, size_wh: 
         size_wh: of the image, in pixels.
     """
     groups = in_slot_order(groups, slot_order)
-    points = groups.points_xy.astype(np.float32)
-    members = [np.flatnonzero(groups.labels == slot) for slot in range(layout.primary)]
+    claimed = np.bincount(groups.labels - IN_NO_GROUP, minlength=layout.primary + 1)  # the first: in no group
+    points = groups.points_xy[np.argsort(groups.labels, kind="stable")].astype(np.float32)  # slot after slot
     hulls = [
-        cv2.convexHull(points[member]).reshape(-1, 2) if len(member) else whole_image_hull(size_wh)
-        for member in members
+        cv2.convexHull(points[end - count : end]).reshape(-1, 2) if count else whole_image_hull(size_wh)
+        for count, end in zip(claimed[1:].tolist(), claimed.cumsum()[1:].tolist(), strict=True)
     ]
     return Regions(
         # A tenth of a pixel keeps the file's cells readable; boxes are computed from these very points.
         hull_xy=np.concatenate(hulls).round(1),
         hull_counts=np.array([len(hull) for hull in hulls], dtype=np.int32),
-        keypoints=np.array([len(member) for member in members], dtype=np.int32),
+        keypoints=claimed[1:].astype(np.int32),
         weights=groups.weights.astype(np.float32),
         size_wh=size_wh,
         total_keypoints=len(points),

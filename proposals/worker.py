@@ -17,6 +17,7 @@ import threadpoolctl
 
 from ..data.errors import ImageError
 from ..data.images import decode_image
+from ..data.memory import keep_freed_memory
 from ..data.regions import Proposal
 from .one_image import propose_regions
 from .settings import ProposalSettings
@@ -24,6 +25,7 @@ from .settings import ProposalSettings
 
 def start_local_worker() -> None:
     """What a worker on this machine does first: it leaves Ctrl-C to its parent, and ends when its parent is gone."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None and os.name == "posix":  # elsewhere a process keeps its parent's number for good
@@ -48,12 +50,13 @@ def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, na
     # joblib limits neither OpenCV's own pool nor every BLAS; left alone, workers fight over the cores.
     cv2.setNumThreads(1)
     with _thread_pools().limit(limits=1):
-        return [_propose_file(Path(root), name, settings, Path(weights) if weights else None) for name in names]
+        file = Path(weights) if weights else None
+        return [_propose_file(os.path.join(root, name), settings, file) for name in names]  # noqa: PTH118 - faster
 
 
 def lost_image(root: str, name: str) -> Proposal:
     """The proposal of an image that killed the process that worked on it."""
-    proposal, _ = _read(Path(root) / name)
+    proposal, _ = _read(os.path.join(root, name))  # noqa: PTH118
     return Proposal(
         None,
         proposal.file_bytes,
@@ -64,8 +67,8 @@ def lost_image(root: str, name: str) -> Proposal:
     )
 
 
-def _propose_file(root: Path, name: str, settings: ProposalSettings, weights: Path | None) -> Proposal:
-    unread, content = _read(root / name)
+def _propose_file(path: str, settings: ProposalSettings, weights: Path | None) -> Proposal:
+    unread, content = _read(path)
     if unread.reason:
         return unread
     try:
@@ -76,10 +79,10 @@ def _propose_file(root: Path, name: str, settings: ProposalSettings, weights: Pa
     return Proposal(regions, unread.file_bytes, unread.modified_ns, unread.content_blake2b)
 
 
-def _read(path: Path) -> tuple[Proposal, bytes]:
+def _read(path: str) -> tuple[Proposal, bytes]:
     """What is known of a file before it is decoded, and its content; a reason if there is none."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             modified = os.fstat(file.fileno()).st_mtime_ns
             content = file.read()
     except OSError as error:

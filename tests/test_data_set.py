@@ -400,3 +400,22 @@ def test_a_relative_root_means_the_same_to_every_worker(folder, tmp_path, monkey
         shutil.copytree(folder, tmp_path / place / place)
         monkeypatch.chdir(tmp_path / place)
         assert propose(type(tmp_path)(place), tmp_path / f"{place}.h5", jobs=2).unreadable == 0
+
+
+def test_workers_keep_freed_memory_where_the_system_takes_it_back():
+    """A fresh process that takes and frees 20 MB again and again faults its pages in once, not every time."""
+    program = """
+import resource, sys
+from agnet.data.memory import keep_freed_memory
+told = keep_freed_memory() if sys.argv[1] == "keep" else False
+for _ in range(50):
+    [bytearray(2_000_000) for _ in range(10)]
+print(int(told), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+    runs = {}
+    for what in ("keep", "leave"):
+        result = subprocess.run([sys.executable, "-c", program, what], capture_output=True, text=True, check=True)
+        runs[what] = [int(number) for number in result.stdout.split()]
+    if not runs["keep"][0]:
+        pytest.skip("no glibc here")
+    assert runs["keep"][1] < runs["leave"][1] / 2
