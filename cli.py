@@ -234,7 +234,12 @@ def propose(
 @_root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
 @click.option("--model", type=click.Choice(MODEL_NAMES), default=ModelSettings.model, show_default=True)
-@click.option("--backbone", default=ModelSettings.backbone, show_default=True, help="A backbone's name, or timm:NAME.")
+@click.option(
+    "--backbone",
+    default=ModelSettings.backbone,
+    show_default=True,
+    help="A backbone's name, torchvision:NAME or timm:NAME.",
+)
 @click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
 @click.option("--epochs", type=int, help="Default: the recipe's, as for the next five.")

@@ -1,4 +1,5 @@
 import hashlib
+import re
 import sys
 import threading
 from functools import partial
@@ -13,10 +14,30 @@ from safetensors.torch import save_file
 from torch import nn
 
 from agnet.data.errors import CheckpointError, ConfigurationError
-from agnet.training.models.backbones import Backbone, Preprocessing, backbone_entry, build_backbone
+from agnet.training.models.backbones import Backbone, Preprocessing, backbone_entry, build_backbone, fits
+from agnet.training.models.build import build_model
+from agnet.training.models.se_residual import SEResidual
+from agnet.training.models.settings import ModelSettings
 from agnet.training.weights import find_weights
 
-CLASSIFIERS = {"resnet50": tv.resnet50, "mobilenet-v3-small": tv.mobilenet_v3_small}
+CLASSIFIERS = {
+    "resnet50": tv.resnet50,
+    "mobilenet-v3-small": tv.mobilenet_v3_small,
+    "densenet121": tv.densenet121,
+    "inception-v3": partial(tv.inception_v3, aux_logits=False, init_weights=False),
+}
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On a busy machine, threads that wait for one another make these small networks fifty times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -74,27 +95,103 @@ def test_both_resnets_have_the_same_keys_but_are_not_the_same_network():
         assert not torch.allclose(original(images), later(images), rtol=1e-2)
 
 
-@pytest.mark.parametrize(("name", "channels"), [("resnet50", 2048), ("resnet50-v1", 2048), ("mobilenet-v3-small", 576)])
-def test_maps_are_seven_by_seven_with_the_channels_promised(name, channels):
+@pytest.mark.parametrize(
+    ("name", "channels", "size_hw", "mean_std"),
+    [
+        ("resnet50", 2048, (7, 7), IMAGENET),
+        ("resnet50-v1", 2048, (7, 7), IMAGENET),
+        ("densenet121", 1024, (7, 7), IMAGENET),
+        ("inception-v3", 2048, (5, 5), HALVES),
+        ("nasnet-mobile", 1056, (7, 7), HALVES),
+        ("vgg16", 512, (7, 7), IMAGENET),
+        ("mobilenet-v3-small", 576, (7, 7), IMAGENET),
+    ],
+)
+def test_maps_have_the_channels_promised_and_come_seven_by_seven(name, channels, size_hw, mean_std):
     with torch.device("meta"):
         backbone = build_backbone(name)
-        features = backbone.body(torch.empty(2, 3, 224, 224))
+        images = torch.empty(2, 3, 224, 224)
     assert backbone.channels == channels
-    assert features.shape == (2, channels, 7, 7)
-    assert backbone.preprocessing == Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert backbone.body(images).shape == (2, channels, *size_hw)
+    assert backbone(images).shape == (2, channels, 7, 7)
+    assert backbone.preprocessing == Preprocessing(224, *mean_std)
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+def trainable(module):
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "plain", "with_gates", "agnet", "beyond_keras", "table_6"),
+    [
+        ("resnet50", 23_508_032, 23_589_992, 42_988_648, 54_759_084, -26_560, (23.62, 43.02, 54.79)),
+        ("densenet121", 6_953_856, 6_994_856, 11_844_520, 16_419_052, 0, (6.99, 11.84, 16.42)),
+        ("inception-v3", 21_785_568, 21_867_528, 41_266_184, 53_036_620, 17_216, (21.85, 41.25, 53.02)),
+        ("nasnet-mobile", 4_232_978, 4_275_258, 9_432_762, 14_192_486, 0, (4.28, 9.43, 14.19)),
+        ("vgg16", 14_714_688, 14_735_208, 15_947_624, 17_907_244, 0, None),
+    ],
+)
+def test_parameters_are_those_of_table_6(name, body, plain, with_gates, agnet, beyond_keras, table_6):
+    """Of the body, and for 40 classes: baseline, "−Attn" (with the 37 SE blocks) and "+Attn", in millions in the paper.
+
+    Its bodies are Keras': ResNet-50's convolutions have biases there, Inception-V3's norms no scales.
+    """
+    with torch.device("meta"):
+        baseline = build_model(ModelSettings(classes=40, model="plain", backbone=name))
+        whole = build_model(ModelSettings(classes=40, model="agnet", backbone=name))
+        gates = SEResidual(37, whole.backbone.channels)
+    found = trainable(baseline), trainable(baseline) + trainable(gates), trainable(whole)
+    assert trainable(baseline.backbone) == trainable(whole.backbone) == body
+    assert found == (plain, with_gates, agnet)
+    if table_6 is not None:
+        assert tuple(round((count - beyond_keras) / 1e6, 2) for count in found) == table_6
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet-v3-small"])
 def test_the_body_gives_what_its_library_pools(name):
     torch.manual_seed(0)
     net = CLASSIFIERS[name]().eval()
     seen = []
     net.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    images = torch.randn(1, 3, 224, 224)
+    images = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         net(images)
-        features = build_backbone(name, net.state_dict()).eval()(images)
+        features = build_backbone(name, net.state_dict()).eval().body(images)
     assert torch.equal(features, seen[0])
+
+
+@torch.no_grad()
+def test_densenets_map_is_rectified_as_its_library_does():
+    torch.manual_seed(0)
+    net = tv.densenet121().eval()
+    images = torch.randn(1, 3, 64, 64)
+    features = build_backbone("densenet121", net.state_dict()).eval().body(images)
+    assert torch.equal(features, net.features(images).clamp(min=0))
+    assert torch.allclose(net.classifier(features.mean(dim=(2, 3))), net(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "build"), [("inception-v3", tv.inception_v3), ("torchvision:googlenet", tv.googlenet)]
+)
+def test_weights_from_tensorflow_get_the_images_they_want(name, build):
+    """Torchvision normalises for ImageNet and, inside the network, turns that into −1..1; here it is −1..1 at once."""
+    with torch.device("meta"):
+        net = build(aux_logits=False, init_weights=False, transform_input=True)
+    pixels = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    theirs, ours = (
+        (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        for mean, std in (IMAGENET, (backbone_entry(name).preprocessing.mean, backbone_entry(name).preprocessing.std))
+    )
+    assert torch.allclose(net._transform_input(theirs), ours, atol=1e-6)
+    with torch.device("meta"):
+        assert backbone_entry(name).build().transform_input is False
+
+
+def test_vgg_is_cut_after_its_last_pool():
+    with torch.device("meta"):
+        net = backbone_entry("vgg16").build()
+    assert isinstance(net.features[-1], nn.MaxPool2d)
+    assert backbone_entry("vgg16").body(net) is net.features
 
 
 def bilinear(features, row, column):
@@ -151,6 +248,29 @@ def test_the_classifier_and_counters_are_not_needed(mobilenet, tmp_path, without
     assert torch.equal(loaded["12.1.running_var"], mobilenet.state_dict()["features.12.1.running_var"])
 
 
+def test_torchvisions_old_names_of_densenets_are_known():
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", key): value
+        for key, value in cheap_weights(tv.densenet121).items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    assert fits("densenet121", old)
+    assert fits("torchvision:densenet121", old)
+    assert all(not weight.any() for weight in build_backbone("densenet121", old).parameters())
+
+
+@pytest.mark.parametrize(("name", "aside"), [("inception-v3", "AuxLogits."), ("torchvision:googlenet", "aux1.")])
+def test_auxiliary_classifiers_are_not_needed(name, aside):
+    build = tv.inception_v3 if aside == "AuxLogits." else tv.googlenet
+    whole = cheap_weights(partial(build, aux_logits=True, init_weights=False))
+    assert any(key.startswith(aside) for key in whole)
+    assert fits(name, whole)
+    assert fits(name, {key: value for key, value in whole.items() if "aux" not in key.lower()})
+    with torch.device("meta"):
+        body = build_backbone(name, {key: value.to("meta") for key, value in whole.items()})
+    assert not any("aux" in key.lower() for key in body.state_dict())
+
+
 def test_another_classifier_on_the_same_body_fits(mobilenet, tmp_path):
     state = mobilenet.state_dict() | {"classifier.3.weight": torch.zeros(5, 1024), "classifier.3.bias": torch.zeros(5)}
     assert find_weights(str(saved(state, tmp_path / "weights.pth")), "mobilenet-v3-small") is not None
@@ -201,6 +321,8 @@ def test_keys_that_do_not_fit_are_listed(mobilenet, tmp_path, damage, messages):
         ("mobilenet-v3-small", "resnet50", "they fit mobilenet-v3-small ("),
         ("mobilenet-v3-small", "resnet50-v1", "they fit mobilenet-v3-small ("),
         ("resnet50", "mobilenet-v3-small", "they fit resnet50 and resnet50-v1 ("),
+        ("densenet121", "inception-v3", "they fit densenet121 ("),
+        ("inception-v3", "torchvision:resnet18", "they fit inception-v3 ("),
     ],
 )
 def test_another_networks_weights_are_refused_by_name(tmp_path, theirs, asked, hint):
@@ -270,7 +392,9 @@ def test_no_weights_are_none():
 
 @pytest.mark.parametrize("source", ["none", "imagenet", "weights.pth"])
 def test_an_unknown_backbone_is_refused_before_its_weights(source):
-    with pytest.raises(ConfigurationError, match=r"unknown backbone 'resnet51'; known: resnet50, .*timm:NAME"):
+    with pytest.raises(
+        ConfigurationError, match=r"unknown backbone 'resnet51'; known: resnet50, .*, torchvision:NAME, timm:NAME"
+    ):
         find_weights(source, "resnet51")
 
 
@@ -337,6 +461,124 @@ def test_no_server_says_what_to_do(tmp_path, monkeypatch):
 def test_the_original_resnet_has_no_imagenet_weights_to_download():
     with pytest.raises(CheckpointError, match=r"no ImageNet weights for resnet50-v1: .*--weights FILE"):
         find_weights("imagenet", "resnet50-v1")
+
+
+# torchvision's networks
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("inception-v3", 96),
+        ("torchvision:resnet18", 64),
+        ("torchvision:googlenet", 64),
+        ("torchvision:regnet_y_400mf", 64),
+        ("torchvision:efficientnet_b0", 64),
+        ("torchvision:swin_t", 64),
+        ("torchvision:alexnet", 64),
+    ],
+)
+def test_a_classifier_of_torchvision_becomes_a_backbone(name, side):
+    torch.manual_seed(0)
+    entry = backbone_entry(name)
+    net = entry.build().eval()
+    seen = []
+    net.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        net(images)
+        body = entry.body(net).eval()
+        features = Backbone(body, entry.channels, entry.preprocessing)(images)
+        assert torch.equal(body(images), seen[0])
+    assert features.shape == (1, entry.channels, 7, 7)
+    assert not {"fc", "classifier", "head", "aux1"} & {part for key in body.state_dict() for part in key.split(".")}
+    assert body.train().training
+    assert all(module.training for module in body.modules())
+
+
+@torch.no_grad()
+def test_tokens_of_torchvisions_vit_are_places_row_by_row():
+    torch.manual_seed(0)
+    entry = backbone_entry("torchvision:vit_b_32")
+    net = entry.build().eval()
+    seen = []
+    net.encoder.register_forward_hook(lambda _, __, tokens: seen.append(tokens))
+    images = torch.randn(1, 3, 224, 224)
+    net(images)
+    features = entry.body(net).eval()(images)
+    assert features.shape == (1, 768, 7, 7)
+    for row in range(7):
+        for column in range(7):
+            assert torch.equal(features[0, :, row, column], seen[0][0, 1 + 7 * row + column])
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "preprocessing"),
+    [
+        ("squeezenet1_1", 512, Preprocessing()),
+        ("mnasnet0_5", 1280, Preprocessing()),
+        ("shufflenet_v2_x0_5", 1024, Preprocessing()),
+        ("convnext_tiny", 768, Preprocessing()),
+        ("efficientnet_b1", 1280, Preprocessing(240)),
+        ("efficientnet_v2_s", 1280, Preprocessing(384)),
+        ("inception_v3", 2048, Preprocessing(299, *HALVES)),
+        ("swin_v2_t", 768, Preprocessing(256)),
+        ("vit_h_14", 1280, Preprocessing(518)),
+    ],
+)
+def test_weights_of_torchvision_bring_their_own_preprocessing(name, channels, preprocessing):
+    with torch.device("meta"):
+        backbone = build_backbone(f"torchvision:{name}")
+        images = torch.empty(1, 3, preprocessing.size, preprocessing.size)
+    assert backbone.preprocessing == preprocessing
+    assert backbone(images).shape == (1, channels, 7, 7)
+
+
+def test_named_and_generic_cuts_of_torchvision_agree():
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, 96, 96)
+    state = tv.mobilenet_v3_small().state_dict()
+    with torch.no_grad():
+        named, generic = (
+            build_backbone(name, state).eval()(images)
+            for name in ("mobilenet-v3-small", "torchvision:mobilenet_v3_small")
+        )
+    assert torch.equal(named, generic)
+
+
+def test_weights_of_a_torchvision_network_come_from_a_file(tmp_path):
+    """MNASNet looks for a version in what it loads, which files do not carry."""
+    torch.manual_seed(0)
+    state = tv.mnasnet0_5().state_dict()
+    found = find_weights(str(saved(halved(state), tmp_path / "weights.safetensors")), "torchvision:mnasnet0_5")
+    for name, value in build_backbone("torchvision:mnasnet0_5", found).body.net.state_dict().items():
+        assert torch.equal(value.float(), state[name].half().float())
+
+
+def test_torchvision_downloads_the_weights_it_recommends(server, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    state = tv.squeezenet1_1().state_dict()
+    path = saved(state, tmp_path / "squeezenet.pth")
+    name = f"squeezenet-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"
+    path.rename(tmp_path / "served" / name)
+    monkeypatch.setattr(tv.SqueezeNet1_1_Weights.DEFAULT.value, "url", f"{server}/{name}")
+    assert find_weights("imagenet", "torchvision:squeezenet1_1").keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet19", "torchvision has no model 'resnet19'"),
+        ("", "torchvision has no model ''"),
+        ("quantized_resnet50", "torchvision:quantized_resnet50 is no image classifier, or a quantized one"),
+        ("fasterrcnn_resnet50_fpn", "is no image classifier"),
+        ("deeplabv3_resnet50", "is no image classifier"),
+        ("r3d_18", "is no image classifier"),
+    ],
+)
+def test_what_torchvision_cannot_give_is_refused(name, message):
+    with pytest.raises(ConfigurationError, match=message):
+        find_weights("none", f"torchvision:{name}")
 
 
 # timm's networks
@@ -426,12 +668,149 @@ def test_weights_of_a_timm_network_come_from_a_file(timm, tmp_path):
         assert torch.equal(value.float(), state[name].half().float())
 
 
-@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "test_mambaout"])
-def test_a_network_without_a_map_of_channels_first_is_refused(timm, name):
-    with pytest.raises(ConfigurationError, match=f"timm:{name} gives no feature map"):
+@pytest.mark.parametrize(("name", "others"), [("test_vit", 1), ("mixer_s32_224", 0)])
+def test_tokens_of_timm_are_places_row_by_row(timm, name, others):
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    backbone = build_backbone(f"timm:{name}", network.state_dict()).eval()
+    size = backbone.preprocessing.size
+    images = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        features, tokens = backbone.body(images), network.forward_features(images)
+    assert features.shape[1] == backbone.channels == tokens.shape[2]
+    side = features.shape[2]
+    assert tokens.shape[1] == others + side * side
+    for row in range(side):
+        for column in range(side):
+            assert torch.equal(features[0, :, row, column], tokens[0, others + side * row + column])
+
+
+def test_a_map_with_channels_last_is_turned(timm):
+    torch.manual_seed(0)
+    network = timm.create_model("test_mambaout").eval()
+    backbone = build_backbone("timm:test_mambaout", network.state_dict()).eval()
+    images = torch.randn(1, 3, 160, 160)
+    with torch.no_grad():
+        features, wanted = backbone.body(images), network.forward_features(images)
+    assert features.shape == (1, 64, 5, 5)
+    for channel in range(64):
+        assert torch.equal(features[:, channel], wanted[:, :, :, channel])
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "mean_std"),
+    [
+        ("swin_tiny_patch4_window7_224", 224, IMAGENET),
+        ("vit_small_patch14_reg4_dinov2", 518, IMAGENET),
+        ("beit_base_patch16_224", 224, HALVES),
+        ("eva02_tiny_patch14_224", 224, ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))),
+        ("deit_tiny_distilled_patch16_224", 224, IMAGENET),
+        ("levit_128s", 224, IMAGENET),
+    ],
+)
+def test_transformers_of_timm_become_backbones(timm, name, size, mean_std):
+    with torch.device("meta"):
+        backbone = build_backbone(f"timm:{name}")
+        images = torch.empty(1, 3, size, size)
+    assert backbone.preprocessing == Preprocessing(size, *mean_std)
+    assert backbone(images).shape == (1, backbone.channels, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("crossvit_tiny_240", "its features, a list, are no map of 288 channels × height × width"),
+        ("pit_ti_224", "its features have no height and width"),
+        ("resnet18.nothing", r"Invalid pretrained tag \(nothing\) for resnet18"),
+    ],
+)
+def test_a_network_without_a_map_is_refused(timm, name, reason):
+    with pytest.raises(ConfigurationError, match=f"timm:{name} cannot be a backbone: {reason}"):
         find_weights("none", f"timm:{name}")
+
+
+def test_a_network_that_timm_never_trained_has_no_weights_to_download(timm):
+    name = "vit_base_patch16_xp_224"
+    assert not timm.is_model_pretrained(name)
+    with pytest.raises(CheckpointError, match=f"no ImageNet weights for timm:{name}: .*--weights FILE"):
+        find_weights("imagenet", f"timm:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [
+        ("mobilenetv3_small_050", "net.conv_head."),
+        ("convnext_atto", "net.head.norm."),
+        ("beit_base_patch16_224", "net.fc_norm."),
+        ("resnet50_clip", "net.head."),
+        ("test_resnet", "net.fc."),
+        ("test_mambaout", "net.head."),
+    ],
+)
+def test_layers_of_the_classifier_are_not_carried(timm, name, gone):
+    with torch.device("meta"):
+        whole = timm.create_model(name)
+        backbone = build_backbone(f"timm:{name}")
+    assert any(f"net.{key}".startswith(gone) for key in whole.state_dict())
+    assert not any(key.startswith(gone) for key in backbone.body.state_dict())
+    rest = sum(value.numel() for key, value in whole.named_parameters() if f"net.{key}" in backbone.body.state_dict())
+    assert trainable(backbone) == rest
+
+
+@pytest.mark.parametrize(
+    ("name", "beginnings"),
+    [
+        ("cait_xxs24_224", ["net.blocks_token_only."]),
+        ("volo_d1_224", ["net.post_network."]),
+        (
+            "xcit_tiny_12_p16_224",
+            [f"net.cls_attn_blocks.{n}.{part}" for n in "01" for part in ("attn", "mlp", "gamma2")],
+        ),
+    ],
+)
+def test_attention_that_makes_a_token_nobody_sees_is_frozen(timm, name, beginnings):
+    with torch.device("meta"):
+        weights = dict(build_backbone(f"timm:{name}").body.named_parameters())
+    frozen = {key for key, weight in weights.items() if not weight.requires_grad}
+    assert frozen == {key for key in weights if key.startswith(tuple(beginnings))} | {"net.cls_token"}
+    assert len(frozen) > 10
 
 
 def test_a_name_timm_does_not_know_is_refused(timm):
     with pytest.raises(ConfigurationError, match="timm has no model 'resnet19'"):
         find_weights("none", "timm:resnet19")
+
+
+# All of them
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "densenet121",
+        "inception-v3",
+        "mobilenet-v3-small",
+        "efficientnet-lite0",
+        "torchvision:googlenet",
+        "torchvision:shufflenet_v2_x0_5",
+        "torchvision:swin_t",
+        "torchvision:vit_b_32",
+        "timm:test_vit",
+        "timm:test_mambaout",
+        "timm:mobilenetv3_small_050",
+        "timm:swin_tiny_patch4_window7_224",
+        "timm:beit_base_patch16_224",
+        "timm:cait_xxs24_224",
+        "timm:levit_128s",
+        "timm:resnet50_clip",
+    ],
+)
+def test_gradients_reach_every_parameter_that_counts(name):
+    if name.startswith(("timm:", "efficientnet")):
+        pytest.importorskip("timm")
+    with torch.device("meta"):
+        backbone = build_backbone(name).train()
+        size = backbone.preprocessing.size
+        backbone(torch.empty(2, 3, size, size)).sum().backward()
+    for key, parameter in backbone.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key

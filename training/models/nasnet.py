@@ -1,0 +1,178 @@
+"""NASNet-A (4 @ 1056), "NASNet-Mobile" (Zoph et al., CVPR 2018), with the arithmetic of Keras' application of it.
+
+No maintained library has it for PyTorch. Where the architecture's paper is silent, this is Keras: zeros around what has
+a stride of 2, more of them below and on the right where the side is even, and they count in maximum and average;
+at stride 1 an average counts real pixels only. So weights converted from Keras mean here what they meant there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STEM = 32  #: channels of the first convolution
+FILTERS = 44  #: 1056 / 24: of each part of a cell in the first stage; each later stage has twice as many
+CHANNELS = 1056
+
+
+class NASNetMobile(nn.Module):
+    """The whole classifier: images ``(B, 3, H, W)`` -> logits ``(B, classes)``."""
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        self.features = NASNetFeatures()
+        self.classifier = nn.Linear(CHANNELS, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images).mean(dim=(2, 3)))
+
+
+class NASNetFeatures(nn.Module):
+    """Images ``(B, 3, H, W)`` -> ``(B, 1056, H/32, W/32)``, rounded; 7 × 7 at 224 × 224."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, STEM, 3, stride=2, bias=False), _norm(STEM))
+        # The first cell sees the stem's map twice, the second time as it is.
+        cells: list[NormalCell | ReductionCell] = [ReductionCell(STEM, nn.Identity(), STEM, FILTERS // 4)]
+        before = STEM
+        for kind, filters in PLAN:
+            last = cells[-1]
+            adjust = Halved if isinstance(last, ReductionCell) else _projection
+            cells.append(kind(last.channels, adjust(before, filters), filters, filters))
+            before = last.channels
+        self.cells = nn.ModuleList(cells)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = before = self.stem(images)
+        for cell in self.cells:
+            x, before = cell(x, before), x
+        return F.relu(x)
+
+
+class NormalCell(nn.Module):
+    """Figure 4, left: five sums and the adjusted map, side by side; the size stays.
+
+    Args:
+        inputs: channels of the map ``x``.
+        adjust: brings ``before``, the map one cell earlier, to the size of ``x``.
+        adjusted: its channels then.
+        filters: channels of each part; `channels` is what the cell gives.
+    """
+
+    def __init__(self, inputs: int, adjust: nn.Module, adjusted: int, filters: int) -> None:
+        super().__init__()
+        self.channels = adjusted + 5 * filters
+        self.adjust = adjust
+        self.enter = _projection(inputs, filters)
+        self.left1 = Separable(filters, filters, 5)
+        self.right1 = Separable(adjusted, filters, 3)
+        self.left2 = Separable(adjusted, filters, 5)
+        self.right2 = Separable(adjusted, filters, 3)
+        self.left5 = Separable(filters, filters, 3)
+
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
+        p, h = self.adjust(before), self.enter(x)
+        parts = [
+            p,
+            self.left1(h) + self.right1(p),
+            self.left2(p) + self.right2(p),
+            _average(h) + p,
+            2 * _average(p),  # left and right are the same
+            self.left5(h) + h,
+        ]
+        return torch.cat(parts, dim=1)
+
+
+class ReductionCell(nn.Module):
+    """Figure 4, right: four sums side by side; the size is halved. Arguments as of `NormalCell`."""
+
+    def __init__(self, inputs: int, adjust: nn.Module, adjusted: int, filters: int) -> None:
+        super().__init__()
+        self.channels = 4 * filters
+        self.adjust = adjust
+        self.enter = _projection(inputs, filters)
+        self.left1 = Separable(filters, filters, 5, stride=2)
+        self.right1 = Separable(adjusted, filters, 7, stride=2)
+        self.right2 = Separable(adjusted, filters, 7, stride=2)
+        self.right3 = Separable(adjusted, filters, 5, stride=2)
+        self.left5 = Separable(filters, filters, 3)
+
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
+        p, h = self.adjust(before), self.enter(x)
+        padded = _padded(h, 3)
+        largest = F.max_pool2d(padded, 3, stride=2)
+        first = self.left1(h) + self.right1(p)
+        second = largest + self.right2(p)
+        third = F.avg_pool2d(padded, 3, stride=2) + self.right3(p)
+        return torch.cat([second, third, second + _average(first), self.left5(first) + largest], dim=1)
+
+
+class Separable(nn.Module):
+    """ReLU, separable convolution and batch norm, twice; the first convolution has the stride."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        first = 0 if stride == 2 else kernel // 2
+        self.depthwise1 = nn.Conv2d(inputs, inputs, kernel, stride, first, groups=inputs, bias=False)
+        self.pointwise1 = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm1 = _norm(outputs)
+        self.depthwise2 = nn.Conv2d(outputs, outputs, kernel, 1, kernel // 2, groups=outputs, bias=False)
+        self.pointwise2 = nn.Conv2d(outputs, outputs, 1, bias=False)
+        self.norm2 = _norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        if self.stride == 2:
+            x = _padded(x, self.kernel)
+        x = F.relu(self.norm1(self.pointwise1(self.depthwise1(x))))
+        return self.norm2(self.pointwise2(self.depthwise2(x)))
+
+
+class Halved(nn.Module):
+    """A map of half the size: its even positions and its odd ones, each projected to half the filters."""
+
+    def __init__(self, inputs: int, filters: int) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(inputs, filters // 2, 1, bias=False)
+        self.odd = nn.Conv2d(inputs, filters // 2, 1, bias=False)
+        self.norm = _norm(filters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        return self.norm(torch.cat([self.even(x[:, :, ::2, ::2]), self.odd(shifted[:, :, ::2, ::2])], dim=1))
+
+
+def _projection(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), _norm(outputs))
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=1 - 0.9997)  # Keras' momentum is the share that stays
+
+
+def _average(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _padded(x: Tensor, kernel: int) -> Tensor:
+    """Zeros around ``x`` such that ``kernel`` at stride 2 gives ⌈H/2⌉ × ⌈W/2⌉."""
+    H, W = x.shape[-2:]
+    far = kernel // 2
+    return F.pad(x, (far - 1 + W % 2, far, far - 1 + H % 2, far))
+
+
+PLAN: tuple[tuple[type[NormalCell] | type[ReductionCell], int], ...] = (
+    (ReductionCell, FILTERS // 2),
+    *[(NormalCell, FILTERS)] * 4,
+    (ReductionCell, 2 * FILTERS),
+    *[(NormalCell, 2 * FILTERS)] * 4,
+    (ReductionCell, 4 * FILTERS),
+    *[(NormalCell, 4 * FILTERS)] * 4,
+)  #: kind and filters of every cell after the first
