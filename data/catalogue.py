@@ -135,17 +135,19 @@ def _images_by_class(part: Path, root: Path) -> list[tuple[str, str]]:
     """(path relative to root, class) for every image in the class folders of ``part``, sorted."""
     found = []
     for class_folder in _folders(part):
-        mine = sorted(_image_files(class_folder))
+        # In the order of their parts: a folder's images together, whatever letters sort before a slash.
+        mine = sorted(_image_files(class_folder), key=lambda name: name.split("/"))
         if not mine:
             raise DatasetError(f"the class folder {class_folder} holds no images; remove it or fill it")
-        found += [(path.relative_to(root).as_posix(), class_folder.name) for path in mine]
+        place = class_folder.relative_to(root).as_posix()
+        found += [(f"{place}/{name}", class_folder.name) for name in mine]
     if not found:
         raise DatasetError(f"no images found in class folders under {part} (expected {part}/<class>/*.jpg)")
     return found
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
-    """Images in a folder and below, links followed, each folder entered once."""
+def _image_files(folder: Path) -> Iterator[str]:
+    """Names relative to ``folder`` of the images in it and below, links followed, each folder entered once."""
     entered = set()
     for place, subfolders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -154,9 +156,11 @@ def _image_files(folder: Path) -> Iterator[Path]:
             continue
         entered.add(real)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        below = Path(place).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
         for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(place, file)
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - fast
+                yield prefix + file
 
 
 def _folders(place: Path) -> list[Path]:

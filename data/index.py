@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from .errors import ConfigurationError, DatasetError
+
+_NOT_TEXT = re.compile("[\x00-\x1f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 
 SPLITS = ("train", "val", "test")
 
@@ -116,4 +119,4 @@ def leaves_root(name: str) -> bool:
 
 def _is_text(name: str) -> bool:
     """Whether a file name can be written as UTF-8 on one line; Unix allows any bytes."""
-    return not any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name)
+    return _NOT_TEXT.search(name) is None
