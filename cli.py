@@ -76,6 +76,12 @@ _root = click.option(
     help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.  "
     "[default: where they were when proposed, else $AGNET_ROOT, else ./datasets]",
 )
+_dataset_root = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.  "
+    "[default: $AGNET_ROOT, else ./datasets]",
+)
 _boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
 )
@@ -95,7 +101,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
 
 @main.command()
 @click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set.")
-@_root
+@_dataset_root
 @_boxes
 @click.option(
     "--method",
@@ -141,13 +147,19 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
     show_default=True,
     help="Of k-means and random boxes.",
 )
-@click.option("--split-seed", type=int, default=0, show_default=True, help="Of the test and validation parts cut.")
+@click.option(
+    "--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Of the test and validation parts cut."
+)
 @click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
 @click.option("--limit", type=int, help="At most this many images, in the shares of classes and splits, for a trial.")
 @click.option("--jobs", type=click.IntRange(1), help="Worker processes; default: all cores.")
 @click.option("--restart", is_flag=True, help="Start over instead of going on with what is there.")
 @click.option(
-    "--max-unreadable", type=float, default=0.01, show_default=True, help="Fail above this share of unreadable images."
+    "--max-unreadable",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Fail above this share of unreadable images.",
 )
 def propose(
     dataset: str,
@@ -564,12 +576,13 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
 
 def _tell(boxes: Boxes, root: Path, name: str | None, as_json: bool) -> None:
     from .data.image_facts import facts_text, find_image, image_facts
+    from .data.regions import NOT_THERE
     from .data.summary import summarise, summary_text
     from .data.verification import stamps_of
 
     if name is None:
         _, times = stamps_of(root, [path.decode() for path in boxes.names.tolist()])
-        summary = summarise(boxes, boxes.path.stat().st_size, str(root), int((times != 0).sum()))
+        summary = summarise(boxes, boxes.path.stat().st_size, str(root), int((times != NOT_THERE).sum()))
         click.echo(json.dumps(summary.to_dict()) if as_json else summary_text(summary))
     else:
         facts = image_facts(boxes, find_image(boxes, name))
@@ -600,7 +613,8 @@ def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
 
     for path in paths:
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            images = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            yield from sorted(file for file in images if not file.name.startswith("."))
         else:
             yield path
 
@@ -608,7 +622,20 @@ def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
 def _bar(what: str, total: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, disable=None, file=sys.stderr)
+    if not sys.stderr.isatty():  # a log: a line a minute, and none for what takes less
+        return tqdm(total=total, desc=what, unit="image", ascii=True, file=_Lines(), mininterval=60, delay=60)
+    return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, file=sys.stderr)
+
+
+class _Lines:
+    """A progress bar's repaints as the lines of a log."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            click.echo(text.strip(), err=True)
+
+    def flush(self) -> None:
+        pass
 
 
 def _advance(bar: Any, done: int, values: dict[str, Any]) -> None:

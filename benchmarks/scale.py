@@ -60,8 +60,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/agnet-scale"))
     arguments = parser.parse_args()
     images, boxes = arguments.folder / "images", arguments.folder / "boxes.h5"
-    if not images.exists():
-        link_images(arguments.source, images, arguments.images)
+    shutil.rmtree(images, ignore_errors=True)
+    link_images(arguments.source, images, arguments.images)
     command = [sys.executable, "-m", "agnet", "propose", "--dataset", "folder", "--root", str(images)]
     command += ["--boxes", str(boxes)]
 
@@ -71,6 +71,8 @@ def main() -> None:
         while run.poll() is None:
             samples.append((time.perf_counter() - start, memory_mb(run.pid)))
             time.sleep(2)
+        if run.returncode:
+            sys.exit("agnet propose failed; run it by hand to see why")
     whole = time.perf_counter() - start
     print(f"{arguments.images:,} images in {whole:.0f} s, {arguments.images / whole:.0f} a second")
     print(f"{'after':>8}{'parent MB':>12}{'workers MB':>30}")

@@ -2,7 +2,7 @@
 
     python benchmarks/stage1.py DIR [--images 300] [--repeats 3]
 
-DIR is searched for images. On one thread, pipelines take turns on each chunk of images:
+DIR holds class folders with images. On one thread, pipelines take turns on each chunk of images:
 
     floor   OpenCV: decode, resize to 224 x 224, SIFT detect
     agnet   what a worker of `agnet propose` does for an image: read, hash, decode, regions
@@ -10,8 +10,8 @@ DIR is searched for images. On one thread, pipelines take turns on each chunk of
 
 and then the steps of agnet's one by one. On all cores, whole runs take turns: floor in one process a core (what the
 machine can give), agnet (`propose_dataset` into a file) with one worker and with all, naive with joblib, an image a
-task. Efficiency is the throughput of all cores over that of one times their number. Last, the time from typing
-`agnet propose` to its first image, by a run of one chunk.
+task. Efficiency is the throughput of all cores over that of one times their number. Last, a
+run of 32 images from the shell, start of everything included, and the same command again.
 """
 
 from __future__ import annotations
@@ -189,6 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     readable = [str(path.resolve()) for path in found if cv2.imread(str(path)) is not None]
+    open_dataset("folder", arguments.folder)  # complains now rather than after the first part
     if not readable:
         parser.error(f"no readable images under {arguments.folder}")
     some = readable[:: max(1, len(readable) // arguments.images)][: arguments.images]

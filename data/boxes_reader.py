@@ -20,7 +20,7 @@ import numpy as np
 
 from . import boxes_schema as schema
 from .errors import BoxesFileError, ConfigurationError
-from .index import SPLITS, leaves_root
+from .index import NOT_TEXT, SPLITS, leaves_root
 from .regions import KINDS, Layout, Regions, boxes_of_hulls
 
 # Ten times the largest data set in sight; a table of more rows is damage or malice.
@@ -35,6 +35,8 @@ MAX_ATTRIBUTES, MAX_ATTRIBUTE_BYTES = 100, 2**20
 MAX_MESSAGE = 500
 # Files say coordinates to 0.1 pixel; a writer may have rounded boxes and hulls apart.
 BOX_TOLERANCE = 0.15
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Settings = dict[str, dict[str, object]]
 
@@ -122,6 +124,26 @@ def read_listing(path: Path) -> Listing:
         return _listing(path, file)
 
 
+def refuse_to_replace_other(path: Path) -> None:
+    """Raise `BoxesFileError` if there is something at ``path`` that is no boxes file, not even a damaged one."""
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5_SIGNATURE))
+        if not start:
+            return
+        if start == _HDF5_SIGNATURE:
+            try:
+                with h5py.File(path, "r") as content:
+                    kind = content.attrs.get("format", b"")
+            except (OSError, RuntimeError, ValueError, TypeError):
+                return  # damaged
+            if kind in (schema.FORMAT, schema.FORMAT.encode()):
+                return
+    raise BoxesFileError(f"{path} is no boxes file and will not be replaced; name another file with --boxes")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     """The file, open for reading; whatever goes wrong inside is a `BoxesFileError` of one line."""
@@ -133,9 +155,13 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except BoxesFileError as error:
         raise BoxesFileError(f"{path}: {str(error)[:MAX_MESSAGE]}") from None
     except FileNotFoundError:
+        if path.with_name(path.name + ".parts").is_dir():
+            raise BoxesFileError(f"{path} is not finished: run the same agnet propose command again") from None
         raise BoxesFileError(f"there is no boxes file {path}; make one with: agnet propose --boxes {path}") from None
     except PermissionError:
         raise BoxesFileError(f"{path}: no permission to read it") from None
+    except BlockingIOError:
+        raise BoxesFileError(f"{path}: another program has it open for writing; close it there") from None
     # h5py reports damage as whatever its C library stumbled over.
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_MESSAGE]
@@ -457,7 +483,7 @@ def _lines(table: str, column: np.ndarray) -> list[str]:
         return []
     together = _decoded_text(table, b"\n".join(column.tolist()))
     lines = together.split("\n")
-    one_each = len(lines) == len(column) and not any(chr(code) in together for code in range(32) if code != 10)
+    one_each = len(lines) == len(column) and not NOT_TEXT.search(together.replace("\n", ""))
     _check(one_each, f"{table}: a text with control characters")
     return lines
 

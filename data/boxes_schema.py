@@ -9,6 +9,8 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
+from .regions import NOT_THERE
+
 FORMAT = "agnet boxes"
 FORMAT_VERSION = 2
 
@@ -79,9 +81,9 @@ MAX_REASON = 300
 
 
 def modified_text(nanoseconds: np.ndarray) -> np.ndarray:
-    """Times of change since 1970 as texts ``2026-11-21T13:14:10.123456789``; empty for 0, a file that is not there."""
+    """Times of change since 1970 as texts ``2026-11-21T13:14:10.123456789``; empty for `NOT_THERE`."""
     texts = np.datetime_as_string(np.asarray(nanoseconds, dtype="<i8").view("<M8[ns]")).astype("S29")
-    return np.where(np.asarray(nanoseconds) == 0, b"", texts)
+    return np.where(np.asarray(nanoseconds) == NOT_THERE, b"", texts)
 
 
 def text(width: int) -> np.dtype:

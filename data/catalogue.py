@@ -71,7 +71,13 @@ def folder_rows(root: Path) -> Rows:
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}; name the folder of class folders with --root")
     folders = {part.name.lower(): part for part in _folders(root)}
-    parts = {split: folders.pop(name) for name, split in _SPLIT_FOLDERS.items() if name in folders}
+    parts: dict[str, Path] = {}
+    for name, split in _SPLIT_FOLDERS.items():
+        if name in folders:
+            part = folders.pop(name)
+            if split in parts:
+                raise DatasetError(f"{root}: {parts[split].name!r} and {name!r} are both {split}; keep one of them")
+            parts[split] = part
     if not parts:
         return [(name, label, "train") for name, label in _images_by_class(root, root)]
     if "train" not in parts:

@@ -25,6 +25,8 @@ _TIFF_BITS_PER_SAMPLE = 258
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode the file at ``path``; see `decode_image`. Raises `ImageError`, also for a missing file."""
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, a device never ends
+            raise ImageError(f"{path}: is not a file")
         content = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import ConfigurationError, DatasetError
 
-_NOT_TEXT = re.compile("[\x00-\x1f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
+NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 
 SPLITS = ("train", "val", "test")
 
@@ -119,4 +119,4 @@ def leaves_root(name: str) -> bool:
 
 def _is_text(name: str) -> bool:
     """Whether a file name can be written as UTF-8 on one line; Unix allows any bytes."""
-    return _NOT_TEXT.search(name) is None
+    return NOT_TEXT.search(name) is None

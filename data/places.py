@@ -27,7 +27,7 @@ def relative_hint(target: Path, start: Path) -> str:
 
 def follow_hint(hint: object, start: Path) -> Path | None:
     """The existing place a hint leads to from the folder ``start``, or None."""
-    if not isinstance(hint, str) or not hint:
+    if not isinstance(hint, str) or not hint or Path(hint).is_absolute():
         return None
     place = start / hint
     return Path(os.path.normpath(place)) if place.exists() else None

@@ -19,6 +19,8 @@ MIN_SIDE = 1.0
 
 
 KINDS = ("both", "primary", "secondary")
+# The time of change of a file that is not there; every other is possible, 0 in many archives.
+NOT_THERE = -(2**63)
 # The paper's networks see 36 regions at most: 8 primaries and their 28 pairs, or what fits.
 MAX_REGIONS = 36
 
@@ -109,7 +111,7 @@ class Proposal:
 
     regions: Regions | None
     file_bytes: int = 0
-    modified_ns: int = 0  #: nanoseconds since 1970; 0 when the file is not there
+    modified_ns: int = NOT_THERE  #: nanoseconds since 1970
     content_blake2b: str = ""  #: 16 hexadecimal digits; empty when the file could not be read
     reason: str = ""  #: why there are no regions
 

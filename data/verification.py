@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from . import boxes_schema as schema
 from .boxes_reader import Listing
+from .regions import NOT_THERE
 
 _THREADS = 8  # reading and hashing leave Python's lock
 
@@ -30,13 +32,16 @@ def changed_images(
     """
     names = [name.decode() for name in listing.names.tolist()]
     sizes, times = stamps_of(root, names)
-    there, was_there = times != 0, listing.modified_utc != b""
+    there, was_read = times != NOT_THERE, listing.contents != b""
     same_size = sizes == listing.file_bytes
-    known = same_size & (schema.modified_text(times) == listing.modified_utc) if trust_times else ~there & ~was_there
+    same_stamp = same_size & (schema.modified_text(times) == listing.modified_utc)
+    known = np.where(was_read, same_stamp & trust_times, ~there)
 
     def judge(row: int) -> str | None:
-        if there[row] != was_there[row]:
-            return "could not be opened then and is there now" if there[row] else "is gone"
+        if not was_read[row]:
+            return "could not be opened then and can be now" if os.access(root / names[row], os.R_OK) else None
+        if not there[row]:
+            return "is gone"
         if not same_size[row]:
             return f"had {listing.file_bytes[row]:,} bytes and has {sizes[row]:,} now"
         return _other_content(root / names[row], listing.contents[row])
@@ -51,15 +56,19 @@ def changed_images(
 
 
 def stamps_of(root: Path, names: list[str] | tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Size in bytes and time of change in nanoseconds since 1970 of each file, int64; zeros for one not there."""
-    stamps = np.zeros((len(names), 2), dtype=np.int64)
+    """Size in bytes and time of change in nanoseconds since 1970 of each file, int64.
+
+    What is not there, or is no file but a folder or device, has the time `NOT_THERE`.
+    """
+    stamps = np.tile(np.array([0, NOT_THERE], dtype=np.int64), (len(names), 1))
     folder = str(root)
     for row, name in enumerate(names):
         try:
             status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - a hundred thousand times
         except OSError:
             continue
-        stamps[row] = status.st_size, status.st_mtime_ns
+        if stat.S_ISREG(status.st_mode):
+            stamps[row] = status.st_size, status.st_mtime_ns
     return stamps[:, 0], stamps[:, 1]
 
 

@@ -27,17 +27,17 @@ import PIL
 from .. import __version__
 from ..data import boxes_schema as schema
 from ..data.atomic import atomic_file
-from ..data.boxes_reader import Listing, Settings, read_listing
+from ..data.boxes_reader import Listing, Settings, read_listing, refuse_to_replace_other
 from ..data.boxes_writer import Part, build_part, write_boxes
 from ..data.drawing import contact_sheet, draw_regions, fit_within
-from ..data.errors import BoxesFileError, ImageError, MismatchError
+from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
 from ..data.images import decode_image
 from ..data.index import DatasetIndex
 from ..data.places import relative_hint
 from ..data.regions import Layout, Proposal
 from ..data.verification import changed_images, stamps_of
 from .parallel import propose_in_parallel
-from .settings import NETWORKS, ProposalSettings
+from .settings import NETWORKS, ProposalSettings, name_of_weights
 from .worker import lost_image, propose_chunk
 
 PART_IMAGES = 256
@@ -87,35 +87,40 @@ def propose_dataset(
     boxes = Path(boxes)
     if boxes.is_dir() or not boxes.name:
         raise BoxesFileError(f"{boxes} is a folder; name a file with --boxes")
+    if name_of_weights(weights) != settings.weights:
+        raise ConfigurationError(
+            f"the settings name other weights ({settings.weights}) than those of the file {weights}"
+        )
     recorded = _recorded_settings(index, settings)
-    with _locked(boxes) as folder:
+    folder = boxes.with_name(boxes.name + ".parts")
+    # An unfinished run comes first: it may be one that is to replace the file.
+    if boxes.exists() and not restart and not (folder / _SETTINGS).exists():
+        _refuse_other(boxes, recorded, index)
+        return _summary(boxes, reused=len(index))
+    if restart:
+        refuse_to_replace_other(boxes)
+    with _locked(boxes, folder):
         if restart:
-            boxes.unlink(missing_ok=True)
             _clear(folder)
-        if boxes.exists():
-            _refuse_other(boxes, recorded, index)
-            reused = len(index)
-        else:
-            _claim(folder, recorded)
-            run = _Run(index, settings, weights, folder, _part_keys(index, recorded))
-            reused = run.finish(jobs, progress)
-            write_boxes(
-                boxes,
-                index,
-                [partial(Part.load, path) for path in run.paths],
-                settings.layout,
-                attributes=_attributes(index, settings, boxes, run.paths),
-                settings=recorded,
-                previews=_previews(index, settings.layout, run.paths),
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        return _summary(boxes, reused)
+        _claim(folder, recorded, index)
+        run = _Run(index, settings, weights, folder, _part_keys(index, recorded))
+        reused = run.finish(jobs, progress)
+        write_boxes(
+            boxes,
+            index,
+            [partial(Part.load, path) for path in run.paths],
+            settings.layout,
+            attributes=_attributes(index, settings, boxes, run.paths),
+            settings=recorded,
+            previews=_previews(index, settings.layout, run.paths),
+        )
+        _clear(folder)
+    return _summary(boxes, reused)
 
 
 @contextmanager
-def _locked(boxes: Path) -> Iterator[Path]:
+def _locked(boxes: Path, folder: Path) -> Iterator[None]:
     """The folder of the parts, for this run alone. Raises: `BoxesFileError` when another one has it."""
-    folder = boxes.with_name(boxes.name + ".parts")
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / _LOCK)
     busy = BoxesFileError(f"another run is writing {boxes}; wait for it or name another file with --boxes")
@@ -128,31 +133,40 @@ def _locked(boxes: Path) -> Iterator[Path]:
         raise busy
     threads = cv2.getNumThreads()
     try:
-        yield folder
+        yield
     finally:
         cv2.setNumThreads(threads)  # a worker that is this very process leaves it at one
-        if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {_LOCK}:
+        if {entry.name for entry in folder.iterdir()} <= {_LOCK}:
             shutil.rmtree(folder, ignore_errors=True)  # before another run can have the lock
         lock.release()
 
 
-def _clear(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.name != _LOCK:
+def _clear(folder: Path, keep: Iterable[Path] = ()) -> None:
+    """Take away what runs leave in the folder of the parts; whatever else is there is somebody's."""
+    for pattern in ("*.npz", "*.tmp", _SETTINGS):
+        for entry in set(folder.glob(pattern)) - set(keep):
             entry.unlink()
 
 
-def _claim(folder: Path, recorded: Settings) -> None:
-    """Note what the parts in ``folder`` are made with, or raise `MismatchError` if they were made otherwise."""
+def _claim(folder: Path, recorded: Settings, index: DatasetIndex) -> None:
+    """Note what the parts in ``folder`` are made of, or raise `MismatchError` if they were made otherwise."""
     note = folder / _SETTINGS
+    listed = _digest([index.names, index.classes, index.labels.tolist(), index.splits.tolist()])
     try:
         existing = json.loads(note.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        settings, images, count = (existing[key] for key in ("settings", "images", "count"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         _clear(folder)
         with atomic_file(note) as unfinished:
-            unfinished.write_text(json.dumps(recorded), encoding="utf-8")
+            content = {"settings": recorded, "images": listed, "count": len(index)}
+            unfinished.write_text(json.dumps(content), encoding="utf-8")
         return
-    _refuse_difference(f"the unfinished run in {folder}", existing, recorded)
+    _refuse_difference(f"the unfinished run in {folder}", settings, recorded)
+    if images != listed:
+        raise MismatchError(
+            f"the unfinished run in {folder} was begun with another list of images, classes or splits "
+            f"({count:,} images then, {len(index):,} now); {_REMEDY}"
+        )
 
 
 @dataclass(frozen=True)
@@ -171,8 +185,7 @@ class _Run:
 
     def finish(self, jobs: int | None, progress: Progress) -> int:
         """Compute the parts that are not there yet. Returns the number of images of those that were."""
-        for stale in set(self.folder.iterdir()) - {*self.paths, self.folder / _LOCK, self.folder / _SETTINGS}:
-            stale.unlink()  # parts of images that have changed since
+        _clear(self.folder, keep=[*self.paths, self.folder / _SETTINGS])  # parts with images that have changed since
         failed = {number: _failures_of_finished(path) for number, path in enumerate(self.paths)}
         missing = [number for number, failures in failed.items() if failures is None]
         done = reused = len(self.index) - sum(len(self._names(number)) for number in missing)
@@ -203,9 +216,13 @@ class _Run:
 
 
 def _failures_of_finished(path: Path) -> int | None:
-    """How many images of a finished part could not be used; None if it is not there or damaged."""
+    """How many images of a finished part could not be used; None if it is to be made (again).
+
+    That is so when it is not there or damaged, and when a file could not be opened: perhaps it can be now.
+    """
     try:
-        return len(Part.load(path).failures)
+        part = Part.load(path)
+        return len(part.failures) if (part.images["content_blake2b"] != b"").all() else None
     except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         path.unlink(missing_ok=True)
         return None

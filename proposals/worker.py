@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from ..data.images import decode_image
 from ..data.memory import keep_freed_memory
 from ..data.regions import Proposal
 from .one_image import propose_regions
-from .settings import ProposalSettings
+from .settings import NETWORKS, ProposalSettings
 
 
 def start_local_worker() -> None:
@@ -49,6 +50,10 @@ def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, na
     """
     # joblib limits neither OpenCV's own pool nor every BLAS; left alone, workers fight over the cores.
     cv2.setNumThreads(1)
+    if settings.method in NETWORKS:
+        import torch
+
+        torch.set_num_threads(1)  # also, because sums depend on it in their last digits
     with _thread_pools().limit(limits=1):
         file = Path(weights) if weights else None
         return [_propose_file(os.path.join(root, name), settings, file) for name in names]  # noqa: PTH118 - faster
@@ -75,13 +80,19 @@ def _propose_file(path: str, settings: ProposalSettings, weights: Path | None) -
         image = decode_image(content)
     except ImageError as error:
         return Proposal(None, unread.file_bytes, unread.modified_ns, unread.content_blake2b, str(error))
-    regions = propose_regions(image, settings, weights)
+    try:
+        regions = propose_regions(image, settings, weights)
+    except (cv2.error, MemoryError) as error:
+        reason = f"{settings.method} failed on it: {(str(error).strip().splitlines() or ['not enough memory'])[0]}"
+        return Proposal(None, unread.file_bytes, unread.modified_ns, unread.content_blake2b, reason)
     return Proposal(regions, unread.file_bytes, unread.modified_ns, unread.content_blake2b)
 
 
 def _read(path: str) -> tuple[Proposal, bytes]:
     """What is known of a file before it is decoded, and its content; a reason if there is none."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a pipe would be waited for, a device never ends
+            return Proposal(None, reason="is not a file"), b""
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             modified = os.fstat(file.fileno()).st_mtime_ns
             content = file.read()

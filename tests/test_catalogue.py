@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -213,3 +215,10 @@ def test_the_embedded_data_set_needs_a_place_to_write(tmp_path, monkeypatch):
     (tmp_path / "sets").touch()
     with pytest.raises(DatasetError, match="cannot write the embedded data set"):
         demo.ensure_demo(tmp_path / "sets")
+
+
+def test_two_names_of_one_split_are_refused(folder):
+    (folder / "train").rename(folder / "training")
+    shutil.copytree(folder / "training", folder / "Train")
+    with pytest.raises(DatasetError, match="'Train' and 'training' are both train"):
+        open_dataset("folder", folder)

@@ -13,8 +13,9 @@ from PIL import Image
 
 from agnet.data.boxes_reader import read_boxes, read_listing
 from agnet.data.catalogue import open_dataset
-from agnet.data.errors import BoxesFileError, MismatchError
+from agnet.data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
 from agnet.data.images import read_image
+from agnet.data.verification import changed_images
 from agnet.proposals import data_set
 from agnet.proposals.data_set import propose_dataset
 from agnet.proposals.one_image import propose_regions
@@ -294,13 +295,24 @@ def test_other_images_or_labels_are_refused(change, difference, folder, tmp_path
     propose(folder, boxes, restart=True)
 
 
-def test_a_damaged_file_in_the_way_is_refused_and_replaced_on_request(folder, tmp_path):
+def test_only_a_boxes_file_is_replaced_on_request_be_it_damaged(folder, tmp_path):
     boxes = tmp_path / "boxes.h5"
     boxes.write_bytes(b"something precious")
     with pytest.raises(BoxesFileError, match="not an HDF5 file"):
         propose(folder, boxes)
+    with pytest.raises(BoxesFileError, match="no boxes file and will not be replaced"):
+        propose(folder, boxes, restart=True)
     assert boxes.read_bytes() == b"something precious"
+    good = propose(folder, tmp_path / "good.h5").boxes.read_bytes()
+    boxes.write_bytes(good[: len(good) // 2])
+    with pytest.raises(BoxesFileError, match="damaged"):
+        propose(folder, boxes)
     assert propose(folder, boxes, restart=True).images == 18
+    assert boxes.read_bytes() == good
+    with h5py.File(tmp_path / "theirs.h5", "w") as theirs:
+        theirs["measurements"] = np.arange(5)
+    with pytest.raises(BoxesFileError, match="will not be replaced"):
+        propose(folder, tmp_path / "theirs.h5", restart=True)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -419,3 +431,88 @@ print(int(told), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     if not runs["keep"][0]:
         pytest.skip("no glibc here")
     assert runs["keep"][1] < runs["leave"][1] / 2
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_finished_parts_of_another_list_of_images_are_not_thrown_away(folder, tmp_path):
+    boxes = tmp_path / "boxes.h5"
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, boxes, progress=interrupt_after(8))
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "train" / "ant" / "0.png").unlink()
+    with pytest.raises(MismatchError, match=r"another list of images.*\(18 images then, 17 now\); add --restart"):
+        propose(other, boxes)
+    assert propose(folder, boxes).reused == 8
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_restart_that_is_interrupted_goes_on_and_leaves_the_old_file_until_it_is_done(folder, tmp_path):
+    boxes, other = propose(folder, tmp_path / "boxes.h5").boxes, ProposalSettings(primary=4)
+    before = boxes.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, boxes, other, restart=True, progress=interrupt_after(8))
+    assert boxes.read_bytes() == before
+    assert propose(folder, boxes, other).reused == 8
+    assert boxes.read_bytes() == propose(folder, tmp_path / "straight.h5", other).boxes.read_bytes()
+
+
+def test_files_from_the_first_of_january_1970_are_files(folder, tmp_path):
+    for path in folder.rglob("*.png"):
+        os.utime(path, ns=(0, 0))
+    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+    assert list(changed_images(read_listing(boxes), folder, trust_times=False)) == []
+    (folder / "val" / "bee" / "0.png").unlink()
+    (folder / "val" / "bee" / "1.png").write_bytes(b"other")
+    changed = dict(changed_images(read_listing(boxes), folder, trust_times=True))
+    assert changed.keys() == {"val/bee/0.png", "val/bee/1.png"} and changed["val/bee/0.png"] == "is gone"
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_image_that_could_not_be_opened_is_tried_again_and_does_not_make_the_file_stale(folder, tmp_path):
+    boxes, image = tmp_path / "boxes.h5", folder / "train" / "ant" / "0.png"
+    content = image.read_bytes()
+    image.unlink()
+    image.symlink_to(tmp_path / "not yet there.png")
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, boxes, progress=interrupt_after(8))
+    (tmp_path / "not yet there.png").write_bytes(content)
+    summary = propose(folder, boxes)
+    assert (summary.reused, summary.unreadable) == (4, 0)
+    (tmp_path / "not yet there.png").unlink()
+    boxes.unlink()
+    assert propose(folder, boxes).unreadable == 1
+    assert propose(folder, boxes).reused == 18
+    (tmp_path / "not yet there.png").write_bytes(content)
+    with pytest.raises(MismatchError, match=r"train/ant/0\.png could not be opened then and can be now"):
+        propose(folder, boxes)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_with_an_images_name_is_not_waited_for(folder, tmp_path):
+    (folder / "train" / "ant" / "0.png").unlink()
+    os.mkfifo(folder / "train" / "ant" / "0.png")
+    boxes = read_boxes(propose(folder, tmp_path / "boxes.h5").boxes)
+    assert boxes.failures == (("train/ant/0.png", "is not a file"),)
+    assert not list(changed_images(boxes, folder, trust_times=False))
+    with pytest.raises(ImageError, match="is not a file"):
+        read_image(folder / "train" / "ant" / "0.png")
+
+
+def test_what_somebody_keeps_among_the_parts_stays_theirs(folder, tmp_path):
+    (tmp_path / "boxes.h5.parts").mkdir()
+    (tmp_path / "boxes.h5.parts" / "notes.txt").write_text("mine")
+    propose(folder, tmp_path / "boxes.h5")
+    assert [path.name for path in (tmp_path / "boxes.h5.parts").iterdir() if path.name != "lock"] == ["notes.txt"]
+
+
+def test_weights_must_be_those_that_the_settings_name(folder, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"1")
+    with pytest.raises(ConfigurationError, match="name other weights"):
+        propose(folder, tmp_path / "boxes.h5", weights=tmp_path / "weights.pth")
+
+
+def test_an_unfinished_file_is_called_that(folder, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, tmp_path / "boxes.h5", progress=interrupt_after(0))
+    with pytest.raises(BoxesFileError, match="is not finished: run the same agnet propose"):
+        read_boxes(tmp_path / "boxes.h5")
