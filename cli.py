@@ -17,7 +17,7 @@ import click
 
 from . import __version__
 from .proposals.settings import KINDS, METHODS, MIXTURES, NETWORKS, SLOT_ORDERS, ProposalSettings, name_of_weights
-from .training.models.settings import MODEL_NAMES, ModelSettings
+from .training.models.settings import FUSIONS, MODEL_NAMES, SE_KINDS, ModelSettings
 from .training.recipes import RECIPES, RunSettings
 
 if TYPE_CHECKING:
@@ -265,6 +265,33 @@ def propose(
     type=click.Choice(["cached", "live"]),
     help="Move the file's regions with each augmented view (default), or find them anew on it, as the paper does.",
 )
+@click.option(
+    "--fusion",
+    type=click.Choice(FUSIONS),
+    default=ModelSettings.fusion,
+    show_default=True,
+    help="Of maximum and average pooling, or one of them.",
+)
+@click.option(
+    "--se",
+    type=click.Choice(SE_KINDS),
+    default=ModelSettings.se,
+    show_default=True,
+    help="An SE-Residual for each token slot, one for all, or none.",
+)
+@click.option(
+    "--units", type=click.IntRange(1), default=ModelSettings.units, show_default=True, help="Inter-attention."
+)
+@click.option(
+    "--pooling-samples",
+    type=click.IntRange(1),
+    default=ModelSettings.pooling_samples,
+    show_default=True,
+    help="Along each side of a bin of the region pooling.",
+)
+@click.option("--no-regions", is_flag=True, help="The whole image is the only token.")
+@click.option("--no-self-attention", is_flag=True)
+@click.option("--no-inter-attention", is_flag=True, help="Tokens are averaged.")
 @click.option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
 @click.option("--attention-softmax", is_flag=True, help="After the inter-attention's sigmoid.")
 @click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
@@ -283,6 +310,13 @@ def train(
     backbone: str,
     weights: str,
     recipe: str,
+    fusion: str,
+    se: str,
+    units: int,
+    pooling_samples: int,
+    no_regions: bool,
+    no_self_attention: bool,
+    no_inter_attention: bool,
     spectral_norm: bool,
     attention_softmax: bool,
     seed: int,
@@ -334,6 +368,13 @@ def train(
                 backbone=backbone,
                 spectral_norm=spectral_norm,
                 attention_softmax=attention_softmax,
+                use_regions=not no_regions,
+                self_attention=not no_self_attention,
+                inter_attention=not no_inter_attention,
+                fusion=fusion,
+                se=se,
+                units=units,
+                pooling_samples=pooling_samples,
             ),
             resolved,
             RunSettings(weights, seed, device, precision, workers),

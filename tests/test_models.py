@@ -41,8 +41,10 @@ def tiny_model(seed=0, **changes):
     model = build_model(replace(TINY, **changes)).double().eval()
     if isinstance(model, AGNet):
         with torch.no_grad():
-            model.self_attention.delta.fill_(0.7)
-            model.inter_attention.match.bias.zero_()
+            if model.self_attention:
+                model.self_attention.delta.fill_(0.7)
+            if isinstance(model.inter_attention, InterAttention):
+                model.inter_attention.match.bias.zero_()
     return model
 
 
@@ -300,10 +302,103 @@ def test_regions_of_another_shape_are_refused(shape):
         tiny_model()(images, torch.zeros(shape, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("regions", [1, 36])
-def test_a_network_without_regions_takes_none(regions):
-    with pytest.raises(ValueError, match=r"regions must be \(3, 0, 4\)"):
-        tiny_model(regions=0)(*batch(3, regions))
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{"regions": 0}, {"use_regions": False}])
+def test_a_network_without_regions_does_not_look_at_them(changes):
+    model = tiny_model(**changes)
+    images, some = batch(3, 6)
+    alone = model(images, torch.zeros(3, 0, 4, dtype=torch.float64))
+    assert alone.region_weights.tolist() == [[1.0]] * 3
+    assert torch.equal(model(images, some).logits, alone.logits)
+
+
+# The paper's Table VII, from + SRs to GAP & GMP; the base is the plain model.
+TABLE_7 = {
+    "+ SRs": {"self_attention": False, "inter_attention": False, "fusion": "mean"},
+    "+ self-attention": {"inter_attention": False, "fusion": "mean"},
+    "+ inter-attention": {"fusion": "mean"},
+    "GMP only": {"fusion": "max"},
+    "GAP & GMP": {},
+}
+
+
+@pytest.mark.parametrize("row", TABLE_7)
+def test_the_rows_of_table_7_are_figure_1_with_parts_taken_away(row):
+    """Each part from its own slow or library version, put together here in the order of Figure 1."""
+    changes = TABLE_7[row]
+    model = tiny_model(**changes)
+    images, regions = batch()
+    with torch.no_grad():
+        output = model(images, regions)
+        x = model.backbone(images)
+        if changes.get("self_attention", True):
+            x, _ = model.self_attention(x)
+        whole = torch.tensor([0.0, 0, 1, 1], dtype=x.dtype).expand(3, 1, 4)
+        boxes = [7 * each for each in torch.cat([regions, whole], dim=1)]
+        tokens = roi_align(x, boxes, 7, sampling_ratio=1, aligned=True).unflatten(0, (3, 7))  # (B, N, C, 7, 7)
+        hidden = torch.einsum("bnc,nch->bnh", tokens.mean(dim=(3, 4)), model.se_residual.squeeze).relu()
+        gates = torch.einsum("bnh,nhc->bnc", hidden, model.se_residual.excite).sigmoid()
+        tokens = (tokens * (1 + gates[..., None, None])).flatten(3).transpose(2, 3)  # (B, N, 49, C)
+        if changes.get("inter_attention", True):
+            joined, weights = model.inter_attention(tokens.flatten(2))
+        else:
+            joined, weights = tokens.mean(dim=1).flatten(1), torch.full((3, 7), 1 / 7, dtype=x.dtype)
+        places = joined.unflatten(1, (49, CHANNELS))
+        pool = {"max": lambda p: p.max(dim=1).values, "mean": lambda p: p.mean(dim=1), "learned": model.fusion}
+        logits = model.classifier(pool[changes.get("fusion", "learned")](places))
+    assert torch.allclose(output.logits, logits, atol=1e-10)
+    assert torch.allclose(output.region_weights, weights, atol=1e-12)
+    assert (output.attention_map is None) == (row == "+ SRs")
+
+
+def test_one_shared_gate_is_as_many_equal_ones():
+    shared, own = tiny_model(se="shared"), tiny_model()
+    assert count(shared.se_residual) * 7 == count(own.se_residual)
+    own.load_state_dict(
+        {
+            name: value.expand(7, -1, -1) if name.startswith("se_residual") else value
+            for name, value in shared.state_dict().items()
+        }
+    )
+    inputs = batch()
+    assert torch.allclose(shared(*inputs).logits, own(*inputs).logits, atol=1e-12)
+
+
+@torch.no_grad()
+def test_without_gates_tokens_stay_as_they_are():
+    averaging = {"self_attention": False, "inter_attention": False, "fusion": "mean"}
+    without, gated = tiny_model(se="none", **averaging), tiny_model(**averaging)
+    gated.load_state_dict(without.state_dict(), strict=False)
+    gated.se_residual.excite.zero_()  # σ(0) = ½: every token 1.5 times itself, which means pass on
+    inputs = batch()
+    assert count(without.se_residual) == 0
+    assert torch.allclose(gated(*inputs).embedding, 1.5 * without(*inputs).embedding, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "changes", [*TABLE_7.values(), {"se": "shared"}, {"use_regions": False}, {"pooling_samples": 2}]
+)
+def test_whatever_is_taken_away_every_parameter_left_learns(changes):
+    model = tiny_model(**changes)
+    output = model(*batch())
+    output.logits.square().sum().backward()
+    idle = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    # With one token there is nothing to weigh: Eq. 3's softmax is over a single score.
+    alone = {"inter_attention.weigh.weight"} if changes == {"use_regions": False} else set()
+    assert idle <= CANCELLED | alone
+
+
+@pytest.mark.parametrize(("name", "value"), [("fusion", "sum"), ("se", "some"), ("pooling_samples", 0)])
+def test_an_unknown_switch_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        tiny_model(**{name: value})
+
+
+def test_minus_attention_has_the_parameters_of_table_6():
+    """Backbone + 37 SE blocks + merging without parameters + classifier: 43.02 M with Keras' ResNet-50."""
+    with torch.device("meta"):
+        model = build_model(ModelSettings(classes=40, **TABLE_7["+ SRs"]))
+    assert count(model) == 42_988_648  # 26,560 convolution biases fewer than Keras'
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,16 @@ def test_no_boxes_give_no_regions():
 def test_boxes_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"must be \(2, R, 4\)"):
         region_pooling(torch.ones(2, 3, 7, 7), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_samples_a_bin_are_roi_aligns_sampling_ratio(kind, samples):
+    generator = torch.Generator().manual_seed(5)
+    features, boxes = torch.randn(2, 3, 7, 7, generator=generator, dtype=torch.float64), kind(generator)
+    if kind is turned_boxes:  # RoIAlign of several samples reads these differently
+        boxes = sorted_boxes(boxes.unflatten(-1, (2, 2)))
+    scaled = [each * 7 for each in boxes]
+    expected = roi_align(features, scaled, 7, sampling_ratio=samples, aligned=True).flatten(2).transpose(1, 2)
+    got = region_pooling(features, boxes, samples=samples)
+    assert torch.allclose(got.flatten(0, 1), expected, atol=1e-10)

@@ -8,13 +8,13 @@ from torch import nn
 
 from .agnet import AGNet
 from .backbones import Backbone, StateDict, build_backbone
-from .fusion import PoolingFusion
-from .inter_attention import InterAttention
+from .fusion import Pooling, PoolingFusion
+from .inter_attention import InterAttention, TokenMean
 from .plain import Plain
 from .region_pooling import POOLED
 from .se_residual import SEResidual
 from .self_attention import SelfAttention
-from .settings import ModelSettings
+from .settings import FUSIONS, SE_KINDS, ModelSettings
 
 Model = AGNet | Plain
 
@@ -32,17 +32,33 @@ def build_model(settings: ModelSettings, weights: StateDict | None = None) -> Mo
 
 
 def _agnet(settings: ModelSettings, backbone: Backbone) -> AGNet:
-    channels, tokens = backbone.channels, settings.regions + 1
+    regions = settings.regions if settings.use_regions else 0
+    channels, tokens = backbone.channels, regions + 1
+    _one_of("fusion", settings.fusion, FUSIONS)
+    _one_of("se", settings.se, SE_KINDS)
+    if settings.pooling_samples < 1:
+        raise ValueError(f"pooling_samples: wanted 1 or more, got {settings.pooling_samples}")
     if settings.regions < 0 or settings.units < 1 or not 1 <= settings.se_ratio <= channels:
         raise ValueError(f"{settings} cannot be built: wanted regions ≥ 0, units ≥ 1, se_ratio 1 to {channels}")
     return AGNet(
         backbone=backbone,
-        self_attention=SelfAttention(channels, settings.spectral_norm),
-        se_residual=SEResidual(tokens, channels, settings.se_ratio),
-        inter_attention=InterAttention(tokens, POOLED * POOLED * channels, settings.units, settings.attention_softmax),
-        fusion=PoolingFusion(channels),
+        self_attention=SelfAttention(channels, settings.spectral_norm) if settings.self_attention else None,
+        se_residual=nn.Identity()
+        if settings.se == "none"
+        else SEResidual(tokens if settings.se == "slot" else 1, channels, settings.se_ratio),
+        inter_attention=InterAttention(tokens, POOLED * POOLED * channels, settings.units, settings.attention_softmax)
+        if settings.inter_attention
+        else TokenMean(),
+        fusion=PoolingFusion(channels) if settings.fusion == "learned" else Pooling(settings.fusion),
         classifier=nn.Linear(channels, settings.classes),
+        regions=regions,
+        pooling_samples=settings.pooling_samples,
     )
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: wanted one of {', '.join(choices)}, got {value!r}")
 
 
 def _plain(settings: ModelSettings, backbone: Backbone) -> Plain:

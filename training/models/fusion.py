@@ -6,6 +6,18 @@ import torch
 from torch import Tensor, nn
 
 
+class Pooling(nn.Module):
+    """One of the two alone, without parameters: ``max`` (GMP) or ``mean`` (GAP)."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, P, C)``, P positions -> ``(B, C)``."""
+        return x.amax(dim=1) if self.kind == "max" else x.mean(dim=1)
+
+
 class PoolingFusion(nn.Module):
     """F = Σ_k softmax_k(W p_k + b) p_k over p = (GMP(f̂), GAP(f̂)), one scorer for both.
 

@@ -8,6 +8,14 @@ import torch
 from torch import Tensor, nn
 
 
+class TokenMean(nn.Module):
+    """The merging without parameters that stands in for inter-attention ("-Attn" in the paper's Table VI): the mean."""
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, N, D)`` -> ``(B, D)`` and the even weights ``(B, N)``."""
+        return tokens.mean(dim=1), tokens.new_full(tokens.shape[:2], 1 / tokens.shape[1])
+
+
 class InterAttention(nn.Module):
     """Every token attends to every token; then the tokens are weighted and summed to one.
 

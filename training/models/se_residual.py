@@ -13,7 +13,7 @@ class SEResidual(nn.Module):
     Table VI. The blocks are kept side by side in two tensors, so that one batched product applies them all.
 
     Args:
-        tokens: N. channels: C. ratio: C to ⌊C/ratio⌋ in between.
+        tokens: N, or 1 for one block that all tokens share. channels: C. ratio: C to ⌊C/ratio⌋ in between.
     """
 
     def __init__(self, tokens: int, channels: int, ratio: int = 16) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MODEL_NAMES = ("agnet", "plain")
+FUSIONS = ("learned", "max", "mean")
+SE_KINDS = ("slot", "shared", "none")
 
 
 @dataclass(frozen=True)
@@ -19,3 +21,10 @@ class ModelSettings:
     se_ratio: int = 16  #: of the SE-Residual blocks
     spectral_norm: bool = False  #: on the self-attention's projections
     attention_softmax: bool = False  #: after the inter-attention's sigmoid
+    # What follows takes parts away: the rows of the paper's Table VII.
+    use_regions: bool = True  #: without, the whole image is the only token
+    self_attention: bool = True
+    inter_attention: bool = True  #: without, tokens are averaged
+    fusion: str = "learned"  #: of maximum and average pooling (Eq. 4), or one of the two alone
+    se: str = "slot"  #: an SE-Residual for each token slot, one shared by all, or none
+    pooling_samples: int = 1  #: bilinear samples along each side of a bin of the region pooling
