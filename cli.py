@@ -337,6 +337,7 @@ def train(
     from .proposals.one_image import propose_regions
     from .training.fit import LAST, fit
 
+    _keep_memory()
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
     propose = None
@@ -421,6 +422,7 @@ def evaluate(
     from .training.evaluation import evaluate_run
     from .training.fit import choose_device, read_config
 
+    _keep_memory()
     config = read_config(run)
     boxes = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), run)
     if boxes is None:
@@ -485,6 +487,7 @@ def predict(
     from .training.fit import BEST, choose_device
     from .training.predict import predict as predict_images
 
+    _keep_memory()
     checkpoint = load_checkpoint(run / BEST)
     settings = ProposalSettings.from_dict(checkpoint.proposals)
     if settings.weights != name_of_weights(proposal_weights):
@@ -628,6 +631,55 @@ def _tell(boxes: Boxes, root: Path, name: str | None, as_json: bool) -> None:
     else:
         facts = image_facts(boxes, find_image(boxes, name))
         click.echo(json.dumps(facts.to_dict()) if as_json else facts_text(facts))
+
+
+@main.command()
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    default=("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"),
+    show_default=True,
+    help="May be given several times.",
+)
+@click.option("--classes", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--regions", type=click.IntRange(0), default=ModelSettings.regions, show_default=True)
+@click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of --latency.")
+@_device
+@_json
+def complexity(
+    backbones: tuple[str, ...],
+    classes: int,
+    regions: int,
+    latency: bool,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Parameters, arithmetic and time of networks with and without AG-Net's parts, beside the paper's Table VI."""
+    from dataclasses import replace
+
+    from .training.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
+    from .training.fit import choose_device
+
+    _keep_memory()
+    costs = []
+    for backbone in backbones:
+        settings = ModelSettings(classes=classes, regions=regions, backbone=backbone)
+        found = [network_cost(settings, variant) for variant in VARIANTS]
+        if latency:
+            taken = network_milliseconds(settings, batch_size, choose_device(device))
+            found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
+        costs += found
+    click.echo(json.dumps([cost.to_dict() for cost in costs]) if as_json else costs_text(costs))
+
+
+def _keep_memory() -> None:
+    """This process runs a network and then ends: what it has freed it may keep for the next batch."""
+    from .data.memory import keep_freed_memory
+
+    keep_freed_memory(block_mb=None, idle_mb=2047)
 
 
 def _images_root(boxes: Boxes, root: Path | None) -> Path:

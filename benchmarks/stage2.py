@@ -17,6 +17,7 @@ from statistics import median
 import torch
 from torch import nn
 
+from agnet.data.memory import keep_freed_memory
 from agnet.training.fit import build_optimizer, choose_device
 from agnet.training.models.build import Model, build_model
 from agnet.training.models.settings import ModelSettings
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    keep_freed_memory(block_mb=None, idle_mb=2047)  # as the commands do
     device = choose_device(arguments.device)
     torch.manual_seed(0)
     size = arguments.batch_size
@@ -62,10 +64,10 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name in models}
         for turn in range(arguments.rounds + 2):
             for name in models:
-                _wait(device.device)
+                device.wait()
                 start = time.perf_counter()
                 work(name)
-                _wait(device.device)
+                device.wait()
                 if turn >= 2:  # warm
                     seconds[name].append(time.perf_counter() - start)
         return {name: median(taken) / size * 1e3 for name, taken in seconds.items()}
@@ -78,11 +80,6 @@ def main() -> None:
     for title, work in (("inference", infer), ("training step", train)):
         taken = milliseconds(work)
         print(f"{title:14}{taken['plain']:10.2f}{taken['agnet']:10.2f}{taken['agnet'] / taken['plain']:8.2f}")
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

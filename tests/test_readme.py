@@ -27,7 +27,14 @@ def agnet_commands():
 
 
 def test_there_are_commands_to_check():
-    assert {command[0] for command in agnet_commands()} == {"propose", "inspect", "train", "evaluate", "predict"}
+    assert {command[0] for command in agnet_commands()} == {
+        "propose",
+        "inspect",
+        "train",
+        "evaluate",
+        "predict",
+        "complexity",
+    }
 
 
 @pytest.mark.parametrize("command", agnet_commands(), ids=" ".join)

@@ -40,6 +40,11 @@ class Device:
     device: torch.device
     precision: str = "fp32"  #: or bf16, by autocast
 
+    def wait(self) -> None:
+        """Return when everything asked for so far is done, for timing."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 

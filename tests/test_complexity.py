@@ -1,0 +1,57 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from agnet.cli import main
+from agnet.training.complexity import PAPER, VARIANTS, network_cost
+from agnet.training.models.settings import ModelSettings
+
+# What torchvision's bodies have fewer or more than Keras', in trainable parameters: ResNet-50's convolutions have no
+# biases, Inception-V3's batch norms have scales.
+FROM_KERAS = {"resnet50": 26_560, "inception-v3": -17_216, "densenet121": 0, "nasnet-mobile": 0}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("backbone", PAPER)
+def test_the_twelve_counts_of_table_6(backbone, variant):
+    cost = network_cost(ModelSettings(classes=40, backbone=backbone), variant)
+    claimed, _, _ = PAPER[backbone][variant]
+    # Printed with two decimals, cut or rounded: Inception's 41.2490 is 41.25 there, DenseNet's 6.9949 is 6.99.
+    assert (cost.parameters + FROM_KERAS[backbone]) / 1e6 == pytest.approx(claimed, abs=0.0101)
+
+
+def test_arithmetic_is_counted_by_hand():
+    """Of the head: projections of the map, region pooling, gates and inter-attention, two a multiply-add."""
+    plain, full = (network_cost(ModelSettings(classes=40), variant) for variant in ("baseline", "+Attn"))
+    C, N, P, D = 2048, 37, 49, 49 * 2048
+    self_attention = P * C * (C + 2 * C // 8) + P * P * (C // 8) + P * P * C
+    pooling = N * P * P * C
+    gates = 2 * N * C * (C // 16)
+    inter = N * D * 65 + N * N * 32 + N * N + N * N + N * D
+    head = 2 * (self_attention + pooling + gates + inter) / 1e9
+    assert full.gflops - plain.gflops == pytest.approx(head, rel=0.01)
+    assert plain.gflops == pytest.approx(8.18, abs=0.1)  # ResNet-50's 4.09 G multiply-adds
+
+
+def test_the_command_tells_the_same_in_words_and_in_json():
+    options = ["complexity", "--backbone", "mobilenet-v3-small", "--classes", "3"]
+    told = CliRunner().invoke(main, options)
+    assert told.exit_code == 0, told.output
+    costs = json.loads(CliRunner().invoke(main, [*options, "--json"]).output)
+    assert [cost["variant"] for cost in costs] == list(VARIANTS)
+    for cost in costs:
+        line = next(line for line in told.output.splitlines() if f" {cost['variant']} " in f" {line} ")
+        assert f"{cost['parameters'] / 1e6:.2f}" in line and f"{cost['gflops']:.2f}" in line
+        assert cost["paper_gflops"] is None and cost["milliseconds"] is None
+
+
+def test_latency_is_measured_where_asked():
+    options = ["--backbone", "mobilenet-v3-small", "--latency", "--batch-size", "1", "--device", "cpu", "--json"]
+    costs = json.loads(CliRunner().invoke(main, ["complexity", *options]).output)
+    assert all(cost["milliseconds"] > 0 for cost in costs)
+
+
+def test_an_unknown_backbone_is_one_line():
+    result = CliRunner().invoke(main, ["complexity", "--backbone", "resnet5000"])
+    assert result.exit_code == 1 and "unknown backbone 'resnet5000'" in result.output
