@@ -1,7 +1,35 @@
 """AG-Net: fine-grained image recognition guided by salient regions (Bera et al., IEEE TIP 30, 2021).
 
 Two programs that meet in one HDF5 file: ``agnet propose`` writes the regions of every image of a data
-set, ``agnet train`` trains the network that attends to them.
+set, ``agnet train`` trains the network that attends to them. The names below are for use as a library; each is
+imported when it is first asked for, so that nothing heavy is loaded for nothing.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AGNet": ".training.models.agnet",
+    "Backbone": ".training.models.backbones",
+    "ModelSettings": ".training.models.settings",
+    "assemble": ".training.models.build",
+    "build_model": ".training.models.build",
+    "ProposalSettings": ".proposals.settings",
+    "propose_regions": ".proposals.one_image",
+    "propose_dataset": ".proposals.data_set",
+    "open_dataset": ".data.catalogue",
+    "read_boxes": ".data.boxes_reader",
+    "read_image": ".data.images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'agnet' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

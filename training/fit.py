@@ -195,8 +195,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")  # one pass over the head's 31 M parameters
-    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
+    # Not fused: that kernel pairs a parameter with its moments by place in memory, and a resumed run's moments lie in
+    # another order than parameters that are channels last.
+    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
 
 
 def choose_device(name: str, precision: str = "auto") -> Device:

@@ -59,10 +59,19 @@ class BackboneEntry:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
 
-class Backbone(nn.Module):
-    """Images ``(B, 3, H, W)`` -> last feature map ``(B, C, 7, 7)``; maps of another size are resized bilinearly."""
+IMAGENET = Preprocessing()
 
-    def __init__(self, body: nn.Module, channels: int, preprocessing: Preprocessing) -> None:
+
+class Backbone(nn.Module):
+    """Images ``(B, 3, H, W)`` -> last feature map ``(B, C, 7, 7)``; maps of another size are resized bilinearly.
+
+    Args:
+        body: images -> map ``(B, channels, h, w)``.
+        channels: C.
+        preprocessing: what its weights were trained on.
+    """
+
+    def __init__(self, body: nn.Module, channels: int, preprocessing: Preprocessing = IMAGENET) -> None:
         super().__init__()
         self.body = body
         self.channels = channels

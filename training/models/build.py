@@ -24,11 +24,19 @@ def build_model(settings: ModelSettings, weights: StateDict | None = None) -> Mo
 
     Raises: `ValueError` for settings no network can be built from, or weights that do not fit.
     """
+    return assemble(settings, build_backbone(settings.backbone, weights))
+
+
+def assemble(settings: ModelSettings, backbone: Backbone) -> Model:
+    """The network of these settings on a backbone of the caller's; ``settings.backbone`` is not looked at.
+
+    Raises: `ValueError` for settings no network can be built from.
+    """
     if settings.model not in MODELS:
         raise ValueError(f"unknown model {settings.model!r}; known: {', '.join(MODELS)}")
     if settings.classes < 1:
         raise ValueError(f"a classifier needs at least 1 class, got {settings.classes}")
-    return MODELS[settings.model](settings, build_backbone(settings.backbone, weights))
+    return MODELS[settings.model](settings, backbone)
 
 
 def _agnet(settings: ModelSettings, backbone: Backbone) -> AGNet:
