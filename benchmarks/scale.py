@@ -1,6 +1,6 @@
 """A hundred thousand images through `agnet propose`: time, memory, the file, and what it costs to meet it again.
 
-    python benchmarks/scale.py DIR [--images 101000] [--folder /tmp/agnet-scale]
+    python benchmarks/scale.py DIR [--images 101000]
 
 DIR's images are linked under 101 classes until there are enough: the pixels repeat, the work and the file do not
 know. Memory is the proportional share of each process, sampled all along (Linux).
@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -57,11 +58,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("--images", type=int, default=101_000)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/agnet-scale"))
     arguments = parser.parse_args()
-    images, boxes = arguments.folder / "images", arguments.folder / "boxes.h5"
-    shutil.rmtree(images, ignore_errors=True)
-    link_images(arguments.source, images, arguments.images)
+    # Beside the images, where links to them can be.
+    with tempfile.TemporaryDirectory(prefix="agnet-scale-", dir=arguments.source.resolve().parent) as folder:
+        measure(arguments.source, arguments.images, Path(folder))
+
+
+def measure(source: Path, count: int, folder: Path) -> None:
+    images, boxes = folder / "images", folder / "boxes.h5"
+    link_images(source, images, count)
     command = [sys.executable, "-m", "agnet", "propose", "--dataset", "folder", "--root", str(images)]
     command += ["--boxes", str(boxes)]
 
@@ -74,12 +79,13 @@ def main() -> None:
         if run.returncode:
             sys.exit("agnet propose failed; run it by hand to see why")
     whole = time.perf_counter() - start
-    print(f"{arguments.images:,} images in {whole:.0f} s, {arguments.images / whole:.0f} a second")
+    print(f"{count:,} images in {whole:.0f} s, {count / whole:.0f} a second")
     print(f"{'after':>8}{'parent MB':>12}{'workers MB':>30}")
     for at in range(1, 11):
         seconds, taken = samples[min(len(samples) - 1, len(samples) * at // 10)]
-        parent = taken.pop(run.pid, 0)
-        workers = " ".join(f"{mb:.0f}" for mb in sorted(taken.values(), reverse=True))
+        parent = taken.get(run.pid, 0)
+        others = sorted((mb for process, mb in taken.items() if process != run.pid), reverse=True)
+        workers = " ".join(f"{mb:.0f}" for mb in others)
         print(f"{seconds:7.0f}s{parent:12.0f}{workers:>30}")
 
     print(f"the file: {boxes.stat().st_size / 1e6:.1f} MB")

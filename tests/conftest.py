@@ -9,8 +9,10 @@ import joblib
 import numpy as np
 import pytest
 import threadpoolctl
+from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
+from agnet.cli import main
 from agnet.data.catalogue import open_dataset
 from agnet.proposals.data_set import propose_dataset
 from agnet.proposals.settings import ProposalSettings
@@ -25,6 +27,32 @@ def _work_in_this_process():
     """Starting workers takes longer than these data sets; tests of the workers ask for loky by name."""
     with joblib.parallel_config(backend="sequential"):
         yield
+
+
+@pytest.fixture
+def agnet(tmp_path, monkeypatch):
+    """Run a command in ``tmp_path``; returns click's result, whose exception is a programming error's."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On a busy machine, threads that wait for one another make these small networks fifty times slower."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 CLASSES = ("ant", "bee", "côté")

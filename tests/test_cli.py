@@ -10,28 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from agnet.cli import main
 from agnet.data.boxes_reader import read_boxes
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
-
-
-@pytest.fixture
-def agnet(tmp_path, monkeypatch):
-    """Run a command in ``tmp_path``; returns click's result, whose exception is a programming error's."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, code=0):
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
 
 
 def last_line(result):

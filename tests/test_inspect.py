@@ -4,24 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
-
-from agnet.cli import main
 
 
 @pytest.fixture
-def inspect(boxes_file, folder, tmp_path, monkeypatch):
+def inspect(agnet, boxes_file, folder):
     """Run ``agnet inspect`` on `boxes_file` and `folder`; returns click's result."""
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments, code=0, root=folder):
-        words = ["inspect", "--boxes", "boxes.h5", "--root", root, *arguments]
-        result = CliRunner().invoke(main, [str(word) for word in words])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return result
+        return agnet("inspect", "--boxes", "boxes.h5", "--root", root, *arguments, code=code)
 
     return run
 
