@@ -210,6 +210,11 @@ def propose(
         f"({', '.join(f'{count:,} {split}' for split, count in parts.items())})",
         err=True,
     )
+    if index.left_out:
+        kinds = ", ".join(
+            f"{count:,} {kind}" for kind, count in sorted(index.left_out.items(), key=lambda kind: -kind[1])
+        )
+        click.echo(f"left out, being no images by their names or places: {kinds}", err=True)
     click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)
     try:
         with _bar("propose", len(index)) as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,17 +51,19 @@ def open_dataset(
     if dataset not in CATALOGUE:
         raise ConfigurationError(f"unknown data set {dataset!r}; known: {', '.join(CATALOGUE)}")
     root = Path(root)
-    index = build_index(dataset, root, CATALOGUE[dataset](root))
+    left_out: Counter[str] = Counter()
+    index = build_index(dataset, root, CATALOGUE[dataset](root, left_out))
     if not (index.splits == "test").any():
         index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
     if not (index.splits == "val").any():
         index = cut_from_train(index, val_fraction, "val", split_seed)
     if limit is not None:
         index = limit_index(index, limit)
-    return replace(index, opened_with={"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit})
+    opened_with: dict[str, object] = {"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit}
+    return replace(index, opened_with=opened_with, left_out=dict(left_out))
 
 
-def folder_rows(root: Path) -> Rows:
+def folder_rows(root: Path, left_out: Counter[str]) -> Rows:
     """``train/<class>/*`` with ``val/`` and/or ``test/`` beside it, or ``<class>/*`` without any split.
 
     Also by their other usual names: training, valid, validation, testing.
@@ -79,7 +82,7 @@ def folder_rows(root: Path) -> Rows:
                 raise DatasetError(f"{root}: {parts[split].name!r} and {name!r} are both {split}; keep one of them")
             parts[split] = part
     if not parts:
-        return [(name, label, "train") for name, label in _images_by_class(root, root)]
+        return [(name, label, "train") for name, label in _images_by_class(root, root, left_out)]
     if "train" not in parts:
         raise DatasetError(f"{root} has a folder of images to test on but no folder train beside it")
     if folders:
@@ -88,14 +91,14 @@ def folder_rows(root: Path) -> Rows:
         parts["test"] = parts.pop("val")
     rows: Rows = []
     for split, part in parts.items():
-        rows += [(name, label, split) for name, label in _images_by_class(part, root)]
+        rows += [(name, label, split) for name, label in _images_by_class(part, root, left_out)]
     unknown = {label for _, label, _ in rows} - {label for _, label, split in rows if split == "train"}
     if unknown:
         raise DatasetError(f"{root}: class {min(unknown)!r} has images to test on but none in train")
     return rows
 
 
-def food101_rows(root: Path) -> Rows:
+def food101_rows(root: Path, left_out: Counter[str]) -> Rows:
     """Food-101 as distributed: ``food-101/images/<class>/<id>.jpg`` and ``food-101/meta/{train,test}.txt``."""
     base = next((place for place in (root / "food-101", root) if (place / "meta").is_dir()), root / "food-101")
     prefix = "" if base == root else f"{base.name}/"
@@ -123,37 +126,42 @@ def food101_rows(root: Path) -> Rows:
     return rows
 
 
-def demo_rows(root: Path) -> Rows:
+def demo_rows(root: Path, left_out: Counter[str]) -> Rows:
     """The embedded data set, made under ``root`` on first use; see `demo`."""
     place = demo.ensure_demo(root)
-    return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place)]
+    return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place, left_out)]
 
 
-# Each takes the root and gives (name relative to it, class, split) for every image.
-CATALOGUE: dict[str, Callable[[Path], Rows]] = {
+# Each takes the root and gives (name relative to it, class, split) for every image, and counts files left out by kind.
+CATALOGUE: dict[str, Callable[[Path, Counter[str]], Rows]] = {
     "demo": demo_rows,
     "folder": folder_rows,
     "food101": food101_rows,
 }
 
 
-def _images_by_class(part: Path, root: Path) -> list[tuple[str, str]]:
+def _images_by_class(part: Path, root: Path, left_out: Counter[str]) -> list[tuple[str, str]]:
     """(path relative to root, class) for every image in the class folders of ``part``, sorted."""
     found = []
     for class_folder in _folders(part):
         # In the order of their parts: a folder's images together, whatever letters sort before a slash.
-        mine = sorted(_image_files(class_folder), key=lambda name: name.split("/"))
+        mine = sorted(_image_files(class_folder, left_out), key=lambda name: name.split("/"))
         if not mine:
             raise DatasetError(f"the class folder {class_folder} holds no images; remove it or fill it")
         place = class_folder.relative_to(root).as_posix()
         found += [(f"{place}/{name}", class_folder.name) for name in mine]
+    loose = (entry.suffix.lower() for entry in part.iterdir() if entry.is_file())
+    left_out.update(f"{suffix} outside class folders" for suffix in loose if suffix in IMAGE_SUFFIXES)
     if not found:
         raise DatasetError(f"no images found in class folders under {part} (expected {part}/<class>/*.jpg)")
     return found
 
 
-def _image_files(folder: Path) -> Iterator[str]:
-    """Names relative to ``folder`` of the images in it and below, links followed, each folder entered once."""
+def _image_files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
+    """Names relative to ``folder`` of the images in it and below, links followed, each folder entered once.
+
+    Files that are no images by their names are counted in ``left_out`` by their suffix.
+    """
     entered = set()
     for place, subfolders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -165,8 +173,13 @@ def _image_files(folder: Path) -> Iterator[str]:
         below = Path(place).relative_to(folder).as_posix()
         prefix = "" if below == "." else f"{below}/"
         for file in files:
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - fast
+            suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 - fast
+            if file.startswith("."):
+                continue
+            if suffix in IMAGE_SUFFIXES:
                 yield prefix + file
+            else:
+                left_out[suffix or file] += 1
 
 
 def _folders(place: Path) -> list[Path]:

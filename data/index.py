@@ -30,6 +30,7 @@ class DatasetIndex:
     labels: np.ndarray  #: int16 ``(images,)``
     splits: np.ndarray  #: ``U5 (images,)``
     opened_with: dict[str, object] = field(default_factory=dict)  #: the settings that made it what it is
+    left_out: dict[str, int] = field(default_factory=dict)  #: files that are no images by their names, by kind
 
     def __len__(self) -> int:
         return len(self.names)

@@ -222,3 +222,12 @@ def test_two_names_of_one_split_are_refused(folder):
     shutil.copytree(folder / "training", folder / "Train")
     with pytest.raises(DatasetError, match="'Train' and 'training' are both train"):
         open_dataset("folder", folder)
+
+
+def test_files_that_are_left_out_are_counted_by_kind(folder):
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes"):
+        (folder / "train" / "ant" / name).write_bytes(b"?")
+    (folder / "train" / "ant" / ".hidden").write_bytes(b"?")
+    shutil.copy(folder / "val" / "ant" / "0.png", folder / "train" / "loose.png")
+    left_out = open_dataset("folder", folder).left_out
+    assert left_out == {".heic": 2, "notes": 1, ".png outside class folders": 1}
