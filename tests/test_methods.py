@@ -106,7 +106,9 @@ def test_torchvisions_own_detector_runs(textured, tmp_path):
     network = torchvision.models.detection.maskrcnn_resnet50_fpn(weights_backbone=None)
     torch.save(network.state_dict(), path)
     groups = group_detections(textured(0, 96, 64), ProposalSettings(method="mask-rcnn"), path)
-    assert len(groups.weights) == 8
+    assert groups.weights.sum() == pytest.approx(1)
+    assert (groups.points_xy >= 0).all() and (groups.points_xy <= (96, 64)).all()
+    assert set(groups.labels.tolist()) <= set(range(8))
 
 
 def test_a_download_that_fails_names_the_remedy(monkeypatch, textured):
