@@ -18,7 +18,7 @@ def test_evidence_is_gradient_times_activation_by_finite_differences(model):
     with torch.no_grad():
         features = net.backbone(images)
         winner = output.logits.argmax()
-        net.backbone.forward = lambda _: moved
+        net.backbone.maps = lambda _: (moved,)
         for y, x in ((0, 0), (3, 4), (6, 2)):
             # Along the activation itself: d logit / dt of features·(1 + t) at one place.
             logits = []

@@ -5,12 +5,13 @@ import torch
 
 from agnet.training.models.inter_attention import InterAttention
 
-SHAPES = [(1, 6, 4), (2, 6, 3), (7, 24, 5), (37, 49, 8)]  # tokens N, dimension D, units
+SHAPES = [(1, 2, 3, 4), (2, 3, 2, 3), (7, 4, 6, 5), (37, 7, 7, 8)]  # tokens N, positions P, channels C, units
 
 
 def slow_inter_attention(block, tokens, softmax):
-    """Eqs. 2 and 3 with loops and α really built, for one image ``(N, D)`` -> f̂ ``(D,)``, w ``(N,)``."""
-    N, D = tokens.shape
+    """Eqs. 2 and 3 with loops and α really built, for one image ``(N, P, C)`` -> f̂ ``(P, C)``, w ``(N,)``."""
+    N, P, C = tokens.shape
+    tokens, D = tokens.flatten(1), P * C
     m = torch.empty(N, N, dtype=tokens.dtype)
     for r in range(N):
         for other in range(N):
@@ -24,17 +25,17 @@ def slow_inter_attention(block, tokens, softmax):
             alpha[r] = alpha[r] + m[r, other] * tokens[other]
     scores = [torch.exp(block.weigh.weight[0] @ alpha[r] + block.weigh.bias[0]) for r in range(N)]
     w = torch.stack([score / sum(scores) for score in scores])
-    return sum(w[r] * alpha[r] for r in range(N)), w
+    return sum(w[r] * alpha[r] for r in range(N)).view(P, C), w
 
 
 def block_and_tokens(shape, softmax, batch=2):
     torch.manual_seed(0)
-    N, D, units = shape
-    block = InterAttention(N, D, units, softmax).double()
+    N, P, C, units = shape
+    block = InterAttention(N, P * C, units, softmax).double()
     with torch.no_grad():  # away from the start, where all of m is alike
         for parameter in block.parameters():
             parameter.normal_(std=0.5)
-    return block, torch.randn(batch, N, D, dtype=torch.float64)
+    return block, torch.randn(batch, N, P, C, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("softmax", [False, True])
@@ -55,7 +56,7 @@ def test_values_and_gradients_are_those_of_alpha_really_built(shape, softmax):
 
 @pytest.mark.parametrize("softmax", [False, True])
 def test_weights_are_shares(softmax):
-    block, tokens = block_and_tokens((7, 24, 5), softmax)
+    block, tokens = block_and_tokens(SHAPES[2], softmax)
     weights = block(tokens)[1]
     assert weights.shape == (2, 7)
     assert (weights >= 0).all()
@@ -63,7 +64,7 @@ def test_weights_are_shares(softmax):
 
 
 def test_the_bias_of_the_weighting_changes_nothing():
-    block, tokens = block_and_tokens((7, 24, 5), softmax=False)
+    block, tokens = block_and_tokens(SHAPES[2], softmax=False)
     before = block(tokens)
     with torch.no_grad():
         block.weigh.bias += 3
@@ -79,12 +80,12 @@ def test_it_begins_near_the_mean_of_the_tokens(tokens):
     with torch.no_grad():
         assert 1 / (1 + math.exp(-block.match.bias.item())) == pytest.approx(1 / tokens)
         block.match.weight.zero_()
-        x = torch.randn(2, tokens, 24, dtype=torch.float64)
+        x = torch.randn(2, tokens, 4, 6, dtype=torch.float64)
         assert torch.allclose(block(x)[0], x.mean(dim=1), rtol=0, atol=1e-7)
 
 
 def test_order_of_tokens_does_not_matter():
-    block, tokens = block_and_tokens((7, 24, 5), softmax=False)
+    block, tokens = block_and_tokens(SHAPES[2], softmax=False)
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
     joined, weights = block(tokens)
     shuffled_joined, shuffled_weights = block(tokens[:, order])
@@ -94,7 +95,7 @@ def test_order_of_tokens_does_not_matter():
 
 def test_extreme_tokens_stay_finite():
     block = InterAttention(7, 24, 5)
-    tokens = 1e4 * torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(0))
+    tokens = 1e4 * torch.randn(2, 7, 4, 6, generator=torch.Generator().manual_seed(0))
     tokens.requires_grad_()
     joined, weights = block(tokens)
     joined.sum().backward()

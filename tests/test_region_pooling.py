@@ -1,8 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
+from torch.nn.functional import interpolate
 from torchvision.ops import roi_align
 
-from agnet.training.models.region_pooling import region_pooling
+from agnet.training.models.region_pooling import crop_pooling, region_pooling
 
 SIZES_HW = [(7, 7), (5, 9), (1, 1)]
 
@@ -156,3 +159,27 @@ def test_several_samples_a_bin_are_roi_aligns_sampling_ratio(kind, samples):
     expected = roi_align(features, scaled, 7, sampling_ratio=samples, aligned=True).flatten(2).transpose(1, 2)
     got = region_pooling(features, boxes, samples=samples)
     assert torch.allclose(got.flatten(0, 1), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("pool", [region_pooling, crop_pooling, partial(region_pooling, samples=2)])
+def test_the_mean_is_that_of_the_grid(pool):
+    generator = torch.Generator().manual_seed(4)
+    features, boxes = torch.randn(2, 3, 7, 7, generator=generator).double(), random_boxes(generator)
+    assert torch.allclose(pool(features, boxes, mean=True), pool(features, boxes).mean(dim=2, keepdim=True), atol=1e-12)
+
+
+@pytest.mark.parametrize("size_hw", [(7, 7), (5, 9)])
+@pytest.mark.parametrize("kind", [random_boxes, tiny_boxes, border_boxes, zero_area_boxes, huge_boxes])
+def test_crops_are_slices_of_the_finer_map_resized(kind, size_hw):
+    generator = torch.Generator().manual_seed(5)
+    features, boxes = torch.randn(2, 3, *size_hw, generator=generator).double(), kind(generator)
+    finer = interpolate(features, (42, 42), mode="bilinear", align_corners=False)
+    pooled = crop_pooling(features, boxes)
+    assert pooled.shape == (2, 20, 49, 3)
+    for image in range(2):
+        for number, box in enumerate((boxes[image] * 42).round().tolist()):
+            x0, y0 = (int(min(max(low, 0), 41)) for low in box[:2])
+            x1, y1 = (int(max(min(high, 42), low + 1)) for high, low in zip(box[2:], (x0, y0), strict=True))
+            cut = finer[image : image + 1, :, y0:y1, x0:x1]
+            wanted = interpolate(cut, (7, 7), mode="bilinear", align_corners=False)[0].flatten(1).T
+            assert torch.allclose(pooled[image, number], wanted, rtol=0, atol=1e-12)

@@ -20,7 +20,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "+Attn": {},
 }
 
-# Table VI for 40 classes: millions of trainable parameters, GFLOPs, milliseconds an image on a Titan V. Claims.
+PAPER_CLASSES = 40
+# Table VI, for so many classes: millions of trainable parameters, GFLOPs, milliseconds an image on a Titan V. Claims.
 PAPER: dict[str, dict[str, tuple[float, float, float]]] = {
     "resnet50": {"baseline": (23.62, 7.77, 2.33), "-Attn": (43.02, 9.36, 4.45), "+Attn": (54.79, 10.42, 5.20)},
     "densenet121": {"baseline": (6.99, 5.68, 2.58), "-Attn": (11.84, 5.71, 4.68), "+Attn": (16.42, 6.10, 4.81)},
@@ -38,14 +39,16 @@ class Cost:
     backbone: str
     variant: str
     parameters: int  #: trainable ones
-    gflops: float  #: of matrix products and convolutions, a multiplication and an addition counting two
+    gflops: float  #: of matrix products and convolutions, a multiplication and an addition counting two, as a GPU does
     milliseconds: float | None = None  #: an image of a batch, where it was measured
+    paper_million_parameters: float | None = None  #: this and what follows: the paper's claims for this very network
+    paper_gflops: float | None = None
+    paper_milliseconds_titan_v: float | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """Numbers and texts, with the paper's claims where there are some."""
-        claim = PAPER.get(self.backbone, {}).get(self.variant)
-        names = ("paper_million_parameters", "paper_gflops", "paper_milliseconds_titan_v")
-        return asdict(self) | dict(zip(names, claim or (None, None, None), strict=True))
+        """Numbers and texts."""
+        throughput = 1000 / self.milliseconds if self.milliseconds else None
+        return asdict(self) | {"images_a_second": throughput}
 
 
 def network_cost(settings: ModelSettings, variant: str) -> Cost:
@@ -60,7 +63,13 @@ def network_cost(settings: ModelSettings, variant: str) -> Cost:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(images, regions)
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Cost(settings.backbone, variant, parameters, counter.get_total_flops() / 1e9)
+    cost = Cost(settings.backbone, variant, parameters, counter.get_total_flops() / 1e9)
+    if settings == ModelSettings(classes=PAPER_CLASSES, backbone=settings.backbone) and settings.backbone in PAPER:
+        million, gflops, milliseconds = PAPER[settings.backbone][variant]
+        cost = replace(
+            cost, paper_million_parameters=million, paper_gflops=gflops, paper_milliseconds_titan_v=milliseconds
+        )
+    return cost
 
 
 def network_milliseconds(settings: ModelSettings, batch_size: int, device: Device) -> dict[str, float]:
@@ -90,16 +99,26 @@ def costs_text(costs: list[Cost]) -> str:
     """A table for people: ours, with the paper's claim in brackets."""
     timed = any(cost.milliseconds is not None for cost in costs)
     width = 2 + max(len(cost.backbone) for cost in costs)
-    lines = [f"{'':{width}}{'':10}{'M parameters':>20}{'GFLOPs':>18}" + (f"{'ms':>9}{'ratio':>7}" if timed else "")]
-    first: dict[str, float] = {}
+    head = f"{'':{width + 10}}{'M parameters':>20}{'GFLOPs':>18}"
+    lines = [head + (f"{'ms an image':>18}{'to baseline':>16}{'images/s':>10}" if timed else "")]
+    alone = costs[0]
     for cost in costs:
-        claim = PAPER.get(cost.backbone, {}).get(cost.variant)
-        million, gflops = (f"({number:.2f})" if claim else "" for number in (claim or (0, 0))[:2])
-        line = f"{cost.backbone if cost.variant == 'baseline' else '':{width}}{cost.variant:10}"
-        line += f"{cost.parameters / 1e6:11.2f}{million:>9}{cost.gflops:9.2f}{gflops:>9}"
-        if cost.milliseconds is not None:
-            alone = first.setdefault(cost.backbone, cost.milliseconds)
-            line += f"{cost.milliseconds:9.2f}{cost.milliseconds / alone:7.2f}"
+        alone = cost if cost.variant == "baseline" else alone
+        line = f"{cost.backbone if cost is alone else '':{width}}{cost.variant:10}"
+        line += f"{cost.parameters / 1e6:11.2f}{_claim(cost.paper_million_parameters)}"
+        line += f"{cost.gflops:9.2f}{_claim(cost.paper_gflops)}"
+        if cost.milliseconds is not None and alone.milliseconds is not None:
+            theirs, their_base = cost.paper_milliseconds_titan_v, alone.paper_milliseconds_titan_v
+            line += f"{cost.milliseconds:9.2f}{_claim(theirs)}{cost.milliseconds / alone.milliseconds:7.2f}"
+            line += _claim(theirs / their_base if theirs and their_base else None)
+            line += f"{1000 / cost.milliseconds:10.1f}"
         lines.append(line.rstrip())
-    lines.append("in brackets: the paper's Table VI. GFLOPs count convolutions and matrix products, 2 a multiply-add")
+    where = ", on a Titan V" if timed else ""
+    lines.append(
+        f"in brackets: the paper's Table VI{where}. GFLOPs: convolutions and matrix products, 2 a multiply-add"
+    )
     return "\n".join(lines)
+
+
+def _claim(number: float | None) -> str:
+    return f"{'' if number is None else f'({number:.2f})':>9}"

@@ -91,7 +91,7 @@ def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Outpu
         seen.append(features.detach().requires_grad_())
         return seen[0]
 
-    handle = model.backbone.register_forward_hook(watch)
+    handle = model.backbone.last.register_forward_hook(watch)
     try:
         with torch.enable_grad():
             output = model(images, regions)

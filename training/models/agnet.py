@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from .backbones import Backbone
 from .fusion import Pooling, PoolingFusion
 from .inter_attention import InterAttention, TokenMean
 from .output import Output
-from .region_pooling import POOLED, region_pooling
+from .region_pooling import region_pooling
 from .se_residual import SEResidual
 from .self_attention import SelfAttention
 
@@ -20,26 +22,27 @@ class AGNet(nn.Module):
     The blocks are passed in; `build.build_model` knows their numbers.
 
     Args:
-        backbone: images ``(B, 3, H, W)`` -> feature map ``(B, C, 7, 7)``.
-        self_attention: over the map's positions; None leaves the map as it is.
-        se_residual: one gate for each of the N = R + 1 tokens, `nn.Identity` for none.
+        backbone: images ``(B, 3, H, W)`` -> feature map ``(B, C, 7, 7)``. If it gives maps of several stages, regions
+            are pooled from each of them, and from there on C is the sum of their channels.
+        self_attention: over the last map's positions; None leaves the map as it is.
+        se_residual: one gate for each of the N = R + 1 tokens; None leaves them as they are.
         inter_attention: between the tokens, or their mean.
         fusion: of average and maximum pooling, or one of them.
         classifier: ``(B, C)`` -> ``(B, classes)``.
         regions: R; with 0, regions are accepted and not looked at.
-        pooling_samples: of the region pooling, along each side of a bin.
+        pool: maps ``(B, C, h, w)`` and boxes -> ``(B, N, 49, C)``, or their mean over the 49.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         self_attention: SelfAttention | None,
-        se_residual: SEResidual | nn.Identity,
+        se_residual: SEResidual | None,
         inter_attention: InterAttention | TokenMean,
         fusion: PoolingFusion | Pooling,
         classifier: nn.Module,
         regions: int,
-        pooling_samples: int = 1,
+        pool: Callable[..., Tensor] = region_pooling,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -49,7 +52,7 @@ class AGNet(nn.Module):
         self.fusion = fusion
         self.classifier = classifier
         self.regions = regions
-        self.pooling_samples = pooling_samples
+        self.pool = pool
 
     def forward(self, images: Tensor, regions: Tensor) -> Output:
         """Classify images by their regions.
@@ -60,19 +63,25 @@ class AGNet(nn.Module):
 
         Raises: `ValueError` for another number of regions or images.
         """
-        wanted = (len(images), self.regions, 4)
+        wanted = (images.shape[0], self.regions, 4)
         if self.regions == 0:
             regions = regions[:, :0]
         if regions.shape != wanted:
             raise ValueError(f"regions must be {wanted}, as this model was built; got {tuple(regions.shape)}")
-        features = self.backbone(images)  # (B, C, 7, 7)
+        *shallower, features = self.backbone.maps(images)  # shallower: of more stages than one; (B, C, 7, 7)
         attended, attention = self.self_attention(features) if self.self_attention else (features, None)
         # The whole image is the last token: pooling the full frame of a 7×7 map gives the map itself.
-        whole = regions.new_tensor([0, 0, 1, 1]).expand(len(regions), 1, 4)
-        pooled = region_pooling(
-            attended, torch.cat([regions, whole], dim=1), samples=self.pooling_samples
-        )  # (B, N, 49, C)
-        tokens = self.se_residual(pooled)  # (B, N, 49, C)
-        joined, weights = self.inter_attention(tokens.flatten(2))  # (B, 49·C), (B, N)
-        embedding = self.fusion(joined.unflatten(1, (POOLED * POOLED, -1)))  # (B, C)
+        whole = regions.new_tensor([0, 0, 1, 1]).expand(regions.shape[0], 1, 4)
+        maps, boxes = [*shallower, attended], torch.cat([regions, whole], dim=1)
+        tokens = self._pool(maps, boxes)  # (B, N, 49, C)
+        if self.se_residual:
+            means = self._pool(maps, boxes, mean=True).squeeze(2)  # (B, N, C)
+            tokens = self.se_residual(tokens, means, inplace=True)
+        joined, weights = self.inter_attention(tokens)  # (B, 49, C), (B, N)
+        embedding = self.fusion(joined)  # (B, C)
         return Output(self.classifier(embedding), weights, attention, embedding)
+
+    def _pool(self, maps: list[Tensor], boxes_xyxy: Tensor, mean: bool = False) -> Tensor:
+        """Every box of every map, what the maps give side by side: ``(B, N, 49, C)``, or its mean ``(B, N, 1, C)``."""
+        pooled = [self.pool(features, boxes_xyxy, mean=mean) for features in maps]
+        return torch.cat(pooled, dim=-1) if len(pooled) > 1 else pooled[0]  # a single one is not copied

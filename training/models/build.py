@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -11,10 +12,10 @@ from .backbones import Backbone, StateDict, build_backbone
 from .fusion import Pooling, PoolingFusion
 from .inter_attention import InterAttention, TokenMean
 from .plain import Plain
-from .region_pooling import POOLED
+from .region_pooling import POOLED, crop_pooling, region_pooling
 from .se_residual import SEResidual
 from .self_attention import SelfAttention
-from .settings import FUSIONS, SE_KINDS, ModelSettings
+from .settings import FUSIONS, POOLINGS, SE_KINDS, ModelSettings
 
 Model = AGNet | Plain
 
@@ -24,11 +25,11 @@ def build_model(settings: ModelSettings, weights: StateDict | None = None) -> Mo
 
     Raises: `ValueError` for settings no network can be built from, or weights that do not fit.
     """
-    return assemble(settings, build_backbone(settings.backbone, weights))
+    return assemble(settings, build_backbone(settings.backbone, weights, settings.stages))
 
 
 def assemble(settings: ModelSettings, backbone: Backbone) -> Model:
-    """The network of these settings on a backbone of the caller's; ``settings.backbone`` is not looked at.
+    """The network of these settings on a backbone of the caller's, which decides ``backbone`` and ``stages`` itself.
 
     Raises: `ValueError` for settings no network can be built from.
     """
@@ -41,17 +42,18 @@ def assemble(settings: ModelSettings, backbone: Backbone) -> Model:
 
 def _agnet(settings: ModelSettings, backbone: Backbone) -> AGNet:
     regions = settings.regions if settings.use_regions else 0
-    channels, tokens = backbone.channels, regions + 1
+    channels, tokens = sum(backbone.channels_of_maps), regions + 1
     _one_of("fusion", settings.fusion, FUSIONS)
     _one_of("se", settings.se, SE_KINDS)
+    _one_of("pooling", settings.pooling, POOLINGS)
     if settings.pooling_samples < 1:
         raise ValueError(f"pooling_samples: wanted 1 or more, got {settings.pooling_samples}")
     if settings.regions < 0 or settings.units < 1 or not 1 <= settings.se_ratio <= channels:
         raise ValueError(f"{settings} cannot be built: wanted regions ≥ 0, units ≥ 1, se_ratio 1 to {channels}")
     return AGNet(
         backbone=backbone,
-        self_attention=SelfAttention(channels, settings.spectral_norm) if settings.self_attention else None,
-        se_residual=nn.Identity()
+        self_attention=SelfAttention(backbone.channels, settings.spectral_norm) if settings.self_attention else None,
+        se_residual=None
         if settings.se == "none"
         else SEResidual(tokens if settings.se == "slot" else 1, channels, settings.se_ratio),
         inter_attention=InterAttention(tokens, POOLED * POOLED * channels, settings.units, settings.attention_softmax)
@@ -60,7 +62,7 @@ def _agnet(settings: ModelSettings, backbone: Backbone) -> AGNet:
         fusion=PoolingFusion(channels) if settings.fusion == "learned" else Pooling(settings.fusion),
         classifier=nn.Linear(channels, settings.classes),
         regions=regions,
-        pooling_samples=settings.pooling_samples,
+        pool=crop_pooling if settings.pooling == "crop" else partial(region_pooling, samples=settings.pooling_samples),
     )
 
 

@@ -7,12 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .token_products import project, weighted_sum
+
 
 class TokenMean(nn.Module):
     """The merging without parameters that stands in for inter-attention ("-Attn" in the paper's Table VI): the mean."""
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, N, D)`` -> ``(B, D)`` and the even weights ``(B, N)``."""
+        """``(B, N, P, C)`` -> ``(B, P, C)`` and the even weights ``(B, N)``."""
         return tokens.mean(dim=1), tokens.new_full(tokens.shape[:2], 1 / tokens.shape[1])
 
 
@@ -29,7 +31,7 @@ class InterAttention(nn.Module):
     product. (b_α shifts every score alike, so the softmax cancels it; the paper counts it.)
 
     Args:
-        tokens: N. dimension: D, of a flattened token.
+        tokens: N. dimension: D = P·C, of a flattened token.
         units: width of u.
         softmax: normalise m over r' after the sigmoid (in the authors' sister code; the paper does not).
     """
@@ -47,11 +49,12 @@ class InterAttention(nn.Module):
             nn.init.constant_(self.match.bias, -math.log(max(tokens - 1, 1)))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, N, D)`` -> f̂ ``(B, D)`` and the region weights w ``(B, N)``."""
+        """``(B, N, P, C)``, tokens of P positions -> f̂ ``(B, P, C)`` and the region weights w ``(B, N)``."""
         units = self.match.in_features
         # Three projections of the same large tensor: reading it once is what counts.
         weight = torch.cat([self.query.weight, self.key.weight, self.weigh.weight])
-        query, key, weighed = (tokens @ weight.T).split([units, units, 1], dim=-1)  # (B, N, units or 1)
+        projected, tokens = project(tokens, weight)
+        query, key, weighed = projected.split([units, units, 1], dim=-1)  # (B, N, units or 1)
         u = torch.tanh(query[:, :, None] + key[:, None] + self.query.bias)  # (B, N r, N r', units)
         m = torch.sigmoid(self.match(u)).squeeze(-1)  # (B, N r, N r')
         if self.softmax:
@@ -59,4 +62,4 @@ class InterAttention(nn.Module):
         scores = m @ weighed + self.weigh.bias  # (B, N, 1): W_α α + b_α
         w = torch.softmax(scores.squeeze(-1), dim=-1)  # (B, N)
         shares = torch.einsum("br,brs->bs", w, m)  # (B, N): what of each token reaches f̂
-        return torch.einsum("bs,bsd->bd", shares, tokens), w
+        return weighted_sum(shares, tokens), w

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 STEM = 32  #: channels of the first convolution
 FILTERS = 44  #: 1056 / 24: of each part of a cell in the first stage; each later stage has twice as many
 CHANNELS = 1056
+CHANNELS_OF_STAGES = STEM, FILTERS, 6 * FILTERS, 12 * FILTERS, CHANNELS  #: of the last map of each size
 
 
 class NASNetMobile(nn.Module):
@@ -48,10 +49,33 @@ class NASNetFeatures(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = before = self.stem(images)
-        for cell in self.cells:
-            x, before = cell(x, before), x
-        return F.relu(x)
+        return F.relu(_last_of_each_size(self.stem, self.cells, images)[-1])
+
+
+class NASNetMaps(nn.Module):
+    """Images -> the last maps of ``stages`` sizes, shallow to deep, rectified as the cells after them want them.
+
+    Of the given features, with their keys.
+    """
+
+    def __init__(self, features: NASNetFeatures, stages: int) -> None:
+        super().__init__()
+        self.stem, self.cells = features.stem, features.cells
+        self.stages = stages
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = _last_of_each_size(self.stem, self.cells, images)
+        return tuple(F.relu(x) for x in maps[-self.stages :])
+
+
+def _last_of_each_size(stem: nn.Module, cells: nn.ModuleList, images: Tensor) -> list[Tensor]:
+    maps = []
+    x = before = stem(images)
+    for cell in cells:
+        if isinstance(cell, ReductionCell):
+            maps.append(x)
+        x, before = cell(x, before), x
+    return [*maps, x]
 
 
 class NormalCell(nn.Module):

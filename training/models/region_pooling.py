@@ -5,15 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .token_products import gather, on_eager_cpu
+
 POOLED = 7
+FINER = 42  #: of `crop_pooling`
 
 
-def region_pooling(features: Tensor, boxes_xyxy: Tensor, size: int = POOLED, samples: int = 1) -> Tensor:
+def region_pooling(
+    features: Tensor, boxes_xyxy: Tensor, size: int = POOLED, samples: int = 1, mean: bool = False
+) -> Tensor:
     """RoIAlign with ``samples`` × ``samples`` even samples in each bin, as matrix products.
 
     Bilinear sampling on a grid is separable: ``rows @ map @ columnsᵀ`` with one hat function for each
     sample. Same numbers as ``torchvision.ops.roi_align(aligned=True, sampling_ratio=samples)``, but its gradient
-    is deterministic on a GPU, and the cost is that of a matrix product, however many samples.
+    is deterministic on a GPU, and the cost is that of a matrix product, however many samples. (A CPU adds up the
+    few cells whose hats are not 0 instead.)
 
     Args:
         features: ``(B, C, H, W)``.
@@ -21,29 +27,87 @@ def region_pooling(features: Tensor, boxes_xyxy: Tensor, size: int = POOLED, sam
             place) or leave the frame (samples more than a cell outside are 0, others take the border's value).
         size: S, of the grid.
         samples: along each side of a bin.
+        mean: only the grid's mean, without the cost of the grid: S is 1 in what is returned.
 
     Returns: ``(B, R, S·S, C)``, the grid row by row, channels last.
 
     Raises: `ValueError` for boxes of another shape.
     """
     B, C, H, W = features.shape
-    R = boxes_xyxy.shape[1]
-    if boxes_xyxy.shape != (B, R, 4):
-        raise ValueError(f"boxes of {B} images must be ({B}, R, 4), got {tuple(boxes_xyxy.shape)}")
-    # In the boxes' own precision: rounded to the features' bfloat16 they would move by hundredths of a cell.
-    columns = _hat_functions(boxes_xyxy[..., 0], boxes_xyxy[..., 2], W, size, samples)  # (B, R, S, W)
-    rows = _hat_functions(boxes_xyxy[..., 1], boxes_xyxy[..., 3], H, size, samples)  # (B, R, S, H)
-    weights = torch.einsum("brih,brjw->brijhw", rows, columns).to(features.dtype)  # (B, R, S, S, H, W)
+    x0, y0, x1, y1 = _sides(features, boxes_xyxy)
+    x, x_inside = _sample(x0, x1, W, size, samples)
+    y, y_inside = _sample(y0, y1, H, size, samples)
+    if mean or not on_eager_cpu(features) or (2 * samples) ** 2 >= H * W:
+        return _products(features, _hat_functions(y, y_inside, H), _hat_functions(x, x_inside, W), mean)
+    column, x_share = _neighbours(x, x_inside, W)  # (B, R, S, 2·samples)
+    row, y_share = _neighbours(y, y_inside, H)
+    image = torch.arange(B).view(B, 1, 1, 1, 1, 1) * H * W
+    cells = image + row[:, :, :, None, :, None] * W + column[:, :, None, :, None, :]
+    shares = y_share[:, :, :, None, :, None] * x_share[:, :, None, :, None, :]  # (B, R, S, S, 2·samples twice)
+    table = features.permute(0, 2, 3, 1).reshape(B * H * W, C)
+    return gather(table, cells.flatten(4), shares.to(features.dtype).flatten(4)).flatten(2, 3)
+
+
+def crop_pooling(features: Tensor, boxes_xyxy: Tensor, size: int = POOLED, mean: bool = False) -> Tensor:
+    """Whole cells of a finer map, resized: how the authors pool in related work, where the paper says "bilinear".
+
+    The map is resized to `FINER` × `FINER`, a box cut out of it, its sides rounded to whole cells (at least one), and
+    the cut resized to S × S; both bilinearly. Boxes are clipped to the frame. (The full frame of a 7 × 7 map is not
+    quite the map: a cell keeps 11/12 of itself in each direction.) Arguments, result and errors as `region_pooling`.
+    """
+    x0, y0, x1, y1 = _sides(features, boxes_xyxy)
+    H, W = features.shape[2:]
+    return _products(features, _crop_functions(y0, y1, H, size), _crop_functions(x0, x1, W, size), mean)
+
+
+def _sides(features: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, ...]:
+    wanted = (features.shape[0], boxes_xyxy.shape[1], 4)
+    if boxes_xyxy.shape != wanted:
+        raise ValueError(f"boxes of {wanted[0]} images must be ({wanted[0]}, R, 4), got {tuple(boxes_xyxy.shape)}")
+    return boxes_xyxy.unbind(dim=2)
+
+
+def _products(features: Tensor, rows: Tensor, columns: Tensor, mean: bool) -> Tensor:
+    """``rows @ map @ columnsᵀ`` for ``(B, R, S, H)`` and ``(B, R, S, W)``."""
+    if mean:
+        rows, columns = rows.mean(dim=2, keepdim=True), columns.mean(dim=2, keepdim=True)
+    # In the boxes' own precision up to here: rounded to bfloat16 they would move by hundredths of a cell.
+    weights = torch.einsum("brih,brjw->brijhw", rows, columns).to(features.dtype)
     positions = features.flatten(2).transpose(1, 2)  # (B, HW, C)
-    pooled = weights.reshape(B, R * size * size, H * W) @ positions  # (B, R·S·S, C)
-    return pooled.view(B, R, size * size, C)
+    pooled = weights.flatten(1, 3).flatten(2) @ positions  # (B, R·S·S, C)
+    return pooled.unflatten(1, weights.shape[1:4]).flatten(2, 3)
 
 
-def _hat_functions(low: Tensor, high: Tensor, cells: int, size: int, samples: int) -> Tensor:
-    """Weights of ``cells`` positions in ``size`` means of bilinear samples of [low, high]: ``(..., size, cells)``."""
+def _sample(low: Tensor, high: Tensor, cells: int, size: int, samples: int) -> tuple[Tensor, Tensor]:
+    """Where samples of [low, high] are, 0 the middle of the first cell; 1 where they count, else 0: ``(..., S, s)``."""
     steps = (torch.arange(size * samples, device=low.device, dtype=low.dtype) + 0.5) / (size * samples)
     position = (low[..., None] + (high - low)[..., None] * steps) * cells - 0.5
-    inside = (position >= -1) & (position <= cells)
-    distance = position.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=low.device, dtype=low.dtype)
-    weights = (1 - distance.abs()).clamp(min=0) * inside[..., None]
-    return weights.unflatten(-2, (size, samples)).mean(dim=-2)
+    inside = ((position >= -1) & (position <= cells)).to(low.dtype)
+    return position.clamp(0, cells - 1).unflatten(-1, (size, samples)), inside.unflatten(-1, (size, samples))
+
+
+def _hat_functions(position: Tensor, inside: Tensor, cells: int) -> Tensor:
+    """Every cell's weight in the mean of a bin's samples: ``(..., S, cells)``."""
+    distance = position[..., None] - torch.arange(cells, device=position.device, dtype=position.dtype)
+    return ((1 - distance.abs()).clamp(min=0) * inside[..., None]).mean(dim=-2)
+
+
+def _neighbours(position: Tensor, inside: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+    """The two cells beside each of a bin's samples and their weights in the mean: ``(..., S, 2·s)``."""
+    first = position.floor().clamp(max=max(cells - 2, 0))
+    beyond = position - first
+    both = torch.stack([first, (first + 1).clamp(max=cells - 1)], dim=-1).long()
+    weights = torch.stack([1 - beyond, beyond], dim=-1) * inside[..., None] / position.shape[-1]
+    return both.flatten(-2), weights.flatten(-2)
+
+
+def _crop_functions(low: Tensor, high: Tensor, cells: int, size: int) -> Tensor:
+    """Every cell's weight in what `crop_pooling` makes of [low, high] along one side: ``(..., S, cells)``."""
+    first = (low * FINER).round().clamp(0, FINER - 1)[..., None]
+    beyond = (high * FINER).round().clamp(max=FINER)[..., None].maximum(first + 1)
+    steps = (torch.arange(size, device=low.device, dtype=low.dtype) + 0.5) / size
+    place = (first + (beyond - first) * steps - 0.5).maximum(first).minimum(beyond - 1)[..., None]
+    fine = torch.arange(FINER, device=low.device, dtype=low.dtype)
+    hats = _hat_functions(place, torch.ones_like(place), FINER)  # (..., S, FINER)
+    resized = ((fine + 0.5) * cells / FINER - 0.5).clamp(0, cells - 1)[:, None]
+    return hats @ _hat_functions(resized, torch.ones_like(resized), cells)

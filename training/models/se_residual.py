@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .token_products import scale
+
 
 class SEResidual(nn.Module):
     """out = x·s + x with s = σ(W₂ relu(W₁ GAP(x))), without biases, weights unshared between token slots.
@@ -24,9 +26,15 @@ class SEResidual(nn.Module):
         for weight in (self.squeeze, self.excite):
             nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)  # as nn.Linear's
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, N, P, C)``, P positions a token -> same shape."""
-        means = x.mean(dim=2)  # (B, N, C)
+    def forward(self, x: Tensor, means: Tensor | None = None, inplace: bool = False) -> Tensor:
+        """``(B, N, P, C)``, P positions a token -> same shape.
+
+        Args:
+            means: GAP(x), ``(B, N, C)``, if known: reading all of x for it costs as much as the rest.
+            inplace: x may be overwritten (it is where there is no gradient to compute).
+        """
+        if means is None:
+            means = x.mean(dim=2)
         hidden = torch.relu(torch.einsum("bnc,nch->bnh", means, self.squeeze))
-        gates = torch.sigmoid(torch.einsum("bnh,nhc->bnc", hidden, self.excite))
-        return x * (1 + gates)[:, :, None]
+        gates = 1 + torch.sigmoid(torch.einsum("bnh,nhc->bnc", hidden, self.excite))
+        return scale(x, gates, inplace)

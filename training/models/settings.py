@@ -7,6 +7,7 @@ from dataclasses import dataclass
 MODEL_NAMES = ("agnet", "plain")
 FUSIONS = ("learned", "max", "mean")
 SE_KINDS = ("slot", "shared", "none")
+POOLINGS = ("align", "crop")
 
 
 @dataclass(frozen=True)
@@ -27,4 +28,6 @@ class ModelSettings:
     inter_attention: bool = True  #: without, tokens are averaged
     fusion: str = "learned"  #: of maximum and average pooling (Eq. 4), or one of the two alone
     se: str = "slot"  #: an SE-Residual for each token slot, one shared by all, or none
-    pooling_samples: int = 1  #: bilinear samples along each side of a bin of the region pooling
+    pooling: str = "align"  #: of regions: RoIAlign, or whole cells of a finer map (in the authors' sister code)
+    pooling_samples: int = 1  #: bilinear samples along each side of a bin of RoIAlign
+    stages: int = 1  #: of the backbone, counted from its last map back, that regions are pooled from

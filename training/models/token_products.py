@@ -1,0 +1,127 @@
+"""Products with the tokens, the one large tensor of the head: N·49·C numbers an image, 15 MB with ResNet-50.
+
+What costs is reading and writing them. Left to itself, PyTorch's differentiation makes two more such tensors a training
+step and keeps one of them, and of its two libraries for products on a CPU, that of convolutions is twice as fast on
+some processors. So an eager CPU has routes of its own here (`benchmarks/stage2.py` tells what they are worth); GPUs,
+compilers and exporters take the plain formulas.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import conv2d, embedding_bag
+
+
+def on_eager_cpu(x: Tensor) -> bool:
+    """Whether ``x`` is computed with eagerly on a CPU, in single or double precision."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    return not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+
+
+def gather(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
+    """The sums ``(shares[..., None] * table[rows]).sum(dim=-2)``, for few rows a sum and on an eager CPU.
+
+    ``table`` ``(M, C)``, ``rows`` and ``shares`` ``(..., K)`` -> ``(..., C)``.
+    """
+    K = rows.shape[-1]
+    sums = embedding_bag(rows.reshape(-1, K), table, per_sample_weights=shares.reshape(-1, K), mode="sum")
+    return sums.view(*rows.shape[:-1], table.shape[1])
+
+
+def scale(tokens: Tensor, gates: Tensor, inplace: bool = False) -> Tensor:
+    """``(B, N, P, C)`` times ``(B, N, C)``, none of them 0, at every position.
+
+    ``inplace`` allows the tokens to be overwritten, which is done where there is no gradient to compute.
+    """
+    if inplace and not torch.is_grad_enabled():
+        return tokens.mul_(gates[:, :, None])
+    if not on_eager_cpu(tokens):
+        return tokens * gates[:, :, None]
+    scaled: Tensor = _Scale.apply(tokens, gates)
+    return scaled
+
+
+def project(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """``(B, N, P, C)`` through the linear map ``(K, P·C)`` -> ``(B, N, K)``, and the tokens again.
+
+    Who goes on with the tokens returned saves a tensor of their size when gradients are added up.
+    """
+    if not on_eager_cpu(tokens):
+        return tokens.flatten(2) @ weight.T, tokens
+    projected: tuple[Tensor, Tensor] = _Project.apply(tokens, weight)
+    return projected
+
+
+def weighted_sum(shares: Tensor, tokens: Tensor) -> Tensor:
+    """Of the tokens ``(B, N, P, C)`` with ``(B, N)`` -> ``(B, P, C)``."""
+    if not on_eager_cpu(tokens):
+        return torch.einsum("bn,bnpc->bpc", shares, tokens)
+    summed: Tensor = _WeightedSum.apply(shares, tokens)
+    return summed
+
+
+class _Scale(Function):
+    """Keeps its output, as what comes next does, so that the tokens that came in need not be kept."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, gates: Tensor) -> Tensor:
+        scaled = tokens * gates[:, :, None]
+        ctx.save_for_backward(scaled, gates)
+        return scaled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
+        scaled, gates = ctx.saved_tensors
+        to_tokens, to_gates = torch.empty_like(scaled), torch.empty_like(gates)
+        for number, up in enumerate(upstream):  # an image's share of all three fits into the cache
+            torch.mul(up, gates[number, :, None], out=to_tokens[number])
+            torch.sum(up * scaled[number], dim=1, out=to_gates[number])
+        return to_tokens, to_gates / gates
+
+
+class _Project(Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(tokens, weight)
+        image, kernel = _as_convolution(tokens, weight)
+        return conv2d(image, kernel).reshape(*tokens.shape[:2], -1), tokens
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_projected: Tensor, to_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, weight = ctx.saved_tensors
+        image, kernel = _as_convolution(tokens, weight)
+        upstream = to_projected.reshape(len(image), -1, 1, 1)
+        # `torch.nn.grad` has this in two halves, each of which first writes the other's operand for nothing.
+        through, to_weight, _ = torch.ops.aten.convolution_backward(
+            upstream, image, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
+        )
+        through = through.permute(0, 2, 3, 1).reshape(tokens.shape)
+        return through.add_(to_tokens), to_weight.permute(0, 2, 3, 1).reshape(weight.shape)
+
+
+class _WeightedSum(Function):
+    @staticmethod
+    def forward(ctx: Any, shares: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(shares, tokens)
+        return torch.bmm(shares[:, None], tokens.flatten(2)).view(len(tokens), *tokens.shape[2:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
+        shares, tokens = ctx.saved_tensors
+        to_shares = torch.bmm(upstream.reshape(len(tokens), 1, -1), tokens.flatten(2).transpose(1, 2))
+        return to_shares[:, 0], shares[:, :, None, None] * upstream[:, None]
+
+
+def _as_convolution(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens as B·N images ``(C, P, 1)``, weight as a kernel of that size, both channels last, nothing copied."""
+    B, N, P, C = tokens.shape
+    return tokens.view(B * N, P, 1, C).permute(0, 3, 1, 2), weight.view(-1, P, 1, C).permute(0, 3, 1, 2)
