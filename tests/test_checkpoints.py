@@ -117,7 +117,7 @@ def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(recipe, tm
     def train(model, optimizer, steps):
         generator = torch.Generator().manual_seed(len(steps))
         for _ in steps:
-            loss = model(torch.randn(4, 8, generator=generator)).square().sum()
+            loss = model(torch.randn(4, 8, 5, 5, generator=generator)).square().sum()
             optimizer.zero_grad()
             loss.backward()
             for group in optimizer.param_groups:
@@ -126,7 +126,7 @@ def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(recipe, tm
 
     def fresh():
         torch.manual_seed(1)
-        model = torch.nn.Linear(8, 3)
+        model = torch.nn.Conv2d(8, 3, 3).to(memory_format=torch.channels_last)
         return model, build_optimizer(model, RECIPES[recipe])
 
     straight = fresh()

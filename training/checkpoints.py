@@ -112,8 +112,14 @@ def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Opt
                 _, number, key = name.split(".")
                 states.setdefault(int(number), {})[key] = value
         model.load_state_dict(weights)
+        # A fused optimiser pairs a parameter with its moments by place in memory, which in files is row by row.
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for place, state in states.items():
+            for key, value in state.items():
+                if value.shape == parameters[place].shape:
+                    state[key] = torch.empty_like(parameters[place]).copy_(value)
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from None
     return header
 

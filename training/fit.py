@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +195,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    # Not fused: that kernel pairs a parameter with its moments by place in memory, and a resumed run's moments lie in
-    # another order than parameters that are channels last.
-    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
+    # Fused, it reads and writes parameters and moments once a step instead of ten times: the head has 31 million.
+    fused = {parameter.device.type for parameter in model.parameters()} <= {"cpu", "cuda"}
+    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused or None)
 
 
 def choose_device(name: str, precision: str = "auto") -> Device:
@@ -282,6 +282,8 @@ def _check_same_run(run: Path, config: dict[str, dict[str, object]]) -> None:
     if not (run / LAST).exists():
         raise CheckpointError(f"{run} has no finished epoch to go on from; train without --resume")
     remedy = "resume with the options the run was started with"
+    # A run older than a setting is one with the setting's default.
+    before["model"] = {field.name: field.default for field in fields(ModelSettings)} | before["model"]
     for part in ("model", "recipe", "run"):
         for name, value in json.loads(json.dumps(config[part])).items():
             if name != "workers" and before.get(part, {}).get(name) != value:
