@@ -17,7 +17,7 @@ import click
 
 from . import __version__
 from .proposals.settings import KINDS, METHODS, MIXTURES, NETWORKS, SLOT_ORDERS, ProposalSettings, name_of_weights
-from .training.models.settings import FUSIONS, MODEL_NAMES, SE_KINDS, ModelSettings
+from .training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS, ModelSettings
 from .training.recipes import RECIPES, RunSettings
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .data.boxes_reader import Boxes
 
 DATASETS = ("demo", "folder", "food101")
+EXPORT_FORMATS = ("onnx", "torch")
 _SHOWN = 20  # changed images told one by one
 
 
@@ -95,6 +96,13 @@ _workers = click.option(
     default=RunSettings.workers,
     show_default=True,
     help="Processes that read images.",
+)
+_stages = click.option(
+    "--stages",
+    type=click.IntRange(1),
+    default=ModelSettings.stages,
+    show_default=True,
+    help="Of the backbone, from its last map back to larger ones: regions are pooled from each.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -288,12 +296,20 @@ def propose(
     "--units", type=click.IntRange(1), default=ModelSettings.units, show_default=True, help="Inter-attention."
 )
 @click.option(
+    "--pooling",
+    type=click.Choice(POOLINGS),
+    default=ModelSettings.pooling,
+    show_default=True,
+    help="Of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
+)
+@click.option(
     "--pooling-samples",
     type=click.IntRange(1),
     default=ModelSettings.pooling_samples,
     show_default=True,
     help="Along each side of a bin of the region pooling.",
 )
+@_stages
 @click.option("--no-regions", is_flag=True, help="The whole image is the only token.")
 @click.option("--no-self-attention", is_flag=True)
 @click.option("--no-inter-attention", is_flag=True, help="Tokens are averaged.")
@@ -318,7 +334,9 @@ def train(
     fusion: str,
     se: str,
     units: int,
+    pooling: str,
     pooling_samples: int,
+    stages: int,
     no_regions: bool,
     no_self_attention: bool,
     no_inter_attention: bool,
@@ -380,7 +398,9 @@ def train(
                 fusion=fusion,
                 se=se,
                 units=units,
+                pooling=pooling,
                 pooling_samples=pooling_samples,
+                stages=stages,
             ),
             resolved,
             RunSettings(weights, seed, device, precision, workers),
@@ -539,6 +559,40 @@ def predict(
 
 
 @main.command()
+@_run
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(EXPORT_FORMATS),
+    default=EXPORT_FORMATS[0],
+    show_default=True,
+    help="ONNX (pip install 'agnet[onnx]'), or a program of torch.export.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file.  [default: model.onnx or model.pt2 in the run's folder]",
+)
+@_json
+def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:
+    """Write a run's best checkpoint as one file that runs without agnet, for any number of images.
+
+    It takes uint8 RGB images and, unless the model is plain, boxes in fractions of the image; classes and the settings
+    of the proposals are in its metadata. It is written only if it computes what the network computes.
+    """
+    from .training.export import export_run
+
+    _keep_memory()
+    exported = export_run(run, format_, output)
+    if as_json:
+        click.echo(json.dumps(exported.to_dict()))
+        return
+    found = ", ".join(f"{name} {difference:.0e}" for name, difference in exported.largest_differences.items())
+    click.echo(f"largest differences from the network's own outputs: {found}", err=True)
+    click.echo(exported.file)
+
+
+@main.command()
 @_boxes
 @_root
 @click.option("--image", "name", help="One image: its path in the file, a unique ending of it, or its row number.")
@@ -649,6 +703,7 @@ def _tell(boxes: Boxes, root: Path, name: str | None, as_json: bool) -> None:
 )
 @click.option("--classes", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--regions", type=click.IntRange(0), default=ModelSettings.regions, show_default=True)
+@_stages
 @click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of --latency.")
 @_device
@@ -657,6 +712,7 @@ def complexity(
     backbones: tuple[str, ...],
     classes: int,
     regions: int,
+    stages: int,
     latency: bool,
     batch_size: int,
     device: str,
@@ -671,7 +727,7 @@ def complexity(
     _keep_memory()
     costs = []
     for backbone in backbones:
-        settings = ModelSettings(classes=classes, regions=regions, backbone=backbone)
+        settings = ModelSettings(classes=classes, regions=regions, backbone=backbone, stages=stages)
         found = [network_cost(settings, variant) for variant in VARIANTS]
         if latency:
             taken = network_milliseconds(settings, batch_size, choose_device(device))

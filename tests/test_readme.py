@@ -33,6 +33,7 @@ def test_there_are_commands_to_check():
         "train",
         "evaluate",
         "predict",
+        "export",
         "complexity",
     }
 
@@ -66,7 +67,7 @@ def test_the_map_of_files_is_complete():
     mapped = set(re.findall(r"^\| `([\w./]+\.py)`", README, flags=re.MULTILINE))
     rooms = ("data", "proposals", "training", "benchmarks", "examples")
     modules = {path for room in rooms for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"}
-    assert mapped == {path.relative_to(ROOT).as_posix() for path in modules} | {"cli.py"}
+    assert mapped == {path.relative_to(ROOT).as_posix() for path in modules} | {"cli.py", "hubconf.py"}
 
 
 def test_the_format_is_the_schemas():

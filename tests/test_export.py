@@ -1,0 +1,380 @@
+"""Exported files compute what the network computes, say what they are, and appear only then."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import agnet as package
+from agnet.cli import EXPORT_FORMATS
+from agnet.data.errors import CheckpointError, ConfigurationError
+from agnet.proposals.settings import ProposalSettings
+from agnet.training import export as module
+from agnet.training.checkpoints import Checkpoint, save_checkpoint
+from agnet.training.export import FORMATS, Network, eager, export_run, largest_differences, trial_inputs
+from agnet.training.models.backbones import Backbone, Preprocessing
+from agnet.training.models.build import assemble, build_model
+from agnet.training.models.settings import ModelSettings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(package.__file__).resolve().parent
+CLASSES = ("ant", "bee", "côté")
+PROPOSALS = {"method": "sift", "primary": 3}
+SIDE = 64
+
+
+def small_network(settings):
+    """As `build_model`, with a backbone of two convolutions, as a real one takes ten seconds to export."""
+    if settings.backbone != "tiny":
+        return build_model(settings)
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=4), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Conv2d(8, 16, 3, stride=2)
+    )
+    return assemble(settings, Backbone(body, 16, Preprocessing(SIDE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _checkpoints_know_the_small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agnet.training.checkpoints.build_model", small_network)
+        yield
+
+
+def checkpoint(proposals=PROPOSALS, **changes):
+    torch.manual_seed(0)
+    settings = ModelSettings(**{"classes": 3, "regions": 6, "backbone": "tiny", **changes})
+    model = small_network(settings).eval()
+    if getattr(model, "self_attention", None):
+        nn.init.constant_(model.self_attention.delta, 0.5)  # as trained: 0 would hide what it does
+    return Checkpoint(model, settings, CLASSES, model.backbone.preprocessing, proposals, "f" * 32, 4, 0.5)
+
+
+def save(folder, made):
+    folder.mkdir(exist_ok=True)
+    save_checkpoint(folder / "best.safetensors", made)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run."""
+    return save(tmp_path / "run", checkpoint())
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """One exported file of each format, for tests that only look at it."""
+    folder = save(tmp_path_factory.mktemp("exports") / "run", checkpoint())
+    return {format: export_run(folder, format) for format in FORMATS}
+
+
+def onnx_session(file):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def outputs_of(file, inputs):
+    """What a file gives for numpy inputs, without agnet's own loading."""
+    if file.suffix == ".onnx":
+        session = onnx_session(file)
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(None, inputs), strict=True))
+    program = torch.export.load(file).module()
+    given = {name: torch.from_numpy(value) for name, value in inputs.items()}
+    return {name: value.numpy() for name, value in program(**given).items()}
+
+
+def photographs(count, side=SIDE, regions=6):
+    generator = np.random.default_rng(count)
+    images = generator.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+    corners = np.sort(generator.random((count, regions, 2, 2), dtype=np.float32), axis=2)
+    return {"images": images, "boxes": corners.reshape(count, regions, 4)}
+
+
+def expected(made, inputs):
+    """The network's outputs, bytes normalised by numpy."""
+    mean, std = (
+        np.array(v, dtype=np.float32)[:, None, None] for v in (made.preprocessing.mean, made.preprocessing.std)
+    )
+    pixels = torch.from_numpy((inputs["images"].astype(np.float32) / 255 - mean) / std)
+    with torch.no_grad():
+        return made.model(pixels, torch.from_numpy(inputs["boxes"]))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_computes_what_the_network_computes_for_any_batch(exports, format):
+    exported = exports[format]
+    assert exported.file.parts[-2:] == ("run", f"model{FORMATS[format].suffix}")
+    for count in (1, 2, 5):
+        inputs = photographs(count)
+        inputs["boxes"][0, :3] = [(0.3, 0.3, 0.3, 0.3), (0, 0, 1, 1), (0.2, 0.9, 0.8, 0.9)]
+        wanted, got = expected(checkpoint(), inputs), outputs_of(exported.file, inputs)
+        assert set(got) == {"logits", "probabilities", "region_weights", "attention_map", "embedding"}
+        for name, value in wanted._asdict().items():
+            np.testing.assert_allclose(got[name], value.numpy(), atol=2e-5, rtol=2e-4, err_msg=name)
+        np.testing.assert_allclose(got["probabilities"], wanted.logits.softmax(dim=1).numpy(), atol=2e-5)
+    assert 0 <= max(exported.largest_differences.values()) < 1e-4
+    assert exported.largest_differences.keys() == got.keys()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_boxes_matter(exports, format):
+    file, inputs = exports[format].file, photographs(2)
+    moved = inputs | {"boxes": inputs["boxes"] * np.float32(0.5)}
+    assert np.abs(outputs_of(file, inputs)["logits"] - outputs_of(file, moved)["logits"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("format", "changes"),
+    [("onnx", {"model": "plain"}), ("torch", {"model": "plain"}), ("onnx", {"use_regions": False})],
+    ids=str,
+)
+def test_a_model_that_looks_at_no_regions_asks_for_none(tmp_path, format, changes):
+    file, inputs = export_run(save(tmp_path / "run", checkpoint(**changes)), format).file, photographs(2)
+    wanted = expected(checkpoint(**changes), inputs).logits.numpy()
+    got = outputs_of(file, {"images": inputs["images"]})
+    np.testing.assert_allclose(got["logits"], wanted, atol=2e-5, rtol=2e-4)
+    assert ("region_weights" in got) == (changes == {"use_regions": False})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spectral_norm": True, "attention_softmax": True, "pooling_samples": 2},
+        {"self_attention": False, "inter_attention": False, "fusion": "max", "se": "shared"},
+    ],
+    ids=["more", "less"],
+)
+def test_networks_with_other_parts_can_be_exported(tmp_path, changes):
+    exported = export_run(save(tmp_path / "run", checkpoint(**changes)))
+    assert max(exported.largest_differences.values()) < 1e-4
+
+
+def test_a_real_backbone_whose_map_is_resized_can_be_exported(tmp_path):
+    exported = export_run(save(tmp_path / "run", checkpoint(backbone="torchvision:squeezenet1_1")))
+    assert outputs_of(exported.file, photographs(1, side=224))["logits"].shape == (1, 3)
+
+
+def metadata_of(file):
+    if file.suffix == ".onnx":
+        return json.loads(onnx_session(file).get_modelmeta().custom_metadata_map["agnet"])
+    extra = {"agnet.json": ""}
+    torch.export.load(file, extra_files=extra)
+    return json.loads(extra["agnet.json"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_file_alone_says_what_a_user_has_to_know(exports, format):
+    about = metadata_of(exports[format].file)
+    assert about["classes"] == list(CLASSES) and about["regions"] == 6 and about["proposals"] == PROPOSALS
+    assert about["preprocessing"] == {"size": SIDE, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+    assert about["agnet"] == package.__version__ and about["model"]["backbone"] == "tiny"
+    assert f"uint8 (batch, 3, {SIDE}, {SIDE})" in about["inputs"]["images"]
+    assert "float32 (batch, 6, 4)" in about["inputs"]["boxes"]
+    assert "(batch, 7)" in about["outputs"]["region_weights"]
+
+
+def test_the_onnx_graph_names_its_inputs_and_outputs(exports):
+    session = onnx_session(exports["onnx"].file)
+    assert {value.name: (value.type, value.shape) for value in session.get_inputs()} == {
+        "images": ("tensor(uint8)", ["batch", 3, SIDE, SIDE]),
+        "boxes": ("tensor(float)", ["batch", 6, 4]),
+    }
+    assert {value.name: value.shape for value in session.get_outputs()} == {
+        "logits": ["batch", 3],
+        "probabilities": ["batch", 3],
+        "region_weights": ["batch", 7],
+        "attention_map": ["batch", 7, 7],
+        "embedding": ["batch", 16],
+    }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_path_of_this_machine_is_in_the_bytes(exports, format):
+    file = exports[format].file
+    content = file.read_bytes()
+    packages = Path(torch.__file__).parent.parent
+    for place in (ROOT, Path(module.__file__).parent, packages, file.parent, Path.home(), Path.cwd(), Path(sys.prefix)):
+        if len(place.parts) > 1:  # a home of / would be found in every division
+            assert str(place).encode() not in content, place
+    assert b".py" not in content and b'File "' not in content
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_that_computes_something_else_is_not_kept(run, format, monkeypatch):
+    folder = run
+    (folder / f"model{FORMATS[format].suffix}").write_bytes(b"before")
+    half = Network.forward
+    monkeypatch.setattr(Network, "forward", lambda self, images, boxes: half(self, images, boxes * 0.9))
+    with pytest.raises(CheckpointError, match=r"is not the trained one: its \w+ are off by .* no file was written"):
+        export_run(folder, format)
+    assert sorted(file.name for file in folder.iterdir()) == sorted(
+        ["best.safetensors", f"model{FORMATS[format].suffix}"]
+    )
+    assert (folder / f"model{FORMATS[format].suffix}").read_bytes() == b"before"
+
+
+def test_outputs_that_are_missing_misshapen_or_not_finite_differ_infinitely():
+    wanted = {"logits": torch.tensor([[30.0, -20.0], [10.0, 0.0]]), "probabilities": torch.tensor([[0.5, 0.25]])}
+
+    def differences(**changes):
+        return largest_differences([wanted, {**wanted, **changes}], [wanted, wanted])
+
+    assert differences() == {"logits": 0, "probabilities": 0}
+    assert differences(logits=wanted["logits"] - 3)["logits"] == pytest.approx(0.1)  # of the largest magnitude
+    assert differences(probabilities=wanted["probabilities"] + 0.2)["probabilities"] == pytest.approx(0.2)  # of 1
+    assert differences(logits=wanted["logits"] * torch.nan) == {"logits": float("inf"), "probabilities": 0}
+    assert differences(logits=wanted["logits"][:, :1])["logits"] == float("inf")
+    assert differences(more=wanted["logits"])["more"] == float("inf")
+    assert largest_differences([{}], [wanted]) == {"logits": float("inf"), "probabilities": float("inf")}
+
+
+def test_weights_that_are_not_finite_are_no_network(tmp_path):
+    made = checkpoint()
+    nn.init.constant_(made.model.classifier.bias, torch.nan)
+    with pytest.raises(CheckpointError, match=r"logits are off by inf .* not finite"):
+        export_run(save(tmp_path / "run", made), "torch")
+
+
+def test_a_rounded_input_changes_little_and_something():
+    made, inputs = checkpoint(), list(trial_inputs(SIDE, 6))[-1]
+    with torch.no_grad():
+        exact, rounded = eager(made)(inputs), eager(made, noise=2**-23)(inputs)
+    assert 0 < largest_differences([rounded], [exact])["logits"] < 1e-5
+
+
+def test_trials_hold_every_kind_of_box():
+    boxes = torch.cat([inputs["boxes"] for inputs in trial_inputs(SIDE, 6)]).flatten(0, 1)
+    width = boxes[:, 2] - boxes[:, 0]
+    assert (width >= 0).all() and (width == 0).any()
+    assert (boxes == torch.tensor([0, 0, 1, 1])).all(dim=1).any() and (boxes < 0).any() and (boxes > 1).any()
+    assert [len(inputs["images"]) for inputs in trial_inputs(SIDE, 6)] == [1, 3, 3]
+    assert [set(inputs) for inputs in trial_inputs(SIDE, 0)] == [{"images"}] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "place"), [(KeyboardInterrupt, "load"), (OSError(28, "No space left on device"), "write")], ids=str
+)
+def test_an_interrupted_export_leaves_the_old_file(run, monkeypatch, error, place):
+    folder = run
+    (folder / "model.pt2").write_bytes(b"before")
+
+    def fail(*arguments):
+        arguments[-1].write_bytes(b"half")
+        raise error
+
+    monkeypatch.setitem(FORMATS, "torch", replace(FORMATS["torch"], **{place: fail}))
+    with pytest.raises(type(error) if isinstance(error, Exception) else error):
+        export_run(folder, "torch")
+    assert sorted(file.name for file in folder.iterdir()) == ["best.safetensors", "model.pt2"]
+    assert (folder / "model.pt2").read_bytes() == b"before"
+
+
+def test_without_its_packages_the_remedy_is_told(run, agnet, monkeypatch):
+    found = module.find_spec
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name.startswith("onnx") else found(name))
+    failed = agnet("export", "--run", run, code=1)
+    assert failed.stderr == ("Error: --format onnx needs onnx, onnxscript, onnxruntime: pip install 'agnet[onnx]'\n")
+    assert list(run.iterdir()) == [run / "best.safetensors"]
+
+
+def test_the_result_as_json(run, agnet):
+    told = json.loads(agnet("export", "--run", run, "--format", "torch", "--output", "net.pt2", "--json").stdout)
+    assert told["file"] == "net.pt2" and told["bytes"] == Path("net.pt2").stat().st_size
+    assert told["format"] == "torch" and told["largest_differences"]["logits"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--output", "."], "is a folder; name a file in it, such as model.onnx"),
+        (["--output", "model.pt2"], "model.pt2: a file of --format onnx ends in .onnx"),
+        (["--output", "nowhere/model.onnx"], "there is no folder nowhere"),
+        (["--run", "nothing"], "there is no nothing/best.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line(run, agnet, arguments, complaint):
+    failed = agnet("export", "--run", "run", *arguments, code=1)
+    assert complaint in failed.stderr and failed.stderr.count("\n") == 1 and failed.stderr.startswith("Error: ")
+
+
+def test_a_network_that_cannot_be_traced_is_named(run, monkeypatch, capfd):
+    def forward(self, images, boxes):
+        return {"logits": images * (1 if images.float().mean().item() > 3 else 2)}
+
+    monkeypatch.setattr(Network, "forward", forward)
+    with pytest.raises(CheckpointError, match="tiny cannot be exported: ") as error:
+        export_run(run, "torch")
+    assert "\n" not in str(error.value) and capfd.readouterr() == ("", "")
+    assert [file.name for file in run.iterdir()] == ["best.safetensors"]
+
+
+def test_what_onnx_cannot_express_is_named(run, monkeypatch, capfd):
+    def forward(self, images, boxes):
+        return {"logits": torch.linalg.eigvals(images[:, 0].float()).abs()}
+
+    monkeypatch.setattr(Network, "forward", forward)
+    with pytest.raises(CheckpointError, match=r"ONNX cannot express this network: .*linalg_eig") as error:
+        export_run(run)
+    assert "\n" not in str(error.value) and capfd.readouterr() == ("", "")
+    assert [file.name for file in run.iterdir()] == ["best.safetensors"]
+
+
+def test_a_file_that_does_not_run_is_not_kept(run, monkeypatch):
+    def load(file):
+        raise LookupError("no such operator\nin this version")
+
+    monkeypatch.setitem(FORMATS, "torch", replace(FORMATS["torch"], load=load))
+    with pytest.raises(CheckpointError, match=r"does not run, so no file was written: no such operator$"):
+        export_run(run, "torch")
+    assert [file.name for file in run.iterdir()] == ["best.safetensors"]
+
+
+def test_more_than_one_onnx_file_can_hold_is_refused(run, monkeypatch):
+    monkeypatch.setattr(module, "_PROTOBUF_LIMIT", 1000)
+    with pytest.raises(ConfigurationError, match="one ONNX file holds 2; use --format torch"):
+        export_run(run)
+    assert [file.name for file in run.iterdir()] == ["best.safetensors"]
+
+
+def test_the_command_offers_every_format():
+    assert tuple(FORMATS) == EXPORT_FORMATS
+    assert len({format.suffix for format in FORMATS.values()}) == len(FORMATS)
+
+
+def test_the_readmes_program_predicts_as_predict_does_and_needs_no_torch(agnet, textured, tmp_path, capfd):
+    save(tmp_path / "run", checkpoint(regions=36, proposals=ProposalSettings().to_dict()))
+    (tmp_path / "some").mkdir()
+    Image.fromarray(textured(3, 500, 300)).save(tmp_path / "some" / "photo.jpg")
+    answer = json.loads(agnet("predict", "--run", "run", "some/photo.jpg", "--json").stdout)["probabilities"]
+
+    exported = agnet("export", "--run", "run")
+    assert exported.stdout == "run/model.onnx\n"
+    assert re.fullmatch(r"largest differences from the network's own outputs: logits \de-\d+, .*\n", exported.stderr)
+    assert capfd.readouterr() == ("", "")  # what libraries write past Python
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("## Export") :]
+    program = re.search(r"```python\n(.*?)```", section, flags=re.DOTALL).group(1)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "agnet").symlink_to(ROOT, target_is_directory=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{program}\nimport sys\nassert 'torch' not in sys.modules"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "source"), "PYTHONUTF8": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    name, share = done.stdout.split()
+    assert name == max(answer, key=answer.get) and float(share) == pytest.approx(answer[name], abs=1e-4)

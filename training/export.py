@@ -1,0 +1,367 @@
+"""A run's network as one file that runs without agnet: ONNX, or PyTorch's own exported program.
+
+The file takes photographs as bytes and normalises them itself, says in its metadata what a user has to know (classes,
+size of the images, how regions were proposed), and has been compared with the network it was made from before it
+appears under its name.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..data.atomic import atomic_file
+from ..data.errors import CheckpointError, ConfigurationError
+from .checkpoints import Checkpoint, load_checkpoint
+from .engine import Device
+from .fit import BEST
+from .models.backbones import Preprocessing
+from .models.build import Model
+from .models.output import Output
+
+FORMAT = "agnet network"
+FORMAT_VERSION = 1
+METADATA = "agnet"  #: the key of ONNX' metadata; with .json the name of the extra file of a .pt2
+
+Inputs = dict[str, Tensor]  #: ``images`` uint8 ``(B, 3, S, S)``; ``boxes`` float32 ``(B, R, 4)`` where R > 0
+Outputs = dict[str, Tensor]  #: as `Network.forward` returns them
+About = dict[str, Any]  #: what the file says of itself, in JSON
+Runner = Callable[[Inputs], Outputs]
+
+# How far a file's outputs may be from the network's own; see `largest_differences`. A trained network's are within
+# 1e-5. One near chaos, as random weights can make it, turns rounding into more: it may differ by a hundred times of
+# what rounding its input once more does to it, up to a twentieth.
+BOUND, ROUNDINGS, MOST = 1e-4, 100.0, 0.05
+
+_PROTOBUF_LIMIT = 2**31 - 2**20  # of bytes in one ONNX file; a mebibyte for all that is not weights
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and found to compute what the network computes."""
+
+    file: Path
+    format: str
+    largest_differences: dict[str, float]  #: of each output, in parts of its largest magnitude, or of 1 if that is less
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "file": str(self.file),
+            "format": self.format,
+            "bytes": self.file.stat().st_size,
+            "largest_differences": self.largest_differences,
+        }
+
+
+class Network(nn.Module):
+    """A model between its bytes and its probabilities: images are normalised, outputs named, absent ones left out.
+
+    Args:
+        model: in evaluation mode.
+        preprocessing: what it was trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Model, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.model = model
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(preprocessing, name)).view(3, 1, 1) * 255)
+
+    def forward(self, images: Tensor, boxes: Tensor | None = None) -> Outputs:
+        """Classify images.
+
+        Args:
+            images: uint8 RGB ``(B, 3, S, S)``.
+            boxes: ``(B, R, 4)`` xyxy in fractions of the image; None for a model that looks at none.
+
+        Returns: the fields of `Output` that the model fills, and ``probabilities`` ``(B, classes)``.
+        """
+        normalised = (images.float() - self.mean) / self.std
+        if boxes is None:
+            boxes = normalised.new_zeros((images.shape[0], 0, 4))
+        return _named(self.model(normalised, boxes))
+
+
+def _named(output: Output) -> Outputs:
+    named = {"logits": output.logits, "probabilities": output.logits.softmax(dim=1), **output._asdict()}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def export_run(run: Path, format: str = "onnx", output: Path | None = None) -> Exported:
+    """Write a run's best checkpoint as a file of that format, once it was found to compute the same.
+
+    Args:
+        run: the run's folder.
+        format: one of `FORMATS`.
+        output: the file to write, replacing what is there; None for ``model`` with the format's suffix in ``run``.
+
+    Raises:
+        ConfigurationError: for a file that cannot be written, or where packages are missing.
+        CheckpointError: for a run without a sound checkpoint, or a network that this format cannot express exactly.
+    """
+    chosen = FORMATS[format]
+    _check_packages(format)
+    if output:
+        _check_output(format, output)
+    output = output or run / f"model{chosen.suffix}"
+    checkpoint = load_checkpoint(run / BEST)
+    network = Network(checkpoint.model, checkpoint.preprocessing).eval().requires_grad_(False)
+    trials = list(trial_inputs(checkpoint.preprocessing.size, getattr(checkpoint.model, "regions", 0)))
+    run_network, run_rounded = eager(checkpoint), eager(checkpoint, noise=torch.finfo(torch.float32).eps)
+    with torch.no_grad():
+        wanted = [run_network(inputs) for inputs in trials]
+        own = largest_differences([run_rounded(inputs) for inputs in trials], wanted)
+        program = _trace(network, trials[-1], checkpoint.settings.backbone)
+        with atomic_file(output) as unfinished:
+            chosen.write(program, _about(checkpoint, trials[-1], wanted[-1]), unfinished)
+            differences = largest_differences(_run_file(format, unfinished, trials), wanted)
+            _check_differences(differences, own, format, checkpoint.settings.backbone)
+    return Exported(output, format, differences)
+
+
+def trial_inputs(side: int, regions: int) -> Iterator[Inputs]:
+    """Noise in batches of 1, 3 and 3, always the same: random boxes first, then empty, whole and beyond the frame."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(4, regions, 2, 2, generator=generator).sort(dim=2).values  # low before high
+    extremes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1], [-0.5, -0.5, 1.5, 1.5]])
+    drawn = corners.flatten(2)  # (4, R, 4)
+    for boxes in (drawn[:1], extremes[:, None].expand(3, regions, 4).contiguous(), drawn[1:]):
+        images = torch.randint(0, 256, (len(boxes), 3, side, side), generator=generator, dtype=torch.uint8)
+        yield {"images": images, "boxes": boxes} if regions else {"images": images}
+
+
+def eager(checkpoint: Checkpoint, noise: float = 0.0) -> Runner:
+    """The checkpoint's own network, run as `predict` runs it; its normalised images off by that share, at random."""
+    device, generator = Device(torch.device("cpu")), torch.Generator().manual_seed(0)
+
+    def run(inputs: Inputs) -> Outputs:
+        images = device.images(inputs["images"], checkpoint.preprocessing)
+        if noise:
+            images = images * (1 + noise * torch.randn(images.shape, generator=generator))
+        boxes = inputs.get("boxes", images.new_zeros(len(images), 0, 4))
+        return _named(checkpoint.model(images, boxes))
+
+    return run
+
+
+def _run_file(format: str, file: Path, trials: list[Inputs]) -> list[Outputs]:
+    try:
+        run = FORMATS[format].load(file)
+        return [run(inputs) for inputs in trials]
+    except Exception as error:  # onnxruntime's have no other base
+        raise CheckpointError(f"the exported network does not run, so no file was written: {_reason(error)}") from error
+
+
+def largest_differences(got: list[Outputs], wanted: list[Outputs]) -> dict[str, float]:
+    """How far the outputs of each batch are from those wanted: the largest difference of each output.
+
+    In parts of the output's largest magnitude, or of 1 where that is less. Infinite for an output that is missing, has
+    another shape, or is not finite on either side.
+    """
+    largest: dict[str, float] = {}
+    for one, other in zip(got, wanted, strict=True):
+        for name in other | one:
+            difference = _difference(one.get(name), other.get(name))
+            largest[name] = max(largest.get(name, 0.0), difference)
+    return largest
+
+
+def _difference(got: Tensor | None, wanted: Tensor | None) -> float:
+    if got is None or wanted is None or got.shape != wanted.shape or not (got.isfinite() & wanted.isfinite()).all():
+        return float("inf")
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1))
+
+
+def _check_differences(differences: dict[str, float], own: dict[str, float], format: str, backbone: str) -> None:
+    for name, difference in differences.items():
+        bound = min(max(BOUND, ROUNDINGS * own.get(name, 0.0)), MOST)
+        if difference > bound:
+            others = " or ".join(f"--format {other}" for other in FORMATS if other != format)
+            raise CheckpointError(
+                f"the exported network is not the trained one: its {name} are off by {difference:.1e} (rounding would "
+                f"be {bound:.0e} at most), so no file was written. Either the weights give numbers that are not "
+                f"finite, or these versions of the libraries export {backbone} wrongly: try {others} or others"
+            )
+
+
+def _check_packages(format: str) -> None:
+    missing = [package for package in FORMATS[format].packages if find_spec(package) is None]
+    if missing:
+        raise ConfigurationError(f"--format {format} needs {', '.join(missing)}: pip install 'agnet[onnx]'")
+
+
+def _check_output(format: str, output: Path) -> None:
+    suffix = FORMATS[format].suffix
+    if output.is_dir():
+        raise ConfigurationError(f"{output} is a folder; name a file in it, such as {output / f'model{suffix}'}")
+    if not output.parent.is_dir():
+        raise ConfigurationError(f"{output}: there is no folder {output.parent}")
+    if output.suffix != suffix:
+        raise ConfigurationError(f"{output}: a file of --format {format} ends in {suffix}; name one")
+
+
+def _trace(network: Network, inputs: Inputs, backbone: str) -> torch.export.ExportedProgram:
+    """The network as a graph for any batch, without a trace of where its source code lies."""
+    batch = torch.export.Dim("batch", min=1)
+    log = logging.getLogger("torch.export._trace")
+    before = log.level
+    try:
+        log.setLevel(logging.CRITICAL)  # it would print notes for its developers before it raises
+        # Strict takes three seconds longer, but does not print the whole graph before it raises.
+        program = torch.export.export(
+            network, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
+        )
+    except (RuntimeError, ValueError) as error:  # what all of torch's refusals are
+        raise CheckpointError(f"{backbone} cannot be exported: {_reason(error)}") from error
+    finally:
+        log.setLevel(before)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def _about(checkpoint: Checkpoint, inputs: Inputs, outputs: Outputs) -> About:
+    """What a user of the file has to know, as JSON can hold it."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "agnet": __version__,
+        "classes": checkpoint.classes,
+        "inputs": {name: _INPUTS[name].format(_shape(value)) for name, value in inputs.items()},
+        "outputs": {name: _OUTPUTS.get(name, "{}").format(_shape(value)) for name, value in outputs.items()},
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "regions": inputs["boxes"].shape[1] if "boxes" in inputs else 0,
+        "proposals": checkpoint.proposals,
+        "model": asdict(checkpoint.settings),
+        "boxes_fingerprint": checkpoint.fingerprint,
+        "epoch": checkpoint.epoch,
+        "val_top1": checkpoint.val_top1,
+    }
+
+
+_INPUTS = {
+    "images": "uint8 {}: upright RGB, squashed to that size; normalised inside",
+    "boxes": "float32 {}: x0, y0, x1, y1 in fractions of the image, in the proposals' order",
+}
+_OUTPUTS = {
+    "logits": "float32 {}",
+    "probabilities": "float32 {}: softmax of the logits",
+    "region_weights": "float32 {}: of each box, the whole image last; their sum is 1",
+    "attention_map": "float32 {}: where the network looks; the sum is 1",
+    "embedding": "float32 {}: what the classifier sees",
+}
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what began it: what exporters wrap around that says only that they failed."""
+    while error.__cause__:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _shape(value: Tensor) -> str:
+    return f"(batch, {', '.join(map(str, value.shape[1:]))})"
+
+
+# ONNX
+
+
+def _write_onnx(program: torch.export.ExportedProgram, about: About, file: Path) -> None:
+    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    if size > _PROTOBUF_LIMIT:
+        raise ConfigurationError(f"{size / 2**30:.1f} GiB of weights: one ONNX file holds 2; use --format torch")
+    inputs, outputs = about["inputs"], about["outputs"]
+    try:
+        made = torch.onnx.export(
+            program,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dict.fromkeys(inputs) | {"images": {0: "batch"}},  # its name, for every input
+            dynamo=True,
+            verbose=False,
+        )
+    except RuntimeError as error:  # such as an operator that ONNX does not have
+        raise CheckpointError(f"ONNX cannot express this network: {_reason(error)}; use --format torch") from error
+    assert made is not None
+    _keep_only_names(made.model)
+    made.model.producer_name, made.model.producer_version = "agnet", __version__
+    made.model.metadata_props[METADATA] = json.dumps(about)
+    for value in (*made.model.graph.inputs, *made.model.graph.outputs):
+        value.doc_string = (inputs | outputs)[value.name]
+    file.write_bytes(made.model_proto.SerializeToString())
+
+
+def _keep_only_names(model: Any) -> None:
+    """Leave of the exporter's notes which module an operator is from; others could tell where the source code lies."""
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        namespace = node.metadata_props.get("namespace")
+        node.metadata_props.clear()
+        node.doc_string = None
+        if namespace:
+            node.metadata_props["namespace"] = namespace
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _load_onnx(file: Path) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Inputs) -> Outputs:
+        found = session.run(names, {name: value.numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
+
+    return run
+
+
+# PyTorch
+
+
+def _write_torch(program: torch.export.ExportedProgram, about: About, file: Path) -> None:
+    content = io.BytesIO()  # on a full disk, its own writing ends the process
+    torch.export.save(program, content, extra_files={f"{METADATA}.json": json.dumps(about)})
+    file.write_bytes(content.getbuffer())
+
+
+def _load_torch(file: Path) -> Runner:
+    with file.open("rb") as opened:
+        loaded = torch.export.load(opened).module()
+    return lambda inputs: loaded(**inputs)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a kind of file is written and run."""
+
+    suffix: str
+    packages: tuple[str, ...]  #: of the extra ``onnx``
+    write: Callable[[torch.export.ExportedProgram, About, Path], None]
+    load: Callable[[Path], Runner]
+
+
+FORMATS = {
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _load_onnx),
+    "torch": Format(".pt2", (), _write_torch, _load_torch),
+}
