@@ -1,29 +1,136 @@
-"""What AG-Net's head costs beside its plain backbone, in one run.
+"""What AG-Net's head, and each of its switches, costs beside its plain backbone, in one run.
 
-    python benchmarks/stage2.py [--backbone resnet50] [--batch-size 8] [--rounds 10] [--device cpu]
+    python benchmarks/stage2.py [--backbone resnet50] [--batch-size 8] [--rounds 10] [--device cpu] [--switches]
 
-Both networks take turns on the same random images; the table gives median milliseconds an image, for
-inference and for a training step (forward, backward, AdamW), and AG-Net's ratio to plain.
+Each network takes turns with the plain one on the same random images. The table gives median milliseconds an image,
+for inference and for a training step (forward, backward, AdamW), their ratios to plain, and the most memory held at
+once by what is computed, an image, weights and their gradients aside. "plain formulas" is AG-Net without the routes of
+its own that an eager CPU takes (`training/models/token_products.py`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from agnet.data.memory import keep_freed_memory
+from agnet.training.engine import Device
 from agnet.training.fit import build_optimizer, choose_device
+from agnet.training.models import region_pooling, token_products
 from agnet.training.models.build import Model, build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES
 
-CLASSES = 40
+AGNET = ModelSettings(classes=40)
+FORMULAS = "plain formulas"
+WARM_UP = 4  # rounds until memory has been asked for once and for all
+SWITCHES: dict[str, dict[str, object]] = {
+    "--no-regions": {"use_regions": False},
+    "--no-self-attention": {"self_attention": False},
+    "--no-inter-attention": {"inter_attention": False},
+    "--fusion max": {"fusion": "max"},
+    "--fusion mean": {"fusion": "mean"},
+    "--se shared": {"se": "shared"},
+    "--se none": {"se": "none"},
+    "--units 64": {"units": 64},
+    "--spectral-norm": {"spectral_norm": True},
+    "--attention-softmax": {"attention_softmax": True},
+    "--pooling-samples 2": {"pooling_samples": 2},
+    "--pooling crop": {"pooling": "crop"},
+    "--stages 2": {"stages": 2},
+}
+
+
+class Bench:
+    """Networks on one random batch."""
+
+    def __init__(self, backbone: str, size: int, device: Device) -> None:
+        torch.manual_seed(0)
+        self.backbone, self.size, self.device = backbone, size, device
+        self.images = torch.randn(size, 3, 224, 224, device=device.device).to(memory_format=torch.channels_last)
+        corners = torch.rand(size, AGNET.regions, 2, 2, device=device.device).sort(dim=2).values
+        self.regions = corners.flatten(2)  # x0 y0 x1 y1
+        self.labels = torch.randint(AGNET.classes, (size,), device=device.device)
+
+    def network(self, **changes: object) -> Model:
+        built = build_model(replace(AGNET, backbone=self.backbone, **changes))  # type: ignore[arg-type]
+        return built.to(device=self.device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def infer(self, model: Model) -> None:
+        with torch.no_grad(), self.device.autocast():
+            model.eval()(self.images, self.regions)
+
+    def loss(self, model: Model) -> Tensor:
+        with self.device.autocast():
+            logits = model.train()(self.images, self.regions).logits
+        return nn.functional.cross_entropy(logits.float(), self.labels)
+
+    def learn(self, model: Model) -> None:
+        self.loss(model).backward()
+
+    def train(self, model: Model, optimizer: torch.optim.Optimizer) -> None:
+        loss = self.loss(model)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def milliseconds(self, rounds: int, work: dict[str, Callable[[], None]]) -> dict[str, float]:
+        """Median milliseconds an image of each, which take turns."""
+        seconds: dict[str, list[float]] = {name: [] for name in work}
+        for turn in range(rounds + WARM_UP):
+            for name, call in work.items():
+                with formulas() if name == FORMULAS else nullcontext():
+                    self.device.wait()
+                    start = time.perf_counter()
+                    call()
+                    self.device.wait()
+                if turn >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
+        return {name: median(taken) / self.size * 1e3 for name, taken in seconds.items()}
+
+    def megabytes(self, call: Callable[[], object]) -> float:
+        """The most that one call holds at once beyond what it found, an image."""
+        if self.device.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call()
+            peak = torch.cuda.max_memory_allocated() - before
+        else:
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as told:
+                call()
+            with tempfile.TemporaryDirectory() as folder:
+                trace = Path(folder, "trace.json")
+                told.export_chrome_trace(str(trace))
+                events = [
+                    event for event in json.loads(trace.read_text())["traceEvents"] if event["name"] == "[memory]"
+                ]
+            held = peak = 0
+            for event in sorted(events, key=lambda event: event["ts"]):
+                held += event["args"]["Bytes"]
+                peak = max(peak, held)
+        return peak / self.size / 1e6
+
+
+@contextmanager
+def formulas() -> Iterator[None]:
+    with (
+        mock.patch.object(token_products, "on_eager_cpu", return_value=False),
+        mock.patch.object(region_pooling, "on_eager_cpu", return_value=False),
+    ):
+        yield
 
 
 def main() -> None:
@@ -32,54 +139,45 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--switches", action="store_true", help="AG-Net with each of its switches, too")
     arguments = parser.parse_args()
     keep_freed_memory(block_mb=None, idle_mb=2047)  # as the commands do
     device = choose_device(arguments.device)
-    torch.manual_seed(0)
-    size = arguments.batch_size
-    images = torch.randn(size, 3, 224, 224, device=device.device).to(memory_format=torch.channels_last)
-    corners = torch.rand(size, 36, 2, 2, device=device.device).sort(dim=2).values
-    regions = corners.flatten(2)  # x0 y0 x1 y1
-    labels = torch.randint(CLASSES, (size,), device=device.device)
-
-    def network(name: str) -> Model:
-        built = build_model(ModelSettings(classes=CLASSES, model=name, backbone=arguments.backbone))
-        return built.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    models = {name: network(name) for name in ("plain", "agnet")}
-    optimizers = {name: build_optimizer(model, RECIPES["modern"]) for name, model in models.items()}
-
-    def infer(name: str) -> None:
-        with torch.no_grad(), device.autocast():
-            models[name].eval()(images, regions)
-
-    def train(name: str) -> None:
-        with device.autocast():
-            loss = nn.functional.cross_entropy(models[name].train()(images, regions).logits.float(), labels)
-        optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        optimizers[name].step()
-
-    def milliseconds(work: Callable[[str], None]) -> dict[str, float]:
-        seconds: dict[str, list[float]] = {name: [] for name in models}
-        for turn in range(arguments.rounds + 2):
-            for name in models:
-                device.wait()
-                start = time.perf_counter()
-                work(name)
-                device.wait()
-                if turn >= 2:  # warm
-                    seconds[name].append(time.perf_counter() - start)
-        return {name: median(taken) / size * 1e3 for name, taken in seconds.items()}
+    bench = Bench(arguments.backbone, arguments.batch_size, device)
+    variants: dict[str, dict[str, object]] = {"agnet": {}}
+    if device.device.type == "cpu":
+        variants[FORMULAS] = {}
+    if arguments.switches:
+        variants |= SWITCHES
 
     print(
-        f"{arguments.backbone}, batch {size}, {device.device.type} {device.precision}, "
+        f"{arguments.backbone}, batch {arguments.batch_size}, {device.device.type} {device.precision}, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
-    print(f"{'ms an image':14}{'plain':>10}{'agnet':>10}{'ratio':>8}")
-    for title, work in (("inference", infer), ("training step", train)):
-        taken = milliseconds(work)
-        print(f"{title:14}{taken['plain']:10.2f}{taken['agnet']:10.2f}{taken['agnet'] / taken['plain']:8.2f}")
+    print(f"{'':22}{'parameters':>12}{'inference':>17}{'MB':>7}{'training step':>19}{'MB':>7}")
+    plain = bench.network(model="plain")
+    for name, changes in variants.items():
+        models = {"plain": plain, name: bench.network(**changes)}
+        optimizers = {each: build_optimizer(model, RECIPES["modern"]) for each, model in models.items()}
+
+        inference = bench.milliseconds(
+            arguments.rounds, {each: partial(bench.infer, model) for each, model in models.items()}
+        )
+        training = bench.milliseconds(
+            arguments.rounds, {each: partial(bench.train, model, optimizers[each]) for each, model in models.items()}
+        )
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        for each, model in models.items() if name == "agnet" else [(name, models[name])]:
+            count = sum(parameter.numel() for parameter in model.parameters())
+            with formulas() if each == FORMULAS else nullcontext():
+                held = bench.megabytes(partial(bench.infer, model))
+                learnt = bench.megabytes(partial(bench.learn, model)) - count * 4e-6 / bench.size
+            print(
+                f"{each:22}{count / 1e6:10.2f} M{inference[each]:9.2f} ms{inference[each] / inference['plain']:6.2f}"
+                f"{held:7.1f}{training[each]:11.2f} ms{training[each] / training['plain']:6.2f}{learnt:7.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
