@@ -679,6 +679,15 @@ def test_tokens_of_timm_are_places_row_by_row(timm, name, others):
             assert torch.equal(features[0, :, row, column], tokens[0, others + side * row + column])
 
 
+@torch.no_grad()
+def test_tokens_of_images_that_are_not_square_have_no_places(timm):
+    backbone = build_backbone("timm:test_vit").eval()
+    assert backbone(torch.zeros(1, 3, 224, 224)).shape == (1, backbone.channels, 7, 7)
+    for height, width in ((224, 320), (256, 576)):  # 14 x 20; 16 x 36, as many as 24 x 24
+        with pytest.raises(ValueError, match=f"images must be square, got {height} × {width}"):
+            backbone(torch.zeros(1, 3, height, width))
+
+
 def test_a_map_with_channels_last_is_turned(timm):
     torch.manual_seed(0)
     network = timm.create_model("test_mambaout").eval()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from . import nasnet
 from .backbone_entries import HALVES, BackboneEntry, Preprocessing, Stages, StateDict, nowhere, on_meta
-from .region_pooling import POOLED
+from .region_pooling import POOLED, region_pooling
 from .timm_backbones import efficientnet_lite0_entry, timm_entry
 from .torchvision_backbones import (
     densenet121_entry,
@@ -58,12 +59,15 @@ class Backbone(nn.Module):
 
 
 class LastMap(nn.Module):
-    """A map ``(B, C, h, w)`` brought to 7 × 7. Who wants to know what the heads are given watches this module."""
+    """A map ``(B, C, h, w)``, brought to 7 × 7 bilinearly. Who wants to know what the heads are given watches it."""
 
     def forward(self, features: Tensor) -> Tensor:
-        if features.shape[-2:] != (POOLED, POOLED):
-            features = nn.functional.interpolate(features, (POOLED, POOLED), mode="bilinear", align_corners=False)
-        return features
+        if features.shape[-2:] == (POOLED, POOLED):
+            return features
+        # Pooling the frame is resizing it, the same numbers as `interpolate`, whose gradient is left to chance on GPUs.
+        precise = torch.promote_types(features.dtype, torch.float32)
+        frame = torch.tensor([0, 0, 1, 1], dtype=precise, device=features.device).expand(features.shape[0], 1, 4)
+        return region_pooling(features, frame)[:, 0].transpose(1, 2).unflatten(2, (POOLED, POOLED))
 
 
 def backbone_entry(name: str) -> BackboneEntry:

@@ -156,7 +156,13 @@ class _Body(nn.Module):
             self.get_parameter(path).requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return as_map(self.net.forward_features(images), self.channels)
+        features = self.net.forward_features(images)
+        if isinstance(features, Tensor) and features.ndim == 3:  # tokens
+            height, width = images.shape[2:]
+            if height != width:
+                raise ValueError(f"images must be square, got {height} × {width}: the tokens do not tell their places")
+            features = features[:, getattr(self.net, "num_prefix_tokens", 0) :]
+        return as_map(features, self.channels)
 
 
 class _Maps(nn.Module):

@@ -91,7 +91,7 @@ class _Project(Function):
     def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(tokens, weight)
         image, kernel = _as_convolution(tokens, weight)
-        return conv2d(image, kernel).reshape(*tokens.shape[:2], -1), tokens
+        return conv2d(image, kernel).reshape(*tokens.shape[:2], len(weight)), tokens
 
     @staticmethod
     @once_differentiable
