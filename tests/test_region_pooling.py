@@ -183,3 +183,17 @@ def test_crops_are_slices_of_the_finer_map_resized(kind, size_hw):
             cut = finer[image : image + 1, :, y0:y1, x0:x1]
             wanted = interpolate(cut, (7, 7), mode="bilinear", align_corners=False)[0].flatten(1).T
             assert torch.allclose(pooled[image, number], wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", range(4))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_side_that_is_no_number_spoils_its_own_region_alone(side, value):
+    generator = torch.Generator().manual_seed(6)
+    features, boxes = torch.randn(2, 3, 7, 7, generator=generator), random_boxes(generator).float()
+    wanted = region_pooling(features, boxes)
+    boxes[1, 5, side] = value
+    got = region_pooling(features, boxes)
+    spoilt = torch.zeros(2, 20, dtype=torch.bool)
+    spoilt[1, 5] = True
+    assert torch.equal(got[~spoilt], wanted[~spoilt])
+    assert not torch.equal(got[1, 5], wanted[1, 5])

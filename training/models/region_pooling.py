@@ -94,7 +94,7 @@ def _hat_functions(position: Tensor, inside: Tensor, cells: int) -> Tensor:
 
 def _neighbours(position: Tensor, inside: Tensor, cells: int) -> tuple[Tensor, Tensor]:
     """The two cells beside each of a bin's samples and their weights in the mean: ``(..., S, 2·s)``."""
-    first = position.floor().clamp(max=max(cells - 2, 0))
+    first = position.floor().clamp(max=max(cells - 2, 0)).nan_to_num()  # no place, but weights that are no numbers
     beyond = position - first
     both = torch.stack([first, (first + 1).clamp(max=cells - 1)], dim=-1).long()
     weights = torch.stack([1 - beyond, beyond], dim=-1) * inside[..., None] / position.shape[-1]
