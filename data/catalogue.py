@@ -1,32 +1,29 @@
-"""The named data sets: each entry knows one layout on disk and turns it into a `DatasetIndex`."""
+"""The named data sets: what there is to know of each, and how its files become a `DatasetIndex`."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from . import demo
+from . import demo, origins
+from .csv_layout import csv_rows
+from .dataset_entry import Download, Entry, Options, Rows
 from .errors import ConfigurationError, DatasetError
-from .images import IMAGE_SUFFIXES
+from .folder_layout import folder_rows
 from .index import DatasetIndex, build_index, cut_from_train, limit_index
-
-Rows = list[tuple[str, str, str]]
+from .layouts import (
+    LEAKED,
+    auc_v1_rows,
+    auc_v2_rows,
+    caltech256_rows,
+    food101_rows,
+    ppmi24_rows,
+    stanford40_rows,
+)
+from .on_disk import to_be_whole
 
 TEST_FRACTION_OF_FOLDERS = 0.2
-
-# What people call the folders of a split data set; upper or lower case.
-_SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def open_dataset(
@@ -36,23 +33,41 @@ def open_dataset(
     val_fraction: float = 0.1,
     split_seed: int = 0,
     limit: int | None = None,
+    list_file: str | Path | None = None,
+    leaked_frames: bool = True,
+    any_counts: bool = False,
 ) -> DatasetIndex:
     """The index of a data set, its validation part cut from train where it brings none.
 
     Args:
         dataset: a key of `CATALOGUE`.
-        root: the folder that holds the data set (for ``folder``, the folder of class folders itself).
+        root: the folder that holds the data set (for ``folder``, the folder of class folders itself; for ``csv``, the
+            one that the paths in the list are relative to).
         val_fraction: share of each class's training images that becomes validation; 0 cuts none.
-        split_seed: seed of that cut, and of the test split where the layout has none.
+        split_seed: seed of that cut, of Caltech-256's draw, and of the test split where the layout has none.
         limit: keep at most this many images.
+        list_file: the list of ``csv``.
+        leaked_frames: keep AUC-V2's test frames that reportedly show a driver of train.
+        any_counts: take a named data set whose numbers of images or classes are not those of the book.
 
-    Raises: `DatasetError` naming what was looked for, where, and how to get it.
+    Raises: `DatasetError` naming what was looked for, where, and how to get it, or the counts expected and found.
     """
     if dataset not in CATALOGUE:
         raise ConfigurationError(f"unknown data set {dataset!r}; known: {', '.join(CATALOGUE)}")
     root = Path(root)
+    entry = CATALOGUE[dataset]
+    options = Options(split_seed, None if list_file is None else Path(list_file), leaked_frames)
     left_out: Counter[str] = Counter()
-    index = build_index(dataset, root, CATALOGUE[dataset](root, left_out))
+    rows = entry.rows(root, left_out, options)
+    difference = difference_from_book(entry, rows, left_out)
+    if difference and not any_counts:
+        origin = origins.ORIGINS.get(dataset)
+        remedy = to_be_whole(origin, root) if origin else "get it anew"
+        raise DatasetError(
+            f"{entry.title} under {root} is not as distributed: {difference}; {remedy}, or, if the copy was changed on "
+            "purpose, say --any-counts"
+        )
+    index = build_index(dataset, root, rows)
     if not (index.splits == "test").any():
         index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
     if not (index.splits == "val").any():
@@ -60,127 +75,157 @@ def open_dataset(
     if limit is not None:
         index = limit_index(index, limit)
     opened_with: dict[str, object] = {"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit}
+    if options.list_file:
+        opened_with["list_file"] = options.list_file.name
+    if dataset == "auc-v2":
+        opened_with["leaked_frames"] = leaked_frames
+    if difference:
+        opened_with["not_as_distributed"] = difference
     return replace(index, opened_with=opened_with, left_out=dict(left_out))
 
 
-def folder_rows(root: Path, left_out: Counter[str]) -> Rows:
-    """``train/<class>/*`` with ``val/`` and/or ``test/`` beside it, or ``<class>/*`` without any split.
+def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str]) -> str:
+    """What an entry's rows have other than the book says, before validation is cut; empty when nothing.
 
-    Also by their other usual names: training, valid, validation, testing.
-
-    A lone ``val`` is taken as the held-out test part: it would otherwise be selected on and reported at once.
-    Without split folders every image is ``train`` here, and `open_dataset` cuts the test part, seeded.
+    AUC-V2's frames of a driver in train count as there when they are left out on purpose.
     """
-    if not root.is_dir():
-        raise DatasetError(f"there is no folder {root}; name the folder of class folders with --root")
-    folders = {part.name.lower(): part for part in _folders(root)}
-    parts: dict[str, Path] = {}
-    for name, split in _SPLIT_FOLDERS.items():
-        if name in folders:
-            part = folders.pop(name)
-            if split in parts:
-                raise DatasetError(f"{root}: {parts[split].name!r} and {name!r} are both {split}; keep one of them")
-            parts[split] = part
-    if not parts:
-        return [(name, label, "train") for name, label in _images_by_class(root, root, left_out)]
-    if "train" not in parts:
-        raise DatasetError(f"{root} has a folder of images to test on but no folder train beside it")
-    if folders:
-        raise DatasetError(f"{root}: the folder {min(folders)!r} beside train is no split (train, val or test)")
-    if "val" in parts and "test" not in parts:
-        parts["test"] = parts.pop("val")
-    rows: Rows = []
-    for split, part in parts.items():
-        rows += [(name, label, split) for name, label in _images_by_class(part, root, left_out)]
-    unknown = {label for _, label, _ in rows} - {label for _, label, split in rows if split == "train"}
-    if unknown:
-        raise DatasetError(f"{root}: class {min(unknown)!r} has images to test on but none in train")
-    return rows
+    differences = []
+    classes = len({label for _, label, _ in rows})
+    if entry.classes is not None and classes != entry.classes:
+        differences.append(f"{classes:,} classes instead of {entry.classes:,}")
+    found = Counter(split for _, _, split in rows)
+    found["test"] += left_out[LEAKED]
+    for split, count in (entry.counts or {}).items():
+        if found[split] != count:
+            differences.append(f"{found[split]:,} {split} images instead of {count:,}")
+    return ", ".join(differences)
 
 
-def food101_rows(root: Path, left_out: Counter[str]) -> Rows:
-    """Food-101 as distributed: ``food-101/images/<class>/<id>.jpg`` and ``food-101/meta/{train,test}.txt``."""
-    base = next((place for place in (root / "food-101", root) if (place / "meta").is_dir()), root / "food-101")
-    prefix = "" if base == root else f"{base.name}/"
-    rows: Rows = []
-    for split in ("train", "test"):
-        listing = base / "meta" / f"{split}.txt"
-        try:
-            lines = listing.read_text(encoding="utf-8").split("\n")
-        except OSError:
-            raise DatasetError(
-                f"Food-101 is not under {root}: looked for {listing}. Get food-101.tar.gz (5 GB) from "
-                "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/ , extract it there, or name the "
-                "folder that holds food-101/ with --root"
-            ) from None
-        for line in filter(None, map(str.strip, lines)):
-            label, separator, _ = line.partition("/")
-            if not separator:
-                raise DatasetError(f"{listing}: expected lines like 'apple_pie/1005649', got {line!r}")
-            rows.append((f"{prefix}images/{line}.jpg", label, split))
-    if not (base / "images").is_dir():
-        raise DatasetError(
-            f"Food-101's lists are in {base / 'meta'} but there is no folder {base / 'images'}: extract the "
-            "whole archive"
-        )
-    return rows
-
-
-def demo_rows(root: Path, left_out: Counter[str]) -> Rows:
+def demo_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     """The embedded data set, made under ``root`` on first use; see `demo`."""
     place = demo.ensure_demo(root)
-    return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place, left_out)]
+    return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place, left_out, options)]
 
 
-# Each takes the root and gives (name relative to it, class, split) for every image, and counts files left out by kind.
-CATALOGUE: dict[str, Callable[[Path, Counter[str]], Rows]] = {
-    "demo": demo_rows,
-    "folder": folder_rows,
-    "food101": food101_rows,
+CATALOGUE: dict[str, Entry] = {
+    "demo": Entry(
+        title="the embedded data set",
+        rows=demo_rows,
+        folder=demo.FOLDER,
+        classes=16,
+        split="30 / 12 a class, disjoint draws of views of one photograph",
+        licence="public domain and free licences, as scikit-image and scikit-learn tell of each photograph",
+        size="15 MB, made on first use",
+        how="nothing to get: it is made from photographs that ship with scikit-image and scikit-learn",
+        flaws="a class is one photograph: it shows that everything works, not how well",
+    ),
+    "folder": Entry(
+        title="a folder of class folders",
+        rows=folder_rows,
+        split="train, val and test folders, or a fifth of each class drawn for test",
+        how="name the folder of class folders with --root",
+    ),
+    "csv": Entry(
+        title="a list of images",
+        rows=csv_rows,
+        split="the column split, or a fifth of each class drawn for test",
+        how="name a CSV file with columns path, label and, if it is split, split with --csv",
+    ),
+    "food101": Entry(
+        title=origins.FOOD101.title,
+        rows=food101_rows,
+        folder=origins.FOOD101.folder,
+        classes=101,
+        counts={"train": 75_750, "test": 25_250},
+        split="750 / 250 a class, by its lists",
+        licence="photographs of foodspotting.com's users: research within fair use; no licence of the images",
+        size="5 GB",
+        homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+        how=origins.FOOD101.how,
+        downloads=(
+            Download(
+                "https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+                bytes=4_996_278_331,
+                md5="85eeb15f3717b99a5da872d97d918f87",
+                sha256="d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
+            ),
+        ),
+        flaws="labels of train were left noisy on purpose",
+    ),
+    "stanford40": Entry(
+        title=origins.STANFORD40.title,
+        rows=stanford40_rows,
+        folder=origins.STANFORD40.folder,
+        classes=40,
+        counts={"train": 4_000, "test": 5_532},
+        split="100 / the rest a class, by its lists",
+        licence="for research; none is stated",
+        size="0.3 GB",
+        homepage="http://vision.stanford.edu/Datasets/40actions.html",
+        how=origins.STANFORD40.how,
+        downloads=(
+            Download("http://vision.stanford.edu/Datasets/Stanford40_JPEGImages.zip"),
+            Download("http://vision.stanford.edu/Datasets/Stanford40_ImageSplits.zip"),
+        ),
+    ),
+    "ppmi24": Entry(
+        title=origins.PPMI24.title,
+        rows=ppmi24_rows,
+        folder=origins.PPMI24.folder,
+        classes=24,
+        counts={"train": 2_400, "test": 2_400},
+        split="100 / 100 a class, by its folders",
+        licence="for research; none is stated",
+        size="0.1 GB",
+        homepage="https://ai.stanford.edu/~bangpeng/ppmi.html",
+        how=origins.PPMI24.how,
+        downloads=(
+            Download(
+                "http://vision.stanford.edu/Datasets/norm_ppmi_12class.zip", md5="88118d8c6b50d72f0bb37a89269185ab"
+            ),
+        ),
+    ),
+    "auc-v1": Entry(
+        title=origins.AUC_V1.title,
+        rows=auc_v1_rows,
+        folder=origins.AUC_V1.folder,
+        classes=10,
+        counts={"train": 12_977, "test": 4_331},
+        split="its lists: frames drawn at random",
+        licence="non-commercial research, after a signed agreement",
+        homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
+        how=origins.AUC_V1.how,
+        flaws="frames of one video are on both sides of the split: a score says little of other drivers",
+    ),
+    "auc-v2": Entry(
+        title=origins.AUC_V2.title,
+        rows=auc_v2_rows,
+        folder=origins.AUC_V2.folder,
+        classes=10,
+        counts={"train": 12_555, "test": 1_923},
+        split="its folders, by driver; both cameras",
+        licence="non-commercial research, after a signed agreement",
+        homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
+        how=origins.AUC_V2.how,
+        flaws="Camera 1/test/c0/322 to 415 reportedly show a driver of train; --without-leaked-frames leaves them out",
+    ),
+    "caltech256": Entry(
+        title=origins.CALTECH256.title,
+        rows=caltech256_rows,
+        folder=origins.CALTECH256.folder,
+        classes=256,
+        counts={"train": 15_360, "test": 14_420},
+        split="60 of each class drawn for train by --split-seed; the rest is test; report five seeds, mean ± sd",
+        licence="CC BY 4.0",
+        size="1.2 GB",
+        homepage="https://data.caltech.edu/records/nyy15-4j048",
+        how=origins.CALTECH256.how,
+        downloads=(
+            Download(
+                "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
+                md5="67b4f42ca05d46448c6bb8ecd2220f6d",
+            ),
+        ),
+        flaws="clutter (257) and stray files are left out; no split is official",
+    ),
 }
-
-
-def _images_by_class(part: Path, root: Path, left_out: Counter[str]) -> list[tuple[str, str]]:
-    """(path relative to root, class) for every image in the class folders of ``part``, sorted."""
-    found = []
-    for class_folder in _folders(part):
-        # In the order of their parts: a folder's images together, whatever letters sort before a slash.
-        mine = sorted(_image_files(class_folder, left_out), key=lambda name: name.split("/"))
-        if not mine:
-            raise DatasetError(f"the class folder {class_folder} holds no images; remove it or fill it")
-        place = class_folder.relative_to(root).as_posix()
-        found += [(f"{place}/{name}", class_folder.name) for name in mine]
-    loose = (entry.suffix.lower() for entry in part.iterdir() if entry.is_file())
-    left_out.update(f"{suffix} outside class folders" for suffix in loose if suffix in IMAGE_SUFFIXES)
-    if not found:
-        raise DatasetError(f"no images found in class folders under {part} (expected {part}/<class>/*.jpg)")
-    return found
-
-
-def _image_files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
-    """Names relative to ``folder`` of the images in it and below, links followed, each folder entered once.
-
-    Files that are no images by their names are counted in ``left_out`` by their suffix.
-    """
-    entered = set()
-    for place, subfolders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in entered:
-            subfolders.clear()
-            continue
-        entered.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        below = Path(place).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        for file in files:
-            suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 - fast
-            if file.startswith("."):
-                continue
-            if suffix in IMAGE_SUFFIXES:
-                yield prefix + file
-            else:
-                left_out[suffix or file] += 1
-
-
-def _folders(place: Path) -> list[Path]:
-    return sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX")))

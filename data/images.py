@@ -25,15 +25,19 @@ _TIFF_BITS_PER_SAMPLE = 258
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode the file at ``path``; see `decode_image`. Raises `ImageError`, also for a missing file."""
     try:
-        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, a device never ends
-            raise ImageError(f"{path}: is not a file")
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    try:
-        return decode_image(content, max_pixels)
+        return decode_image(read_content(path), max_pixels)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
+
+
+def read_content(path: str | Path) -> bytes:
+    """The bytes of an image file. Raises `ImageError`, which does not name the file, where there is none."""
+    try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, a device never ends
+            raise ImageError("is not a file")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
 
 
 def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -13,6 +13,7 @@ from .errors import ConfigurationError, DatasetError
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 
 SPLITS = ("train", "val", "test")
+MAX_CLASSES = 32_767  #: labels are int16
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class DatasetIndex:
 def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> DatasetIndex:
     """An index from ``(name, class name, split)`` rows, in their order; classes sorted by name.
 
-    Raises: `DatasetError` when there is no image, fewer than two classes, the same name twice, or a
-    name that is not text.
+    Raises: `DatasetError` when there is no image, fewer than two classes or more than `MAX_CLASSES`, the same name
+    twice, or a name that is not text.
     """
     if not rows:
         raise DatasetError(f"data set {dataset!r}: no images found under {root}")
@@ -60,6 +61,8 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         raise DatasetError(
             f"data set {dataset!r}: only one class ({classes[0]!r}) under {root}; expected a folder for each class"
         )
+    if len(classes) > MAX_CLASSES:
+        raise DatasetError(f"data set {dataset!r}: {len(classes):,} classes; at most {MAX_CLASSES:,} can be told apart")
     number_of = {name: number for number, name in enumerate(classes)}
     return DatasetIndex(
         dataset=dataset,

@@ -25,7 +25,7 @@ def class_of(index):
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
-    with pytest.raises(ConfigurationError, match="unknown data set 'imagenet'; known: demo, folder, food101"):
+    with pytest.raises(ConfigurationError, match="unknown data set 'imagenet'; known: demo, folder, csv, food101"):
         open_dataset("imagenet", tmp_path)
 
 
@@ -117,56 +117,15 @@ def test_links_are_followed_once(tmp_path):
     assert sorted(index.names) == ["a/2.jpg", "a/more/1.jpg", "b/3.jpg"]
 
 
+def test_an_archive_is_no_folder(tmp_path):
+    touch(tmp_path, "photos.zip")
+    with pytest.raises(DatasetError, match=r"photos\.zip is a file; if it is an archive, extract it"):
+        open_dataset("folder", tmp_path / "photos.zip")
+
+
 def test_an_absent_folder_is_named(tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere.*--root"):
         open_dataset("folder", tmp_path / "nowhere")
-
-
-@pytest.fixture
-def food(tmp_path):
-    """Food-101 in miniature, as its archive unpacks."""
-    base = tmp_path / "food-101"
-    (base / "meta").mkdir(parents=True)
-    train = [f"{label}/{number}" for label in ("waffles", "apple_pie") for number in range(10)]
-    test = ["apple_pie/77", "waffles/78"]
-    (base / "meta" / "train.txt").write_text("\n".join(train) + "\n")
-    (base / "meta" / "test.txt").write_bytes("\r\n".join(test).encode())
-    touch(base / "images", *(f"{name}.jpg" for name in train + test))
-    return tmp_path
-
-
-def test_food101_follows_its_lists(food):
-    index = open_dataset("food101", food)
-    assert index.root == food
-    assert index.classes == ("apple_pie", "waffles")
-    assert names_in(index, "test") == {"food-101/images/apple_pie/77.jpg", "food-101/images/waffles/78.jpg"}
-    assert index.counts("train").tolist() == [9, 9]
-    assert index.counts("val").tolist() == [1, 1]
-    assert class_of(index)["food-101/images/waffles/78.jpg"] == "waffles"
-    assert all((index.root / name).is_file() for name in index.names)
-
-
-def test_food101_may_be_named_by_its_own_folder(food):
-    index = open_dataset("food101", food / "food-101")
-    assert index.root == food / "food-101"
-    assert names_in(index, "test") == {"images/apple_pie/77.jpg", "images/waffles/78.jpg"}
-
-
-def test_absent_food101_says_where_to_get_it(tmp_path):
-    with pytest.raises(DatasetError, match=r"looked for .*food-101.*train\.txt.*data\.vision\.ee\.ethz\.ch.*--root"):
-        open_dataset("food101", tmp_path)
-
-
-def test_food101_without_images_says_so(food):
-    (food / "food-101" / "images").rename(food / "elsewhere")
-    with pytest.raises(DatasetError, match=r"no folder .*images.*whole archive"):
-        open_dataset("food101", food)
-
-
-def test_food101_with_a_foreign_list_quotes_the_line(food):
-    (food / "food-101" / "meta" / "test.txt").write_text("apple_pie/77\n12345\n")
-    with pytest.raises(DatasetError, match=r"test\.txt.*got '12345'"):
-        open_dataset("food101", food)
 
 
 def test_every_data_set_complains_about_an_empty_place(tmp_path, monkeypatch):

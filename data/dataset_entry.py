@@ -1,0 +1,51 @@
+"""What there is to know of a named data set, besides its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+Rows = list[tuple[str, str, str]]  #: (name relative to the root, class, split) of every image
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides an index besides the files."""
+
+    split_seed: int = 0  #: of the splits that are drawn
+    list_file: Path | None = None  #: of ``csv``
+    leaked_frames: bool = True  #: keep AUC-V2's test frames that reportedly show a driver of train
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that the licence lets a program fetch."""
+
+    url: str
+    bytes: int | None = None
+    md5: str | None = None  #: or sha256, whichever its makers publish
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named data set: what its makers say of it, and how its files become rows.
+
+    ``rows`` takes the root, counts files left out by kind, and raises `DatasetError` naming what was looked for, where,
+    and how to get it.
+    """
+
+    title: str
+    rows: Callable[[Path, Counter[str], Options], Rows]
+    folder: str = ""  #: the folder under the root that it lives in and is extracted to
+    classes: int | None = None  #: None: as many as there are
+    counts: Mapping[str, int] | None = None  #: images by split (train, test) by the book, before validation is cut
+    split: str = ""  #: how it is split, in words
+    licence: str = ""
+    size: str = ""  #: of what is to be fetched
+    homepage: str = ""
+    how: str = ""  #: how to get it by hand, in a sentence
+    downloads: tuple[Download, ...] = ()
+    flaws: str = ""  #: what is known to be wrong with it
