@@ -7,9 +7,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from .errors import ConfigurationError
 
 
 @contextmanager
@@ -34,6 +36,33 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def check_writable(path: Path, remedy: str) -> None:
+    """Raise `ConfigurationError` unless `atomic_file` may write ``path``: asked before the work, not after it."""
+    folder = path.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{path} cannot be written, for want of permission in the folder {folder}; {remedy}")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ConfigurationError(f"{path} is write-protected and would be replaced; {remedy}")
+
+
+@contextmanager
+def one_process(lock: Path, complaint: Exception) -> Iterator[None]:
+    """The block, in one process at a time for the file ``lock``; raises ``complaint`` while another is in it."""
+    import filelock  # here: networks are saved without it
+
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except filelock.Timeout:
+        raise complaint from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps open files
+            lock.unlink()
+        held.release()
 
 
 class PatientFile(io.FileIO):

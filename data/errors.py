@@ -16,6 +16,10 @@ class DatasetError(AgnetError):
     """A data set is not on disk, or not in the layout that its name promises."""
 
 
+class AbsentError(DatasetError):
+    """Nothing of a named data set is on disk."""
+
+
 class ImageError(AgnetError):
     """One image cannot be decoded, or must not be (too many pixels)."""
 
@@ -30,3 +34,11 @@ class MismatchError(AgnetError):
 
 class CheckpointError(AgnetError):
     """A run folder or a weights file cannot be used as asked."""
+
+
+class DownloadError(AgnetError):
+    """A file cannot be fetched, or is not the one that was published."""
+
+
+class ArchiveError(AgnetError):
+    """An archive is damaged, or holds what must not be written to disk."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import joblib
@@ -111,3 +115,86 @@ def _original_boxes(_original_folder):
 def boxes_file(_original_boxes, tmp_path):
     """The boxes file of `folder`, with three primary regions; free to damage."""
     return shutil.copy(_original_boxes, tmp_path / "boxes.h5")
+
+
+@dataclass
+class Site:
+    """What a small web server on this machine gives, and what it was asked for."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    etag: str | None = '"1"'
+    ranges: bool = True  #: whether it honours Range
+    if_range: bool = True  #: whether it honours If-Range
+    lengths: bool = True  #: whether it tells the length
+    behaviours: list = field(
+        default_factory=list
+    )  #: for the next requests: an HTTP status, ("cut", bytes), ("to", url)
+    asked: list = field(default_factory=list)  #: (path, Range, status) of every request
+    headers: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+    waits: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def _serve(site):
+    """Serve a `Site`; its ``url`` is set."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            behaviour = site.behaviours.pop(0) if site.behaviours else None
+            body, asked = site.files.get(self.path), self.headers.get("Range")
+            status, start = 200 if body is not None else 404, 0
+            if asked and site.ranges and body is not None:
+                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+                status = 206 if start < len(body) else 416
+                if site.if_range and self.headers.get("If-Range") not in (None, site.etag):
+                    status, start = 200, 0
+            if isinstance(behaviour, int):
+                status = behaviour
+            elif behaviour and behaviour[0] == "to":
+                status = 302
+            site.asked.append((self.path, asked, status))
+            self.send_response(status)
+            for name, value in site.headers.items():
+                self.send_header(name, value)
+            if status == 302:
+                self.send_header("Location", behaviour[1])
+            if status not in (200, 206):
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if site.etag:
+                self.send_header("ETag", site.etag)
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            if site.lengths:
+                self.send_header("Content-Length", str(len(body) - start))
+            self.end_headers()
+            sent = body[start:]
+            if behaviour and behaviour[0] == "cut":
+                sent = sent[: behaviour[1]]
+            self.wfile.write(sent)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """A running `Site` without files; no time is slept by downloads, but ``site.waits`` has the seconds."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with _serve(Site()) as site:
+        monkeypatch.setattr("agnet.data.download.time.sleep", site.waits.append)
+        yield site

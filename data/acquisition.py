@@ -1,0 +1,50 @@
+"""A named data set, fetched and unpacked to where it is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from .availability import COMPLETE, NOT_THERE, PARTLY, look_up
+from .catalogue import CATALOGUE
+from .download import fetch, file_name
+from .errors import ConfigurationError, DatasetError
+from .extraction import extract
+
+Progress = Callable[[str, int, "int | None"], None]  #: what is being done, bytes done, of how many if known
+
+
+def acquire(dataset: str, root: Path, progress: Progress = lambda what, done, total: None) -> list[Path]:
+    """Bring a data set under ``root``; returns the archives it came in, which stay. Nothing is done if it is there.
+
+    Interrupted, it goes on where it was the next time. An archive that was fetched by hand is taken.
+
+    Raises: `DatasetError` with instructions where no program may fetch it, where a part of it is there already, or
+    where what was fetched is not what the book says; what `fetch` and `extract` raise.
+    """
+    entry = CATALOGUE[dataset]
+    found = look_up(dataset, root)
+    if found.state == COMPLETE:
+        return []
+    if not entry.downloads:
+        if not entry.homepage:
+            raise ConfigurationError(f"there is nothing to fetch for {dataset!r}: {entry.how}")
+        if found.state != NOT_THERE:
+            raise DatasetError(found.detail)
+        raise DatasetError(f"{entry.title} is not given out to programs: {entry.how}, to {root / entry.folder}")
+    if found.state == PARTLY:
+        raise DatasetError(f"{found.detail}. To have all of it fetched, move away what is there")
+    folder = root / entry.folder
+    archives = []
+    for download in entry.downloads:
+        target = root / file_name(download)
+        for name in (target.name, f"{target.name}.part", f"{target.name}.part.json"):
+            if (folder / name).is_file() and not (root / name).exists():
+                (folder / name).replace(root / name)  # the folder is to be made of what is in them
+        archives.append(fetch(download, target, partial(progress, f"fetch {target.name}")))
+    extract(archives, folder, progress=progress)
+    found = look_up(dataset, root)
+    if found.state != COMPLETE:
+        raise DatasetError(found.detail)
+    return archives
