@@ -33,10 +33,10 @@ from ..data.drawing import contact_sheet, draw_regions, fit_within
 from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
 from ..data.images import decode_image
 from ..data.index import DatasetIndex
+from ..data.parallel import in_parallel
 from ..data.places import relative_hint
 from ..data.regions import Layout, Proposal
 from ..data.verification import changed_images, stamps_of
-from .parallel import propose_in_parallel
 from .settings import NETWORKS, ProposalSettings, name_of_weights
 from .worker import lost_image, propose_chunk
 
@@ -212,7 +212,7 @@ class _Run:
         root = str(self.index.root.resolve())
         weights = str(self.weights.resolve()) if self.weights else None
         task = partial(propose_chunk, root, self.settings, weights)
-        return propose_in_parallel(chunks, task, partial(lost_image, root), jobs)
+        return in_parallel(chunks, task, partial(lost_image, root), jobs)
 
 
 def _failures_of_finished(path: Path) -> int | None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
 import stat
-import threading
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,25 +14,10 @@ import threadpoolctl
 
 from ..data.errors import ImageError
 from ..data.images import decode_image
-from ..data.memory import keep_freed_memory
+from ..data.parallel import LOST
 from ..data.regions import Proposal
 from .one_image import propose_regions
 from .settings import NETWORKS, ProposalSettings
-
-
-def start_local_worker() -> None:
-    """What a worker on this machine does first: it leaves Ctrl-C to its parent, and ends when its parent is gone."""
-    keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None and os.name == "posix":  # elsewhere a process keeps its parent's number for good
-        threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
-
-
-def _end_after(parent: int | None) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, names: Sequence[str]) -> list[Proposal]:
@@ -67,8 +48,7 @@ def lost_image(root: str, name: str) -> Proposal:
         proposal.file_bytes,
         proposal.modified_ns,
         proposal.content_blake2b,
-        reason="the process that worked on it was killed, twice, with nothing else to do: its decoder crashes, or "
-        "needs more memory than there is",
+        reason=LOST,
     )
 
 

@@ -19,9 +19,9 @@ from joblib.parallel import ParallelBackendBase
 
 from agnet.data.boxes_reader import read_boxes
 from agnet.data.catalogue import open_dataset
+from agnet.data.parallel import in_parallel
 from agnet.proposals import data_set
 from agnet.proposals.data_set import propose_dataset
-from agnet.proposals.parallel import propose_in_parallel
 from agnet.proposals.settings import ProposalSettings
 from agnet.proposals.worker import propose_chunk
 
@@ -190,7 +190,7 @@ def test_a_cluster_writes_the_bytes_of_a_local_run(backend, folder, local, tmp_p
 def test_results_come_in_order_from_other_processes(evaluate):
     slow = "__import__('time').sleep(0.5) or (0, __import__('os').getpid())"
     chunks = [[slow], *([f"({number}, __import__('os').getpid())"] for number in range(1, 40))]
-    results = [result for chunk in propose_in_parallel(chunks, evaluate, str, None) for result in chunk]
+    results = [result for chunk in in_parallel(chunks, evaluate, str, None) for result in chunk]
     assert [number for number, _ in results] == list(range(40))
     assert len({process for _, process in results} - {os.getpid()}) == WORKERS
 
@@ -198,8 +198,8 @@ def test_results_come_in_order_from_other_processes(evaluate):
 @pytest.mark.usefixtures("backend")
 def test_a_workers_error_arrives(evaluate):
     with pytest.raises(ZeroDivisionError, match="division by zero"):
-        list(propose_in_parallel([["1"], ["2"], ["1 / 0"], ["3"]], evaluate, str, None))
-    assert list(propose_in_parallel([["1"]], evaluate, str, None)) == [[1]]
+        list(in_parallel([["1"], ["2"], ["1 / 0"], ["3"]], evaluate, str, None))
+    assert list(in_parallel([["1"]], evaluate, str, None)) == [[1]]
 
 
 @pytest.mark.usefixtures("backend")
@@ -226,6 +226,6 @@ def test_after_a_death_only_what_was_under_way_is_done_here(backend, evaluate):
     under_way = {"elsewhere": 8, "dask": 2}[backend] * WORKERS
     chunks = [["__import__('multiprocessing').current_process().name"] for _ in range(60)]
     chunks[20] = ["__import__('os').kill(__import__('os').getpid(), 9)"]
-    results = list(propose_in_parallel(chunks, evaluate, lambda name: "lost", None))
+    results = list(in_parallel(chunks, evaluate, lambda name: "lost", None))
     assert len(results) == 60 and results[20] == ["lost"]
     assert sum("Loky" in name for (name,) in results) < under_way

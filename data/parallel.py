@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 from joblib._parallel_backends import LokyBackend
 from joblib.externals.loky import ProcessPoolExecutor
 
-from ..data.regions import Proposal
-from .worker import start_local_worker
+from .memory import keep_freed_memory
 
 Chunk = Sequence[str]
-Task = Callable[[Chunk], list[Proposal]]
+Result = TypeVar("Result")
+Task = Callable[[Chunk], list[Result]]
+
+# What is recorded of an image that killed its process.
+LOST = (
+    "the process that worked on it was killed, twice, with nothing else to do: its decoder crashes, or needs more "
+    "memory than there is"
+)
 
 # How loky, Dask and Ray say that a worker process died; the latter two need not be installed.
 _DEATHS = frozenset({"BrokenProcessPool", "KilledWorker", "RayActorError"})
@@ -27,9 +38,9 @@ _LIVES = 2
 _BATCH = 8
 
 
-def propose_in_parallel(
-    chunks: Sequence[Chunk], task: Task, lost: Callable[[str], Proposal], jobs: int | None
-) -> Generator[list[Proposal], None, None]:
+def in_parallel(
+    chunks: Sequence[Chunk], task: Task[Result], lost: Callable[[str], Result], jobs: int | None
+) -> Generator[list[Result], None, None]:
     """The results of ``task`` for each chunk, in order.
 
     When a worker dies, the chunks then under way are done again in a process of their own, one after the other, and
@@ -62,6 +73,21 @@ def propose_in_parallel(
                     done += 1
 
 
+def start_local_worker() -> None:
+    """What a worker on this machine does first: it leaves Ctrl-C to its parent, and ends when its parent is gone."""
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.name == "posix":  # elsewhere a process keeps its parent's number for good
+        threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
+
+
+def _end_after(parent: int | None) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 class _Counted:
     """Chunks to give away, and how many of them were."""
 
@@ -74,7 +100,7 @@ class _Counted:
             yield chunk
 
 
-def _stream(chunks: Iterable[Chunk], task: Task, jobs: int | None) -> Generator[list[Proposal], None, None]:
+def _stream(chunks: Iterable[Chunk], task: Task[Result], jobs: int | None) -> Generator[list[Result], None, None]:
     backend, configured = joblib.parallel.get_active_backend()
     workers = jobs or configured or -1
     if isinstance(backend, LokyBackend) and joblib.effective_n_jobs(workers) == 1:
@@ -101,7 +127,9 @@ def _stream(chunks: Iterable[Chunk], task: Task, jobs: int | None) -> Generator[
                 yield from parallel(joblib.delayed(task)(chunk) for chunk in batch)
 
 
-def _on_dask(backend: Any, chunks: Iterable[Chunk], task: Task, ahead: int) -> Generator[list[Proposal], None, None]:
+def _on_dask(
+    backend: Any, chunks: Iterable[Chunk], task: Task[Result], ahead: int
+) -> Generator[list[Result], None, None]:
     """By the client that joblib's backend holds: joblib itself (1.6) waits forever for a chunk that killed workers."""
     futures: deque[Any] = deque()
     try:
@@ -115,7 +143,7 @@ def _on_dask(backend: Any, chunks: Iterable[Chunk], task: Task, ahead: int) -> G
         futures.clear()  # tells the cluster to forget them
 
 
-def _one_by_one(chunk: Chunk, task: Task, lost: Callable[[str], Proposal], process: _Process) -> list[Proposal]:
+def _one_by_one(chunk: Chunk, task: Task[Result], lost: Callable[[str], Result], process: _Process) -> list[Result]:
     """A chunk's proposals, by a process that may die of some of its images."""
     for _ in range(_LIVES):
         result = process.survive(task, chunk)
@@ -136,11 +164,11 @@ class _Process:
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
 
-    def run(self, task: Task, chunk: Chunk) -> list[Proposal]:
+    def run(self, task: Task[Result], chunk: Chunk) -> list[Result]:
         self._executor = self._executor or ProcessPoolExecutor(max_workers=1, initializer=start_local_worker)
         return self._executor.submit(task, chunk).result()
 
-    def survive(self, task: Task, chunk: Chunk) -> list[Proposal] | None:
+    def survive(self, task: Task[Result], chunk: Chunk) -> list[Result] | None:
         """The result, or None if the process died of it."""
         try:
             return self.run(task, chunk)
