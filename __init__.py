@@ -5,8 +5,8 @@ set, ``agnet train`` trains the network that attends to them. The names below ar
 imported when it is first asked for, so that nothing heavy is loaded for nothing.
 """
 
-from importlib import import_module
-from typing import Any
+from importlib import import_module as _import_module
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
@@ -25,11 +25,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> _Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'agnet' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    return getattr(_import_module(_HOMES[name], __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*_HOMES, "__version__"])

@@ -3,9 +3,9 @@
     python benchmarks/stage2.py [--backbone resnet50] [--batch-size 8] [--rounds 10] [--device cpu] [--switches]
 
 Each network takes turns with the plain one on the same random images. The table gives median milliseconds an image,
-for inference and for a training step (forward, backward, AdamW), their ratios to plain, and the most memory held at
-once by what is computed, an image, weights and their gradients aside. "plain formulas" is AG-Net without the routes of
-its own that an eager CPU takes (`training/models/token_products.py`).
+for inference and for a training step (forward, backward, AdamW), the plain network's in the same rounds, the median of
+their ratios, and the most memory held at once by what is computed, an image, weights and their gradients aside.
+"plain formulas" is AG-Net without the routes of its own that an eager CPU takes (`training/models/token_products.py`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +28,9 @@ from torch import Tensor, nn
 from agnet.data.memory import keep_freed_memory
 from agnet.training.engine import Device
 from agnet.training.fit import build_optimizer, choose_device
-from agnet.training.models import region_pooling, token_products
 from agnet.training.models.build import Model, build_model
 from agnet.training.models.settings import ModelSettings
+from agnet.training.models.token_products import plain_formulas
 from agnet.training.recipes import RECIPES
 
 AGNET = ModelSettings(classes=40)
@@ -87,19 +86,19 @@ class Bench:
         loss.backward()
         optimizer.step()
 
-    def milliseconds(self, rounds: int, work: dict[str, Callable[[], None]]) -> dict[str, float]:
-        """Median milliseconds an image of each, which take turns."""
-        seconds: dict[str, list[float]] = {name: [] for name in work}
+    def milliseconds(self, rounds: int, work: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+        """Milliseconds an image of each in every round; they take turns."""
+        taken: dict[str, list[float]] = {name: [] for name in work}
         for turn in range(rounds + WARM_UP):
             for name, call in work.items():
-                with formulas() if name == FORMULAS else nullcontext():
+                with plain_formulas() if name == FORMULAS else nullcontext():
                     self.device.wait()
                     start = time.perf_counter()
                     call()
                     self.device.wait()
                 if turn >= WARM_UP:
-                    seconds[name].append(time.perf_counter() - start)
-        return {name: median(taken) / self.size * 1e3 for name, taken in seconds.items()}
+                    taken[name].append((time.perf_counter() - start) / self.size * 1e3)
+        return taken
 
     def megabytes(self, call: Callable[[], object]) -> float:
         """The most that one call holds at once beyond what it found, an image."""
@@ -124,13 +123,10 @@ class Bench:
         return peak / self.size / 1e6
 
 
-@contextmanager
-def formulas() -> Iterator[None]:
-    with (
-        mock.patch.object(token_products, "on_eager_cpu", return_value=False),
-        mock.patch.object(region_pooling, "on_eager_cpu", return_value=False),
-    ):
-        yield
+def beside_plain(taken: dict[str, list[float]], name: str) -> str:
+    """Median milliseconds, plain's in the same rounds, and the median of their ratios."""
+    ratios = [mine / plain for mine, plain in zip(taken[name], taken["plain"], strict=True)]
+    return f"{median(taken[name]):12.2f}{median(taken['plain']):9.2f}{median(ratios):8.2f}"
 
 
 def main() -> None:
@@ -154,7 +150,8 @@ def main() -> None:
         f"{arguments.backbone}, batch {arguments.batch_size}, {device.device.type} {device.precision}, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
-    print(f"{'':22}{'parameters':>12}{'inference':>17}{'MB':>7}{'training step':>19}{'MB':>7}")
+    columns = f"{'inference: ms, plain, ratio':>29}{'MB':>7}{'training: ms, plain, ratio':>29}{'MB':>7}"
+    print(f"{'':22}{'parameters':>12}{columns}")
     plain = bench.network(model="plain")
     for name, changes in variants.items():
         models = {"plain": plain, name: bench.network(**changes)}
@@ -170,12 +167,12 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
         for each, model in models.items() if name == "agnet" else [(name, models[name])]:
             count = sum(parameter.numel() for parameter in model.parameters())
-            with formulas() if each == FORMULAS else nullcontext():
+            with plain_formulas() if each == FORMULAS else nullcontext():
                 held = bench.megabytes(partial(bench.infer, model))
                 learnt = bench.megabytes(partial(bench.learn, model)) - count * 4e-6 / bench.size
             print(
-                f"{each:22}{count / 1e6:10.2f} M{inference[each]:9.2f} ms{inference[each] / inference['plain']:6.2f}"
-                f"{held:7.1f}{training[each]:11.2f} ms{training[each] / training['plain']:6.2f}{learnt:7.1f}",
+                f"{each:22}{count / 1e6:10.2f} M{beside_plain(inference, each)}{held:7.1f}"
+                f"{beside_plain(training, each)}{learnt:7.1f}",
                 flush=True,
             )
 

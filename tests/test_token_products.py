@@ -6,11 +6,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from agnet.training.models import region_pooling as pooling
-from agnet.training.models import token_products
 from agnet.training.models.backbones import Backbone
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
-from agnet.training.models.token_products import gather, on_eager_cpu, project, scale, weighted_sum
+from agnet.training.models.token_products import gather, on_eager_cpu, plain_formulas, project, scale, weighted_sum
 
 B, N, P, C, K = 3, 5, 4, 6, 2
 
@@ -57,12 +56,12 @@ def test_gradients_are_the_numerical_ones(name):
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_where_the_routes_are_closed_the_formula_is_taken(name, monkeypatch):
+def test_where_the_routes_are_closed_the_formula_is_taken(name):
     route, formula, shapes = PRODUCTS[name]
     inputs = [numbers(*shape, seed=seed) for seed, shape in enumerate(shapes)]
     with_route = route(*inputs)
-    monkeypatch.setattr(token_products, "on_eager_cpu", lambda x: False)
-    without = route(*inputs)
+    with plain_formulas():
+        without = route(*inputs)
     assert "Function" not in type(without.grad_fn).__name__ and type(without.grad_fn) is not type(with_route.grad_fn)
     torch.testing.assert_close(without, formula(*inputs), rtol=0, atol=1e-12)
 
@@ -88,14 +87,27 @@ def test_gathering_is_a_weighted_sum_of_rows():
 
 @pytest.mark.parametrize("size_hw", [(7, 7), (5, 9), (14, 14)])
 @pytest.mark.parametrize("samples", [1, 2])
-def test_region_pooling_gathers_what_it_would_multiply(size_hw, samples, monkeypatch):
+def test_region_pooling_gathers_what_it_would_multiply(size_hw, samples):
     generator = torch.Generator().manual_seed(0)
     features = numbers(2, 3, *size_hw)
     boxes = 1.6 * torch.rand(2, 20, 2, 2, generator=generator, dtype=torch.float64).sort(dim=2).values.flatten(2) - 0.3
     gathered = pooling.region_pooling(features, boxes, samples=samples)
-    monkeypatch.setattr(pooling, "on_eager_cpu", lambda x: False)
-    monkeypatch.setattr(pooling, "gather", None)
-    torch.testing.assert_close(gathered, pooling.region_pooling(features, boxes, samples=samples), rtol=0, atol=1e-12)
+    assert "EmbeddingBag" in str(graph_of(gathered))
+    with plain_formulas():
+        multiplied = pooling.region_pooling(features, boxes, samples=samples)
+    assert "EmbeddingBag" not in str(graph_of(multiplied))
+    torch.testing.assert_close(gathered, multiplied, rtol=0, atol=1e-12)
+
+
+def graph_of(tensor):
+    """The names of the nodes that lead to a tensor."""
+    nodes, found = [tensor.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            nodes += [parent for parent, _ in node.next_functions]
+    return {node.name() for node in found}
 
 
 def test_only_an_eager_cpu_in_single_or_double_precision_has_routes_of_its_own():
@@ -105,6 +117,43 @@ def test_only_an_eager_cpu_in_single_or_double_precision_has_routes_of_its_own()
     with torch.autocast("cpu", torch.bfloat16):  # products of float32 come in bfloat16 here
         assert not on_eager_cpu(x)
     assert torch.compile(lambda x: x + on_eager_cpu(x), backend="eager", fullgraph=True)(x) == 0
+
+
+def small_network():
+    torch.manual_seed(0)
+    settings = ModelSettings(classes=3, regions=4, units=4, se_ratio=4)
+    network = assemble(settings, Backbone(torch.nn.Conv2d(3, 16, 8, 8), 16)).double().eval()
+    corners = torch.rand(2, 4, 2, 2, dtype=torch.float64).sort(dim=2).values.flatten(2)
+    return network, torch.randn(2, 3, 56, 56, dtype=torch.float64), corners
+
+
+def test_transforms_of_torch_func_work():
+    network, images, boxes = small_network()
+    names, weights = zip(*network.named_parameters(), strict=True)
+
+    def total(*weights):
+        state = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(network, state, (images, boxes)).logits.square().sum()
+
+    wanted = torch.autograd.grad(total(*weights), weights)
+    for one, other in zip(torch.func.grad(total, tuple(range(len(names))))(*weights), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    one_by_one = torch.func.vmap(lambda image, box: network(image[None], box[None]).logits[0])(images, boxes)
+    torch.testing.assert_close(one_by_one, network(images, boxes).logits, rtol=0, atol=1e-12)
+
+
+def test_second_derivatives_need_the_plain_formulas():
+    network, images, boxes = small_network()
+    images.requires_grad_()
+
+    def slope():
+        return torch.autograd.grad(network(images, boxes).logits.sum(), images, create_graph=True)[0].square().sum()
+
+    with pytest.raises(RuntimeError):
+        slope().backward()
+    with plain_formulas():
+        assert torch.autograd.grad(slope(), images)[0].abs().max() > 0
+    assert on_eager_cpu(images)  # open again
 
 
 class Allocations(TorchDispatchMode):

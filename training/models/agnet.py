@@ -19,7 +19,7 @@ from .self_attention import SelfAttention
 class AGNet(nn.Module):
     """Recognise an image by its parts and by what they have to do with each other.
 
-    The blocks are passed in; `build.build_model` knows their numbers.
+    The blocks are passed in; `build_model` (a backbone by its name) and `assemble` (any other) know their numbers.
 
     Args:
         backbone: images ``(B, 3, H, W)`` -> feature map ``(B, C, 7, 7)``. If it gives maps of several stages, regions

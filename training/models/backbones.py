@@ -50,11 +50,17 @@ class Backbone(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """All maps, shallow to deep, ``(B, C_k, h_k, w_k)``; only the last one is brought to 7 × 7."""
+        """All maps, shallow to deep, ``(B, C_k, h_k, w_k)``; only the last one is brought to 7 × 7.
+
+        Raises: `ValueError` when the body gives anything else than maps of the channels promised.
+        """
         found = self.body(images)
-        if isinstance(found, Tensor):
-            return (self.last(found),)
-        *before, last = found.values() if isinstance(found, dict) else found
+        maps = (found,) if isinstance(found, Tensor) else tuple(found.values() if isinstance(found, dict) else found)
+        channels = tuple(features.shape[1] if features.ndim == 4 else None for features in maps)
+        if channels != self.channels_of_maps:
+            shapes = ", ".join(str(tuple(features.shape)) for features in maps)
+            raise ValueError(f"the body gives {shapes}; wanted maps (B, C, h, w) with C {self.channels_of_maps}")
+        *before, last = maps
         return *before, self.last(last)
 
 

@@ -14,7 +14,7 @@ from .inter_attention import InterAttention, TokenMean
 from .plain import Plain
 from .region_pooling import POOLED, crop_pooling, region_pooling
 from .se_residual import SEResidual
-from .self_attention import SelfAttention
+from .self_attention import KEYS_SHARE, SelfAttention
 from .settings import FUSIONS, POOLINGS, SE_KINDS, ModelSettings
 
 Model = AGNet | Plain
@@ -35,6 +35,9 @@ def assemble(settings: ModelSettings, backbone: Backbone) -> Model:
     """
     if settings.model not in MODELS:
         raise ValueError(f"unknown model {settings.model!r}; known: {', '.join(MODELS)}")
+    _one_of("fusion", settings.fusion, FUSIONS)
+    _one_of("se", settings.se, SE_KINDS)
+    _one_of("pooling", settings.pooling, POOLINGS)
     if settings.classes < 1:
         raise ValueError(f"a classifier needs at least 1 class, got {settings.classes}")
     return MODELS[settings.model](settings, backbone)
@@ -43,13 +46,14 @@ def assemble(settings: ModelSettings, backbone: Backbone) -> Model:
 def _agnet(settings: ModelSettings, backbone: Backbone) -> AGNet:
     regions = settings.regions if settings.use_regions else 0
     channels, tokens = sum(backbone.channels_of_maps), regions + 1
-    _one_of("fusion", settings.fusion, FUSIONS)
-    _one_of("se", settings.se, SE_KINDS)
-    _one_of("pooling", settings.pooling, POOLINGS)
     if settings.pooling_samples < 1:
         raise ValueError(f"pooling_samples: wanted 1 or more, got {settings.pooling_samples}")
-    if settings.regions < 0 or settings.units < 1 or not 1 <= settings.se_ratio <= channels:
-        raise ValueError(f"{settings} cannot be built: wanted regions ≥ 0, units ≥ 1, se_ratio 1 to {channels}")
+    if settings.regions < 0 or settings.units < 1:
+        raise ValueError(f"wanted regions ≥ 0, units ≥ 1; got {settings.regions} and {settings.units}")
+    if settings.se != "none" and not 1 <= settings.se_ratio <= channels:
+        raise ValueError(f"wanted se_ratio 1 to {channels}, the tokens' channels; got {settings.se_ratio}")
+    if settings.self_attention and backbone.channels < KEYS_SHARE:
+        raise ValueError(f"self-attention wants {KEYS_SHARE} channels or more; the last map has {backbone.channels}")
     return AGNet(
         backbone=backbone,
         self_attention=SelfAttention(backbone.channels, settings.spectral_norm) if settings.self_attention else None,

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+KEYS_SHARE = 8  #: f and g project to a channel for so many of the map's
+
 
 class SelfAttention(nn.Module):
     """o = δ·(h t) + x with t = softmax over i of f(x_i)ᵀ g(x_j), and δ = 0 at the start.
@@ -18,7 +20,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, spectral: bool = False) -> None:
         super().__init__()
-        keys = channels // 8
+        keys = channels // KEYS_SHARE
         self.f = nn.Conv2d(channels, keys, 1)
         self.g = nn.Conv2d(channels, keys, 1)
         self.h = nn.Conv2d(channels, channels, 1)

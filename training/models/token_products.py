@@ -3,11 +3,15 @@
 What costs is reading and writing them. Left to itself, PyTorch's differentiation makes two more such tensors a training
 step and keeps one of them, and of its two libraries for products on a CPU, that of convolutions is twice as fast on
 some processors. So an eager CPU has routes of its own here (`benchmarks/stage2.py` tells what they are worth); GPUs,
-compilers and exporters take the plain formulas.
+compilers, exporters and the transforms of `torch.func` take the plain formulas. The routes have no second derivatives:
+`plain_formulas` closes them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,12 +20,25 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, embedding_bag
 
+_closed = ContextVar("closed", default=False)
+
+
+@contextmanager
+def plain_formulas() -> Iterator[None]:
+    """Within the block, a CPU takes the plain formulas, too: for second derivatives, and to compare."""
+    token = _closed.set(True)
+    try:
+        yield
+    finally:
+        _closed.reset(token)
+
 
 def on_eager_cpu(x: Tensor) -> bool:
-    """Whether ``x`` is computed with eagerly on a CPU, in single or double precision."""
+    """Whether ``x`` is computed with eagerly on a CPU, in single or double precision, and nothing looks on."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
-    return not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+    watched = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return not (watched or torch.is_autocast_enabled("cpu") or _closed.get())
 
 
 def gather(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:

@@ -1,0 +1,93 @@
+"""The options of `agnet train` that take AG-Net's parts away: each reaches the network it names."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import agnet
+from agnet.cli import main
+from agnet.training import fit as fitting
+from agnet.training.models.settings import ModelSettings
+
+README = (Path(agnet.__file__).parent / "README.md").read_text(encoding="utf-8")
+
+# The rows of the paper's Table VII as README has them, and the networks that they are.
+TABLE_7 = {
+    "base": {"model": "plain"},
+    "+ SRs": {"self_attention": False, "inter_attention": False, "fusion": "mean"},
+    "+ self-attention": {"inter_attention": False, "fusion": "mean"},
+    "+ inter-attention": {"fusion": "mean"},
+    "GMP only": {"fusion": "max"},
+    "GAP & GMP": {},
+}
+BEYOND = {
+    "--no-regions": {"use_regions": False},
+    "--no-self-attention": {"self_attention": False},
+    "--no-inter-attention": {"inter_attention": False},
+    "--se shared": {"se": "shared"},
+    "--se none": {"se": "none"},
+    "--pooling-samples 2": {"pooling_samples": 2},
+    "--pooling crop": {"pooling": "crop"},
+    "--units 5": {"units": 5},
+    "--spectral-norm": {"spectral_norm": True},
+    "--attention-softmax": {"attention_softmax": True},
+    "--stages 2": {"stages": 2},
+    "--backbone vgg16": {"backbone": "vgg16"},
+}
+
+
+@pytest.fixture
+def settings_of(boxes_file, monkeypatch):
+    """The settings of the network that `agnet train` with these options would train."""
+
+    class Asked(Exception):
+        pass
+
+    def fit(run, boxes, root, settings, *others, **more):
+        raise Asked(settings)
+
+    monkeypatch.setattr(fitting, "fit", fit)
+
+    def settings(options):
+        result = CliRunner().invoke(main, ["train", "--boxes", str(boxes_file), *options.split()])
+        assert isinstance(result.exception, Asked), result.output
+        return result.exception.args[0]
+
+    return settings
+
+
+def options_of(row):
+    cells = next(line for line in README.splitlines() if line.startswith(f"| {row} "))
+    return " ".join(re.findall(r"`([^`]*)`", cells.split("|")[2]))
+
+
+@pytest.mark.parametrize("row", TABLE_7)
+def test_the_options_of_table_7_give_its_networks(settings_of, row):
+    options = options_of(row)
+    assert bool(options) == bool(TABLE_7[row])
+    assert settings_of(options) == replace(ModelSettings(classes=3, regions=6), **TABLE_7[row])
+
+
+@pytest.mark.parametrize("options", BEYOND)
+def test_every_other_switch_changes_what_it_names_and_nothing_else(settings_of, options):
+    assert settings_of(options) == replace(ModelSettings(classes=3, regions=6), **BEYOND[options])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--model plain --units 5", "--units changes nothing with --model plain"),
+        ("--model plain --no-regions", "--no-regions changes nothing with --model plain"),
+        ("--model plain --stages 2", "--stages changes nothing with --model plain"),
+        ("--no-self-attention --spectral-norm", "--spectral-norm changes nothing with --no-self-attention"),
+        ("--no-inter-attention --attention-softmax", "--attention-softmax changes nothing with --no-inter-attention"),
+        ("--pooling crop --pooling-samples 3", "--pooling-samples changes nothing with --pooling crop"),
+        ("--no-regions --regions live", "--regions changes nothing with --no-regions"),
+    ],
+)
+def test_a_switch_that_cannot_matter_is_refused(boxes_file, options, complaint):
+    result = CliRunner().invoke(main, ["train", "--boxes", str(boxes_file), *options.split()])
+    assert result.exit_code == 2 and complaint in result.output.replace("\n", " ")
