@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .data.boxes_reader import Boxes
 
-DATASETS = ("demo", "folder", "food101")
+DATASETS = ("demo", "folder", "csv", "food101", "stanford40", "ppmi24", "auc-v1", "auc-v2", "caltech256")
 EXPORT_FORMATS = ("onnx", "torch")
 _SHOWN = 20  # changed images told one by one
 
@@ -81,7 +81,7 @@ _dataset_root = click.option(
     "--root",
     type=click.Path(path_type=Path),
     help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.  "
-    "[default: $AGNET_ROOT, else ./datasets]",
+    "[default: $AGNET_ROOT, else ./datasets; for 'csv' the list's folder]",
 )
 _boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
@@ -108,8 +108,145 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
 
 
 @main.command()
+@click.argument("dataset", metavar="[NAME]", required=False, type=click.Choice(DATASETS))
+@_dataset_root
+@click.option("--download", is_flag=True, help="Fetch NAME and unpack it, where no form has to be signed.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Count NAME's images, decode every one, and find duplicates; exit code 1 if images are missing or broken.",
+)
+@click.option("--csv", "list_file", type=click.Path(path_type=Path), help="Of --verify: the list of csv.")
+@click.option("--jobs", type=click.IntRange(1), help="Of --verify: worker processes; default: all cores.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Of --verify: draw what looks alike across splits.")
+@_json
+def datasets(
+    dataset: str | None,
+    root: Path | None,
+    download: bool,
+    verify: bool,
+    list_file: Path | None,
+    jobs: int | None,
+    sheet: Path | None,
+    as_json: bool,
+) -> None:
+    """List the named data sets and what of them is on this machine; with NAME tell all that is known of one.
+
+    A download that was interrupted goes on where it was; an archive that was fetched by hand is taken.
+    """
+    from .data.availability import details_text, look_up, table_text
+
+    if dataset is None and (download or verify):
+        raise click.UsageError(f"--{'download' if download else 'verify'} needs the NAME of a data set")
+    if (list_file or jobs or sheet) and not verify:
+        raise click.UsageError("--csv, --jobs and --sheet are for --verify")
+    given, root = root, root or _root_of_environment() or Path("datasets")
+    if download and dataset:
+        _download(dataset, root)
+    if verify and dataset:
+        _examine(dataset, given, list_file, jobs, sheet, as_json)
+        return
+    found = [look_up(name, root) for name in ([dataset] if dataset else DATASETS)]
+    if as_json:
+        told = [one.to_dict() for one in found]
+        click.echo(json.dumps(told[0] if dataset else told))
+    elif download:
+        click.echo(root / found[0].entry.folder)
+    elif dataset:
+        click.echo(details_text(found[0]))
+    else:
+        click.echo(table_text(found))
+        click.echo(f"looked under {root}; agnet datasets NAME tells more of one", err=True)
+
+
+def _download(dataset: str, root: Path) -> None:
+    from .data.acquisition import acquire
+
+    bar: Any = None
+    shown = ""
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        nonlocal bar, shown
+        if what != shown:
+            _close(bar)
+            bar, shown = _bar(what, total, "B"), what
+            bar.initial = bar.n = done  # what an earlier run fetched counts, but not for the speed
+        bar.update(done - bar.n)
+
+    try:
+        archives = acquire(dataset, root, progress)
+    except KeyboardInterrupt:
+        _close(bar)
+        click.echo(f"\nInterrupted. What has arrived is kept in {root}: run the same to go on", err=True)
+        sys.exit(130)
+    finally:
+        _close(bar)
+    for archive in archives:
+        click.echo(f"unpacked: {archive}, which may be deleted", err=True)
+
+
+def _examine(
+    dataset: str, root: Path | None, list_file: Path | None, jobs: int | None, sheet: Path | None, as_json: bool
+) -> None:
+    from .data.catalogue import CATALOGUE, open_dataset
+    from .data.drawing import check_picture_path, save_picture
+    from .data.examination import examine
+    from .data.examination_report import examination_text, near_duplicate_sheet
+
+    if sheet:
+        check_picture_path(sheet)
+    root = _root_of_dataset(dataset, root, list_file)
+    index = open_dataset(dataset, root, val_fraction=0, list_file=list_file, any_counts=True)
+    entry = CATALOGUE[dataset]
+    with _bar("verify", len(index)) as bar:
+        found = examine(
+            index,
+            classes=entry.classes,
+            counts=entry.counts,
+            jobs=jobs,
+            progress=lambda done, bad: _advance(bar, done, {"unreadable": bad} if bad else {}),
+        )
+    click.echo(json.dumps({"root": str(root), **found.to_dict()}) if as_json else examination_text(found))
+    if sheet and found.near_duplicates:
+        picture, count = near_duplicate_sheet(found, root)
+        save_picture(picture, sheet)
+        click.echo(f"drawn: {count:,} of the {len(found.near_duplicates):,} pairs that look alike, {sheet}", err=True)
+    elif sheet:
+        click.echo(f"nothing looks alike across splits: {sheet} is not written", err=True)
+    if not found.sound:
+        broken = f"{len(found.unreadable):,} images cannot be read" if found.unreadable else ""
+        raise click.ClickException(f"{dataset} under {root}: {', '.join(filter(None, [*found.wrong, broken]))}")
+
+
+def _root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> Path:
+    if (list_file is not None) != (dataset == "csv"):
+        raise click.UsageError("the data set csv and --csv FILE go together: one needs the other")
+    root = root or (list_file.parent if list_file else _root_of_environment())
+    if root is None and dataset == "folder":
+        raise click.UsageError("the data set folder needs --root, the folder of class folders")
+    return root or Path("datasets")
+
+
+def _close(bar: Any) -> None:
+    if bar is not None:
+        bar.close()
+
+
+@main.command()
 @click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set.")
 @_dataset_root
+@click.option(
+    "--csv",
+    "list_file",
+    type=click.Path(path_type=Path),
+    help="Of --dataset csv: a FILE with columns path (relative to --root), label and, if it is split, split.",
+)
+@click.option(
+    "--without-leaked-frames",
+    is_flag=True,
+    help="Of --dataset auc-v2: leave out the test frames that reportedly show a driver of train.",
+)
+@click.option("--any-counts", is_flag=True, help="Take a named data set whose numbers are not those of the book.")
 @_boxes
 @click.option(
     "--method",
@@ -156,7 +293,11 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
     help="Of k-means and random boxes.",
 )
 @click.option(
-    "--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Of the test and validation parts cut."
+    "--split-seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the parts that are drawn: validation, and test where none is given.",
 )
 @click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
 @click.option("--limit", type=int, help="At most this many images, in the shares of classes and splits, for a trial.")
@@ -172,6 +313,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
 def propose(
     dataset: str,
     root: Path | None,
+    list_file: Path | None,
+    without_leaked_frames: bool,
+    any_counts: bool,
     boxes: Path,
     method: str,
     weights: Path | None,
@@ -192,15 +336,14 @@ def propose(
 
     Interrupt it whenever you like: the same command goes on where it stopped.
     """
-    from .data.catalogue import open_dataset
+    from .data.catalogue import CATALOGUE, open_dataset
     from .proposals.data_set import PART_IMAGES, propose_dataset
 
     if weights and method not in NETWORKS:
         raise click.UsageError(f"--weights is for the methods {' and '.join(NETWORKS)}")
-    root = root or _root_of_environment()
-    if root is None and dataset == "folder":
-        raise click.UsageError("--dataset folder needs --root, the folder of class folders")
-    root = root or Path("datasets")
+    if without_leaked_frames and dataset != "auc-v2":
+        raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
+    root = _root_of_dataset(dataset, root, list_file)
     settings = ProposalSettings(
         method=method,
         primary=primary,
@@ -211,18 +354,31 @@ def propose(
         slot_order=slot_order,
         seed=seed,
     )
-    index = open_dataset(dataset, root, val_fraction=val_fraction, split_seed=split_seed, limit=limit)
+    index = open_dataset(
+        dataset,
+        root,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        limit=limit,
+        list_file=list_file,
+        leaked_frames=not without_leaked_frames,
+        any_counts=any_counts,
+    )
     parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
     click.echo(
         f"{dataset}: {len(index):,} images of {len(index.classes)} classes "
         f"({', '.join(f'{count:,} {split}' for split, count in parts.items())})",
         err=True,
     )
+    if flaws := CATALOGUE[dataset].flaws:
+        click.echo(f"known of {dataset}: {flaws}", err=True)
     if index.left_out:
         kinds = ", ".join(
             f"{count:,} {kind}" for kind, count in sorted(index.left_out.items(), key=lambda kind: -kind[1])
         )
-        click.echo(f"left out, being no images by their names or places: {kinds}", err=True)
+        click.echo(f"left out: {kinds}", err=True)
+    if difference := index.opened_with.get("not_as_distributed"):
+        click.echo(f"Warning: not as distributed: {difference}", err=True)
     click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)
     try:
         with _bar("propose", len(index)) as bar:
@@ -267,11 +423,11 @@ def propose(
 )
 @click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
-@click.option("--epochs", type=int, help="Default: the recipe's, as for the next five.")
-@click.option("--batch-size", type=int)
-@click.option("--lr", type=float, help="Of the head.")
-@click.option("--backbone-lr", type=float, help="As a multiple of --lr; 0 freezes the backbone.")
-@click.option("--weight-decay", type=float)
+@click.option("--epochs", type=int, help="Default: the recipe's.")
+@click.option("--batch-size", type=int, help="Default: the recipe's.")
+@click.option("--lr", type=float, help="Of the head; default: the recipe's.")
+@click.option("--backbone-lr", type=float, help="As a multiple of --lr; 0 freezes the backbone; default: the recipe's.")
+@click.option("--weight-decay", type=float, help="Default: the recipe's.")
 @click.option("--augment/--no-augment", default=None, help="Random affine views of training images.")
 @click.option(
     "--regions",
@@ -293,7 +449,11 @@ def propose(
     help="An SE-Residual for each token slot, one for all, or none.",
 )
 @click.option(
-    "--units", type=click.IntRange(1), default=ModelSettings.units, show_default=True, help="Inter-attention."
+    "--units",
+    type=click.IntRange(1),
+    default=ModelSettings.units,
+    show_default=True,
+    help="Width of the inter-attention.",
 )
 @click.option(
     "--pooling",
@@ -311,7 +471,7 @@ def propose(
 )
 @_stages
 @click.option("--no-regions", is_flag=True, help="The whole image is the only token.")
-@click.option("--no-self-attention", is_flag=True)
+@click.option("--no-self-attention", is_flag=True, help="Regions are pooled from the backbone's own map.")
 @click.option("--no-inter-attention", is_flag=True, help="Tokens are averaged.")
 @click.option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
 @click.option("--attention-softmax", is_flag=True, help="After the inter-attention's sigmoid.")
@@ -323,7 +483,9 @@ def propose(
 @_workers
 @click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last finished epoch.")
+@click.pass_context
 def train(
+    context: click.Context,
     boxes: Path,
     root: Path | None,
     run: Path | None,
@@ -360,6 +522,7 @@ def train(
     from .proposals.one_image import propose_regions
     from .training.fit import LAST, fit
 
+    _refuse_idle_switches(context)
     _keep_memory()
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
@@ -426,6 +589,7 @@ def train(
 @click.option("--boxes", type=click.Path(path_type=Path), help="Default: the boxes file the run was trained with.")
 @_root
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--force", is_flag=True, help="Measure on images the run was trained on or selected by, too.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
 @_device
 @_workers
@@ -435,12 +599,16 @@ def evaluate(
     boxes: Path | None,
     root: Path | None,
     split: str,
+    force: bool,
     batch_size: int,
     device: str,
     workers: int,
     as_json: bool,
 ) -> None:
-    """Measure a run's best checkpoint on a split, every image once."""
+    """Measure a run's best checkpoint on a split, every image once.
+
+    Images that it was trained on are refused: the train part, and those of another boxes file that are the same.
+    """
     from .data.boxes_reader import read_boxes
     from .data.errors import BoxesFileError
     from .data.places import follow_hint
@@ -453,7 +621,7 @@ def evaluate(
     if boxes is None:
         raise BoxesFileError(f"the boxes file of {run} is not where it was; name it with --boxes")
     found = read_boxes(boxes)
-    metrics, written = evaluate_run(
+    evaluation = evaluate_run(
         run,
         found,
         _images_root(found, root),
@@ -461,8 +629,12 @@ def evaluate(
         batch_size,
         choose_device(device, str(config["run"].get("precision"))),
         workers,
+        force=force,
         watch=_watch,
     )
+    metrics = evaluation.metrics
+    if evaluation.warning:
+        click.echo(f"Warning: {evaluation.warning}", err=True)
     if as_json:
         click.echo(json.dumps(metrics.to_dict()))
         return
@@ -474,7 +646,7 @@ def evaluate(
         precision = metrics.average_precision[name]
         if accuracy is not None and precision is not None:
             click.echo(f"{name:{width}}  {accuracy:8.1%} {precision:8.1%}")
-    click.echo(f"written: {written}", err=True)
+    click.echo(f"written: {evaluation.file}", err=True)
 
 
 @main.command()
@@ -498,7 +670,7 @@ def predict(
     device: str,
     as_json: bool,
 ) -> None:
-    """Classify photographs (files or folders), proposing their regions on the fly.
+    """Classify photographs (files or folders), proposing their regions on the fly if the model looks at any.
 
     An unreadable image is reported and the rest go on; the exit code is then 1.
     """
@@ -515,7 +687,7 @@ def predict(
     _keep_memory()
     checkpoint = load_checkpoint(run / BEST)
     settings = ProposalSettings.from_dict(checkpoint.proposals)
-    if settings.weights != name_of_weights(proposal_weights):
+    if checkpoint.regions and settings.weights != name_of_weights(proposal_weights):
         raise click.ClickException(
             f"the regions of {run} were proposed by {settings.method} with other weights; give that file with "
             "--proposal-weights"
@@ -577,8 +749,8 @@ def predict(
 def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:
     """Write a run's best checkpoint as one file that runs without agnet, for any number of images.
 
-    It takes uint8 RGB images and, unless the model is plain, boxes in fractions of the image; classes and the settings
-    of the proposals are in its metadata. It is written only if it computes what the network computes.
+    It takes uint8 RGB images and boxes in fractions of the image (no boxes for --model plain or --no-regions); classes
+    and the settings of the proposals are in its metadata. It is written only if it computes what the network computes.
     """
     from .training.export import export_run
 
@@ -736,6 +908,32 @@ def complexity(
     click.echo(json.dumps([cost.to_dict() for cost in costs]) if as_json else costs_text(costs))
 
 
+# Switches of AG-Net's parts, and what takes the part away that they are about.
+_HEAD = (
+    *("fusion", "se", "units", "pooling", "pooling_samples", "stages", "spectral_norm", "attention_softmax"),
+    *("no_regions", "no_self_attention", "no_inter_attention"),
+)
+_IDLE_UNDER: dict[tuple[str, str | bool], tuple[str, ...]] = {
+    ("model", "plain"): (*_HEAD, "regions"),
+    ("no_self_attention", True): ("spectral_norm",),
+    ("no_inter_attention", True): ("units", "attention_softmax"),
+    ("pooling", "crop"): ("pooling_samples",),
+    ("no_regions", True): ("regions",),
+}
+
+
+def _refuse_idle_switches(context: click.Context) -> None:
+    """An option given for a part that another one takes away would change nothing but the run's record."""
+    given = {
+        name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    for (taker, value), idle in _IDLE_UNDER.items():
+        if context.params[taker] == value and (of_no_use := given.intersection(idle)):
+            option = "--" + min(of_no_use).replace("_", "-")
+            taken = "--" + taker.replace("_", "-") + ("" if value is True else f" {value}")
+            raise click.UsageError(f"{option} changes nothing with {taken}; leave one of them out")
+
+
 def _keep_memory() -> None:
     """This process runs a network and then ends: what it has freed it may keep for the next batch."""
     from .data.memory import keep_freed_memory
@@ -773,12 +971,13 @@ def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
             yield path
 
 
-def _bar(what: str, total: int) -> Any:
+def _bar(what: str, total: int | None, unit: str = "image") -> Any:
     from tqdm import tqdm
 
+    shown: dict[str, Any] = {"total": total, "desc": what, "unit": unit, "unit_scale": unit == "B"}
     if not sys.stderr.isatty():  # a log: a line a minute, and none for what takes less
-        return tqdm(total=total, desc=what, unit="image", ascii=True, file=_Lines(), mininterval=60, delay=60)
-    return tqdm(total=total, desc=what, unit="image", dynamic_ncols=True, file=sys.stderr)
+        return tqdm(**shown, ascii=True, file=_Lines(), mininterval=60, delay=60)
+    return tqdm(**shown, dynamic_ncols=True, file=sys.stderr)
 
 
 class _Lines:

@@ -11,7 +11,6 @@ from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError,
 from agnet.training import engine
 from agnet.training.dataset import Batch, Loader, RegionDataset
 from agnet.training.engine import Device, evaluate, train_epoch
-from agnet.training.evaluation import evaluate_run
 from agnet.training.fit import build_optimizer, choose_device, fit, read_config
 from agnet.training.models.backbones import Preprocessing
 from agnet.training.models.build import build_model
@@ -103,16 +102,6 @@ def test_unreadable_and_missing_parts_are_said(boxes, folder, tmp_path):
         fit(tmp_path / "run", boxes, folder, settings(backbone="alexnet"), RECIPE, RUN)
     with pytest.raises(ConfigurationError, match="'warp'"):
         choose_device("warp")
-
-
-def test_other_boxes_than_the_runs_are_refused(boxes, folder, tmp_path):
-    from dataclasses import replace
-
-    run = tmp_path / "run"
-    fit(run, boxes, folder, settings(model="plain"), RECIPE.override(epochs=1), RUN)
-    other = replace(boxes, attributes={**boxes.attributes, "fingerprint": "0" * 32})
-    with pytest.raises(MismatchError, match="other boxes"):
-        evaluate_run(run, other, folder, "test", 4, CPU, 0, watch=lambda what, images: lambda done, values: None)
 
 
 def test_a_frozen_backbone_does_not_move_at_all(boxes, folder, tmp_path):

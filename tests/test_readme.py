@@ -11,6 +11,7 @@ from PIL import Image
 import agnet
 from agnet.cli import main
 from agnet.data import boxes_schema
+from agnet.data.catalogue import CATALOGUE
 from agnet.training.models.backbones import BACKBONES
 
 ROOT = Path(agnet.__file__).resolve().parent
@@ -28,6 +29,7 @@ def agnet_commands():
 
 def test_there_are_commands_to_check():
     assert {command[0] for command in agnet_commands()} == {
+        "datasets",
         "propose",
         "inspect",
         "train",
@@ -88,6 +90,13 @@ def test_the_format_is_the_schemas():
 
 def test_every_backbone_is_in_the_table():
     assert set(BACKBONES) <= set(re.findall(r"^\| `([\w-]+)` \| \d+ \|", README, flags=re.MULTILINE))
+
+
+def test_the_table_of_data_sets_is_the_catalogues():
+    for name, entry in CATALOGUE.items():
+        if entry.counts:
+            numbers = f"{entry.counts['train']:,} / {entry.counts['test']:,} | {entry.classes}"
+            assert f"| `{name}` | {numbers}" in README, name
 
 
 def test_pictures_are_there():

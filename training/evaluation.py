@@ -1,18 +1,33 @@
-"""Measuring a run on one split."""
+"""Measuring a run on one split, if it has not seen that split's images before."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.atomic import atomic_file
+import torch
+
+from ..data.atomic import atomic_file, check_writable
 from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
-from .checkpoints import load_checkpoint
+from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .dataset import Loader, RegionDataset, check_images_present
 from .engine import Device, evaluate
 from .fit import BEST, Watch
 from .metrics import Metrics, measure
+from .seen_images import UNKNOWN, contents_of, count_seen, read_seen
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run's metrics, where they were written to, and what is to be held against them."""
+
+    metrics: Metrics
+    file: Path
+    warning: str = ""
 
 
 def evaluate_run(
@@ -24,21 +39,31 @@ def evaluate_run(
     device: Device,
     workers: int,
     *,
+    force: bool = False,
     watch: Watch,
-) -> tuple[Metrics, Path]:
-    """Metrics of a run's best checkpoint on ``split``, and the JSON file in the run's folder they were written to.
+) -> Evaluation:
+    """Metrics of a run's best checkpoint on ``split`` of ``boxes``: the run's own file, or another of its kind.
 
-    Raises: `MismatchError` when ``boxes`` is not the file the run was trained with.
+    Args:
+        force: measure on images that the run was trained on or selected by, too; the file then says how many.
+
+    Raises: `MismatchError` when ``boxes`` has other classes or was made by other proposal settings, and without
+        ``force`` for the run's own train part, for images of another file that the run has seen (by content), and for
+        another file where the run does not say what it has seen. `ConfigurationError` when the metrics cannot be
+        written into the run's folder, `CheckpointError` when the network's outputs are not finite numbers.
     """
     checkpoint = load_checkpoint(run / BEST)
-    if checkpoint.fingerprint != boxes.fingerprint:
-        raise MismatchError(
-            f"{run} was trained with other boxes than {boxes.path} holds (fingerprint {checkpoint.fingerprint} "
-            f"against {boxes.fingerprint}); name the right file with --boxes"
-        )
+    own = checkpoint.fingerprint == boxes.fingerprint
+    if not own:
+        _check_same_kind(run, checkpoint, boxes)
     rows = boxes.rows(split)
     if not len(rows):
         raise DatasetError(f"{boxes.path} has no usable {split} images")
+    # Another file's name may be anybody's text: its hash tells its metrics from the run's own.
+    other = "" if own else f"-{hashlib.blake2b(boxes.fingerprint.encode(), digest_size=4).hexdigest()}"
+    target = run / f"metrics-{split}{other}.json"
+    check_writable(target, "copy the run to a folder of yours and name that with --run")
+    seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
     check_images_present(boxes, root)
     loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
     predictions = evaluate(
@@ -48,16 +73,80 @@ def evaluate_run(
         preprocessing=checkpoint.preprocessing,
         progress=watch(f"evaluate {split}", loader.images),
     )
+    check_finite([torch.from_numpy(predictions.logits)])
     metrics = measure(predictions.logits, predictions.labels, checkpoint.classes)
     content = {
         "split": split,
         "epoch": checkpoint.epoch,
+        "dataset": boxes.dataset,
         "boxes_fingerprint": boxes.fingerprint,
+        "images_seen_in_training": seen,
         "device": device.device.type,
         "precision": device.precision,
         **metrics.to_dict(),
     }
-    target = run / f"metrics-{split}.json"
     with atomic_file(target) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return metrics, target
+    return Evaluation(metrics, target, warning)
+
+
+def _check_same_kind(run: Path, checkpoint: Checkpoint, boxes: Boxes) -> None:
+    """Raise `MismatchError` unless the network's classes and regions mean the same in ``boxes``."""
+    if checkpoint.classes != boxes.classes:
+        missing = sorted(set(checkpoint.classes) ^ set(boxes.classes))
+        which = f", such as {missing[0]!r}" if missing else " in another order"
+        raise MismatchError(
+            f"{run} was trained for {len(checkpoint.classes)} classes and {boxes.path} has others{which}: it cannot be "
+            "measured on them; name the right file with --boxes"
+        )
+    wanted, found = checkpoint.proposals, boxes.settings.get("proposals", {})
+    for name in [*wanted, *(name for name in found if name not in wanted)]:
+        if wanted.get(name) != found.get(name):
+            raise MismatchError(
+                f"{run} was trained on regions of {name} = {wanted.get(name)!r}, {boxes.path} has {found.get(name)!r}: "
+                "propose with the run's settings, or name the right file with --boxes"
+            )
+
+
+def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
+    """How many images of ``split`` of the run's own boxes file it was trained on, and what is to be said of it.
+
+    Raises: `MismatchError` for the train part, unless ``force`` says otherwise.
+    """
+    images = len(boxes.rows(split))
+    if split == "train":
+        if not force:
+            raise MismatchError(
+                f"{run} was trained on the train part of {boxes.path}: a score on it says how well it was learnt by "
+                "heart; measure on test, or say --force"
+            )
+        return images, f"all {images:,} images were trained on: the score says nothing of other photographs"
+    earlier = ("train",) if split == "val" else ("train", "val")
+    seen = count_seen(boxes, split, frozenset(itertools.chain(*(contents_of(boxes, part) for part in earlier))))
+    said = ["the epoch was chosen by these images"] if split == "val" else []
+    if seen:
+        said.append(f"{seen:,} of the {images:,} {split} images are in {' or '.join(earlier)} too, byte for byte")
+    return seen, "; ".join(said)
+
+
+def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
+    """The same of another boxes file, by the contents of its images; None where they are not known.
+
+    Raises: `MismatchError` when the run has seen some of them or nobody can tell, unless ``force`` says otherwise.
+    """
+    images, seen = len(boxes.rows(split)), read_seen(run)
+    if seen is None or UNKNOWN in contents_of(boxes, split):
+        if not force:
+            raise MismatchError(
+                f"{run if seen is None else boxes.path} does not say what its images are (an older version or another "
+                f"program made it), so nobody can tell whether those of {boxes.path} are new to {run}; say --force to "
+                "measure all the same"
+            )
+        return None, "nobody can tell whether the run was trained on these images"
+    count = count_seen(boxes, split, seen)
+    if count and not force:
+        raise MismatchError(
+            f"{run} was trained on or selected by {count:,} of the {images:,} {split} images of {boxes.path}, byte for "
+            "byte: leave them out, or say --force"
+        )
+    return count, f"{count:,} of the {images:,} images were trained on or selected by" if count else ""

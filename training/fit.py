@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from torch import nn
 from .. import __version__
 from ..data.boxes_reader import Boxes
 from ..data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
+from ..data.index import SPLITS
 from ..data.places import relative_hint
 from .augmentation import AffineRange
 from .checkpoints import Checkpoint, load_training_state, save_checkpoint, save_training_state
@@ -24,6 +26,7 @@ from .engine import Device, evaluate, train_epoch
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
 from .recipes import Recipe, RunSettings
+from .seen_images import SEEN, write_seen
 from .weights import find_weights
 
 BEST, LAST, LOG, CONFIG = "best.safetensors", "last.safetensors", "log.jsonl", "config.json"
@@ -49,7 +52,7 @@ def fit(
     """Train a network into the folder ``run``.
 
     Args:
-        run: gets the configuration, a JSON line for each epoch, the best and the last checkpoint.
+        run: gets the configuration, a JSON line for each epoch, the best and the last checkpoint, and what it has seen.
         boxes: the boxes file; its ``train`` part is trained on, its ``val`` part chooses the epoch, ``test`` is
             not looked at.
         root: where the images are.
@@ -87,6 +90,8 @@ def fit(
         _cut_log(run / LOG, first_epoch)
     else:
         _start_folder(run, config)
+    if not resume or not (run / SEEN).exists():  # a run begun by an older version has none
+        write_seen(run, boxes)
 
     training, validation = _loaders(boxes, root, recipe, settings, preprocessing.size, propose)
     for epoch in range(first_epoch, min(recipe.epochs, stop_after or recipe.epochs)):
@@ -255,8 +260,10 @@ def _configuration(
             "root_relative_to_run": relative_hint(root, run),
             "fingerprint": boxes.fingerprint,
             "dataset": boxes.dataset,
-            "images": {split: len(boxes.rows(split)) for split in ("train", "val", "test")},
+            "images": {split: len(boxes.rows(split)) for split in SPLITS},
             "left_out_unreadable": len(boxes.failures),
+            "opened_with": {key: value for key, value in boxes.settings.get("dataset", {}).items() if key != "name"},
+            "split_blake2b": split_hash(boxes),
         },
         "versions": {
             "agnet": __version__,
@@ -265,6 +272,12 @@ def _configuration(
             "torchvision": torchvision.__version__,
         },
     }
+
+
+def split_hash(boxes: Boxes) -> str:
+    """What image is in which split, in 16 hexadecimal digits: equal for equal splits, whatever the regions."""
+    lines = sorted(f"{name.decode()}\n{split}\n" for name, split in zip(boxes.names, boxes.splits, strict=True))
+    return hashlib.blake2b("".join(lines).encode(), digest_size=8).hexdigest()
 
 
 def _start_folder(run: Path, config: dict[str, dict[str, object]]) -> None:

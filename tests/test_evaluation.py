@@ -1,0 +1,252 @@
+"""What a run may be measured on: nothing it has seen, unless it is forced, and then the file says so."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agnet.data.boxes_reader import read_boxes
+from agnet.data.catalogue import open_dataset
+from agnet.data.errors import CheckpointError, ConfigurationError, MismatchError
+from agnet.proposals.data_set import propose_dataset
+from agnet.proposals.settings import ProposalSettings
+from agnet.training.checkpoints import load_checkpoint, save_checkpoint
+from agnet.training.engine import Device
+from agnet.training.evaluation import evaluate_run
+from agnet.training.fit import fit, read_config, split_hash
+from agnet.training.models.settings import ModelSettings
+from agnet.training.recipes import RECIPES, RunSettings
+from agnet.training.seen_images import read_seen
+
+CPU = Device(torch.device("cpu"))
+PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
+RECIPE = RECIPES["modern"].override(epochs=1, batch_size=4)
+RUN = RunSettings(weights="none", workers=0)
+
+
+@pytest.fixture
+def boxes(boxes_file):
+    return read_boxes(boxes_file)
+
+
+@pytest.fixture
+def run(boxes, folder, tmp_path):
+    fit(tmp_path / "run", boxes, folder, PLAIN, RECIPE, RUN)
+    return tmp_path / "run"
+
+
+def measured(run, boxes, root, split="test", **options):
+    return evaluate_run(run, boxes, root, split, 4, CPU, 0, watch=lambda what, images: lambda *_: None, **options)
+
+
+def proposed(root, path, primary=3, **options):
+    propose_dataset(open_dataset("folder", root, **options), ProposalSettings(primary=primary), path, jobs=1)
+    return read_boxes(path)
+
+
+@pytest.fixture
+def others(folder, tmp_path, textured):
+    """Photographs of the same classes that no run has seen."""
+    root = tmp_path / "others"
+    for split in ("train", "test"):
+        for label, name in enumerate(sorted(place.name for place in (folder / "train").iterdir())):
+            (root / split / name).mkdir(parents=True)
+            for number in range(2):
+                pixels = textured([9, label, number, len(split)], 100, 90)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+def test_the_train_part_is_refused_unless_forced(run, boxes, folder):
+    with pytest.raises(MismatchError, match=r"was trained on the train part.*--force") as caught:
+        measured(run, boxes, folder, "train")
+    assert "\n" not in str(caught.value) and not (run / "metrics-train.json").exists()
+    forced = measured(run, boxes, folder, "train", force=True)
+    assert forced.metrics.images == 9 and "all 9 images were trained on" in forced.warning
+    assert json.loads(forced.file.read_text())["images_seen_in_training"] == 9
+
+
+def test_validation_is_measured_and_said_to_have_chosen(run, boxes, folder):
+    assert "epoch was chosen" in measured(run, boxes, folder, "val").warning
+
+
+def test_the_test_part_needs_no_word(run, boxes, folder):
+    evaluation = measured(run, boxes, folder)
+    assert evaluation.warning == "" and evaluation.file == run / "metrics-test.json"
+    assert json.loads(evaluation.file.read_text())["images_seen_in_training"] == 0
+
+
+def test_copies_of_training_images_in_the_test_part_are_told_with_their_number(folder, tmp_path):
+    trained = sorted((folder / "train" / "ant").iterdir())
+    shutil.copy(trained[0], folder / "val" / "ant" / "copy.png")
+    shutil.copy(trained[1], folder / "val" / "bee" / "copy.png")
+    boxes = proposed(folder, tmp_path / "twice.h5")
+    fit(tmp_path / "run", boxes, folder, PLAIN, RECIPE, RUN)
+    evaluation = measured(tmp_path / "run", boxes, folder)
+    assert evaluation.warning == "2 of the 8 test images are in train or val too, byte for byte"
+    assert json.loads(evaluation.file.read_text())["images_seen_in_training"] == 2
+
+
+def test_new_photographs_of_the_same_kind_are_measured_beside_the_runs_own(run, boxes, folder, others, tmp_path):
+    measured(run, boxes, folder)
+    own = (run / "metrics-test.json").read_bytes()
+    elsewhere = proposed(others, tmp_path / "others.h5")
+    evaluation = measured(run, elsewhere, others)
+    assert evaluation.warning == "" and evaluation.metrics.images == 6
+    assert evaluation.file != run / "metrics-test.json" and (run / "metrics-test.json").read_bytes() == own
+    assert json.loads(evaluation.file.read_text())["boxes_fingerprint"] == elsewhere.fingerprint
+    # Nobody trained on its train part.
+    assert measured(run, elsewhere, others, "train").metrics.images == 3
+
+
+def test_another_file_whose_test_part_was_trained_on_is_refused_unless_forced(run, folder, others, tmp_path):
+    """Under another name and in another class: the content counts."""
+    shutil.copy(folder / "train" / "ant" / "0.png", others / "test" / "bee" / "renamed.png")
+    seen = read_seen(run)
+    elsewhere = proposed(others, tmp_path / "others.h5")
+    assert (
+        len(seen) == 12 and elsewhere.contents[elsewhere.names.tolist().index(b"test/bee/renamed.png")].decode() in seen
+    )
+    with pytest.raises(MismatchError, match=r"trained on or selected by 1 of the 7 test images.*--force") as caught:
+        measured(run, elsewhere, others)
+    assert "\n" not in str(caught.value)
+    assert "1 of the 7" in measured(run, elsewhere, others, force=True).warning
+
+
+def test_another_draw_of_the_test_part_is_refused(folder, tmp_path):
+    shutil.rmtree(folder / "val")
+    one, other = (proposed(folder / "train", tmp_path / f"{seed}.h5", split_seed=seed) for seed in (0, 1))
+    assert split_hash(one) != split_hash(other)
+    fit(tmp_path / "run", one, folder / "train", PLAIN, RECIPE, RUN)
+    with pytest.raises(MismatchError, match="byte for byte"):
+        measured(tmp_path / "run", other, folder / "train")
+
+
+def test_other_classes_and_other_regions_are_refused_even_if_forced(run, others, tmp_path):
+    with pytest.raises(MismatchError, match=r"primary = 3, .* has 4"):
+        measured(run, proposed(others, tmp_path / "four.h5", primary=4), others, force=True)
+    for split in ("train", "test"):
+        (others / split / "ant").rename(others / split / "wasp")
+    with pytest.raises(MismatchError, match=r"3 classes and .* has others, such as 'ant'"):
+        measured(run, proposed(others, tmp_path / "wasps.h5"), others, force=True)
+
+
+def test_a_run_that_does_not_say_what_it_saw_is_refused_new_files_unless_forced(run, boxes, folder, others, tmp_path):
+    (run / "seen.txt").unlink()
+    assert measured(run, boxes, folder).warning == ""
+    elsewhere = proposed(others, tmp_path / "others.h5")
+    with pytest.raises(MismatchError, match=r"run does not say what its images are.*--force"):
+        measured(run, elsewhere, others)
+    forced = measured(run, elsewhere, others, force=True)
+    assert "nobody can tell" in forced.warning
+    assert json.loads(forced.file.read_text())["images_seen_in_training"] is None
+
+
+def test_a_file_without_hashes_cannot_vouch_for_its_images(run, boxes, others, tmp_path):
+    elsewhere = proposed(others, tmp_path / "others.h5")
+    silent = replace(elsewhere, contents=np.full_like(elsewhere.contents, b"\xff\n"))
+    with pytest.raises(MismatchError, match=r"others.h5 does not say what its images are"):
+        measured(run, silent, others)
+
+
+def test_a_run_on_a_file_without_hashes_knows_that_it_does_not_know(boxes, folder, tmp_path):
+    fit(tmp_path / "run", replace(boxes, contents=np.full_like(boxes.contents, b"")), folder, PLAIN, RECIPE, RUN)
+    assert read_seen(tmp_path / "run") is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "train 01", "test 0123456789abcdef\n", "train 0123456789abcdef\nval", "\x00\n"]
+)
+def test_a_damaged_list_of_seen_images_is_an_error(run, content):
+    (run / "seen.txt").write_text(content)
+    with pytest.raises(CheckpointError, match=r"seen\.txt is damaged"):
+        read_seen(run)
+
+
+def test_what_was_seen_is_train_and_val_and_not_test(run, boxes, folder):
+    lines = (run / "seen.txt").read_text().splitlines()
+    assert lines == sorted(lines)
+    for split, count in (("train", 9), ("val", 3), ("test", 0)):
+        assert sum(line.startswith(f"{split} ") for line in lines) == count
+    named = {line.split()[1]: line.split()[0] for line in lines}
+    for content, split in zip(boxes.contents.tolist(), boxes.splits.tolist(), strict=True):
+        assert named.get(content.decode()) == (None if split == "test" else split)
+
+
+def test_a_resumed_run_of_an_older_version_learns_what_it_saw(boxes, folder, tmp_path):
+    run = tmp_path / "run"
+    fit(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), RUN, stop_after=1)
+    before = (run / "seen.txt").read_bytes()
+    (run / "seen.txt").unlink()
+    fit(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), RUN, resume=True)
+    assert (run / "seen.txt").read_bytes() == before
+
+
+def test_a_run_begun_anew_after_a_first_epoch_that_never_ended_forgets_what_it_saw(boxes, folder, others, tmp_path):
+    run = tmp_path / "run"
+    fit(run, boxes, folder, PLAIN, RECIPE, RUN)
+    (run / "last.safetensors").unlink()
+    elsewhere = proposed(others, tmp_path / "others.h5")
+    fit(run, elsewhere, others, PLAIN, RECIPE, RUN)
+    seen = {c.decode() for c in elsewhere.contents[elsewhere.splits != "test"].tolist()}
+    assert read_seen(run) == seen
+
+
+def test_the_split_is_recorded_in_the_run(folder, tmp_path):
+    kept = {}
+    for name, options in (
+        ("a", {"split_seed": 5, "val_fraction": 0.3}),
+        ("b", {"split_seed": 5, "val_fraction": 0.3}),
+        ("c", {"split_seed": 7, "val_fraction": 0.3}),
+    ):
+        boxes = proposed(folder, tmp_path / f"{name}.h5", **options)
+        fit(tmp_path / name, boxes, folder, PLAIN, RECIPE, RUN)
+        kept[name] = read_config(tmp_path / name)["boxes"]
+        assert boxes.settings["dataset"].items() >= options.items()
+    assert kept["a"]["opened_with"] == {"split_seed": 5, "val_fraction": 0.3, "limit": None}
+    assert kept["a"]["images"] == {"train": 9, "val": 3, "test": 6}
+    assert kept["a"]["split_blake2b"] == kept["b"]["split_blake2b"] != kept["c"]["split_blake2b"]
+    assert re.fullmatch("[0-9a-f]{16}", kept["a"]["split_blake2b"])
+
+
+def test_training_gives_the_same_bits_whatever_the_test_part_is(boxes, folder, tmp_path):
+    """Other labels, and other pixels on disk, of the test images: not a bit of the network or of the log changes."""
+    recipe = RECIPE.override(epochs=2)
+    fit(tmp_path / "one", boxes, folder, PLAIN, recipe, RUN)
+    test = boxes.splits == "test"
+    for name in boxes.names[test].tolist():
+        (folder / name.decode()).write_bytes(b"no image at all")
+    changed = replace(boxes, labels=np.where(test, (boxes.labels + 1) % 3, boxes.labels))
+    fit(tmp_path / "other", changed, folder, PLAIN, recipe, RUN)
+    for name in ("best.safetensors", "last.safetensors", "log.jsonl", "seen.txt"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
+
+
+def test_a_folder_that_may_not_be_written_is_said_before_the_work(run, boxes, folder, monkeypatch):
+    monkeypatch.setattr("agnet.training.evaluation.evaluate", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("os.access", lambda path, mode: path != run)  # permissions do not keep out root
+    with pytest.raises(ConfigurationError, match=r"metrics-test\.json cannot be written.*--run$") as caught:
+        measured(run, boxes, folder)
+    assert "\n" not in str(caught.value) and ".tmp" not in str(caught.value)
+
+
+def test_a_network_that_gives_no_numbers_is_not_measured(run, boxes, folder):
+    checkpoint = load_checkpoint(run / "best.safetensors")
+    torch.nn.init.constant_(checkpoint.model.classifier.bias, torch.nan)
+    save_checkpoint(run / "best.safetensors", checkpoint)
+    with pytest.raises(CheckpointError, match="not finite numbers"):
+        measured(run, boxes, folder)
+    assert not (run / "metrics-test.json").exists()
+
+
+def test_evaluate_says_it_in_one_line(agnet, run, boxes_file, folder):
+    common = ["evaluate", "--run", run, "--boxes", boxes_file, "--root", folder, "--workers", 0, "--device", "cpu"]
+    refused = agnet(*common, "--split", "train", code=1)
+    assert refused.stderr.count("\n") == 1 and refused.stderr.startswith("Error: ") and "--force" in refused.stderr
+    forced = agnet(*common, "--split", "train", "--force")
+    assert "Warning: all 9 images were trained on" in forced.stderr

@@ -1,0 +1,58 @@
+"""Which images a run has seen, by the content of their files: what it was trained on must not measure it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..data.atomic import atomic_file
+from ..data.boxes_reader import Boxes
+from ..data.errors import CheckpointError
+
+SEEN = "seen.txt"
+UNKNOWN = "unknown"
+_PARTS = ("train", "val")
+_CONTENT = re.compile(rb"[0-9a-f]{16}")
+_LINE = re.compile(r"(train|val) ([0-9a-f]{16}|unknown)")
+
+
+def write_seen(run: Path, boxes: Boxes) -> Path:
+    """Write a line for each image that training or the choice of the epoch looks at: its part, and its content's hash.
+
+    Sorted, so that it says nothing of names or order; 21 bytes an image. Returns the file's path.
+    """
+    lines = [f"{part} {content}" for part in _PARTS for content in contents_of(boxes, part)]
+    target = run / SEEN
+    with atomic_file(target) as unfinished:
+        unfinished.write_text("".join(f"{line}\n" for line in sorted(lines)), encoding="ascii")
+    return target
+
+
+def read_seen(run: Path) -> frozenset[str] | None:
+    """The contents of the images that a run was trained on or selected by; None for a run that does not say.
+
+    Raises: `CheckpointError` when the file is damaged.
+    """
+    path = run / SEEN
+    try:
+        *lines, end = path.read_text(encoding="ascii").split("\n")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    contents = [match[2] for line in lines if (match := _LINE.fullmatch(line))]
+    if end or len(contents) < max(1, len(lines)):
+        raise CheckpointError(f"{path} is damaged: expected lines such as 'train 0123456789abcdef' and nothing else")
+    return None if UNKNOWN in contents else frozenset(contents)
+
+
+def contents_of(boxes: Boxes, split: str) -> list[str]:
+    """The content hashes of the usable images of ``split``; `UNKNOWN` where the file of another program has none."""
+    found = boxes.contents[boxes.usable[boxes.rows(split)]].tolist()
+    return [content.decode() if _CONTENT.fullmatch(content) else UNKNOWN for content in found]
+
+
+def count_seen(boxes: Boxes, split: str, seen: frozenset[str]) -> int:
+    """How many usable images of ``split`` are among ``seen``, by content."""
+    known = seen - {UNKNOWN}
+    return sum(content in known for content in contents_of(boxes, split))
