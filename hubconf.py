@@ -50,7 +50,7 @@ def trained(checkpoint: str) -> "_Checkpoint":
     """What ``agnet train`` wrote: a run's ``best.safetensors``.
 
     Args:
-        checkpoint: the file.
+        checkpoint: the file, or the run's folder.
 
     Returns: the checkpoint: ``.model`` in evaluation mode, ``.classes`` by name in the order of its logits,
     ``.preprocessing`` of the images, ``.proposals``, the settings that its regions were proposed with.
@@ -61,7 +61,8 @@ def trained(checkpoint: str) -> "_Checkpoint":
     _import_package()
     from agnet.training.checkpoints import load_checkpoint
 
-    return load_checkpoint(pathlib.Path(checkpoint))
+    path = pathlib.Path(checkpoint)
+    return load_checkpoint(path / "best.safetensors" if path.is_dir() else path)
 
 
 def _built(model: str, classes: int, backbone: str, weights: str, others: dict[str, typing.Any]) -> "_Model":

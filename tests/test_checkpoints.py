@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from safetensors.torch import save_file
 from agnet.data.errors import CheckpointError
 from agnet.training.checkpoints import (
     Checkpoint,
+    check_finite,
     load_checkpoint,
     load_state_dict,
     load_training_state,
@@ -19,6 +21,7 @@ from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES
 
 SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")
+PIXELS = {"size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 
 
 @pytest.fixture
@@ -62,13 +65,14 @@ def test_a_failing_write_leaves_the_old_file(checkpoint, tmp_path, monkeypatch):
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def _rewrite(path, **changes):
+def _rewrite(path, change_tensors=lambda tensors: None, **changes):
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["agnet"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header |= changes
+    change_tensors(tensors)
     save_file(tensors, path, metadata={"agnet": json.dumps(header)})
 
 
@@ -80,9 +84,31 @@ def _rewrite(path, **changes):
         ({"classes": ["a", "b"]}, "2 class names for 3 classes"),
         ({"model": {"classes": 3, "layers": 9}}, "layers"),
         ({"model": {"classes": 3, "backbone": "alexnet"}}, "alexnet"),
-        ({"model": {"classes": 5, "regions": 6, "backbone": "mobilenet-v3-small"}}, "damaged or foreign"),
-        ({"preprocessing": {}}, "size"),
+        (
+            {"model": {"classes": 5, "regions": 6, "backbone": "mobilenet-v3-small"}},
+            r"classifier.weight has shape \(3, 576\), and its network \(5, 576\)$",
+        ),
+        ({"model": {"classes": 3, "regions": 10**9, "backbone": "mobilenet-v3-small"}}, "se_residual.* has shape"),
+        ({"model": {"classes": 3, "regions": 10**30, "backbone": "mobilenet-v3-small"}}, "damaged or foreign"),
+        ({"model": {"classes": 3, "backbone": None}}, "backbone is None: it must be of type str"),
+        ({"model": {"classes": "3"}}, "classes is '3': it must be of type int"),
+        ({"preprocessing": {}}, "its header has no 'size'"),
         ({"classes": None}, "damaged or foreign"),
+        *[({"preprocessing": PIXELS | {"size": size}}, "size of its images is") for size in (0, -1, 10**6, 2.5, "a")],
+        *[
+            ({"preprocessing": PIXELS | {name: values}}, f"the {name} of its images is")
+            for name, values in [
+                ("mean", [1, 2]),
+                ("mean", [0, 0, float("nan")]),
+                ("mean", [[0, 0, 0]]),
+                ("std", [0, 0, 0]),
+                ("std", [1, 1, -1]),
+                ("std", [1, 1, float("inf")]),
+                ("std", [1, 1, 1e-300]),
+            ]
+        ],
+        ({"preprocessing": PIXELS | {"mean": "abc"}}, "damaged or foreign"),
+        ({"preprocessing": PIXELS | {"std": [1, 1, 10**400]}}, "damaged or foreign"),
     ],
 )
 def test_a_header_that_does_not_fit_is_one_clear_line(checkpoint, tmp_path, changes, complaint):
@@ -91,6 +117,71 @@ def test_a_header_that_does_not_fit_is_one_clear_line(checkpoint, tmp_path, chan
     with pytest.raises(CheckpointError, match=complaint) as error:
         load_checkpoint(path)
     assert "\n" not in str(error.value)
+
+
+def test_no_network_is_built_for_settings_that_its_tensors_do_not_fit(checkpoint, tmp_path, monkeypatch):
+    """Built for real, a thousand million regions would take 83 TB."""
+    path = save_checkpoint(tmp_path / "best.safetensors", checkpoint)
+    _rewrite(path, model={"classes": 3, "regions": 10**9, "backbone": "mobilenet-v3-small"})
+    devices = []
+
+    def build(settings):
+        devices.append(torch.get_default_device().type)
+        return build_model(settings)
+
+    monkeypatch.setattr("agnet.training.checkpoints.build_model", build)
+    with pytest.raises(CheckpointError, match="has shape"):
+        load_checkpoint(path)
+    assert devices == ["meta"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda tensors: tensors.pop("classifier.bias"), r"classifier\.bias is missing$"),
+        (
+            lambda tensors: tensors.update({"classifier.more": torch.zeros(1)}),
+            r"classifier\.more is not of its network$",
+        ),
+        (
+            lambda tensors: tensors.update({"classifier.bias": torch.zeros(2)}),
+            r"classifier\.bias has shape \(2,\), and its network \(3,\)$",
+        ),
+    ],
+    ids=["missing", "unexpected", "of another shape"],
+)
+def test_the_tensor_that_does_not_fit_is_named(checkpoint, tmp_path, change, complaint):
+    path = save_checkpoint(tmp_path / "best.safetensors", checkpoint)
+    _rewrite(path, change)
+    with pytest.raises(CheckpointError, match=complaint) as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="looks at POSIX permissions")
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_files_may_be_read_by_whom_the_umask_allows(tmp_path, umask):
+    (tmp_path / "last.safetensors.tmp").write_bytes(b"of a run that was killed")
+    (tmp_path / "last.safetensors.tmp").chmod(0o600)
+    before = os.umask(umask)
+    try:
+        model = torch.nn.Linear(2, 2)
+        save_training_state(tmp_path / "last.safetensors", model, build_optimizer(model, RECIPES["modern"]), {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "last.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize(
+    ("outputs", "sound"),
+    [([torch.ones(2), None], True), ([torch.tensor([1, torch.nan])], False), ([None, torch.tensor(torch.inf)], False)],
+)
+def test_outputs_that_are_no_numbers_are_refused(outputs, sound):
+    if sound:
+        check_finite(outputs)
+    else:
+        with pytest.raises(CheckpointError, match=r"not finite numbers: .* train again$"):
+            check_finite(outputs)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"not safetensors at all", b"\xff" * 8 + b"{}"])
@@ -146,7 +237,9 @@ def test_a_state_of_another_model_is_refused(tmp_path):
     model = torch.nn.Linear(8, 3)
     save_training_state(tmp_path / "last.safetensors", model, build_optimizer(model, RECIPES["modern"]), {})
     other = torch.nn.Linear(9, 3)
-    with pytest.raises(CheckpointError, match="does not fit"):
+    with pytest.raises(
+        CheckpointError, match=r"does not fit this run: weight has shape \(3, 8\), and its network \(3, 9\)"
+    ):
         load_training_state(tmp_path / "last.safetensors", other, build_optimizer(other, RECIPES["modern"]))
 
 

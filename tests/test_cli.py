@@ -77,6 +77,20 @@ def test_a_plain_model_goes_the_same_way(agnet, folder):
     agnet("predict", "--run", "runs/folder-plain", folder / "val" / "ant", "--save", "pictures")
 
 
+def test_weights_that_are_no_numbers_predict_nothing(agnet, boxes_file, folder):
+    import torch
+
+    from agnet.training.checkpoints import load_checkpoint, save_checkpoint
+
+    agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
+    checkpoint = load_checkpoint(Path("run/best.safetensors"))
+    torch.nn.init.constant_(checkpoint.model.classifier.bias, torch.nan)
+    save_checkpoint(Path("run/best.safetensors"), checkpoint)
+    failed = agnet("predict", "--run", "run", folder / "val/ant/0.png", "--save", "pictures", code=1)
+    assert failed.stdout == "" and not Path("pictures").exists()
+    assert failed.stderr.count("\n") == 1 and "train again" in failed.stderr
+
+
 def test_stopping_and_resuming(agnet, folder):
     agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
     common = ["train", "--run", "run", "--model", "plain", "--epochs", 3, *TRAIN]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.export.passes import move_to_device_pass
 
 import agnet as package
 from agnet.cli import EXPORT_FORMATS
@@ -243,8 +244,30 @@ def test_outputs_that_are_missing_misshapen_or_not_finite_differ_infinitely():
 def test_weights_that_are_not_finite_are_no_network(tmp_path):
     made = checkpoint()
     nn.init.constant_(made.model.classifier.bias, torch.nan)
-    with pytest.raises(CheckpointError, match=r"logits are off by inf .* not finite"):
+    with pytest.raises(CheckpointError, match=r"the network's own outputs are not finite numbers: .*; train again$"):
         export_run(save(tmp_path / "run", made), "torch")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["best.safetensors"]
+
+
+@pytest.mark.parametrize("output", [None, Path("elsewhere/net.onnx")], ids=str)
+def test_a_folder_that_may_not_be_written_is_said_before_the_work(run, agnet, monkeypatch, output):
+    Path("elsewhere").mkdir()
+    monkeypatch.setattr(module, "_trace", lambda *arguments: pytest.fail("the work began"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # permissions do not keep out root
+    failed = agnet("export", "--run", "run", *(["--output", output] if output else []), code=1)
+    file = output or Path("run/model.onnx")
+    assert failed.stderr == (
+        f"Error: {file} cannot be written, for want of permission in the folder {file.parent}; name another file with "
+        "--output\n"
+    )
+
+
+def test_a_write_protected_file_is_not_replaced(run, monkeypatch):
+    (run / "model.pt2").write_bytes(b"before")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != run / "model.pt2")
+    with pytest.raises(ConfigurationError, match=r"model\.pt2 is write-protected .* --output$"):
+        export_run(run, "torch")
+    assert (run / "model.pt2").read_bytes() == b"before"
 
 
 def test_a_rounded_input_changes_little_and_something():
@@ -353,7 +376,36 @@ def test_the_command_offers_every_format():
     assert len({format.suffix for format in FORMATS.values()}) == len(FORMATS)
 
 
-def test_the_readmes_program_predicts_as_predict_does_and_needs_no_torch(agnet, textured, tmp_path, capfd):
+def readmes_programs():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("\n## Export") : readme.index("\n## As a library")]
+    return re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+
+
+def test_the_readmes_program_runs_a_pt2(agnet, run, tmp_path, capsys):
+    agnet("export", "--run", "run", "--format", "torch")
+    found = {}
+    exec(readmes_programs()[1], found)
+    wanted = expected(checkpoint(), {"images": found["images"].cpu().numpy(), "boxes": found["boxes"].cpu().numpy()})
+    np.testing.assert_allclose(found["probabilities"].cpu(), wanted.logits.softmax(dim=1).numpy(), atol=1e-4)
+    assert capsys.readouterr().out == f"{[CLASSES[wanted.logits[0].argmax()]] * 8}\n"
+    assert found["about"]["regions"] == 6 and set(found["about"]["inputs"]) == {"images", "boxes"}
+
+
+def test_every_number_of_a_pt2_moves_with_it(exports):
+    """There may be no GPU here; on meta, a tensor left behind would meet one of another device."""
+    program = torch.export.load(exports["torch"].file)
+    moved = move_to_device_pass(program, "meta")
+    tensors = [*moved.state_dict.values(), *(value for value in moved.constants.values() if torch.is_tensor(value))]
+    assert tensors and {tensor.device.type for tensor in tensors} == {"meta"}
+    devices = {str(node.kwargs["device"]) for node in moved.graph.nodes if node.kwargs.get("device")}
+    assert devices <= {"meta"}
+    inputs = {name: torch.from_numpy(value).to("meta") for name, value in photographs(2).items()}
+    got = moved.module()(**inputs)
+    assert {(value.device.type, len(value)) for value in got.values()} == {("meta", 2)}
+
+
+def test_the_readmes_program_predicts_as_predict_does_and_imports_no_torch(agnet, textured, tmp_path, capfd):
     save(tmp_path / "run", checkpoint(regions=36, proposals=ProposalSettings().to_dict()))
     (tmp_path / "some").mkdir()
     Image.fromarray(textured(3, 500, 300)).save(tmp_path / "some" / "photo.jpg")
@@ -364,9 +416,7 @@ def test_the_readmes_program_predicts_as_predict_does_and_needs_no_torch(agnet, 
     assert re.fullmatch(r"largest differences from the network's own outputs: logits \de-\d+, .*\n", exported.stderr)
     assert capfd.readouterr() == ("", "")  # what libraries write past Python
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("## Export") :]
-    program = re.search(r"```python\n(.*?)```", section, flags=re.DOTALL).group(1)
+    program = readmes_programs()[0]
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "agnet").symlink_to(ROOT, target_is_directory=True)
     done = subprocess.run(

@@ -1,12 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from agnet.data.errors import CheckpointError
 from agnet.data.regions import Layout, Regions
+from agnet.training.checkpoints import Checkpoint
+from agnet.training.engine import Device
 from agnet.training.figures import draw_prediction
+from agnet.training.models.backbones import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
-from agnet.training.predict import Prediction, _with_evidence
+from agnet.training.predict import Prediction, _with_evidence, predict
 
 
 @pytest.mark.parametrize("model", ["plain", "agnet"])
@@ -58,6 +64,40 @@ def test_a_picture_comes_of_any_shape_and_model(weights, size_wh):
     picture = draw_prediction(image, prediction(weights))
     assert picture.dtype == np.uint8 and picture.ndim == 3
     assert (picture == 255).all(axis=2).any() and (picture < 100).any()
+
+
+@pytest.mark.parametrize("weights", [None, [1.0]], ids=["plain", "no regions"])
+def test_regions_that_no_one_looked_at_are_not_drawn(weights):
+    image = np.full((90, 90, 3), 200, dtype=np.uint8)
+    seen = prediction(weights)
+    with_regions, without = draw_prediction(image, seen), draw_prediction(image, replace(seen, regions=None))
+    column = with_regions.shape[1] - without.shape[1]
+    assert column > 0 and np.array_equal(with_regions[:, column + 16 :], without[:, 16:])  # past the margin
+    assert draw_prediction(image, replace(seen, regions=None, evidence=None)).shape[1] == without.shape[1] - column
+
+
+@pytest.mark.parametrize("changes", [{"model": "plain"}, {"use_regions": False}, {}], ids=str)
+def test_regions_are_proposed_for_a_network_that_looks_at_them(changes):
+    torch.manual_seed(0)
+    settings = ModelSettings(classes=3, regions=2, backbone="mobilenet-v3-small", **changes)
+    model = build_model(settings).eval()
+    network = Checkpoint(model, settings, ("ant", "bee", "fly"), Preprocessing(64), {}, "", 1, None)
+    regions, asked = replace(prediction(None).regions, layout=Layout(2, "primary")), []
+
+    def propose(image):
+        asked.append(image.shape)
+        return regions
+
+    image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
+    cpu = Device(torch.device("cpu"))
+    ((found, _),) = predict(network, [("a.jpg", image)], propose, cpu, evidence=True)
+    assert (asked, found.regions) == (([], None) if changes else ([(80, 100, 3)], regions))
+    assert sum(found.probabilities) == pytest.approx(1, abs=1e-5) and found.evidence.shape == (7, 7)
+    assert draw_prediction(image, found).ndim == 3
+
+    torch.nn.init.constant_(model.classifier.bias, torch.nan)
+    with pytest.raises(CheckpointError, match="not finite numbers"):
+        list(predict(network, [("a.jpg", image)], propose, cpu))
 
 
 def test_evidence_keeps_its_places_bright():

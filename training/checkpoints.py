@@ -6,9 +6,11 @@ Never pickle: a checkpoint may come from a stranger.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,12 +20,15 @@ from torch import Tensor, nn
 from .. import __version__
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
+from .models.backbone_entries import on_meta
 from .models.backbones import Preprocessing
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
 
 FORMAT = "agnet checkpoint"
 FORMAT_VERSION = 1
+
+_LARGEST_SIDE = 8192  # of an image that a network sees; there is none that asks for more than some hundreds
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,20 @@ class Checkpoint:
     fingerprint: str  #: of the boxes file
     epoch: int
     val_top1: float | None
+
+    @property
+    def regions(self) -> int:
+        """How many regions the network looks at: 0 for a plain model, or one whose regions were taken away."""
+        return int(getattr(self.model, "regions", 0))
+
+
+def check_finite(outputs: Iterable[Tensor | None]) -> None:
+    """Raise `CheckpointError` unless all that a network gave are finite numbers; None is what it does not give."""
+    if not all(output.isfinite().all() for output in outputs if output is not None):
+        raise CheckpointError(
+            "the network's own outputs are not finite numbers: its weights are damaged or its training diverged; "
+            "train again"
+        )
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
@@ -69,8 +88,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         settings = _dataclass(ModelSettings, header["model"])
-        given = header["preprocessing"]
-        preprocessing = Preprocessing(int(given["size"]), tuple(given["mean"]), tuple(given["std"]))
+        preprocessing = _preprocessing(header["preprocessing"])
+        # Settings may ask for more than there is memory, so shapes come first and numbers later.
+        _check_tensors(on_meta(lambda: build_model(settings)).state_dict(), tensors)
         model = build_model(settings)
         model.load_state_dict(tensors)
         if len(header["classes"]) != settings.classes:
@@ -87,7 +107,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except ImportError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged or foreign: its header has no {error}") from None
+    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged or foreign: {str(error).splitlines()[0]}") from None
 
 
@@ -111,6 +133,7 @@ def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Opt
             if name.startswith("optimizer."):
                 _, number, key = name.split(".")
                 states.setdefault(int(number), {})[key] = value
+        _check_tensors(model.state_dict(), weights)
         model.load_state_dict(weights)
         # A fused optimiser pairs a parameter with its moments by place in memory, which in files is row by row.
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -152,7 +175,11 @@ def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with atomic_file(path) as unfinished:
+            unfinished.unlink(missing_ok=True)
+            unfinished.touch()
+            usual = stat.S_IMODE(unfinished.stat().st_mode)  # as of any file here; save_file makes it the user's alone
             save_file(plain, unfinished, metadata={"agnet": json.dumps(header)})
+            unfinished.chmod(usual)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {path}: {error}") from None
 
@@ -175,4 +202,34 @@ def _dataclass(kind: type[ModelSettings], values: Mapping[str, object]) -> Model
     unknown = set(values) - {field.name for field in fields(kind)}
     if unknown:
         raise ValueError(f"unknown model settings {', '.join(sorted(unknown))}")
+    for field in fields(kind):
+        if field.name in values and type(values[field.name]).__name__ != field.type:
+            raise ValueError(f"{field.name} is {values[field.name]!r}: it must be of type {field.type}")
     return kind(**values)  # type: ignore[arg-type]
+
+
+def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    """Raises: `ValueError` or `TypeError` for what no image can be normalised with."""
+    size = values["size"]
+    if type(size) is not int or not 1 <= size <= _LARGEST_SIDE:
+        raise ValueError(f"the size of its images is {size!r}: it must be 1 to {_LARGEST_SIDE}")
+    for name in ("mean", "std"):
+        numbers = torch.tensor(values[name], dtype=torch.float32)
+        if numbers.shape != (3,) or not numbers.isfinite().all() or (name == "std" and not (numbers > 0).all()):
+            wanted = "three numbers" if name == "mean" else "three numbers above 0"
+            raise ValueError(f"the {name} of its images is {str(values[name])[:80]}: it must be {wanted}")
+    return Preprocessing(size, tuple(values["mean"]), tuple(values["std"]))
+
+
+def _check_tensors(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` that names the first tensor which is missing, of another shape, or not asked for."""
+    for name, tensor in wanted.items():
+        if name not in got:
+            if name.endswith("num_batches_tracked"):  # old files lack these counters, which are not used
+                continue
+            raise ValueError(f"{name} is missing")
+        if got[name].shape != tensor.shape:
+            raise ValueError(f"{name} has shape {tuple(got[name].shape)}, and its network {tuple(tensor.shape)}")
+    for name in got:
+        if name not in wanted:
+            raise ValueError(f"{name} is not of its network")

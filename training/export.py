@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..data.atomic import atomic_file
+from ..data.atomic import atomic_file, check_writable
 from ..data.errors import CheckpointError, ConfigurationError
-from .checkpoints import Checkpoint, load_checkpoint
+from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .engine import Device
 from .fit import BEST
 from .models.backbones import Preprocessing
@@ -110,19 +110,20 @@ def export_run(run: Path, format: str = "onnx", output: Path | None = None) -> E
 
     Raises:
         ConfigurationError: for a file that cannot be written, or where packages are missing.
-        CheckpointError: for a run without a sound checkpoint, or a network that this format cannot express exactly.
+        CheckpointError: for a run without a sound checkpoint, or a network that gives no finite numbers or that this
+            format cannot express exactly.
     """
     chosen = FORMATS[format]
     _check_packages(format)
-    if output:
-        _check_output(format, output)
-    output = output or run / f"model{chosen.suffix}"
     checkpoint = load_checkpoint(run / BEST)
+    output = output or run / f"model{chosen.suffix}"
+    _check_output(format, output)
     network = Network(checkpoint.model, checkpoint.preprocessing).eval().requires_grad_(False)
-    trials = list(trial_inputs(checkpoint.preprocessing.size, getattr(checkpoint.model, "regions", 0)))
+    trials = list(trial_inputs(checkpoint.preprocessing.size, checkpoint.regions))
     run_network, run_rounded = eager(checkpoint), eager(checkpoint, noise=torch.finfo(torch.float32).eps)
     with torch.no_grad():
         wanted = [run_network(inputs) for inputs in trials]
+        check_finite(output for outputs in wanted for output in outputs.values())
         own = largest_differences([run_rounded(inputs) for inputs in trials], wanted)
         program = _trace(network, trials[-1], checkpoint.settings.backbone)
         with atomic_file(output) as unfinished:
@@ -192,8 +193,8 @@ def _check_differences(differences: dict[str, float], own: dict[str, float], for
             others = " or ".join(f"--format {other}" for other in FORMATS if other != format)
             raise CheckpointError(
                 f"the exported network is not the trained one: its {name} are off by {difference:.1e} (rounding would "
-                f"be {bound:.0e} at most), so no file was written. Either the weights give numbers that are not "
-                f"finite, or these versions of the libraries export {backbone} wrongly: try {others} or others"
+                f"be {bound:.0e} at most), so no file was written. These versions of the libraries export {backbone} "
+                f"wrongly: try {others}, or other versions"
             )
 
 
@@ -211,6 +212,7 @@ def _check_output(format: str, output: Path) -> None:
         raise ConfigurationError(f"{output}: there is no folder {output.parent}")
     if output.suffix != suffix:
         raise ConfigurationError(f"{output}: a file of --format {format} ends in {suffix}; name one")
+    check_writable(output, "name another file with --output")
 
 
 def _trace(network: Network, inputs: Inputs, backbone: str) -> torch.export.ExportedProgram:

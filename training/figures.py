@@ -16,13 +16,14 @@ _TEXT, _FAINT, _BAR, _PAPER = "#1a1a1a", "#6b6b6b", "#4363d8", "#ffffff"
 
 
 def draw_prediction(image: np.ndarray, prediction: Prediction) -> np.ndarray:
-    """Side by side: the proposed primaries, what speaks for the first class, and the classes. uint8 RGB."""
-    regions = prediction.regions
-    panels = [("proposed regions", draw_regions(image, regions.primary_xyxy, regions.layout, _PANEL))]
+    """Side by side: the primaries if there are any, what speaks for the first class, and the classes. uint8 RGB."""
+    regions, panels = prediction.regions, []
+    if regions is not None:
+        panels.append(("proposed regions", draw_regions(image, regions.primary_xyxy, regions.layout, _PANEL)))
     if prediction.evidence is not None:
         title = f"what speaks for {_short(prediction.classes[0], 22)}"
         panels.append((title, _evidence_map(image, prediction)))
-    height = max(panel.shape[0] for _, panel in panels)
+    height = max((panel.shape[0] for _, panel in panels), default=0)
     margin, caption = 16, 26
     columns = [max(panel.shape[1], _PANEL * 3 // 4) + margin for _, panel in panels]  # room for a caption
     width = sum(columns) + _CLASSES + 3 * margin
@@ -47,7 +48,7 @@ def _evidence_map(image: np.ndarray, prediction: Prediction) -> np.ndarray:
     heat = heat.resize(picture.shape[1::-1], Image.Resampling.BICUBIC)
     bright = np.clip(np.asarray(heat), 0, 1)[..., None]
     picture = (picture * (_DIMMED + (1 - _DIMMED) * bright)).astype(np.uint8)
-    if prediction.region_weights is None:
+    if prediction.region_weights is None or prediction.regions is None:
         return picture
     shares = prediction.region_weights[:-1] * len(prediction.region_weights)
     heaviest = [region for region in np.argsort(-shares, kind="stable")[:3] if shares[region] > _NOTEWORTHY]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data.regions import Regions
 from .augmentation import View
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, check_finite
 from .dataset import Propose
 from .engine import Device
 from .models.build import Model
@@ -25,7 +25,7 @@ class Prediction:
     name: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
-    regions: Regions  #: as they were proposed
+    regions: Regions | None  #: as they were proposed; None for a model that looks at none
     region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last; None for a plain model
     evidence: np.ndarray | None  #: float32 ``(h, w)``, ≥ 0: which places speak for the first class; None unasked
 
@@ -43,27 +43,31 @@ def predict(
     Args:
         checkpoint: the network; it is moved to the device.
         images: (name, uint8 RGB ``(H, W, 3)``).
-        propose: stage 1's function for one image, with the checkpoint's settings.
+        propose: stage 1's function for one image, with the checkpoint's settings; not asked for a model that looks at
+            no regions.
         device: where to compute.
         top: how many classes to tell.
         evidence: whether to find out which places speak for the first class.
 
     Yields: the prediction and the image it is about.
+    Raises: `CheckpointError` when the network's outputs are not finite numbers.
     """
     model = checkpoint.model.to(device.device)
     side = checkpoint.preprocessing.size
     for name, image in images:
-        regions = propose(image)
-        view = View.of(regions.size_wh, side)
+        regions = propose(image) if checkpoint.regions else None
+        view = View.of((image.shape[1], image.shape[0]), side)
         pixels = torch.from_numpy(view.pixels(image)).permute(2, 0, 1)[None]
         pixels = device.images(pixels, checkpoint.preprocessing)
-        boxes = torch.from_numpy(view.boxes(regions))[None].to(device.device)
+        boxes = torch.zeros(0, 4) if regions is None else torch.from_numpy(view.boxes(regions))
+        boxes = boxes[None].to(device.device)
         with device.autocast():
             if evidence:
                 output, places = _with_evidence(model, pixels, boxes)
             else:
                 with torch.no_grad():
                     output, places = model(pixels, boxes), None
+        check_finite(output)
         probabilities, order = output.logits[0].detach().float().softmax(dim=0).sort(descending=True)
         weights = output.region_weights
         yield (
