@@ -177,7 +177,7 @@ def test_weights_from_a_file_are_asked_for_again_when_predicting(folder, tmp_pat
     assert str(resnet50_file.name).encode() not in (tmp_path / "boxes.h5").read_bytes()
     again = agnet("propose", "--dataset", "folder", "--root", folder, "--limit", 9, "--method", "cnn-features")
     assert again.exit_code == 1 and "weights" in again.output and "--restart" in again.output
-    small = ["--model", "plain", "--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", 0]
+    small = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", 0]
     assert agnet("train", "--run", "run", "--epochs", 1, *small).exit_code == 0
     photograph = folder / "val" / "ant" / "0.png"
     refused = agnet("predict", "--run", "run", photograph)
