@@ -343,6 +343,8 @@ def propose(
         raise click.UsageError(f"--weights is for the methods {' and '.join(NETWORKS)}")
     if without_leaked_frames and dataset != "auc-v2":
         raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
+    if any_counts and dataset in ("folder", "csv"):
+        raise click.UsageError(f"--any-counts changes nothing with --dataset {dataset}: no book has its numbers")
     root = _root_of_dataset(dataset, root, list_file)
     settings = ProposalSettings(
         method=method,

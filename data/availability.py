@@ -132,4 +132,4 @@ def _checked(download: Download) -> str:
     """What tells that a download is the published file."""
     known = [name for name in ("sha256", "md5") if getattr(download, name)]
     size = f"{download.bytes:,} bytes, " if download.bytes else ""
-    return f"{size}checked by {known[0]}" if known else f"{size}no checksum is published: the archive's own are checked"
+    return f"{size}checked by {known[0]}" if known else f"{size}no checksum is known: the archive's own are checked"

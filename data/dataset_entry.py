@@ -25,7 +25,7 @@ class Download:
 
     url: str
     bytes: int | None = None
-    md5: str | None = None  #: or sha256, whichever its makers publish
+    md5: str | None = None  #: or sha256, as its makers publish or others have recorded
     sha256: str | None = None
 
 

@@ -28,9 +28,12 @@ from .index import NOT_TEXT, leaves_root
 Progress = Callable[[str, int, int], None]  #: "check" or "unpack", bytes done, of how many
 
 _CHUNK = 1 << 20
-_LARGEST_HEADER = 16 << 20  # bytes; tarfile reads a header's long names into memory at once
+_HEADERS = 64 << 10  # bytes of one member's headers; tarfile keeps all of a chain of them, and calls itself for each
+_LONGEST_NAME, _DEEPEST = 1024, 64  # bytes, folders; Python removes a tree by calling itself for each level
+_SHOWN = 100  # characters of a name in a message
 _BLOCK = 512  # of tar
 _DAMAGE: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _STARTS = {b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 
 _INFLATE: dict[str, Any] = {
@@ -177,8 +180,10 @@ class _Guard:
             if leaves_root(member.name) or NOT_TEXT.search(member.name):
                 raise _refused(archive, member.name, "has a name that is no plain relative path")
             parts = [part for part in member.name.split("/") if part not in ("", ".")]
-            if any(len(part.encode()) > 255 for part in parts):
+            if any(len(part.encode()) > 255 for part in parts) or len(member.name.encode()) > _LONGEST_NAME:
                 raise _refused(archive, member.name, "has too long a name")
+            if len(parts) > _DEEPEST:
+                raise _refused(archive, member.name, f"is more than {_DEEPEST} folders deep")
             self._count += 1
             self.bytes += member.size
             inflated = self.bytes - before
@@ -229,6 +234,8 @@ def _zip_members(raw: IO[bytes]) -> Iterator[_Member]:
             fault = ""
             if info.flag_bits & 0x41:
                 fault = "is encrypted: unpack the archive by hand with its password"
+            elif info.compress_type not in _ZIP_METHODS:
+                fault = "is compressed in a way that Python cannot undo: unpack the archive by hand"
             elif type_ == stat.S_IFLNK:
                 fault = "is a link"
             elif type_ not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -242,7 +249,7 @@ def _tar_members(archive: Path, raw: IO[bytes], kind: str) -> Iterator[_Member]:
     stream = cast(IO[bytes], _INFLATE[kind](raw) if kind else raw)
     forward = _Forward(archive, stream)
     with tarfile.open(fileobj=cast(Any, forward), mode="r:") as file:
-        while info := file.next():
+        while info := forward.headers_of(file.next):
             file.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
             fault = ""
             if info.issym() or info.islnk():
@@ -266,12 +273,22 @@ class _Forward:
     tarfile steps back by a block at most, which is kept; and it would read headers of any declared size into memory.
     """
 
+    _headers_left: int | None = _HEADERS  #: bytes that a member's headers may still have, while they are read
+
     def __init__(self, archive: Path, stream: IO[bytes]) -> None:
         self._archive = archive
         self._stream = stream
         self._read_to = 0
         self._at = 0
         self._kept = b""  # what was read last
+
+    def headers_of(self, next_member: Callable[[], tarfile.TarInfo | None]) -> tarfile.TarInfo | None:
+        """The next member, if its headers are no more than `_HEADERS`."""
+        self._headers_left = _HEADERS
+        try:
+            return next_member()
+        finally:
+            self._headers_left = None
 
     def tell(self) -> int:
         return self._at
@@ -280,8 +297,10 @@ class _Forward:
         self._at = position
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= _LARGEST_HEADER:
-            raise ArchiveError(f"{self._archive} is refused: a header in it declares {size:,} bytes")
+        if self._headers_left is not None:
+            if not 0 <= size <= self._headers_left:
+                raise ArchiveError(f"{self._archive} is refused: headers of more than {_HEADERS:,} bytes for one file")
+            self._headers_left -= size
         while self._read_to < self._at:
             if not self._advance(min(self._at - self._read_to, _CHUNK)):
                 return b""
@@ -316,6 +335,7 @@ def _damage_told(archive: Path, *more: type[Exception]) -> Iterator[None]:
 
 
 def _refused(archive: Path, name: str, fault: str) -> ArchiveError:
+    name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
     return ArchiveError(f"{archive} is refused: {name!r} in it {fault}")
 
 

@@ -20,7 +20,7 @@ DISTANCE = 10
 LIKENESS = 0.8
 
 _THUMBNAIL = 8
-_FLAT = 2.0  # grey levels: below this spread the signs of the frequencies are noise
+_FLAT = 2.0  # grey levels: below this spread the order of the frequencies is noise
 _CANDIDATES = 1000  # compared by thumbnail for one image: a film has that many frames of one scene
 _QUERIES = 64  # at a time: 64 x 100,000 distances are 50 MB
 

@@ -144,13 +144,13 @@ def _on_dask(
 
 
 def _one_by_one(chunk: Chunk, task: Task[Result], lost: Callable[[str], Result], process: _Process) -> list[Result]:
-    """A chunk's proposals, by a process that may die of some of its images."""
+    """A chunk's results, by a process that may die of some of its images."""
     for _ in range(_LIVES):
         result = process.survive(task, chunk)
         if result is not None:
             return result
         if len(chunk) > 1:
-            return [proposal for name in chunk for proposal in _one_by_one([name], task, lost, process)]
+            return [single for name in chunk for single in _one_by_one([name], task, lost, process)]
     return [lost(name) for name in chunk]
 
 

@@ -222,7 +222,54 @@ def test_a_tar_header_that_declares_a_huge_name_is_not_read_into_memory(place):
     info = special("x", tarfile.GNUTYPE_LONGNAME)
     info.size = 1 << 40
     (place / "h.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
-    refused(place, place / "h.tar", "a header in it declares")
+    refused(place, place / "h.tar", "headers of more than 65,536 bytes")
+
+
+def long_name(name):
+    """What GNU's tar writes before a file whose name is long; the next header may be another such."""
+    contents = name.encode() + b"\0"
+    header = special("././@LongLink", tarfile.GNUTYPE_LONGNAME)
+    header.size = len(contents)
+    return header.tobuf(tarfile.GNU_FORMAT) + contents + bytes(-len(contents) % 512)
+
+
+@pytest.mark.parametrize(("links", "length"), [(5000, 200), (40, 60_000), (3, 30_000)])
+def test_a_chain_of_tar_headers_for_one_file_is_refused(place, links, length):
+    last = tarfile.TarInfo("a").tobuf() + bytes(1024)
+    (place / "h.tar").write_bytes(long_name("a" * length) * links + last)
+    refused(place, place / "h.tar", "headers of more than 65,536 bytes")
+
+
+def test_names_of_usual_lengths_are_fine_however_many(place):
+    names = [f"{number}/{'a' * 200}/{'b' * 200}.jpg" for number in range(300)]
+    tar(place / "x.tar", *((name, b"1") for name in names))
+    extract([place / "x.tar"], place / "out")
+    assert {f"{number}" for number in range(300)} == {path.name for path in (place / "out").iterdir()}
+    assert (place / "out" / names[7]).read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", ["a/" * 300 + "x", "/".join(["a" * 200] * 7)])
+def test_names_too_deep_or_too_long_are_refused(place, name):
+    archive = zipped(place / "x.zip", (name, b"1"))
+    refused(place, archive, "64 folders deep|too long a name")
+    archive.unlink()
+    refused(place, tar(place / "x.tar", (name, b"1")), "64 folders deep|too long a name")
+
+
+def test_a_zip_compressed_otherwise_is_refused_before_anything_is_written(place):
+    path = zipped(place / "x.zip", ("a.jpg", b"1"), ("b.jpg", JPEG))
+    contents = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):  # of the last member, in both its headers
+        at = contents.rindex(signature) + offset
+        contents[at : at + 2] = (9).to_bytes(2, "little")  # Deflate64
+    path.write_bytes(contents)
+    refused(place, path, "'b.jpg' in it is compressed in a way that Python cannot undo")
+
+
+def test_a_long_name_is_shortened_in_the_message(place):
+    with pytest.raises(ArchiveError) as error:
+        extract([tar(place / "x.tar", ("../" + "a" * 5000, b"1"))], place / "out")
+    assert len(str(error.value)) < 400
 
 
 def test_a_tar_member_of_negative_size_is_refused(place):
