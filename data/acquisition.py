@@ -20,8 +20,9 @@ def acquire(dataset: str, root: Path, progress: Progress = lambda what, done, to
 
     Interrupted, it goes on where it was the next time. An archive that was fetched by hand is taken.
 
-    Raises: `DatasetError` with instructions where no program may fetch it, where a part of it is there already, or
-    where what was fetched is not what the book says; what `fetch` and `extract` raise.
+    Raises: `DatasetError` with instructions where no program may fetch it, before anything is fetched where a part of
+    it or anything else is in the way, or where what was fetched is not what the book says; what `fetch` and `extract`
+    raise.
     """
     entry = CATALOGUE[dataset]
     found = look_up(dataset, root)
@@ -36,15 +37,32 @@ def acquire(dataset: str, root: Path, progress: Progress = lambda what, done, to
     if found.state == PARTLY:
         raise DatasetError(f"{found.detail}. To have all of it fetched, move away what is there")
     folder = root / entry.folder
-    archives = []
-    for download in entry.downloads:
-        target = root / file_name(download)
+    archives = [root / file_name(download) for download in entry.downloads]
+    for target in archives:
         for name in (target.name, f"{target.name}.part", f"{target.name}.part.json"):
             if (folder / name).is_file() and not (root / name).exists():
                 (folder / name).replace(root / name)  # the folder is to be made of what is in them
-        archives.append(fetch(download, target, partial(progress, f"fetch {target.name}")))
+    _make_free(folder)
+    for download, target in zip(entry.downloads, archives, strict=True):
+        fetch(download, target, partial(progress, f"fetch {target.name}"))
+    _make_free(folder)  # a Mac may have been there in the meantime
     extract(archives, folder, progress=progress)
     found = look_up(dataset, root)
     if found.state != COMPLETE:
         raise DatasetError(found.detail)
     return archives
+
+
+def _make_free(folder: Path) -> None:
+    """See to it that ``folder`` can be unpacked to: it is not there or empty, once what Macs leave there is deleted.
+
+    Raises: `DatasetError` naming what else is in the way; nothing is then deleted.
+    """
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    of_a_mac = [path for path in inside if path.is_file() and (path.name == ".DS_Store" or path.name.startswith("._"))]
+    others = [path for path in inside if path not in of_a_mac]
+    if others or (folder.exists() and not folder.is_dir()):
+        in_the_way = others[0] if others else folder
+        raise DatasetError(f"{in_the_way} is in the way of what is to be unpacked: delete it or move it away")
+    for path in of_a_mac:
+        path.unlink()

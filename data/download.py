@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
@@ -25,9 +25,10 @@ from .errors import DownloadError
 Progress = Callable[[int, "int | None"], None]  #: bytes that are there, and of how many; None: not known
 
 TIMEOUT = 60.0  #: seconds without a byte
-WAITS = (1.0, 3.0, 10.0, 30.0)  #: seconds before each further attempt; they start over when an attempt brought bytes
+WAITS = (1.0, 3.0, 10.0, 30.0)  #: seconds before each further attempt; they start over when more is there than ever
 _CHUNK = 1 << 20
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
+_MARKS = {".zip": (0, b"PK"), ".tar": (257, b"ustar"), ".gz": (0, b"\x1f\x8b")}  #: (where in the file, what is there)
 
 
 def fetch(
@@ -41,7 +42,7 @@ def fetch(
     Raises: `DownloadError` naming cause and remedy; a file that is not the published one is deleted if it was fetched,
     and left alone if it was there. `KeyboardInterrupt` leaves the part to go on with.
     """
-    if urlsplit(download.url).scheme not in ("http", "https"):
+    if not download.url.startswith(("http://", "https://")):
         raise DownloadError(f"{download.url} is no http or https address")
     target.parent.mkdir(parents=True, exist_ok=True)
     busy = DownloadError(f"{target} is being fetched by another process: wait for it, or end it")
@@ -66,7 +67,10 @@ def fetch(
 
 
 def difference_from(path: Path, download: Download) -> str:
-    """How the file differs from the published one, in words; empty if it does not, as far as its makers tell."""
+    """How the file differs from the published one, in words; empty if it does not, as far as its makers tell.
+
+    Of a file without a published checksum, the first bytes must be of the kind that its name promises.
+    """
     size = path.stat().st_size
     if download.bytes is not None and size != download.bytes:
         return f"{size:,} bytes instead of {download.bytes:,}"
@@ -74,7 +78,14 @@ def difference_from(path: Path, download: Download) -> str:
         if wanted is not None:
             found = _checksum(path, kind)
             return "" if found == wanted.lower() else f"{kind} {found} instead of {wanted}"
-    return ""
+    suffix = Path(file_name(download)).suffix.lower()
+    place, mark = _MARKS.get(suffix, (0, b""))
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start[place:].startswith(mark):
+        return ""
+    looks = "an empty file" if not start else "a web page" if start.lstrip().startswith(b"<") else "something else"
+    return f"{looks} instead of a {suffix} file"
 
 
 def file_name(download: Download) -> str:
@@ -86,7 +97,7 @@ class _Passing(Exception):
     """A failure that may be gone after a while."""
 
     def __init__(self, reason: str, wait: float = 0) -> None:
-        super().__init__(reason)
+        super().__init__(_one_line(reason))
         self.wait = wait  #: seconds that the server asks for
 
 
@@ -105,22 +116,45 @@ class _SafeRedirects(HTTPRedirectHandler):
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
+    def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:  # of an address that is none
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
 
 def _fetch_part(download: Download, part: Path, progress: Progress, timeout: float) -> None:
-    """Attempts, until ``part`` is complete by the server's own word."""
+    """Attempts, until ``part`` is complete by the server's own word; none if it is already."""
+    if _is_complete(download, part):
+        return
     opener = build_opener(_SafeRedirects)
-    failures = 0
+    failures, most = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             _attempt(opener, download, part, progress, timeout)
             return
         except _Passing as failure:
-            failures = 1 if _size(part) > before else failures + 1
+            failures = 1 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
             if failures > len(WAITS):
                 kept = f"; {_size(part):,} bytes are kept: run the same again to go on" if _size(part) else ""
                 raise DownloadError(f"{download.url}: {failure}, {failures} times in a row{kept}") from None
             time.sleep(max(WAITS[failures - 1], min(failure.wait, 60)))
+        except ValueError as error:
+            raise DownloadError(
+                f"{download.url}: the address, or what its server answers, makes no sense ({_one_line(error)}); fetch "
+                "it by hand from its homepage"
+            ) from None
+
+
+def _is_complete(download: Download, part: Path) -> bool:
+    """Whether ``part`` has as many bytes as published, or as the server told: it is then only to be checked."""
+    known = _read_note(_note(part))
+    told = known.get("total") if known.get("url") == download.url else None
+    return _size(part) > 0 and _size(part) in (download.bytes, told)
 
 
 def _attempt(opener: OpenerDirector, download: Download, part: Path, progress: Progress, timeout: float) -> None:
@@ -128,8 +162,7 @@ def _attempt(opener: OpenerDirector, download: Download, part: Path, progress: P
 
     Raises: `_Passing` when it is worth trying again, else `DownloadError`.
     """
-    note = part.with_name(part.name + ".json")
-    known = _read_note(note)
+    known = _read_note(_note(part))
     request = Request(download.url, headers={"User-Agent": "agnet", "Accept-Encoding": "identity"})
     have = _size(part)
     if have and (validator := _validator(known)) and known.get("url") == download.url:
@@ -138,17 +171,24 @@ def _attempt(opener: OpenerDirector, download: Download, part: Path, progress: P
     try:
         with opener.open(request, timeout=timeout) as response:
             headers = response.headers
-            told = {"url": download.url, "etag": headers["ETag"], "modified": headers["Last-Modified"]}
             start, total = _extent(response)
+            told = {
+                "url": download.url,
+                "etag": headers["ETag"],
+                "modified": headers["Last-Modified"],
+                "total": total,
+            }
             if response.status == 206 and (start != have or _validator(told) != _validator(known)):
                 _forget(part)
                 raise _Passing("another part was sent than asked for")
             _check_size(download, part, total, start)
-            note.write_text(json.dumps(told), encoding="utf-8")
-            _receive(response, part, start, total, progress)
+            _note(part).write_text(json.dumps(told), encoding="utf-8")
+            _receive(response, part, start, download.bytes if total is None else total, progress)
     except HTTPError as error:
         error.close()
-        if error.code == 416:  # the part is as long as the file, or longer: not one to go on with
+        if error.code == 416:  # the part is as long as the file, or longer
+            if have and error.headers.get("Content-Range") == f"bytes */{have}":
+                return
             _forget(part)
             raise _Passing("the part on disk is not of this file") from None
         if error.code in _PASSING:
@@ -160,12 +200,15 @@ def _attempt(opener: OpenerDirector, download: Download, part: Path, progress: P
 
 
 def _receive(response: HTTPResponse, part: Path, start: int, total: int | None, progress: Progress) -> None:
-    """Append the body to ``part`` from ``start`` on."""
+    """Append the body to ``part`` from ``start`` on, until it ends or is longer than the file has ``total`` bytes.
+
+    Raises: `_Passing` when it is longer, and the part is then forgotten, or shorter; `DownloadError` of the disk.
+    """
     done = start
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
         progress(done, total)
-        while chunk := _next_chunk(response):
+        while (total is None or done <= total) and (chunk := _next_chunk(response)):
             try:
                 file.write(chunk)
             except OSError as error:
@@ -177,7 +220,10 @@ def _receive(response: HTTPResponse, part: Path, start: int, total: int | None, 
             os.fsync(file.fileno())
         except OSError as error:
             raise _disk_error(part, error) from error
-    if total is not None and done != total:
+    if total is not None and done > total:
+        _forget(part)
+        raise _Passing(f"more was sent than the {total:,} bytes that the file has")
+    if total is not None and done < total:
         raise _Passing(f"the connection ended after {done:,} of {total:,} bytes")
 
 
@@ -216,13 +262,18 @@ def _check_size(download: Download, part: Path, total: int | None, start: int) -
         )
 
 
-def _validator(told: dict[str, str | None]) -> str:
+def _validator(told: dict[str, Any]) -> str:
     """What If-Range may ask with: a strong ETag, else the time of change; empty where the server told neither."""
-    etag = told.get("etag") or ""
-    return etag if etag.startswith('"') else told.get("modified") or ""
+    etag = str(told.get("etag") or "")
+    return etag if etag.startswith('"') else str(told.get("modified") or "")
 
 
-def _read_note(note: Path) -> dict[str, str | None]:
+def _note(part: Path) -> Path:
+    """The file beside ``part`` with what the server said of it."""
+    return part.with_name(part.name + ".json")
+
+
+def _read_note(note: Path) -> dict[str, Any]:
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -232,7 +283,7 @@ def _read_note(note: Path) -> dict[str, str | None]:
 
 def _forget(part: Path) -> None:
     part.unlink(missing_ok=True)
-    part.with_name(part.name + ".json").unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
@@ -248,11 +299,16 @@ def _checksum(path: Path, kind: str) -> str:
 
 
 def _refusal(url: str, error: HTTPError) -> str:
+    reason = _one_line(error.reason)
     if error.code in (404, 410):
         return f"{url} is not there any more ({error.code}): see the data set's homepage for where it is now"
     if error.code in (401, 403):
-        return f"{url} is not given out to programs ({error.code} {error.reason}): fetch it by hand from its homepage"
-    return f"{url}: HTTP {error.code} {error.reason}; fetch it by hand from its homepage"
+        return f"{url} is not given out to programs ({error.code} {reason}): fetch it by hand from its homepage"
+    return f"{url}: HTTP {error.code} {reason}; fetch it by hand from its homepage"
+
+
+def _one_line(reason: object) -> str:
+    return " ".join(str(reason).split())
 
 
 def _network_error(url: str, error: Exception) -> Exception:

@@ -80,7 +80,7 @@ def test_every_data_set_tells_of_itself(agnet, name):
     assert entry.how in text and entry.flaws in text
     for download in entry.downloads:
         assert download.url in text
-        assert ("checked by" if download.md5 or download.sha256 else "no checksum is published") in text
+        assert ("checked by" if download.md5 or download.sha256 else "no checksum is known") in text
 
 
 def test_official_downloads_are_web_addresses_of_archives_with_well_formed_checksums():
@@ -139,6 +139,47 @@ def test_what_is_partly_there_is_left_alone(agnet, stanford40, tmp_path):
     result = agnet("datasets", "stanford40", "--download", code=1)
     assert f"{lost.name}" in result.stderr and "move away what is there" in result.stderr
     assert state(tmp_path / "datasets") == availability.PARTLY and len(stanford40.asked) == asked
+
+
+@pytest.mark.parametrize("obstacle", ["an archive in both places", "a plain file", "another file"])
+def test_what_is_in_the_way_is_told_before_anything_is_fetched(agnet, stanford40, tmp_path, obstacle):
+    root = tmp_path / "datasets"
+    folder = root / "Stanford40"
+    root.mkdir()
+    if obstacle == "a plain file":
+        folder.write_text("notes")
+        named = folder
+    else:
+        folder.mkdir()
+        (folder / ".DS_Store").write_bytes(b"Mac")
+        named = folder / (IMAGES if "archive" in obstacle else "notes.txt")
+        named.write_bytes(stanford40.files[f"/{IMAGES}"])
+    if obstacle == "an archive in both places":
+        (root / IMAGES).write_bytes(stanford40.files[f"/{IMAGES}"])
+    before = {path: path.is_file() and path.read_bytes() for path in root.rglob("*")}
+    result = agnet("datasets", "stanford40", "--download", code=1)
+    assert f"{named.relative_to(tmp_path)} is in the way of what is to be unpacked: delete it" in result.stderr
+    assert stanford40.asked == []
+    assert {path: path.is_file() and path.read_bytes() for path in root.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._JPEGImages"])
+def test_what_a_mac_leaves_in_the_folder_is_not_in_the_way(agnet, stanford40, tmp_path, name):
+    folder = tmp_path / "datasets" / "Stanford40"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(b"Mac")
+    agnet("datasets", "stanford40", "--download")
+    assert state(tmp_path / "datasets") == availability.COMPLETE and not (folder / name).exists()
+
+
+def test_a_web_page_in_place_of_an_archive_is_not_kept(agnet, stanford40, tmp_path, monkeypatch):
+    downloads = tuple(Download(one.url) for one in CATALOGUE["stanford40"].downloads)
+    monkeypatch.setitem(CATALOGUE, "stanford40", replace(CATALOGUE["stanford40"], downloads=downloads))
+    archive, stanford40.files[f"/{IMAGES}"] = stanford40.files[f"/{IMAGES}"], b"<html>We have moved</html>"
+    assert "a web page instead of a .zip file" in agnet("datasets", "stanford40", "--download", code=1).stderr
+    stanford40.files[f"/{IMAGES}"] = archive
+    agnet("datasets", "stanford40", "--download")
+    assert state(tmp_path / "datasets") == availability.COMPLETE
 
 
 def test_a_damaged_archive_leaves_no_data_set(agnet, stanford40, tmp_path):

@@ -18,7 +18,7 @@ from agnet.data.dataset_entry import Download
 from agnet.data.download import fetch
 from agnet.data.errors import DownloadError
 
-BODY = bytes(range(256)) * 1000 + b"end"
+BODY = b"PK" + bytes(range(256)) * 1000 + b"!"
 MD5 = hashlib.md5(BODY).hexdigest()
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
@@ -112,6 +112,66 @@ def test_ctrl_c_leaves_what_has_arrived_to_go_on_with(site, tmp_path):
         assert (tmp_path / "photos.zip").read_bytes() == BODY
 
 
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Ctrl-C comes during the first checksum."""
+    checksum, interrupts = module._checksum, [KeyboardInterrupt()]
+
+    def checksum_or_interrupt(path, kind):
+        if interrupts:
+            raise interrupts.pop()
+        return checksum(path, kind)
+
+    monkeypatch.setattr(module, "_checksum", checksum_or_interrupt)
+
+
+@pytest.mark.parametrize("known", [{}, {"bytes": len(BODY)}])
+@pytest.mark.parametrize("lose_note", [False, True])
+def test_ctrl_c_during_the_checksum_leaves_only_the_checksum_to_do(site, tmp_path, interrupted, known, lose_note):
+    with pytest.raises(KeyboardInterrupt):
+        fetch(published(site, md5=MD5, **known), tmp_path / "photos.zip")
+    assert left(tmp_path) == {"photos.zip.part", "photos.zip.part.json"}
+    if lose_note:
+        (tmp_path / "photos.zip.part.json").unlink()
+    site.asked.clear()
+    fetch(published(site, md5=MD5, **known), tmp_path / "photos.zip")
+    assert (tmp_path / "photos.zip").read_bytes() == BODY and left(tmp_path) == {"photos.zip"}
+    assert len(site.asked) == (1 if lose_note and not known else 0), "without either there is no telling"
+
+
+def test_a_part_that_is_complete_is_still_checked(site, tmp_path):
+    (tmp_path / "photos.zip.part").write_bytes(BODY[:-1] + b"?")
+    with pytest.raises(DownloadError, match=r"md5 .* and was deleted"):
+        fetch(published(site, bytes=len(BODY), md5=MD5), tmp_path / "photos.zip")
+    assert site.asked == [] and left(tmp_path) == set()
+
+
+def test_a_part_that_is_complete_by_another_address_is_not_taken(site, tmp_path):
+    (tmp_path / "photos.zip.part").write_bytes(b"PK??")
+    (tmp_path / "photos.zip.part.json").write_text('{"url": "http://example.org/photos.zip", "total": 4}')
+    fetch(published(site), tmp_path / "photos.zip")
+    assert (tmp_path / "photos.zip").read_bytes() == BODY
+
+
+def test_a_part_that_the_server_calls_complete_is_kept(site, tmp_path, interrupted):
+    site.lengths = False
+    with pytest.raises(KeyboardInterrupt):
+        fetch(published(site, md5=MD5), tmp_path / "photos.zip")
+    site.headers = {"Content-Range": f"bytes */{len(BODY)}"}
+    fetch(published(site, md5=MD5), tmp_path / "photos.zip")
+    assert [status for _, _, status in site.asked] == [200, 416]
+    assert (tmp_path / "photos.zip").read_bytes() == BODY and left(tmp_path) == {"photos.zip"}
+
+
+def test_a_part_longer_than_the_server_tells_is_not_kept(site, tmp_path, interrupted):
+    site.lengths = False
+    with pytest.raises(KeyboardInterrupt):
+        fetch(published(site, md5=MD5), tmp_path / "photos.zip")
+    site.files["/photos.zip"], site.headers = BODY[:1000], {"Content-Range": "bytes */1000"}
+    fetch(published(site), tmp_path / "photos.zip")
+    assert (tmp_path / "photos.zip").read_bytes() == BODY[:1000]
+
+
 def test_a_server_that_knows_no_ranges_gives_all_of_it_again(site, tmp_path):
     site.ranges, site.behaviours = False, [("cut", 1000)]
     fetch(published(site, md5=MD5), tmp_path / "photos.zip")
@@ -138,7 +198,7 @@ def test_a_file_that_changed_in_between_is_fetched_anew(site, tmp_path, if_range
     site.behaviours = [("cut", 1000)] + [("cut", 0)] * 9
     with pytest.raises(DownloadError):
         fetch(published(site), tmp_path / "photos.zip")
-    other = BODY[::-1]
+    other = BODY[:2] + BODY[:1:-1]
     site.files["/photos.zip"], site.etag, site.if_range, site.behaviours = other, '"2"', if_range, []
     fetch(published(site), tmp_path / "photos.zip")
     assert (tmp_path / "photos.zip").read_bytes() == other
@@ -179,9 +239,74 @@ def test_a_file_of_another_size_is_not_even_fetched(site, tmp_path):
 def test_a_file_of_another_size_is_found_where_the_server_does_not_tell_it(site, tmp_path):
     site.lengths = False
     fetch(published(site, bytes=len(BODY)), tmp_path / "photos.zip")
-    with pytest.raises(DownloadError, match=r"256,003 bytes instead of 5\) and was deleted"):
+    with pytest.raises(DownloadError, match=r"more was sent than the 5 bytes that the file has, 5 times in a row$"):
         fetch(published(site, bytes=5), tmp_path / "other.zip")
     assert left(tmp_path) == {"photos.zip"}
+
+
+def test_a_part_of_which_more_is_sent_than_is_missing_is_given_up(site, tmp_path, waits, monkeypatch):
+    read = http.client.HTTPResponse.read1
+
+    def longer(response, size):
+        assert len(site.asked) < 40, "it would go on forever"
+        if chunk := read(response, size):
+            return chunk
+        response.more = bytes(len(BODY)) if response.status == 206 and not hasattr(response, "more") else b""
+        return response.more
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", longer)
+    site.behaviours = [("cut", 1000)] * 40
+    with pytest.raises(DownloadError, match="the connection ended after 1,000 of 256,003 bytes, 5 times in a row"):
+        fetch(published(site), tmp_path / "photos.zip")
+    assert [status for _, _, status in site.asked] == [200, 206] * 2 + [200]
+    assert waits == list(module.WAITS), "bytes that were thrown away before do not start the waiting over"
+
+
+def test_an_answer_without_an_end_is_not_read_beyond_the_published_size(site, tmp_path, monkeypatch):
+    pieces = []
+
+    def endless(response, size):
+        pieces.append(bytes(size))
+        assert len(pieces) < 100, "it would fill the disk"
+        return pieces[-1]
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", endless)
+    monkeypatch.setattr(module, "_CHUNK", 100_000)
+    site.lengths = False
+    with pytest.raises(DownloadError, match="more was sent than the 256,003 bytes"):
+        fetch(published(site, bytes=len(BODY)), tmp_path / "photos.zip")
+    assert len(pieces) == 3 * 5 and left(tmp_path) == set()
+
+
+def test_a_cut_answer_without_a_length_is_taken_up_where_the_published_size_is_known(site, tmp_path):
+    site.lengths, site.behaviours = False, [("cut", 1000)]
+    fetch(published(site, bytes=len(BODY)), tmp_path / "photos.zip")
+    assert (tmp_path / "photos.zip").read_bytes() == BODY and site.asked[1][1] == "bytes=1000-"
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+@pytest.mark.parametrize(
+    ("answer", "words"), [(b"\n<html>Moved</html>", "a web page"), (b"", "an empty file"), (b"ustar", "something else")]
+)
+def test_something_else_in_place_of_an_archive_is_deleted_and_told(site, tmp_path, name, answer, words):
+    site.files[f"/{name}"] = answer
+    with pytest.raises(DownloadError, match=rf"\({words} instead of a \.\w+ file\) and was deleted") as error:
+        fetch(Download(f"{site.url}/{name}"), tmp_path / name)
+    assert left(tmp_path) == set() and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [("a.zip", b"PK\x05\x06"), ("a.tar", bytes(257) + b"ustar\x0000"), ("a.tar.gz", b"\x1f\x8b\x08"), ("a.txt", b"")],
+)
+def test_an_archive_of_its_kind_is_taken(site, tmp_path, name, contents):
+    site.files[f"/{name}"] = contents
+    assert fetch(Download(f"{site.url}/{name}"), tmp_path / name).read_bytes() == contents
+
+
+def test_a_published_checksum_is_believed_before_a_name(site, tmp_path):
+    site.files["/photos.zip"] = b"not a zip"
+    fetch(published(site, md5=hashlib.md5(b"not a zip").hexdigest()), tmp_path / "photos.zip")
 
 
 def test_redirects_are_followed(site, tmp_path):
@@ -198,16 +323,36 @@ def test_redirects_out_of_the_web_are_not_followed(site, tmp_path, target):
     assert left(tmp_path) == set()
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("http://[::1", "makes no sense"),
+        ("/photos.zip", "HTTP 302 .* infinite loop"),
+        ("gopher:\r\n //a", "not allowed"),
+    ],
+)
+def test_redirects_to_nowhere_are_told_in_one_line(site, tmp_path, waits, target, words):
+    site.behaviours = [("to", target)] * 50
+    with pytest.raises(DownloadError, match=words) as error:
+        fetch(published(site), tmp_path / "photos.zip")
+    assert "\n" not in str(error.value) and waits == [] and left(tmp_path) == set()
+
+
 def test_redirects_from_https_to_http_are_not_followed():
     request = urllib.request.Request("https://example.org/photos.zip")
     with pytest.raises(DownloadError, match=r"redirects from https to http .*: not followed"):
         module._SafeRedirects().redirect_request(request, io.BytesIO(), 302, "", {}, "http://example.org/photos.zip")
 
 
-@pytest.mark.parametrize("address", ["ftp://example.org/a.zip", "file:///etc/passwd", "a.zip"])
+@pytest.mark.parametrize("address", ["ftp://example.org/a.zip", "file:///etc/passwd", "a.zip", "//["])
 def test_other_addresses_are_refused(tmp_path, address):
     with pytest.raises(DownloadError, match="is no http or https address"):
         fetch(Download(address), tmp_path / "a.zip")
+
+
+def test_an_address_that_is_none_is_told(tmp_path):
+    with pytest.raises(DownloadError, match="makes no sense"):
+        fetch(Download("http://[::1"), tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize(
