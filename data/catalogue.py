@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import demo, origins
 from .csv_layout import csv_rows
-from .dataset_entry import Download, Entry, Options, Rows
+from .dataset_entry import Download, Entry, Options, Rows, unlike_the_book
 from .errors import ConfigurationError, DatasetError
 from .folder_layout import folder_rows
 from .index import DatasetIndex, build_index, cut_from_train, limit_index
@@ -89,16 +89,10 @@ def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str]) -> st
 
     AUC-V2's frames of a driver in train count as there when they are left out on purpose.
     """
-    differences = []
-    classes = len({label for _, label, _ in rows})
-    if entry.classes is not None and classes != entry.classes:
-        differences.append(f"{classes:,} classes instead of {entry.classes:,}")
     found = Counter(split for _, _, split in rows)
     found["test"] += left_out[LEAKED]
-    for split, count in (entry.counts or {}).items():
-        if found[split] != count:
-            differences.append(f"{found[split]:,} {split} images instead of {count:,}")
-    return ", ".join(differences)
+    classes = len({label for _, label, _ in rows})
+    return ", ".join(unlike_the_book(classes, found, entry.classes, entry.counts))
 
 
 def demo_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:

@@ -49,3 +49,14 @@ class Entry:
     how: str = ""  #: how to get it by hand, in a sentence
     downloads: tuple[Download, ...] = ()
     flaws: str = ""  #: what is known to be wrong with it
+
+
+def unlike_the_book(
+    classes: int, counts: Mapping[str, int], book_classes: int | None, book_counts: Mapping[str, int] | None
+) -> tuple[str, ...]:
+    """What numbers of classes, and of images by split, are not those of the book; None where no book says."""
+    pairs = [(classes, book_classes, "classes")]
+    pairs += [(counts.get(split, 0), wanted, f"{split} images") for split, wanted in (book_counts or {}).items()]
+    return tuple(
+        f"{found:,} {what} instead of {wanted:,}" for found, wanted, what in pairs if wanted not in (None, found)
+    )

@@ -13,6 +13,7 @@ from itertools import combinations
 import cv2
 import numpy as np
 
+from .dataset_entry import unlike_the_book
 from .errors import ImageError
 from .images import decode_image, read_content
 from .index import SPLITS, DatasetIndex
@@ -130,7 +131,7 @@ def examine(
             row += 1
         progress(row, len(unreadable))
     duplicates = _duplicates(index, contents)
-    wrong = _differences(index, classes, counts)
+    wrong = unlike_the_book(len(index.classes), _counts(index), classes, counts)
     return Examination(
         dataset=index.dataset,
         images=len(index),
@@ -178,17 +179,6 @@ def _oddity(seen: Seen) -> str:
 
 def _counts(index: DatasetIndex) -> dict[str, int]:
     return {split: int(index.counts(split).sum()) for split in SPLITS if (index.splits == split).any()}
-
-
-def _differences(index: DatasetIndex, classes: int | None, counts: Mapping[str, int] | None) -> tuple[str, ...]:
-    found = []
-    if classes is not None and classes != len(index.classes):
-        found.append(f"{len(index.classes):,} classes, by the book {classes:,}")
-    here = _counts(index)
-    for split, wanted in (counts or {}).items():
-        if here.get(split, 0) != wanted:
-            found.append(f"{here.get(split, 0):,} {split} images, by the book {wanted:,}")
-    return tuple(found)
 
 
 def _copy(index: DatasetIndex, row: int) -> Copy:
