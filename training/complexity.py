@@ -113,10 +113,9 @@ def costs_text(costs: list[Cost]) -> str:
             line += _claim(theirs / their_base if theirs and their_base else None)
             line += f"{1000 / cost.milliseconds:10.1f}"
         lines.append(line.rstrip())
-    where = ", on a Titan V" if timed else ""
-    lines.append(
-        f"in brackets: the paper's Table VI{where}. GFLOPs: convolutions and matrix products, 2 a multiply-add"
-    )
+    if any(cost.paper_gflops is not None for cost in costs):
+        lines.append("in brackets: the paper's Table VI" + (", on a Titan V" if timed else ""))
+    lines.append("GFLOPs: convolutions and matrix products, two for a multiplication and an addition")
     return "\n".join(lines)
 
 
