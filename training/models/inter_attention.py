@@ -45,8 +45,8 @@ class InterAttention(nn.Module):
         self.softmax = softmax
         if not softmax:
             # The paper names no start. σ(0) = ½ would begin with α at N/2 times a token's scale, which throws the
-            # classifier off for an epoch; m near 1/N begins near the mean of the tokens.
-            nn.init.constant_(self.match.bias, -math.log(max(tokens - 1, 1)))
+            # classifier off for an epoch; m near 1/N begins near the mean of the tokens. (Of one token: 0.98 of it.)
+            nn.init.constant_(self.match.bias, -math.log(tokens - 1) if tokens > 1 else 4.0)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, N, P, C)``, tokens of P positions -> f̂ ``(B, P, C)`` and the region weights w ``(B, N)``."""
