@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# Chosen on 3,460 photographs of flowers and people. Among 3.1 million pairs of the same kind these find 74, and each
-# is one photograph twice or one scene a moment later; among 2.9 million of a flower and a person they find none. The
-# hash alone finds three strangers. They find every photograph saved again, halved or made grey, 99.6 % of the brighter
-# ones and of those cut by 2 % on each side, 62 % of those cut by 5 %, and 84 % of those with a word across.
+# Chosen on photographs of flowers and people, by `benchmarks/near_duplicates.py`: what is found within each is one
+# photograph twice or one scene a moment later, and no flower looks like a person.
 DISTANCE = 10
 LIKENESS = 0.8
 
@@ -60,8 +58,7 @@ def closest(
     """For each of ``queries`` that looks like some of ``others``: (its row, the most similar one's, bits that differ).
 
     Images look the same when at most ``distance`` bits of their hashes differ and their thumbnails correlate by
-    ``likeness`` or more. Every pair of hashes is compared: 3 s for 25,000 against 75,000 on one core (48 s with
-    NumPy 1, which cannot count bits).
+    ``likeness`` or more. Every pair of hashes is compared; NumPy 1, which cannot count bits, is much slower at that.
     """
     queries, others = queries[~looks.flat[queries]], others[~looks.flat[others]]
     theirs = looks.hashes[others]
