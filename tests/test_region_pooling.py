@@ -65,19 +65,19 @@ KINDS = [random_boxes, tiny_boxes, huge_boxes, border_boxes, zero_area_boxes, fa
 
 @pytest.mark.parametrize("size_hw", SIZES_HW)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_values_and_gradients_are_those_of_roi_align(kind, size_hw, dtype, tolerance):
     generator = torch.Generator().manual_seed(0)
     boxes = kind(generator).to(dtype)
     ours = torch.randn(2, 3, *size_hw, generator=generator, dtype=dtype, requires_grad=True)
-    theirs = ours.detach().clone().requires_grad_()
-    got, wanted = region_pooling(ours, boxes), with_roi_align(theirs, boxes)
+    theirs = ours.detach().double().requires_grad_()  # rounded to float32, theirs is off by nearly as much itself
+    got, wanted = region_pooling(ours, boxes), with_roi_align(theirs, boxes.double())
     assert got.shape == (2, 20, 49, 3)
-    assert torch.allclose(got, wanted, rtol=0, atol=tolerance)
+    assert torch.allclose(got.double(), wanted, rtol=0, atol=tolerance)
     upstream = torch.randn(wanted.shape, generator=generator, dtype=dtype) / 20
     got.backward(upstream)
-    wanted.backward(upstream)
-    assert torch.allclose(ours.grad, theirs.grad, rtol=0, atol=tolerance)
+    wanted.backward(upstream.double())
+    assert torch.allclose(ours.grad.double(), theirs.grad, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", [zero_area_boxes, border_boxes, tiny_boxes])
