@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -6,6 +7,7 @@ from torch.nn.functional import interpolate
 from torchvision.ops import roi_align
 
 from agnet.training.models.region_pooling import crop_pooling, region_pooling
+from agnet.training.models.token_products import plain_formulas
 
 SIZES_HW = [(7, 7), (5, 9), (1, 1)]
 
@@ -66,12 +68,15 @@ KINDS = [random_boxes, tiny_boxes, huge_boxes, border_boxes, zero_area_boxes, fa
 @pytest.mark.parametrize("size_hw", SIZES_HW)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_values_and_gradients_are_those_of_roi_align(kind, size_hw, dtype, tolerance):
+@pytest.mark.parametrize("route", [nullcontext, plain_formulas])
+def test_values_and_gradients_are_those_of_roi_align(kind, size_hw, dtype, tolerance, route):
     generator = torch.Generator().manual_seed(0)
     boxes = kind(generator).to(dtype)
     ours = torch.randn(2, 3, *size_hw, generator=generator, dtype=dtype, requires_grad=True)
     theirs = ours.detach().double().requires_grad_()  # rounded to float32, theirs is off by nearly as much itself
-    got, wanted = region_pooling(ours, boxes), with_roi_align(theirs, boxes.double())
+    with route():
+        got = region_pooling(ours, boxes)
+    wanted = with_roi_align(theirs, boxes.double())
     assert got.shape == (2, 20, 49, 3)
     assert torch.allclose(got.double(), wanted, rtol=0, atol=tolerance)
     upstream = torch.randn(wanted.shape, generator=generator, dtype=dtype) / 20
