@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from agnet.data.memory import keep_freed_memory
-from agnet.training.engine import Device
-from agnet.training.fit import build_optimizer, choose_device
+from agnet.training.devices import Device, choose_device
 from agnet.training.models.build import Model, build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.models.token_products import plain_formulas
+from agnet.training.optimizer import build_optimizer
 from agnet.training.recipes import RECIPES
 
 AGNET = ModelSettings(classes=40)

@@ -30,3 +30,8 @@ def keep_freed_memory(block_mb: int | None = 32, idle_mb: int = 256) -> bool:
         return False
     told = mallopt(_M_MMAP_MAX, 0) if block_mb is None else mallopt(_M_MMAP_THRESHOLD, block_mb * _MEGABYTE)
     return bool(told and mallopt(_M_TRIM_THRESHOLD, idle_mb * _MEGABYTE))
+
+
+def keep_network_memory() -> bool:
+    """Let a process that runs a network and then ends keep what it has freed for the next batch."""
+    return keep_freed_memory(block_mb=None, idle_mb=2047)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import agnet
-from agnet.cli import DATASETS
+from agnet.commands.options import DATASETS
 from agnet.data.catalogue import CATALOGUE
 from agnet.data.regions import KINDS
 from agnet.proposals.boxes import ORDER_SLOTS
@@ -56,6 +56,10 @@ def sources():
     return [path for name in ("data", "proposals", "training") for path in sorted((ROOT / name).rglob("*.py"))]
 
 
+def command_line():
+    return [ROOT / "cli.py", *sorted((ROOT / "commands").glob("*.py"))]
+
+
 def test_there_is_something_to_check():
     assert len(sources()) > 30
     assert dict(relative_imports(ROOT / "proposals" / "one_image.py"))["data.regions"] is True
@@ -70,18 +74,19 @@ def test_every_room_imports_only_the_rooms_below_it():
 
 
 def test_inside_the_package_imports_are_relative():
-    for path in [*sources(), ROOT / "cli.py"]:
+    for path in [*sources(), *command_line()]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             for name in names:
-                assert name.split(".")[0] not in {"agnet", "data", "proposals", "training"}, f"{path}: {name}"
+                assert name.split(".")[0] not in {"agnet", "commands", *ALLOWED}, f"{path}: {name}"
 
 
 def test_the_command_line_loads_heavy_rooms_only_inside_its_commands():
-    for target, at_top in relative_imports(ROOT / "cli.py"):
-        assert not at_top or target in LIGHT | {"__version__"}, target
+    for path in command_line():
+        for target, at_top in relative_imports(path):
+            assert not at_top or target in LIGHT or target.startswith(("commands.", "__version__")), target
 
 
 def loaded(code):
@@ -123,6 +128,6 @@ def test_names_offered_are_names_known():
 
 def test_every_package_is_listed_for_installation():
     listed = (ROOT / "setup.cfg").read_text(encoding="utf-8")
-    packages = {path.parent for path in sources() if path.name == "__init__.py"}
+    packages = {path.parent for path in [*sources(), *command_line()] if path.name == "__init__.py"}
     for package in packages:
         assert f"\n    agnet.{'.'.join(package.relative_to(ROOT).parts)}\n" in listed

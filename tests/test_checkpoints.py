@@ -15,9 +15,9 @@ from agnet.training.checkpoints import (
     save_checkpoint,
     save_training_state,
 )
-from agnet.training.fit import build_optimizer
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
+from agnet.training.optimizer import build_optimizer
 from agnet.training.recipes import RECIPES
 
 SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")

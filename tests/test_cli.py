@@ -54,7 +54,8 @@ def test_predict_agrees_with_evaluate_to_the_digit(agnet, folder):
 
     from agnet.training.checkpoints import load_checkpoint
     from agnet.training.dataset import Loader, RegionDataset
-    from agnet.training.engine import Device, evaluate
+    from agnet.training.devices import Device
+    from agnet.training.engine import evaluate
 
     agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--primary", 4)
     agnet("train", "--run", "run", "--epochs", 1, *TRAIN)

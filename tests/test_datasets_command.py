@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from agnet.cli import DATASETS
+from agnet.commands.options import DATASETS
 from agnet.data import availability
 from agnet.data.availability import look_up
 from agnet.data.catalogue import CATALOGUE

@@ -16,11 +16,12 @@ from agnet.data.errors import CheckpointError, ConfigurationError, MismatchError
 from agnet.proposals.data_set import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.checkpoints import load_checkpoint, save_checkpoint
-from agnet.training.engine import Device
+from agnet.training.devices import Device
 from agnet.training.evaluation import evaluate_run
-from agnet.training.fit import fit, read_config, split_hash
+from agnet.training.fit import fit
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
+from agnet.training.run_folder import read_config, split_hash
 from agnet.training.seen_images import read_seen
 
 CPU = Device(torch.device("cpu"))

@@ -16,7 +16,7 @@ from torch import nn
 from torch.export.passes import move_to_device_pass
 
 import agnet as package
-from agnet.cli import EXPORT_FORMATS
+from agnet.commands.export import EXPORT_FORMATS
 from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.proposals.settings import ProposalSettings
 from agnet.training import export as module

@@ -7,7 +7,7 @@ import torch
 from agnet.data.errors import CheckpointError
 from agnet.data.regions import Layout, Regions
 from agnet.training.checkpoints import Checkpoint
-from agnet.training.engine import Device
+from agnet.training.devices import Device
 from agnet.training.figures import draw_prediction
 from agnet.training.models.backbones import Preprocessing
 from agnet.training.models.build import build_model

@@ -10,12 +10,15 @@ from agnet.data.boxes_reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from agnet.training import engine
 from agnet.training.dataset import Batch, Loader, RegionDataset
-from agnet.training.engine import Device, evaluate, train_epoch
-from agnet.training.fit import build_optimizer, choose_device, fit, read_config
+from agnet.training.devices import Device, choose_device
+from agnet.training.engine import evaluate, train_epoch
+from agnet.training.fit import fit
 from agnet.training.models.backbones import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
+from agnet.training.optimizer import build_optimizer
 from agnet.training.recipes import RECIPES, RunSettings
+from agnet.training.run_folder import read_config
 
 CPU = Device(torch.device("cpu"))
 RECIPE = RECIPES["modern"].override(epochs=4, batch_size=4)

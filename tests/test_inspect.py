@@ -81,7 +81,7 @@ def test_verify_finds_what_has_changed(inspect, folder):
 
 
 def test_verify_names_twenty_and_counts_the_others(inspect, folder, monkeypatch):
-    monkeypatch.setattr("agnet.cli._SHOWN", 4)
+    monkeypatch.setattr("agnet.commands.inspect._SHOWN", 4)
     for path in folder.rglob("*.png"):
         path.unlink()
     result = inspect("--verify", code=1)

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .engine import Device
+from .devices import Device
 from .fit import build
 from .models.settings import ModelSettings
 

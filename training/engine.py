@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from .dataset import Batch
+from .devices import Device
 from .models.backbones import Preprocessing
 from .models.build import Model
 
-Progress = Callable[[int, dict[str, float]], None]
+Progress = Callable[[int, dict[str, float]], None]  #: told images done and current values
+Watch = Callable[[str, int], Progress]  #: (what is going on, its number of images) -> its `Progress`
 
 
 @dataclass(frozen=True)
@@ -31,31 +33,6 @@ class Predictions:
     @property
     def top1(self) -> float:
         return float((self.logits.argmax(axis=1) == self.labels).mean())
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where and how precisely to compute."""
-
-    device: torch.device
-    precision: str = "fp32"  #: or bf16, by autocast
-
-    def wait(self) -> None:
-        """Return when everything asked for so far is done, for timing."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-
-    def images(self, images: Tensor, preprocessing: Preprocessing) -> Tensor:
-        """uint8 pixels -> normalised float32 on the device, channels last."""
-        mean, std = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1) * 255
-            for values in (preprocessing.mean, preprocessing.std)
-        )
-        pixels = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
-        return (pixels.float() - mean) / std
 
 
 def train_epoch(

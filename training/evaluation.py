@@ -15,9 +15,10 @@ from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .dataset import Loader, RegionDataset, check_images_present
-from .engine import Device, evaluate
-from .fit import BEST, Watch
+from .devices import Device
+from .engine import Watch, evaluate
 from .metrics import Metrics, measure
+from .run_folder import BEST
 from .seen_images import UNKNOWN, contents_of, count_seen, read_seen
 
 

@@ -23,11 +23,11 @@ from .. import __version__
 from ..data.atomic import atomic_file, check_writable
 from ..data.errors import CheckpointError, ConfigurationError
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
-from .engine import Device
-from .fit import BEST
+from .devices import Device
 from .models.backbones import Preprocessing
 from .models.build import Model
 from .models.output import Output
+from .run_folder import BEST
 
 FORMAT = "agnet network"
 FORMAT_VERSION = 1

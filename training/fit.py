@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 from collections.abc import Callable
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from torch import nn
 
-from .. import __version__
 from ..data.boxes_reader import Boxes
-from ..data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
-from ..data.index import SPLITS
-from ..data.places import relative_hint
+from ..data.errors import CheckpointError, ConfigurationError, DatasetError
 from .augmentation import AffineRange
 from .checkpoints import Checkpoint, load_training_state, save_checkpoint, save_training_state
 from .dataset import Loader, Propose, RegionDataset, check_images_present
-from .engine import Device, evaluate, train_epoch
+from .devices import Device, choose_device
+from .engine import Watch, evaluate, train_epoch
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
+from .optimizer import build_optimizer
 from .recipes import Recipe, RunSettings
+from .run_folder import BEST, LAST, LOG, check_same_run, configuration, cut_log, start_folder
 from .seen_images import SEEN, write_seen
 from .weights import find_weights
-
-BEST, LAST, LOG, CONFIG = "best.safetensors", "last.safetensors", "log.jsonl", "config.json"
-
-# (what is going on, its number of images) -> a function that is told images done and current values
-Watch = Callable[[str, int], Callable[[int, dict[str, float]], None]]
 
 
 def fit(
@@ -72,9 +62,9 @@ def fit(
         raise DatasetError(f"{boxes.path} has no usable training images")
     check_images_present(boxes, root)
     device = choose_device(settings.device, settings.precision)
-    config = _configuration(run, boxes, root, model_settings, recipe, settings, device)
+    config = configuration(run, boxes, root, model_settings, recipe, settings, device)
     if resume:
-        _check_same_run(run, config)
+        check_same_run(run, config)
     elif (run / LAST).exists():
         raise CheckpointError(f"{run} already holds a run; go on with --resume or name another folder with --run")
 
@@ -87,9 +77,9 @@ def fit(
     if resume:
         state = load_training_state(run / LAST, model, optimizer)
         first_epoch, best = int(str(state["epoch"])), float(str(state["best"]))
-        _cut_log(run / LOG, first_epoch)
+        cut_log(run / LOG, first_epoch)
     else:
-        _start_folder(run, config)
+        start_folder(run, config)
     if not resume or not (run / SEEN).exists():  # a run begun by an older version has none
         write_seen(run, boxes)
 
@@ -174,140 +164,3 @@ def build(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = Non
         return build_model(settings, weights)
     except (ValueError, ImportError) as error:
         raise ConfigurationError(str(error)) from None
-
-
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD or AdamW in groups: head and backbone, each with and without weight decay.
-
-    A group's ``highest_lr`` is what the schedule multiplies. A frozen backbone's parameters are in no group and
-    ask for no gradient.
-    """
-    frozen = recipe.backbone_lr == 0
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        in_backbone = name.startswith("backbone.")
-        if in_backbone and frozen:
-            parameter.requires_grad_(False)
-            continue
-        groups.setdefault((in_backbone, parameter.ndim > 1), []).append(parameter)
-    parameter_groups = [
-        {
-            "params": parameters,
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-            "highest_lr": recipe.lr * (recipe.backbone_lr if in_backbone else 1.0),
-        }
-        for (in_backbone, decays), parameters in groups.items()
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    # Fused, it reads and writes parameters and moments once a step instead of ten times: the head has 31 million.
-    fused = {parameter.device.type for parameter in model.parameters()} <= {"cpu", "cuda"}
-    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused or None)
-
-
-def choose_device(name: str, precision: str = "auto") -> Device:
-    """The device of that name; ``auto`` takes a GPU where there is one. Raises: `ConfigurationError`."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("wanted cpu, cuda, cuda:N, mps or auto")
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    if precision not in ("fp32", "bf16"):  # auto
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return Device(device, precision)
-
-
-def read_config(run: Path) -> dict[str, dict[str, object]]:
-    """A run's configuration. Raises: `CheckpointError` when ``run`` is no run folder."""
-    try:
-        config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointError(f"{run} is not a run folder (no {CONFIG} in it); agnet train --run makes one") from None
-    except ValueError as error:
-        raise CheckpointError(f"{run / CONFIG} is damaged: {error}") from None
-    sections = ("model", "recipe", "run", "boxes", "versions")
-    if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in sections):
-        raise CheckpointError(f"{run / CONFIG} is not a run's configuration")
-    return config
-
-
-def _configuration(
-    run: Path,
-    boxes: Boxes,
-    root: Path,
-    model: ModelSettings,
-    recipe: Recipe,
-    settings: RunSettings,
-    device: Device,
-) -> dict[str, dict[str, object]]:
-    return {
-        "model": asdict(model),
-        "recipe": asdict(recipe),
-        "run": {
-            # A weights file is named, its folder is nobody's business.
-            "weights": Path(settings.weights).name,
-            "seed": settings.seed,
-            "device": device.device.type,
-            "precision": device.precision,
-            "workers": settings.workers,
-        },
-        "boxes": {
-            "file_relative_to_run": relative_hint(boxes.path, run),
-            "root_relative_to_run": relative_hint(root, run),
-            "fingerprint": boxes.fingerprint,
-            "dataset": boxes.dataset,
-            "images": {split: len(boxes.rows(split)) for split in SPLITS},
-            "left_out_unreadable": len(boxes.failures),
-            "opened_with": {key: value for key, value in boxes.settings.get("dataset", {}).items() if key != "name"},
-            "split_blake2b": split_hash(boxes),
-        },
-        "versions": {
-            "agnet": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        },
-    }
-
-
-def split_hash(boxes: Boxes) -> str:
-    """What image is in which split, in 16 hexadecimal digits: equal for equal splits, whatever the regions."""
-    lines = sorted(f"{name.decode()}\n{split}\n" for name, split in zip(boxes.names, boxes.splits, strict=True))
-    return hashlib.blake2b("".join(lines).encode(), digest_size=8).hexdigest()
-
-
-def _start_folder(run: Path, config: dict[str, dict[str, object]]) -> None:
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (run / LOG).write_text("", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {run}: {error.strerror}") from None
-
-
-def _check_same_run(run: Path, config: dict[str, dict[str, object]]) -> None:
-    """Raise `MismatchError` when a resumed run would not be the run that was started."""
-    before = read_config(run)
-    if not (run / LAST).exists():
-        raise CheckpointError(f"{run} has no finished epoch to go on from; train without --resume")
-    remedy = "resume with the options the run was started with"
-    # A run older than a setting is one with the setting's default.
-    before["model"] = {field.name: field.default for field in fields(ModelSettings)} | before["model"]
-    for part in ("model", "recipe", "run"):
-        for name, value in json.loads(json.dumps(config[part])).items():
-            if name != "workers" and before.get(part, {}).get(name) != value:
-                raise MismatchError(
-                    f"{run} was started with {name} = {before.get(part, {}).get(name)!r}, now it is {value!r}; {remedy}"
-                )
-    if before["boxes"].get("fingerprint") != config["boxes"]["fingerprint"]:
-        raise MismatchError(f"{run} was started with another boxes file; {remedy}")
-
-
-def _cut_log(path: Path, epochs: int) -> None:
-    """Drop the lines of epochs after ``epochs``: a stop between log and state makes them happen again."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    path.write_text("".join(f"{line}\n" for line in lines[:epochs]), encoding="utf-8")

@@ -13,7 +13,7 @@ from ..data.regions import Regions
 from .augmentation import View
 from .checkpoints import Checkpoint, check_finite
 from .dataset import Propose
-from .engine import Device
+from .devices import Device
 from .models.build import Model
 from .models.output import Output
 

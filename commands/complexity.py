@@ -1,0 +1,55 @@
+"""`agnet complexity`: what networks cost, beside Table VI."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..training.models.settings import ModelSettings
+from . import options
+
+
+@click.command()
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    default=("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"),
+    show_default=True,
+    help="May be given several times.",
+)
+@click.option("--classes", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--regions", type=click.IntRange(0), default=ModelSettings.regions, show_default=True)
+@options.stages
+@click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of --latency.")
+@options.device
+@options.json_
+def complexity(
+    backbones: tuple[str, ...],
+    classes: int,
+    regions: int,
+    stages: int,
+    latency: bool,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Parameters, arithmetic and time of networks with and without AG-Net's parts, beside the paper's Table VI."""
+    from dataclasses import replace
+
+    from ..data.memory import keep_network_memory
+    from ..training.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
+    from ..training.devices import choose_device
+
+    keep_network_memory()
+    costs = []
+    for backbone in backbones:
+        settings = ModelSettings(classes=classes, regions=regions, backbone=backbone, stages=stages)
+        found = [network_cost(settings, variant) for variant in VARIANTS]
+        if latency:
+            taken = network_milliseconds(settings, batch_size, choose_device(device))
+            found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
+        costs += found
+    click.echo(json.dumps([cost.to_dict() for cost in costs]) if as_json else costs_text(costs))

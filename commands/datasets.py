@@ -1,0 +1,126 @@
+"""`agnet datasets`: what there is, what of it is here, whether it is sound."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+from .options import DATASETS
+from .places import root_of_dataset, root_of_environment
+from .progress import advance, close, progress_bar
+
+
+@click.command()
+@click.argument("dataset", metavar="[NAME]", required=False, type=click.Choice(DATASETS))
+@options.dataset_root
+@click.option("--download", is_flag=True, help="Fetch NAME and unpack it, where no form has to be signed.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Count NAME's images, decode every one, and find duplicates; exit code 1 if images are missing or broken.",
+)
+@click.option("--csv", "list_file", type=click.Path(path_type=Path), help="Of --verify: the list of csv.")
+@click.option("--jobs", type=click.IntRange(1), help="Of --verify: worker processes; default: all cores.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Of --verify: draw what looks alike across splits.")
+@options.json_
+def datasets(
+    dataset: str | None,
+    root: Path | None,
+    download: bool,
+    verify: bool,
+    list_file: Path | None,
+    jobs: int | None,
+    sheet: Path | None,
+    as_json: bool,
+) -> None:
+    """List the named data sets and what of them is on this machine; with NAME tell all that is known of one.
+
+    A download that was interrupted goes on where it was; an archive that was fetched by hand is taken.
+    """
+    from ..data.availability import details_text, look_up, table_text
+
+    if dataset is None and (download or verify):
+        raise click.UsageError(f"--{'download' if download else 'verify'} needs the NAME of a data set")
+    if (list_file or jobs or sheet) and not verify:
+        raise click.UsageError("--csv, --jobs and --sheet are for --verify")
+    given, root = root, root or root_of_environment() or Path("datasets")
+    if download and dataset:
+        _download(dataset, root)
+    if verify and dataset:
+        _examine(dataset, given, list_file, jobs, sheet, as_json)
+        return
+    found = [look_up(name, root) for name in ([dataset] if dataset else DATASETS)]
+    if as_json:
+        told = [one.to_dict() for one in found]
+        click.echo(json.dumps(told[0] if dataset else told))
+    elif download:
+        click.echo(root / found[0].entry.folder)
+    elif dataset:
+        click.echo(details_text(found[0]))
+    else:
+        click.echo(table_text(found))
+        click.echo(f"looked under {root}; agnet datasets NAME tells more of one", err=True)
+
+
+def _download(dataset: str, root: Path) -> None:
+    from ..data.acquisition import acquire
+
+    bar: Any = None
+    shown = ""
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        nonlocal bar, shown
+        if what != shown:
+            close(bar)
+            bar, shown = progress_bar(what, total, "B"), what
+            bar.initial = bar.n = done  # what an earlier run fetched counts, but not for the speed
+        bar.update(done - bar.n)
+
+    try:
+        archives = acquire(dataset, root, progress)
+    except KeyboardInterrupt:
+        close(bar)
+        click.echo(f"\nInterrupted. What has arrived is kept in {root}: run the same to go on", err=True)
+        sys.exit(130)
+    finally:
+        close(bar)
+    for archive in archives:
+        click.echo(f"unpacked: {archive}, which may be deleted", err=True)
+
+
+def _examine(
+    dataset: str, root: Path | None, list_file: Path | None, jobs: int | None, sheet: Path | None, as_json: bool
+) -> None:
+    from ..data.catalogue import CATALOGUE, open_dataset
+    from ..data.drawing import check_picture_path, save_picture
+    from ..data.examination import examine
+    from ..data.examination_report import examination_text, near_duplicate_sheet
+
+    if sheet:
+        check_picture_path(sheet)
+    root = root_of_dataset(dataset, root, list_file)
+    index = open_dataset(dataset, root, val_fraction=0, list_file=list_file, any_counts=True)
+    entry = CATALOGUE[dataset]
+    with progress_bar("verify", len(index)) as bar:
+        found = examine(
+            index,
+            classes=entry.classes,
+            counts=entry.counts,
+            jobs=jobs,
+            progress=lambda done, bad: advance(bar, done, {"unreadable": bad} if bad else {}),
+        )
+    click.echo(json.dumps({"root": str(root), **found.to_dict()}) if as_json else examination_text(found))
+    if sheet and found.near_duplicates:
+        picture, count = near_duplicate_sheet(found, root)
+        save_picture(picture, sheet)
+        click.echo(f"drawn: {count:,} of the {len(found.near_duplicates):,} pairs that look alike, {sheet}", err=True)
+    elif sheet:
+        click.echo(f"nothing looks alike across splits: {sheet} is not written", err=True)
+    if not found.sound:
+        broken = f"{len(found.unreadable):,} images cannot be read" if found.unreadable else ""
+        raise click.ClickException(f"{dataset} under {root}: {', '.join(filter(None, [*found.wrong, broken]))}")

@@ -1,0 +1,47 @@
+"""`agnet export`: a network as one file that runs without agnet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from . import options
+
+EXPORT_FORMATS = ("onnx", "torch")
+
+
+@click.command()
+@options.run
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(EXPORT_FORMATS),
+    default=EXPORT_FORMATS[0],
+    show_default=True,
+    help="ONNX (pip install 'agnet[onnx]'), or a program of torch.export.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file.  [default: model.onnx or model.pt2 in the run's folder]",
+)
+@options.json_
+def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:
+    """Write a run's best checkpoint as one file that runs without agnet, for any number of images.
+
+    It takes uint8 RGB images and boxes in fractions of the image (no boxes for --model plain or --no-regions); classes
+    and the settings of the proposals are in its metadata. It is written only if it computes what the network computes.
+    """
+    from ..data.memory import keep_network_memory
+    from ..training.export import export_run
+
+    keep_network_memory()
+    exported = export_run(run, format_, output)
+    if as_json:
+        click.echo(json.dumps(exported.to_dict()))
+        return
+    found = ", ".join(f"{name} {difference:.0e}" for name, difference in exported.largest_differences.items())
+    click.echo(f"largest differences from the network's own outputs: {found}", err=True)
+    click.echo(exported.file)

@@ -1,0 +1,119 @@
+"""`agnet inspect`: what is in a boxes file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+from .places import images_root
+from .progress import advance, progress_bar
+
+if TYPE_CHECKING:
+    from ..data.boxes_reader import Boxes
+
+_SHOWN = 20  # changed images told one by one
+
+
+@click.command()
+@options.boxes
+@options.root
+@click.option("--image", "name", help="One image: its path in the file, a unique ending of it, or its row number.")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Write a picture of that image's keypoints, clusters and regions."
+)
+@click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet of images and their regions.")
+@click.option("--count", type=click.IntRange(1, 400), default=24, show_default=True, help="Images on the sheet.")
+@click.option("--verify", is_flag=True, help="Compare every image on disk with what it was; exit code 1 on a change.")
+@options.json_
+@click.pass_context
+def inspect(
+    context: click.Context,
+    boxes: Path,
+    root: Path | None,
+    name: str | None,
+    save: Path | None,
+    sheet: Path | None,
+    count: int,
+    verify: bool,
+    as_json: bool,
+) -> None:
+    """Look into a boxes file: a summary, one image's regions, pictures, or whether its images are still the same."""
+    from ..data.boxes_reader import read_boxes
+
+    counted = context.get_parameter_source("count") is not click.core.ParameterSource.DEFAULT
+    if sum((name is not None, sheet is not None, verify)) > 1:
+        raise click.UsageError("--image, --sheet and --verify do different things: give one of them")
+    if save and name is None:
+        raise click.UsageError("--save is for the picture of one image: name it with --image")
+    if counted and not sheet:
+        raise click.UsageError("--count is for --sheet")
+    if as_json and (save or sheet):
+        raise click.UsageError("--json prints what --save and --sheet draw: give one of them")
+    found = read_boxes(boxes)
+    root = images_root(found, root)
+    if verify:
+        _verify(found, root, as_json)
+    elif target := save or sheet:
+        _draw(found, root, name, target, count)
+    else:
+        _tell(found, root, name, as_json)
+
+
+def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
+    from ..data.summary import printable
+    from ..data.verification import changed_images
+
+    images = len(boxes.names)
+    with progress_bar("verify", images) as bar:
+        changed = list(changed_images(boxes, root, trust_times=False, progress=lambda done: advance(bar, done, {})))
+    if as_json:
+        found = [{"image": name, "difference": difference} for name, difference in changed]
+        click.echo(json.dumps({"images": images, "root": str(root), "changed": found}))
+        sys.exit(1 if changed else 0)
+    for name, difference in changed[:_SHOWN]:
+        click.echo(printable(f"{name} {difference}"))
+    if len(changed) > _SHOWN:
+        click.echo(f"and {len(changed) - _SHOWN:,} others")
+    if changed:
+        elsewhere = "; if they are elsewhere, say so with --root" if len(changed) == images else ""
+        raise click.ClickException(
+            f"{len(changed):,} of the {images:,} images under {root} are not as they were when {boxes.path} was made"
+            + elsewhere
+        )
+    click.echo(f"{images:,} images are as they were")
+
+
+def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) -> None:
+    from ..data.drawing import check_picture_path, save_picture
+    from ..data.image_facts import find_image
+    from ..proposals.inspection import picture_image, picture_sheet
+
+    check_picture_path(target)
+    if name is None:
+        picture, failures = picture_sheet(boxes, root, count)
+        warning = f"{len(failures):,} images cannot be read now, first {failures[0]}" if failures else ""
+    else:
+        picture, warning = picture_image(boxes, find_image(boxes, name), root)
+    if warning:
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(save_picture(picture, target))
+
+
+def _tell(boxes: Boxes, root: Path, name: str | None, as_json: bool) -> None:
+    from ..data.image_facts import facts_text, find_image, image_facts
+    from ..data.regions import NOT_THERE
+    from ..data.summary import summarise, summary_text
+    from ..data.verification import stamps_of
+
+    if name is None:
+        _, times = stamps_of(root, [path.decode() for path in boxes.names.tolist()])
+        summary = summarise(boxes, boxes.path.stat().st_size, str(root), int((times != NOT_THERE).sum()))
+        click.echo(json.dumps(summary.to_dict()) if as_json else summary_text(summary))
+    else:
+        facts = image_facts(boxes, find_image(boxes, name))
+        click.echo(json.dumps(facts.to_dict()) if as_json else facts_text(facts))

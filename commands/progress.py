@@ -1,0 +1,47 @@
+"""Progress on stderr: a bar for people, a line a minute for logs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def progress_bar(what: str, total: int | None, unit: str = "image") -> Any:
+    from tqdm import tqdm
+
+    shown: dict[str, Any] = {"total": total, "desc": what, "unit": unit, "unit_scale": unit == "B"}
+    if not sys.stderr.isatty():  # a log: a line a minute, and none for what takes less
+        return tqdm(**shown, ascii=True, file=_Lines(), mininterval=60, delay=60)
+    return tqdm(**shown, dynamic_ncols=True, file=sys.stderr)
+
+
+def advance(bar: Any, done: int, values: dict[str, Any]) -> None:
+    if values:
+        bar.set_postfix({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False)
+    bar.update(done - bar.n)
+    if bar.n >= bar.total:
+        bar.close()
+
+
+def close(bar: Any) -> None:
+    if bar is not None:
+        bar.close()
+
+
+def watch(what: str, images: int) -> Callable[[int, dict[str, float]], None]:
+    bar = progress_bar(what, images)
+    return lambda done, values: advance(bar, done, values)
+
+
+class _Lines:
+    """A progress bar's repaints as the lines of a log."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            click.echo(text.strip(), err=True)
+
+    def flush(self) -> None:
+        pass

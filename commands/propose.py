@@ -1,0 +1,195 @@
+"""`agnet propose`: stage 1."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import click
+
+from ..proposals.settings import KINDS, METHODS, MIXTURES, NETWORKS, SLOT_ORDERS, ProposalSettings, name_of_weights
+from . import options
+from .options import DATASETS
+from .places import root_of_dataset
+from .progress import advance, progress_bar
+
+
+@click.command()
+@click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set.")
+@options.dataset_root
+@click.option(
+    "--csv",
+    "list_file",
+    type=click.Path(path_type=Path),
+    help="Of --dataset csv: a FILE with columns path (relative to --root), label and, if it is split, split.",
+)
+@click.option(
+    "--without-leaked-frames",
+    is_flag=True,
+    help="Of --dataset auc-v2: leave out the test frames that reportedly show a driver of train.",
+)
+@click.option("--any-counts", is_flag=True, help="Take a named data set whose numbers are not those of the book.")
+@options.boxes
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default=ProposalSettings.method,
+    show_default=True,
+    help="What proposes: the paper's keypoints, a network (needs weights), or a control that does not look.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help=f"A FILE with the weights of {' or '.join(NETWORKS)}; default: torchvision's, downloaded.",
+)
+@click.option(
+    "--primary", type=int, default=ProposalSettings.primary, show_default=True, help="Primary regions an image, κ."
+)
+@click.option(
+    "--kinds",
+    type=click.Choice(KINDS),
+    default=ProposalSettings.kinds,
+    show_default=True,
+    help="Which regions an image has; 36 at most, dropping pairs of the last primaries.",
+)
+@click.option(
+    "--image-size",
+    type=int,
+    default=ProposalSettings.image_size,
+    show_default=True,
+    help="Side on which keypoints are found.",
+)
+@click.option("--mixture", type=click.Choice(MIXTURES), default=ProposalSettings.mixture, show_default=True)
+@click.option(
+    "--slot-order",
+    type=click.Choice(SLOT_ORDERS),
+    default=ProposalSettings.slot_order,
+    show_default=True,
+    help="Which mixture component is region 0, 1, ...",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=ProposalSettings.seed,
+    show_default=True,
+    help="Of k-means and random boxes.",
+)
+@click.option(
+    "--split-seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the parts that are drawn: validation, and test where none is given.",
+)
+@click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
+@click.option("--limit", type=int, help="At most this many images, in the shares of classes and splits, for a trial.")
+@click.option("--jobs", type=click.IntRange(1), help="Worker processes; default: all cores.")
+@click.option("--restart", is_flag=True, help="Start over instead of going on with what is there.")
+@click.option(
+    "--max-unreadable",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Fail above this share of unreadable images.",
+)
+def propose(
+    dataset: str,
+    root: Path | None,
+    list_file: Path | None,
+    without_leaked_frames: bool,
+    any_counts: bool,
+    boxes: Path,
+    method: str,
+    weights: Path | None,
+    primary: int,
+    kinds: str,
+    image_size: int,
+    mixture: str,
+    slot_order: str,
+    seed: int,
+    split_seed: int,
+    val_fraction: float,
+    limit: int | None,
+    jobs: int | None,
+    restart: bool,
+    max_unreadable: float,
+) -> None:
+    """Stage 1: find the salient regions of every image and write them to one HDF5 file.
+
+    Interrupt it whenever you like: the same command goes on where it stopped.
+    """
+    from ..data.catalogue import CATALOGUE, open_dataset
+    from ..proposals.data_set import PART_IMAGES, propose_dataset
+
+    if weights and method not in NETWORKS:
+        raise click.UsageError(f"--weights is for the methods {' and '.join(NETWORKS)}")
+    if without_leaked_frames and dataset != "auc-v2":
+        raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
+    if any_counts and dataset in ("folder", "csv"):
+        raise click.UsageError(f"--any-counts changes nothing with --dataset {dataset}: no book has its numbers")
+    root = root_of_dataset(dataset, root, list_file)
+    settings = ProposalSettings(
+        method=method,
+        primary=primary,
+        kinds=kinds,
+        weights=name_of_weights(weights),
+        image_size=image_size,
+        mixture=mixture,
+        slot_order=slot_order,
+        seed=seed,
+    )
+    index = open_dataset(
+        dataset,
+        root,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        limit=limit,
+        list_file=list_file,
+        leaked_frames=not without_leaked_frames,
+        any_counts=any_counts,
+    )
+    parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
+    click.echo(
+        f"{dataset}: {len(index):,} images of {len(index.classes)} classes "
+        f"({', '.join(f'{count:,} {split}' for split, count in parts.items())})",
+        err=True,
+    )
+    if flaws := CATALOGUE[dataset].flaws:
+        click.echo(f"known of {dataset}: {flaws}", err=True)
+    if index.left_out:
+        kinds = ", ".join(
+            f"{count:,} {kind}" for kind, count in sorted(index.left_out.items(), key=lambda kind: -kind[1])
+        )
+        click.echo(f"left out: {kinds}", err=True)
+    if difference := index.opened_with.get("not_as_distributed"):
+        click.echo(f"Warning: not as distributed: {difference}", err=True)
+    click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)
+    try:
+        with progress_bar("propose", len(index)) as bar:
+            summary = propose_dataset(
+                index,
+                settings,
+                boxes,
+                weights=weights,
+                jobs=jobs,
+                restart=restart,
+                progress=lambda done, bad: advance(bar, done, {"unreadable": bad} if bad else {}),
+            )
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. Every {PART_IMAGES} finished images are kept: run the same to go on", err=True)
+        sys.exit(130)
+    if summary.reused:
+        click.echo(f"{summary.reused:,} of them were there already", err=True)
+    if summary.few_keypoints:
+        click.echo(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole image", err=True)
+    click.echo(boxes)
+    if summary.unreadable:
+        share = summary.unreadable / summary.images
+        complaint = (
+            f"{summary.unreadable:,} of {summary.images:,} images ({share:.1%}) could not be read; see the table "
+            f"failures in {boxes}"
+        )
+        if share > max_unreadable:
+            raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
+        click.echo(complaint, err=True)
