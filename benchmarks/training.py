@@ -1,0 +1,246 @@
+"""Training end to end, from files to updated weights: AG-Net, its plain backbone, and other people's loops, in one run.
+
+    python benchmarks/training.py DIR [--backbone resnet50] [--images 256] [--batch-size 16] [--workers 2] [--rounds 5]
+
+DIR holds a folder for each class, ``train/CLASS/*.jpg`` or ``CLASS/*.jpg``. Four ways of training take turns, an epoch
+over the same images a turn: agnet's AG-Net; agnet's plain backbone; and that plain network, built alike, in the loops
+that people start from. torchvision's reference: ``ImageFolder``, ``RandomResizedCrop`` and flip of Pillow images,
+normalised floats from the workers, loss and accuracy read every step. timm's: ``create_loader`` with its defaults
+(bytes from the workers, normalised on the device), the loss read when it is logged. All have SGD with momentum, random
+weights, the same precision and channels last.
+
+Columns: images a second end to end; the median ratio to agnet's plain in the same rounds; images a second of the loader
+alone and of the network alone, on a batch that is there; on a GPU the most memory held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import timm.data
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets.folder import pil_loader
+
+from agnet.data.boxes_reader import Boxes, read_boxes
+from agnet.data.catalogue import open_dataset
+from agnet.data.memory import keep_network_memory
+from agnet.proposals.data_set import propose_dataset
+from agnet.proposals.settings import ProposalSettings
+from agnet.training.augmentation import AffineRange
+from agnet.training.dataset import Loader, RegionDataset
+from agnet.training.devices import Device, choose_device
+from agnet.training.engine import train_epoch
+from agnet.training.models.build import Model, build_model
+from agnet.training.models.settings import ModelSettings
+from agnet.training.optimizer import build_optimizer
+from agnet.training.recipes import RECIPES
+
+RECIPE = RECIPES["paper"].override(lr=1e-3, momentum=0.9)
+Turn = Callable[[int], None]  #: trains for the epoch of that number
+
+
+class Photographs(Dataset[tuple[object, int]]):
+    """What ``ImageFolder`` gives, for the very images that agnet trains on."""
+
+    def __init__(self, boxes: Boxes, root: Path, transform: Callable[[object], object]) -> None:
+        images = boxes.usable[boxes.rows("train")]
+        self.files = [str(root / name.decode()) for name in boxes.names[images]]
+        self.labels = boxes.labels[images].tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> tuple[object, int]:
+        return self.transform(pil_loader(self.files[number])), self.labels[number]
+
+
+class Agnet:
+    """One of agnet's networks in agnet's loop."""
+
+    def __init__(self, model: str, arguments: argparse.Namespace, boxes: Boxes, root: Path, device: Device) -> None:
+        self.model, self.device = network(model, arguments.backbone, boxes, device), device
+        self.optimizer = build_optimizer(self.model, RECIPE)
+        dataset = RegionDataset(boxes, root, self.model.backbone.preprocessing.size, AffineRange())
+        self.loader = Loader(dataset, boxes.rows("train"), arguments.batch_size, arguments.workers, shuffle_seed=0)
+
+    def train(self, epoch: int, batches: Iterable | None = None) -> None:
+        train_epoch(
+            self.model,
+            self.loader.epoch(epoch) if batches is None else batches,
+            self.optimizer,
+            device=self.device,
+            preprocessing=self.model.backbone.preprocessing,
+            lr_of_step=lambda step: 1.0,
+        )
+
+    def batches(self, epoch: int) -> Iterable:
+        return self.loader.epoch(epoch)
+
+
+class Published:
+    """The plain network in a loop as others publish it; ``reads_every`` steps it waits for the loss."""
+
+    def __init__(
+        self, loader: Iterable[tuple[Tensor, Tensor]], reads_every: int, network: Model, device: Device
+    ) -> None:
+        self.loader, self.reads_every, self.device, self.model = loader, reads_every, device, network
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=RECIPE.lr, momentum=RECIPE.momentum)
+        self.loss_fn = nn.CrossEntropyLoss()
+
+    def train(self, epoch: int, batches: Iterable | None = None) -> None:
+        self.model.train()
+        for step, (images, labels) in enumerate(self.loader if batches is None else batches):
+            images = images.to(self.device.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            labels = labels.to(self.device.device, non_blocking=True)
+            with self.device.autocast():
+                logits = self.model(images, None).logits
+                loss = self.loss_fn(logits, labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            if step % self.reads_every == 0:
+                loss.item()
+                if self.reads_every == 1:
+                    (logits.argmax(dim=1) == labels).float().mean().item()
+
+    def batches(self, epoch: int) -> Iterable:
+        return iter(self.loader)
+
+
+def network(model: str, backbone: str, boxes: Boxes, device: Device) -> Model:
+    torch.manual_seed(0)
+    settings = ModelSettings(classes=len(boxes.classes), regions=boxes.layout.count, model=model, backbone=backbone)
+    return build_model(settings).to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def torchvision_loader(boxes: Boxes, root: Path, arguments: argparse.Namespace, side: int) -> Iterable:
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(side, antialias=True),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+            transforms.ConvertImageDtype(torch.float),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    return DataLoader(
+        Photographs(boxes, root, transform),
+        arguments.batch_size,
+        shuffle=True,
+        num_workers=arguments.workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=arguments.workers > 0,
+    )
+
+
+def timm_loader(boxes: Boxes, root: Path, arguments: argparse.Namespace, side: int, device: Device) -> Iterable:
+    return timm.data.create_loader(
+        Photographs(boxes, root, lambda image: image),  # the loader sets the transform
+        (3, side, side),
+        arguments.batch_size,
+        is_training=True,
+        num_workers=arguments.workers,
+        device=device.device,
+    )
+
+
+def propose(root: Path, images: int, folder: str) -> Boxes:
+    """Regions of ``images`` images of ``root``, in the shares of its classes."""
+    file = Path(folder) / "boxes.h5"
+    index = open_dataset("folder", root, val_fraction=0)
+    test = int((index.splits == "test").sum())
+    index = open_dataset("folder", root, val_fraction=0, limit=round(images * len(index) / (len(index) - test)))
+    propose_dataset(index, ProposalSettings(), file)
+    return read_boxes(file)
+
+
+def seconds(device: Device, work: Callable[[], object]) -> float:
+    device.wait()
+    start = time.perf_counter()
+    work()
+    device.wait()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, metavar="DIR")
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    keep_network_memory()
+    device = choose_device(arguments.device)
+
+    with tempfile.TemporaryDirectory() as folder:
+        boxes = propose(arguments.root, arguments.images, folder)
+        root, images = arguments.root, len(boxes.rows("train"))
+        ours = {name: Agnet(name, arguments, boxes, root, device) for name in ("agnet", "plain")}
+        side = ours["plain"].model.backbone.preprocessing.size
+        ways: dict[str, Agnet | Published] = {
+            "AG-Net": ours["agnet"],
+            "plain": ours["plain"],
+            "plain, torchvision's loop": Published(
+                torchvision_loader(boxes, root, arguments, side),
+                1,
+                network("plain", arguments.backbone, boxes, device),
+                device,
+            ),
+            "plain, timm's loop": Published(
+                timm_loader(boxes, root, arguments, side, device),
+                50,
+                network("plain", arguments.backbone, boxes, device),
+                device,
+            ),
+        }
+        print(
+            f"{arguments.backbone}, {images} images, batch {arguments.batch_size}, {arguments.workers} workers, "
+            f"{device.device.type} {device.precision}, {platform.processor() or platform.machine()}, "
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}, torchvision {torchvision.__version__}, "
+            f"timm {timm.__version__}"
+        )
+        whole: dict[str, list[float]] = {name: [] for name in ways}
+        loader: dict[str, list[float]] = {name: [] for name in ways}
+        alone: dict[str, list[float]] = {name: [] for name in ways}
+        memory: dict[str, float] = {}
+        for turn in range(arguments.rounds + 1):  # the first starts the workers and takes the memory
+            for name, way in ways.items():
+                if device.device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                taken = seconds(device, lambda way=way, turn=turn: way.train(turn))
+                if device.device.type == "cuda":
+                    memory[name] = torch.cuda.max_memory_allocated() / 2**30
+                reading = seconds(device, lambda way=way, turn=turn: [None for _ in way.batches(turn)])
+                held = list(islice(way.batches(turn), 1)) * 4
+                computing = seconds(device, lambda way=way, turn=turn, held=held: way.train(turn, held))
+                if turn:
+                    whole[name].append(images / taken)
+                    loader[name].append(images / reading)
+                    alone[name].append(4 * arguments.batch_size / computing)
+
+    print(f"{'':28}{'images/s':>10}{'to plain':>10}{'loader':>10}{'network':>10}{'GB':>8}")
+    for name in ways:
+        ratio = median(mine / plain for mine, plain in zip(whole[name], whole["plain"], strict=True))
+        print(
+            f"{name:28}{median(whole[name]):10.1f}{ratio:10.2f}{median(loader[name]):10.0f}{median(alone[name]):10.1f}"
+            + (f"{memory[name]:8.1f}" if memory else f"{'-':>8}")
+        )
+
+
+if __name__ == "__main__":
+    main()
