@@ -174,7 +174,6 @@ class _Session:
 
     def predict_images(self, inputs: list[Input]) -> None:
         """Photographs, and arguments under which nothing was found, in their order."""
-        from ..training.predict import Prediction
         from ..training.samples import Unreadable
         from ..training.video_labels import label_of
 
@@ -184,7 +183,6 @@ class _Session:
                 if isinstance(result, Unreadable):
                     self._fail(result.name, result.reason)
                 else:
-                    assert isinstance(result, Prediction)
                     self.predicted += 1
                     label = label_of(self.checkpoint.classes, result.distribution, self.threshold)
                     self.lines.image(result, label)
@@ -203,7 +201,7 @@ class _Session:
         except ImageError as error:
             self._fail(name, str(error))
             return
-        if writer is not None:
+        if writer is not None and writer.frames:
             click.echo(f"written: {writer.path}", err=True)
 
     def report(self) -> None:
@@ -340,11 +338,17 @@ class _Session:
 
     def _save_picture(self, prediction: Prediction) -> None:
         from ..data.drawing import save_picture
+        from ..data.errors import ImageError
         from ..data.images import read_image
         from ..training.figures import draw_prediction
 
         assert self.save is not None
-        picture = draw_prediction(read_image(prediction.name), prediction)  # again: images are large, and many wait
+        try:
+            image = read_image(prediction.name)  # again: images are large, and many wait
+        except ImageError as error:
+            self._fail(prediction.name, str(error))
+            return
+        picture = draw_prediction(image, prediction)
         self.save.mkdir(parents=True, exist_ok=True)
         target = save_picture(picture, _new_file(self.save, Path(prediction.name), ".png"))
         click.echo(f"written: {target}", err=True)

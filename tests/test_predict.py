@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -352,11 +353,11 @@ def test_an_interrupt_leaves_whole_lines(program, photographs, tmp_path):
     with (tmp_path / "list").open() as listed:
         process = program("-", "--json", "--jobs", 1, "--output", "out.jsonl", stdin=listed)
     unfinished = tmp_path / "out.jsonl.tmp"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (unfinished.exists() and unfinished.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=180)
     assert (process.returncode, stdout) == (130, ""), stderr
     assert "out.jsonl.partial" in stderr and stderr.splitlines()[-1] == "Interrupted." and "Traceback" not in stderr
     content = (tmp_path / "out.jsonl.partial").read_text()
@@ -369,7 +370,7 @@ def test_a_closed_pipe_ends_quietly(program, photographs):
     process = program(*[photographs / "0.png"] * 400, "--jobs", "0")
     assert process.stdout.readline().count("%") == 3
     process.stdout.close()
-    process.wait(timeout=60)
+    process.wait(timeout=180)
     assert process.stderr.read() == ""
     process.stderr.close()
 
@@ -474,3 +475,24 @@ def test_a_frame_has_its_label_bar_and_weightiest_regions(network, textured):
     assert white[(y0 + y1) // 2, max(x0, 0) : x0 + 3].any() and white[(y0 + y1) // 2, x1 - 3 : x1 + 1].any()
     for size_wh, longer in (((3840, 2160), 1280), ((64, 48), 480)):
         assert max(small_frame(np.zeros((size_wh[1], size_wh[0], 3), np.uint8)).shape) == longer
+
+
+# --- as a library
+
+
+def test_the_readmes_program_predicts_as_the_command_does(agnet, network, photographs, tmp_path, capsys):
+    readme = (Path(package.__file__).parent / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("\n## Predicting") : readme.index("\n## Export")]
+    (program,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    (tmp_path / "run").symlink_to(network, target_is_directory=True)
+    (tmp_path / "some").mkdir()
+    for number in (2, 5):
+        Image.open(photographs / f"{number}.png").save(tmp_path / "some" / f"{number}.jpg")
+    lines = agnet("predict", "--run", "run", "some", "--json", "--device", "auto").stdout.splitlines()
+    capsys.readouterr()
+    exec(compile(program, "README.md", "exec"), {})
+    told = [line.rsplit(" ", 2) for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _, _ in told] == ["2.jpg", "5.jpg"]
+    for line, (_, label, probability) in zip(lines, told, strict=True):
+        expected = json.loads(line)
+        assert label == expected["label"] and float(probability) == pytest.approx(expected["probability"], abs=1e-5)
