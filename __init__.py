@@ -22,6 +22,9 @@ _HOMES = {
     "open_dataset": ".data.catalogue",
     "read_boxes": ".data.boxes_reader",
     "read_image": ".data.images",
+    "load_checkpoint": ".training.checkpoints",
+    "choose_device": ".training.devices",
+    "predict": ".training.predict",
 }
 
 

@@ -1,4 +1,5 @@
-"""Chunks of images through workers: in order, on whatever joblib backend the user chose, surviving dead workers."""
+"""Images through workers: in order, surviving dead ones. Chunks on whatever joblib backend the user chose; single
+images for someone who is slower than the workers."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -22,6 +25,7 @@ from .memory import keep_freed_memory
 
 Chunk = Sequence[str]
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 Task = Callable[[Chunk], list[Result]]
 
 # What is recorded of an image that killed its process.
@@ -34,6 +38,11 @@ LOST = (
 _DEATHS = frozenset({"BrokenProcessPool", "KilledWorker", "RayActorError"})
 # An innocent image may be struck once by whatever killed its neighbours; twice, alone, is no accident.
 _LIVES = 2
+_PATIENCE = 5.0  # seconds for an image that no one wants any more
+# Of the libraries that workers may use; their pools would only fight over the cores.
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
+)
 # Chunks a worker for backends that cannot stream: they wait for the slowest of each batch.
 _BATCH = 8
 
@@ -71,6 +80,98 @@ def in_parallel(
                 for chunk in chunks[done : begun + waiting.given]:
                     yield _one_by_one(chunk, task, lost, process)
                     done += 1
+
+
+def ahead_by_processes(
+    items: Iterable[Item], task: Callable[[Item], Result], lost: Callable[[Item], Result], jobs: int, limit: int
+) -> Generator[Result, None, None]:
+    """The results of ``task`` for each item, in order, by processes that work ahead of whoever asks for them.
+
+    A worker that dies costs the item that killed it, as in `in_parallel`.
+
+    Args:
+        items: picklable; taken when there is room for one more.
+        task: picklable.
+        lost: the result for an item that killed its process.
+        jobs: processes on this machine.
+        limit: items, at most, that have been taken and whose results have not been asked for.
+    """
+    remaining = iter(items)
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    executor: ProcessPoolExecutor | None = None
+    try:
+        while True:
+            executor = executor or ProcessPoolExecutor(jobs, initializer=start_local_worker, env=_ONE_THREAD)
+            for item in islice(remaining, limit - len(waiting)):
+                waiting.append((item, _submit(executor, task, item)))
+            if not waiting:
+                return
+            if not _died(waiting[0][1]):
+                yield waiting.popleft()[1].result()
+                continue
+            executor.shutdown(kill_workers=True)
+            executor = None
+            with closing(_Process()) as process:
+                while waiting:
+                    item, future = waiting.popleft()
+                    if future.done() and not _died(future):
+                        yield future.result()
+                    else:
+                        yield from _one_by_one([item], partial(_each, task), lost, process)
+    finally:
+        if executor is not None:
+            # loky stumbles over results that arrive while it kills, so what is under way ends first, if it does.
+            wait([future for _, future in waiting if not future.cancel()], timeout=_PATIENCE)
+            executor.shutdown(kill_workers=True)
+
+
+def ahead_by_threads(
+    items: Iterable[Item], task: Callable[[Item], Result], jobs: int, limit: int
+) -> Generator[Result, None, None]:
+    """As `ahead_by_processes`, for items that are themselves work to get and too large to send: frames of a video.
+
+    One thread takes the items, ``jobs`` threads do the task.
+    """
+    remaining, end = iter(items), object()
+
+    def work(taken: Future[Any]) -> Any:
+        item = taken.result()
+        return end if item is end else task(item)
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(jobs) as workers:
+        waiting: deque[Future[Any]] = deque()
+        try:
+            while True:
+                while len(waiting) < limit:
+                    waiting.append(workers.submit(work, reader.submit(next, remaining, end)))
+                result = waiting.popleft().result()
+                if result is end:
+                    return
+                yield result
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
+            workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _submit(executor: ProcessPoolExecutor, task: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """The task begun, or what says that the pool is dead."""
+    try:
+        return executor.submit(task, item)
+    except Exception as error:
+        if not _is_death(error):
+            raise
+        dead: Future[Result] = Future()
+        dead.set_exception(error)
+        return dead
+
+
+def _died(future: Future[Result]) -> bool:
+    error = future.exception()
+    return isinstance(error, Exception) and _is_death(error)
+
+
+def _each(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [task(item) for item in items]
 
 
 def start_local_worker() -> None:
@@ -143,7 +244,12 @@ def _on_dask(
         futures.clear()  # tells the cluster to forget them
 
 
-def _one_by_one(chunk: Chunk, task: Task[Result], lost: Callable[[str], Result], process: _Process) -> list[Result]:
+def _one_by_one(
+    chunk: Sequence[Item],
+    task: Callable[[Sequence[Item]], list[Result]],
+    lost: Callable[[Item], Result],
+    process: _Process,
+) -> list[Result]:
     """A chunk's results, by a process that may die of some of its images."""
     for _ in range(_LIVES):
         result = process.survive(task, chunk)
@@ -164,11 +270,11 @@ class _Process:
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
 
-    def run(self, task: Task[Result], chunk: Chunk) -> list[Result]:
+    def run(self, task: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]) -> list[Result]:
         self._executor = self._executor or ProcessPoolExecutor(max_workers=1, initializer=start_local_worker)
         return self._executor.submit(task, chunk).result()
 
-    def survive(self, task: Task[Result], chunk: Chunk) -> list[Result] | None:
+    def survive(self, task: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]) -> list[Result] | None:
         """The result, or None if the process died of it."""
         try:
             return self.run(task, chunk)

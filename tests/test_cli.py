@@ -222,7 +222,7 @@ def test_an_interrupted_training_goes_on(folder, tmp_path, agnet):
 def test_an_empty_folder_to_predict_is_said(agnet, boxes_file, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
-    assert "no images in empty" in last_line(agnet("predict", "--run", "run", "empty", code=1))
+    assert "no images or videos in empty" in last_line(agnet("predict", "--run", "run", "empty", code=1))
 
 
 def test_saved_pictures_are_never_written_over(agnet, boxes_file, folder, tmp_path):

@@ -41,6 +41,7 @@ def prediction(weights, evidence=True):
         name="a.jpg",
         classes=("ant", "a very long name of a class that would not fit anywhere"),
         probabilities=(0.9, 0.1),
+        distribution=np.array([0.9, 0.1], dtype=np.float32),
         regions=Regions(
             hull_xy=np.array([(10, 10), (60, 40), (50, 20), (90, 70)], dtype=np.float32),
             hull_counts=np.array([2, 2]),
@@ -90,7 +91,7 @@ def test_regions_are_proposed_for_a_network_that_looks_at_them(changes):
 
     image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
     cpu = Device(torch.device("cpu"))
-    ((found, _),) = predict(network, [("a.jpg", image)], propose, cpu, evidence=True)
+    (found,) = predict(network, [("a.jpg", image)], propose, cpu, evidence=True)
     assert (asked, found.regions) == (([], None) if changes else ([(80, 100, 3)], regions))
     assert sum(found.probabilities) == pytest.approx(1, abs=1e-5) and found.evidence.shape == (7, 7)
     assert draw_prediction(image, found).ndim == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.boxes_reader import Boxes
 from ..data.errors import AgnetError, DatasetError, MismatchError
 from ..data.images import read_image
-from ..data.regions import Regions
 from .augmentation import AffineRange, View
+from .samples import Propose
 
-Propose = Callable[[np.ndarray], Regions]  #: stage 1 for one image: uint8 RGB ``(H, W, 3)`` -> its regions
 Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..data.regions import Regions
-from .augmentation import View
 from .checkpoints import Checkpoint, check_finite
-from .dataset import Propose
 from .devices import Device
 from .models.build import Model
 from .models.output import Output
+from .samples import Propose, Sample, Unreadable, sample
+
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Prediction:
     name: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    distribution: np.ndarray  #: float32 ``(classes,)``: all probabilities, in the order of the checkpoint's classes
     regions: Regions | None  #: as they were proposed; None for a model that looks at none
     region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last; None for a plain model
     evidence: np.ndarray | None  #: float32 ``(h, w)``, ≥ 0: which places speak for the first class; None unasked
@@ -37,50 +39,94 @@ def predict(
     device: Device,
     top: int = 5,
     evidence: bool = False,
-) -> Iterator[tuple[Prediction, np.ndarray]]:
-    """Predict one image after the other.
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[Prediction]:
+    """Predict images, in their order, as they come: nothing is read further ahead than a batch.
 
     Args:
         checkpoint: the network; it is moved to the device.
-        images: (name, uint8 RGB ``(H, W, 3)``).
+        images: (name, uint8 RGB ``(H, W, 3)``), of any sizes.
         propose: stage 1's function for one image, with the checkpoint's settings; not asked for a model that looks at
             no regions.
         device: where to compute.
         top: how many classes to tell.
         evidence: whether to find out which places speak for the first class.
+        batch_size: images that the network sees at once; predictions do not depend on it.
 
-    Yields: the prediction and the image it is about.
     Raises: `CheckpointError` when the network's outputs are not finite numbers.
     """
-    model = checkpoint.model.to(device.device)
+    wanted = propose if checkpoint.regions else None
     side = checkpoint.preprocessing.size
-    for name, image in images:
-        regions = propose(image) if checkpoint.regions else None
-        view = View.of((image.shape[1], image.shape[0]), side)
-        pixels = torch.from_numpy(view.pixels(image)).permute(2, 0, 1)[None]
-        pixels = device.images(pixels, checkpoint.preprocessing)
-        boxes = torch.zeros(0, 4) if regions is None else torch.from_numpy(view.boxes(regions))
-        boxes = boxes[None].to(device.device)
-        with device.autocast():
-            if evidence:
-                output, places = _with_evidence(model, pixels, boxes)
-            else:
-                with torch.no_grad():
-                    output, places = model(pixels, boxes), None
-        check_finite(output)
-        probabilities, order = output.logits[0].detach().float().softmax(dim=0).sort(descending=True)
-        weights = output.region_weights
-        yield (
-            Prediction(
-                name=name,
-                classes=tuple(checkpoint.classes[k] for k in order[:top].tolist()),
-                probabilities=tuple(probabilities[:top].tolist()),
-                regions=regions,
-                region_weights=None if weights is None else weights[0].detach().float().cpu().numpy(),
-                evidence=None if places is None else places[0].float().cpu().numpy(),
-            ),
-            image,
+    samples = (sample(name, image, side, wanted) for name, image in images)
+    for prediction in predict_samples(checkpoint, samples, device, top, evidence, batch_size):
+        assert isinstance(prediction, Prediction)  # of what was read before, all can be read
+        yield prediction
+
+
+def predict_samples(
+    checkpoint: Checkpoint,
+    samples: Iterable[Sample | Unreadable],
+    device: Device,
+    top: int = 5,
+    evidence: bool = False,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[Prediction | Unreadable]:
+    """As `predict`, of images that someone else made ready; what is unreadable keeps its place in the order."""
+    model = checkpoint.model.to(device.device)
+    waiting: list[Sample | Unreadable] = []
+    for item in samples:
+        waiting.append(item)
+        if len(waiting) == batch_size:
+            yield from _predict_batch(checkpoint, model, waiting, device, top, evidence)
+            waiting = []
+    yield from _predict_batch(checkpoint, model, waiting, device, top, evidence)
+
+
+def _predict_batch(
+    checkpoint: Checkpoint,
+    model: Model,
+    items: list[Sample | Unreadable],
+    device: Device,
+    top: int,
+    evidence: bool,
+) -> Iterator[Prediction | Unreadable]:
+    samples = [item for item in items if isinstance(item, Sample)]
+    predictions = iter(_predictions(checkpoint, model, samples, device, top, evidence) if samples else [])
+    for item in items:
+        yield item if isinstance(item, Unreadable) else next(predictions)
+
+
+def _predictions(
+    checkpoint: Checkpoint, model: Model, samples: list[Sample], device: Device, top: int, evidence: bool
+) -> list[Prediction]:
+    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, side, side)
+    images = device.images(pixels, checkpoint.preprocessing)
+    boxes = torch.from_numpy(np.stack([one.boxes for one in samples])).to(device.device)  # (B, R, 4)
+    with device.autocast():
+        if evidence:
+            output, places = _with_evidence(model, images, boxes)
+        else:
+            with torch.no_grad():
+                output, places = model(images, boxes), None
+    check_finite(output)
+    distributions = output.logits.detach().float().softmax(dim=1).cpu()
+    probabilities, orders = distributions.sort(dim=1, descending=True, stable=True)
+    weights, seen = (
+        [None] * len(samples) if values is None else list(values.detach().float().cpu().numpy())
+        for values in (output.region_weights, places)
+    )
+    return [
+        Prediction(
+            name=one.name,
+            classes=tuple(checkpoint.classes[k] for k in orders[row, :top].tolist()),
+            probabilities=tuple(probabilities[row, :top].tolist()),
+            distribution=distributions[row].numpy(),
+            regions=one.regions,
+            region_weights=weights[row],
+            evidence=seen[row],
         )
+        for row, one in enumerate(samples)
+    ]
 
 
 def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Output, Tensor]:

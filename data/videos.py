@@ -1,0 +1,198 @@
+"""The one place where a video becomes frames, and frames a video."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from .errors import ImageError
+from .images import MAX_PIXELS
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
+        *(".3gp", ".ts", ".mts", ".m2ts", ".mjpeg"),
+    }
+)
+
+_USUAL_RATE = 25.0
+_RATES = (0.1, 240.0)  # frames a second; headers of broken files and of some recorders say 0, 1000 or 90,000
+_WHOLE = 0.9  # of the announced length: less is a file that was cut off; headers are a few frames wrong
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video."""
+
+    number: int  #: from 0, in the file's order; frames that are passed over are counted
+    seconds: float  #: since the beginning, by the file's own clock; never less than the frame's before it
+    pixels: np.ndarray  #: uint8 RGB ``(H, W, 3)``, upright
+
+
+class Video:
+    """A video file, open for reading its frames once; a context manager.
+
+    Rotation in the metadata is applied. Frames come at the times the file gives them, evenly or not.
+
+    Raises: `ImageError` when the file is not there, cannot be read as a video, or its header announces frames of more
+        than ``max_pixels``.
+    """
+
+    def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
+        self.path = path
+        _check_file(Path(path))
+        _silence()
+        self._capture = cv2.VideoCapture(str(path), _backend())
+        try:
+            if not self._capture.isOpened():
+                raise ImageError(f"{path}: its content is in no video format that can be read here, or is damaged")
+            width, height = (int(self._get(what)) for what in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"{path}: the header announces frames of {width} x {height} pixels, more than the limit of "
+                    f"{max_pixels:,}"
+                )
+        except ImageError:
+            self._capture.release()
+            raise
+        rate = self._get(cv2.CAP_PROP_FPS)
+        self.size_wh = width, height
+        #: frames a second, on average; a usual value where the header has none that can be
+        self.rate = rate if _RATES[0] <= rate <= _RATES[1] else _USUAL_RATE
+        count = self._get(cv2.CAP_PROP_FRAME_COUNT)
+        #: as the header has it, which may be wrong; None where it has none
+        self.announced_frames = int(count) if 0 < count < 2**40 else None
+        self._announced_seconds = count / rate if self.announced_frames and rate > 0 else 0.0
+
+    def frames(self, every: int = 1) -> Iterator[Frame]:
+        """Frames 0, ``every``, 2 · ``every``, ...; the others are passed over, which is cheaper than reading them.
+
+        Raises: `ImageError` at the end, when there was no frame at all, or much less than the header announces.
+        """
+        number, seconds, first = 0, 0.0, 0.0
+        while self._capture.grab():
+            told = self._get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if not number:
+                first = told
+            else:
+                # Streams without clocks tell 0 again and again, spliced ones jump back.
+                seconds = told - first if told - first > seconds else seconds + 1 / self.rate
+            if number % every == 0:
+                there, pixels = self._capture.retrieve()
+                if not there:
+                    break
+                yield Frame(number, seconds, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+            number += 1
+        if not number:
+            raise ImageError(f"{self.path}: there is no frame in it that can be read")
+        end = seconds + 1 / self.rate
+        if end < _WHOLE * self._announced_seconds and number < _WHOLE * (self.announced_frames or 0):
+            raise ImageError(
+                f"{self.path}: announces {self._announced_seconds:.1f} seconds, and {end:.1f} can be read; it was cut "
+                "off or is damaged"
+            )
+
+    def _get(self, what: int) -> float:
+        value = self._capture.get(what)
+        return value if math.isfinite(value) else 0.0
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._capture.release()
+
+
+class VideoWriter:
+    """An MP4 file (MPEG-4 part 2) that appears, complete, when the block ends well, or not at all.
+
+    Args:
+        path: ends with .mp4.
+        rate: frames a second.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path, self.rate = path, rate
+        self.frames = 0
+        self._unfinished = path.with_name(f".{path.stem}.unfinished.mp4")
+        self._size_wh = (0, 0)
+        self._writer: cv2.VideoWriter | None = None
+
+    def write(self, picture: np.ndarray) -> None:
+        """Add a frame, uint8 RGB ``(H, W, 3)``; the first one's size is the video's, less what makes it odd.
+
+        Raises: `ImageError` when OpenCV cannot write such a file.
+        """
+        if self._writer is None:
+            height, width = picture.shape[:2]
+            self._size_wh = width - width % 2, height - height % 2
+            _silence()
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._unfinished), code, self.rate, self._size_wh)
+            if not self._writer.isOpened():
+                raise ImageError(f"{self.path}: this build of OpenCV cannot write MPEG-4 video there")
+        width, height = self._size_wh
+        if picture.shape[0] - height not in (0, 1) or picture.shape[1] - width not in (0, 1):
+            picture = cv2.resize(picture, self._size_wh, interpolation=cv2.INTER_AREA)
+        self._writer.write(cv2.cvtColor(picture[:height, :width], cv2.COLOR_RGB2BGR))
+        self.frames += 1
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        try:
+            if error is None:
+                self._check()
+                self._unfinished.replace(self.path)
+        finally:
+            self._unfinished.unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        """OpenCV writes to a full disk without a word, so the file is asked how long it is."""
+        written = cv2.VideoCapture(str(self._unfinished), _backend())
+        there = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
+        if there != self.frames:
+            raise ImageError(
+                f"{self.path}: only {max(there, 0)} of {self.frames} frames were written; is the disk full?"
+            )
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if not path.exists():
+            raise ImageError(f"{path}: cannot be read: No such file or directory")
+        if not path.is_file():  # a pipe would be waited for, a device never ends
+            raise ImageError(f"{path}: is not a file")
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not start:
+        raise ImageError(f"{path}: the file is empty")
+    if start.lstrip(b"\xef\xbb\xbf").startswith((b"#EXTM3U", b"ffconcat")):  # would open whatever files it lists
+        raise ImageError(f"{path}: its content is a list of other files, which are not opened; refused")
+
+
+def _backend() -> int:
+    """FFmpeg where OpenCV has it; its other backends would take a name such as a%d.mp4 for many files."""
+    return cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
+
+
+def _silence() -> None:
+    """What FFmpeg and OpenCV print about a damaged file names neither it nor a remedy; our errors do."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
