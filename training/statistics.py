@@ -50,14 +50,14 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean, sd, mean - half, mean + half, n)
 
 
-def resamples(n: int, draws: int = DRAWS, seed: int = 0, size: int | None = None) -> Iterator[np.ndarray]:
-    """How often each of n things is among ``size`` (default n) drawn with replacement: float32 ``(n, D)``, D draws a
-    block, ``draws`` in all. The same draws for the same n, draws, seed and size.
+def resamples(n: int, draws: int = DRAWS, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each of n images is among n drawn with replacement: float32 ``(n, D)``, D draws a block, ``draws`` in
+    all. The same for the same n, draws and seed.
     """
     generator = np.random.default_rng(seed)
     for first in range(0, draws, _BLOCK):
         columns = min(_BLOCK, draws - first)
-        drawn = generator.integers(0, n, (columns, size or n)) + n * np.arange(columns)[:, None]
+        drawn = generator.integers(0, n, (columns, n)) + n * np.arange(columns)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=n * columns).reshape(columns, n)
         yield np.ascontiguousarray(counts.T, dtype=np.float32)
 
@@ -74,12 +74,43 @@ def percentile_interval(drawn: np.ndarray) -> Interval:
     return Interval(float(low), float(high))
 
 
-def bootstrap_p(differences: np.ndarray) -> float:
-    """Two-sided p of "no difference", from a bootstrap's differences ``(draws,)``: the level at which their percentile
-    interval begins to hold 0; at least 2 / (draws + 1).
+def reflected_interval(value: float, drawn: np.ndarray) -> Interval:
+    """The percentile interval mirrored at the images' own ``value``, for statistics that noise raises.
+
+    A resample adds what the images added already: to a calibration error its noise, to average precision its copies of
+    an image, which rank together. In the tests' simulations the percentile interval of 200 images holds a true
+    calibration error of 0.07 one time in five, this one nine in ten.
     """
-    below, above = (differences <= 0).sum() + 1, (differences >= 0).sum() + 1
-    return min(1.0, 2 * float(min(below, above)) / (len(differences) + 1))
+    interval = percentile_interval(drawn)
+    return Interval(2 * value - interval.high, 2 * value - interval.low)
+
+
+def joined_test(
+    value: float, drawn: np.ndarray, images: int, seeds: Sequence[Sequence[float]]
+) -> tuple[Interval, float]:
+    """Interval of a mean over seeds, and the two-sided p of its being 0, for other images and other seeds.
+
+    The variances of two sources are added: that of images from a bootstrap with the seeds fixed, and that of each
+    sample's mean from its few values; Student's t with Welch and Satterthwaite's degrees of freedom. To resample the
+    seeds as well would find differences where there are none: draws of two or three vary too little.
+
+    Args:
+        value: the mean over seeds.
+        drawn: ``(draws,)``, that mean with other images.
+        images: how many there are.
+        seeds: samples whose means' sum or difference ``value`` is; one of a single value tells nothing of seeds.
+
+    Returns: the interval, and p; 1.0 where nothing varies, for then there is nothing to judge by.
+    """
+    variances = [(float(drawn.var()), max(images - 1, 1))]
+    variances += [(float(np.var(values, ddof=1)) / len(values), len(values) - 1) for values in seeds if len(values) > 1]
+    total = sum(variance for variance, _ in variances)
+    if total == 0:
+        return Interval(value, value), 1.0
+    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
+    error = total**0.5
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    return Interval(value - half, value + half), float(2 * stats.t.sf(abs(value) / error, freedom))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
