@@ -53,6 +53,8 @@ def damaged(predictions):
     yield "labels", replace(predictions, labels=np.array([0, 3]))
     yield "negative", replace(predictions, labels=np.array([-1, 0]))
     yield "images", replace(predictions, contents=("unknown",))
+    yield "names", replace(predictions, names=("\x1b[2J", "b"))
+    yield "classes", replace(predictions, classes=("a\nb", "c", "d"))
     yield "size", replace(predictions, image_size="224")
 
 

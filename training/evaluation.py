@@ -110,7 +110,12 @@ def evaluate_run(
 
 
 def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvaluation:
-    """Mean ± sd of single runs that differ by their seed, of one split; written into the folder that holds them."""
+    """Mean ± sd of single runs that differ by their seed, of one split; written into the folder that holds them.
+
+    Raises: `MismatchError` when they have other classes.
+    """
+    if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
+        raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
     values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
     spreads = {name: spread(values[name]) for name in MEASURES}
     first = next(iter(evaluations.values()))

@@ -55,7 +55,7 @@ def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], clai
     for name, title in MEASURES.items():
         values = [number(name, getattr(metrics, name)) for metrics in seeds.values()]
         rows.append([title, *_spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
-    note = "95 % of the mean: Student's t over the seeds, on these very images"
+    note = "95 % of the mean: Student's t over the seeds"
     return "\n".join([table(rows), note, *_claim_note(claim)])
 
 

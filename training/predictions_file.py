@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
+from ..data.index import NOT_TEXT
 from .metrics import Scores
 
 FORMAT = "agnet predictions"
@@ -100,7 +101,9 @@ def load_predictions(path: Path) -> SplitPredictions:
 
 
 def _texts(found: object) -> tuple[str, ...]:
-    return tuple(found) if isinstance(found, list) and all(isinstance(text, str) for text in found) else ()
+    """Lines of text; none where there is anything else, such as what would steer a terminal."""
+    sound = isinstance(found, list) and all(isinstance(text, str) and not NOT_TEXT.search(text) for text in found)
+    return tuple(found) if isinstance(found, list) and sound else ()
 
 
 def _csv(predictions: SplitPredictions) -> str:
