@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import click
 
 from ..proposals.settings import ProposalSettings
 from ..training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS, ModelSettings
-from ..training.recipes import RECIPES, RunSettings
+from ..training.recipes import PRECISIONS, RECIPES, RunSettings
 from . import options
 from .places import images_root
 from .progress import watch
+from .sections import SectionedCommand, SectionedOption, recipe_options
+
+part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts")
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
@@ -29,46 +33,54 @@ from .progress import watch
 )
 @click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
-@click.option("--epochs", type=int, help="Default: the recipe's.")
-@click.option("--batch-size", type=int, help="Default: the recipe's.")
-@click.option("--lr", type=float, help="Of the head; default: the recipe's.")
-@click.option("--backbone-lr", type=float, help="As a multiple of --lr; 0 freezes the backbone; default: the recipe's.")
-@click.option("--weight-decay", type=float, help="Default: the recipe's.")
-@click.option("--augment/--no-augment", default=None, help="Random affine views of training images.")
+@click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
+@options.device
 @click.option(
-    "--regions",
-    type=click.Choice(["cached", "live"]),
-    help="Move the file's regions with each augmented view (default), or find them anew on it, as the paper does.",
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=RunSettings.precision,
+    show_default=True,
+    help="Of autocast; auto: bf16 on a GPU that has it, else fp32.",
 )
+@options.workers
+@click.option("--compile", is_flag=True, help="By torch.compile: a slow start, then faster steps.")
 @click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would happen, with its time and memory from a few real steps; write nothing.",
+)
+@options.json_
+@click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last finished epoch.")
+@part_option(
     "--fusion",
     type=click.Choice(FUSIONS),
     default=ModelSettings.fusion,
     show_default=True,
     help="Of maximum and average pooling, or one of them.",
 )
-@click.option(
+@part_option(
     "--se",
     type=click.Choice(SE_KINDS),
     default=ModelSettings.se,
     show_default=True,
     help="An SE-Residual for each token slot, one for all, or none.",
 )
-@click.option(
+@part_option(
     "--units",
     type=click.IntRange(1),
     default=ModelSettings.units,
     show_default=True,
     help="Width of the inter-attention.",
 )
-@click.option(
+@part_option(
     "--pooling",
     type=click.Choice(POOLINGS),
     default=ModelSettings.pooling,
     show_default=True,
     help="Of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
 )
-@click.option(
+@part_option(
     "--pooling-samples",
     type=click.IntRange(1),
     default=ModelSettings.pooling_samples,
@@ -76,19 +88,20 @@ from .progress import watch
     help="Along each side of a bin of the region pooling.",
 )
 @options.stages
-@click.option("--no-regions", is_flag=True, help="The whole image is the only token.")
-@click.option("--no-self-attention", is_flag=True, help="Regions are pooled from the backbone's own map.")
-@click.option("--no-inter-attention", is_flag=True, help="Tokens are averaged.")
-@click.option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
-@click.option("--attention-softmax", is_flag=True, help="After the inter-attention's sigmoid.")
-@click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
-@options.device
-@click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default=RunSettings.precision, show_default=True
+@part_option("--no-regions", is_flag=True, help="The whole image is the only token.")
+@part_option(
+    "--no-self-attention",
+    is_flag=True,
+    help="Regions are pooled from the backbone's own map.",
 )
-@options.workers
-@click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
-@click.option("--resume", is_flag=True, help="Go on from the run's last finished epoch.")
+@part_option("--no-inter-attention", is_flag=True, help="Tokens are averaged.")
+@part_option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
+@part_option(
+    "--attention-softmax",
+    is_flag=True,
+    help="After the inter-attention's sigmoid.",
+)
+@recipe_options
 @click.pass_context
 def train(
     context: click.Context,
@@ -114,6 +127,9 @@ def train(
     device: str,
     precision: str,
     workers: int,
+    compile: bool,
+    dry_run: bool,
+    as_json: bool,
     stop_after: int | None,
     resume: bool,
     **overrides: Any,
@@ -122,8 +138,6 @@ def train(
 
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
-    from functools import partial
-
     from ..data.boxes_reader import read_boxes
     from ..data.memory import keep_network_memory
     from ..proposals.one_image import propose_regions
@@ -146,7 +160,8 @@ def train(
     counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
     click.echo(f"{found.dataset}: {counts} images of {len(found.classes)} classes", err=True)
     click.echo(f"model {model}, backbone {backbone} with weights {weights}, seed {seed}, into {run}", err=True)
-    click.echo(f"recipe {recipe}: {resolved}", err=True)
+    changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
+    click.echo(f"recipe {recipe}{f' with {changed}' if changed else ''}", err=True)
 
     def report(line: dict[str, object]) -> None:
         click.echo("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), err=True)
@@ -174,15 +189,14 @@ def train(
                 stages=stages,
             ),
             resolved,
-            RunSettings(weights, seed, device, precision, workers),
+            RunSettings(weights, seed, device, precision, workers, compile),
             propose=propose,
             resume=resume,
             stop_after=stop_after,
             watch=watch,
             report=report,
+            say=lambda text: click.echo(text, err=True),
         )
-    except FloatingPointError as error:
-        raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         kept = (
             f"{run} keeps every finished epoch: go on with --resume" if (run / LAST).exists() else "No epoch finished"

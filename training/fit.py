@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..data.boxes_reader import Boxes
@@ -14,14 +16,16 @@ from ..data.errors import CheckpointError, ConfigurationError, DatasetError
 from .augmentation import AffineRange
 from .checkpoints import Checkpoint, load_training_state, save_checkpoint, save_training_state
 from .dataset import Loader, Propose, RegionDataset, check_images_present
-from .devices import Device, choose_device
-from .engine import Watch, evaluate, train_epoch
+from .devices import Device, choose_training_device
+from .engine import Watch, evaluate, steps_of_epoch, train_epoch
+from .learner import Learner
+from .models.backbones import Backbone
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
-from .optimizer import build_optimizer
 from .recipes import Recipe, RunSettings
 from .run_folder import BEST, LAST, LOG, check_same_run, configuration, cut_log, start_folder
 from .seen_images import SEEN, write_seen
+from .selection import Selection
 from .weights import find_weights
 
 
@@ -38,6 +42,7 @@ def fit(
     stop_after: int | None = None,
     watch: Watch = lambda what, images: lambda done, values: None,
     report: Callable[[dict[str, object]], None] = lambda line: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Train a network into the folder ``run``.
 
@@ -52,16 +57,19 @@ def fit(
         stop_after: stop once this many epochs are finished; ``resume`` goes on as if it had not stopped.
         watch: told what is going on, for progress bars.
         report: told each epoch's log line.
+        say: told in a line what a user should know.
 
     Returns: the best checkpoint's path.
-    Raises: `AgnetError` children for whatever the input lacks; `FloatingPointError` when training diverges.
+    Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges.
     """
     if recipe.regions == "live" and propose is None:
         raise ConfigurationError("live regions need stage 1's function for one image")
     if not len(boxes.rows("train")):
         raise DatasetError(f"{boxes.path} has no usable training images")
+    if recipe.patience and not len(boxes.rows("val")):
+        raise ConfigurationError("training setting 'patience' needs a validation part, and this boxes file has none")
     check_images_present(boxes, root)
-    device = choose_device(settings.device, settings.precision)
+    device = choose_training_device(settings.device, settings.precision)
     config = configuration(run, boxes, root, model_settings, recipe, settings, device)
     if resume:
         check_same_run(run, config)
@@ -70,13 +78,13 @@ def fit(
 
     torch.manual_seed(settings.seed)
     model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
-    model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner = build_learner(model, recipe, settings, device, boxes, say)
     preprocessing = model.backbone.preprocessing
-    optimizer = build_optimizer(model, recipe)
-    first_epoch, best = 0, -1.0
+    selection = Selection(recipe.select_by, recipe.patience)
+    first_epoch = 0
     if resume:
-        state = load_training_state(run / LAST, model, optimizer)
-        first_epoch, best = int(str(state["epoch"])), float(str(state["best"]))
+        state = load_training_state(run / LAST, model, learner.optimizer)
+        first_epoch, selection = int(str(state["epoch"])), Selection(**state["selection"])  # type: ignore[arg-type]
         cut_log(run / LOG, first_epoch)
     else:
         start_folder(run, config)
@@ -85,28 +93,26 @@ def fit(
 
     training, validation = _loaders(boxes, root, recipe, settings, preprocessing.size, propose)
     for epoch in range(first_epoch, min(recipe.epochs, stop_after or recipe.epochs)):
-        # Whatever layer draws random numbers, a resumed run draws the same.
-        torch.manual_seed(settings.seed + (epoch + 1) * 2**32)
-        line = _one_epoch(model, optimizer, recipe, device, training, validation, epoch, watch)
-        # Without a validation part there is nothing to choose by: the last epoch counts.
-        val_top1 = line.get("val_top1")
-        if val_top1 is None or val_top1 > best:
-            best = -1.0 if val_top1 is None else val_top1
+        if selection.is_over(epoch):
+            say(f"no better {selection.by} for {recipe.patience} epochs: stopped; epoch {selection.best_epoch} is kept")
+            break
+        line = _one_epoch(learner, training, validation, epoch, watch)
+        if selection.is_best(epoch + 1, line):
             line["best"] = True
             checkpoint = Checkpoint(
-                model=model,
+                model=learner.judged,
                 settings=model_settings,
                 classes=boxes.classes,
                 preprocessing=preprocessing,
                 proposals=boxes.settings["proposals"],
                 fingerprint=boxes.fingerprint,
                 epoch=epoch + 1,
-                val_top1=val_top1,
+                val_top1=line.get("val_top1"),
             )
             save_checkpoint(run / BEST, checkpoint)
         with (run / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        save_training_state(run / LAST, model, optimizer, {"epoch": epoch + 1, "best": best})
+        save_training_state(run / LAST, model, learner.optimizer, {"epoch": epoch + 1, "selection": vars(selection)})
         report(line)
     return run / BEST
 
@@ -125,37 +131,63 @@ def _loaders(
     )
 
 
-def _one_epoch(
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    device: Device,
-    training: Loader,
-    validation: Loader,
-    epoch: int,
-    watch: Watch,
-) -> dict[str, Any]:
+def _one_epoch(learner: Learner, training: Loader, validation: Loader, epoch: int, watch: Watch) -> dict[str, Any]:
     """Train on everything once, then look at validation. Returns the epoch's log line."""
-    preprocessing = model.backbone.preprocessing
     trained = train_epoch(
-        model,
+        learner,
         training.epoch(epoch),
-        optimizer,
-        device=device,
-        preprocessing=preprocessing,
-        # The middle of the step: no step is wasted at a rate of 0, none gets the next epoch's rate.
-        lr_of_step=lambda step: recipe.lr_factor(epoch + (step + 0.5) / len(training)),
-        label_smoothing=recipe.label_smoothing,
-        clip_norm=recipe.clip_norm,
-        frozen_backbone=recipe.backbone_lr == 0,
-        progress=watch(f"epoch {epoch + 1}/{recipe.epochs}", training.images),
+        epoch,
+        steps=steps_of_epoch(len(training), learner.recipe.accumulate),
+        progress=watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", training.images),
     )
-    line: dict[str, Any] = {"epoch": epoch + 1, "train_loss": trained["loss"], "train_top1": trained["top1"]}
+    line: dict[str, Any] = {"epoch": epoch + 1, **trained.line()}
+    if learner.micro_batch:
+        line["images_at_once"] = learner.micro_batch
     if validation.images:
-        seen = watch("validation", validation.images)
-        scored = evaluate(model, validation.epoch(0), device=device, preprocessing=preprocessing, progress=seen)
+        scored = evaluate(
+            learner.judged,
+            validation.epoch(0),
+            device=learner.device,
+            preprocessing=learner.model.backbone.preprocessing,
+            progress=watch("validation", validation.images),
+        )
         line |= {"val_loss": scored.loss, "val_top1": scored.top1}
     return line
+
+
+def build_learner(
+    model: Model, recipe: Recipe, settings: RunSettings, device: Device, boxes: Boxes, say: Callable[[str], None]
+) -> Learner:
+    """The network on its device, ready to learn, and ready for images of the recipe's size.
+
+    Raises: `ConfigurationError` when the backbone cannot take those, or has fewer stages than are to be frozen.
+    """
+    model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.image_size not in (0, model.backbone.preprocessing.size):
+        model.backbone.preprocessing = replace(model.backbone.preprocessing, size=recipe.image_size)
+        _check_takes(model.backbone, recipe.image_size, device)
+    labels = boxes.labels[boxes.usable[boxes.rows("train")]]
+    return Learner(
+        model,
+        recipe,
+        device,
+        seed=settings.seed,
+        class_images=np.bincount(labels, minlength=len(boxes.classes)).tolist(),
+        compiler="inductor" if settings.compile else None,
+        say=say,
+    )
+
+
+def _check_takes(backbone: Backbone, side: int, device: Device) -> None:
+    """Raises: `ConfigurationError` when a backbone cannot see images of that size: many transformers are for one."""
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, side, side, device=device.device))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigurationError(
+            f"the backbone cannot take images of {side} x {side} pixels ({str(error).splitlines()[0]}); leave out "
+            "--image-size, or take another backbone"
+        ) from None
 
 
 def build(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:

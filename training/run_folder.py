@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import torch
@@ -56,6 +56,7 @@ def configuration(
             "device": device.device.type,
             "precision": device.precision,
             "workers": settings.workers,
+            "compile": settings.compile,
         },
         "boxes": {
             "file_relative_to_run": relative_hint(boxes.path, run),
@@ -98,7 +99,9 @@ def check_same_run(run: Path, config: dict[str, dict[str, object]]) -> None:
         raise CheckpointError(f"{run} has no finished epoch to go on from; train without --resume")
     remedy = "resume with the options the run was started with"
     # A run older than a setting is one with the setting's default.
-    before["model"] = {field.name: field.default for field in fields(ModelSettings)} | before["model"]
+    before["model"] = _defaults(ModelSettings) | before["model"]
+    before["recipe"] = _defaults(Recipe) | before["recipe"]
+    before["run"] = _defaults(RunSettings) | before["run"]
     for part in ("model", "recipe", "run"):
         for name, value in json.loads(json.dumps(config[part])).items():
             if name != "workers" and before.get(part, {}).get(name) != value:
@@ -107,6 +110,10 @@ def check_same_run(run: Path, config: dict[str, dict[str, object]]) -> None:
                 )
     if before["boxes"].get("fingerprint") != config["boxes"]["fingerprint"]:
         raise MismatchError(f"{run} was started with another boxes file; {remedy}")
+
+
+def _defaults(kind: type) -> dict[str, object]:
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
 
 
 def cut_log(path: Path, epochs: int) -> None:
