@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,10 @@ def train(
     from ..training.run_folder import LAST
 
     _refuse_idle_switches(context)
+    if as_json and not dry_run:
+        raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
+    if dry_run and (resume or stop_after):
+        raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
     keep_network_memory()
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
@@ -163,6 +168,34 @@ def train(
     changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
     click.echo(f"recipe {recipe}{f' with {changed}' if changed else ''}", err=True)
 
+    network = ModelSettings(
+        classes=len(found.classes),
+        regions=found.layout.count,
+        model=model,
+        backbone=backbone,
+        spectral_norm=spectral_norm,
+        attention_softmax=attention_softmax,
+        use_regions=not no_regions,
+        self_attention=not no_self_attention,
+        inter_attention=not no_inter_attention,
+        fusion=fusion,
+        se=se,
+        units=units,
+        pooling=pooling,
+        pooling_samples=pooling_samples,
+        stages=stages,
+    )
+    settings = RunSettings(weights, seed, device, precision, workers, compile)
+    if dry_run:
+        from ..training.dry_run import dry_run as try_out
+        from ..training.dry_run import dry_run_text
+
+        click.echo("measuring a few steps", err=True)
+        where = images_root(found, root)
+        told = try_out(run, found, where, network, recipe, resolved, settings, propose=propose)
+        click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
+        return
+
     def report(line: dict[str, object]) -> None:
         click.echo("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), err=True)
 
@@ -171,25 +204,9 @@ def train(
             run,
             found,
             images_root(found, root),
-            ModelSettings(
-                classes=len(found.classes),
-                regions=found.layout.count,
-                model=model,
-                backbone=backbone,
-                spectral_norm=spectral_norm,
-                attention_softmax=attention_softmax,
-                use_regions=not no_regions,
-                self_attention=not no_self_attention,
-                inter_attention=not no_inter_attention,
-                fusion=fusion,
-                se=se,
-                units=units,
-                pooling=pooling,
-                pooling_samples=pooling_samples,
-                stages=stages,
-            ),
+            network,
             resolved,
-            RunSettings(weights, seed, device, precision, workers, compile),
+            settings,
             propose=propose,
             resume=resume,
             stop_after=stop_after,

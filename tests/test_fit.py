@@ -148,7 +148,7 @@ def test_a_diverged_loss_stops_with_a_reason():
     batch = Batch(
         torch.zeros(2, 3, 224, 224, dtype=torch.uint8), torch.zeros(2, 6, 4), torch.tensor([0, 1]), torch.arange(2)
     )
-    with pytest.raises(TrainingError, match="parameters not finite: classifier.weight; .*--lr"):
+    with pytest.raises(TrainingError, match=r"parameters not finite: classifier\.weight; .*--lr"):
         train_epoch(Learner(model, RECIPES["modern"], CPU), [batch], 0, steps=1)
 
 

@@ -62,19 +62,10 @@ def fit(
     Returns: the best checkpoint's path.
     Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges.
     """
-    if recipe.regions == "live" and propose is None:
-        raise ConfigurationError("live regions need stage 1's function for one image")
-    if not len(boxes.rows("train")):
-        raise DatasetError(f"{boxes.path} has no usable training images")
-    if recipe.patience and not len(boxes.rows("val")):
-        raise ConfigurationError("training setting 'patience' needs a validation part, and this boxes file has none")
-    check_images_present(boxes, root)
-    device = choose_training_device(settings.device, settings.precision)
+    device = check_can_start(run, boxes, root, recipe, settings, propose, resume)
     config = configuration(run, boxes, root, model_settings, recipe, settings, device)
     if resume:
         check_same_run(run, config)
-    elif (run / LAST).exists():
-        raise CheckpointError(f"{run} already holds a run; go on with --resume or name another folder with --run")
 
     torch.manual_seed(settings.seed)
     model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
@@ -91,7 +82,7 @@ def fit(
     if not resume or not (run / SEEN).exists():  # a run begun by an older version has none
         write_seen(run, boxes)
 
-    training, validation = _loaders(boxes, root, recipe, settings, preprocessing.size, propose)
+    training, validation = build_loaders(boxes, root, recipe, settings, preprocessing.size, propose)
     for epoch in range(first_epoch, min(recipe.epochs, stop_after or recipe.epochs)):
         if selection.is_over(epoch):
             say(f"no better {selection.by} for {recipe.patience} epochs: stopped; epoch {selection.best_epoch} is kept")
@@ -117,7 +108,32 @@ def fit(
     return run / BEST
 
 
-def _loaders(
+def check_can_start(
+    run: Path,
+    boxes: Boxes,
+    root: Path,
+    recipe: Recipe,
+    settings: RunSettings,
+    propose: Propose | None,
+    resume: bool = False,
+) -> Device:
+    """What can be said before any network is built. Returns the device to train on.
+
+    Raises: `AgnetError` children for whatever the input lacks, or when ``run`` already holds a run.
+    """
+    if recipe.regions == "live" and propose is None:
+        raise ConfigurationError("live regions need stage 1's function for one image")
+    if not len(boxes.rows("train")):
+        raise DatasetError(f"{boxes.path} has no usable training images")
+    if recipe.patience and not len(boxes.rows("val")):
+        raise ConfigurationError("training setting 'patience' needs a validation part, and this boxes file has none")
+    check_images_present(boxes, root)
+    if not resume and (run / LAST).exists():
+        raise CheckpointError(f"{run} already holds a run; go on with --resume or name another folder with --run")
+    return choose_training_device(settings.device, settings.precision)
+
+
+def build_loaders(
     boxes: Boxes, root: Path, recipe: Recipe, settings: RunSettings, side: int, propose: Propose | None
 ) -> tuple[Loader, Loader]:
     """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
