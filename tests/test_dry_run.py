@@ -104,4 +104,5 @@ def test_help_has_an_option_for_every_setting_under_its_heading(agnet):
         at = text.index(f"  --{field.name.replace('_', '-')} ")
         heading = [line for line in text[:at].splitlines() if line and not line.startswith(" ")][-1]
         assert heading.startswith(field.metadata["section"]), field.name
-    assert re.search(r"\[paper 1e-05,\s+modern 0\.001\]", text)
+    own = f"[paper {RECIPES['paper'].lr:g}, modern {RECIPES['modern'].lr:g}]"
+    assert f"Learning rate of the head, at its highest. {own}" in " ".join(text.split())

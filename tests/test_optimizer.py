@@ -87,6 +87,23 @@ def test_rates_fall_by_stage_and_part(mobilenet):
     model.requires_grad_(True)
 
 
+def test_weights_of_many_inputs_learn_slower_by_as_many():
+    """How much one step of AdamW moves an output is then the same, whatever the number of inputs."""
+    torch.manual_seed(0)
+    body = nn.Sequential(Stage(3, 8), Stage(8, 16))
+    model = assemble(ModelSettings(classes=3, regions=6), Backbone(body, 16))
+    optimizer = build_optimizer(model, RECIPES["modern"].override(lr=0.1, backbone_lr=1.0, fan_in=10))
+    rates = {id(p): group["highest_lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+    assert found["inter_attention.query.weight"] == pytest.approx(0.1 * 10 / (49 * 16))
+    assert found["inter_attention.match.weight"] == pytest.approx(0.1 * 10 / 32)
+    assert found["se_residual.squeeze"] == found["classifier.weight"] == pytest.approx(0.1 * 10 / 16)
+    assert found["se_residual.excite"] == pytest.approx(0.1)  # of one input
+    assert found["self_attention.h.weight"] == pytest.approx(0.1 * 10 / 16)
+    assert found["inter_attention.query.bias"] == found["self_attention.delta"] == pytest.approx(0.1)
+    assert {rate for name, rate in found.items() if name.startswith("backbone.")} == {0.1}
+
+
 def test_more_stages_than_there_are_cannot_be_frozen(mobilenet):
     with pytest.raises(ConfigurationError, match="0 to 5"):
         build_optimizer(network(mobilenet), RECIPES["modern"].override(frozen_stages=6))

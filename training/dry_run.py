@@ -26,7 +26,7 @@ WARM_UP, MEASURED = 2, 8  #: steps
 ENOUGH_SECONDS = 30.0  #: of measuring; two steps are measured in any case
 
 # Bytes of a run's texts, about: of the configuration, of a line of the log, of an image in the list of those seen.
-_CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES = 4000, 250, 23
+_CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES = 2000, 250, 23
 
 
 @dataclass(frozen=True)
