@@ -16,12 +16,13 @@ from ..training.recipes import PRECISIONS, RECIPES, RunSettings
 from . import options
 from .places import images_root
 from .progress import watch
-from .sections import SectionedCommand, SectionedOption, recipe_options
+from .sections import SectionedOption, recipe_options
+from .seeds import SeveralSeeds, check_seeds, summarise, train_seeds
 
 part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts")
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=SeveralSeeds)
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
@@ -35,6 +36,13 @@ part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts
 @click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
 @click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
+@click.option(
+    "--seeds",
+    type=int,
+    multiple=True,
+    callback=check_seeds,
+    help="Train with each of them (--seeds 0 1 2), into seed-0, seed-1, ... of --run; ends with mean, sd and interval.",
+)
 @options.device
 @click.option(
     "--precision",
@@ -52,7 +60,14 @@ part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts
 )
 @options.json_
 @click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
-@click.option("--resume", is_flag=True, help="Go on from the run's last finished epoch.")
+@click.option("--resume", is_flag=True, help="Go on from the run's newest saved state.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Minutes between states saved within an epoch.",
+)
 @part_option(
     "--fusion",
     type=click.Choice(FUSIONS),
@@ -125,6 +140,7 @@ def train(
     spectral_norm: bool,
     attention_softmax: bool,
     seed: int,
+    seeds: tuple[int, ...],
     device: str,
     precision: str,
     workers: int,
@@ -133,6 +149,7 @@ def train(
     as_json: bool,
     stop_after: int | None,
     resume: bool,
+    save_every: float,
     **overrides: Any,
 ) -> None:
     """Stage 2: train AG-Net (or the plain backbone, its control) on images and their cached regions.
@@ -142,8 +159,9 @@ def train(
     from ..data.boxes_reader import read_boxes
     from ..data.memory import keep_network_memory
     from ..proposals.one_image import propose_regions
+    from ..training.distributed import meeting, place_of_this_process
     from ..training.fit import fit
-    from ..training.run_folder import LAST
+    from ..training.interruption import Interrupted
 
     _refuse_idle_switches(context)
     if as_json and not dry_run:
@@ -160,15 +178,28 @@ def train(
             raise click.UsageError("--regions live needs regions proposed without a weights file")
         propose = partial(propose_regions, settings=proposals)
     run = run or Path("runs") / f"{found.dataset}-{model}"
-    if found.failures:
-        click.echo(f"{len(found.failures):,} unreadable images are left out", err=True)
-    counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
-    click.echo(f"{found.dataset}: {counts} images of {len(found.classes)} classes", err=True)
-    click.echo(f"model {model}, backbone {backbone} with weights {weights}, seed {seed}, into {run}", err=True)
-    changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
-    click.echo(f"recipe {recipe}{f' with {changed}' if changed else ''}", err=True)
+    place = place_of_this_process()
+    if dry_run and not place.alone:
+        raise click.UsageError("--dry-run is for one process; leave out torchrun")
 
-    network = ModelSettings(
+    def say(text: str) -> None:
+        if place.first:
+            click.echo(text, err=True)
+
+    def report(line: dict[str, object]) -> None:
+        say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()))
+
+    if found.failures:
+        say(f"{len(found.failures):,} unreadable images are left out")
+    counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
+    say(f"{found.dataset}: {counts} images of {len(found.classes)} classes")
+    with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {seed}"
+    say(f"model {model}, backbone {backbone} with weights {weights}, {with_seeds}, into {run}")
+    changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
+    say(f"recipe {recipe}{f' with {changed}' if changed else ''}")
+    if not place.alone:
+        say(f"{place.size} processes share every batch of {resolved.batch_size}")
+    model_settings = ModelSettings(
         classes=len(found.classes),
         regions=found.layout.count,
         model=model,
@@ -185,42 +216,69 @@ def train(
         pooling_samples=pooling_samples,
         stages=stages,
     )
-    settings = RunSettings(weights, seed, device, precision, workers, compile)
+    images = images_root(found, root)
     if dry_run:
         from ..training.dry_run import dry_run as try_out
         from ..training.dry_run import dry_run_text
 
-        click.echo("measuring a few steps", err=True)
-        where = images_root(found, root)
-        told = try_out(run, found, where, network, recipe, resolved, settings, propose=propose)
+        say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
+        settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
+        told = try_out(run, found, images, model_settings, recipe, resolved, settings, propose=propose)
         click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
         return
+    code = 0
+    with meeting(place) as processes:
 
-    def report(line: dict[str, object]) -> None:
-        click.echo("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), err=True)
+        def train_one(folder: Path, number: int, goes_on: bool) -> Path:
+            if seeds:
+                say(f"seed {number}, into {folder}")
+            return fit(
+                folder,
+                found,
+                images,
+                model_settings,
+                resolved,
+                RunSettings(weights, number, device, precision, workers, compile),
+                propose=propose,
+                resume=goes_on,
+                stop_after=stop_after,
+                save_every=save_every,
+                processes=processes,
+                command={"recipe": recipe, "options": _given(context)},
+                watch=watch if place.first else lambda what, count: lambda done, values: None,
+                report=report,
+                say=say,
+            )
 
-    try:
-        best = fit(
-            run,
-            found,
-            images_root(found, root),
-            network,
-            resolved,
-            settings,
-            propose=propose,
-            resume=resume,
-            stop_after=stop_after,
-            watch=watch,
-            report=report,
-            say=lambda text: click.echo(text, err=True),
-        )
-    except KeyboardInterrupt:
-        kept = (
-            f"{run} keeps every finished epoch: go on with --resume" if (run / LAST).exists() else "No epoch finished"
-        )
-        click.echo(f"\nInterrupted. {kept}", err=True)
-        sys.exit(130)
-    click.echo(best)
+        try:
+            if not seeds:
+                best = train_one(run, seed, resume)
+            else:
+                folders = train_seeds(run, seeds, resume, train_one)
+        except Interrupted as stopped:
+            say(f"\nInterrupted {stopped}; all is saved: the same command and --resume goes on from there.")
+            code = stopped.exit_code
+        except KeyboardInterrupt:
+            say(f"\nInterrupted at once: --resume goes on from the newest state in {run}, if one was saved.")
+            code = 130
+    if code:
+        sys.exit(code)
+    if place.first:
+        for line in summarise(run, folders) if seeds else []:
+            say(line)
+        click.echo(run if seeds else best)
+
+
+def _given(context: click.Context) -> dict[str, object]:
+    """The options of the command line by name; of a path its last part only, for the folder is nobody's business."""
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if "weights" in given:
+        given["weights"] = Path(given["weights"])
+    return {name: value.name if isinstance(value, Path) else value for name, value in given.items()}
 
 
 _HEAD = (

@@ -343,4 +343,4 @@ def test_time_spent_waiting_for_images_is_told_apart():
     )
     assert quick.data_wait < 0.3 < 0.6 < waiting.data_wait <= 1
     assert waiting.images_per_second < min(quick.images_per_second, 8 / 0.4)
-    assert set(TIMINGS) < set(waiting.line()) and waiting.peak_memory > 10_000_000
+    assert set(TIMINGS) - {"seconds"} < set(waiting.line()) and waiting.peak_memory > 10_000_000

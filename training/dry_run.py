@@ -11,22 +11,25 @@ from pathlib import Path
 import torch
 
 from ..data.boxes_reader import Boxes
+from ..data.errors import CheckpointError
+from .curves import CURVES
 from .dataset import Batch, Loader, Propose
+from .devices import choose_training_device
 from .engine import evaluate, steps_of_epoch, train_epoch
-from .fit import build, build_learner, build_loaders, check_can_start
+from .fit import build, build_learner, build_loaders, check_input
 from .learner import Learner
 from .models.settings import ModelSettings
 from .optimizer import part_of
 from .recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
-from .run_folder import BEST, CONFIG, LAST, LOG
+from .run_folder import BEST, CONFIG, LAST, LOG, PREVIOUS, has_state
 from .seen_images import SEEN
 from .weights import find_weights
 
 WARM_UP, MEASURED = 2, 8  #: steps
 ENOUGH_SECONDS = 30.0  #: of measuring; two steps are measured in any case
 
-# Bytes of a run's texts, about: of the configuration, of a line of the log, of an image in the list of those seen.
-_CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES = 2000, 250, 23
+# About how many bytes the small files have: the configuration, a line of the log, an image in the list of those seen.
+_CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES, _CURVES_BYTES = 2500, 250, 23, 60_000
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,10 @@ def dry_run(
 
     Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
     """
-    device = check_can_start(run, boxes, root, recipe, settings, propose)
+    check_input(boxes, root, recipe, propose)
+    if has_state(run):
+        raise CheckpointError(f"{run} already holds a run; name another folder with --run")
+    device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     weights = None if settings.weights == "imagenet" else find_weights(settings.weights, model_settings.backbone)
     learner = build_learner(build(model_settings, weights), recipe, settings, device, boxes, lambda text: None)
@@ -176,9 +182,12 @@ def _files(learner: Learner, images: int) -> dict[str, int]:
         for value in values.values()
         if isinstance(value, torch.Tensor)
     )
+    whole = weights * (2 if learner.average else 1) + state
     return {
         BEST: weights,
-        LAST: weights * (2 if learner.average else 1) + state,
+        LAST: whole,
+        PREVIOUS: whole,
+        CURVES: _CURVES_BYTES,
         LOG: _LINE_BYTES * learner.recipe.epochs,
         CONFIG: _CONFIG_BYTES,
         SEEN: _SEEN_BYTES * images,

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .dataset import Batch
+from .dataset import STAND_IN, Batch
 from .devices import Device
+from .distributed import ALONE, Processes
 from .learner import IMAGES, PULSE, Learner, means
 from .models.backbones import Preprocessing
 from .models.build import Model
@@ -61,7 +62,7 @@ class Trained:
         }
 
 
-TIMINGS = ("images_per_second", "data_wait", "peak_memory_mb")  #: of a log line: no two runs have the same
+TIMINGS = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")  #: of a log line: no two runs have the same
 
 
 def train_epoch(
@@ -101,7 +102,7 @@ def train_epoch(
         if not group:
             break
         totals += learner.step(group, epoch, step, steps)
-        images += sum(len(batch.labels) for batch in group)
+        images += sum(len(batch.labels) for batch in group) * learner.processes.size
         step += 1
         if learner.device.answers_at_once or step % PULSE == 0 or step == steps:
             progress(before + images, means(totals))
@@ -122,9 +123,13 @@ def evaluate(
     *,
     device: Device,
     preprocessing: Preprocessing,
+    processes: Processes = ALONE,
     progress: Progress = lambda images, values: None,
 ) -> Predictions:
-    """The model's scores for every image of the batches, once each."""
+    """The model's scores for every image of the batches, once each.
+
+    Of several processes each looks at its parts of the batches; all get the scores of all, by row.
+    """
     model.eval()
     logits, labels, rows, images = [], [], [], 0
     for batch in batches:
@@ -135,6 +140,12 @@ def evaluate(
         logits.append(output.logits.float())
         labels.append(batch.labels)
         rows.append(batch.rows)
-        images += len(batch.labels)
+        images += len(batch.labels) * processes.size
         progress(images, {})
-    return Predictions(torch.cat(logits).cpu().numpy(), torch.cat(labels).numpy(), torch.cat(rows).numpy())
+    own = torch.cat(logits).cpu().numpy(), torch.cat(labels).numpy(), torch.cat(rows).numpy()
+    if processes.alone:
+        return Predictions(*own)
+    every = [np.concatenate(parts) for parts in zip(*processes.gather(own), strict=True)]
+    real = np.flatnonzero(every[1] != STAND_IN)
+    order = real[np.argsort(every[2][real])]
+    return Predictions(every[0][order], every[1][order], every[2][order])

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.errors import TrainingError
-from .dataset import Batch
+from .dataset import STAND_IN, Batch
 from .devices import Device, is_out_of_memory
+from .distributed import ALONE, Processes
 from .ema import WeightAverage
 from .models.build import Model
 from .optimizer import build_optimizer, rest_frozen
@@ -43,6 +44,8 @@ class Learner:
         seed: of dropout and mixup, with epoch and step: a resumed run draws what a straight one does.
         class_images: how many training images each class has, for balanced class weights.
         compiler: backend of torch.compile, or None. The state dict's keys stay the same.
+        processes: that learn together, each from its part of every batch. Batch norms see what goes through a process
+            at once, unless they are on GPUs and learn: then they see all of it. What is kept is process 0's.
         say: told in a line what a user should know.
 
     Raises: `ConfigurationError` as `build_optimizer`.
@@ -57,9 +60,11 @@ class Learner:
         seed: int = 0,
         class_images: Sequence[int] = (),
         compiler: str | None = None,
+        processes: Processes = ALONE,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.recipe, self.device, self.seed, self.say = model, recipe, device, seed, say
+        self.processes = processes
         model.dropout.p = recipe.dropout
         self.optimizer = build_optimizer(model, recipe)
         self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
@@ -72,6 +77,7 @@ class Learner:
             self._weights_on_device = self._class_weights.to(device.device)
         if compiler:
             model.compile(backend=compiler)
+        self._network = processes.parallel(model, synchronised_norms=recipe.backbone_lr > 0)
 
     @property
     def judged(self) -> Model:
@@ -105,7 +111,9 @@ class Learner:
         factor = self.recipe.lr_factor(epoch + (step + 0.5) / steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["highest_lr"] * factor
-        totals, finite = self._gradients(batches, np.random.SeedSequence([self.seed, epoch, step]))
+        # Each process draws its own; the first one what it would draw alone.
+        place = [self.processes.rank] if self.processes.rank else []
+        totals, finite = self._gradients(batches, np.random.SeedSequence([self.seed, epoch, step, *place]))
         self._watchdog.see(step, finite, totals[LOSS])
         if self.device.answers_at_once or step % PULSE == PULSE - 1 or step == steps - 1:
             self._watchdog.check(self.model, self.recipe.lr * factor, epoch, steps)
@@ -135,6 +143,12 @@ class Learner:
             self._take_less(max(len(batch.labels) for batch in batches))
 
     def _take_less(self, batch_size: int) -> None:
+        if not self.processes.alone:
+            raise TrainingError(
+                f"the memory of {self.device.device} does not suffice for {batch_size} images at once, and several "
+                "processes cannot take less in the middle of a step: go on with a smaller --batch-size and more "
+                "--accumulate, in a new run"
+            )
         before = min(self.micro_batch or batch_size, batch_size)
         if before == 1:
             raise TrainingError(
@@ -150,7 +164,8 @@ class Learner:
         )
 
     def _attempt(self, batches: Sequence[Batch], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        weight = self._weight(batches)
+        weight = self._weight(batches)  # of this process; gradients are averaged over all of them
+        divisor = self.processes.sum_number(weight) / self.processes.size
         totals = self.no_totals()
         finite = torch.ones(3, dtype=torch.bool, device=self.device.device)
         for batch in batches:
@@ -161,11 +176,11 @@ class Learner:
                     others = self.device.images(piece.others, self.model.backbone.preprocessing)
                     images = torch.lerp(others, images, share)
                 with self.device.autocast():
-                    logits = self.model(images, piece.regions).logits.float()
+                    logits = self._network(images, piece.regions).logits.float()
                     loss = share * self._loss(logits, piece.labels)
                     if piece.others is not None:
                         loss = loss + (1 - share) * self._loss(logits, piece.other_labels)
-                self.scaler.scale(loss / weight).backward()
+                self.scaler.scale(loss / divisor).backward()
                 with torch.no_grad():
                     chosen = logits.argmax(dim=1)
                     correct = (chosen == piece.labels).sum() * share
@@ -175,7 +190,7 @@ class Learner:
                     totals[CORRECT] += correct
                     finite &= torch.stack([value.isfinite().all() for value in (images, piece.regions, logits)])
         totals[WEIGHT] += weight
-        totals[IMAGES] += sum(len(batch.labels) for batch in batches)
+        totals[IMAGES] += sum(int((batch.labels != STAND_IN).sum()) for batch in batches)
         return totals, finite
 
     def _share(self, generator: np.random.Generator) -> float:
@@ -200,19 +215,25 @@ class Learner:
         ]
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The sum over images."""
+        """The sum over images; stand-ins count nothing."""
         weights = None if self._class_weights is None else self._weights_on_device
         return nn.functional.cross_entropy(
-            logits, labels, weight=weights, label_smoothing=self.recipe.label_smoothing, reduction="sum"
+            logits,
+            labels,
+            weight=weights,
+            label_smoothing=self.recipe.label_smoothing,
+            reduction="sum",
+            ignore_index=STAND_IN,
         )
 
     def _weight(self, batches: Sequence[Batch]) -> float:
         """What the sum of the losses of some batches is divided by, known to the host: their images, or the weights of
         their classes. Mixing only moves labels within a batch.
         """
+        real = [batch.labels[batch.labels != STAND_IN] for batch in batches]
         if self._class_weights is None:
-            return float(sum(len(batch.labels) for batch in batches))
-        return float(sum(self._class_weights[batch.labels].sum() for batch in batches))
+            return float(sum(len(labels) for labels in real))
+        return float(sum(self._class_weights[labels].sum() for labels in real))
 
 
 def balanced_weights(class_images: Sequence[int]) -> Tensor:
