@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -163,6 +164,10 @@ def train(
     from ..training.interruption import Interrupted
 
     _refuse_idle_switches(context)
+    if as_json and not dry_run:
+        raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
+    if dry_run and (resume or stop_after):
+        raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
     keep_network_memory()
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
@@ -174,6 +179,8 @@ def train(
         propose = partial(propose_regions, settings=proposals)
     run = run or Path("runs") / f"{found.dataset}-{model}"
     place = place_of_this_process()
+    if dry_run and not place.alone:
+        raise click.UsageError("--dry-run is for one process; leave out torchrun")
 
     def say(text: str) -> None:
         if place.first:
@@ -210,6 +217,15 @@ def train(
         stages=stages,
     )
     images = images_root(found, root)
+    if dry_run:
+        from ..training.dry_run import dry_run as try_out
+        from ..training.dry_run import dry_run_text
+
+        say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
+        settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
+        told = try_out(run, found, images, model_settings, recipe, resolved, settings, propose=propose)
+        click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
+        return
     code = 0
     with meeting(place) as processes:
 

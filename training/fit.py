@@ -88,11 +88,7 @@ def fit(
     Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
         on SIGINT or SIGTERM, when the state is saved.
     """
-    if recipe.regions == "live" and propose is None:
-        raise ConfigurationError("live regions need stage 1's function for one image")
-    if not len(boxes.rows("train")):
-        raise DatasetError(f"{boxes.path} has no usable training images")
-    check_images_present(boxes, root)
+    check_input(boxes, root, recipe, propose)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
         run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
@@ -109,7 +105,7 @@ def fit(
             say(f"{said}, {progress.describe(recipe.epochs)}")
         processes.gather(None)  # all have read it: from here on it may be replaced
         side = model.backbone.preprocessing.size
-        training, validation = _loaders(boxes, root, recipe, settings, side, propose, processes)
+        training, validation = build_loaders(boxes, root, recipe, settings, side, propose, processes)
         with Interruption() as interruption:
             story = _Story(
                 run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch
@@ -307,14 +303,25 @@ def _one_training(run: Path, processes: Processes) -> Iterator[None]:
         yield
 
 
-def _loaders(
+def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | None) -> None:
+    """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built."""
+    if recipe.regions == "live" and propose is None:
+        raise ConfigurationError("live regions need stage 1's function for one image")
+    if not len(boxes.rows("train")):
+        raise DatasetError(f"{boxes.path} has no usable training images")
+    if recipe.patience and not len(boxes.rows("val")):
+        raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
+    check_images_present(boxes, root)
+
+
+def build_loaders(
     boxes: Boxes,
     root: Path,
     recipe: Recipe,
     settings: RunSettings,
     side: int,
     propose: Propose | None,
-    processes: Processes,
+    processes: Processes = ALONE,
 ) -> tuple[Loader, Loader]:
     """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
     augment = AffineRange() if recipe.augment else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.errors import ConfigurationError
 from .backbone_stages import stages_of_parameters
@@ -16,6 +16,15 @@ BACKBONE, CLASSIFIER = "backbone.", "classifier."
 def part_of(name: str) -> str:
     """The part of the network that a parameter belongs to, by its name: backbone, classifier or head."""
     return next((prefix[:-1] for prefix in (BACKBONE, CLASSIFIER) if name.startswith(prefix)), "head")
+
+
+def fan_in(weight: Tensor) -> int:
+    """How many inputs each output of a weight sums over: of ``(outputs, inputs, …)``, or ``(slots, inputs, outputs)``.
+
+    AdamW moves every number by about its rate, so that an output moves with the number of its inputs. Of 49·C inputs
+    one step at a customary rate saturates what follows; rates in proportion to 1 / inputs do not (Yang et al., 2021).
+    """
+    return weight.shape[1] if weight.ndim == 3 else weight[0].numel()
 
 
 def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
@@ -35,6 +44,8 @@ def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         scale = {"backbone": recipe.backbone_lr, "classifier": recipe.classifier_lr, "head": 1.0}[part_of(name)]
+        if recipe.fan_in and parameter.ndim > 1 and part_of(name) != "backbone":
+            scale *= min(1.0, recipe.fan_in / fan_in(parameter))
         if name in stages:
             scale *= 0 if stages[name] < recipe.frozen_stages else recipe.layer_decay ** (last - stages[name])
         if scale == 0:

@@ -52,6 +52,12 @@ class Recipe:
     batch_size: int = _setting(OPTIMISER, "Images that go through the network at once.", AT_LEAST_1)
     schedule: str = _choice(SCHEDULE, "x0.1 every --step-epochs, or a cosine to 0.", ("step", "cosine"))
     classifier_lr: float = _setting(OPTIMISER, "The classifier's, as a multiple of --lr.", ABOVE_0, 1.0)
+    fan_in: int = _setting(
+        OPTIMISER,
+        "The head's weights of more inputs than this learn slower by as much; 0: all at one rate.",
+        NOT_NEGATIVE,
+        0,
+    )
     layer_decay: float = _setting(
         OPTIMISER,
         "The learning rate of a stage of the backbone, as a multiple of the next deeper one's.",
