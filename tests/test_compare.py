@@ -242,7 +242,7 @@ def test_what_is_not_the_same_is_said_with_number_and_name(write, change, messag
 def test_what_is_unfair_is_said(write):
     right = [True, False] * 10
     boxes = {"split_blake2b": "1", "fingerprint": "x"}
-    one = write("a", predictions(right), recipe={"epochs": 2, "lr": 0.1}, boxes=boxes)
+    one = write("a", predictions(right), recipe={"epochs": 2, "lr": 0.1}, boxes=boxes, run={"seed": 0, "weights": "x"})
     two = write(
         "b",
         predictions(right, image_size=299, images_seen_in_training=3),
@@ -254,7 +254,7 @@ def test_what_is_unfair_is_said(write):
     assert found.cautions == [
         "recipe: epochs is 2 in a, 1 in b",
         "recipe: ema is unknown in a, True in b",
-        "run: weights is unknown in a, none in b",
+        "run: weights is x in a, none in b",
         "boxes: split blake2b is 1 in a, 2 in b",
         "image size: 224 in a, 299 in b",
         "a was trained for 1 of its 2 epochs",

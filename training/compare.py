@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ import numpy as np
 from ..data.errors import CheckpointError, ConfigurationError, MismatchError
 from .evaluation import network_hash, predictions_path
 from .metrics import MEASURES, Scores, interval_of, possible
+from .models.settings import ModelSettings
 from .predictions_file import SplitPredictions, load_predictions
+from .recipes import Recipe
 from .run_folder import BEST, LOG, read_config, runs_of
 from .seen_images import UNKNOWN
 from .statistics import Interval, bootstrap, holm, joined_test, mcnemar, spread
@@ -25,6 +27,8 @@ TESTED = "top1"  # the measure that the p-values are about
 _UNIMPORTANT = {
     *("run.seed", "run.workers", "boxes.file_relative_to_run", "boxes.root_relative_to_run", "boxes.fingerprint"),
 }
+_RECORDED_LATER = ("run", "versions", "code")  # older runs tell less of these, which is no difference
+
 _Config = dict[str, dict[str, object]]
 
 
@@ -163,7 +167,7 @@ def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
 
 def _load(run: Path, split: str) -> _Runs:
     paths = runs_of(run)
-    configs = [read_config(path) for path in paths]
+    configs = [_with_defaults(read_config(path)) for path in paths]
     predictions = []
     for path in paths:
         file = predictions_path(path, split)
@@ -176,6 +180,16 @@ def _load(run: Path, split: str) -> _Runs:
         predictions.append(found)
     seeds = [seed if type(seed := config["run"].get("seed")) is int else 0 for config in configs]
     return _Runs(str(run), paths, seeds, predictions, configs)
+
+
+def _with_defaults(config: _Config) -> _Config:
+    """A run older than a setting is one with the setting's default."""
+    kinds = {"model": ModelSettings, "recipe": Recipe}
+    defaults = {
+        section: {setting.name: setting.default for setting in fields(kind) if setting.default is not MISSING}
+        for section, kind in kinds.items()
+    }
+    return {section: defaults.get(section, {}) | values for section, values in config.items()}
 
 
 def _aligned(contestants: list[_Runs]) -> list[_Runs]:
@@ -352,7 +366,8 @@ def _unlike(one: str, its: _Config, two: str, others: _Config, sections: tuple[s
     for section in sections:
         ours, theirs = its.get(section, {}), others.get(section, {})
         for name in [*ours, *(name for name in theirs if name not in ours)]:
-            if f"{section}.{name}" not in _UNIMPORTANT and ours.get(name) != theirs.get(name):
+            unrecorded = section in _RECORDED_LATER and (ours.get(name) is None or theirs.get(name) is None)
+            if f"{section}.{name}" not in _UNIMPORTANT and ours.get(name) != theirs.get(name) and not unrecorded:
                 what = name.replace("_", " ") if section == "model" else f"{section}: {name.replace('_', ' ')}"
                 yield f"{what} is {_said(ours.get(name))} in {one}, {_said(theirs.get(name))} in {two}"
 
@@ -362,7 +377,7 @@ def _said(value: object) -> str:
 
 
 def _cautions(contestants: list[_Runs], split: str) -> Iterator[str]:
-    everything = ("model", "recipe", "run", "boxes", "versions")
+    everything = ("model", "recipe", "run", "boxes", "versions", "code")
     yield from _differences(contestants, everything[1:])
     sizes = {runs.name: runs.predictions[0].image_size for runs in contestants}
     if len(set(sizes.values())) > 1:
@@ -380,7 +395,8 @@ def _cautions(contestants: list[_Runs], split: str) -> Iterator[str]:
             elif found.images_seen_in_training:
                 yield f"{path} was trained on, or chosen by, {found.images_seen_in_training:,} of these images"
             finished, wanted = _finished_epochs(path), config["recipe"].get("epochs")
-            if finished is not None and type(wanted) is int and finished < wanted:
+            stops_early = bool(config["recipe"].get("patience"))
+            if finished is not None and type(wanted) is int and finished < wanted and not stops_early:
                 yield f"{path} was trained for {finished} of its {wanted} epochs"
 
 

@@ -25,7 +25,7 @@ def comparison_text(comparison: Comparison) -> str:
     blocks.append(_basis(comparison))
     for title, lines in (
         ("what is compared", comparison.model_differences),
-        ("Warning: not only that differs, or is to be known", comparison.cautions),
+        ("Warning: what else differs or should be known", comparison.cautions),
     ):
         if lines:
             blocks.append("\n".join([title, *(f"  {line}" for line in lines)]))
