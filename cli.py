@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .commands.compare import compare
 from .commands.complexity import complexity
 from .commands.datasets import datasets
 from .commands.evaluate import evaluate
@@ -59,7 +60,7 @@ def main() -> None:
     """
 
 
-for command in (propose, inspect, datasets, train, evaluate, predict, export, complexity):
+for command in (propose, inspect, datasets, train, evaluate, compare, predict, export, complexity):
     main.add_command(command)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -22,6 +21,7 @@ from .progress import watch
 @options.device
 @options.workers
 @options.json_
+@options.csv_
 def evaluate(
     run: Path,
     boxes: Path | None,
@@ -32,48 +32,58 @@ def evaluate(
     device: str,
     workers: int,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
-    """Measure a run's best checkpoint on a split, every image once.
+    """Measure a run's best checkpoint on a split, every image once; of a folder of several seeds, each one's.
 
-    Images that it was trained on are refused: the train part, and those of another boxes file that are the same.
+    Images that it was trained on are refused: the train part, and those of another boxes file that are the same. Beside
+    the metrics, the run's folder gets every image's prediction, which agnet compare reads, and two pictures.
     """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv: one of them")
     from ..data.boxes_reader import read_boxes
     from ..data.errors import BoxesFileError
     from ..data.memory import keep_network_memory
     from ..data.places import follow_hint
     from ..training.devices import choose_device
-    from ..training.evaluation import evaluate_run
-    from ..training.run_folder import read_config
+    from ..training.evaluation import evaluate_run, summarise_seeds
+    from ..training.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
+    from ..training.run_folder import read_config, runs_of
 
     keep_network_memory()
-    config = read_config(run)
-    boxes = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), run)
-    if boxes is None:
-        raise BoxesFileError(f"the boxes file of {run} is not where it was; name it with --boxes")
-    found = read_boxes(boxes)
-    evaluation = evaluate_run(
-        run,
-        found,
-        images_root(found, root),
-        split,
-        batch_size,
-        choose_device(device, str(config["run"].get("precision"))),
-        workers,
-        force=force,
-        watch=watch,
-    )
-    metrics = evaluation.metrics
-    if evaluation.warning:
-        click.echo(f"Warning: {evaluation.warning}", err=True)
+    evaluations = {}
+    for single in runs_of(run):
+        config = read_config(single)
+        path = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), single)
+        if path is None:
+            raise BoxesFileError(f"the boxes file of {single} is not where it was; name it with --boxes")
+        found = read_boxes(path)
+        evaluation = evaluate_run(
+            single,
+            found,
+            images_root(found, root),
+            split,
+            batch_size,
+            choose_device(device, str(config["run"].get("precision"))),
+            workers,
+            force=force,
+            watch=watch,
+        )
+        evaluations[single.name] = evaluation
+        if evaluation.warning:
+            click.echo(f"Warning: {evaluation.warning}", err=True)
+    metrics, file = evaluation.metrics, evaluation.file
+    heading = f"{split}: {metrics.images:,} images of {len(metrics.class_accuracy)} classes"
+    if runs_of(run) == [run]:
+        table, text = metrics_csv(metrics), metrics_text(metrics, evaluation.claim)
+    else:
+        seeds = summarise_seeds(run, evaluations)
+        by_run, file = {name: found.metrics for name, found in evaluations.items()}, seeds.file
+        table, text = seeds_csv(list(by_run.values())), seeds_text(by_run, seeds.spreads, evaluation.claim)
     if as_json:
-        click.echo(json.dumps(metrics.to_dict()))
-        return
-    click.echo(f"{split}: {metrics.images:,} images of {len(metrics.class_accuracy)} classes")
-    click.echo(f"top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}   mAP {metrics.mean_average_precision:.2%}")
-    width = max(map(len, metrics.class_accuracy))
-    click.echo(f"{'class':{width}}  accuracy       AP")
-    for name, accuracy in metrics.class_accuracy.items():
-        precision = metrics.average_precision[name]
-        if accuracy is not None and precision is not None:
-            click.echo(f"{name:{width}}  {accuracy:8.1%} {precision:8.1%}")
-    click.echo(f"written: {evaluation.file}", err=True)
+        click.echo(file.read_text(encoding="utf-8"), nl=False)
+    elif as_csv:
+        click.echo(table, nl=False)
+    else:
+        click.echo(f"{heading}\n{text}")
+    click.echo(f"written: {file}, and more beside it", err=True)

@@ -43,3 +43,4 @@ stages = click.option(
     help="Of the backbone, from its last map back to larger ones: regions are pooled from each.",
 )
 json_ = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+csv_ = click.option("--csv", "as_csv", is_flag=True, help="Print the classes as CSV.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ import click
 
 from ..proposals.settings import ProposalSettings
 from ..training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS, ModelSettings
-from ..training.recipes import RECIPES, RunSettings
+from ..training.recipes import PRECISIONS, RECIPES, RunSettings
 from . import options
 from .places import images_root
 from .progress import watch
+from .sections import SectionedOption, recipe_options
+from .seeds import SeveralSeeds, check_seeds, summarise, train_seeds
+
+part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts")
 
 
-@click.command()
+@click.command(cls=SeveralSeeds)
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
@@ -29,46 +35,68 @@ from .progress import watch
 )
 @click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
-@click.option("--epochs", type=int, help="Default: the recipe's.")
-@click.option("--batch-size", type=int, help="Default: the recipe's.")
-@click.option("--lr", type=float, help="Of the head; default: the recipe's.")
-@click.option("--backbone-lr", type=float, help="As a multiple of --lr; 0 freezes the backbone; default: the recipe's.")
-@click.option("--weight-decay", type=float, help="Default: the recipe's.")
-@click.option("--augment/--no-augment", default=None, help="Random affine views of training images.")
+@click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
 @click.option(
-    "--regions",
-    type=click.Choice(["cached", "live"]),
-    help="Move the file's regions with each augmented view (default), or find them anew on it, as the paper does.",
+    "--seeds",
+    type=int,
+    multiple=True,
+    callback=check_seeds,
+    help="Train with each of them (--seeds 0 1 2), into seed-0, seed-1, ... of --run; ends with mean, sd and interval.",
 )
+@options.device
 @click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=RunSettings.precision,
+    show_default=True,
+    help="Of autocast; auto: bf16 on a GPU that has it, else fp32.",
+)
+@options.workers
+@click.option("--compile", is_flag=True, help="By torch.compile: a slow start, then faster steps.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would happen, with its time and memory from a few real steps; write nothing.",
+)
+@options.json_
+@click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
+@click.option("--resume", is_flag=True, help="Go on from the run's newest saved state.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Minutes between states saved within an epoch.",
+)
+@part_option(
     "--fusion",
     type=click.Choice(FUSIONS),
     default=ModelSettings.fusion,
     show_default=True,
     help="Of maximum and average pooling, or one of them.",
 )
-@click.option(
+@part_option(
     "--se",
     type=click.Choice(SE_KINDS),
     default=ModelSettings.se,
     show_default=True,
     help="An SE-Residual for each token slot, one for all, or none.",
 )
-@click.option(
+@part_option(
     "--units",
     type=click.IntRange(1),
     default=ModelSettings.units,
     show_default=True,
     help="Width of the inter-attention.",
 )
-@click.option(
+@part_option(
     "--pooling",
     type=click.Choice(POOLINGS),
     default=ModelSettings.pooling,
     show_default=True,
     help="Of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
 )
-@click.option(
+@part_option(
     "--pooling-samples",
     type=click.IntRange(1),
     default=ModelSettings.pooling_samples,
@@ -76,19 +104,20 @@ from .progress import watch
     help="Along each side of a bin of the region pooling.",
 )
 @options.stages
-@click.option("--no-regions", is_flag=True, help="The whole image is the only token.")
-@click.option("--no-self-attention", is_flag=True, help="Regions are pooled from the backbone's own map.")
-@click.option("--no-inter-attention", is_flag=True, help="Tokens are averaged.")
-@click.option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
-@click.option("--attention-softmax", is_flag=True, help="After the inter-attention's sigmoid.")
-@click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
-@options.device
-@click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default=RunSettings.precision, show_default=True
+@part_option("--no-regions", is_flag=True, help="The whole image is the only token.")
+@part_option(
+    "--no-self-attention",
+    is_flag=True,
+    help="Regions are pooled from the backbone's own map.",
 )
-@options.workers
-@click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
-@click.option("--resume", is_flag=True, help="Go on from the run's last finished epoch.")
+@part_option("--no-inter-attention", is_flag=True, help="Tokens are averaged.")
+@part_option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
+@part_option(
+    "--attention-softmax",
+    is_flag=True,
+    help="After the inter-attention's sigmoid.",
+)
+@recipe_options
 @click.pass_context
 def train(
     context: click.Context,
@@ -111,26 +140,34 @@ def train(
     spectral_norm: bool,
     attention_softmax: bool,
     seed: int,
+    seeds: tuple[int, ...],
     device: str,
     precision: str,
     workers: int,
+    compile: bool,
+    dry_run: bool,
+    as_json: bool,
     stop_after: int | None,
     resume: bool,
+    save_every: float,
     **overrides: Any,
 ) -> None:
     """Stage 2: train AG-Net (or the plain backbone, its control) on images and their cached regions.
 
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
-    from functools import partial
-
     from ..data.boxes_reader import read_boxes
     from ..data.memory import keep_network_memory
     from ..proposals.one_image import propose_regions
+    from ..training.distributed import meeting, place_of_this_process
     from ..training.fit import fit
-    from ..training.run_folder import LAST
+    from ..training.interruption import Interrupted
 
     _refuse_idle_switches(context)
+    if as_json and not dry_run:
+        raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
+    if dry_run and (resume or stop_after):
+        raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
     keep_network_memory()
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
@@ -141,55 +178,107 @@ def train(
             raise click.UsageError("--regions live needs regions proposed without a weights file")
         propose = partial(propose_regions, settings=proposals)
     run = run or Path("runs") / f"{found.dataset}-{model}"
-    if found.failures:
-        click.echo(f"{len(found.failures):,} unreadable images are left out", err=True)
-    counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
-    click.echo(f"{found.dataset}: {counts} images of {len(found.classes)} classes", err=True)
-    click.echo(f"model {model}, backbone {backbone} with weights {weights}, seed {seed}, into {run}", err=True)
-    click.echo(f"recipe {recipe}: {resolved}", err=True)
+    place = place_of_this_process()
+    if dry_run and not place.alone:
+        raise click.UsageError("--dry-run is for one process; leave out torchrun")
+
+    def say(text: str) -> None:
+        if place.first:
+            click.echo(text, err=True)
 
     def report(line: dict[str, object]) -> None:
-        click.echo("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), err=True)
+        say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()))
 
-    try:
-        best = fit(
-            run,
-            found,
-            images_root(found, root),
-            ModelSettings(
-                classes=len(found.classes),
-                regions=found.layout.count,
-                model=model,
-                backbone=backbone,
-                spectral_norm=spectral_norm,
-                attention_softmax=attention_softmax,
-                use_regions=not no_regions,
-                self_attention=not no_self_attention,
-                inter_attention=not no_inter_attention,
-                fusion=fusion,
-                se=se,
-                units=units,
-                pooling=pooling,
-                pooling_samples=pooling_samples,
-                stages=stages,
-            ),
-            resolved,
-            RunSettings(weights, seed, device, precision, workers),
-            propose=propose,
-            resume=resume,
-            stop_after=stop_after,
-            watch=watch,
-            report=report,
-        )
-    except FloatingPointError as error:
-        raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        kept = (
-            f"{run} keeps every finished epoch: go on with --resume" if (run / LAST).exists() else "No epoch finished"
-        )
-        click.echo(f"\nInterrupted. {kept}", err=True)
-        sys.exit(130)
-    click.echo(best)
+    if found.failures:
+        say(f"{len(found.failures):,} unreadable images are left out")
+    counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
+    say(f"{found.dataset}: {counts} images of {len(found.classes)} classes")
+    with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {seed}"
+    say(f"model {model}, backbone {backbone} with weights {weights}, {with_seeds}, into {run}")
+    changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
+    say(f"recipe {recipe}{f' with {changed}' if changed else ''}")
+    if not place.alone:
+        say(f"{place.size} processes share every batch of {resolved.batch_size}")
+    model_settings = ModelSettings(
+        classes=len(found.classes),
+        regions=found.layout.count,
+        model=model,
+        backbone=backbone,
+        spectral_norm=spectral_norm,
+        attention_softmax=attention_softmax,
+        use_regions=not no_regions,
+        self_attention=not no_self_attention,
+        inter_attention=not no_inter_attention,
+        fusion=fusion,
+        se=se,
+        units=units,
+        pooling=pooling,
+        pooling_samples=pooling_samples,
+        stages=stages,
+    )
+    images = images_root(found, root)
+    if dry_run:
+        from ..training.dry_run import dry_run as try_out
+        from ..training.dry_run import dry_run_text
+
+        say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
+        settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
+        told = try_out(run, found, images, model_settings, recipe, resolved, settings, propose=propose)
+        click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
+        return
+    code = 0
+    with meeting(place) as processes:
+
+        def train_one(folder: Path, number: int, goes_on: bool) -> Path:
+            if seeds:
+                say(f"seed {number}, into {folder}")
+            return fit(
+                folder,
+                found,
+                images,
+                model_settings,
+                resolved,
+                RunSettings(weights, number, device, precision, workers, compile),
+                propose=propose,
+                resume=goes_on,
+                stop_after=stop_after,
+                save_every=save_every,
+                processes=processes,
+                command={"recipe": recipe, "options": _given(context)},
+                watch=watch if place.first else lambda what, count: lambda done, values: None,
+                report=report,
+                say=say,
+            )
+
+        try:
+            if not seeds:
+                best = train_one(run, seed, resume)
+            else:
+                folders = train_seeds(run, seeds, resume, train_one)
+        except Interrupted as stopped:
+            say(f"\nInterrupted {stopped}; all is saved: the same command and --resume goes on from there.")
+            code = stopped.exit_code
+        except KeyboardInterrupt:
+            say(f"\nInterrupted at once: --resume goes on from the newest state in {run}, if one was saved.")
+            code = 130
+    if code:
+        sys.exit(code)
+    if place.first:
+        for line in summarise(run, folders) if seeds else []:
+            say(line)
+        click.echo(run if seeds else best)
+
+
+def _given(context: click.Context) -> dict[str, object]:
+    """The options of the command line by name; of a path its last part only, for the folder is nobody's business."""
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if "weights" in given:
+        given["weights"] = Path(given["weights"])
+    return {name: value.name if isinstance(value, Path) else value for name, value in given.items()}
 
 
 _HEAD = (

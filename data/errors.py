@@ -36,6 +36,10 @@ class CheckpointError(AgnetError):
     """A run folder or a weights file cannot be used as asked."""
 
 
+class TrainingError(AgnetError):
+    """Training cannot go on: its numbers are no longer finite, or the memory does not suffice."""
+
+
 class DownloadError(AgnetError):
     """A file cannot be fetched, or is not the one that was published."""
 

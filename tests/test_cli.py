@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,12 +26,12 @@ def test_from_a_folder_of_photographs_to_a_prediction(agnet, folder, tmp_path):
     assert agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1).stdout == "boxes.h5\n"
     trained = agnet("train", "--boxes", "boxes.h5", "--run", "run", "--epochs", 2, *TRAIN)
     assert trained.stdout == "run/best.safetensors\n"
-    assert "Recipe(" in trained.stderr and "val_top1" in trained.stderr
+    assert "recipe modern with epochs 2" in trained.stderr and "val_top1" in trained.stderr
 
     measured = json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)
     assert measured["images"] == 6 and 0 <= measured["top1"] <= 1
     table = agnet("evaluate", "--run", "run", "--workers", 0).stdout
-    assert f"top-1 {measured['top1']:.2%}" in table and "côté" in table
+    assert re.search(rf"top-1 +{100 * measured['top1']:.2f} %", table) and "côté" in table
     assert json.loads((tmp_path / "run" / "metrics-test.json").read_text())["confusion"] == measured["confusion"]
 
     photographs = sorted((folder / "val").rglob("*.png"))

@@ -1,5 +1,6 @@
 """What a run may be measured on: nothing it has seen, unless it is forced, and then the file says so."""
 
+import csv
 import json
 import re
 import shutil
@@ -16,10 +17,13 @@ from agnet.data.errors import CheckpointError, ConfigurationError, MismatchError
 from agnet.proposals.data_set import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.checkpoints import load_checkpoint, save_checkpoint
+from agnet.training.claims import papers_claim
 from agnet.training.devices import Device
 from agnet.training.evaluation import evaluate_run
 from agnet.training.fit import fit
+from agnet.training.metrics import MEASURES
 from agnet.training.models.settings import ModelSettings
+from agnet.training.predictions_file import load_predictions
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.run_folder import read_config, split_hash
 from agnet.training.seen_images import read_seen
@@ -251,3 +255,65 @@ def test_evaluate_says_it_in_one_line(agnet, run, boxes_file, folder):
     assert refused.stderr.count("\n") == 1 and refused.stderr.startswith("Error: ") and "--force" in refused.stderr
     forced = agnet(*common, "--split", "train", "--force")
     assert "Warning: all 9 images were trained on" in forced.stderr
+
+
+def test_every_image_and_class_is_written_and_they_agree(run, boxes, folder):
+    evaluation = measured(run, boxes, folder)
+    parts = ("metrics-test.json", "metrics-test.csv", "predictions-test.csv", "predictions-test.safetensors")
+    assert all((run / name).stat().st_size for name in (*parts, "confusion-test.png", "calibration-test.png"))
+    assert not list(run.glob("*.tmp"))
+    told = json.loads(evaluation.file.read_text())
+    assert told["top1"] == evaluation.metrics.top1 and told["papers_claim"] is None
+    assert set(told["intervals"]) == set(MEASURES) and told["intervals"]["top1"].keys() == {"low", "high"}
+    found = load_predictions(run / "predictions-test.safetensors")
+    rows = boxes.usable[boxes.rows("test")]
+    assert found.names == tuple(name.decode() for name in boxes.names[rows].tolist())
+    assert found.contents == tuple(content.decode() for content in boxes.contents[rows].tolist())
+    assert found.labels.tolist() == boxes.labels[rows].tolist() and found.images_seen_in_training == 0
+    assert (found.logits.argmax(axis=1) == found.labels).mean() == pytest.approx(evaluation.metrics.top1)
+    with (run / "predictions-test.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert sum(row["true"] == row["predicted"] for row in table) == evaluation.metrics.top1 * len(rows)
+    for row in table:  # a class is the folder that an image is in
+        assert row["path"].split("/")[1] == row["true"]
+
+
+def test_several_seeds_are_measured_each_and_together(agnet, run, boxes_file, boxes, folder, tmp_path):
+    seeds = tmp_path / "seeds"
+    shutil.copytree(run, seeds / "seed-0")
+    fit(seeds / "seed-3", boxes, folder, PLAIN, RECIPE, replace(RUN, seed=3))
+    common = ["evaluate", "--boxes", boxes_file, "--root", folder, "--workers", 0, "--device", "cpu", "--run"]
+    printed = agnet(*common, seeds).stdout
+    single = [json.loads((seeds / name / "metrics-test.json").read_text()) for name in ("seed-0", "seed-3")]
+    together = json.loads((seeds / "metrics-test.json").read_text())
+    assert together["runs"] == ["seed-0", "seed-3"] and together["images"] == 6
+    for name in MEASURES:
+        values = [found[name] for found in single]
+        assert together[name]["values"] == values and together[name]["n"] == 2
+        assert together[name]["mean"] == pytest.approx(np.mean(values))
+        assert together[name]["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert "mean ± sd" in printed and "seed-3" in printed
+    compared = json.loads(agnet("compare", seeds, run.parent / "seeds", "--json").stdout)
+    assert compared["challenges"][0]["p"] == 1 and len(compared["challenges"][0]["tests"]) == 2
+    # One of them alone, to machines.
+    told = agnet(*common, seeds / "seed-0", "--json")
+    assert json.loads(told.stdout)["top1"] == single[0]["top1"]
+    classes = agnet(*common, seeds / "seed-0", "--csv").stdout.splitlines()
+    assert classes[0].startswith("class,images,accuracy") and len(classes) == 4
+    assert "one of them" in agnet(*common, seeds, "--csv", "--json", code=2).stderr
+
+
+def test_the_papers_claims_stand_beside_whole_test_parts_and_the_networks_they_are_about(boxes):
+    def claim(dataset="ppmi24", images=2400, split="test", **settings):
+        splits = np.array(["test"] * images + ["train"] * 10)
+        return papers_claim(replace(boxes, dataset=dataset, splits=splits), split, ModelSettings(24, **settings))
+
+    assert (claim().top1, claim().mean_average_precision) == (0.982, 0.9735)
+    assert (claim(model="plain").top1, claim(model="plain").mean_average_precision) == (0.7533, None)
+    assert claim("auc-v1", 4331).top1 == 0.997 and "vgg16" in claim(backbone="vgg16").of
+    assert claim("caltech256", 14_420).mean_average_precision == 0.9457
+    for other in (
+        *(claim(dataset="folder"), claim(images=2399), claim(split="val"), claim(use_regions=False)),
+        *(claim(fusion="max"), claim(regions=8), claim("caltech256", 14_420, model="plain")),
+    ):
+        assert other is None

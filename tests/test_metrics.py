@@ -1,7 +1,32 @@
+import warnings
+
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn_metrics
 
-from agnet.training.metrics import measure
+from agnet.training.metrics import MEASURES, Scores, measure
+
+
+def drawn(images, classes, seed=0, ties=False, skill=1.0):
+    """Scores and labels of a network that knows something; with ``ties`` many scores are equal."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, images)
+    logits = generator.normal(size=(images, classes)) * 2
+    logits[np.arange(images), labels] += skill
+    return (np.round(logits) if ties else logits).astype(np.float32), labels
+
+
+def slow_calibration_error(logits, labels, bins=15):
+    """Guo et al. 2017, Eq. 3, bin by bin: bin m holds confidences in ((m - 1)/M, m/M]."""
+    probabilities = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
+    total = 0.0
+    for m in range(1, bins + 1):
+        members = [i for i, row in enumerate(probabilities) if (m - 1) / bins < row.max() <= m / bins]
+        if members:
+            accuracy = np.mean([probabilities[i].argmax() == labels[i] for i in members])
+            confidence = np.mean([probabilities[i].max() for i in members])
+            total += len(members) / len(labels) * abs(accuracy - confidence)
+    return total
 
 
 def slow_average_precision(scores, positive):
@@ -59,3 +84,85 @@ def test_with_five_classes_or_fewer_top5_is_everything():
 def test_huge_scores_do_not_overflow():
     metrics = measure(np.array([[1e4, -1e4], [-1e4, 1e4]], dtype=np.float32), np.array([0, 1]), ["a", "b"])
     assert metrics.top1 == 1 and metrics.mean_average_precision == 1
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("images, classes", [(1, 3), (40, 2), (200, 9), (500, 60)])
+def test_every_measure_agrees_with_scikit_learn(images, classes, ties):
+    logits, labels = drawn(images, classes, ties=ties)
+    metrics = measure(logits, labels, [f"class {k}" for k in range(classes)])
+    odds = np.exp(logits.astype(float) - logits.max(axis=1, keepdims=True))  # equal ones exactly equal
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    predicted, every = logits.argmax(axis=1), np.arange(classes)
+    assert metrics.top1 == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
+    if classes > 5 and not ties:  # scikit-learn ranks equal scores the other way round
+        top5 = sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=every)
+        assert metrics.top5 == pytest.approx(top5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes that only predictions have
+        balanced = sklearn_metrics.balanced_accuracy_score(labels, predicted)
+    assert metrics.mean_class_accuracy == pytest.approx(balanced)
+    for k, precision in enumerate(metrics.average_precision.values()):
+        if (labels == k).any():
+            assert precision == pytest.approx(sklearn_metrics.average_precision_score(labels == k, probabilities[:, k]))
+        else:
+            assert precision is None
+    loss = sklearn_metrics.log_loss(labels, probabilities, labels=every)
+    assert metrics.negative_log_likelihood == pytest.approx(loss)
+    assert (sklearn_metrics.confusion_matrix(labels, predicted, labels=every) == metrics.confusion).all()
+    assert metrics.calibration_error == pytest.approx(slow_calibration_error(logits, labels))
+
+
+def test_calibration_by_hand():
+    """Two images of confidence 0.9, one right; one of 0.6, right: (2 · |0.5 − 0.9| + 1 · |1 − 0.6|) / 3."""
+    odds = np.log([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    metrics = measure(odds, np.array([0, 1, 0]), ["a", "b"])
+    assert metrics.calibration_error == pytest.approx((2 * 0.4 + 0.4) / 3)
+    filled = {round(place.above * 15): place for place in metrics.calibration if place.images}
+    assert {place: (found.images, found.accuracy) for place, found in filled.items()} == {8: (1, 1.0), 13: (2, 0.5)}
+    assert filled[13].confidence == pytest.approx(0.9) and len(metrics.calibration) == 15
+
+
+def test_certainty_and_even_odds_are_in_the_outermost_bins():
+    sure = measure(np.array([[1000.0, 0]]), np.array([0]), ["a", "b"])
+    assert sure.calibration[14].images == 1 and sure.calibration_error == 0
+    twenty = measure(np.zeros((1, 20)), np.array([1]), [str(k) for k in range(20)])
+    assert twenty.calibration[0].images == 1 and twenty.calibration_error == pytest.approx(1 / 20)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_an_image_that_counts_thrice_is_three_images(ties):
+    """What a bootstrap's draw is worth, against measuring the drawn images themselves."""
+    logits, labels = drawn(50, 7, ties=ties)
+    counts = np.random.default_rng(1).integers(0, 4, (50, 3)).astype(np.float32)
+    statistics = Scores(logits, labels).statistics()
+    assert set(statistics) == set(MEASURES)
+    for column in range(3):
+        again = np.repeat(np.arange(50), counts[:, column].astype(int))
+        wanted = measure(logits[again], labels[again], list("abcdefg"))
+        for name, statistic in statistics.items():
+            assert statistic(counts)[column] == pytest.approx(getattr(wanted, name), abs=1e-5), name
+
+
+def test_a_class_that_a_draw_lacks_is_left_out_of_it():
+    logits, labels = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), np.array([0, 0, 1])
+    counts = np.array([[1.0], [1.0], [0.0]])
+    scores = Scores(logits, labels)
+    assert scores.mean_class_accuracy(counts) == 0.5
+    assert np.isnan(scores.average_precisions(counts)[1:]).all() and scores.mean_average_precision(counts) == 1
+
+
+def test_intervals_hold_what_they_are_of_and_shrink_with_the_images():
+    few, many = (measure(*drawn(images, 7, skill=2), list("abcdefg")) for images in (60, 6000))
+    for name in MEASURES:
+        for metrics in (few, many):
+            assert metrics.intervals[name].low <= getattr(metrics, name) <= metrics.intervals[name].high
+        widths = [metrics.intervals[name].high - metrics.intervals[name].low for metrics in (few, many)]
+        assert 5 < widths[0] / widths[1] < 20, name  # ten times, by the root of a hundred
+    share = many.top1
+    assert many.intervals["top1"].high - share == pytest.approx(1.96 * (share * (1 - share) / 6000) ** 0.5, rel=0.15)
+
+
+def test_one_image_has_intervals_of_no_width():
+    metrics = measure(np.array([[0.0, 1, 2]]), np.array([2]), list("abc"))
+    assert (metrics.intervals["top1"].low, metrics.intervals["top1"].high) == (1, 1)

@@ -34,6 +34,7 @@ def test_there_are_commands_to_check():
         "inspect",
         "train",
         "evaluate",
+        "compare",
         "predict",
         "export",
         "complexity",

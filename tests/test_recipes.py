@@ -8,6 +8,9 @@ def test_the_papers_recipe_is_to_the_letter():
     paper = RECIPES["paper"]
     assert (paper.optimizer, paper.lr, paper.momentum, paper.epochs, paper.batch_size) == ("sgd", 1e-5, 0.99, 50, 8)
     assert (paper.weight_decay, paper.label_smoothing, paper.clip_norm, paper.augment) == (0, 0, 0, True)
+    assert (paper.backbone_lr, paper.classifier_lr, paper.layer_decay, paper.frozen_stages) == (1, 1, 1, 0)
+    assert (paper.mixup, paper.dropout, paper.ema_decay, paper.accumulate, paper.patience) == (0, 0, 0, 1, 0)
+    assert (paper.warmup_epochs, paper.image_size, paper.class_weights, paper.nesterov) == (0, 0, "none", False)
     factors = [paper.lr_factor(epoch + share) for epoch in range(50) for share in (0.01, 0.99)]
     assert factors[:50] == [1] * 50 and factors[50:] == pytest.approx([0.1] * 50)
 
@@ -47,6 +50,21 @@ def test_options_replace_and_none_keeps():
         {"optimizer": "adam"},
         {"schedule": "linear"},
         {"step_epochs": 0},
+        {"lr": float("inf")},
+        {"classifier_lr": 0.0},
+        {"layer_decay": 0.0},
+        {"layer_decay": 1.1},
+        {"frozen_stages": -1},
+        {"accumulate": 0},
+        {"mixup": -0.1},
+        {"ema_decay": 1.0},
+        {"dropout": 1.0},
+        {"patience": -1},
+        {"select_by": "train_loss"},
+        {"class_weights": "rare"},
+        {"image_size": 31},
+        {"image_size": 5000},
+        {"nesterov": True},
     ],
 )
 def test_a_bad_value_is_named(options):
@@ -57,3 +75,8 @@ def test_a_bad_value_is_named(options):
 def test_an_unknown_setting_is_named():
     with pytest.raises(ConfigurationError, match="learning_rate"):
         RECIPES["modern"].override(learning_rate=1)
+
+
+def test_what_was_changed_is_told():
+    assert RECIPES["paper"].override(lr=0.5, mixup=0.2).differences(RECIPES["paper"]) == {"lr": 0.5, "mixup": 0.2}
+    assert RECIPES["paper"].differences(RECIPES["paper"]) == {}

@@ -5,7 +5,9 @@ Never pickle: a checkpoint may come from a stranger.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -28,6 +30,8 @@ from .models.settings import ModelSettings
 FORMAT = "agnet checkpoint"
 FORMAT_VERSION = 1
 
+_HASH = "blake2b"  #: in the header, of all the rest
+_LARGEST_HEADER = 2**26  # characters; 100,000 classes with long names take a tenth
 _LARGEST_SIDE = 8192  # of an image that a network sees; there is none that asks for more than some hundreds
 
 
@@ -84,57 +88,66 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not an agnet checkpoint")
     if header.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {header.get('format_version')}, this program reads {FORMAT_VERSION}"
+            f"{path} has format version {str(header.get('format_version'))[:80]}, this program reads {FORMAT_VERSION}"
         )
     try:
         settings = _dataclass(ModelSettings, header["model"])
         preprocessing = _preprocessing(header["preprocessing"])
+        told = _told(header, settings)
         # Settings may ask for more than there is memory, so shapes come first and numbers later.
         _check_tensors(on_meta(lambda: build_model(settings)).state_dict(), tensors)
         model = build_model(settings)
         model.load_state_dict(tensors)
-        if len(header["classes"]) != settings.classes:
-            raise ValueError(f"{len(header['classes'])} class names for {settings.classes} classes")
-        return Checkpoint(
-            model=model.eval(),
-            settings=settings,
-            classes=tuple(map(str, header["classes"])),
-            preprocessing=preprocessing,
-            proposals=dict(header["proposals"]),
-            fingerprint=str(header["boxes_fingerprint"]),
-            epoch=int(header["epoch"]),
-            val_top1=header["val_top1"],
-        )
+        return Checkpoint(model=model.eval(), settings=settings, preprocessing=preprocessing, **told)
     except ImportError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except KeyError as error:
         raise CheckpointError(f"{path} is damaged or foreign: its header has no {error}") from None
-    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged or foreign: {str(error).splitlines()[0]}") from None
+    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, LookupError) as error:
+        raise CheckpointError(f"{path} is damaged or foreign: {_first_line(error)}") from None
 
 
 def save_training_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, header: Mapping[str, object]
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    header: Mapping[str, object],
+    average: nn.Module | None = None,
+    keep: Path | None = None,
 ) -> None:
-    """Everything a run needs to go on as if it had never stopped: weights, optimiser, and ``header`` (JSON)."""
+    """Everything a run needs to go on as if it had never stopped: weights, optimiser, and ``header`` (JSON).
+
+    Args:
+        average: the running mean of the weights, where there is one.
+        keep: where the state that was at ``path`` goes, once the new one is complete.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
-    _save(path, tensors, header)
+    _save(path, tensors, header, keep)
 
 
-def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """Put a saved state back into ``model`` and ``optimizer``. Returns its header. Raises: `CheckpointError`."""
+def load_training_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> dict[str, Any]:
+    """Put a saved state back into ``model``, ``optimizer`` and ``average``. Returns its header.
+
+    Raises: `CheckpointError`.
+    """
     tensors, header = _load(path)
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    states: dict[int, dict[str, Tensor]] = {}
     try:
+        for part, module in (("model.", model), ("average.", average)):
+            weights = {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+            _check_tensors(module.state_dict() if module is not None else {}, weights)
+            if module is not None:
+                module.load_state_dict(weights)
+        states: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, number, key = name.split(".")
                 states.setdefault(int(number), {})[key] = value
-        _check_tensors(model.state_dict(), weights)
-        model.load_state_dict(weights)
         # A fused optimiser pairs a parameter with its moments by place in memory, which in files is row by row.
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for place, state in states.items():
@@ -143,7 +156,7 @@ def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Opt
                     state[key] = torch.empty_like(parameters[place]).copy_(value)
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     except (LookupError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{path} does not fit this run: {_first_line(error)}") from None
     return header
 
 
@@ -170,7 +183,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     return {str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:
+def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object], keep: Path | None = None) -> None:
     # Channels-last weights are not contiguous, which the format needs.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
@@ -178,10 +191,14 @@ def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object
             unfinished.unlink(missing_ok=True)
             unfinished.touch()
             usual = stat.S_IMODE(unfinished.stat().st_mode)  # as of any file here; save_file makes it the user's alone
-            save_file(plain, unfinished, metadata={"agnet": json.dumps(header)})
+            # One entry: the order of several is not the same in every process, and files are compared byte for byte.
+            text = json.dumps({_HASH: _content_hash(plain, header), **header})
+            save_file(plain, unfinished, metadata={"agnet": text})
             unfinished.chmod(usual)
+            if keep is not None and path.exists():
+                path.replace(keep)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {error}") from None
+        raise CheckpointError(f"cannot write {path}: {_first_line(error)}; what was there before is kept") from None
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -189,13 +206,56 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(f"there is no {path}; agnet train --run {path.parent} makes one")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("agnet", "{}"))
+            text = (file.metadata() or {}).get("agnet", "{}")
+            if len(text) > _LARGEST_HEADER:
+                raise ValueError(f"its header has {len(text):,} characters")
+            header = json.loads(text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file, or damaged: {error}") from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} has a header that is not a JSON object")
+        if not isinstance(header, dict):
+            raise ValueError("its header is not a JSON object")
+        found = header.pop(_HASH, None)  # files of other programs and of earlier versions have none
+        sound = found is None or found == _content_hash(tensors, header)
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or damaged: {_first_line(error)}") from None
+    if not sound:
+        raise CheckpointError(f"{path} is damaged: its content is not what was written")
     return tensors, header
+
+
+def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> str:
+    """Of the header and the tensors' names, types, shapes and bytes: whatever bit of them turns, it is noticed."""
+    found = hashlib.blake2b(json.dumps(header).encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _told(header: Mapping[str, Any], settings: ModelSettings) -> dict[str, Any]:
+    """What a header says besides settings and pixels. Raises: `ValueError` for what it cannot mean."""
+    classes, epoch, val_top1 = header["classes"], header["epoch"], header["val_top1"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("its classes are not a list of names")
+    if len(classes) != settings.classes:
+        raise ValueError(f"{len(classes)} class names for {settings.classes} classes")
+    if not isinstance(header["proposals"], dict):
+        raise ValueError("its settings of the proposals are not names and values")
+    if type(epoch) is not int or not 0 <= epoch < 2**31:
+        raise ValueError(f"its epoch is {str(epoch)[:80]}")
+    if val_top1 is not None and not (type(val_top1) in (int, float) and math.isfinite(val_top1)):
+        raise ValueError(f"its validation accuracy is {str(val_top1)[:80]}")
+    return {
+        "classes": tuple(classes),
+        "proposals": header["proposals"],
+        "fingerprint": str(header["boxes_fingerprint"]),
+        "epoch": epoch,
+        "val_top1": val_top1,
+    }
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _dataclass(kind: type[ModelSettings], values: Mapping[str, object]) -> ModelSettings:
@@ -230,6 +290,8 @@ def _check_tensors(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> N
             raise ValueError(f"{name} is missing")
         if got[name].shape != tensor.shape:
             raise ValueError(f"{name} has shape {tuple(got[name].shape)}, and its network {tuple(tensor.shape)}")
+        if (got[name].dtype.is_floating_point, got[name].is_complex()) != (tensor.dtype.is_floating_point, False):
+            raise ValueError(f"{name} has numbers of type {got[name].dtype}, and its network {tensor.dtype}")
     for name in got:
         if name not in wanted:
             raise ValueError(f"{name} is not of its network")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from ..data.images import read_image
 from .augmentation import AffineRange, View
 from .samples import Propose
 
-Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it
+Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it; ~row for a stand-in
+STAND_IN = -100  #: label of a sample that counts nothing, PyTorch's own number for it
 
 
 class Batch(NamedTuple):
@@ -26,7 +28,7 @@ class Batch(NamedTuple):
 
     images: Tensor  #: uint8 ``(B, 3, side, side)``, channels last in memory
     regions: Tensor  #: float32 ``(B, R, 4)`` xyxy in fractions of the frame
-    labels: Tensor  #: int64 ``(B,)``
+    labels: Tensor  #: int64 ``(B,)``; `STAND_IN` where a process has no sample of its own in a short batch
     rows: Tensor  #: int64 ``(B,)``, rows of the boxes file's usable images
 
 
@@ -56,6 +58,7 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, int, int]:
         epoch, row = key
+        stands_in, row = row < 0, max(row, ~row)
         image_number = self.boxes.usable[row]
         name = self.boxes.names[image_number].decode()
         image = read_image(self.root / name)
@@ -75,15 +78,24 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         else:
             fractions = View.of((self.side, self.side), self.side).boxes(self.propose(seen))
         pixels = torch.from_numpy(seen).permute(2, 0, 1)
-        return pixels, torch.from_numpy(fractions), int(self.boxes.labels[image_number]), row
+        label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
+        return pixels, torch.from_numpy(fractions), label, row
 
 
 class KeySampler:
-    """Batches of (epoch, row), shuffled by (seed, epoch) or in order; every row exactly once."""
+    """Batches of (epoch, row), shuffled by (seed, epoch) or in order; every row exactly once.
 
-    def __init__(self, rows: np.ndarray, batch_size: int, shuffle_seed: int | None) -> None:
+    Of ``size`` processes each takes its ``rank``'s part of every batch, so that all take the same number of steps. One
+    for whom a short batch has nothing takes the batch's first row as a stand-in.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, batch_size: int, shuffle_seed: int | None, rank: int = 0, size: int = 1
+    ) -> None:
         self.rows, self.batch_size, self.shuffle_seed = rows, batch_size, shuffle_seed
+        self.rank, self.size = rank, size
         self.epoch = 0
+        self.first_step = 0  #: batches before it are left out
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -92,8 +104,10 @@ class KeySampler:
         rows = self.rows
         if self.shuffle_seed is not None:
             rows = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(rows)
-        for at in range(0, len(rows), self.batch_size):
-            yield [(self.epoch, row) for row in rows[at : at + self.batch_size].tolist()]
+        for at in range(self.first_step * self.batch_size, len(rows), self.batch_size):
+            batch = rows[at : at + self.batch_size]
+            own = np.array_split(batch, self.size)[self.rank].tolist() or [~int(batch[0])]
+            yield [(self.epoch, row) for row in own]
 
 
 class Loader:
@@ -102,15 +116,23 @@ class Loader:
     Args:
         dataset: the samples.
         rows: which of them.
-        batch_size: the last batch may be smaller; none is dropped or padded.
+        batch_size: of all processes together; the last batch may be smaller; none is dropped or padded.
         workers: processes that decode and warp; 0 does it in this one.
         shuffle_seed: None keeps the order.
+        rank, size: which process this is, and of how many that share every batch.
     """
 
     def __init__(
-        self, dataset: RegionDataset, rows: np.ndarray, batch_size: int, workers: int, shuffle_seed: int | None = None
+        self,
+        dataset: RegionDataset,
+        rows: np.ndarray,
+        batch_size: int,
+        workers: int,
+        shuffle_seed: int | None = None,
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
-        self.sampler = KeySampler(rows, batch_size, shuffle_seed)
+        self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = len(rows)
         self._batches = DataLoader(
             dataset,
@@ -125,9 +147,12 @@ class Loader:
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch ``number``. Raises what reading an image raises, also when a worker read it."""
-        self.sampler.epoch = number
+    def epoch(self, number: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``number`` from ``first_step`` on.
+
+        Raises what reading an image raises, also when a worker read it.
+        """
+        self.sampler.epoch, self.sampler.first_step = number, first_step
         try:
             for batch in self._batches:
                 yield Batch(*batch)
@@ -167,3 +192,6 @@ def _start_worker(_: int) -> None:
     # A loader is one of several processes: each keeps to its own core. OpenCV's pool would also not survive a fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # Ctrl-C and many schedulers signal all processes; the main one decides, and its readers live as long as it does.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -10,34 +13,79 @@ from torch import Tensor
 from ..data.errors import ConfigurationError
 from .models.backbones import Preprocessing
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Device:
     """Where and how precisely to compute."""
 
     device: torch.device
-    precision: str = "fp32"  #: or bf16, by autocast
+    precision: str = "fp32"  #: or bf16 or fp16, by autocast
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether a number can be looked at without waiting for a queue of work: on a CPU."""
+        return self.device.type == "cpu"
 
     def wait(self) -> None:
         """Return when everything asked for so far is done, for timing."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        enabled = self.precision in _AUTOCAST
+        return torch.autocast(self.device.type, _AUTOCAST.get(self.precision, torch.bfloat16), enabled=enabled)
+
+    def on(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device, without waiting for it to arrive."""
+        return tensor.to(self.device, non_blocking=True)
 
     def images(self, images: Tensor, preprocessing: Preprocessing) -> Tensor:
         """uint8 pixels -> normalised float32 on the device, channels last."""
-        mean, std = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1) * 255
-            for values in (preprocessing.mean, preprocessing.std)
-        )
-        pixels = images.to(self.device, non_blocking=True).to(memory_format=torch.channels_last)
+        mean, std = _mean_and_std(preprocessing, self.device)
+        pixels = self.on(images).to(memory_format=torch.channels_last)
         return (pixels.float() - mean) / std
+
+    def forget_peak(self) -> None:
+        """Begin to measure `peak_memory` anew, where that is possible."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory(self) -> int | None:
+        """The most bytes held so far: on a GPU by tensors, elsewhere by this process; None where nobody knows."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if self.device.type == "mps":
+            return torch.mps.driver_allocated_memory()
+        with suppress(ImportError):  # not on Windows
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else peak * 1024
+        return None
+
+    def free_memory(self) -> None:
+        """Give back what an attempt that ran out of memory has left behind."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a computation failed for want of memory, on whatever device."""
+    words = ("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def choose_device(name: str, precision: str = "auto") -> Device:
-    """The device of that name; ``auto`` takes a GPU where there is one. Raises: `ConfigurationError`."""
+    """The device of that name; ``auto`` takes a GPU where there is one.
+
+    Raises: `ConfigurationError` for a device that is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -47,6 +95,24 @@ def choose_device(name: str, precision: str = "auto") -> Device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigurationError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    if precision not in ("fp32", "bf16"):  # auto
+    if precision not in ("fp32", "bf16", "fp16"):  # auto
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return Device(device, precision)
+
+
+def choose_training_device(name: str, precision: str = "auto") -> Device:
+    """`choose_device`, for training. Raises: `ConfigurationError` also for fp16 on anything else than a CUDA GPU."""
+    device = choose_device(name, precision)
+    if device.precision == "fp16" and device.device.type != "cuda":
+        raise ConfigurationError(
+            f"fp16 on {device.device.type}: its gradients need scaling, which works on CUDA GPUs only; take "
+            "--precision bf16 or fp32"
+        )
+    return device
+
+
+@cache
+def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of a pixel's 0..255, ``(1, 3, 1, 1)`` on the device: made once, for a copy waits for the device."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (preprocessing.mean, preprocessing.std))
+    return mean.to(device), std.to(device)

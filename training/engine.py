@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .dataset import Batch
+from .dataset import STAND_IN, Batch
 from .devices import Device
+from .distributed import ALONE, Processes
+from .learner import IMAGES, PULSE, Learner, means
 from .models.backbones import Preprocessing
 from .models.build import Model
 
@@ -35,51 +39,81 @@ class Predictions:
         return float((self.logits.argmax(axis=1) == self.labels).mean())
 
 
-def train_epoch(
-    model: Model,
-    batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    *,
-    device: Device,
-    preprocessing: Preprocessing,
-    lr_of_step: Callable[[int], float],
-    label_smoothing: float = 0.0,
-    clip_norm: float = 0.0,
-    frozen_backbone: bool = False,
-    progress: Progress = lambda images, values: None,
-) -> dict[str, float]:
-    """Train on every batch once. Returns the mean ``loss`` and ``top1`` of the epoch, as seen while training.
+@dataclass(frozen=True)
+class Trained:
+    """How far an epoch came, and what it took."""
 
-    ``lr_of_step(k)`` is the k-th step's share of each parameter group's own ``highest_lr``.
-    Raises: `FloatingPointError` when the loss is no longer a finite number.
+    step: int  #: steps of the epoch done, those of an earlier part included
+    totals: Tensor  #: ``(4,)`` on the CPU; what `train_epoch` goes on from
+    images_per_second: float
+    data_wait: float  #: share of the time spent waiting for images
+    peak_memory: int | None  #: bytes: of a GPU's tensors, or of this process
+
+    def line(self) -> dict[str, object]:
+        """The epoch's part of the log. Loss and top-1 are as seen while training, over all of its steps."""
+        found = means(self.totals)
+        peak = {} if self.peak_memory is None else {"peak_memory_mb": round(self.peak_memory / 1e6)}
+        return {
+            "train_loss": found["loss"],
+            "train_top1": found["top1"],
+            "images_per_second": round(self.images_per_second, 2),
+            "data_wait": round(self.data_wait, 4),
+            **peak,
+        }
+
+
+TIMINGS = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")  #: of a log line: no two runs have the same
+
+
+def train_epoch(
+    learner: Learner,
+    batches: Iterable[Batch],
+    epoch: int,
+    *,
+    steps: int,
+    first_step: int = 0,
+    totals: Tensor | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress = lambda images, values: None,
+) -> Trained:
+    """Train on every batch once, a step of the optimiser for each ``learner.recipe.accumulate`` of them.
+
+    Args:
+        batches: what is left of the epoch from ``first_step`` on.
+        epoch: counted from 0.
+        steps: of the whole epoch: `steps_of_epoch`.
+        first_step: where an interrupted epoch goes on, counted from 0.
+        totals: of its steps before that.
+        stop: asked before each step whether to stop there.
+        progress: told the images of the epoch so far and their mean loss and top-1, now and then.
+
+    Raises: `TrainingError` when numbers are not finite any more or memory does not suffice.
     """
-    model.train()
-    if frozen_backbone:
-        model.backbone.eval()  # its running statistics stay as they are, too
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-    totals = torch.zeros(2, dtype=torch.float64 if device.device.type != "mps" else torch.float32)
-    totals = totals.to(device.device)  # summed where it is computed: reading it every step would stall a GPU
-    images = 0
-    for step, batch in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = group["highest_lr"] * lr_of_step(step)
-        labels = batch.labels.to(device.device, non_blocking=True)
-        with device.autocast():
-            output = model(
-                device.images(batch.images, preprocessing), batch.regions.to(device.device, non_blocking=True)
-            )
-            loss = loss_fn(output.logits.float(), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        optimizer.step()
-        correct = (output.logits.detach().argmax(dim=1) == labels).sum()
-        totals += torch.stack([loss.detach() * len(labels), correct]).to(totals.dtype)
-        images += len(labels)
-        if step % 10 == 9 or device.device.type == "cpu":
-            progress(images, _means(totals, images))
-    return _means(totals, images)
+    learner.start()
+    learner.device.forget_peak()
+    totals = learner.no_totals() if totals is None else totals.to(learner.device.device)
+    step, images, waited, started = first_step, 0, 0.0, time.perf_counter()
+    before = int(totals[IMAGES]) if first_step else 0
+    source = iter(batches)
+    while step < steps and not stop():
+        asked = time.perf_counter()
+        group = list(islice(source, learner.recipe.accumulate))
+        waited += time.perf_counter() - asked
+        if not group:
+            break
+        totals += learner.step(group, epoch, step, steps)
+        images += sum(len(batch.labels) for batch in group) * learner.processes.size
+        step += 1
+        if learner.device.answers_at_once or step % PULSE == 0 or step == steps:
+            progress(before + images, means(totals))
+    learner.device.wait()
+    seconds = max(time.perf_counter() - started, 1e-9)
+    return Trained(step, totals.cpu(), images / seconds, waited / seconds, learner.device.peak_memory())
+
+
+def steps_of_epoch(batches: int, accumulate: int) -> int:
+    """Steps of the optimiser in an epoch of so many batches; the last may have fewer."""
+    return -(-batches // accumulate)
 
 
 @torch.no_grad()
@@ -89,9 +123,13 @@ def evaluate(
     *,
     device: Device,
     preprocessing: Preprocessing,
+    processes: Processes = ALONE,
     progress: Progress = lambda images, values: None,
 ) -> Predictions:
-    """The model's scores for every image of the batches, once each."""
+    """The model's scores for every image of the batches, once each.
+
+    Of several processes each looks at its parts of the batches; all get the scores of all, by row.
+    """
     model.eval()
     logits, labels, rows, images = [], [], [], 0
     for batch in batches:
@@ -102,13 +140,12 @@ def evaluate(
         logits.append(output.logits.float())
         labels.append(batch.labels)
         rows.append(batch.rows)
-        images += len(batch.labels)
+        images += len(batch.labels) * processes.size
         progress(images, {})
-    return Predictions(torch.cat(logits).cpu().numpy(), torch.cat(labels).numpy(), torch.cat(rows).numpy())
-
-
-def _means(totals: Tensor, images: int) -> dict[str, float]:
-    loss, correct = totals.tolist()
-    if not np.isfinite(loss):
-        raise FloatingPointError("the loss is not a finite number any more; lower the learning rate (--lr)")
-    return {"loss": loss / images, "top1": correct / images}
+    own = torch.cat(logits).cpu().numpy(), torch.cat(labels).numpy(), torch.cat(rows).numpy()
+    if processes.alone:
+        return Predictions(*own)
+    every = [np.concatenate(parts) for parts in zip(*processes.gather(own), strict=True)]
+    real = np.flatnonzero(every[1] != STAND_IN)
+    order = real[np.argsort(every[2][real])]
+    return Predictions(every[0][order], every[1][order], every[2][order])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -14,12 +14,16 @@ from ..data.atomic import atomic_file, check_writable
 from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
+from .claims import Claim, papers_claim
 from .dataset import Loader, RegionDataset, check_images_present
 from .devices import Device
-from .engine import Watch, evaluate
-from .metrics import Metrics, measure
+from .engine import Predictions, Watch, evaluate
+from .evaluation_report import metrics_csv, seeds_csv
+from .metrics import MEASURES, Metrics, measure
+from .predictions_file import SUFFIX, SplitPredictions, save_predictions
 from .run_folder import BEST
 from .seen_images import UNKNOWN, contents_of, count_seen, read_seen
+from .statistics import Spread, spread
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,16 @@ class Evaluation:
     metrics: Metrics
     file: Path
     warning: str = ""
+    claim: Claim | None = None  #: what the paper says of such a network on this test part
+
+
+@dataclass(frozen=True)
+class SeedsEvaluation:
+    """The metrics of a run's several seeds, and where their summary was written to."""
+
+    evaluations: dict[str, Evaluation]  #: by the name of the single run's folder
+    spreads: dict[str, Spread]  #: of each of `MEASURES`
+    file: Path
 
 
 def evaluate_run(
@@ -44,6 +58,9 @@ def evaluate_run(
     watch: Watch,
 ) -> Evaluation:
     """Metrics of a run's best checkpoint on ``split`` of ``boxes``: the run's own file, or another of its kind.
+
+    Written into the run's folder: metrics as JSON and CSV, predictions for every image, the confusion matrix and the
+    calibration as pictures.
 
     Args:
         force: measure on images that the run was trained on or selected by, too; the file then says how many.
@@ -76,6 +93,7 @@ def evaluate_run(
     )
     check_finite([torch.from_numpy(predictions.logits)])
     metrics = measure(predictions.logits, predictions.labels, checkpoint.classes)
+    claim = papers_claim(boxes, split, checkpoint.settings)
     content = {
         "split": split,
         "epoch": checkpoint.epoch,
@@ -84,11 +102,82 @@ def evaluate_run(
         "images_seen_in_training": seen,
         "device": device.device.type,
         "precision": device.precision,
+        "papers_claim": claim and asdict(claim),
         **metrics.to_dict(),
     }
-    with atomic_file(target) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return Evaluation(metrics, target, warning)
+    _write_all(target, content, metrics, _with_images(predictions, run, boxes, split, checkpoint, seen))
+    return Evaluation(metrics, target, warning, claim)
+
+
+def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvaluation:
+    """Mean ± sd of single runs that differ by their seed, of one split; written into the folder that holds them.
+
+    Raises: `MismatchError` when they have other classes.
+    """
+    if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
+        raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
+    values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
+    spreads = {name: spread(values[name]) for name in MEASURES}
+    first = next(iter(evaluations.values()))
+    target = run / first.file.name
+    content = {
+        "runs": list(evaluations),
+        "images": first.metrics.images,
+        "papers_claim": first.claim and asdict(first.claim),
+        **{name: {**asdict(spreads[name]), "values": values[name]} for name in MEASURES},
+    }
+    _write(target.with_suffix(".csv"), seeds_csv([found.metrics for found in evaluations.values()]))
+    _write(target, json.dumps(content, indent=1) + "\n")
+    return SeedsEvaluation(evaluations, spreads, target)
+
+
+def predictions_path(run: Path, split: str) -> Path:
+    """Where `evaluate_run` puts what a single run said of a split of its own boxes file."""
+    return run / f"predictions-{split}{SUFFIX}"
+
+
+def network_hash(run: Path) -> str:
+    """What the run's best checkpoint is, in 16 hexadecimal digits."""
+    with (run / BEST).open("rb") as file:
+        digest = hashlib.blake2b(digest_size=8)
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _with_images(
+    predictions: Predictions, run: Path, boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None
+) -> SplitPredictions:
+    numbers = boxes.usable[predictions.rows]
+    return SplitPredictions(
+        logits=predictions.logits,
+        labels=predictions.labels,
+        names=tuple(name.decode() for name in boxes.names[numbers].tolist()),
+        contents=tuple(contents_of(boxes, split)),
+        classes=checkpoint.classes,
+        split=split,
+        dataset=boxes.dataset,
+        network=network_hash(run),
+        image_size=checkpoint.preprocessing.size,
+        images_seen_in_training=seen,
+    )
+
+
+def _write_all(target: Path, content: dict[str, object], metrics: Metrics, predictions: SplitPredictions) -> None:
+    """Every file of an evaluation, the one that says it is complete last."""
+    from .evaluation_plots import draw_calibration, draw_confusion  # matplotlib takes a second to load
+
+    part = target.stem.removeprefix("metrics")  # the split, and what tells another boxes file's
+    save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
+    draw_confusion(metrics, target.with_name(f"confusion{part}.png"))
+    draw_calibration(metrics, target.with_name(f"calibration{part}.png"))
+    _write(target.with_suffix(".csv"), metrics_csv(metrics))
+    _write(target, json.dumps(content, indent=1) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _check_same_kind(run: Path, checkpoint: Checkpoint, boxes: Boxes) -> None:

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..data.boxes_reader import Boxes
 from ..data.errors import CheckpointError, ConfigurationError, DatasetError
 from .augmentation import AffineRange
-from .checkpoints import Checkpoint, load_training_state, save_checkpoint, save_training_state
-from .dataset import Loader, Propose, RegionDataset, check_images_present
-from .devices import Device, choose_device
-from .engine import Watch, evaluate, train_epoch
+from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from .curves import CURVES, append_events, draw_curves
+from .dataset import Batch, Loader, Propose, RegionDataset, check_images_present
+from .devices import Device, choose_training_device
+from .distributed import ALONE, Processes
+from .engine import TIMINGS, Watch, evaluate, steps_of_epoch, train_epoch
+from .interruption import Interrupted, Interruption
+from .learner import Learner, means
+from .models.backbones import Backbone
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
-from .optimizer import build_optimizer
 from .recipes import Recipe, RunSettings
-from .run_folder import BEST, LAST, LOG, check_same_run, configuration, cut_log, start_folder
+from .run_folder import (
+    BEST,
+    Progress,
+    check_same_run,
+    configuration,
+    has_state,
+    load_state,
+    one_training,
+    save_state,
+    start_folder,
+    write_log,
+)
 from .seen_images import SEEN, write_seen
+from .selection import Selection
 from .weights import find_weights
+
+SAVE_MINUTES = 10.0
 
 
 def fit(
@@ -36,126 +58,323 @@ def fit(
     propose: Propose | None = None,
     resume: bool = False,
     stop_after: int | None = None,
+    save_every: float = SAVE_MINUTES,
+    processes: Processes = ALONE,
+    command: Mapping[str, object] | None = None,
     watch: Watch = lambda what, images: lambda done, values: None,
     report: Callable[[dict[str, object]], None] = lambda line: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Train a network into the folder ``run``.
 
     Args:
-        run: gets the configuration, a JSON line for each epoch, the best and the last checkpoint, and what it has seen.
+        run: gets the configuration, a JSON line for each epoch, curves, the best checkpoint, the state to go on from
+            and the one before it, and what it has seen. Process 0 alone writes; on resuming, all read.
         boxes: the boxes file; its ``train`` part is trained on, its ``val`` part chooses the epoch, ``test`` is
             not looked at.
         root: where the images are.
         model_settings, recipe, settings: what to train and how.
         propose: stage 1's function for one image, for ``recipe.regions`` live.
-        resume: go on from the last finished epoch in ``run``.
+        resume: go on from the newest state in ``run``, in the middle of an epoch or not.
         stop_after: stop once this many epochs are finished; ``resume`` goes on as if it had not stopped.
+        save_every: minutes between states saved in the middle of an epoch; after every epoch one is saved anyway.
+        processes: that train together.
+        command: the recipe's name and the options given, for the configuration.
         watch: told what is going on, for progress bars.
         report: told each epoch's log line.
+        say: told what else a person wants to know.
 
     Returns: the best checkpoint's path.
-    Raises: `AgnetError` children for whatever the input lacks; `FloatingPointError` when training diverges.
+    Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
+        on SIGINT or SIGTERM, when the state is saved.
     """
+    check_input(boxes, root, recipe, propose)
+    device = choose_training_device(processes.device(settings.device), settings.precision)
+    config = configuration(
+        run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
+    )
+    with _one_training(run, processes):
+        processes.from_first(lambda: check_same_run(run, config) if resume else start_folder(run, config))
+        resume = processes.from_first(lambda: resume and has_state(run))
+        torch.manual_seed(settings.seed)
+        model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
+        learner = build_learner(model, recipe, settings, device, boxes, say, processes)
+        progress = Progress()
+        if resume:
+            progress, said = load_state(run, learner)
+            say(f"{said}, {progress.describe(recipe.epochs)}")
+        processes.gather(None)  # all have read it: from here on it may be replaced
+        side = model.backbone.preprocessing.size
+        training, validation = build_loaders(boxes, root, recipe, settings, side, propose, processes)
+        with Interruption() as interruption:
+            story = _Story(
+                run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch
+            )
+            story.begin()
+            while progress.epoch < min(recipe.epochs, stop_after or recipe.epochs) and not story.is_over:
+                report(story.one_epoch())
+                story.leave_if_asked()
+            if story.is_over:
+                say(story.why_over)
+    return run / BEST
+
+
+@dataclass
+class _Story:
+    """A run under way. Its public methods are called by all processes at the same time."""
+
+    run: Path
+    boxes: Boxes
+    model_settings: ModelSettings
+    learner: Learner
+    training: Loader
+    validation: Loader
+    progress: Progress
+    interruption: Interruption
+    save_every: float  #: minutes
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        recipe = self.learner.recipe
+        self._processes = self.learner.processes
+        self._steps = steps_of_epoch(len(self.training), recipe.accumulate)
+        self._saved_at = time.monotonic()
+        self._selection = Selection(recipe.select_by, recipe.patience)
+        for line in self.progress.log:
+            self._selection.is_best(line["epoch"], line)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do, stopped early or not."""
+        return self.progress.epoch >= self.learner.recipe.epochs or self._selection.is_over(self.progress.epoch)
+
+    @property
+    def why_over(self) -> str:
+        selection, recipe = self._selection, self.learner.recipe
+        if self.progress.epoch >= recipe.epochs:
+            return f"finished: {recipe.epochs} epochs; epoch {selection.best_epoch} is kept"
+        return f"no better {selection.by} for {recipe.patience} epochs: finished; epoch {selection.best_epoch} is kept"
+
+    def begin(self) -> None:
+        """Make the folder agree with the state: whatever was written after it happens again."""
+        if not self._processes.first:
+            return
+        if not (self.run / SEEN).exists():  # a run begun by an older version has none
+            write_seen(self.run, self.boxes)
+        write_log(self.run, self.progress.log)
+        append_events(self.run, self.progress.log, anew=True)
+        # A state of an epoch's end is saved before the epoch's weights are kept.
+        just_chosen = self.progress.step == 0 < self.progress.epoch == self._selection.best_epoch
+        if just_chosen and not self._best_is_kept():
+            self._keep_best()
+
+    def one_epoch(self) -> dict[str, Any]:
+        """Train on the rest of the epoch, look at validation, save. Returns the epoch's log line.
+
+        Raises: `Interrupted` when a signal came, once the state is saved.
+        """
+        line = self._train() | self._validate()
+        # Decided once: other processes may be on other machines, whose numbers differ in their last digits.
+        line = self._processes.from_first(lambda: line)
+        progress = self.progress
+        progress.log.append(line)
+        progress.epoch, progress.step, progress.totals, progress.seconds = progress.epoch + 1, 0, [], 0.0
+        if self._selection.is_best(progress.epoch, line):
+            line["best"] = True
+        self._save()
+        if self._processes.first:
+            with self.interruption.saving():
+                if "best" in line:
+                    self._keep_best()
+                write_log(self.run, progress.log)
+                append_events(self.run, [line])
+                draw_curves(progress.log, self.run / CURVES)
+        return line
+
+    def _train(self) -> dict[str, Any]:
+        """The rest of the epoch's steps. Returns their part of the log line, with that of earlier parts."""
+        progress, learner = self.progress, self.learner
+        epoch, images = progress.epoch, self.training.images
+        shown = self.watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", images)
+        measured: dict[str, object] = {}
+        while progress.step < self._steps:
+            started = time.monotonic()
+            self._steps_asked = 0
+            # The sum of earlier steps is over all processes: one of them goes on from it.
+            earlier = torch.tensor(progress.totals, dtype=torch.float64) if progress.totals else None
+            trained = train_epoch(
+                learner,
+                self.training.epoch(epoch, progress.step * learner.recipe.accumulate),
+                epoch,
+                steps=self._steps,
+                first_step=progress.step,
+                totals=earlier if self._processes.first else None,
+                stop=self._pause,
+                progress=lambda done, values: shown(min(done, images), values),
+            )
+            progress.step = trained.step
+            trained = replace(trained, totals=self._processes.sum(trained.totals))
+            progress.totals = trained.totals.tolist()
+            progress.seconds += time.monotonic() - started
+            if progress.step == self._steps:
+                measured = trained.line()
+            else:
+                self._save()
+                self.leave_if_asked()
+        found = means(torch.tensor(progress.totals, dtype=torch.float64))
+        return {
+            "epoch": epoch + 1,
+            "train_loss": found["loss"],
+            "train_top1": found["top1"],
+            "lr": learner.recipe.lr * learner.recipe.lr_factor(epoch + 1 - 0.5 / self._steps),
+            "seconds": round(progress.seconds, 3),
+            **{name: value for name, value in measured.items() if name in TIMINGS},
+            "images_per_second": round(images / progress.seconds, 2),
+            **({"images_at_once": learner.micro_batch} if learner.micro_batch else {}),
+        }
+
+    def _validate(self) -> dict[str, Any]:
+        if not self.validation.images:
+            return {}
+        shown = self.watch("validation", self.validation.images)
+        self._processes.share_buffers(self.learner.judged)
+        scored = evaluate(
+            self.learner.judged,
+            self._while_nobody_asks(self.validation.epoch(0)),
+            device=self.learner.device,
+            preprocessing=self.learner.model.backbone.preprocessing,
+            processes=self._processes,
+            progress=lambda done, values: shown(min(done, self.validation.images), values),
+        )
+        return {"val_loss": scored.loss, "val_top1": scored.top1}
+
+    def _while_nobody_asks(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; when the run is to stop, it does so with the state after the epoch's last step."""
+        for batch in batches:
+            if self._processes.any(self.interruption.number > 0):
+                self._save()
+                self.leave_if_asked()
+            yield batch
+
+    def _pause(self) -> bool:
+        """Whether it is time to save, in any process's view."""
+        late = self._processes.first and time.monotonic() - self._saved_at > 60 * self.save_every
+        late &= self._steps_asked > 0  # a step at least between two states, however slow the disk
+        self._steps_asked += 1
+        return self._processes.any(self.interruption.number > 0 or late)
+
+    def _save(self) -> None:
+        if self._processes.first:
+            with self.interruption.saving():
+                save_state(self.run, self.progress, self.learner)
+        self._saved_at = time.monotonic()
+
+    def leave_if_asked(self) -> None:
+        """Raise `Interrupted` when a signal came to any process; not when there is nothing left to do anyway."""
+        number = max(self._processes.gather(self.interruption.number))
+        if number and not self.is_over:
+            raise Interrupted(number, self.progress.describe(self.learner.recipe.epochs))
+
+    def _best_is_kept(self) -> bool:
+        try:
+            return load_checkpoint(self.run / BEST).epoch == self.progress.epoch
+        except CheckpointError:
+            return False
+
+    def _keep_best(self) -> None:
+        checkpoint = Checkpoint(
+            model=self.learner.judged,
+            settings=self.model_settings,
+            classes=self.boxes.classes,
+            preprocessing=self.learner.model.backbone.preprocessing,
+            proposals=self.boxes.settings["proposals"],
+            fingerprint=self.boxes.fingerprint,
+            epoch=self.progress.epoch,
+            val_top1=self.progress.log[-1].get("val_top1"),
+        )
+        save_checkpoint(self.run / BEST, checkpoint)
+
+
+@contextmanager
+def _one_training(run: Path, processes: Processes) -> Iterator[None]:
+    """The block, in one training at a time for the folder; the first process holds it for all."""
+    with ExitStack() as held:
+        processes.from_first(lambda: held.enter_context(one_training(run)))
+        yield
+
+
+def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | None) -> None:
+    """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built."""
     if recipe.regions == "live" and propose is None:
         raise ConfigurationError("live regions need stage 1's function for one image")
     if not len(boxes.rows("train")):
         raise DatasetError(f"{boxes.path} has no usable training images")
+    if recipe.patience and not len(boxes.rows("val")):
+        raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
     check_images_present(boxes, root)
-    device = choose_device(settings.device, settings.precision)
-    config = configuration(run, boxes, root, model_settings, recipe, settings, device)
-    if resume:
-        check_same_run(run, config)
-    elif (run / LAST).exists():
-        raise CheckpointError(f"{run} already holds a run; go on with --resume or name another folder with --run")
-
-    torch.manual_seed(settings.seed)
-    model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
-    model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    preprocessing = model.backbone.preprocessing
-    optimizer = build_optimizer(model, recipe)
-    first_epoch, best = 0, -1.0
-    if resume:
-        state = load_training_state(run / LAST, model, optimizer)
-        first_epoch, best = int(str(state["epoch"])), float(str(state["best"]))
-        cut_log(run / LOG, first_epoch)
-    else:
-        start_folder(run, config)
-    if not resume or not (run / SEEN).exists():  # a run begun by an older version has none
-        write_seen(run, boxes)
-
-    training, validation = _loaders(boxes, root, recipe, settings, preprocessing.size, propose)
-    for epoch in range(first_epoch, min(recipe.epochs, stop_after or recipe.epochs)):
-        # Whatever layer draws random numbers, a resumed run draws the same.
-        torch.manual_seed(settings.seed + (epoch + 1) * 2**32)
-        line = _one_epoch(model, optimizer, recipe, device, training, validation, epoch, watch)
-        # Without a validation part there is nothing to choose by: the last epoch counts.
-        val_top1 = line.get("val_top1")
-        if val_top1 is None or val_top1 > best:
-            best = -1.0 if val_top1 is None else val_top1
-            line["best"] = True
-            checkpoint = Checkpoint(
-                model=model,
-                settings=model_settings,
-                classes=boxes.classes,
-                preprocessing=preprocessing,
-                proposals=boxes.settings["proposals"],
-                fingerprint=boxes.fingerprint,
-                epoch=epoch + 1,
-                val_top1=val_top1,
-            )
-            save_checkpoint(run / BEST, checkpoint)
-        with (run / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-        save_training_state(run / LAST, model, optimizer, {"epoch": epoch + 1, "best": best})
-        report(line)
-    return run / BEST
 
 
-def _loaders(
-    boxes: Boxes, root: Path, recipe: Recipe, settings: RunSettings, side: int, propose: Propose | None
+def build_loaders(
+    boxes: Boxes,
+    root: Path,
+    recipe: Recipe,
+    settings: RunSettings,
+    side: int,
+    propose: Propose | None,
+    processes: Processes = ALONE,
 ) -> tuple[Loader, Loader]:
     """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
     augment = AffineRange() if recipe.augment else None
     live = propose if recipe.regions == "live" else None
     train_set = RegionDataset(boxes, root, side, augment, settings.seed, live)
     plain_set = RegionDataset(boxes, root, side)
-    return (
-        Loader(train_set, boxes.rows("train"), recipe.batch_size, settings.workers, shuffle_seed=settings.seed),
-        Loader(plain_set, boxes.rows("val"), recipe.batch_size, settings.workers),
+    train, val = boxes.rows("train"), boxes.rows("val")
+    loader = partial(
+        Loader, batch_size=recipe.batch_size, workers=settings.workers, rank=processes.rank, size=processes.size
     )
+    return loader(train_set, train, shuffle_seed=settings.seed), loader(plain_set, val)
 
 
-def _one_epoch(
+def build_learner(
     model: Model,
-    optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    settings: RunSettings,
     device: Device,
-    training: Loader,
-    validation: Loader,
-    epoch: int,
-    watch: Watch,
-) -> dict[str, Any]:
-    """Train on everything once, then look at validation. Returns the epoch's log line."""
-    preprocessing = model.backbone.preprocessing
-    trained = train_epoch(
+    boxes: Boxes,
+    say: Callable[[str], None],
+    processes: Processes = ALONE,
+) -> Learner:
+    """The network on its device, ready to learn, and ready for images of the recipe's size.
+
+    Raises: `ConfigurationError` when the backbone cannot take those, or has fewer stages than are to be frozen.
+    """
+    model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.image_size not in (0, model.backbone.preprocessing.size):
+        model.backbone.preprocessing = replace(model.backbone.preprocessing, size=recipe.image_size)
+        _check_takes(model.backbone, recipe.image_size, device)
+    labels = boxes.labels[boxes.usable[boxes.rows("train")]]
+    return Learner(
         model,
-        training.epoch(epoch),
-        optimizer,
-        device=device,
-        preprocessing=preprocessing,
-        # The middle of the step: no step is wasted at a rate of 0, none gets the next epoch's rate.
-        lr_of_step=lambda step: recipe.lr_factor(epoch + (step + 0.5) / len(training)),
-        label_smoothing=recipe.label_smoothing,
-        clip_norm=recipe.clip_norm,
-        frozen_backbone=recipe.backbone_lr == 0,
-        progress=watch(f"epoch {epoch + 1}/{recipe.epochs}", training.images),
+        recipe,
+        device,
+        seed=settings.seed,
+        class_images=np.bincount(labels, minlength=len(boxes.classes)).tolist(),
+        compiler="inductor" if settings.compile else None,
+        processes=processes,
+        say=say,
     )
-    line: dict[str, Any] = {"epoch": epoch + 1, "train_loss": trained["loss"], "train_top1": trained["top1"]}
-    if validation.images:
-        seen = watch("validation", validation.images)
-        scored = evaluate(model, validation.epoch(0), device=device, preprocessing=preprocessing, progress=seen)
-        line |= {"val_loss": scored.loss, "val_top1": scored.top1}
-    return line
+
+
+def _check_takes(backbone: Backbone, side: int, device: Device) -> None:
+    """Raises: `ConfigurationError` when a backbone cannot see images of that size: many transformers are for one."""
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, side, side, device=device.device))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigurationError(
+            f"the backbone cannot take images of {side} x {side} pixels ({str(error).splitlines()[0]}); leave out "
+            "--image-size, or take another backbone"
+        ) from None
 
 
 def build(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:

@@ -1,12 +1,40 @@
-"""What a classifier's scores are worth: scikit-learn's measures under the names of the paper's tables."""
+"""What a classifier's scores are worth, under the names of the paper's tables, and how sure that is.
+
+Every measure is a function of how often each image counts: once gives the measure, other counts a bootstrap's draw.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
-from sklearn.metrics import average_precision_score, confusion_matrix
+from scipy.sparse import csr_array
+
+from .statistics import Interval, Statistic, bootstrap, percentile_interval, reflected_interval
+
+BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
+#: The measures that are one number each, by their names in `Metrics`, and for people.
+MEASURES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_average_precision": "mAP",
+    "mean_class_accuracy": "mean class accuracy",
+    "calibration_error": "calibration error (ECE)",
+    "negative_log_likelihood": "negative log-likelihood",
+}
+_RAISED_BY_NOISE = {"mean_average_precision", "calibration_error"}
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose top probability is above ``above`` and at most 1 / 15 more."""
+
+    above: float
+    images: int
+    confidence: float | None  #: mean top probability; None of no images
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -18,42 +46,193 @@ class Metrics:
     top5: float  #: with five classes or fewer every image counts
     mean_average_precision: float
     mean_class_accuracy: float
+    calibration_error: float  #: expected (ECE): |confidence − accuracy| of `BINS` bins, weighted by their images
+    negative_log_likelihood: float  #: mean −ln of the true class' probability
+    intervals: dict[str, Interval]  #: 95 % by bootstrap over images, by the names above; one network, its seed fixed
+    class_images: dict[str, int]
     class_accuracy: dict[str, float | None]
     average_precision: dict[str, float | None]  #: one class against the rest, ranked by softmax probability
     confusion: list[list[int]]  #: row: the true class, column: the predicted one
+    calibration: list[Bin]
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
+class Scores:
+    """A network's scores ``(n, K)`` for images of true labels ``(n,)``, n ≥ 1, and what follows from them at once."""
+
+    def __init__(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        self.labels, self.classes = labels, logits.shape[1]
+        logits = logits.astype(np.float64)
+        own = logits[np.arange(len(labels)), labels][:, None]
+        # Of equal scores the first class wins, as with argmax.
+        earlier = np.arange(self.classes) < labels[:, None]
+        self.rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)  #: of the true class, 0 the best
+        self.predicted = logits.argmax(axis=1)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        odds = np.exp(shifted)
+        sums = odds.sum(axis=1, keepdims=True)
+        self.probabilities = odds / sums
+        self.confidence = self.probabilities.max(axis=1)
+        own = np.take_along_axis(shifted, labels[:, None], axis=1)
+        self.surprise = (np.log(sums) - own)[:, 0]  #: −ln of the true class' probability
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def right(self) -> np.ndarray:
+        """1.0 where the best class is the true one, else 0.0."""
+        return (self.rank < 1).astype(np.float64)
+
+    def top1(self, counts: np.ndarray) -> np.ndarray:
+        return _mean(self.right, counts)
+
+    def top5(self, counts: np.ndarray) -> np.ndarray:
+        return _mean((self.rank < 5) | (self.classes <= 5), counts)
+
+    def negative_log_likelihood(self, counts: np.ndarray) -> np.ndarray:
+        return _mean(self.surprise, counts)
+
+    def class_accuracies(self, counts: np.ndarray) -> np.ndarray:
+        """``(K, D)``, NaN for a class without images in a draw."""
+        right = self._by_class @ (self.right.astype(counts.dtype)[:, None] * counts)
+        return _ratio(right, self._by_class @ counts)
+
+    def mean_class_accuracy(self, counts: np.ndarray) -> np.ndarray:
+        return np.nanmean(self.class_accuracies(counts), axis=0)
+
+    def average_precisions(self, counts: np.ndarray) -> np.ndarray:
+        """``(K, D)``, NaN for a class without images in a draw: the sum over thresholds of recall gained × precision,
+        images of equal probability at once. scikit-learn's definition.
+        """
+        above, found, first = self._thresholds
+        above_counts, found_counts = above @ counts, found @ counts
+        precisions = np.full((self.classes, counts.shape[1]), np.nan)
+        for k in range(self.classes):
+            gained = found_counts[first[k] : first[k + 1]]
+            if not len(gained):
+                continue
+            positives, ranked = gained.cumsum(axis=0), above_counts[first[k] : first[k + 1]].cumsum(axis=0)
+            total = (gained * _ratio(positives, ranked, absent=0)).sum(axis=0)
+            precisions[k] = _ratio(total, positives[-1])
+        return precisions
+
+    def mean_average_precision(self, counts: np.ndarray) -> np.ndarray:
+        return np.nanmean(self.average_precisions(counts), axis=0)
+
+    def calibration_error(self, counts: np.ndarray) -> np.ndarray:
+        excess = (self.confidence - self.right).astype(counts.dtype)[:, None]
+        return np.abs(self._by_bin @ (excess * counts)).sum(axis=0) / counts.sum(axis=0, dtype=np.float64)
+
+    def statistics(self) -> dict[str, Statistic]:
+        """The measures that are one number each, by their names in `Metrics`."""
+        return {
+            "top1": self.top1,
+            "top5": self.top5,
+            "mean_average_precision": self.mean_average_precision,
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "calibration_error": self.calibration_error,
+            "negative_log_likelihood": self.negative_log_likelihood,
+        }
+
+    def calibration(self) -> list[Bin]:
+        images = np.bincount(self._bin, minlength=BINS)
+        confidence, right = (np.bincount(self._bin, values, BINS) for values in (self.confidence, self.right))
+        return [
+            Bin(k / BINS, n, confidence[k] / n if n else None, right[k] / n if n else None)
+            for k, n in enumerate(images.tolist())
+        ]
+
+    @cached_property
+    def _by_class(self) -> csr_array:
+        return _indicator([(self.labels, np.arange(len(self)))], (self.classes, len(self)))
+
+    @cached_property
+    def _bin(self) -> np.ndarray:
+        return np.maximum(np.ceil(self.confidence * BINS).astype(np.int64) - 1, 0)
+
+    @cached_property
+    def _by_bin(self) -> csr_array:
+        return _indicator([(self._bin, np.arange(len(self)))], (BINS, len(self)))
+
+    @cached_property
+    def _thresholds(self) -> tuple[csr_array, csr_array, list[int]]:
+        """For every class, a row for each probability that images of the class have, the highest first.
+
+        Which images pass this threshold and no higher one of the class: all, and those of the class. And each class'
+        first row; a last entry ends the last class. Images below all thresholds of a class never matter to it.
+        """
+        passing: list[tuple[np.ndarray, np.ndarray]] = []
+        of_class: list[tuple[np.ndarray, np.ndarray]] = []
+        first = [0]
+        for k in range(self.classes):
+            probabilities, mine = self.probabilities[:, k], np.flatnonzero(self.labels == k)
+            thresholds = np.unique(probabilities[mine])  # rising
+            lowest = thresholds[0] if len(thresholds) else np.inf
+            for images, found in ((np.flatnonzero(probabilities >= lowest), passing), (mine, of_class)):
+                rows = len(thresholds) - np.searchsorted(thresholds, probabilities[images], side="right")
+                found.append((first[-1] + rows, images))
+            first.append(first[-1] + len(thresholds))
+        return _indicator(passing, (first[-1], len(self))), _indicator(of_class, (first[-1], len(self))), first
+
+
 def measure(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Metrics:
-    """Metrics of scores ``(n, K)`` for true labels ``(n,)``, n ≥ 1; K class names."""
-    logits = logits.astype(np.float64)
-    numbers = np.arange(len(classes))
-    predicted = logits.argmax(axis=1)
-    ranked = np.argsort(-logits, axis=1, kind="stable")  # of equal scores the first class wins, as with argmax
-    rank = (ranked == labels[:, None]).argmax(axis=1)
-    confusion = confusion_matrix(labels, predicted, labels=numbers)
-    totals = confusion.sum(axis=1)
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    present = totals > 0
-    accuracy = {name: confusion[k, k] / totals[k] if present[k] else None for k, name in enumerate(classes)}
-    precision = {
-        name: float(average_precision_score(labels == k, probabilities[:, k])) if present[k] else None
-        for k, name in enumerate(classes)
-    }
+    """Metrics of scores ``(n, K)`` for true labels ``(n,)``, n ≥ 1; K class names.
+
+    A class that a bootstrap's draw lacks is left out of that draw's means.
+    """
+    scores = Scores(logits, labels)
+    once = np.ones((len(labels), 1))
+    statistics = scores.statistics()
+    values = {name: float(statistic(once)[0]) for name, statistic in statistics.items()}
+    drawn = bootstrap(list(statistics.values()), len(labels))
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(confusion, (labels, scores.predicted), 1)
     return Metrics(
         images=len(labels),
-        top1=float((rank < 1).mean()),
-        top5=float((rank < 5).mean()) if len(classes) > 5 else 1.0,
-        mean_average_precision=_mean(precision),
-        mean_class_accuracy=_mean(accuracy),
-        class_accuracy={name: None if value is None else float(value) for name, value in accuracy.items()},
-        average_precision=precision,
+        **values,
+        intervals={
+            name: possible(name, interval_of(name, value, draws))
+            for (name, value), draws in zip(values.items(), drawn, strict=True)
+        },
+        class_images=dict(zip(classes, confusion.sum(axis=1).tolist(), strict=True)),
+        class_accuracy=_by_name(classes, scores.class_accuracies(once)),
+        average_precision=_by_name(classes, scores.average_precisions(once)),
         confusion=confusion.tolist(),
+        calibration=scores.calibration(),
     )
 
 
-def _mean(values: dict[str, float | None]) -> float:
-    return float(np.mean([value for value in values.values() if value is not None]))
+def interval_of(measure: str, value: float, drawn: np.ndarray) -> Interval:
+    """95 % of a measure's ``value``, or of a difference of two, from a bootstrap's draws of it ``(draws,)``."""
+    return reflected_interval(value, drawn) if measure in _RAISED_BY_NOISE else percentile_interval(drawn)
+
+
+def possible(measure: str, interval: Interval) -> Interval:
+    """The part of it that a measure can be in: reflected ones and those of Student's t may leave it."""
+    highest = np.inf if measure == "negative_log_likelihood" else 1.0
+    low, high = np.clip([interval.low, interval.high], 0.0, highest).tolist()
+    return Interval(low, high)
+
+
+def _mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return values.astype(counts.dtype) @ counts / counts.sum(axis=0, dtype=np.float64)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, absent: float = np.nan) -> np.ndarray:
+    """part / whole, ``absent`` where the whole is 0."""
+    return np.divide(part, whole, out=np.full_like(part, absent), where=whole > 0)
+
+
+def _by_name(classes: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
+    """``(K, 1)`` by class, None for NaN."""
+    found = [None if np.isnan(value) else value for value in values[:, 0].tolist()]
+    return dict(zip(classes, found, strict=True))
+
+
+def _indicator(places: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> csr_array:
+    """A sparse matrix with a 1 at each of these (rows, columns)."""
+    rows, columns = (np.concatenate(parts) for parts in zip(*places, strict=True))
+    return csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)

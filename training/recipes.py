@@ -1,60 +1,139 @@
-"""How to train, by name: the paper's recipe and a modern one. Everything in them can be overridden.
+"""How a network is trained, by name: every number of a run that is not the network's own, and why it is that number.
 
-Nothing heavy is imported here: the command line takes its names and defaults from this module.
+Nothing heavy is imported here: the command line makes its options from this module.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import Any
 
 from ..data.errors import ConfigurationError
+
+Rule = tuple[str, Callable[[Any], bool]]  #: what is wanted, in words, and whether a value is that
+
+ABOVE_0: Rule = ("a number above 0", lambda value: 0 < value < math.inf)
+NOT_NEGATIVE: Rule = ("0 or above", lambda value: 0 <= value < math.inf)
+SHARE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+AT_LEAST_1: Rule = ("1 or more", lambda value: value >= 1)
+ANY: Rule = ("yes or no", lambda value: isinstance(value, bool))
+
+
+def _setting(section: str, about: str, rule: Rule, default: object = MISSING) -> Any:
+    return field(default=default, metadata={"section": section, "about": about, "rule": rule})
+
+
+def _choice(section: str, about: str, choices: tuple[str, ...], default: object = MISSING) -> Any:
+    rule = (" or ".join(choices), lambda value: value in choices)
+    metadata = {"section": section, "about": about, "rule": rule, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+OPTIMISER, SCHEDULE = "Optimiser", "Schedule and choice of the epoch"
+REGULARISATION, IMAGES = "Regularisation", "Images"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Optimiser, schedule and regularisation of a run."""
+    """Optimiser, schedule and regularisation of a run. What has a default is off by default.
 
-    optimizer: str  #: sgd or adamw
-    lr: float  #: learning rate of the head, at its highest
-    backbone_lr: float  #: learning rate of the backbone, as a multiple of the head's; 0 freezes it
-    momentum: float  #: of SGD; the first β of AdamW
-    nesterov: bool  #: look ahead, with SGD
-    weight_decay: float  #: on weight matrices, not on biases and norms
-    epochs: int
-    batch_size: int
-    schedule: str  #: step (×0.1 every ``step_epochs``) or cosine (to 0)
-    step_epochs: int
-    warmup_epochs: float  #: linear from 0
-    label_smoothing: float
-    clip_norm: float  #: gradients are scaled down to this norm; 0 leaves them
-    augment: bool  #: random affine views
-    regions: str  #: cached (from the boxes file, moved with the pixels) or live (found anew on every training view)
+    A field's metadata is all there is to know of it: ``section``, ``about``, ``rule`` and perhaps ``choices``. The
+    command line makes an option of each.
+    """
+
+    optimizer: str = _choice(OPTIMISER, "What moves the weights.", ("sgd", "adamw"))
+    lr: float = _setting(OPTIMISER, "Learning rate of the head, at its highest.", ABOVE_0)
+    backbone_lr: float = _setting(OPTIMISER, "The backbone's, as a multiple of --lr; 0 freezes it.", NOT_NEGATIVE)
+    momentum: float = _setting(OPTIMISER, "Of SGD; the first beta of AdamW.", SHARE)
+    weight_decay: float = _setting(OPTIMISER, "On weight matrices, not on biases and norms.", NOT_NEGATIVE)
+    epochs: int = _setting(SCHEDULE, "How often every training image is seen.", AT_LEAST_1)
+    batch_size: int = _setting(OPTIMISER, "Images that go through the network at once.", AT_LEAST_1)
+    schedule: str = _choice(SCHEDULE, "x0.1 every --step-epochs, or a cosine to 0.", ("step", "cosine"))
+    classifier_lr: float = _setting(OPTIMISER, "The classifier's, as a multiple of --lr.", ABOVE_0, 1.0)
+    fan_in: int = _setting(
+        OPTIMISER,
+        "The head's weights of more inputs than this learn slower by as much; 0: all at one rate.",
+        NOT_NEGATIVE,
+        0,
+    )
+    layer_decay: float = _setting(
+        OPTIMISER,
+        "The learning rate of a stage of the backbone, as a multiple of the next deeper one's.",
+        ("above 0, at most 1", lambda value: 0 < value <= 1),
+        1.0,
+    )
+    frozen_stages: int = _setting(
+        OPTIMISER, "Stages of the backbone that do not learn, counted from the image.", NOT_NEGATIVE, 0
+    )
+    nesterov: bool = _setting(OPTIMISER, "Look ahead, with SGD.", ANY, False)
+    accumulate: int = _setting(OPTIMISER, "Batches to a step of the optimiser.", AT_LEAST_1, 1)
+    clip_norm: float = _setting(OPTIMISER, "Gradients are scaled down to this norm; 0 leaves them.", NOT_NEGATIVE, 0.0)
+    step_epochs: int = _setting(SCHEDULE, "Of --schedule step.", AT_LEAST_1, 25)
+    warmup_epochs: float = _setting(SCHEDULE, "The learning rate rises linearly from 0 for so long.", NOT_NEGATIVE, 0.0)
+    select_by: str = _choice(
+        SCHEDULE,
+        "The epoch is kept that is best on the validation part by this.",
+        ("val_top1", "val_loss"),
+        "val_top1",
+    )
+    patience: int = _setting(
+        SCHEDULE, "Stop after so many epochs without a better one; 0 goes on to the end.", NOT_NEGATIVE, 0
+    )
+    ema_decay: float = _setting(
+        REGULARISATION, "Validate and keep a running mean of the weights, of about 1 / (1 - this) steps.", SHARE, 0.0
+    )
+    label_smoothing: float = _setting(REGULARISATION, "Share of a label given to all classes alike.", SHARE, 0.0)
+    mixup: float = _setting(
+        REGULARISATION,
+        "Mix each image with another of its batch, by shares from Beta(a, a); regions are the larger share's.",
+        NOT_NEGATIVE,
+        0.0,
+    )
+    dropout: float = _setting(REGULARISATION, "Of what the classifier sees, while training.", SHARE, 0.0)
+    class_weights: str = _choice(
+        REGULARISATION, "Balanced: rare classes count as much as frequent ones.", ("none", "balanced"), "none"
+    )
+    augment: bool = _setting(IMAGES, "Random affine views of training images.", ANY, True)
+    regions: str = _choice(
+        IMAGES,
+        "Move the file's regions with each augmented view, or find them anew on it, as the paper does.",
+        ("cached", "live"),
+        "cached",
+    )
+    image_size: int = _setting(IMAGES, "Side of the network's input in pixels; 0: its weights' own.", NOT_NEGATIVE, 0)
 
     def __post_init__(self) -> None:
-        _check(self.optimizer in ("sgd", "adamw"), "optimizer", "sgd or adamw", self.optimizer)
-        _check(self.schedule in ("step", "cosine"), "schedule", "step or cosine", self.schedule)
-        _check(self.regions in ("cached", "live"), "regions", "cached or live", self.regions)
-        _check(self.lr > 0, "lr", "a number above 0", self.lr)
-        _check(self.backbone_lr >= 0, "backbone_lr", "0 or above", self.backbone_lr)
-        _check(0 <= self.momentum < 1, "momentum", "at least 0 and below 1", self.momentum)
-        _check(self.weight_decay >= 0, "weight_decay", "0 or above", self.weight_decay)
-        _check(self.epochs >= 1, "epochs", "1 or more", self.epochs)
-        _check(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
-        _check(self.step_epochs >= 1, "step_epochs", "1 or more", self.step_epochs)
-        _check(self.warmup_epochs >= 0, "warmup_epochs", "0 or above", self.warmup_epochs)
-        _check(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1", self.label_smoothing)
-        _check(self.clip_norm >= 0, "clip_norm", "0 or above", self.clip_norm)
+        for setting in fields(self):
+            wanted, holds = setting.metadata["rule"]
+            _check(holds(getattr(self, setting.name)), setting.name, wanted, getattr(self, setting.name))
+        _check(
+            self.image_size == 0 or 32 <= self.image_size <= 4096,
+            "image_size",
+            "0 or 32 to 4096",
+            self.image_size,
+        )
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ConfigurationError("training setting 'nesterov' needs optimizer sgd with momentum above 0")
 
     def override(self, **options: object) -> Recipe:
         """The recipe with these values in place of its own; None keeps a value.
 
         Raises: `ConfigurationError` for an unknown name or a bad value.
         """
-        unknown = set(options) - {field.name for field in fields(self)}
+        unknown = set(options) - {setting.name for setting in fields(self)}
         if unknown:
             raise ConfigurationError(f"a recipe has no {', '.join(sorted(unknown))}")
         return replace(self, **{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+
+    def differences(self, other: Recipe) -> dict[str, object]:
+        """What this recipe has otherwise than ``other``, by name."""
+        return {
+            setting.name: getattr(self, setting.name)
+            for setting in fields(self)
+            if getattr(self, setting.name) != getattr(other, setting.name)
+        }
 
     def lr_factor(self, epoch: float) -> float:
         """The learning rate at a moment of training, as a share of its highest; ``epoch`` counts fractions."""
@@ -66,6 +145,14 @@ class Recipe:
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def settings_of_a_recipe() -> dict[str, Field[Any]]:
+    """A recipe's fields by name, with their metadata."""
+    return {setting.name: setting for setting in fields(Recipe)}
+
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """What a run does besides its recipe and its model."""
@@ -73,11 +160,13 @@ class RunSettings:
     weights: str = "imagenet"
     seed: int = 0
     device: str = "auto"
-    precision: str = "auto"  #: fp32, bf16, or auto: bf16 on a GPU that has it
+    precision: str = "auto"  #: fp32, bf16, fp16, or auto: bf16 on a GPU that has it
     workers: int = 2
+    compile: bool = False  #: by torch.compile
 
     def __post_init__(self) -> None:
         _check(0 <= self.seed < 2**32, "seed", "0 to 4294967295", self.seed)
+        _check(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS), self.precision)
         _check(self.workers >= 0, "workers", "0 or more", self.workers)
 
 
@@ -87,39 +176,72 @@ def _check(condition: bool, name: str, wanted: str, got: object) -> None:
 
 
 RECIPES: dict[str, Recipe] = {
-    # Section IV of the paper, to the letter. At this momentum a step counts for a hundred.
     "paper": Recipe(
         optimizer="sgd",
         lr=1e-5,
         backbone_lr=1.0,
         momentum=0.99,
-        nesterov=False,
         weight_decay=0.0,
         epochs=50,
         batch_size=8,
         schedule="step",
         step_epochs=25,
-        warmup_epochs=0,
-        label_smoothing=0.0,
-        clip_norm=0.0,
         augment=True,
-        regions="cached",
     ),
     "modern": Recipe(
         optimizer="adamw",
         lr=1e-3,
         backbone_lr=0.1,
         momentum=0.9,
-        nesterov=False,
         weight_decay=0.05,
         epochs=20,
         batch_size=16,
         schedule="cosine",
-        step_epochs=25,
         warmup_epochs=1.0,
+        select_by="val_loss",
         label_smoothing=0.1,
         clip_norm=1.0,
         augment=True,
-        regions="cached",
     ),
+}
+
+SOURCES: dict[str, str] = {
+    "paper": "Bera et al., AG-Net, IEEE TIP 30, 2021, section IV, to the letter; what it does not name is off",
+    "modern": "what fine-tuning on small sets commonly uses today, each with its source",
+}
+
+# Why a recipe has the values it has. A reason is shown by --dry-run and stands in the README.
+REASONS: dict[str, dict[str, str]] = {
+    "paper": {
+        "optimizer": "SGD, section IV",
+        "lr": "section IV; small, for at momentum 0.99 a step counts for a hundred",
+        "backbone_lr": "section IV knows one rate for all layers",
+        "momentum": "section IV",
+        "weight_decay": "none is named",
+        "epochs": "section IV (VGG-16: 100 more)",
+        "batch_size": "section IV",
+        "schedule": "x0.1 every 25 epochs, section IV",
+        "step_epochs": "section IV",
+        "select_by": "accuracy is what it reports; by what it chose the epoch it does not say",
+        "augment": "rotation 15 degrees, shift 15 %, scale 0.85 to 1.15, no flip: section IV",
+        "nesterov": "not named; the authors' sister code (CAP) has it",
+        "regions": "moved with the pixels; the paper finds them anew (--regions live)",
+        "image_size": "224 x 224, what its weights were trained on",
+    },
+    "modern": {
+        "optimizer": "AdamW (Loshchilov and Hutter, 2019): one rate suits head and backbone, whatever their scales",
+        "lr": "the head begins at random, and 1e-3 is Adam's customary rate",
+        "backbone_lr": "a tenth: pretrained weights need less than new ones (Girshick et al., 2014)",
+        "momentum": "AdamW's own",
+        "weight_decay": "0.05, as DeiT and ConvNeXt (2021, 2022); 30 million weights of the head overfit easily",
+        "epochs": "what a night on two cores can bear; more is better",
+        "batch_size": "fits where memory is small",
+        "schedule": "cosine to 0 (Loshchilov and Hutter, 2017): no step to place",
+        "warmup_epochs": "one epoch: AdamW's second moments are noise at first (Liu et al., 2020)",
+        "label_smoothing": "0.1 (Szegedy et al., 2016)",
+        "clip_norm": "1: a bad batch moves no more than a good one",
+        "select_by": "with a few dozen validation images accuracies tie and jump by a whole image; the loss does not",
+        "augment": "the paper's; no flip, which would swap left and right classes",
+        "regions": "cached: finding them anew on every view costs more than it moves them beyond another seed's",
+    },
 }

@@ -50,6 +50,7 @@ class AGNet(nn.Module):
         self.se_residual = se_residual
         self.inter_attention = inter_attention
         self.fusion = fusion
+        self.dropout = nn.Dropout(0.0)
         self.classifier = classifier
         self.regions = regions
         self.pool = pool
@@ -79,7 +80,7 @@ class AGNet(nn.Module):
             tokens = self.se_residual(tokens, means, inplace=True)
         joined, weights = self.inter_attention(tokens)  # (B, 49, C), (B, N)
         embedding = self.fusion(joined)  # (B, C)
-        return Output(self.classifier(embedding), weights, attention, embedding)
+        return Output(self.classifier(self.dropout(embedding)), weights, attention, embedding)
 
     def _pool(self, maps: list[Tensor], boxes_xyxy: Tensor, mean: bool = False) -> Tensor:
         """Every box of every map, what the maps give side by side: ``(B, N, 49, C)``, or its mean ``(B, N, 1, C)``."""

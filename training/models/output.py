@@ -1,4 +1,8 @@
-"""The contract of every model: ``forward(images, regions) -> Output``, and a `Backbone` named ``backbone``."""
+"""The contract of every model: ``forward(images, regions) -> Output``, and parts of three names.
+
+A `Backbone` is ``backbone``, the last layer ``classifier``, and what that sees goes through ``dropout``, whose share is
+training's to set. The rest is the head.
+"""
 
 from __future__ import annotations
 

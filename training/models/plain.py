@@ -14,9 +14,10 @@ class Plain(nn.Module):
     def __init__(self, backbone: Backbone, classifier: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
+        self.dropout = nn.Dropout(0.0)
         self.classifier = classifier
 
     def forward(self, images: Tensor, regions: Tensor | None = None) -> Output:
         """Images ``(B, 3, H, W)``, normalised -> logits."""
         embedding = self.backbone(images).mean(dim=(2, 3))  # (B, C)
-        return Output(self.classifier(embedding), embedding=embedding)
+        return Output(self.classifier(self.dropout(embedding)), embedding=embedding)

@@ -1,0 +1,39 @@
+"""`agnet compare`: whether one run is better than another, on the same images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--save", type=click.Path(path_type=Path), help="A file for it: .png, .md, or .csv (a row a class).")
+@options.json_
+def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool) -> None:
+    """Compare runs, or folders of several seeds, with the first one: paired, on the same images.
+
+    It reads what agnet evaluate wrote for each. Two single runs are compared by McNemar's exact test and a paired
+    bootstrap, several seeds by a test that lets images and seeds vary; of more than two, p-values are Holm's.
+    """
+    from ..data.atomic import check_writable
+    from ..training.compare import compare_runs
+    from ..training.compare_report import FORMATS, comparison_text, save_comparison
+
+    if len(runs) < 2:
+        raise click.UsageError("name two runs or more: agnet compare RUN RUN")
+    if save is not None:
+        if save.suffix.lower() not in FORMATS:
+            raise click.UsageError(f"--save {save}: its name must end in {', '.join(FORMATS)}")
+        if not save.parent.is_dir():
+            raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
+        check_writable(save, "name another file with --save")
+    comparison = compare_runs(runs, split)
+    click.echo(json.dumps(comparison.to_dict()) if as_json else comparison_text(comparison))
+    if save is not None:
+        click.echo(f"written: {save_comparison(comparison, save)}", err=True)

@@ -1,0 +1,108 @@
+"""What `--dry-run` says, against the run that is then done."""
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from agnet.training.checkpoints import load_checkpoint
+from agnet.training.models.build import build_model
+from agnet.training.models.settings import ModelSettings
+from agnet.training.recipes import REASONS, RECIPES, Recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture
+def train(agnet, boxes_file, folder):
+    def run(*options, code=0):
+        return agnet("train", "--boxes", boxes_file, "--root", folder, *SMALL, "--image-size", 64, *options, code=code)
+
+    return run
+
+
+def everything(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_it_writes_nothing_and_reckons_with_what_then_happens(train, tmp_path):
+    options = ["--run", "run", "--batch-size", 2, "--accumulate", 2, "--frozen-stages", 1, "--ema-decay", 0.9]
+    before = everything(tmp_path)
+    told = json.loads(train(*options, "--dry-run", "--json").stdout)
+    assert everything(tmp_path) == before
+    # Nine training images: four batches of two and one of one, in steps of two batches.
+    assert (told["images"], told["steps_per_epoch"], told["images_per_step"]) == ({"train": 9, "val": 3}, 3, 4)
+    assert told["steps"] == 3 * RECIPES["modern"].epochs
+    assert told["seconds_per_step"] > 0 and told["seconds"] > told["steps"] * told["seconds_per_step"] * 0.7
+    assert told["peak_memory_bytes"] > 1e7
+
+    model = build_model(ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small"))
+    counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    stem = sum(count for name, count in counts.items() if name.startswith("backbone.body.0."))
+    backbone = sum(count for name, count in counts.items() if name.startswith("backbone."))
+    assert told["parameters"]["backbone"] == {"total": backbone, "trainable": backbone - stem}
+    assert told["parameters"]["classifier"] == {"total": 576 * 3 + 3, "trainable": 576 * 3 + 3}
+    assert told["parameters"]["all"] == {"total": sum(counts.values()), "trainable": sum(counts.values()) - stem}
+
+    train(*options, "--epochs", 1)
+    for name in ("best.safetensors", "config.json", "seen.txt"):
+        assert told["files"][name] == pytest.approx((tmp_path / "run" / name).stat().st_size, rel=0.5), name
+    assert told["files"]["best.safetensors"] == pytest.approx((tmp_path / "run/best.safetensors").stat().st_size, 0.02)
+    assert load_checkpoint(Path("run/best.safetensors")).preprocessing.size == 64
+
+
+def test_a_recipe_is_told_with_its_reasons_and_what_was_overridden(train):
+    text = train("--model", "plain", "--recipe", "paper", "--lr", 0.25, "--dry-run").stdout
+    for name, reason in REASONS["paper"].items():
+        if name not in ("lr", "image_size"):
+            assert re.search(rf"^  {name} .*{re.escape(reason)}$", text, flags=re.MULTILINE), name
+    assert re.search(r"^  lr +0\.25 +given on the command line$", text, flags=re.MULTILINE)
+    assert REASONS["paper"]["lr"] not in text and "section IV, to the letter" in text
+    assert "nothing was written" in text
+
+
+def test_every_value_that_a_recipe_sets_has_a_reason():
+    defaults = {field.name: field.default for field in fields(Recipe)}
+    for name, recipe in RECIPES.items():
+        for setting, default in defaults.items():
+            if getattr(recipe, setting) != default:
+                assert REASONS[name].get(setting), (name, setting)
+        assert set(REASONS[name]) <= set(defaults)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--json"], "--dry-run"),
+        (["--dry-run", "--resume"], "--resume"),
+        (["--dry-run", "--frozen-stages", 9], "0 to 5"),
+        (["--dry-run", "--precision", "fp16"], "CUDA"),
+        (["--dry-run", "--ema-decay", 1], "ema_decay"),
+        (["--dry-run", "--weights", "nowhere.pth"], "nowhere.pth"),
+        (["--dry-run", "--image-size", 7], "image_size"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(train, options, complaint):
+    failed = train(*options, code=2 if complaint.startswith("--") else 1)
+    assert complaint in failed.stderr.strip().splitlines()[-1] and failed.stdout == ""
+
+
+def test_a_size_that_the_backbone_cannot_take_is_said(agnet, boxes_file, folder):
+    pytest.importorskip("timm")
+    options = ["--backbone", "timm:vit_tiny_patch16_224", "--weights", "none", "--image-size", 96, "--device", "cpu"]
+    failed = agnet("train", "--boxes", boxes_file, "--root", folder, *options, "--model", "plain", code=1)
+    assert "cannot take images of 96 x 96 pixels" in failed.stderr and not list(Path("runs").rglob("*.safetensors"))
+
+
+def test_help_has_an_option_for_every_setting_under_its_heading(agnet):
+    text = agnet("train", "--help").stdout
+    for field in fields(Recipe):
+        at = text.index(f"  --{field.name.replace('_', '-')} ")
+        heading = [line for line in text[:at].splitlines() if line and not line.startswith(" ")][-1]
+        assert heading.startswith(field.metadata["section"]), field.name
+    own = f"[paper {RECIPES['paper'].lr:g}, modern {RECIPES['modern'].lr:g}]"
+    assert f"Learning rate of the head, at its highest. {own}" in " ".join(text.split())

@@ -1,0 +1,109 @@
+"""An evaluation as text, CSV and pictures: legible for two classes and for 256, whatever they are called."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agnet.training.claims import Claim
+from agnet.training.evaluation_plots import class_labels, draw_calibration, draw_confusion
+from agnet.training.evaluation_report import confusions, metrics_csv, metrics_text, seeds_csv, seeds_text, table
+from agnet.training.metrics import MEASURES, measure
+from agnet.training.statistics import spread
+
+
+def measured(classes, images=6, seed=0):
+    """Of classes in whose last there are no images."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(classes) - 1), images)
+    logits = generator.normal(size=(len(labels), len(classes))) * 2
+    logits[np.arange(len(labels)), labels] += 4
+    return measure(logits, labels, classes)
+
+
+@pytest.fixture
+def three():
+    """Class a: 2 of 3 right, one taken for b; b: 0 of 1, taken for c; none of c."""
+    logits = np.array([[2.0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2]])
+    return measure(logits, np.array([0, 0, 0, 1]), ["a", "b", "c"])
+
+
+def test_the_classes_as_csv_by_hand(three):
+    header, *rows = csv.reader(io.StringIO(metrics_csv(three)))
+    assert header[:4] == ["class", "images", "accuracy", "average_precision"]
+    assert [row[:3] for row in rows] == [["a", "3", "0.666667"], ["b", "1", "0"], ["c", "0", ""]]
+    assert [row[4:] for row in rows] == [["b", "1"], ["c", "1"], ["", ""]]
+
+
+def test_the_confusions_by_hand(three):
+    assert sorted(confusions(three)) == [("a", "b", "1 of 3"), ("b", "c", "1 of 1")]
+
+
+def test_the_text_says_every_measure_and_leaves_out_empty_classes(three):
+    text = metrics_text(three, None)
+    assert all(title in text for title in MEASURES.values()) and "50.00 %" in text and "claim" not in text
+    assert "a  " in text and "\nc " not in text
+
+
+def test_the_claim_stands_in_a_column_of_its_own(three):
+    lines = metrics_text(three, Claim("AG-Net with its best backbone", 0.9783, 0.9621)).splitlines()
+    assert lines[0].endswith("the paper's claim")
+    assert [line.endswith("97.83 %") for line in lines[1:3]] == [True, False]
+    assert next(line for line in lines if line.startswith("mAP")).endswith("96.21 %")
+    assert any("AG-Net with its best backbone" in line for line in lines)
+
+
+def test_of_many_classes_the_worst_are_shown():
+    metrics = measured([f"class {k:03}" for k in range(101)])
+    text = metrics_text(metrics, None)
+    accuracies = [value for value in metrics.class_accuracy.values() if value is not None]
+    shown = [line.split()[3] for line in text.split("the 10 worst of 100")[1].splitlines()[1:]]
+    assert shown == [f"{value:.1%}" for value in sorted(accuracies)[:10]] and len(text.splitlines()) < 40
+
+
+def test_several_seeds_as_text_and_csv():
+    runs = [measured(["a", "b", "c"], seed=seed) for seed in range(3)]
+    spreads = {name: spread([getattr(run, name) for run in runs]) for name in MEASURES}
+    text = seeds_text({f"seed-{k}": run for k, run in enumerate(runs)}, spreads, None)
+    top1 = [run.top1 for run in runs]
+    line = next(line for line in text.splitlines() if line.startswith("top-1"))
+    assert f"{100 * np.mean(top1):.2f} ± {100 * np.std(top1, ddof=1):.2f} %" in line
+    assert all(f"{100 * value:.2f} %" in line for value in top1)
+    rows = list(csv.reader(io.StringIO(seeds_csv(runs))))
+    assert float(rows[1][2]) == pytest.approx(np.mean([run.class_accuracy["a"] for run in runs]), abs=1e-5)
+    assert rows[3] == ["c", "0", "", "", "", ""]
+    assert list(csv.reader(io.StringIO(seeds_csv(runs[:1]))))[1][3] == ""
+
+
+def test_columns_stand_below_each_other_in_any_script():
+    lines = table([["空空", "1"], ["ab", "10"], ["e\u0301", "2"]]).splitlines()
+    assert lines == ["空空   1", "ab    10", "e\u0301      2"]
+
+
+@pytest.mark.parametrize("classes", [2, 40, 101, 256])
+def test_pictures_of_any_number_of_classes(classes, tmp_path):
+    metrics = measured([f"class {k}" for k in range(classes)], images=2)
+    for draw in (draw_confusion, draw_calibration):
+        with Image.open(draw(metrics, tmp_path / "picture.png")) as picture:
+            assert picture.format == "PNG" and min(picture.size) > 300 and max(picture.size) < 8000
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_names_that_fonts_lack_or_that_look_like_formulas_are_drawn(tmp_path):
+    """A letter without a glyph would be a warning, which tests take for an error, and an empty frame to people."""
+    names = ["$x_1$", "ёж", "côté", "\U00013080\U00013081", "a" * 300, "b$"]
+    drawn, _ = class_labels(names)
+    assert drawn[:4] == ["$x_1$", "ёж", "côté", "class 3"] and len(drawn[4]) < 40
+    draw_confusion(measured(names), tmp_path / "picture.png")
+
+
+def test_the_confusion_matrix_is_drawn_true_by_row(tmp_path):
+    """All of class a taken for b: the only dark cell is in the first row, second column."""
+    metrics = measure(np.array([[0.0, 9]] * 4), np.array([0] * 4), ["a", "b"])
+    pixels = np.asarray(Image.open(draw_confusion(metrics, tmp_path / "picture.png")).convert("RGB")).astype(int)
+    dark = np.argwhere((pixels[..., 2] > 90) & (pixels[..., 0] < 40))  # Blues' end
+    cells = np.argwhere((pixels[..., 0] > 240) & (pixels[..., 0] < 250) & (pixels[..., 2] == 255))  # its beginning
+    matrix = cells[cells[:, 1] < dark[:, 1].max() + 5]
+    assert dark[:, 0].max() < np.median(matrix[:, 0]) + 60 and dark[:, 1].min() > matrix[:, 1].min() + 50

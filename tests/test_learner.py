@@ -1,0 +1,346 @@
+"""A step of the optimiser, against the same step written out by hand."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from agnet.data.errors import ConfigurationError, TrainingError
+from agnet.training import learner as learning
+from agnet.training.dataset import Batch
+from agnet.training.devices import Device, choose_training_device
+from agnet.training.engine import TIMINGS, train_epoch
+from agnet.training.learner import Learner, balanced_weights, means
+from agnet.training.models.backbones import Backbone, Preprocessing
+from agnet.training.models.build import assemble
+from agnet.training.models.settings import ModelSettings
+from agnet.training.recipes import RECIPES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = Device(torch.device("cpu"))
+EYES = Preprocessing(16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+# A rate that never changes, and nothing else.
+BARE = RECIPES["paper"].override(lr=0.1, momentum=0.0, step_epochs=99, batch_size=4, epochs=4)
+
+
+def tiny(model="plain", norm=False, seed=0):
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU()]
+    body = nn.Sequential(*layers, nn.Conv2d(8, 16, 3, stride=2), nn.ReLU())
+    return assemble(ModelSettings(classes=3, regions=6, model=model), Backbone(body, 16, EYES))
+
+
+def batch_of(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    corners = torch.rand(count, 6, 2, 2, generator=generator).sort(dim=2).values
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    return Batch(images, corners.flatten(2), labels, torch.arange(count))
+
+
+def normalised(images):
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (EYES.mean, EYES.std))
+    return (images / 255 - mean) / std
+
+
+def gradients_by_hand(model, batch, **loss):
+    model.zero_grad()
+    cross_entropy(model(normalised(batch.images), batch.regions).logits, batch.labels, **loss).backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def assert_same_parameters(one, other, **tolerance):
+    for (name, mine), theirs in zip(one.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_the_formula(nesterov):
+    model, by_hand = tiny("agnet"), tiny("agnet")
+    learner = Learner(model, BARE.override(momentum=0.9, nesterov=nesterov), CPU)
+    velocity = [torch.zeros_like(parameter) for parameter in by_hand.parameters()]
+    learner.start()
+    for step in range(3):
+        learner.step([batch_of(4, step)], 0, step, 3)
+        for at, gradient in enumerate(gradients_by_hand(by_hand, batch_of(4, step))):
+            velocity[at] = 0.9 * velocity[at] + gradient
+        with torch.no_grad():
+            for parameter, v in zip(by_hand.parameters(), velocity, strict=True):
+                parameter -= 0.1 * (parameter.grad + 0.9 * v if nesterov else v)
+    assert_same_parameters(model, by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_adamw_is_the_formula_with_schedule_clipping_and_decay_of_matrices_only():
+    recipe = RECIPES["modern"].override(
+        lr=0.01, backbone_lr=0.5, classifier_lr=2.0, weight_decay=0.1, epochs=2, clip_norm=0.5
+    )
+    model, by_hand = tiny(), tiny()
+    learner = Learner(model, recipe, CPU)
+    learner.start()
+    first = {name: torch.zeros_like(p) for name, p in by_hand.named_parameters()}
+    second = {name: torch.zeros_like(p) for name, p in by_hand.named_parameters()}
+    for step in range(4):
+        learner.step([batch_of(4, step)], 0, step, 4)
+        gradients = gradients_by_hand(by_hand, batch_of(4, step), label_smoothing=0.1)
+        norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        rising = (step + 0.5) / 4  # warm-up is the whole first epoch
+        with torch.no_grad():
+            for (name, parameter), gradient in zip(by_hand.named_parameters(), gradients, strict=True):
+                gradient = gradient * min(1.0, 0.5 / norm)
+                rate = 0.01 * rising * (0.5 if name.startswith("backbone.") else 2.0)
+                first[name] = 0.9 * first[name] + 0.1 * gradient
+                second[name] = 0.999 * second[name] + 0.001 * gradient**2
+                if parameter.ndim > 1:
+                    parameter -= rate * 0.1 * parameter
+                mean, square = first[name] / (1 - 0.9 ** (step + 1)), second[name] / (1 - 0.999 ** (step + 1))
+                parameter -= rate * mean / (square.sqrt() + 1e-8)
+    assert_same_parameters(model, by_hand, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["plain", "agnet"])
+def test_accumulated_batches_are_one_big_batch_also_when_the_last_is_short(model):
+    parts = [batch_of(4, 1), batch_of(4, 2), batch_of(3, 3)]
+    whole = Batch(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    recipe = BARE.override(accumulate=3, class_weights="balanced", label_smoothing=0.1)
+    accumulated, by_hand = tiny(model), tiny(model)
+    weights = balanced_weights([5, 3, 1])
+    trained = train_epoch(Learner(accumulated, recipe, CPU, class_images=[5, 3, 1]), parts, 0, steps=1)
+    gradients = gradients_by_hand(by_hand, whole, weight=weights, label_smoothing=0.1)
+    logits = by_hand(normalised(whole.images), whole.regions).logits
+    expected = cross_entropy(logits, whole.labels, weight=weights, label_smoothing=0.1).item()
+    with torch.no_grad():
+        for parameter, gradient in zip(by_hand.parameters(), gradients, strict=True):
+            parameter -= 0.1 * gradient
+    assert_same_parameters(accumulated, by_hand, rtol=1e-4, atol=1e-6)
+    found = trained.line()
+    assert found["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert found["train_top1"] == pytest.approx((logits.argmax(1) == whole.labels).float().mean().item())
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.repeat([0, 1, 3], [5, 1, 10])
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
+    np.testing.assert_allclose(balanced_weights([5, 1, 0, 10]), [expected[0], expected[1], 0, expected[2]], rtol=1e-6)
+
+
+class Small(nn.Module):
+    """A network in a memory for so many images."""
+
+    def __init__(self, model, most, error):
+        super().__init__()
+        self.model, self.most, self.error = model, most, error
+        self.backbone, self.dropout, self.seen = model.backbone, model.dropout, []
+
+    def forward(self, images, regions):
+        self.seen.append(len(images))
+        if len(images) > self.most:
+            raise self.error
+        return self.model(images, regions)
+
+
+GPU_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+CPU_IS_FULL = RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+
+@pytest.mark.parametrize("error", [GPU_IS_FULL, CPU_IS_FULL])
+def test_what_does_not_fit_goes_through_in_smaller_pieces_with_the_same_outcome(error):
+    recipe = BARE.override(accumulate=2, mixup=1.0)
+    enough, scarce, told = tiny(), Small(tiny(), 2, error), []
+    batches = [batch_of(8, 1), batch_of(5, 2), batch_of(8, 3)]
+    straight = train_epoch(Learner(enough, recipe, CPU), batches, 0, steps=2)
+    learner = Learner(scarce, recipe, CPU, say=told.append)
+    pieces = train_epoch(learner, batches, 0, steps=2)
+    assert scarce.seen == [8, 4, *[2, 2, 2, 2], *[2, 2, 1], *[2, 2, 2, 2]]
+    assert_same_parameters(enough, scarce.model, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(straight.totals, pieces.totals, rtol=1e-5, atol=0)
+    assert learner.micro_batch == 2 and len(told) == 2
+    assert "8 images at once" in told[0] and "2 at a time" in told[1] and "\n" not in told[0]
+
+
+def test_an_image_that_does_not_fit_is_an_error_with_remedies():
+    with pytest.raises(TrainingError, match=r"single image.*--image-size"):
+        train_epoch(Learner(Small(tiny(), 0, GPU_IS_FULL), BARE, CPU), [batch_of(3)], 0, steps=1)
+
+
+def test_other_errors_are_not_taken_for_want_of_memory():
+    with pytest.raises(RuntimeError, match="shapes"):
+        train_epoch(Learner(Small(tiny(), 0, RuntimeError("shapes differ")), BARE, CPU), [batch_of(3)], 0, steps=1)
+
+
+def test_mixup_mixes_pixels_and_labels_and_keeps_the_regions_of_the_larger_share():
+    model, seen, shares = tiny("agnet"), [], []
+    model.register_forward_hook(lambda _, given, output: seen.append((*given, output.logits.detach())))
+    learner = Learner(model, BARE.override(mixup=1.0), CPU)
+    for step in range(60):
+        batch = batch_of(4, step)
+        totals = learner.step([batch], 0, step, 60)
+        images, regions, logits = seen.pop()
+        mine, other = normalised(batch.images), normalised(batch.images[[3, 0, 1, 2]])
+        share = (((images - other) * (mine - other)).sum() / ((mine - other) ** 2).sum()).item()
+        torch.testing.assert_close(images, share * mine + (1 - share) * other, atol=1e-4, rtol=0)
+        assert torch.equal(regions, batch.regions) and 0.5 <= share <= 1
+        expected = share * cross_entropy(logits, batch.labels) + (1 - share) * cross_entropy(
+            logits, batch.labels[[3, 0, 1, 2]]
+        )
+        assert means(totals)["loss"] == pytest.approx(expected.item(), rel=1e-4)
+        shares.append(share)
+    # The larger of x and 1 - x, for x from Beta(1, 1), is even between a half and one.
+    assert np.mean(shares) == pytest.approx(0.75, abs=5 * 0.5 / np.sqrt(12 * 60))
+    assert len(set(shares)) == 60
+
+
+LUCK = RECIPES["modern"].override(mixup=0.4, dropout=0.5, lr=0.01, accumulate=2, ema_decay=0.9, epochs=2)
+
+
+def test_an_epoch_in_two_parts_is_the_epoch_bit_for_bit():
+    batches = [batch_of(4, number) for number in range(9)]
+    straight, stopped = Learner(tiny("agnet", norm=True), LUCK, CPU), Learner(tiny("agnet", norm=True), LUCK, CPU)
+    whole = train_epoch(straight, batches, 1, steps=5)
+    asked = iter([False, False, True])
+    source = iter(batches)
+    part = train_epoch(stopped, source, 1, steps=5, stop=lambda: next(asked))
+    assert part.step == 2 and whole.step == 5
+    torch.rand(17)  # what happens in between does not matter
+    seen = []
+    rest = train_epoch(
+        stopped, source, 1, steps=5, first_step=part.step, totals=part.totals, progress=lambda *now: seen.append(now)
+    )
+    assert rest.step == 5 and torch.equal(rest.totals, whole.totals)
+    assert seen[0][0] == 24 and seen[-1] == (36, means(whole.totals))
+    for one, other in ((straight.model, stopped.model), (straight.judged, stopped.judged)):
+        assert all(
+            torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+
+
+def test_luck_differs_between_steps_epochs_and_seeds():
+    outcomes = set()
+    for seed, epoch, step in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)]:
+        learner = Learner(tiny(), BARE.override(dropout=0.5), CPU, seed=seed)
+        learner.start()
+        outcomes.add(learner.step([batch_of(8)], epoch, step, 9)[learning.LOSS].item())
+    assert len(outcomes) == 4
+
+
+def test_the_running_mean_of_the_weights_against_a_loop():
+    learner = Learner(tiny(norm=True), BARE.override(ema_decay=0.3), CPU)
+    expected = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    learner.start()
+    for step in range(5):
+        learner.step([batch_of(4, step)], 0, step, 5)
+        keep = min(0.3, (1 + step) / (10 + step))
+        for name, value in learner.model.state_dict().items():
+            expected[name] = value if "num_batches" in name else keep * expected[name] + (1 - keep) * value
+    assert learner.judged is not learner.model and not learner.judged.training
+    mean = learner.judged.state_dict()
+    assert mean["backbone.body.1.num_batches_tracked"] == 5
+    for name, value in expected.items():
+        torch.testing.assert_close(mean[name], value, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(mean["classifier.weight"], learner.model.classifier.weight)
+
+
+def test_without_a_running_mean_the_network_itself_is_judged():
+    learner = Learner(tiny(), BARE, CPU)
+    assert learner.judged is learner.model
+
+
+class Far(Device):
+    """A device that answers late, as a GPU."""
+
+    answers_at_once = False
+
+
+def test_a_loss_that_is_no_number_stops_before_it_does_harm():
+    learner = Learner(tiny(), BARE.override(lr=0.3), CPU)
+    batches = [batch_of(4, number) for number in range(4)]
+    train_epoch(learner, batches[:1], 0, steps=4)
+    with torch.no_grad():
+        learner.model.backbone.body[3].bias[2] = torch.inf
+    before = [parameter.clone() for parameter in learner.model.parameters()]
+    with pytest.raises(TrainingError) as failed:
+        train_epoch(learner, batches[1:], 2, steps=4, first_step=1)
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.model.parameters(), strict=True))
+    told = str(failed.value)
+    for part in ("the loss is nan in epoch 3, step 2 of 4", "learning rate 0.3", "images finite, regions finite"):
+        assert part in told
+    assert "logits NOT finite" in told and "parameters not finite: backbone.body.3.bias;" in told
+    assert "--clip-norm 1" in told and "--precision" not in told
+
+
+def test_a_device_that_answers_late_is_asked_seldom_and_remembers_the_first_bad_step(monkeypatch):
+    learner = Learner(tiny("agnet"), BARE.override(clip_norm=1.0), Far(torch.device("cpu")))
+    asked = []
+    original = learning.Watchdog.check
+    monkeypatch.setattr(
+        learning.Watchdog, "check", lambda self, *given: (asked.append(len(asked)), original(self, *given))
+    )
+    progress = []
+    train_epoch(learner, [batch_of(2)] * 45, 0, steps=45, progress=lambda images, _: progress.append(images))
+    assert len(asked) == 3 and progress == [40, 80, 90]
+    bad = batch_of(2)
+    bad.regions[0, 0, 0] = torch.nan
+    with pytest.raises(TrainingError, match=r"step 4 of 45.*gradient norm of the step before .*regions NOT finite"):
+        train_epoch(learner, [batch_of(2)] * 3 + [bad] + [batch_of(2)] * 41, 0, steps=45)
+    assert len(asked) == 4
+
+
+def test_reduced_precision_is_named_among_the_remedies_and_fp16_belongs_on_gpus():
+    learner = Learner(tiny(), BARE, Device(torch.device("cpu"), "bf16"))
+    assert np.isfinite(train_epoch(learner, [batch_of(4)], 0, steps=1).line()["train_loss"])
+    nn.init.constant_(learner.model.classifier.bias, torch.inf)
+    with pytest.raises(TrainingError, match="--precision fp32"):
+        train_epoch(learner, [batch_of(4)], 0, steps=1)
+    with pytest.raises(ConfigurationError, match="CUDA"):
+        choose_training_device("cpu", "fp16")
+
+
+def test_compiled_is_the_same_network_under_the_same_names():
+    plain, compiled = (
+        Learner(tiny("agnet"), BARE.override(dropout=0.2), CPU, compiler=compiler) for compiler in (None, "aot_eager")
+    )
+    for learner in (plain, compiled):
+        train_epoch(learner, [batch_of(4), batch_of(4, 1)], 0, steps=2)
+    assert plain.model.state_dict().keys() == compiled.model.state_dict().keys()
+    assert_same_parameters(plain.model, compiled.model, rtol=1e-3, atol=1e-5)
+
+
+def test_a_compiler_that_fails_says_what_to_leave_out():
+    def fails(*_):
+        raise ValueError("no such instruction")
+
+    with pytest.raises(TrainingError, match="without --compile"):
+        train_epoch(Learner(tiny(), BARE, CPU, compiler=fails), [batch_of(4)], 0, steps=1)
+
+
+@pytest.mark.parametrize("kind", ["plain", "agnet"])
+def test_dropout_is_before_the_classifier_and_only_while_training(kind):
+    model, without = tiny(kind), tiny(kind)
+    Learner(model, BARE.override(dropout=0.5), CPU)
+    assert model.state_dict().keys() == without.state_dict().keys()
+    batch, seen = batch_of(4), []
+    images = normalised(batch.images)
+    assert torch.equal(model.eval()(images, batch.regions).logits, without.eval()(images, batch.regions).logits)
+    model.classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    embedding = model.train()(images, batch.regions).embedding
+    kept = seen[0] != 0
+    assert 0.2 < kept.float().mean() < 0.8
+    torch.testing.assert_close(seen[0][kept], 2 * embedding[kept])
+
+
+def test_time_spent_waiting_for_images_is_told_apart():
+    def slow():
+        for number in range(4):
+            time.sleep(0.1)
+            yield batch_of(2, number)
+
+    quick, waiting = (
+        train_epoch(Learner(tiny(), BARE, CPU), batches, 0, steps=4) for batches in ([batch_of(2)] * 4, slow())
+    )
+    assert quick.data_wait < 0.3 < 0.6 < waiting.data_wait <= 1
+    assert waiting.images_per_second < min(quick.images_per_second, 8 / 0.4)
+    assert set(TIMINGS) - {"seconds"} < set(waiting.line()) and waiting.peak_memory > 10_000_000

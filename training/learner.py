@@ -1,0 +1,252 @@
+"""A network while it learns: one step of the optimiser at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.errors import TrainingError
+from .dataset import STAND_IN, Batch
+from .devices import Device, is_out_of_memory
+from .distributed import ALONE, Processes
+from .ema import WeightAverage
+from .models.build import Model
+from .optimizer import build_optimizer, rest_frozen
+from .recipes import Recipe
+from .watchdog import Watchdog
+
+PULSE = 20  #: steps between two looks at a GPU's numbers; each look waits for all that is under way
+
+LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: of the totals: summed loss and the weight it is summed over, hits, images
+
+
+class _Piece(NamedTuple):
+    """Some images of a batch, on the device; with mixup, also those they are mixed with."""
+
+    images: Tensor
+    regions: Tensor
+    labels: Tensor
+    others: Tensor | None
+    other_labels: Tensor
+
+
+class Learner:
+    """A network, its optimiser, and what else changes while it learns.
+
+    Args:
+        model: on its device.
+        recipe: how it learns; ``model.dropout`` gets its share from it, and what it freezes asks for no gradient.
+        device: the model's.
+        seed: of dropout and mixup, with epoch and step: a resumed run draws what a straight one does.
+        class_images: how many training images each class has, for balanced class weights.
+        compiler: backend of torch.compile, or None. The state dict's keys stay the same.
+        processes: that learn together, each from its part of every batch. Batch norms see what goes through a process
+            at once, unless they are on GPUs and learn: then they see all of it. What is kept is process 0's.
+        say: told in a line what a user should know.
+
+    Raises: `ConfigurationError` as `build_optimizer`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        recipe: Recipe,
+        device: Device,
+        *,
+        seed: int = 0,
+        class_images: Sequence[int] = (),
+        compiler: str | None = None,
+        processes: Processes = ALONE,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.model, self.recipe, self.device, self.seed, self.say = model, recipe, device, seed, say
+        self.processes = processes
+        model.dropout.p = recipe.dropout
+        self.optimizer = build_optimizer(model, recipe)
+        self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+        self.scaler = torch.amp.GradScaler("cuda", enabled=device.precision == "fp16")
+        self.micro_batch: int | None = None  #: images at once, once memory has not sufficed for a batch
+        self._watchdog = Watchdog(device)
+        self._class_weights: Tensor | None = None
+        if recipe.class_weights == "balanced":
+            self._class_weights = balanced_weights(class_images)
+            self._weights_on_device = self._class_weights.to(device.device)
+        if compiler:
+            model.compile(backend=compiler)
+        self._network = processes.parallel(model, synchronised_norms=recipe.backbone_lr > 0)
+
+    @property
+    def judged(self) -> Model:
+        """The network that is validated and kept: the running mean of the weights where there is one."""
+        return self.average.model if self.average else self.model
+
+    def start(self) -> None:
+        """Training mode, for all that learns."""
+        self.model.train()
+        rest_frozen(self.model)
+
+    def no_totals(self) -> Tensor:
+        """What `step` adds to: ``(4,)`` zeros on the device."""
+        exact = torch.float64 if self.device.device.type != "mps" else torch.float32
+        return torch.zeros(4, dtype=exact, device=self.device.device)
+
+    def step(self, batches: Sequence[Batch], epoch: int, step: int, steps: int) -> Tensor:
+        """One step of the optimiser on the mean over all images of some batches.
+
+        Memory that does not suffice is met by smaller pieces; the step is then done again from its beginning, with the
+        same mean. (BatchNorm's statistics are of what goes through at once.)
+
+        Args:
+            epoch, step: counted from 0.
+            steps: of the epoch.
+
+        Returns: the step's totals ``(4,)``, on the device.
+        Raises: `TrainingError` when numbers are not finite any more, or a single image does not fit into memory.
+        """
+        # The middle of the step: none is wasted at a rate of 0, none gets the next epoch's rate.
+        factor = self.recipe.lr_factor(epoch + (step + 0.5) / steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["highest_lr"] * factor
+        # Each process draws its own; the first one what it would draw alone.
+        place = [self.processes.rank] if self.processes.rank else []
+        totals, finite = self._gradients(batches, np.random.SeedSequence([self.seed, epoch, step, *place]))
+        self._watchdog.see(step, finite, totals[LOSS])
+        if self.device.answers_at_once or step % PULSE == PULSE - 1 or step == steps - 1:
+            self._watchdog.check(self.model, self.recipe.lr * factor, epoch, steps)
+        if self.recipe.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            self._watchdog.see_norm(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update(self.model, epoch * steps + step)
+        return totals
+
+    def _gradients(self, batches: Sequence[Batch], seeds: np.random.SeedSequence) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss. Returns totals, and whether images, regions and logits are finite ``(3,)``."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+            try:
+                return self._attempt(batches, np.random.default_rng(seeds))
+            except RuntimeError as error:
+                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    reason = str(error).strip().splitlines()[0]
+                    raise TrainingError(f"torch.compile failed ({reason}); train without --compile") from None
+                if not is_out_of_memory(error):
+                    raise
+            # Only here are the tensors of the attempt gone, which the error's traceback held.
+            self._take_less(max(len(batch.labels) for batch in batches))
+
+    def _take_less(self, batch_size: int) -> None:
+        if not self.processes.alone:
+            raise TrainingError(
+                f"the memory of {self.device.device} does not suffice for {batch_size} images at once, and several "
+                "processes cannot take less in the middle of a step: go on with a smaller --batch-size and more "
+                "--accumulate, in a new run"
+            )
+        before = min(self.micro_batch or batch_size, batch_size)
+        if before == 1:
+            raise TrainingError(
+                f"the memory of {self.device.device} does not suffice for a single image; free some, take a smaller "
+                "--backbone or --image-size, freeze a part (--frozen-stages, --backbone-lr 0), or try --precision bf16"
+            )
+        self.micro_batch = before // 2
+        self.optimizer.zero_grad(set_to_none=True)
+        self.device.free_memory()
+        self.say(
+            f"memory does not suffice for {before} images at once: going on with {self.micro_batch} at a time, the "
+            f"same number of images to a step; --batch-size {self.micro_batch} with --accumulate asks for that at once"
+        )
+
+    def _attempt(self, batches: Sequence[Batch], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        weight = self._weight(batches)  # of this process; gradients are averaged over all of them
+        divisor = self.processes.sum_number(weight) / self.processes.size
+        totals = self.no_totals()
+        finite = torch.ones(3, dtype=torch.bool, device=self.device.device)
+        for batch in batches:
+            share = self._share(generator)
+            for piece in self._pieces(batch, mixed=share < 1):
+                images = self.device.images(piece.images, self.model.backbone.preprocessing)
+                if piece.others is not None:
+                    others = self.device.images(piece.others, self.model.backbone.preprocessing)
+                    images = torch.lerp(others, images, share)
+                with self.device.autocast():
+                    logits = self._network(images, piece.regions).logits.float()
+                    loss = share * self._loss(logits, piece.labels)
+                    if piece.others is not None:
+                        loss = loss + (1 - share) * self._loss(logits, piece.other_labels)
+                self.scaler.scale(loss / divisor).backward()
+                with torch.no_grad():
+                    chosen = logits.argmax(dim=1)
+                    correct = (chosen == piece.labels).sum() * share
+                    if piece.others is not None:
+                        correct = correct + (chosen == piece.other_labels).sum() * (1 - share)
+                    totals[LOSS] += loss
+                    totals[CORRECT] += correct
+                    finite &= torch.stack([value.isfinite().all() for value in (images, piece.regions, logits)])
+        totals[WEIGHT] += weight
+        totals[IMAGES] += sum(int((batch.labels != STAND_IN).sum()) for batch in batches)
+        return totals, finite
+
+    def _share(self, generator: np.random.Generator) -> float:
+        """How much of an image stays when it is mixed with another, at least half: its regions are then where the
+        picture is that one mostly sees. Of pairs in random order this has the distribution of mixup itself.
+        """
+        if self.recipe.mixup == 0:
+            return 1.0
+        share = float(generator.beta(self.recipe.mixup, self.recipe.mixup))
+        return max(share, 1 - share)
+
+    def _pieces(self, batch: Batch, mixed: bool) -> list[_Piece]:
+        """The batch on the device, in pieces of `micro_batch`, each image with its neighbour where they are mixed."""
+        images, regions, labels = (self.device.on(part) for part in (batch.images, batch.regions, batch.labels))
+        # Batches are shuffled, so that an image's neighbour is any other. The last one's is the first.
+        others, other_labels = (images.roll(1, 0), labels.roll(1, 0)) if mixed else (None, labels)
+        size = self.micro_batch or len(labels)
+        cuts = [slice(at, at + size) for at in range(0, len(labels), size)]
+        return [
+            _Piece(images[cut], regions[cut], labels[cut], None if others is None else others[cut], other_labels[cut])
+            for cut in cuts
+        ]
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum over images; stand-ins count nothing."""
+        weights = None if self._class_weights is None else self._weights_on_device
+        return nn.functional.cross_entropy(
+            logits,
+            labels,
+            weight=weights,
+            label_smoothing=self.recipe.label_smoothing,
+            reduction="sum",
+            ignore_index=STAND_IN,
+        )
+
+    def _weight(self, batches: Sequence[Batch]) -> float:
+        """What the sum of the losses of some batches is divided by, known to the host: their images, or the weights of
+        their classes. Mixing only moves labels within a batch.
+        """
+        real = [batch.labels[batch.labels != STAND_IN] for batch in batches]
+        if self._class_weights is None:
+            return float(sum(len(labels) for labels in real))
+        return float(sum(self._class_weights[labels].sum() for labels in real))
+
+
+def balanced_weights(class_images: Sequence[int]) -> Tensor:
+    """Images of each class -> its weight ``(classes,)``: a class in all counts alike, an image 1 on average.
+
+    A class without images has weight 0.
+    """
+    counts = torch.tensor(class_images, dtype=torch.float64)
+    there = (counts > 0).sum()
+    return torch.where(counts > 0, counts.sum() / (there * counts.clamp(min=1)), 0.0).float()
+
+
+def means(totals: Tensor) -> dict[str, float]:
+    """Mean ``loss`` and ``top1`` of totals ``(4,)``; waits for the device."""
+    loss, weight, correct, images = totals.tolist()
+    return {"loss": loss / weight, "top1": correct / images}
