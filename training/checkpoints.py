@@ -30,6 +30,7 @@ from .models.settings import ModelSettings
 FORMAT = "agnet checkpoint"
 FORMAT_VERSION = 1
 
+_HASH = "blake2b"  #: in the header, of all the rest
 _LARGEST_HEADER = 2**26  # characters; 100,000 classes with long names take a tenth
 _LARGEST_SIDE = 8192  # of an image that a network sees; there is none that asks for more than some hundreds
 
@@ -87,7 +88,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not an agnet checkpoint")
     if header.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {header.get('format_version')}, this program reads {FORMAT_VERSION}"
+            f"{path} has format version {str(header.get('format_version'))[:80]}, this program reads {FORMAT_VERSION}"
         )
     try:
         settings = _dataclass(ModelSettings, header["model"])
@@ -190,8 +191,9 @@ def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object
             unfinished.unlink(missing_ok=True)
             unfinished.touch()
             usual = stat.S_IMODE(unfinished.stat().st_mode)  # as of any file here; save_file makes it the user's alone
-            text = json.dumps(header)
-            save_file(plain, unfinished, metadata={"agnet": text, "blake2b": _content_hash(plain, text)})
+            # One entry: the order of several is not the same in every process, and files are compared byte for byte.
+            text = json.dumps({_HASH: _content_hash(plain, header), **header})
+            save_file(plain, unfinished, metadata={"agnet": text})
             unfinished.chmod(usual)
             if keep is not None and path.exists():
                 path.replace(keep)
@@ -204,26 +206,25 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(f"there is no {path}; agnet train --run {path.parent} makes one")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            text = metadata.get("agnet", "{}")
+            text = (file.metadata() or {}).get("agnet", "{}")
             if len(text) > _LARGEST_HEADER:
                 raise ValueError(f"its header has {len(text):,} characters")
             header = json.loads(text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        # Files of other programs have no hash.
-        sound = metadata.get("blake2b") in (None, _content_hash(tensors, text))
+        if not isinstance(header, dict):
+            raise ValueError("its header is not a JSON object")
+        found = header.pop(_HASH, None)  # files of other programs and of earlier versions have none
+        sound = found is None or found == _content_hash(tensors, header)
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file, or damaged: {_first_line(error)}") from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} has a header that is not a JSON object")
     if not sound:
         raise CheckpointError(f"{path} is damaged: its content is not what was written")
     return tensors, header
 
 
-def _content_hash(tensors: Mapping[str, Tensor], header: str) -> str:
-    """Of names, types, shapes and bytes: whatever bit of them turns, it is noticed."""
-    found = hashlib.blake2b(header.encode("utf-8", "surrogatepass"), digest_size=16)
+def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> str:
+    """Of the header and the tensors' names, types, shapes and bytes: whatever bit of them turns, it is noticed."""
+    found = hashlib.blake2b(json.dumps(header).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         if tensor.numel():

@@ -113,6 +113,7 @@ def fit(
             story.begin()
             while progress.epoch < min(recipe.epochs, stop_after or recipe.epochs) and not story.is_over:
                 report(story.one_epoch())
+                story.leave_if_asked()
             if story.is_over:
                 say(story.why_over)
     return run / BEST
@@ -188,8 +189,6 @@ class _Story:
                 write_log(self.run, progress.log)
                 append_events(self.run, [line])
                 draw_curves(progress.log, self.run / CURVES)
-        if not self.is_over:
-            self._leave_if_asked()
         return line
 
     def _train(self) -> dict[str, Any]:
@@ -200,6 +199,7 @@ class _Story:
         measured: dict[str, object] = {}
         while progress.step < self._steps:
             started = time.monotonic()
+            self._steps_asked = 0
             # The sum of earlier steps is over all processes: one of them goes on from it.
             earlier = torch.tensor(progress.totals, dtype=torch.float64) if progress.totals else None
             trained = train_epoch(
@@ -216,10 +216,11 @@ class _Story:
             trained = replace(trained, totals=self._processes.sum(trained.totals))
             progress.totals = trained.totals.tolist()
             progress.seconds += time.monotonic() - started
-            measured = trained.line()
-            if progress.step < self._steps:
+            if progress.step == self._steps:
+                measured = trained.line()
+            else:
                 self._save()
-                self._leave_if_asked()
+                self.leave_if_asked()
         found = means(torch.tensor(progress.totals, dtype=torch.float64))
         return {
             "epoch": epoch + 1,
@@ -252,12 +253,14 @@ class _Story:
         for batch in batches:
             if self._processes.any(self.interruption.number > 0):
                 self._save()
-                self._leave_if_asked()
+                self.leave_if_asked()
             yield batch
 
     def _pause(self) -> bool:
         """Whether it is time to save, in any process's view."""
         late = self._processes.first and time.monotonic() - self._saved_at > 60 * self.save_every
+        late &= self._steps_asked > 0  # a step at least between two states, however slow the disk
+        self._steps_asked += 1
         return self._processes.any(self.interruption.number > 0 or late)
 
     def _save(self) -> None:
@@ -266,9 +269,10 @@ class _Story:
                 save_state(self.run, self.progress, self.learner)
         self._saved_at = time.monotonic()
 
-    def _leave_if_asked(self) -> None:
+    def leave_if_asked(self) -> None:
+        """Raise `Interrupted` when a signal came to any process; not when there is nothing left to do anyway."""
         number = max(self._processes.gather(self.interruption.number))
-        if number:
+        if number and not self.is_over:
             raise Interrupted(number, self.progress.describe(self.learner.recipe.epochs))
 
     def _best_is_kept(self) -> bool:

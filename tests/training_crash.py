@@ -1,0 +1,190 @@
+"""Training in processes that can be stopped in every way, and a campaign of kills.
+
+    python tests/training_crash.py BOXES --kills 30
+
+kills `agnet train` at random moments, resumes it, and compares the end with that of a run that nobody touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+# Loading torch takes seconds, so one process does it and is forked for every run.
+PROGRAM = """
+import json, os, pathlib, sys, tempfile
+from agnet.cli import main
+import agnet.data.boxes_reader, agnet.proposals.one_image, agnet.training.fit
+from agnet.training.curves import append_events, draw_curves
+
+with tempfile.TemporaryDirectory() as place:  # these load something at their first use only
+    draw_curves([{"epoch": 1, "train_loss": 1.0}], pathlib.Path(place, "curves.png"))
+    append_events(pathlib.Path(place), [{"epoch": 1}])
+
+print("ready", flush=True)
+for line in sys.stdin:
+    order = json.loads(line)
+    if "poll" in order:
+        child, status = os.waitpid(order["poll"], os.WNOHANG)
+        print(json.dumps(os.waitstatus_to_exitcode(status) if child else None), flush=True)
+        continue
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        continue
+    nothing, log = os.open(os.devnull, os.O_RDONLY), os.open(order["log"], os.O_WRONLY | os.O_CREAT, 0o644)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.environ.update(order["environment"])
+    exec(order["before"])
+    main(args=order["arguments"], prog_name="agnet")
+"""
+
+OPTIONS = (
+    *("--model", "plain", "--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", "64"),
+    *("--epochs", "4", "--batch-size", "2", "--workers", "0", "--device", "cpu"),
+)
+SOON = ("--save-every", "0.0005")  # minutes: a state every few steps
+
+
+class Child:
+    """One run of the command."""
+
+    def __init__(self, nursery: Nursery, pid: int, log: Path) -> None:
+        self._nursery, self.pid, self._log = nursery, pid, log
+        self.code: int | None = None  #: its exit code, or minus the signal that killed it
+
+    def running(self) -> bool:
+        if self.code is None:
+            self.code = self._nursery.ask({"poll": self.pid})
+        return self.code is None
+
+    def send(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait_for(self, condition, seconds: float = 90) -> None:
+        """Until a condition holds or the child has ended."""
+        end = time.monotonic() + seconds
+        while self.running() and not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(self.said())
+            time.sleep(0.003)
+
+    def wait(self, seconds: float = 90) -> int:
+        """Its exit code."""
+        self.wait_for(lambda: False, seconds)
+        return self.code
+
+    def said(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+
+class Nursery:
+    """A process with everything loaded, forked for every run; a context manager that ends them all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._children = folder, []
+
+    def __enter__(self) -> Nursery:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen([sys.executable, "-c", PROGRAM], text=True, env=environment, **pipes)
+        if self._process.stdout.readline() != "ready\n":
+            raise SystemExit("the command does not start")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for child in self._children:
+            if child.running():
+                child.send(signal.SIGKILL)
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._process.stdout.close()
+
+    def ask(self, order: dict[str, object]) -> object:
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def train(self, boxes: Path, run: Path, *options: object, before: str = "", **environment: str) -> Child:
+        """Start `agnet train` in a process of its own, after the Python statements ``before``."""
+        log = self._folder / f"said-{len(self._children)}.txt"
+        arguments = ["train", "--boxes", boxes, "--run", run, *OPTIONS, *options]
+        order = {"arguments": list(map(str, arguments)), "log": str(log), "before": before, "environment": environment}
+        child = Child(self, self.ask(order), log)
+        self._children.append(child)
+        return child
+
+    def kill_often(
+        self, boxes: Path, run: Path, kills: int, seconds: float, seed: int, *options: object
+    ) -> list[dict[str, object]]:
+        """Kill a run at random moments within ``seconds`` of its start and resume it, again and again; when it ends,
+        begin anew. Returns the results of all ends, the last one after so many kills.
+        """
+        moments, ends = random.Random(seed), []
+        while True:
+            resume = ["--resume"] if (run / "config.json").exists() else []
+            child = self.train(boxes, run, *SOON, *options, *resume)
+            if kills > 0:
+                time.sleep(moments.uniform(0, seconds))
+                child.send(signal.SIGKILL)
+            code = child.wait()
+            if code not in (0, -signal.SIGKILL):
+                raise SystemExit(f"exit code {code}:\n{child.said()}")
+            if code:
+                kills -= 1
+                continue
+            ends.append(result_of(run))
+            if kills <= 0:
+                return ends
+            shutil.rmtree(run)
+
+
+def result_of(run: Path) -> dict[str, object]:
+    """All that two runs of the same training must have in common: everything but times."""
+    from safetensors.torch import load_file
+
+    from agnet.training.engine import TIMINGS
+
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {
+        "best": (run / "best.safetensors").read_bytes(),
+        "last": {name: tensor.numpy().tobytes() for name, tensor in load_file(run / "last.safetensors").items()},
+        "log": [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("boxes", type=Path)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", default="0")
+    arguments = parser.parse_args()
+    options = ["--workers", arguments.workers, "--ema-decay", "0.9"]
+    with tempfile.TemporaryDirectory() as place, Nursery(Path(place)) as nursery:
+        straight, killed = Path(place) / "straight", Path(place) / "killed"
+        started = time.monotonic()
+        child = nursery.train(arguments.boxes, straight, *options)
+        if child.wait(600):
+            raise SystemExit(f"the run that nobody touches fails:\n{child.said()}")
+        seconds = time.monotonic() - started
+        ends = nursery.kill_often(arguments.boxes, killed, arguments.kills, seconds, arguments.seed, *options)
+        same = sum(end == result_of(straight) for end in ends)
+        print(f"{arguments.kills} kills within {seconds:.1f} s of a start: {same} of {len(ends)} ends are equal")
+        sys.exit(same < len(ends))
+
+
+if __name__ == "__main__":
+    main()
