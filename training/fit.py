@@ -95,7 +95,9 @@ def fit(
     )
     with _one_training(run, processes):
         processes.from_first(lambda: check_same_run(run, config) if resume else start_folder(run, config))
-        resume = processes.from_first(lambda: resume and has_state(run))
+        if resume and not processes.from_first(lambda: has_state(run)):
+            say("stopped before anything was saved: begins anew")
+            resume = False
         torch.manual_seed(settings.seed)
         model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
