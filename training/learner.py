@@ -87,7 +87,7 @@ class Learner:
     def start(self) -> None:
         """Training mode, for all that learns."""
         self.model.train()
-        rest_frozen(self.model)
+        rest_frozen(self.model, self.recipe.frozen_norms)
 
     def no_totals(self) -> Tensor:
         """What `step` adds to: ``(4,)`` zeros on the device."""
