@@ -123,6 +123,8 @@ class Loader:
         workers: processes that decode and warp; 0 does it in this one.
         shuffle_seed: None keeps the order.
         rank, size: which process this is, and of how many that share every batch.
+        postpones_signals: this process notes SIGINT and SIGTERM and goes on for a while, so its readers must, too; it
+            then has to `close` the loader in the end.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Loader:
         shuffle_seed: int | None = None,
         rank: int = 0,
         size: int = 1,
+        postpones_signals: bool = False,
     ) -> None:
         self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = len(rows)
@@ -142,7 +145,7 @@ class Loader:
             batch_sampler=self.sampler,
             num_workers=workers,
             collate_fn=_collate,
-            worker_init_fn=_start_worker,
+            worker_init_fn=_start_patient_worker if postpones_signals else _start_worker,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -153,6 +156,14 @@ class Loader:
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+    def close(self) -> None:
+        """End the processes that read images."""
+        iterator = getattr(
+            self._batches, "_iterator", None
+        )  # PyTorch ends them when it is garbage, and tracebacks hold it
+        if iterator is not None:
+            iterator._shutdown_workers()
 
     def epoch(self, number: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``number`` from ``first_step`` on.
@@ -205,6 +216,10 @@ def _start_worker(_: int) -> None:
     # A loader is one of several processes: each keeps to its own core. OpenCV's pool would also not survive a fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Ctrl-C and many schedulers signal all processes; the main one decides, and its readers live as long as it does.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+
+
+def _start_patient_worker(number: int) -> None:
+    _start_worker(number)
+    # Ctrl-C and many schedulers signal all processes of a group. A second SIGTERM is the main process's own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *first: signal.signal(signal.SIGTERM, signal.SIG_DFL))

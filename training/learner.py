@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -263,6 +264,8 @@ def balanced_weights(class_images: Sequence[int]) -> Tensor:
 
 
 def means(totals: Tensor) -> dict[str, float]:
-    """Mean ``loss`` and ``top1`` of totals ``(4,)``; waits for the device."""
+    """Mean ``loss`` and ``top1`` of totals ``(4,)``; waits for the device. Of no images they are NaN."""
     loss, weight, correct, images = totals.tolist()
+    if not images:  # one of several processes may have seen stand-ins only
+        return {"loss": math.nan, "top1": math.nan}
     return {"loss": loss / weight, "top1": correct / images}
