@@ -41,8 +41,6 @@ def check_seeds(context: click.Context, parameter: click.Parameter, seeds: tuple
     """A callback of the option."""
     if len(set(seeds)) != len(seeds):
         raise click.BadParameter("each seed is to be given once")
-    if seeds and context.get_parameter_source("seed") is click.core.ParameterSource.COMMANDLINE:
-        raise click.UsageError("--seed and --seeds exclude each other")
     return seeds
 
 

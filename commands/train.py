@@ -164,6 +164,8 @@ def train(
     from ..training.interruption import Interrupted
 
     _refuse_idle_switches(context)
+    if seeds and context.get_parameter_source("seed") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--seed and --seeds exclude each other")
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
     if dry_run and (resume or stop_after):

@@ -232,3 +232,12 @@ def test_saved_pictures_are_never_written_over(agnet, boxes_file, folder, tmp_pa
         agnet("predict", "--run", "run", folder / "val/ant/0.png", folder / "val/bee/0.png", "--save", "pictures")
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert names == {"ant-0.png", "ant-0-2.png", "bee-0.png", "bee-0-2.png"}
+
+
+def test_an_error_in_the_middle_of_an_epoch_ends_the_program_and_its_workers(boxes_file, folder, tmp_path):
+    options = ["--recipe", "paper", "--lr", "1e30", "--model", "plain", "--image-size", "64", "--workers", "1"]
+    command = ["train", "--boxes", boxes_file, "--root", folder, *TRAIN[:4], *options, "--batch-size", "2"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "agnet", *map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=90
+    )
+    assert ended.returncode == 1 and "the loss is" in ended.stderr, ended.stderr

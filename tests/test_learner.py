@@ -281,12 +281,30 @@ def test_a_device_that_answers_late_is_asked_seldom_and_remembers_the_first_bad_
     )
     progress = []
     train_epoch(learner, [batch_of(2)] * 45, 0, steps=45, progress=lambda images, _: progress.append(images))
-    assert len(asked) == 3 and progress == [40, 80, 90]
+    assert len(asked) == 4 and progress == [40, 80, 90]  # and at the end of what is trained at a stretch
     bad = batch_of(2)
     bad.regions[0, 0, 0] = torch.nan
     with pytest.raises(TrainingError, match=r"step 4 of 45.*gradient norm of the step before .*regions NOT finite"):
         train_epoch(learner, [batch_of(2)] * 3 + [bad] + [batch_of(2)] * 41, 0, steps=45)
-    assert len(asked) == 4
+    assert len(asked) == 5
+
+
+def test_an_interrupted_epoch_is_looked_at_before_it_can_be_saved():
+    learner, bad, asked = Learner(tiny("agnet"), BARE, Far(torch.device("cpu"))), batch_of(2), iter([False, True])
+    bad.regions[0, 0, 0] = torch.nan
+    with pytest.raises(TrainingError, match="step 1 of 45"):
+        train_epoch(learner, [bad] * 45, 0, steps=45, stop=lambda: next(asked))
+
+
+def test_memory_that_does_not_suffice_for_the_optimiser_is_said(monkeypatch):
+    learner = Learner(tiny(), BARE, CPU)
+
+    def full(*_):
+        raise GPU_IS_FULL
+
+    monkeypatch.setattr(learner.scaler, "step", full)
+    with pytest.raises(TrainingError, match=r"optimiser's own numbers.*--frozen-stages"):
+        train_epoch(learner, [batch_of(2)], 0, steps=1)
 
 
 def test_reduced_precision_is_named_among_the_remedies_and_fp16_belongs_on_gpus():

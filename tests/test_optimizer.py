@@ -114,6 +114,18 @@ class Stage(nn.Sequential):
         super().__init__(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU())
 
 
+def test_frozen_norms_keep_their_statistics_and_learn_their_scales():
+    torch.manual_seed(0)
+    model = network(Backbone(nn.Sequential(Stage(3, 4), Stage(4, 8)), 8))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    batch = Batch(images, torch.zeros(4, 6, 4), torch.tensor([0, 1, 2, 0]), torch.arange(4))
+    learner = Learner(model, RECIPES["modern"].override(frozen_norms=True), Device(torch.device("cpu")))
+    train_epoch(learner, [batch] * 3, 0, steps=3)
+    still = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    assert still == {name for name, _ in model.named_buffers()} and len(still) == 6
+
+
 @pytest.mark.parametrize(("options", "frozen"), [({"frozen_stages": 2}, (0, 1)), ({"backbone_lr": 0.0}, (0, 1, 2))])
 def test_what_is_frozen_does_not_move_nor_do_its_statistics(options, frozen):
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from agnet.cli import main
 from agnet.data import boxes_schema
 from agnet.data.catalogue import CATALOGUE
 from agnet.training.models.backbones import BACKBONES
+from agnet.training.recipes import REASONS, RECIPES, Recipe
 
 ROOT = Path(agnet.__file__).resolve().parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -123,3 +125,21 @@ def test_the_first_run_works_as_printed(folder, tmp_path, monkeypatch):
         assert result.exit_code == 0, (words, result.output, result.exception)
     assert (tmp_path / "run" / "metrics-test.json").is_file()
     assert len(list((tmp_path / "pictures").iterdir())) == 1
+
+
+def recipe_rows():
+    """The README's table of recipes as it must be: every setting that a recipe gives a reason for."""
+    yield "| option | paper | why | modern | why |"
+    yield "|---|---|---|---|---|"
+    for field in fields(Recipe):
+        cells = [f"{getattr(RECIPES[name], field.name)} | {REASONS[name].get(field.name, '')}" for name in RECIPES]
+        if any(field.name in reasons for reasons in REASONS.values()):
+            yield " | ".join([f"| `--{field.name.replace('_', '-')}`", *cells]).rstrip() + " |"
+
+
+def test_the_recipes_are_told_with_their_reasons():
+    wanted = "\n".join(recipe_rows())
+    assert wanted in README, f"README's table of recipes should be:\n{wanted}"
+    section = README[README.index("## How it is trained") :].split("\n## ")[0]
+    for field in fields(Recipe):
+        assert f"`--{field.name.replace('_', '-')}" in section, field.name

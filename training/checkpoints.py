@@ -93,11 +93,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         settings = _dataclass(ModelSettings, header["model"])
         preprocessing = _preprocessing(header["preprocessing"])
-        told = _told(header, settings)
         # Settings may ask for more than there is memory, so shapes come first and numbers later.
         _check_tensors(on_meta(lambda: build_model(settings)).state_dict(), tensors)
         model = build_model(settings)
         model.load_state_dict(tensors)
+        told = _told(header, settings)
         return Checkpoint(model=model.eval(), settings=settings, preprocessing=preprocessing, **told)
     except ImportError as error:
         raise CheckpointError(f"{path}: {error}") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -120,6 +122,8 @@ class Loader:
         workers: processes that decode and warp; 0 does it in this one.
         shuffle_seed: None keeps the order.
         rank, size: which process this is, and of how many that share every batch.
+        postpones_signals: this process notes SIGINT and SIGTERM and goes on for a while, so its readers must, too; it
+            then has to `close` the loader in the end.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class Loader:
         shuffle_seed: int | None = None,
         rank: int = 0,
         size: int = 1,
+        postpones_signals: bool = False,
     ) -> None:
         self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = len(rows)
@@ -139,13 +144,25 @@ class Loader:
             batch_sampler=self.sampler,
             num_workers=workers,
             collate_fn=_collate,
-            worker_init_fn=_start_worker,
+            worker_init_fn=_start_patient_worker if postpones_signals else _start_worker,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
+        if workers:
+            # Workers ignore the signal by which multiprocessing ends them when this process exits: it would wait.
+            atexit.register(_end_workers, weakref.ref(self._batches))
+
     def __len__(self) -> int:
         return len(self.sampler)
+
+    def close(self) -> None:
+        """End the processes that read images."""
+        iterator = getattr(
+            self._batches, "_iterator", None
+        )  # PyTorch ends them when it is garbage, and tracebacks hold it
+        if iterator is not None:
+            iterator._shutdown_workers()
 
     def epoch(self, number: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``number`` from ``first_step`` on.
@@ -188,10 +205,20 @@ def _collate(samples: list[tuple[Tensor, Tensor, int, int]]) -> tuple[Tensor, Te
     return pixels, torch.stack(regions), torch.tensor(labels), torch.tensor(rows)
 
 
+def _end_workers(batches: weakref.ref[DataLoader]) -> None:
+    iterator = getattr(batches(), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()  # tells them by their queues
+
+
 def _start_worker(_: int) -> None:
     # A loader is one of several processes: each keeps to its own core. OpenCV's pool would also not survive a fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Ctrl-C and many schedulers signal all processes; the main one decides, and its readers live as long as it does.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+
+
+def _start_patient_worker(number: int) -> None:
+    _start_worker(number)
+    # Ctrl-C and many schedulers signal all processes of a group. A second SIGTERM is the main process's own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *first: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -6,6 +6,7 @@ Started by torchrun, or by hand with its environment variables: RANK, LOCAL_RANK
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -245,9 +246,11 @@ def _named_loss() -> Iterator[None]:
         text = str(error)
         if not isinstance(error, dist.DistError) and not any(name in text for name in ("gloo", "NCCL", "Connection")):
             raise
-        raise LostProcessError(
-            f"another process of this training has ended ({_first_line(error)[-200:]}); {_REMEDY}"
-        ) from None
+        known = re.search(
+            r"connection (was )?(closed|reset|refused)[\w ]*|broken pipe|timed? ?out", text, re.IGNORECASE
+        )
+        reason = known[0] if known else _first_line(error)[:200]
+        raise LostProcessError(f"another process of this training has ended ({reason}); {_REMEDY}") from None
 
 
 def _first_line(error: BaseException) -> str:

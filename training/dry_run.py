@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import count, islice
 from pathlib import Path
@@ -95,10 +96,11 @@ def dry_run(
     learner = build_learner(build(model_settings, weights), recipe, settings, device, boxes, lambda text: None)
     side = learner.model.backbone.preprocessing.size
     training, validation = build_loaders(boxes, root, recipe, settings, side, propose)
-    per_image, data_wait = _training_seconds(learner, training)
-    peak = device.peak_memory()
+    with closing(training), closing(validation):
+        per_image, data_wait = _training_seconds(learner, training)
+        peak = device.peak_memory()
+        epoch = training.images * per_image + validation.images * _validation_seconds(learner, validation)
     steps = steps_of_epoch(len(training), recipe.accumulate)
-    epoch = training.images * per_image + validation.images * _validation_seconds(learner, validation)
     images_per_step = min(recipe.batch_size * recipe.accumulate, training.images)
     return DryRun(
         recipe=recipe_name,

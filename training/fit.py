@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,9 @@ def fit(
     )
     with _one_training(run, processes):
         processes.from_first(lambda: check_same_run(run, config) if resume else start_folder(run, config))
-        resume = processes.from_first(lambda: resume and has_state(run))
+        if resume and not processes.from_first(lambda: has_state(run)):
+            say("stopped before anything was saved: begins anew")
+            resume = False
         torch.manual_seed(settings.seed)
         model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
@@ -106,7 +108,7 @@ def fit(
         processes.gather(None)  # all have read it: from here on it may be replaced
         side = model.backbone.preprocessing.size
         training, validation = build_loaders(boxes, root, recipe, settings, side, propose, processes)
-        with Interruption() as interruption:
+        with closing(training), closing(validation), Interruption() as interruption:
             story = _Story(
                 run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch
             )
@@ -330,7 +332,12 @@ def build_loaders(
     plain_set = RegionDataset(boxes, root, side)
     train, val = boxes.rows("train"), boxes.rows("val")
     loader = partial(
-        Loader, batch_size=recipe.batch_size, workers=settings.workers, rank=processes.rank, size=processes.size
+        Loader,
+        batch_size=recipe.batch_size,
+        workers=settings.workers,
+        rank=processes.rank,
+        size=processes.size,
+        postpones_signals=True,
     )
     return loader(train_set, train, shuffle_seed=settings.seed), loader(plain_set, val)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,12 @@ from .watchdog import Watchdog
 PULSE = 20  #: steps between two looks at a GPU's numbers; each look waits for all that is under way
 
 LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: of the totals: summed loss and the weight it is summed over, hits, images
+
+
+_LESS = (
+    "free some, take a smaller --backbone or --image-size, freeze a part (--frozen-stages, --backbone-lr 0), or try "
+    "--precision bf16"
+)
 
 
 class _Piece(NamedTuple):
@@ -87,7 +94,7 @@ class Learner:
     def start(self) -> None:
         """Training mode, for all that learns."""
         self.model.train()
-        rest_frozen(self.model)
+        rest_frozen(self.model, self.recipe.frozen_norms)
 
     def no_totals(self) -> Tensor:
         """What `step` adds to: ``(4,)`` zeros on the device."""
@@ -116,15 +123,28 @@ class Learner:
         totals, finite = self._gradients(batches, np.random.SeedSequence([self.seed, epoch, step, *place]))
         self._watchdog.see(step, finite, totals[LOSS])
         if self.device.answers_at_once or step % PULSE == PULSE - 1 or step == steps - 1:
-            self._watchdog.check(self.model, self.recipe.lr * factor, epoch, steps)
+            self.check(epoch, steps)
         if self.recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)
             self._watchdog.see_norm(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm))
-        self.scaler.step(self.optimizer)
+        try:
+            self.scaler.step(self.optimizer)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # It may have moved some weights already, so that there is no second try.
+            raise TrainingError(
+                f"the memory of {self.device.device} does not suffice for the optimiser's own numbers; {_LESS}"
+            ) from None
         self.scaler.update()
         if self.average:
             self.average.update(self.model, epoch * steps + step)
         return totals
+
+    def check(self, epoch: int, steps: int) -> None:
+        """Raise `TrainingError` with a diagnosis if a loss was no finite number; waits for the device."""
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        self._watchdog.check(self.model, rate, epoch, steps)
 
     def _gradients(self, batches: Sequence[Batch], seeds: np.random.SeedSequence) -> tuple[Tensor, Tensor]:
         """Gradients of the mean loss. Returns totals, and whether images, regions and logits are finite ``(3,)``."""
@@ -151,10 +171,7 @@ class Learner:
             )
         before = min(self.micro_batch or batch_size, batch_size)
         if before == 1:
-            raise TrainingError(
-                f"the memory of {self.device.device} does not suffice for a single image; free some, take a smaller "
-                "--backbone or --image-size, freeze a part (--frozen-stages, --backbone-lr 0), or try --precision bf16"
-            )
+            raise TrainingError(f"the memory of {self.device.device} does not suffice for a single image; {_LESS}")
         self.micro_batch = before // 2
         self.optimizer.zero_grad(set_to_none=True)
         self.device.free_memory()
@@ -247,6 +264,8 @@ def balanced_weights(class_images: Sequence[int]) -> Tensor:
 
 
 def means(totals: Tensor) -> dict[str, float]:
-    """Mean ``loss`` and ``top1`` of totals ``(4,)``; waits for the device."""
+    """Mean ``loss`` and ``top1`` of totals ``(4,)``; waits for the device. Of no images they are NaN."""
     loss, weight, correct, images = totals.tolist()
+    if not images:  # one of several processes may have seen stand-ins only
+        return {"loss": math.nan, "top1": math.nan}
     return {"loss": loss / weight, "top1": correct / images}

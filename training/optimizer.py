@@ -70,11 +70,18 @@ def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
 
 
-def rest_frozen(model: nn.Module) -> None:
-    """Put what does not learn into evaluation mode: its running statistics stay as they are, too."""
+def rest_frozen(model: Model, norms: bool = False) -> None:
+    """Put what does not learn into evaluation mode: its running statistics stay as they are, too.
+
+    Args:
+        norms: all batch norms of the backbone, too; their scales and shifts learn if they ask for a gradient.
+    """
     for module in model.modules():
         asks = [parameter.requires_grad for parameter in module.parameters()]
         if asks and not any(asks):
+            module.eval()
+    for module in model.backbone.modules():
+        if norms and isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
 
 

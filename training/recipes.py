@@ -67,6 +67,9 @@ class Recipe:
     frozen_stages: int = _setting(
         OPTIMISER, "Stages of the backbone that do not learn, counted from the image.", NOT_NEGATIVE, 0
     )
+    frozen_norms: bool = _setting(
+        OPTIMISER, "The backbone's batch norms keep the statistics that came with its weights.", ANY, False
+    )
     nesterov: bool = _setting(OPTIMISER, "Look ahead, with SGD.", ANY, False)
     accumulate: int = _setting(OPTIMISER, "Batches to a step of the optimiser.", AT_LEAST_1, 1)
     clip_norm: float = _setting(OPTIMISER, "Gradients are scaled down to this norm; 0 leaves them.", NOT_NEGATIVE, 0.0)

@@ -22,6 +22,7 @@ from .learner import Learner
 from .models.settings import ModelSettings
 from .provenance import code_revision, split_hash, versions
 from .recipes import Recipe, RunSettings
+from .seen_images import SEEN
 
 BEST, LAST, PREVIOUS, LOG, CONFIG = (
     *("best.safetensors", "last.safetensors", "previous.safetensors"),
@@ -124,7 +125,7 @@ def start_folder(run: Path, config: dict[str, dict[str, object]]) -> None:
     if any(run.glob(f"seed-*/{CONFIG}")):
         raise CheckpointError(f"{run} holds runs of several seeds; name another folder with --run")
     with _writing(run):
-        for old in (BEST, LOG):  # of a run that was stopped before it had anything to go on from
+        for old in (BEST, LOG, SEEN):  # of a run that was stopped before it had anything to go on from
             (run / old).unlink(missing_ok=True)
         with atomic_file(run / CONFIG) as unfinished:
             unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

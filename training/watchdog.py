@@ -37,7 +37,7 @@ class Watchdog:
 
         Args:
             model: as it is now.
-            rate: the learning rate now.
+            rate: the highest learning rate now.
             epoch: counted from 0.
             steps: of the epoch.
         """

@@ -1,0 +1,220 @@
+"""What a run's folder tells, besides weights."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from agnet.cli import main
+from agnet.commands.seeds import SeveralSeeds
+from agnet.data.boxes_reader import read_boxes
+from agnet.data.errors import CheckpointError
+from agnet.training import provenance
+from agnet.training.curves import CURVES, EVENTS, append_events, draw_curves
+from agnet.training.fit import fit
+from agnet.training.interruption import Interruption
+from agnet.training.models.settings import ModelSettings
+from agnet.training.recipes import RECIPES, RunSettings
+from agnet.training.run_folder import chosen_line, read_config, start_folder
+
+RECIPE = RECIPES["modern"].override(epochs=2, batch_size=4, image_size=64)
+PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
+RUN = RunSettings(weights="none", workers=0, device="cpu")
+LINES = [
+    {"epoch": 1, "train_loss": 2.0, "train_top1": 0.25, "lr": 0.5, "val_loss": 1.5, "val_top1": 0.5, "best": True},
+    {"epoch": 2, "train_loss": 1.0, "train_top1": 0.75, "lr": 0.25, "val_loss": 1.25, "val_top1": 0.75, "best": True},
+    {"epoch": 3, "train_loss": 0.5, "train_top1": 1.0, "lr": 0.0, "val_loss": 1.75, "val_top1": 0.5},
+]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def git(folder, *words):
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
+    return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_revision_of_a_checkout_and_its_changes_are_told(tmp_path, monkeypatch):
+    (tmp_path / "training").mkdir()
+    code = tmp_path / "training" / "provenance.py"
+    code.write_text("one = 1\n")
+    monkeypatch.setattr(provenance, "__file__", str(code))
+    unknown = {"git_revision": None, "git_dirty": None}
+    assert provenance.code_revision() == unknown  # no checkout
+    git(tmp_path, "init", "-q")
+    assert provenance.code_revision() == unknown  # without a commit
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    revision = git(tmp_path, "rev-parse", "HEAD")
+    assert provenance.code_revision() == {"git_revision": revision, "git_dirty": False}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("")  # what is not the code's changes nothing
+    assert provenance.code_revision()["git_dirty"] is False
+    code.write_text("one = 2\n")
+    assert provenance.code_revision() == {"git_revision": revision, "git_dirty": True}
+    inner = tmp_path / "site-packages" / "agnet" / "training"
+    inner.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(inner / "provenance.py"))
+    assert provenance.code_revision() == unknown  # the checkout is another program's
+
+
+def test_a_run_tells_how_it_came_to_be(agnet, boxes_file, folder, tmp_path):
+    options = ["--model", "plain", "--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", 64]
+    options += ["--epochs", 2, "--workers", 0, "--device", "cpu", "--recipe", "paper"]
+    agnet("train", "--boxes", tmp_path / "boxes.h5", "--root", folder, "--run", tmp_path / "deep" / "run", *options)
+    run = tmp_path / "deep" / "run"
+    config = read_config(run)
+    assert config["command"]["recipe"] == "paper"
+    given = {"boxes": "boxes.h5", "run": "run", "root": "images", "epochs": 2, "weights": "none", "image_size": 64}
+    assert config["command"]["options"].items() >= given.items()
+    assert "seed" not in config["command"]["options"] and config["run"]["seed"] == 0
+    assert config["versions"]["torch"] == torch.__version__ and config["versions"]["numpy"] == np.__version__
+    assert config["boxes"]["fingerprint"] == read_boxes(boxes_file).fingerprint
+    assert set(config["code"]) == {"git_revision", "git_dirty"}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for line in lines:
+        assert line["lr"] == 1e-5 and line["seconds"] > 0
+        assert line["images_per_second"] == pytest.approx(9 / line["seconds"], rel=0.05)
+    names = {path.name for path in run.iterdir()} - {"tensorboard"}
+    states = {"last.safetensors", "previous.safetensors", "best.safetensors"}
+    assert names == states | {"config.json", "log.jsonl", "seen.txt", CURVES}
+    with Image.open(run / CURVES) as picture:
+        assert picture.format == "PNG" and picture.width >= 1000
+
+
+def colours_of(path):
+    """How many pixels are of each of the curves' colours."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    wanted = {"train": (0x00, 0x72, 0xB2), "val": (0xD5, 0x5E, 0x00), "chosen": (0x00, 0x9E, 0x73)}
+    return {name: int((pixels == colour).all(axis=1).sum()) for name, colour in wanted.items()}
+
+
+def test_curves_show_what_the_log_has(tmp_path):
+    drawn = colours_of(draw_curves(LINES, tmp_path / "all.png", "a title"))
+    assert all(count > 100 for count in drawn.values()), drawn
+    alone = [{"epoch": 1, "train_loss": 1.0, "train_top1": 0.5, "lr": 0.1}]
+    drawn = colours_of(draw_curves(alone, tmp_path / "one.png"))
+    assert drawn["train"] > 0 and drawn["val"] == drawn["chosen"] == 0
+    unequal = [line | {"train_loss": float("nan")} for line in LINES]
+    assert colours_of(draw_curves(unequal, tmp_path / "nan.png"))["val"] > 100
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_tensorboard_reads_what_the_log_has(tmp_path):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    append_events(tmp_path, LINES, anew=True)
+    append_events(tmp_path, LINES[:2], anew=True)
+    append_events(tmp_path, LINES[2:])
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*events*")] == [EVENTS]
+    found = {}
+    for event in EventFileLoader(str(tmp_path / EVENTS)).Load():
+        for value in event.summary.value:
+            number = value.tensor.float_val[0] if value.HasField("tensor") else value.simple_value
+            found.setdefault(value.tag, []).append((event.step, number))
+    expected = {"loss/train": "train_loss", "top1/train": "train_top1", "loss/val": "val_loss", "top1/val": "val_top1"}
+    for tag, name in (expected | {"run/lr": "lr"}).items():
+        assert found.pop(tag) == [(line["epoch"], line[name]) for line in LINES]
+    assert not found
+
+
+def test_without_tensorboard_nothing_is_written_and_nothing_is_said(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr("agnet.training.curves.tensorboard_installed", lambda: False)
+    append_events(tmp_path, LINES, anew=True)
+    assert not list(tmp_path.iterdir()) and not recwarn
+
+
+def test_starting_to_train_loads_no_picture_library():
+    check = "import sys, agnet.training.fit; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded and not {"matplotlib", "tensorboard"} & set(loaded)
+
+
+def test_a_state_of_an_earlier_version_goes_on(folder, boxes_file, tmp_path):
+    """It had finished epochs only, no log of its own, no hash, and no settings that came later."""
+    from safetensors.torch import load_file, save_file
+
+    boxes = read_boxes(boxes_file)
+    recipe = RECIPE.override(select_by="val_top1")
+    fit(tmp_path / "straight", boxes, folder, PLAIN, recipe, RUN)
+    run = tmp_path / "run"
+    fit(run, boxes, folder, PLAIN, recipe, RUN, stop_after=1)
+    tensors, best = load_file(run / "last.safetensors"), chosen_line(run)["val_top1"]
+    save_file(tensors, run / "last.safetensors", metadata={"agnet": json.dumps({"epoch": 1, "best": best})})
+    config = read_config(run)
+    for name in ("patience", "ema_decay", "mixup", "accumulate", "select_by"):
+        del config["recipe"][name]
+    del config["run"]["processes"], config["run"]["compile"], config["code"], config["command"]
+    (run / "config.json").write_text(json.dumps(config))
+    fit(run, boxes, folder, PLAIN, recipe, RUN, resume=True)
+    one, other = (load_file(place / "last.safetensors") for place in (run, tmp_path / "straight"))
+    assert all(torch.equal(one[name], other[name]) for name in other) and one.keys() == other.keys()
+    assert chosen_line(run)["epoch"] == chosen_line(tmp_path / "straight")["epoch"]
+
+
+def test_a_run_that_was_stopped_before_its_first_state_begins_anew_on_resuming(folder, boxes_file, tmp_path):
+    boxes, run = read_boxes(boxes_file), tmp_path / "run"
+    said = []
+    fit(run, boxes, folder, PLAIN, RECIPE, RUN, stop_after=1)
+    for name in ("last.safetensors", "best.safetensors"):
+        (run / name).unlink()
+    fit(run, boxes, folder, PLAIN, RECIPE, RUN, resume=True, say=said.append)
+    assert chosen_line(run) and len((run / "log.jsonl").read_text().splitlines()) == 2
+    assert any("begins" in text for text in said)
+
+
+def test_a_folder_of_several_seeds_is_no_place_for_one(tmp_path):
+    (tmp_path / "seed-4").mkdir()
+    (tmp_path / "seed-4" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="several seeds"):
+        start_folder(tmp_path, {})
+    assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--seeds"], "requires an argument"),
+        (["--seeds", "--resume"], "."),
+        (["--seeds", "1", "1"], "once"),
+        (["--seeds", "1", "x"], "not a valid integer"),
+        (["--seeds", "1", "--seed", "2"], "exclude each other"),
+        (["--epochs", "1", "2"], "unexpected extra argument"),
+    ],
+)
+def test_seeds_that_make_no_sense_are_usage_errors(words, complaint, tmp_path):
+    result = CliRunner().invoke(main, ["train", "--boxes", str(tmp_path / "none.h5"), *words])
+    assert result.exit_code == 2 and complaint in result.output
+
+
+def test_seeds_end_at_the_next_option():
+    command = main.commands["train"]
+    assert isinstance(command, SeveralSeeds)
+    context = command.make_context("train", ["--seeds", "3", "1", "--model", "plain", "--seeds=7", "--resume"])
+    assert context.params["seeds"] == (3, 1, 7) and context.params["model"] == "plain" and context.params["resume"]
+
+
+def test_a_signal_is_noted_and_handlers_are_given_back():
+    import os
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption:
+        assert interruption.number == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)  # at once: the same wish
+        assert interruption.number == signal.SIGTERM
+        interruption._when -= 100
+        with interruption.saving():
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
