@@ -20,9 +20,11 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import timm.data
 import torch
@@ -40,14 +42,13 @@ from agnet.proposals.settings import ProposalSettings
 from agnet.training.augmentation import AffineRange
 from agnet.training.dataset import Loader, RegionDataset
 from agnet.training.devices import Device, choose_device
-from agnet.training.engine import train_epoch
+from agnet.training.engine import steps_of_epoch, train_epoch
+from agnet.training.learner import Learner
 from agnet.training.models.build import Model, build_model
 from agnet.training.models.settings import ModelSettings
-from agnet.training.optimizer import build_optimizer
 from agnet.training.recipes import RECIPES
 
 RECIPE = RECIPES["paper"].override(lr=1e-3, momentum=0.9)
-Turn = Callable[[int], None]  #: trains for the epoch of that number
 
 
 class Photographs(Dataset[tuple[object, int]]):
@@ -70,22 +71,16 @@ class Agnet:
     """One of agnet's networks in agnet's loop."""
 
     def __init__(self, model: str, arguments: argparse.Namespace, boxes: Boxes, root: Path, device: Device) -> None:
-        self.model, self.device = network(model, arguments.backbone, boxes, device), device
-        self.optimizer = build_optimizer(self.model, RECIPE)
+        self.model = network(model, arguments.backbone, boxes, device)
+        self.learner = Learner(self.model, RECIPE, device)
         dataset = RegionDataset(boxes, root, self.model.backbone.preprocessing.size, AffineRange())
         self.loader = Loader(dataset, boxes.rows("train"), arguments.batch_size, arguments.workers, shuffle_seed=0)
 
-    def train(self, epoch: int, batches: Iterable | None = None) -> None:
-        train_epoch(
-            self.model,
-            self.loader.epoch(epoch) if batches is None else batches,
-            self.optimizer,
-            device=self.device,
-            preprocessing=self.model.backbone.preprocessing,
-            lr_of_step=lambda step: 1.0,
-        )
+    def train(self, epoch: int, held: list[Any] | None = None) -> None:
+        steps = steps_of_epoch(len(self.loader), RECIPE.accumulate) if held is None else len(held)
+        train_epoch(self.learner, self.loader.epoch(epoch) if held is None else held, epoch, steps=steps)
 
-    def batches(self, epoch: int) -> Iterable:
+    def batches(self, epoch: int) -> Iterable[Any]:
         return self.loader.epoch(epoch)
 
 
@@ -99,9 +94,9 @@ class Published:
         self.optimizer = torch.optim.SGD(network.parameters(), lr=RECIPE.lr, momentum=RECIPE.momentum)
         self.loss_fn = nn.CrossEntropyLoss()
 
-    def train(self, epoch: int, batches: Iterable | None = None) -> None:
+    def train(self, epoch: int, held: list[Any] | None = None) -> None:
         self.model.train()
-        for step, (images, labels) in enumerate(self.loader if batches is None else batches):
+        for step, (images, labels) in enumerate(self.loader if held is None else held):
             images = images.to(self.device.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             labels = labels.to(self.device.device, non_blocking=True)
             with self.device.autocast():
@@ -115,7 +110,7 @@ class Published:
                 if self.reads_every == 1:
                     (logits.argmax(dim=1) == labels).float().mean().item()
 
-    def batches(self, epoch: int) -> Iterable:
+    def batches(self, epoch: int) -> Iterable[Any]:
         return iter(self.loader)
 
 
@@ -125,7 +120,7 @@ def network(model: str, backbone: str, boxes: Boxes, device: Device) -> Model:
     return build_model(settings).to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def torchvision_loader(boxes: Boxes, root: Path, arguments: argparse.Namespace, side: int) -> Iterable:
+def torchvision_loader(boxes: Boxes, root: Path, arguments: argparse.Namespace, side: int) -> Iterable[Any]:
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(side, antialias=True),
@@ -145,9 +140,9 @@ def torchvision_loader(boxes: Boxes, root: Path, arguments: argparse.Namespace, 
     )
 
 
-def timm_loader(boxes: Boxes, root: Path, arguments: argparse.Namespace, side: int, device: Device) -> Iterable:
+def timm_loader(boxes: Boxes, root: Path, arguments: argparse.Namespace, side: int, device: Device) -> Iterable[Any]:
     return timm.data.create_loader(
-        Photographs(boxes, root, lambda image: image),  # the loader sets the transform
+        Photographs(boxes, root, lambda image: image),  # type: ignore[arg-type]  # the loader sets the transform
         (3, side, side),
         arguments.batch_size,
         is_training=True,
@@ -164,6 +159,11 @@ def propose(root: Path, images: int, folder: str) -> Boxes:
     index = open_dataset("folder", root, val_fraction=0, limit=round(images * len(index) / (len(index) - test)))
     propose_dataset(index, ProposalSettings(), file)
     return read_boxes(file)
+
+
+def read_all(batches: Iterable[Any]) -> None:
+    for _ in batches:
+        pass
 
 
 def seconds(device: Device, work: Callable[[], object]) -> float:
@@ -222,12 +222,12 @@ def main() -> None:
             for name, way in ways.items():
                 if device.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
-                taken = seconds(device, lambda way=way, turn=turn: way.train(turn))
+                taken = seconds(device, partial(way.train, turn))
                 if device.device.type == "cuda":
                     memory[name] = torch.cuda.max_memory_allocated() / 2**30
-                reading = seconds(device, lambda way=way, turn=turn: [None for _ in way.batches(turn)])
+                reading = seconds(device, partial(read_all, way.batches(turn)))
                 held = list(islice(way.batches(turn), 1)) * 4
-                computing = seconds(device, lambda way=way, turn=turn, held=held: way.train(turn, held))
+                computing = seconds(device, partial(way.train, turn, held))
                 if turn:
                     whole[name].append(images / taken)
                     loader[name].append(images / reading)
