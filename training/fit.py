@@ -190,7 +190,9 @@ class _Story:
                     self._keep_best()
                 write_log(self.run, progress.log)
                 append_events(self.run, [line])
-                draw_curves(progress.log, self.run / CURVES)
+                settings, seed = self.model_settings, self.learner.seed
+                title = f"{self.boxes.dataset}: {settings.model} on {settings.backbone}, seed {seed}"
+                draw_curves(progress.log, self.run / CURVES, title)
         return line
 
     def _train(self) -> dict[str, Any]:
