@@ -262,7 +262,7 @@ def train(
             code = stopped.exit_code
         except KeyboardInterrupt:
             say(f"\nInterrupted at once: --resume goes on from the newest state in {run}, if one was saved.")
-            code = 130
+            sys.exit(130)  # not waiting for other processes, which wait for this one's part of a step
     if code:
         sys.exit(code)
     if place.first:
