@@ -189,7 +189,7 @@ def train(
             click.echo(text, err=True)
 
     def report(line: dict[str, object]) -> None:
-        say("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()))
+        say("  ".join(f"{name} {_text(value)}" for name, value in line.items()))
 
     if found.failures:
         say(f"{len(found.failures):,} unreadable images are left out")
@@ -269,6 +269,12 @@ def train(
         for line in summarise(run, folders) if seeds else []:
             say(line)
         click.echo(run if seeds else best)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, float):
+        return "yes" if value is True else str(value)
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.2e}"  # learning rates may be small
 
 
 def _given(context: click.Context) -> dict[str, object]:

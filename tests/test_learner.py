@@ -13,7 +13,7 @@ from agnet.data.errors import ConfigurationError, TrainingError
 from agnet.training import learner as learning
 from agnet.training.dataset import Batch
 from agnet.training.devices import Device, choose_training_device
-from agnet.training.engine import TIMINGS, train_epoch
+from agnet.training.engine import TIMINGS, Trained, timings, train_epoch
 from agnet.training.learner import Learner, balanced_weights, means
 from agnet.training.models.backbones import Backbone, Preprocessing
 from agnet.training.models.build import assemble
@@ -117,9 +117,9 @@ def test_accumulated_batches_are_one_big_batch_also_when_the_last_is_short(model
         for parameter, gradient in zip(by_hand.parameters(), gradients, strict=True):
             parameter -= 0.1 * gradient
     assert_same_parameters(accumulated, by_hand, rtol=1e-4, atol=1e-6)
-    found = trained.line()
-    assert found["train_loss"] == pytest.approx(expected, rel=1e-5)
-    assert found["train_top1"] == pytest.approx((logits.argmax(1) == whole.labels).float().mean().item())
+    found = means(trained.totals)
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+    assert found["top1"] == pytest.approx((logits.argmax(1) == whole.labels).float().mean().item())
 
 
 def test_balanced_weights_are_scikit_learns():
@@ -309,7 +309,7 @@ def test_memory_that_does_not_suffice_for_the_optimiser_is_said(monkeypatch):
 
 def test_reduced_precision_is_named_among_the_remedies_and_fp16_belongs_on_gpus():
     learner = Learner(tiny(), BARE, Device(torch.device("cpu"), "bf16"))
-    assert np.isfinite(train_epoch(learner, [batch_of(4)], 0, steps=1).line()["train_loss"])
+    assert np.isfinite(means(train_epoch(learner, [batch_of(4)], 0, steps=1).totals)["loss"])
     nn.init.constant_(learner.model.classifier.bias, torch.inf)
     with pytest.raises(TrainingError, match="--precision fp32"):
         train_epoch(learner, [batch_of(4)], 0, steps=1)
@@ -361,4 +361,11 @@ def test_time_spent_waiting_for_images_is_told_apart():
     )
     assert quick.data_wait < 0.3 < 0.6 < waiting.data_wait <= 1
     assert waiting.images_per_second < min(quick.images_per_second, 8 / 0.4)
-    assert set(TIMINGS) - {"seconds"} < set(waiting.line()) and waiting.peak_memory > 10_000_000
+    assert set(timings([waiting])) < set(TIMINGS) and waiting.peak_memory > 10_000_000
+
+
+def test_an_epoch_in_parts_has_waited_as_long_as_all_of_them():
+    """A state saved every few minutes cuts an epoch; its line tells of all of it."""
+    parts = [Trained(5, torch.zeros(4), 40, 30.0, 3.0, 7_000_000), Trained(6, torch.zeros(4), 8, 2.0, 1.0, 5_000_000)]
+    assert timings(parts) == {"data_wait": 0.125, "peak_memory_mb": 7}
+    assert timings([]) == {}

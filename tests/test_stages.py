@@ -13,12 +13,12 @@ from torchvision.ops import roi_align
 from agnet.data.errors import ConfigurationError
 from agnet.training.checkpoints import load_checkpoint
 from agnet.training.complexity import network_cost
-from agnet.training.fit import build
 from agnet.training.models.backbones import Backbone, backbone_entry, build_backbone
 from agnet.training.models.build import assemble, build_model
 from agnet.training.models.region_pooling import region_pooling
 from agnet.training.models.settings import ModelSettings
 from agnet.training.predict import _with_evidence
+from agnet.training.preparation import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -185,7 +185,7 @@ def test_a_body_of_ones_own_may_name_its_maps():
 def test_more_stages_than_there_are_is_one_line(name, stages, message):
     skip_without_timm(name)
     with pytest.raises(ConfigurationError, match=message) as error:
-        build(ModelSettings(classes=3, backbone=name, stages=stages))
+        build_network(ModelSettings(classes=3, backbone=name, stages=stages))
     assert "\n" not in str(error.value)
 
 

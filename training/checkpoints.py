@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,7 @@ def load_training_state(
         # A fused optimiser pairs a parameter with its moments by place in memory, which in files is row by row.
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for place, state in states.items():
+            _check_optimizer_state(optimizer, place, state, parameters)
             for key, value in state.items():
                 if value.shape == parameters[place].shape:
                     state[key] = torch.empty_like(parameters[place]).copy_(value)
@@ -158,6 +159,26 @@ def load_training_state(
     except (LookupError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this run: {_first_line(error)}") from None
     return header
+
+
+def _check_optimizer_state(
+    optimizer: torch.optim.Optimizer, place: int, state: Mapping[str, Tensor], parameters: Sequence[Tensor]
+) -> None:
+    """Raises: `ValueError` when the state of the parameter number ``place`` is not what its optimiser keeps of it."""
+    if not 0 <= place < len(parameters):
+        raise ValueError(f"it has an optimiser's numbers of parameter {place}, of {len(parameters)}")
+    moments = {"exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
+    counter = {"step"} if isinstance(optimizer, torch.optim.AdamW) else set()
+    if state.keys() != moments | counter:
+        raise ValueError(
+            f"of parameter {place} it has {', '.join(sorted(state))[:80]}, which its optimiser does not keep"
+        )
+    for key, value in state.items():
+        shape = parameters[place].shape if key in moments else torch.Size([])
+        if value.shape != shape or not value.is_floating_point():
+            raise ValueError(
+                f"{key} of parameter {place} has shape {tuple(value.shape)}, wanted {tuple(shape)} of floats"
+            )
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:

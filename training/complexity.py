@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .devices import Device
-from .fit import build
 from .models.settings import ModelSettings
+from .preparation import build_network
 
 # The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a merging without parameters.
 VARIANTS: dict[str, dict[str, object]] = {
@@ -57,7 +57,7 @@ def network_cost(settings: ModelSettings, variant: str) -> Cost:
     Raises: `ConfigurationError` for settings no network can be built from.
     """
     with torch.device("meta"):
-        model = build(replace(settings, **VARIANTS[variant])).eval()  # type: ignore[arg-type]
+        model = build_network(replace(settings, **VARIANTS[variant])).eval()  # type: ignore[arg-type]
         side = model.backbone.preprocessing.size
         images, regions = torch.empty(1, 3, side, side), torch.empty(1, settings.regions, 4)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -77,7 +77,7 @@ def network_milliseconds(settings: ModelSettings, batch_size: int, device: Devic
     torch.manual_seed(0)
     models = {}
     for variant, changes in VARIANTS.items():
-        model = build(replace(settings, **changes)).eval()  # type: ignore[arg-type]
+        model = build_network(replace(settings, **changes)).eval()  # type: ignore[arg-type]
         models[variant] = model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = models["baseline"].backbone.preprocessing.size
     images = torch.randn(batch_size, 3, side, side, device=device.device).to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -139,6 +139,14 @@ class Processes:
         if synchronised_norms and device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+    def exchanging_gradients(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
+        """A block of one forward and backward pass of what `parallel` gave; unless ``now``, its gradients wait for the
+        next block's, to be exchanged with them.
+        """
+        if now or not isinstance(network, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return network.no_sync()
 
 
 ALONE = Processes()

@@ -17,10 +17,10 @@ from .curves import CURVES
 from .dataset import Batch, Loader, Propose
 from .devices import choose_training_device
 from .engine import evaluate, steps_of_epoch, train_epoch
-from .fit import build, build_learner, build_loaders, check_input
 from .learner import Learner
 from .models.settings import ModelSettings
 from .optimizer import part_of
+from .preparation import build_learner, build_loaders, build_network, check_input
 from .recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from .run_folder import BEST, CONFIG, LAST, LOG, PREVIOUS, has_state
 from .seen_images import SEEN
@@ -93,7 +93,7 @@ def dry_run(
     device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     weights = None if settings.weights == "imagenet" else find_weights(settings.weights, model_settings.backbone)
-    learner = build_learner(build(model_settings, weights), recipe, settings, device, boxes, lambda text: None)
+    learner = build_learner(build_network(model_settings, weights), recipe, settings, device, boxes, lambda text: None)
     side = learner.model.backbone.preprocessing.size
     training, validation = build_loaders(boxes, root, recipe, settings, side, propose)
     with closing(training), closing(validation):

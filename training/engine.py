@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -45,24 +45,32 @@ class Trained:
 
     step: int  #: steps of the epoch done, those of an earlier part included
     totals: Tensor  #: ``(4,)`` on the CPU; what `train_epoch` goes on from
-    images_per_second: float
-    data_wait: float  #: share of the time spent waiting for images
+    images: int  #: of this part, in all processes
+    seconds: float  #: that this part took
+    waited: float  #: how many of them for images
     peak_memory: int | None  #: bytes: of a GPU's tensors, or of this process
 
-    def line(self) -> dict[str, object]:
-        """The epoch's part of the log. Loss and top-1 are as seen while training, over all of its steps."""
-        found = means(self.totals)
-        peak = {} if self.peak_memory is None else {"peak_memory_mb": round(self.peak_memory / 1e6)}
-        return {
-            "train_loss": found["loss"],
-            "train_top1": found["top1"],
-            "images_per_second": round(self.images_per_second, 2),
-            "data_wait": round(self.data_wait, 4),
-            **peak,
-        }
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time spent waiting for images."""
+        return self.waited / self.seconds
 
 
 TIMINGS = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")  #: of a log line: no two runs have the same
+
+
+def timings(parts: Sequence[Trained]) -> dict[str, object]:
+    """``data_wait`` and ``peak_memory_mb`` of an epoch in one or several parts, as far as they are known."""
+    seconds = sum(part.seconds for part in parts)
+    peaks = [part.peak_memory for part in parts if part.peak_memory is not None]
+    return {
+        **({"data_wait": round(sum(part.waited for part in parts) / seconds, 4)} if seconds else {}),
+        **({"peak_memory_mb": round(max(peaks) / 1e6)} if peaks else {}),
+    }
 
 
 def train_epoch(
@@ -108,7 +116,7 @@ def train_epoch(
             progress(before + images, means(totals))
     learner.check(epoch, steps)  # a part that ends here may be saved
     seconds = max(time.perf_counter() - started, 1e-9)
-    return Trained(step, totals.cpu(), images / seconds, waited / seconds, learner.device.peak_memory())
+    return Trained(step, totals.cpu(), images, seconds, waited, learner.device.peak_memory())
 
 
 def steps_of_epoch(batches: int, accumulate: int) -> int:
@@ -134,9 +142,7 @@ def evaluate(
     logits, labels, rows, images = [], [], [], 0
     for batch in batches:
         with device.autocast():
-            output = model(
-                device.images(batch.images, preprocessing), batch.regions.to(device.device, non_blocking=True)
-            )
+            output = model(device.images(batch.images, preprocessing), device.on(batch.regions))
         logits.append(output.logits.float())
         labels.append(batch.labels)
         rows.append(batch.rows)

@@ -5,32 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..data.boxes_reader import Boxes
-from ..data.errors import CheckpointError, ConfigurationError, DatasetError
-from .augmentation import AffineRange
+from ..data.errors import CheckpointError
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .curves import CURVES, append_events, draw_curves
-from .dataset import Batch, Loader, Propose, RegionDataset, check_images_present
-from .devices import Device, choose_training_device
+from .dataset import Batch, Loader, Propose
+from .devices import choose_training_device
 from .distributed import ALONE, Processes
-from .engine import TIMINGS, Watch, evaluate, steps_of_epoch, train_epoch
+from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epoch
 from .interruption import Interrupted, Interruption
 from .learner import Learner, means
-from .models.backbones import Backbone
-from .models.build import Model, build_model
 from .models.settings import ModelSettings
+from .preparation import build_learner, build_loaders, build_network, check_input
 from .recipes import Recipe, RunSettings
 from .run_folder import (
     BEST,
     Progress,
+    check_free,
     check_same_run,
     configuration,
     has_state,
@@ -94,14 +91,17 @@ def fit(
         run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
     )
     with _one_training(run, processes):
-        resume = processes.from_first(lambda: _begin(run, config, resume, say))
+        goes_on = processes.from_first(lambda: _goes_on(run, config, resume, say))
         torch.manual_seed(settings.seed)
-        model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
+        weights = None if goes_on else find_weights(settings.weights, model_settings.backbone)
+        model = build_network(model_settings, weights)
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
         progress = Progress()
-        if resume:
+        if goes_on:
             progress, said = load_state(run, learner)
             say(f"{said}, {progress.describe(recipe.epochs)}")
+        elif not resume:  # not before all is built: a run that cannot be leaves nothing behind
+            processes.from_first(lambda: start_folder(run, config))
         processes.gather(None)  # all have read it: from here on it may be replaced
         side = model.backbone.preprocessing.size
         training, validation = build_loaders(boxes, root, recipe, settings, side, propose, processes)
@@ -151,7 +151,8 @@ class _Story:
     def why_over(self) -> str:
         selection, recipe = self._selection, self.learner.recipe
         if self.progress.epoch >= recipe.epochs:
-            return f"finished: {recipe.epochs} epochs; epoch {selection.best_epoch} is kept"
+            epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
+            return f"finished: {epochs}; epoch {selection.best_epoch} is kept"
         return f"no better {selection.by} for {recipe.patience} epochs: finished; epoch {selection.best_epoch} is kept"
 
     def begin(self) -> None:
@@ -197,9 +198,8 @@ class _Story:
         progress, learner = self.progress, self.learner
         epoch, images = progress.epoch, self.training.images
         shown = self.watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", images)
-        measured: dict[str, object] = {}
+        parts: list[Trained] = []  # between them a state is saved; those before this process are in its totals alone
         while progress.step < self._steps:
-            started = time.monotonic()
             self._steps_asked = 0
             # The sum of earlier steps is over all processes: one of them goes on from it.
             earlier = torch.tensor(progress.totals, dtype=torch.float64) if progress.totals else None
@@ -213,13 +213,11 @@ class _Story:
                 stop=self._pause,
                 progress=lambda done, values: shown(min(done, images), values),
             )
+            parts.append(trained)
             progress.step = trained.step
-            trained = replace(trained, totals=self._processes.sum(trained.totals))
-            progress.totals = trained.totals.tolist()
-            progress.seconds += time.monotonic() - started
-            if progress.step == self._steps:
-                measured = trained.line()
-            else:
+            progress.totals = self._processes.sum(trained.totals).tolist()
+            progress.seconds += trained.seconds
+            if progress.step < self._steps:
                 self._save()
                 self.leave_if_asked()
         found = means(torch.tensor(progress.totals, dtype=torch.float64))
@@ -229,8 +227,8 @@ class _Story:
             "train_top1": found["top1"],
             "lr": learner.recipe.lr * learner.recipe.lr_factor(epoch + 1 - 0.5 / self._steps),
             "seconds": round(progress.seconds, 3),
-            **{name: value for name, value in measured.items() if name in TIMINGS},
             "images_per_second": round(images / progress.seconds, 2),
+            **timings(parts),
             **({"images_at_once": learner.micro_batch} if learner.micro_batch else {}),
         }
 
@@ -296,10 +294,13 @@ class _Story:
         save_checkpoint(self.run / BEST, checkpoint)
 
 
-def _begin(run: Path, config: dict[str, dict[str, object]], resume: bool, say: Callable[[str], None]) -> bool:
-    """Start or check the folder. Returns whether there is a state in it to go on from."""
+def _goes_on(run: Path, config: dict[str, dict[str, object]], resume: bool, say: Callable[[str], None]) -> bool:
+    """Whether there is a state in the folder to go on from.
+
+    Raises: `CheckpointError` or `MismatchError` when this run may not go into the folder.
+    """
     if not resume:
-        start_folder(run, config)
+        check_free(run)
         return False
     check_same_run(run, config)
     if not has_state(run):
@@ -313,90 +314,3 @@ def _one_training(run: Path, processes: Processes) -> Iterator[None]:
     with ExitStack() as held:
         processes.from_first(lambda: held.enter_context(one_training(run)))
         yield
-
-
-def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | None) -> None:
-    """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built."""
-    if recipe.regions == "live" and propose is None:
-        raise ConfigurationError("live regions need stage 1's function for one image")
-    if not len(boxes.rows("train")):
-        raise DatasetError(f"{boxes.path} has no usable training images")
-    if recipe.patience and not len(boxes.rows("val")):
-        raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
-    check_images_present(boxes, root)
-
-
-def build_loaders(
-    boxes: Boxes,
-    root: Path,
-    recipe: Recipe,
-    settings: RunSettings,
-    side: int,
-    propose: Propose | None,
-    processes: Processes = ALONE,
-) -> tuple[Loader, Loader]:
-    """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
-    augment = AffineRange() if recipe.augment else None
-    live = propose if recipe.regions == "live" else None
-    train_set = RegionDataset(boxes, root, side, augment, settings.seed, live)
-    plain_set = RegionDataset(boxes, root, side)
-    train, val = boxes.rows("train"), boxes.rows("val")
-    loader = partial(
-        Loader,
-        batch_size=recipe.batch_size,
-        workers=settings.workers,
-        rank=processes.rank,
-        size=processes.size,
-        postpones_signals=True,
-    )
-    return loader(train_set, train, shuffle_seed=settings.seed), loader(plain_set, val)
-
-
-def build_learner(
-    model: Model,
-    recipe: Recipe,
-    settings: RunSettings,
-    device: Device,
-    boxes: Boxes,
-    say: Callable[[str], None],
-    processes: Processes = ALONE,
-) -> Learner:
-    """The network on its device, ready to learn, and ready for images of the recipe's size.
-
-    Raises: `ConfigurationError` when the backbone cannot take those, or has fewer stages than are to be frozen.
-    """
-    model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.image_size not in (0, model.backbone.preprocessing.size):
-        model.backbone.preprocessing = replace(model.backbone.preprocessing, size=recipe.image_size)
-        _check_takes(model.backbone, recipe.image_size, device)
-    labels = boxes.labels[boxes.usable[boxes.rows("train")]]
-    return Learner(
-        model,
-        recipe,
-        device,
-        seed=settings.seed,
-        class_images=np.bincount(labels, minlength=len(boxes.classes)).tolist(),
-        compiler="inductor" if settings.compile else None,
-        processes=processes,
-        say=say,
-    )
-
-
-def _check_takes(backbone: Backbone, side: int, device: Device) -> None:
-    """Raises: `ConfigurationError` when a backbone cannot see images of that size: many transformers are for one."""
-    try:
-        with torch.no_grad():
-            backbone.eval()(torch.zeros(1, 3, side, side, device=device.device))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigurationError(
-            f"the backbone cannot take images of {side} x {side} pixels ({str(error).splitlines()[0]}); leave out "
-            "--image-size, or take another backbone"
-        ) from None
-
-
-def build(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:
-    """`build_model`, its complaints turned into the user's errors."""
-    try:
-        return build_model(settings, weights)
-    except (ValueError, ImportError) as error:
-        raise ConfigurationError(str(error)) from None

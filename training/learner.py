@@ -153,6 +153,13 @@ class Learner:
             torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
             try:
                 return self._attempt(batches, np.random.default_rng(seeds))
+            except ValueError as error:
+                if not is_lone_value(error):
+                    raise
+                raise TrainingError(
+                    "a batch norm got a single value of a single image; take another --batch-size, a larger "
+                    "--image-size, or --frozen-norms, in a new run"
+                ) from None
             except RuntimeError as error:
                 if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     reason = str(error).strip().splitlines()[0]
@@ -185,30 +192,39 @@ class Learner:
         divisor = self.processes.sum_number(weight) / self.processes.size
         totals = self.no_totals()
         finite = torch.ones(3, dtype=torch.bool, device=self.device.device)
-        for batch in batches:
-            share = self._share(generator)
-            for piece in self._pieces(batch, mixed=share < 1):
-                images = self.device.images(piece.images, self.model.backbone.preprocessing)
-                if piece.others is not None:
-                    others = self.device.images(piece.others, self.model.backbone.preprocessing)
-                    images = torch.lerp(others, images, share)
-                with self.device.autocast():
-                    logits = self._network(images, piece.regions).logits.float()
-                    loss = share * self._loss(logits, piece.labels)
-                    if piece.others is not None:
-                        loss = loss + (1 - share) * self._loss(logits, piece.other_labels)
-                self.scaler.scale(loss / divisor).backward()
-                with torch.no_grad():
-                    chosen = logits.argmax(dim=1)
-                    correct = (chosen == piece.labels).sum() * share
-                    if piece.others is not None:
-                        correct = correct + (chosen == piece.other_labels).sum() * (1 - share)
-                    totals[LOSS] += loss
-                    totals[CORRECT] += correct
-                    finite &= torch.stack([value.isfinite().all() for value in (images, piece.regions, logits)])
+        for number, batch in enumerate(batches, 1):
+            with self.processes.exchanging_gradients(self._network, number == len(batches)):
+                self._backward(batch, self._share(generator), divisor, totals, finite)
         totals[WEIGHT] += weight
         totals[IMAGES] += sum(int((batch.labels != STAND_IN).sum()) for batch in batches)
         return totals, finite
+
+    def _backward(self, batch: Batch, share: float, divisor: float, totals: Tensor, finite: Tensor) -> None:
+        """Add a batch's gradients to those there are, and its sums to ``totals`` and ``finite``, in place.
+
+        Args:
+            share: of each image; the rest is its neighbour's.
+            divisor: of the summed loss.
+        """
+        for piece in self._pieces(batch, mixed=share < 1):
+            images = self.device.images(piece.images, self.model.backbone.preprocessing)
+            if piece.others is not None:
+                others = self.device.images(piece.others, self.model.backbone.preprocessing)
+                images = torch.lerp(others, images, share)
+            with self.device.autocast():
+                logits = self._network(images, piece.regions).logits.float()
+                loss = share * self._loss(logits, piece.labels)
+                if piece.others is not None:
+                    loss = loss + (1 - share) * self._loss(logits, piece.other_labels)
+            self.scaler.scale(loss / divisor).backward()
+            with torch.no_grad():
+                chosen = logits.argmax(dim=1)
+                correct = (chosen == piece.labels).sum() * share
+                if piece.others is not None:
+                    correct = correct + (chosen == piece.other_labels).sum() * (1 - share)
+                totals[LOSS] += loss
+                totals[CORRECT] += correct
+                finite &= torch.stack([value.isfinite().all() for value in (images, piece.regions, logits)])
 
     def _share(self, generator: np.random.Generator) -> float:
         """How much of an image stays when it is mixed with another, at least half: its regions are then where the
@@ -251,6 +267,11 @@ class Learner:
         if self._class_weights is None:
             return float(sum(len(labels) for labels in real))
         return float(sum(self._class_weights[labels].sum() for labels in real))
+
+
+def is_lone_value(error: ValueError) -> bool:
+    """Whether a batch norm complains that it sees one value: of a single image, whose map is a single cell."""
+    return "more than 1 value per channel" in str(error)
 
 
 def balanced_weights(class_images: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..data.index import SPLITS
 from ..data.places import relative_hint
 from .checkpoints import load_training_state, save_training_state
 from .devices import Device
-from .learner import Learner
+from .learner import IMAGES, WEIGHT, Learner
 from .models.settings import ModelSettings
 from .provenance import code_revision, split_hash, versions
 from .recipes import Recipe, RunSettings
@@ -45,7 +45,8 @@ class Progress:
     def describe(self, epochs: int) -> str:
         """Where that is, of so many epochs, for people."""
         where = f"after epoch {self.epoch} of {epochs}"
-        return f"{where} and {self.step:,} steps of the next" if self.step else where
+        steps = f"{self.step:,} step{'s' if self.step > 1 else ''}"
+        return f"{where} and {steps} of the next" if self.step else where
 
 
 def read_config(run: Path) -> dict[str, dict[str, object]]:
@@ -54,7 +55,7 @@ def read_config(run: Path) -> dict[str, dict[str, object]]:
         config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     except OSError:
         raise CheckpointError(f"{run} is not a run folder (no {CONFIG} in it); agnet train --run makes one") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{run / CONFIG} is damaged: {error}") from None
     sections = ("model", "recipe", "run", "boxes", "versions")
     if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in sections):
@@ -111,19 +112,33 @@ def configuration(
 
 @contextmanager
 def one_training(run: Path) -> Iterator[None]:
-    """A block in one process at a time for a folder. Raises: `CheckpointError` where another is in it."""
+    """A block in one process at a time for a folder, which it makes, and takes away again if nothing came into it.
+
+    Raises: `CheckpointError` where another is in it.
+    """
+    made = [place for place in (run, *run.parents) if not place.exists()]
     with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
-    with one_process(run / _LOCK, CheckpointError(f"another process is training into {run}; wait for it or stop it")):
-        yield
+    complaint = CheckpointError(f"another process is training into {run}; wait for it or stop it")
+    try:
+        with one_process(run / _LOCK, complaint):
+            yield
+    finally:
+        for place in made:
+            with suppress(OSError):  # not empty
+                place.rmdir()
 
 
-def start_folder(run: Path, config: dict[str, dict[str, object]]) -> None:
-    """Begin a run's folder, which must hold no run. Raises: `CheckpointError`."""
+def check_free(run: Path) -> None:
+    """Raises: `CheckpointError` when the folder holds a run, or runs of several seeds."""
     if has_state(run):
         raise CheckpointError(f"{run} already holds a run; go on with --resume or name another folder with --run")
     if any(run.glob(f"seed-*/{CONFIG}")):
         raise CheckpointError(f"{run} holds runs of several seeds; name another folder with --run")
+
+
+def start_folder(run: Path, config: dict[str, dict[str, object]]) -> None:
+    """Begin a run's folder, which must be free (`check_free`). Raises: `CheckpointError`."""
     with _writing(run):
         for old in (BEST, LOG, SEEN):  # of a run that was stopped before it had anything to go on from
             (run / old).unlink(missing_ok=True)
@@ -172,7 +187,7 @@ def load_state(run: Path, learner: Learner) -> tuple[Progress, str]:
         try:
             header = load_training_state(run / name, learner.model, learner.optimizer, _average(learner))
             progress = _progress(run, name, header)
-            learner.scaler.load_state_dict(header.get("scaler") or {})
+            _load_scaler(run / name, header.get("scaler"), learner)
         except CheckpointError as error:
             complaints.append(str(error))
             continue
@@ -186,18 +201,49 @@ def _average(learner: Learner) -> nn.Module | None:
     return learner.average.model if learner.average else None
 
 
+def _load_scaler(path: Path, state: object, learner: Learner) -> None:
+    """Raises: `CheckpointError` for a state that is none of fp16's gradient scaler, where that is used."""
+    if not learner.scaler.is_enabled():
+        return
+    wanted = learner.scaler.state_dict().keys()
+    if not isinstance(state, dict) or state.keys() != wanted or not all(map(_is_finite, state.values())):
+        raise CheckpointError(f"{path} is damaged or foreign: it has no sound state of the gradients' scale")
+    learner.scaler.load_state_dict(state)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e300
+
+
 def _progress(run: Path, name: str, header: dict[str, Any]) -> Progress:
     try:
         if "log" not in header:  # an earlier version's; it saved finished epochs only
             lines = (run / LOG).read_text(encoding="utf-8").splitlines()[: int(header["epoch"])]
-            return Progress(epoch=int(header["epoch"]), log=[json.loads(line) for line in lines])
-        progress = Progress(**{key: header[key] for key in asdict(Progress())})
-        counts = (progress.epoch, progress.step, *(line["epoch"] for line in progress.log))
-        if not all(type(count) is int and count >= 0 for count in counts) or len(progress.log) != progress.epoch:
-            raise ValueError("its epochs, steps and log do not fit together")
+            progress = Progress(epoch=int(header["epoch"]), log=[json.loads(line) for line in lines])
+        else:
+            progress = Progress(**{key: header[key] for key in asdict(Progress())})
+        _check_progress(progress)
         return progress
-    except (OSError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{run / name} is damaged or foreign: {error!r}") from None
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise CheckpointError(f"{run / name} is damaged or foreign: {str(error)[:200]!r}") from None
+
+
+def _check_progress(progress: Progress) -> None:
+    """Raises: `ValueError`, `TypeError` or `LookupError` for what no run can have come to."""
+    counts = (progress.epoch, progress.step)
+    if not all(type(count) is int and 0 <= count < 2**31 for count in counts):
+        raise ValueError("its epochs and steps are no counts")
+    if [line["epoch"] for line in progress.log] != list(range(1, progress.epoch + 1)):
+        raise ValueError("its epochs and its log do not fit together")
+    figures = [value for line in progress.log for value in line.values()]
+    if not all(type(figure) in (bool, float) or (type(figure) is int and abs(figure) < 2**63) for figure in figures):
+        raise ValueError("its log has other things than numbers")
+    if not all(map(_is_finite, [*progress.totals, progress.seconds])) or len(progress.totals) not in (0, 4):
+        raise ValueError("its sums are no numbers")
+    if progress.step and not (progress.totals and min(progress.totals[WEIGHT], progress.totals[IMAGES]) > 0):
+        raise ValueError("its steps have seen no images")
+    if progress.step and progress.seconds <= 0:
+        raise ValueError("its steps have taken no time")
 
 
 def write_log(run: Path, lines: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ _SIGN = {"val_top1": 1.0, "val_loss": -1.0}
 
 @dataclass
 class Selection:
-    """The best epoch so far by the validation part. Its fields are all its state: `vars` of it resumes it."""
+    """The best epoch so far by the validation part; a resumed run shows it the lines of its log again."""
 
     by: str  #: val_top1 (higher is better) or val_loss (lower)
     patience: int = 0  #: epochs without a better one after which to stop; 0: never
