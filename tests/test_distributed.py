@@ -18,7 +18,9 @@ from agnet.training.distributed import ALONE, place_of_this_process
 from agnet.training.run_folder import read_config
 
 CRASH = runpy.run_path(str(Path(__file__).with_name("training_crash.py")))
-FROZEN = ("--backbone-lr", "0", "--epochs", "2", "--batch-size", "4")  # nine images: the last batch has one
+waiting_before = CRASH["waiting_before"]
+# Nine images: the last batch has one, and the last of an epoch's two steps one batch.
+FROZEN = ("--backbone-lr", "0", "--epochs", "2", "--batch-size", "4", "--accumulate", "2")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and sends signals")
 
 
@@ -74,7 +76,7 @@ def place(tmp_path_factory, _original_folder, _original_boxes):
     return place
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pair(nursery, place):
     """Start a run in two processes, as torchrun does."""
 
@@ -97,24 +99,12 @@ def pair(nursery, place):
     return start
 
 
-def waiting_before(epoch, step):
-    """Python statements by which a process says ``here`` before that step and takes its time."""
-    return f"""
-import time
-from agnet.training.interruption import Interruption
-from agnet.training.learner import Learner
-noted, note, whole_step = [], Interruption._note, Learner.step
-
-def step(self, batches, epoch, step, steps):
-    if (epoch, step) == ({epoch}, {step}):
-        print("here", flush=True)
-        while not noted:
-            time.sleep(0.01)
-    return whole_step(self, batches, epoch, step, steps)
-
-Learner.step = step
-Interruption._note = lambda self, *signal: noted.append(signal) or note(self, *signal)
-"""
+@pytest.fixture(scope="module")
+def together(place, pair):
+    """A run of two processes that nobody touched, and what they said."""
+    both = pair("two")
+    assert [child.wait() for child in both] == [0, 0], [child.said() for child in both]
+    return place / "two", [child.said() for child in both]
 
 
 def lines_of(run):
@@ -122,10 +112,9 @@ def lines_of(run):
 
 
 @linux
-def test_two_processes_give_one_process_figures(nursery, place, pair):
+def test_two_processes_give_one_process_figures(nursery, place, together):
     single = nursery.train(place / "boxes.h5", place / "one", "--root", place / "images", *FROZEN)
-    both = pair("two")
-    assert [child.wait() for child in (single, *both)] == [0, 0, 0], [child.said() for child in both]
+    assert single.wait() == 0, single.said()
     one, two = lines_of(place / "one"), lines_of(place / "two")
     assert len(one) == len(two) == 2
     for single_line, shared_line in zip(one, two, strict=True):
@@ -138,7 +127,7 @@ def test_two_processes_give_one_process_figures(nursery, place, pair):
     for name in weights:
         np.testing.assert_allclose(weights[name], shared[name], atol=1e-5, err_msg=name)
     assert read_config(place / "two")["run"]["processes"] == 2
-    assert both[1].said() == ""  # the first one speaks for both
+    assert together[1][1] == ""  # the first one speaks for both
 
 
 @linux
@@ -167,17 +156,15 @@ def test_a_stopped_process_is_noticed_without_any_exchange(pair):
 
 
 @linux
-def test_a_signal_to_one_process_stops_both_at_one_step_and_is_saved_once(place, pair):
-    straight = pair("straight")
-    assert [child.wait() for child in straight] == [0, 0]
-    both = pair("signalled", before=("", waiting_before(1, 1)))
+def test_a_signal_to_one_process_stops_both_at_one_step_and_is_saved_once(place, pair, together):
+    both = pair("signalled", before=("", waiting_before(1, 0)))
     both[1].wait_for(lambda: "here" in both[1].said())
     both[1].send(signal.SIGTERM)
     assert [child.wait() for child in both] == [143, 143], [child.said() for child in both]
-    assert "after epoch 1 of 2 and 2 steps of the next" in both[0].said()
+    assert "after epoch 1 of 2 and 1 step of the next" in both[0].said()
     again = pair("signalled", "--resume")
     assert [child.wait() for child in again] == [0, 0], [child.said() for child in again]
-    expected, found = (CRASH["result_of"](place / run) for run in ("straight", "signalled"))
+    expected, found = (CRASH["result_of"](run) for run in (together[0], place / "signalled"))
     assert expected["best"] == found["best"]
     for line, other in zip(expected["log"], found["log"], strict=True):  # the sums are added up in another order
         assert line == pytest.approx(other, rel=1e-12)
