@@ -274,7 +274,7 @@ def train(
 def _text(value: object) -> str:
     if not isinstance(value, float):
         return "yes" if value is True else str(value)
-    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.2e}"  # learning rates may be small
+    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"  # learning rates are small
 
 
 def _given(context: click.Context) -> dict[str, object]:

@@ -16,9 +16,6 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks and sends sign
 
 CRASH = runpy.run_path(str(Path(__file__).with_name("training_crash.py")))
 result_of, waiting_before = CRASH["result_of"], CRASH["waiting_before"]  # runs of three epochs of three steps
-    CRASH["result_of"],
-    CRASH["waiting_before"],
-)  # three epochs: of nine images in batches of four
 SMOOTH = ("--ema-decay", "0.9", "--mixup", "0.4", "--dropout", "0.1")  # all that could differ when it goes on
 
 

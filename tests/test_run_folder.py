@@ -10,6 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from agnet.cli import main
 from agnet.commands.seeds import SeveralSeeds
@@ -17,11 +19,15 @@ from agnet.data.boxes_reader import read_boxes
 from agnet.data.errors import CheckpointError
 from agnet.training import provenance
 from agnet.training.curves import CURVES, EVENTS, append_events, draw_curves
+from agnet.training.devices import Device
 from agnet.training.fit import fit
 from agnet.training.interruption import Interruption
+from agnet.training.learner import Learner
+from agnet.training.models.backbones import Backbone
+from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
-from agnet.training.run_folder import chosen_line, read_config, start_folder
+from agnet.training.run_folder import Progress, check_free, chosen_line, load_state, read_config, save_state
 
 RECIPE = RECIPES["modern"].override(epochs=2, batch_size=4, image_size=64)
 PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
@@ -140,8 +146,6 @@ def test_starting_to_train_loads_no_picture_library():
 
 def test_a_state_of_an_earlier_version_goes_on(folder, boxes_file, tmp_path):
     """It had finished epochs only, no log of its own, no hash, and no settings that came later."""
-    from safetensors.torch import load_file, save_file
-
     boxes = read_boxes(boxes_file)
     recipe = RECIPE.override(select_by="val_top1")
     fit(tmp_path / "straight", boxes, folder, PLAIN, recipe, RUN)
@@ -171,12 +175,94 @@ def test_a_run_that_was_stopped_before_its_first_state_begins_anew_on_resuming(f
     assert any("begins" in text for text in said)
 
 
+SOUND = Progress(1, 2, [3.0, 4.0, 1.0, 4.0], 0.5, [{"epoch": 1, "lr": 0.1, "val_loss": 2.0, "best": True}])
+
+
+def small_learner():
+    """With numbers of its optimiser and of a gradient scaler, as after some steps in fp16."""
+    torch.manual_seed(0)
+    network = assemble(ModelSettings(classes=3, regions=6, model="plain"), Backbone(torch.nn.Conv2d(3, 8, 3), 8))
+    found = Learner(network, RECIPE, Device(torch.device("cpu")))
+    found.scaler = torch.amp.GradScaler("cpu")
+    sum(parameter.sum() for parameter in network.parameters()).backward()
+    found.optimizer.step()
+    return found
+
+
+@pytest.fixture
+def stranger(tmp_path):
+    """A sound state, and a function that rewrites its header and tensors as a stranger might."""
+    learner = small_learner()
+    save_state(tmp_path, SOUND, learner)
+    path = tmp_path / "last.safetensors"
+
+    def rewrite(change):
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["agnet"])
+        tensors = load_file(path)
+        del header["blake2b"]  # a stranger can reckon one, too
+        change(header, tensors)
+        save_file(tensors, path, metadata={"agnet": json.dumps(header)})
+
+    return rewrite
+
+
+def test_a_sound_state_without_hash_is_taken(stranger, tmp_path):
+    stranger(lambda header, tensors: None)
+    assert load_state(tmp_path, small_learner())[0] == SOUND
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header, tensors: header.update(epoch=-1),
+        lambda header, tensors: header.update(epoch=2),
+        lambda header, tensors: header.update(step=True),
+        lambda header, tensors: header.update(step=1e300),
+        lambda header, tensors: header.update(totals=["a", "b", "c", "d"]),
+        lambda header, tensors: header.update(totals=[1.0]),
+        lambda header, tensors: header.update(totals=[]),
+        lambda header, tensors: header.update(totals=[1.0, 0.0, 1.0, 4.0]),
+        lambda header, tensors: header.update(seconds="long"),
+        lambda header, tensors: header.update(seconds=0),
+        lambda header, tensors: header.update(log=[{"epoch": 7}]),
+        lambda header, tensors: header.update(log=[[1]]),
+        lambda header, tensors: header.update(log="x"),
+        lambda header, tensors: header["log"][0].update(val_loss="low"),
+        lambda header, tensors: header["log"][0].update(val_loss=10**400),
+        lambda header, tensors: header["log"][0].update(val_loss=[]),
+        lambda header, tensors: header.update(scaler={}),
+        lambda header, tensors: header.update(scaler="x"),
+        lambda header, tensors: header["scaler"].update(scale="large"),
+        lambda header, tensors: header.pop("step"),
+        lambda header, tensors: tensors.pop("optimizer.0.exp_avg"),
+        lambda header, tensors: tensors.update({"optimizer.0.exp_avg": torch.zeros(2)}),
+        lambda header, tensors: tensors.update({"optimizer.0.step": torch.zeros(7)}),
+        lambda header, tensors: tensors.update({"optimizer.99.step": torch.tensor(1.0)}),
+        lambda header, tensors: tensors.update({"optimizer.-1.step": torch.tensor(1.0)}),
+        lambda header, tensors: tensors.update({"optimizer.0.x.y": torch.tensor(1.0)}),
+        lambda header, tensors: tensors.update({"optimizer.0.max_exp_avg_sq": torch.zeros(8)}),
+        lambda header, tensors: tensors.pop("model.classifier.weight"),
+    ],
+)
+def test_a_state_that_no_run_can_have_come_to_is_refused_in_one_line(stranger, tmp_path, change):
+    stranger(change)
+    with pytest.raises(CheckpointError, match="no sound state to go on from") as error:
+        load_state(tmp_path, small_learner())
+    assert "\n" not in str(error.value) and len(str(error.value)) < 800
+
+
+def test_a_configuration_of_ten_thousand_brackets_is_damaged(tmp_path):
+    (tmp_path / "config.json").write_text("[" * 10_000)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_config(tmp_path)
+
+
 def test_a_folder_of_several_seeds_is_no_place_for_one(tmp_path):
     (tmp_path / "seed-4").mkdir()
     (tmp_path / "seed-4" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="several seeds"):
-        start_folder(tmp_path, {})
-    assert not (tmp_path / "config.json").exists()
+        check_free(tmp_path)
 
 
 @pytest.mark.parametrize(

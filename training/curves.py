@@ -47,7 +47,7 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
         axes.spines[["top", "right"]].set_visible(False)
         for line in chosen if key else []:
             _mark(axes, line, f"val_{key}" if f"val_{key}" in line else f"train_{key}", percent=key == "top1")
-            axes.legend(edgecolor="none")
+            axes.legend(edgecolor="none", framealpha=0.5)  # curves may lie under it
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     accuracy.set_ylim(-0.03, 1.03)
     rate.set_ylim(0, 1.05 * max((float(str(line["lr"])) for line in lines if line.get("lr")), default=1.0))

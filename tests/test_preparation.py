@@ -1,0 +1,72 @@
+"""What prepares a run: refused at once, with a reason, is what cannot be trained."""
+
+import pytest
+import torch
+
+from agnet.data.boxes_reader import read_boxes
+from agnet.data.errors import CheckpointError, ConfigurationError
+from agnet.training.devices import Device
+from agnet.training.fit import fit
+from agnet.training.models.settings import ModelSettings
+from agnet.training.preparation import build_learner, build_network
+from agnet.training.recipes import RECIPES, RunSettings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PLAIN = ModelSettings(classes=3, regions=6, model="plain", backbone="mobilenet-v3-small")
+RUN = RunSettings(weights="none", workers=0)
+TINY = RECIPES["modern"].override(image_size=32)  # of which the last map is one cell
+
+
+@pytest.fixture
+def boxes(boxes_file):
+    return read_boxes(boxes_file)
+
+
+def learner(boxes, **changes):
+    torch.manual_seed(0)
+    recipe = TINY.override(**changes)
+    return build_learner(build_network(PLAIN), recipe, RUN, Device(torch.device("cpu")), boxes, lambda text: None)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_a_last_batch_of_one_image_that_is_one_cell_is_refused_before_the_first_epoch(boxes, batch_size):
+    assert len(boxes.rows("train")) == 9
+    with pytest.raises(ConfigurationError, match=f"9 training images in batches of {batch_size} leave one .*--frozen"):
+        learner(boxes, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 9},
+        {"batch_size": 16},
+        {"batch_size": 7},
+        {"batch_size": 4, "image_size": 64},
+        {"batch_size": 4, "frozen_norms": True},
+        {"batch_size": 4, "backbone_lr": 0.0},
+    ],
+)
+def test_other_batches_can_be_learnt_from_and_looking_changes_nothing(boxes, changes):
+    torch.manual_seed(0)
+    before = build_network(PLAIN).state_dict()
+    after = learner(boxes, **changes).model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "run", "error"),
+    [
+        (TINY.override(frozen_stages=99), RUN, ConfigurationError),
+        (TINY.override(batch_size=4), RUN, ConfigurationError),
+        (TINY, RunSettings(weights="absent.pth", workers=0), CheckpointError),
+    ],
+)
+def test_a_run_that_cannot_be_leaves_nothing_behind(boxes, folder, tmp_path, recipe, run, error):
+    with pytest.raises(error):
+        fit(tmp_path / "runs" / "run", boxes, folder, PLAIN, recipe, run)
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(error):
+        fit(tmp_path / "mine", boxes, folder, PLAIN, recipe, run)
+    assert list((tmp_path / "mine").iterdir()) == []  # not made by it, so not its to take away
