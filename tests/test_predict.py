@@ -307,6 +307,18 @@ def test_the_unlikely_is_called_unsure(agnet, network, photographs):
     assert "0.png: unsure: " in agnet(*arguments).stdout
 
 
+def test_a_folder_of_several_seeds_is_told_by_name(agnet, network, photographs, tmp_path):
+    """What a folder of seeds means is for the user to say: one network, or all of them."""
+    (tmp_path / "runs" / "seed-3").mkdir(parents=True)
+    (tmp_path / "runs" / "seed-3" / "config.json").write_text("{}")
+    told = agnet("predict", "--run", "runs", photographs / "0.png", code=1).stderr
+    assert (
+        told
+        == f"Error: runs holds a run for each of several seeds; name one of them, such as --run {Path('runs/seed-3')}\n"
+    )
+    assert "there is no " in agnet("predict", "--run", "runs/seed-3", photographs / "0.png", code=1).stderr
+
+
 def test_a_file_is_written_whole(agnet, network, photographs, tmp_path):
     arguments = ["predict", "--run", network, photographs / "0.png", "--format", "csv"]
     printed = agnet(*arguments).stdout
@@ -324,6 +336,11 @@ def test_names_cannot_speak_to_the_terminal(agnet, network, photographs, tmp_pat
     told = agnet("predict", "--run", network, evil).stdout
     assert "\x1b" not in told and told.count("\n") == 1
     assert json.loads(agnet("predict", "--run", network, evil, "--json").stdout)["image"] == str(evil)
+    saved = agnet("predict", "--run", network, evil, "--save", "pictures").stderr
+    assert saved.splitlines() == [f"written: {Path('pictures')}/{tmp_path.name}-a�[31m�.png"]
+    (tmp_path / "=1+1.png").write_bytes(b"")
+    table = agnet("predict", "--run", network, "=1+1.png", "--format", "csv", code=1).stdout
+    assert table.splitlines()[1].startswith("'=1+1.png,")
 
 
 @pytest.fixture
@@ -439,8 +456,9 @@ def test_a_saved_video_keeps_length_rate_and_picture(agnet, network, tmp_path):
 
 
 def test_a_saved_video_keeps_the_clock_of_one_with_uneven_frames(tmp_path, network, textured):
-    from agnet.commands.predict import _write_frame
     from agnet.data.videos import Frame, VideoWriter
+    from agnet.training.annotated import write_moment
+    from agnet.training.predict_files import Moment
 
     checkpoint = load_checkpoint(network / "best.safetensors")
     propose = partial(propose_regions, settings=PROPOSALS)
@@ -449,7 +467,7 @@ def test_a_saved_video_keeps_the_clock_of_one_with_uneven_frames(tmp_path, netwo
     with VideoWriter(tmp_path / "out.mp4", 10.0) as writer:
         for number, seconds in enumerate(times):
             pixels = np.full((320, 480, 3), 50 * number, np.uint8)
-            _write_frame(writer, Frame(number, seconds, pixels), one, Label("ant", 0.5))
+            write_moment(writer, Moment(Frame(number, seconds, pixels), one, Label("ant", 0.5)))
     with Video(tmp_path / "out.mp4") as video:
         greys = [frame.pixels[300, 5].mean() for frame in video.frames()]
     # One too many for its tenth of a second is left out; a still of 8.5 s is cut to 5.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.plain_text import csv_text, printable
 from .claims import Claim
 from .metrics import MEASURES, Metrics, possible
 from .statistics import Interval, Spread
@@ -93,11 +92,8 @@ def seeds_csv(seeds: Sequence[Metrics]) -> str:
 
 def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """CSV with a header line; shares to six digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
-    return text.getvalue()
+    short = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    return csv_text([columns, *short])
 
 
 def number(measure: str, value: float) -> str:
@@ -117,6 +113,7 @@ def with_sd(measure: str, mean: float, sd: float) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns two spaces apart, the first flush left, the others flush right unless they begin with a letter."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
