@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .compare import Challenge, ClassChange, Comparison, Contestant
+from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, table, with_sd
 from .metrics import MEASURES
 
@@ -139,7 +139,7 @@ def _tests(challenge: Challenge) -> list[list[str]]:
     for test in challenge.tests:
         counts = (test.both_right, test.only_first, test.only_second, test.both_wrong)
         seeds = f"seeds {test.first_seed} and {test.second_seed}"
-        rows.append([seeds, *(f"{count:,}" for count in counts), f"{test.p:.2g}"])
+        rows.append([seeds, *(f"{count:,}" for count in counts), p_text(test.p)])
     return rows
 
 
@@ -170,11 +170,9 @@ def _basis(comparison: Comparison) -> str:
             "95 %: the images resampled in pairs, 1,000 times. This is about these trained networks; "
             "other seeds may tell otherwise (agnet train --seeds)."
         )
-    paired = all(challenge.seeds_paired for challenge in comparison.challenges)
-    how = "in pairs of one number" if paired else "each network's alone"
     return (
-        "95 %: the images resampled in pairs, 1,000 times, with the seeds fixed; the variance of the mean over seeds, "
-        f"{how}, added (Student's t). McNemar's test is of one pair of seeds each."
+        "95 %: the images resampled in pairs, 1,000 times, with the seeds fixed; the variance of each mean over seeds "
+        "added (Student's t). McNemar's test is of one pair of seeds each."
     )
 
 
