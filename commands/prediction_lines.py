@@ -32,7 +32,7 @@ class Lines:
 
         self.stream, self.format, self.columns = stream, format_, columns
         self._name_width = min(max((len(printable(name)) for name in names), default=0), _WIDEST_NAME) + 1
-        self._class_width = max(map(len, classes))
+        self._class_width = min(max(len(printable(name)) for name in classes), _WIDEST_NAME)
         if format_ == "csv":
             ranks = [f"{what}_{rank}" for rank in range(1, columns + 1) for what in ("class", "probability")]
             self._row(["image", "frame", "seconds", "label", "probability", *ranks, "error"])

@@ -143,6 +143,13 @@ def test_other_classes_and_other_regions_are_refused_even_if_forced(run, others,
         measured(run, proposed(others, tmp_path / "wasps.h5"), others, force=True)
 
 
+def test_a_strangers_checkpoint_of_the_same_fingerprint_is_held_to_the_files_classes(run, boxes, folder):
+    checkpoint = load_checkpoint(run / "best.safetensors")
+    save_checkpoint(run / "best.safetensors", replace(checkpoint, classes=("ant", "bee", "\x1b[2J")))
+    with pytest.raises(MismatchError, match="has others, such as"):
+        measured(run, boxes, folder)
+
+
 def test_a_run_that_does_not_say_what_it_saw_is_refused_new_files_unless_forced(run, boxes, folder, others, tmp_path):
     (run / "seen.txt").unlink()
     assert measured(run, boxes, folder).warning == ""
@@ -299,6 +306,8 @@ def test_several_seeds_are_measured_each_and_together(agnet, run, boxes_file, bo
         assert together[name]["values"] == values and together[name]["n"] == 2
         assert together[name]["mean"] == pytest.approx(np.mean(values))
         assert together[name]["sd"] == pytest.approx(np.std(values, ddof=1))
+        assert 0 <= together[name]["low"] <= together[name]["mean"] <= together[name]["high"]
+        assert together[name]["high"] <= 1 or name == "negative_log_likelihood"
     assert "mean ± sd" in printed and "seed-3" in printed
     compared = json.loads(agnet("compare", seeds, run.parent / "seeds", "--json").stdout)
     assert compared["challenges"][0]["p"] == 1 and len(compared["challenges"][0]["tests"]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..data.plain_text import printable
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, table, with_sd
 from .metrics import MEASURES
@@ -17,7 +18,7 @@ _POINTS = ("top1", "top5", "mean_average_precision", "mean_class_accuracy")  # w
 def comparison_text(comparison: Comparison) -> str:
     """Verdicts first, then what they rest on."""
     blocks = [f"{comparison.split}: the same {comparison.images:,} images"]
-    blocks.append("\n".join(challenge.verdict for challenge in comparison.challenges))
+    blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
     blocks.append(table(_measures(comparison)))
     for challenge in comparison.challenges:
         blocks.append(table(_differences(challenge)))
@@ -28,7 +29,7 @@ def comparison_text(comparison: Comparison) -> str:
         ("Warning: what else differs or should be known", comparison.cautions),
     ):
         if lines:
-            blocks.append("\n".join([title, *(f"  {line}" for line in lines)]))
+            blocks.append("\n".join([title, *(f"  {printable(line)}" for line in lines)]))
     return "\n\n".join(blocks)
 
 
@@ -182,4 +183,4 @@ def _markdown_table(rows: list[list[str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.plain_text import csv_text, printable
 from .claims import Claim
-from .metrics import MEASURES, Metrics, possible
+from .metrics import MEASURES, Metrics
 from .statistics import Interval, Spread
 
 _ALL_CLASSES = 40  # a table of more is for a file
@@ -126,11 +126,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
-    """``mean ± sd`` and the possible part of the mean's interval; of one value the value and nothing."""
+    """``mean ± sd`` and the mean's interval; of one value the value and nothing."""
     if found.sd is None or found.low is None or found.high is None:
         return number(measure, found.mean), ""
-    interval = possible(measure, Interval(found.low, found.high))
-    return with_sd(measure, found.mean, found.sd), between(measure, interval)
+    return with_sd(measure, found.mean, found.sd), between(measure, Interval(found.low, found.high))
 
 
 def _width(text: str) -> int:
