@@ -30,6 +30,8 @@ from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.run_folder import read_config, split_hash
 from agnet.training.seen_images import read_seen
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = Device(torch.device("cpu"))
 PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
 RECIPE = RECIPES["modern"].override(epochs=1, batch_size=4)
@@ -41,10 +43,17 @@ def boxes(boxes_file):
     return read_boxes(boxes_file)
 
 
+@pytest.fixture(scope="module")
+def _original_run(_original_boxes, _original_folder, one_thread, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    fit(run, read_boxes(_original_boxes), _original_folder, PLAIN, RECIPE, RUN)
+    return run
+
+
 @pytest.fixture
-def run(boxes, folder, tmp_path):
-    fit(tmp_path / "run", boxes, folder, PLAIN, RECIPE, RUN)
-    return tmp_path / "run"
+def run(_original_run, tmp_path):
+    """A run on `boxes`; free to damage."""
+    return shutil.copytree(_original_run, tmp_path / "run")
 
 
 def measured(run, boxes, root, split="test", **options):
