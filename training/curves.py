@@ -28,7 +28,9 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure = Figure(figsize=(12, 3.8), dpi=100, layout="constrained")
+    figure = Figure(figsize=(12, 3.8), dpi=100)
+    # Matplotlib's own layouts draw everything twice.
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.13, top=0.84 if title else 0.91, wspace=0.2)
     FigureCanvasAgg(figure)
     loss, accuracy, rate = figure.subplots(1, 3)
     _draw(loss, lines, "train_loss", _TRAIN, "train")
@@ -48,7 +50,7 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
             axes.legend(edgecolor="none")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     accuracy.set_ylim(-0.03, 1.03)
-    rate.set_ylim(bottom=0)
+    rate.set_ylim(0, 1.05 * max((float(str(line["lr"])) for line in lines if line.get("lr")), default=1.0))
     if title:
         figure.suptitle(title)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import signal
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -149,10 +147,6 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
         )
 
-        if workers:
-            # Workers ignore the signal by which multiprocessing ends them when this process exits: it would wait.
-            atexit.register(_end_workers, weakref.ref(self._batches))
-
     def __len__(self) -> int:
         return len(self.sampler)
 
@@ -203,12 +197,6 @@ def _collate(samples: list[tuple[Tensor, Tensor, int, int]]) -> tuple[Tensor, Te
     # Stacking the H × W × 3 originals keeps channels last, which convolutions prefer.
     pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
     return pixels, torch.stack(regions), torch.tensor(labels), torch.tensor(rows)
-
-
-def _end_workers(batches: weakref.ref[DataLoader]) -> None:
-    iterator = getattr(batches(), "_iterator", None)
-    if iterator is not None:
-        iterator._shutdown_workers()  # tells them by their queues
 
 
 def _start_worker(_: int) -> None:

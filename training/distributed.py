@@ -104,7 +104,10 @@ class Processes:
         return found[0]
 
     def device(self, name: str) -> str:
-        """The device of this process, where ``name`` was asked for. Raises: `ConfigurationError`."""
+        """The device of this process, where ``name`` was asked for; a GPU becomes the current one, as NCCL wants it.
+
+        Raises: `ConfigurationError` when there is none for it.
+        """
         if self.alone or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
             return "cpu" if name == "auto" and not self.alone else name
         if name not in ("auto", "cuda"):
@@ -114,6 +117,7 @@ class Processes:
                 f"process {self.rank} finds no GPU of its own: it is number {self.local_rank + 1} of this machine, "
                 f"which has {torch.cuda.device_count()}; start fewer with --nproc-per-node, or take --device cpu"
             )
+        torch.cuda.set_device(self.local_rank)
         return f"cuda:{self.local_rank}"
 
     def share_buffers(self, model: nn.Module) -> None:
@@ -178,18 +182,18 @@ def meeting(place: Processes) -> Iterator[Processes]:
             timeout=timedelta(minutes=_WAIT_MINUTES),
         )
         place.gather(rank)
+        watch = _Watch(place)
     except (RuntimeError, ValueError) as error:  # PyTorch's errors of a connection are RuntimeErrors
         raise LostProcessError(
             f"the {place.size} processes of this training did not find one another at "
             f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {_first_line(error)}"
         ) from None
-    watch = _Watch(place)
     watch.start()
     with _named_loss():
         yield place
-        dist.barrier()  # all are done, and still watched
+        place.gather(None)  # all are done, and still watched
         watch.stop()
-        dist.barrier()  # none watches any more: whoever leaves first is not taken for dead
+        place.gather(None)  # none watches any more: whoever leaves first is not taken for dead
     dist.destroy_process_group()
 
 

@@ -94,10 +94,7 @@ def fit(
         run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
     )
     with _one_training(run, processes):
-        processes.from_first(lambda: check_same_run(run, config) if resume else start_folder(run, config))
-        if resume and not processes.from_first(lambda: has_state(run)):
-            say("stopped before anything was saved: begins anew")
-            resume = False
+        resume = processes.from_first(lambda: _begin(run, config, resume, say))
         torch.manual_seed(settings.seed)
         model = build(model_settings, None if resume else find_weights(settings.weights, model_settings.backbone))
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
@@ -190,7 +187,9 @@ class _Story:
                     self._keep_best()
                 write_log(self.run, progress.log)
                 append_events(self.run, [line])
-                draw_curves(progress.log, self.run / CURVES)
+                settings, seed = self.model_settings, self.learner.seed
+                title = f"{self.boxes.dataset}: {settings.model} on {settings.backbone}, seed {seed}"
+                draw_curves(progress.log, self.run / CURVES, title)
         return line
 
     def _train(self) -> dict[str, Any]:
@@ -295,6 +294,17 @@ class _Story:
             val_top1=self.progress.log[-1].get("val_top1"),
         )
         save_checkpoint(self.run / BEST, checkpoint)
+
+
+def _begin(run: Path, config: dict[str, dict[str, object]], resume: bool, say: Callable[[str], None]) -> bool:
+    """Start or check the folder. Returns whether there is a state in it to go on from."""
+    if not resume:
+        start_folder(run, config)
+        return False
+    check_same_run(run, config)
+    if not has_state(run):
+        say("stopped before anything was saved: begins anew")
+    return has_state(run)
 
 
 @contextmanager
