@@ -21,8 +21,8 @@ demo: install
 		datasets/agnet-demo-1/test/rocket/002.jpg
 	@echo
 	@echo "demo/boxes.h5                   the regions: open it in HDFView, begin with preview/contact_sheet"
-	@echo "demo/run/                       configuration, log, best and last checkpoint"
-	@echo "demo/run/metrics-test.json      accuracy on the test part"
+	@echo "demo/run/                       configuration, log, best and last checkpoint; curves.png shows how it learnt"
+	@echo "demo/run/metrics-test.json      accuracy on the test part; confusion-test.png shows what was taken for what"
 	@echo "demo/pictures/                  three test photographs with regions and prediction"
 
 test: EXTRAS = dev

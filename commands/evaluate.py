@@ -51,8 +51,8 @@ def evaluate(
     from ..training.run_folder import read_config, runs_of
 
     keep_network_memory()
-    evaluations = {}
-    for single in runs_of(run):
+    singles, evaluations = runs_of(run), {}
+    for single in singles:
         config = read_config(single)
         path = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), single)
         if path is None:
@@ -71,10 +71,11 @@ def evaluate(
         )
         evaluations[single.name] = evaluation
         if evaluation.warning:
-            click.echo(f"Warning: {evaluation.warning}", err=True)
+            whose = f"{single.name}: " if len(singles) > 1 else ""
+            click.echo(f"Warning: {whose}{evaluation.warning}", err=True)
     metrics, file = evaluation.metrics, evaluation.file
     heading = f"{split}: {metrics.images:,} images of {len(metrics.class_accuracy)} classes"
-    if runs_of(run) == [run]:
+    if singles == [run]:
         table, text = metrics_csv(metrics), metrics_text(metrics, evaluation.claim)
     else:
         seeds = summarise_seeds(run, evaluations)

@@ -65,7 +65,7 @@ def inspect(
 
 
 def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
-    from ..data.summary import printable
+    from ..data.plain_text import printable
     from ..data.verification import changed_images
 
     images = len(boxes.names)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ..data.videos import Frame
     from ..training.predict import Prediction
-    from ..training.video_labels import Label, Segment
+    from ..training.predict_files import Answer, Moment, Summary
+    from ..training.samples import Unreadable
+    from ..training.video_labels import Label
 
 FORMATS = ("text", "json", "csv")
 _WIDEST_NAME = 48
@@ -29,28 +28,47 @@ class Lines:
     """
 
     def __init__(self, stream: TextIO, format_: str, columns: int, names: list[str], classes: tuple[str, ...]) -> None:
+        from ..data.plain_text import printable
+
         self.stream, self.format, self.columns = stream, format_, columns
         self._name_width = min(max((len(printable(name)) for name in names), default=0), _WIDEST_NAME) + 1
-        self._class_width = max(map(len, classes))
+        self._class_width = min(max(len(printable(name)) for name in classes), _WIDEST_NAME)
         if format_ == "csv":
             ranks = [f"{what}_{rank}" for rank in range(1, columns + 1) for what in ("class", "probability")]
             self._row(["image", "frame", "seconds", "label", "probability", *ranks, "error"])
 
-    def image(self, prediction: Prediction, label: Label) -> None:
-        """A photograph's answer."""
+    def tell(self, answer: Answer) -> list[str]:
+        """Write an answer. Returns what the format has no place for: lines for stderr."""
+        from ..training.predict_files import Moment, Still, Summary
+        from ..training.samples import Unreadable
+
+        if isinstance(answer, Still):
+            self._still(answer.prediction, answer.label)
+        elif isinstance(answer, Moment):
+            self._moment(answer)
+        elif isinstance(answer, Summary):
+            return self._summary(answer)
+        elif isinstance(answer, Unreadable):
+            self._unreadable(answer)
+        return []
+
+    def _still(self, prediction: Prediction, label: Label) -> None:
         if self.format == "json":
             self._json({"image": prediction.name, **_label(label), "probabilities": _answer(prediction)})
         elif self.format == "csv":
             self._row([prediction.name, "", "", *_cells(prediction, label), ""])
         else:
+            from ..data.plain_text import printable
+
             unsure = "" if label.name == prediction.classes[0] else f"{label.name}: "
             ranked = (
                 f"{printable(name):{self._class_width}} {share:6.1%}" for name, share in _answer(prediction).items()
             )
             self._line(f"{printable(prediction.name) + ':':{self._name_width}} {unsure}{'   '.join(ranked)}")
 
-    def frame(self, prediction: Prediction, frame: Frame, label: Label) -> None:
-        """One frame's answer, with the label that frames before it had a part in. Text tells segments only."""
+    def _moment(self, answer: Moment) -> None:
+        """Text tells segments only."""
+        prediction, frame, label = answer.prediction, answer.frame, answer.label
         seconds = round(frame.seconds, 3)
         if self.format == "json":
             self._json(
@@ -65,15 +83,17 @@ class Lines:
         elif self.format == "csv":
             self._row([prediction.name, frame.number, seconds, *_cells(prediction, label), ""])
 
-    def video(self, name: str, frames: int, segments: list[Segment]) -> list[str]:
-        """A video's summary. Returns what the format has no place for: lines for stderr."""
+    def _summary(self, answer: Summary) -> list[str]:
+        from ..data.plain_text import printable
+
         told = [
-            f"{printable(name)}: {_clock(one.start)} to {_clock(one.end)}  "
+            f"{printable(answer.video)}: {_clock(one.start)} to {_clock(one.end)}  "
             f"{printable(one.label):{self._class_width}} {one.probability:6.1%}"
-            for one in segments
+            for one in answer.segments
         ]
         if self.format == "json":
-            self._json({"video": name, "frames": frames, "segments": [asdict(one) for one in segments]})
+            segments = [asdict(one) | {"probability": _digits(one.probability)} for one in answer.segments]
+            self._json({"video": answer.video, "frames": answer.frames, "segments": segments})
         elif self.format == "csv":
             return told
         else:
@@ -81,44 +101,46 @@ class Lines:
                 self._line(line)
         return []
 
-    def error(self, name: str, reason: str) -> None:
-        """What cannot be predicted; for text, stderr alone tells it."""
+    def _unreadable(self, answer: Unreadable) -> None:
+        """Of text, stderr alone tells it."""
         if self.format == "json":
-            self._json({"image": name, "error": reason})
+            self._json({"image": answer.name, "error": answer.reason})
         elif self.format == "csv":
-            self._row([name, *[""] * (4 + 2 * self.columns), reason])
+            self._row([answer.name, *[""] * (4 + 2 * self.columns), answer.reason])
 
     def _json(self, values: dict[str, Any]) -> None:
         self._line(json.dumps(values))  # ASCII: names that are no Unicode survive as escapes
 
     def _row(self, values: list[object]) -> None:
-        row = io.StringIO()
-        csv.writer(row, lineterminator="").writerow(
-            [printable(value) if isinstance(value, str) else value for value in values]
-        )
-        self._line(row.getvalue())
+        from ..data.plain_text import csv_text
+
+        self._write(csv_text([values]))
 
     def _line(self, text: str) -> None:
-        self.stream.write(text + "\n")
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
         self.stream.flush()
 
 
-def printable(text: str) -> str:
-    """``text`` in one line, without what a terminal would obey; letters that are none become �."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 def _answer(prediction: Prediction) -> dict[str, float]:
-    return dict(zip(prediction.classes, prediction.probabilities, strict=True))
+    shares = map(_digits, prediction.probabilities)
+    return dict(zip(prediction.classes, shares, strict=True))
 
 
 def _label(label: Label) -> dict[str, object]:
-    return {"label": label.name, "probability": label.probability}
+    return {"label": label.name, "probability": _digits(label.probability)}
 
 
 def _cells(prediction: Prediction, label: Label) -> list[object]:
     ranks = [value for pair in _answer(prediction).items() for value in pair]
-    return [label.name, label.probability, *ranks]
+    return [label.name, _digits(label.probability), *ranks]
+
+
+def _digits(probability: float) -> float:
+    """As many as single precision has."""
+    return float(f"{probability:.7g}")
 
 
 def _clock(seconds: float) -> str:

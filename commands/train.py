@@ -117,6 +117,7 @@ part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts
     is_flag=True,
     help="After the inter-attention's sigmoid.",
 )
+@part_option("--shortcut", is_flag=True, help="The map's average beside F, whose share begins at 0; not in the paper.")
 @recipe_options
 @click.pass_context
 def train(
@@ -139,6 +140,7 @@ def train(
     no_inter_attention: bool,
     spectral_norm: bool,
     attention_softmax: bool,
+    shortcut: bool,
     seed: int,
     seeds: tuple[int, ...],
     device: str,
@@ -208,6 +210,7 @@ def train(
         backbone=backbone,
         spectral_norm=spectral_norm,
         attention_softmax=attention_softmax,
+        shortcut=shortcut,
         use_regions=not no_regions,
         self_attention=not no_self_attention,
         inter_attention=not no_inter_attention,
@@ -291,7 +294,7 @@ def _given(context: click.Context) -> dict[str, object]:
 
 _HEAD = (
     *("fusion", "se", "units", "pooling", "pooling_samples", "stages", "spectral_norm", "attention_softmax"),
-    *("no_regions", "no_self_attention", "no_inter_attention"),
+    *("no_regions", "no_self_attention", "no_inter_attention", "shortcut"),
 )
 
 

@@ -12,7 +12,7 @@ from .dataset_entry import Download, Entry, Options
 from .errors import AbsentError, DatasetError
 from .on_disk import leftover
 from .origins import ORIGINS
-from .summary import printable
+from .plain_text import printable
 
 COMPLETE = "complete"
 PARTLY = "partly there"

@@ -13,7 +13,7 @@ from .drawing import contact_sheet, fit_within, legible
 from .errors import DatasetError, ImageError
 from .examination import Copy, Duplicates, Examination, NearDuplicate
 from .images import read_image
-from .summary import printable
+from .plain_text import printable
 
 _SHOWN = 5  # of each kind; all are in the JSON
 _SIDE = 220  # pixels, of a photograph on the sheet

@@ -10,7 +10,8 @@ import numpy as np
 from . import boxes_schema as schema
 from .boxes_reader import Boxes, Listing
 from .errors import ConfigurationError
-from .summary import printable, table
+from .plain_text import printable
+from .summary import table
 
 _SHOWN = 3
 

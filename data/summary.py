@@ -10,6 +10,7 @@ import numpy as np
 from . import boxes_schema as schema
 from .boxes_reader import Boxes, Settings
 from .index import SPLITS
+from .plain_text import printable
 
 # More classes than fit on a screen are told by their extremes.
 _CLASSES_SHOWN = 20
@@ -169,11 +170,6 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def printable(line: str) -> str:
-    """``line`` without what could command a terminal: a boxes file may come from a stranger."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
 
 
 def _areas(boxes_xyxy: np.ndarray) -> np.ndarray:

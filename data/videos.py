@@ -111,7 +111,7 @@ class Video:
 
 
 class VideoWriter:
-    """An MP4 file (MPEG-4 part 2) that appears, complete, when the block ends well, or not at all.
+    """An MP4 file (MPEG-4 part 2) that appears, complete, when it is closed or its block ends well, or not at all.
 
     Args:
         path: ends with .mp4.
@@ -150,11 +150,16 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close(keep=error is None)
+
+    def close(self, keep: bool) -> None:
+        """End the file, which appears if ``keep``. Raises: `ImageError` when it was not written whole."""
         if self._writer is None:
             return
         self._writer.release()
+        self._writer = None
         try:
-            if error is None:
+            if keep:
                 self._check()
                 self._unfinished.replace(self.path)
         finally:

@@ -107,7 +107,8 @@ def test_a_run_against_itself_differs_by_exactly_nothing(write, seeds):
     (challenge,) = compare_runs([Path("one"), Path("one")], "test").challenges
     assert challenge.p == 1 and "no difference was shown" in challenge.verdict
     for difference in challenge.differences.values():
-        assert (difference.value, difference.interval.low, difference.interval.high) == (0, 0, 0)
+        assert difference.value == 0 and difference.interval.low == pytest.approx(-difference.interval.high)
+    assert (challenge.differences["top1"].interval.high == 0) == (seeds == 1)  # other seeds would differ
     assert all(test.only_first == test.only_second == 0 and test.p == 1 for test in challenge.tests)
 
 
@@ -127,8 +128,8 @@ def test_other_measures_are_those_of_each_network_alone(write):
         assert [change.first, change.second] == pytest.approx(accuracies)
 
 
-def test_several_seeds_are_paired_by_number_and_agree_with_students_test_where_images_agree(write):
-    """Three seeds whose differences are 10, 20 and 15 points, on the same kind of images."""
+def test_several_seeds_agree_with_welchs_test_where_images_agree(write):
+    """Three seeds of 50 % each against 60, 70 and 65 %, on the same kind of images."""
     base = np.arange(1000) % 10 < 5
     for seed, gain in ((2, 150), (0, 100), (1, 200)):
         better = base.copy()
@@ -137,13 +138,13 @@ def test_several_seeds_are_paired_by_number_and_agree_with_students_test_where_i
         write(f"agnet/seed-{seed}", predictions(better, seed=seed), seed)
     found = compare_runs([Path("plain"), Path("agnet")], "test")
     (challenge,) = found.challenges
-    assert [its.seeds for its in found.contestants] == [[0, 1, 2], [0, 1, 2]] and challenge.seeds_paired
+    assert [its.seeds for its in found.contestants] == [[0, 1, 2], [0, 1, 2]]
     assert [(test.first_seed, test.second_seed, test.only_second) for test in challenge.tests] == [
         *((0, 0, 100), (1, 1, 200), (2, 2, 150)),
     ]
     assert found.contestants[1].measures["top1"].by_seed == pytest.approx([0.6, 0.7, 0.65])
     assert found.contestants[1].measures["top1"].sd == pytest.approx(0.05)
-    theirs = stats.ttest_1samp([0.1, 0.2, 0.15], 0)
+    theirs = stats.ttest_1samp([0.1, 0.2, 0.15], 0)  # what Welch's is where one sample does not vary
     interval = challenge.differences["top1"].interval
     # Images add a little variance, and with it degrees of freedom.
     assert 0.01 < challenge.p < theirs.pvalue < 0.05
@@ -151,16 +152,18 @@ def test_several_seeds_are_paired_by_number_and_agree_with_students_test_where_i
     assert challenge.test == "t-test" and challenge.verdict.startswith("agnet is better than plain by 15.0 points")
 
 
-def test_seeds_of_other_numbers_vary_each_alone(write):
+def test_seeds_of_other_numbers_are_compared_and_those_of_one_number_image_by_image(write):
     right = np.random.default_rng(0).random((5, 200)) < 0.7
     for seed in range(3):
         write(f"a/seed-{seed}", predictions(right[seed]), seed)
     for seed in (2, 7):
         write(f"b/seed-{seed}", predictions(right[seed // 2 + 1]), seed)
     found = compare_runs([Path("a"), Path("b")], "test")
-    assert not found.challenges[0].seeds_paired
     assert [(test.first_seed, test.second_seed) for test in found.challenges[0].tests] == [(2, 2)]
-    assert "each network's alone" in comparison_text(found)
+    one = compare_runs([Path("a/seed-0"), Path("b")], "test")
+    assert one.challenges[0].test == "t-test"
+    told = f"{Path('a/seed-0')} is a single run: its score is taken to vary with the seed as the other network's does"
+    assert told in one.cautions and told not in found.cautions
 
 
 def test_of_several_networks_p_values_are_holms(write):
@@ -262,6 +265,14 @@ def test_what_is_unfair_is_said(write):
     ]
     assert found.model_differences[1] == "a and b were trained on different boxes files: other regions, or other images"
     assert all(line in comparison_text(found) for line in found.cautions)
+
+
+def test_what_a_strangers_run_says_cannot_speak_to_the_terminal(write):
+    one = write("a", predictions([True] * 4))
+    two = write("b", predictions([True] * 4), recipe={"epochs": 1, "\x1b[2Jlr": "0.1\n\x1b]0;x\x07"})
+    found = compare_runs([one, two], "test")
+    assert len(found.cautions) == 1 and "\x1b" not in comparison_text(found) + comparison_markdown(found)
+    assert comparison_text(found).splitlines()[-1].endswith("in b")
 
 
 def test_a_single_image_proves_nothing(write):

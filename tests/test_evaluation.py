@@ -30,6 +30,8 @@ from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.run_folder import read_config, split_hash
 from agnet.training.seen_images import read_seen
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = Device(torch.device("cpu"))
 PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
 RECIPE = RECIPES["modern"].override(epochs=1, batch_size=4)
@@ -41,10 +43,17 @@ def boxes(boxes_file):
     return read_boxes(boxes_file)
 
 
+@pytest.fixture(scope="module")
+def _original_run(_original_boxes, _original_folder, one_thread, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    fit(run, read_boxes(_original_boxes), _original_folder, PLAIN, RECIPE, RUN)
+    return run
+
+
 @pytest.fixture
-def run(boxes, folder, tmp_path):
-    fit(tmp_path / "run", boxes, folder, PLAIN, RECIPE, RUN)
-    return tmp_path / "run"
+def run(_original_run, tmp_path):
+    """A run on `boxes`; free to damage."""
+    return shutil.copytree(_original_run, tmp_path / "run")
 
 
 def measured(run, boxes, root, split="test", **options):
@@ -141,6 +150,13 @@ def test_other_classes_and_other_regions_are_refused_even_if_forced(run, others,
         (others / split / "ant").rename(others / split / "wasp")
     with pytest.raises(MismatchError, match=r"3 classes and .* has others, such as 'ant'"):
         measured(run, proposed(others, tmp_path / "wasps.h5"), others, force=True)
+
+
+def test_a_strangers_checkpoint_of_the_same_fingerprint_is_held_to_the_files_classes(run, boxes, folder):
+    checkpoint = load_checkpoint(run / "best.safetensors")
+    save_checkpoint(run / "best.safetensors", replace(checkpoint, classes=("ant", "bee", "\x1b[2J")))
+    with pytest.raises(MismatchError, match="has others, such as"):
+        measured(run, boxes, folder)
 
 
 def test_a_run_that_does_not_say_what_it_saw_is_refused_new_files_unless_forced(run, boxes, folder, others, tmp_path):
@@ -299,6 +315,8 @@ def test_several_seeds_are_measured_each_and_together(agnet, run, boxes_file, bo
         assert together[name]["values"] == values and together[name]["n"] == 2
         assert together[name]["mean"] == pytest.approx(np.mean(values))
         assert together[name]["sd"] == pytest.approx(np.std(values, ddof=1))
+        assert 0 <= together[name]["low"] <= together[name]["mean"] <= together[name]["high"]
+        assert together[name]["high"] <= 1 or name == "negative_log_likelihood"
     assert "mean ± sd" in printed and "seed-3" in printed
     compared = json.loads(agnet("compare", seeds, run.parent / "seeds", "--json").stdout)
     assert compared["challenges"][0]["p"] == 1 and len(compared["challenges"][0]["tests"]) == 2

@@ -59,3 +59,12 @@ def test_equal_positions_come_back():
     torch.manual_seed(0)
     position = torch.randn(2, 1, 5)
     assert torch.allclose(PoolingFusion(5)(position.expand(2, 49, 5)), position[:, 0])
+
+
+def test_it_begins_near_the_mean_and_the_maximum_has_a_gradient():
+    block = PoolingFusion(6).double()
+    x = torch.rand(4, 49, 6, dtype=torch.float64) ** 3 * 4  # means of 1, maxima near 4, as of rectified features
+    fused, mean, most = block(x), x.mean(dim=1), x.amax(dim=1)
+    assert ((fused - mean) / (most - mean)).max() < 0.02
+    fused.sum().backward()
+    assert (block.score.weight.grad > 1e-3).all()

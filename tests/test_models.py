@@ -36,13 +36,16 @@ def tiny_backbone(monkeypatch):
 
 
 def tiny_model(seed=0, **changes):
-    """In double precision and evaluation mode, away from its start: δ = 0 would hide the self-attention."""
+    """In double precision and evaluation mode, away from its start: δ = 0 would hide the self-attention, and even
+    gates the SE-Residuals."""
     torch.manual_seed(seed)
     model = build_model(replace(TINY, **changes)).double().eval()
     if isinstance(model, AGNet):
         with torch.no_grad():
             if model.self_attention:
                 model.self_attention.delta.fill_(0.7)
+            if model.se_residual:
+                nn.init.normal_(model.se_residual.excite)
             if isinstance(model.inter_attention, InterAttention):
                 model.inter_attention.match.bias.zero_()
     return model
@@ -442,3 +445,19 @@ def test_spectral_norm_is_on_the_three_projections_only_when_asked_for():
 def test_a_backbone_is_any_network_that_gives_a_map():
     body = nn.Conv2d(3, 8, 16, stride=16)
     assert Backbone(body, 8, Preprocessing())(torch.zeros(2, 3, 224, 224)).shape == (2, 8, 7, 7)
+
+
+def test_with_the_shortcut_a_network_begins_as_its_plain_backbone_and_leaves_it():
+    images, regions = batch()
+    model, plain = tiny_model(shortcut=True), tiny_model(model="plain")
+    plain.backbone.load_state_dict(model.backbone.state_dict())
+    plain.classifier.load_state_dict(model.classifier.state_dict())
+    assert torch.equal(model(images, regions).logits, plain(images).logits)
+    model(images, regions).logits.square().sum().backward()
+    assert model.shortcut.grad != 0
+    with torch.no_grad():
+        model.shortcut.fill_(0.5)
+    without = tiny_model()
+    without.load_state_dict({name: value for name, value in model.state_dict().items() if name != "shortcut"})
+    wanted = plain(images).embedding + 0.5 * without(images, regions).embedding
+    torch.testing.assert_close(model(images, regions).embedding, wanted)

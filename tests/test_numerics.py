@@ -269,6 +269,8 @@ def test_bfloat16_stays_within_its_bounds_of_float32(delta):
     body = nn.Sequential(nn.Conv2d(3, 2048, 8, stride=8), nn.ReLU())
     model = assemble(ModelSettings(classes=40), Backbone(body, 2048))
     nn.init.constant_(model.self_attention.delta, delta)
+    nn.init.uniform_(model.se_residual.excite, -(128**-0.5), 128**-0.5)  # even gates would hide the squeezing
+    nn.init.uniform_(model.fusion.score.weight, -(2048**-0.5), 2048**-0.5)  # nearly decided, it has hardly a gradient
     images, regions = batch(4, 36, dtype=torch.float32)
     outputs, slopes = [], []
     for enabled in (False, True):
@@ -290,7 +292,7 @@ def test_bfloat16_stays_within_its_bounds_of_float32(delta):
     for name, wanted in slopes[0].items():
         if name not in silent:
             got = slopes[1][name]
-            assert cosine_similarity(wanted, got, dim=0) > 0.99, name
+            assert cosine_similarity(wanted, got, dim=0) > 0.98, name
             assert 0.8 < got.norm() / wanted.norm() < 1.25, name
     every, other = (torch.cat(list(each.values())) for each in slopes)
     assert cosine_similarity(every, other, dim=0) > 0.9995

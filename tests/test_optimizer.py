@@ -97,7 +97,8 @@ def test_weights_of_many_inputs_learn_slower_by_as_many():
     found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
     assert found["inter_attention.query.weight"] == pytest.approx(0.1 * 10 / (49 * 16))
     assert found["inter_attention.match.weight"] == pytest.approx(0.1 * 10 / 32)
-    assert found["se_residual.squeeze"] == found["classifier.weight"] == pytest.approx(0.1 * 10 / 16)
+    assert found["se_residual.squeeze"] == pytest.approx(0.1 * 10 / 16)
+    assert found["classifier.weight"] == pytest.approx(0.1)  # has a rate of its own
     assert found["se_residual.excite"] == pytest.approx(0.1)  # of one input
     assert found["self_attention.h.weight"] == pytest.approx(0.1 * 10 / 16)
     assert found["inter_attention.query.bias"] == found["self_attention.delta"] == pytest.approx(0.1)

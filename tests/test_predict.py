@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +21,14 @@ import torch
 from PIL import Image
 
 import agnet as package
+from agnet.data.errors import ImageError
 from agnet.data.images import read_image
 from agnet.data.parallel import ahead_by_processes, ahead_by_threads
 from agnet.data.regions import Layout
-from agnet.data.videos import Video
+from agnet.data.videos import Frame, Video, VideoWriter
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
+from agnet.training import annotated
 from agnet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from agnet.training.devices import Device
 from agnet.training.figures import draw_frame, small_frame
@@ -33,6 +36,7 @@ from agnet.training.models.backbones import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.predict import predict, predict_samples
+from agnet.training.predict_files import Moment
 from agnet.training.samples import Unreadable, sample, sample_of_file
 from agnet.training.video_labels import Label
 
@@ -307,6 +311,18 @@ def test_the_unlikely_is_called_unsure(agnet, network, photographs):
     assert "0.png: unsure: " in agnet(*arguments).stdout
 
 
+def test_a_folder_of_several_seeds_is_told_by_name(agnet, network, photographs, tmp_path):
+    """What a folder of seeds means is for the user to say: one network, or all of them."""
+    (tmp_path / "runs" / "seed-3").mkdir(parents=True)
+    (tmp_path / "runs" / "seed-3" / "config.json").write_text("{}")
+    told = agnet("predict", "--run", "runs", photographs / "0.png", code=1).stderr
+    assert (
+        told
+        == f"Error: runs holds a run for each of several seeds; name one of them, such as --run {Path('runs/seed-3')}\n"
+    )
+    assert "there is no " in agnet("predict", "--run", "runs/seed-3", photographs / "0.png", code=1).stderr
+
+
 def test_a_file_is_written_whole(agnet, network, photographs, tmp_path):
     arguments = ["predict", "--run", network, photographs / "0.png", "--format", "csv"]
     printed = agnet(*arguments).stdout
@@ -324,6 +340,11 @@ def test_names_cannot_speak_to_the_terminal(agnet, network, photographs, tmp_pat
     told = agnet("predict", "--run", network, evil).stdout
     assert "\x1b" not in told and told.count("\n") == 1
     assert json.loads(agnet("predict", "--run", network, evil, "--json").stdout)["image"] == str(evil)
+    saved = agnet("predict", "--run", network, evil, "--save", "pictures").stderr
+    assert saved.splitlines() == [f"written: {Path('pictures')}/{tmp_path.name}-a�[31m�.png"]
+    (tmp_path / "=1+1.png").write_bytes(b"")
+    table = agnet("predict", "--run", network, "=1+1.png", "--format", "csv", code=1).stdout
+    assert table.splitlines()[1].startswith("'=1+1.png,")
 
 
 @pytest.fixture
@@ -439,9 +460,6 @@ def test_a_saved_video_keeps_length_rate_and_picture(agnet, network, tmp_path):
 
 
 def test_a_saved_video_keeps_the_clock_of_one_with_uneven_frames(tmp_path, network, textured):
-    from agnet.commands.predict import _write_frame
-    from agnet.data.videos import Frame, VideoWriter
-
     checkpoint = load_checkpoint(network / "best.safetensors")
     propose = partial(propose_regions, settings=PROPOSALS)
     (one,) = predict(checkpoint, [("a", textured(1, 480, 320))], propose, CPU)
@@ -449,11 +467,41 @@ def test_a_saved_video_keeps_the_clock_of_one_with_uneven_frames(tmp_path, netwo
     with VideoWriter(tmp_path / "out.mp4", 10.0) as writer:
         for number, seconds in enumerate(times):
             pixels = np.full((320, 480, 3), 50 * number, np.uint8)
-            _write_frame(writer, Frame(number, seconds, pixels), one, Label("ant", 0.5))
+            annotated.write_moment(writer, Moment(Frame(number, seconds, pixels), one, Label("ant", 0.5)))
     with Video(tmp_path / "out.mp4") as video:
         greys = [frame.pixels[300, 5].mean() for frame in video.frames()]
     # One too many for its tenth of a second is left out; a still of 8.5 s is cut to 5.
     assert greys == pytest.approx([0, 50, 150, 150, 150, 150, *[200] * 50], abs=12)
+
+
+def test_what_cannot_be_saved_is_told_and_the_rest_goes_on(agnet, network, photographs, tmp_path, monkeypatch):
+    """A video that cannot be written costs itself, and is told once; a photograph that is gone by then, too."""
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, [60] * 6)
+    shutil.copy(photographs / "0.png", tmp_path / "0.png")
+    write, read = VideoWriter.write, annotated.read_image
+    monkeypatch.setattr(annotated, "read_image", lambda name: Path(name).unlink() or read(name))
+
+    def write_or_fail(writer, picture):
+        if writer.path.stem == "a" and writer.frames == 3:
+            raise ImageError(f"{writer.path}: no room")
+        write(writer, picture)
+
+    monkeypatch.setattr(VideoWriter, "write", write_or_fail)
+    told = agnet("predict", "--run", network, "a.mp4", "0.png", "b.mp4", "--save", "out", "--json", code=1)
+    rows = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [(row["image"], row["error"].split(": ")[-1]) for row in rows if "error" in row] == [
+        *(("a.mp4", "no room"), ("0.png", "No such file or directory")),
+    ]
+    assert [row["frames"] for row in rows if "frames" in row] == [6, 6]  # answers do not suffer
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.mp4"] and told.stderr.count("Error: ") == 2
+
+
+def test_workers_start_without_torch():
+    """They need half a second then, and would need five."""
+    program = "import sys, agnet.training.samples, agnet.commands.predict; sys.exit('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
 def test_a_frame_has_its_label_bar_and_weightiest_regions(network, textured):

@@ -42,8 +42,9 @@ def test_the_table_for_people(predictions, tmp_path):
         header, first, second = csv.reader(file)
     assert header == ["path", "content", "true", "predicted", "probability", "probability_of_true", "rank_of_true"]
     assert first == ["test/a, b.jpg", "0123456789abcdef", "ant", "ant", "0.7", "0.7", "1"]
-    # The first of two equal classes comes first: the true one, =bee, is third behind côté and ant.
-    assert second == ['test/空"x".jpg', "unknown", "=bee", "côté", "0.5", "0.25", "3"]
+    # The first of two equal classes comes first: the true one, =bee, is third behind côté and ant. To a spreadsheet it
+    # is no formula.
+    assert second == ['test/空"x".jpg', "unknown", "'=bee", "côté", "0.5", "0.25", "3"]
 
 
 def damaged(predictions):

@@ -64,6 +64,8 @@ def two_stage_model(seed=0, **changes):
     model = assemble(ModelSettings(classes=5, regions=6, units=4, se_ratio=4, **changes), Backbone(TwoMaps(), (8, 16)))
     if getattr(model, "self_attention", None):
         nn.init.constant_(model.self_attention.delta, 0.7)
+    if getattr(model, "se_residual", None):
+        nn.init.normal_(model.se_residual.excite)  # even gates would hide the squeezing
     return model.double().eval()
 
 

@@ -34,6 +34,7 @@ BEYOND = {
     "--units 5": {"units": 5},
     "--spectral-norm": {"spectral_norm": True},
     "--attention-softmax": {"attention_softmax": True},
+    "--shortcut": {"shortcut": True},
     "--stages 2": {"stages": 2},
     "--backbone vgg16": {"backbone": "vgg16"},
 }

@@ -88,7 +88,6 @@ class Challenge:
 
     first: str
     second: str
-    seeds_paired: bool  #: by number; without, each network's seeds vary on their own
     differences: dict[str, Difference]
     tests: list[PairTest]  #: of each seed that both have, or of the two single runs
     test: str  #: what ``p`` comes from
@@ -138,8 +137,8 @@ def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
 
     Two single runs: images are resampled in pairs (1,000 times, percentile intervals as `metrics.interval_of`) and
     McNemar's exact test is about their top-1; it speaks of these two trained networks, not of other seeds. With several
-    seeds: images are resampled in pairs with the seeds fixed, and what seeds do is added as variance of their mean
-    (`statistics.joined_test`); a seed of one is paired with the same number of the other if both have the same ones.
+    seeds: images are resampled in pairs with the seeds fixed, and what seeds do is added as variance of each network's
+    mean (`statistics.joined_test`).
 
     Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
     images, labels or classes differ, `ConfigurationError` for fewer than two runs.
@@ -265,7 +264,6 @@ def _contestant(runs: _Runs, scored: _Scored, images: int) -> Contestant:
 
 def _challenge(first: _Runs, ours: _Scored, second: _Runs, theirs: _Scored) -> Challenge:
     """The second network against the first; its ``p_holm`` and ``verdict`` follow once all are known."""
-    paired = sorted(first.seeds) == sorted(second.seeds) and len(set(first.seeds)) == len(first.seeds)
     single = len(first.seeds) == len(second.seeds) == 1
     pairs = [(first.seeds.index(seed), k) for k, seed in enumerate(second.seeds) if seed in first.seeds]
     images = len(ours.scores[0])
@@ -274,15 +272,12 @@ def _challenge(first: _Runs, ours: _Scored, second: _Runs, theirs: _Scored) -> C
         value = float(theirs.values[:, k].mean() - ours.values[:, k].mean())
         drawn = theirs.drawn[:, k].mean(axis=0) - ours.drawn[:, k].mean(axis=0)
         seeds = [ours.values[:, k].tolist(), theirs.values[:, k].tolist()]
-        if paired:
-            seeds = [[float(theirs.values[its, k] - ours.values[own, k]) for own, its in pairs]]
         interval, p_values[name] = _estimate(name, value, drawn, images, seeds)
         differences[name] = Difference(value, interval)
     tests = [_pair_test(first, ours, own, second, theirs, its) for own, its in ([(0, 0)] if single else pairs)]
     return Challenge(
         first=first.name,
         second=second.name,
-        seeds_paired=paired and not single,
         differences=differences,
         tests=tests,
         test="McNemar" if single else "t-test",
@@ -331,7 +326,7 @@ def _class_changes(classes: Sequence[str], ours: _Scored, theirs: _Scored) -> li
 
 def _verdict(found: Challenge, corrected: bool) -> str:
     difference = found.differences[TESTED]
-    p = f"{found.test} p = {_p(found.p)}" + (f", {_p(found.p_holm)} by Holm" if corrected else "")
+    p = f"{found.test} p = {p_text(found.p)}" + (f", {p_text(found.p_holm)} by Holm" if corrected else "")
     low, high = 100 * difference.interval.low, 100 * difference.interval.high
     points = 100 * difference.value
     if found.p_holm >= SIGNIFICANT:
@@ -344,7 +339,8 @@ def _verdict(found: Challenge, corrected: bool) -> str:
     return f"{found.second} is {better} than {found.first} by {said}"
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p-value with two digits; none is told as 0."""
     return f"{p:.2g}" if p >= 0.0001 else "0.0001 or less"
 
 
@@ -387,7 +383,7 @@ def _cautions(contestants: list[_Runs], split: str) -> Iterator[str]:
     several = max(len(runs.paths) for runs in contestants) > 1
     for runs in contestants:
         if several and len(runs.paths) == 1:
-            yield f"{runs.name} is a single run: how its score varies with the seed is not in the intervals"
+            yield f"{runs.name} is a single run: its score is taken to vary with the seed as the other network's does"
         for path, config, found in zip(runs.paths, runs.configs, runs.predictions, strict=True):
             yield from _unlike(str(runs.paths[0]), runs.configs[0], str(path), config, everything)
             if found.images_seen_in_training is None:

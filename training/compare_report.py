@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .compare import Challenge, ClassChange, Comparison, Contestant
+from ..data.plain_text import printable
+from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, table, with_sd
 from .metrics import MEASURES
 
@@ -17,7 +18,7 @@ _POINTS = ("top1", "top5", "mean_average_precision", "mean_class_accuracy")  # w
 def comparison_text(comparison: Comparison) -> str:
     """Verdicts first, then what they rest on."""
     blocks = [f"{comparison.split}: the same {comparison.images:,} images"]
-    blocks.append("\n".join(challenge.verdict for challenge in comparison.challenges))
+    blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
     blocks.append(table(_measures(comparison)))
     for challenge in comparison.challenges:
         blocks.append(table(_differences(challenge)))
@@ -28,7 +29,7 @@ def comparison_text(comparison: Comparison) -> str:
         ("Warning: what else differs or should be known", comparison.cautions),
     ):
         if lines:
-            blocks.append("\n".join([title, *(f"  {line}" for line in lines)]))
+            blocks.append("\n".join([title, *(f"  {printable(line)}" for line in lines)]))
     return "\n\n".join(blocks)
 
 
@@ -139,7 +140,7 @@ def _tests(challenge: Challenge) -> list[list[str]]:
     for test in challenge.tests:
         counts = (test.both_right, test.only_first, test.only_second, test.both_wrong)
         seeds = f"seeds {test.first_seed} and {test.second_seed}"
-        rows.append([seeds, *(f"{count:,}" for count in counts), f"{test.p:.2g}"])
+        rows.append([seeds, *(f"{count:,}" for count in counts), p_text(test.p)])
     return rows
 
 
@@ -170,11 +171,9 @@ def _basis(comparison: Comparison) -> str:
             "95 %: the images resampled in pairs, 1,000 times. This is about these trained networks; "
             "other seeds may tell otherwise (agnet train --seeds)."
         )
-    paired = all(challenge.seeds_paired for challenge in comparison.challenges)
-    how = "in pairs of one number" if paired else "each network's alone"
     return (
-        "95 %: the images resampled in pairs, 1,000 times, with the seeds fixed; the variance of the mean over seeds, "
-        f"{how}, added (Student's t). McNemar's test is of one pair of seeds each."
+        "95 %: the images resampled in pairs, 1,000 times, with the seeds fixed; the variance of each mean over seeds "
+        "added (Student's t). McNemar's test is of one pair of seeds each."
     )
 
 
@@ -184,4 +183,4 @@ def _markdown_table(rows: list[list[str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")

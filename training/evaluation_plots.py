@@ -65,7 +65,7 @@ def draw_calibration(metrics: Metrics, path: Path) -> Path:
     above.set_title(
         f"Calibration error (ECE) {metrics.calibration_error:.1%}, accuracy {metrics.top1:.1%}", fontsize=11
     )
-    above.legend(fontsize=8, loc="upper left")
+    above.legend(fontsize=8, loc="best")
     below.bar(middles, [place.images for place in filled], width=0.94 / BINS, color=_GREY)
     below.set(xlabel="confidence: probability of the best class", ylabel="images")
     figure.tight_layout()

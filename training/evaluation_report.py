@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
@@ -11,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.plain_text import csv_text, printable
 from .claims import Claim
-from .metrics import MEASURES, Metrics, possible
+from .metrics import MEASURES, Metrics
 from .statistics import Interval, Spread
 
 _ALL_CLASSES = 40  # a table of more is for a file
@@ -93,11 +92,8 @@ def seeds_csv(seeds: Sequence[Metrics]) -> str:
 
 def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """CSV with a header line; shares to six digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
-    return text.getvalue()
+    short = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    return csv_text([columns, *short])
 
 
 def number(measure: str, value: float) -> str:
@@ -117,6 +113,7 @@ def with_sd(measure: str, mean: float, sd: float) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns two spaces apart, the first flush left, the others flush right unless they begin with a letter."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -129,11 +126,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
-    """``mean ± sd`` and the possible part of the mean's interval; of one value the value and nothing."""
+    """``mean ± sd`` and the mean's interval; of one value the value and nothing."""
     if found.sd is None or found.low is None or found.high is None:
         return number(measure, found.mean), ""
-    interval = possible(measure, Interval(found.low, found.high))
-    return with_sd(measure, found.mean, found.sd), between(measure, interval)
+    return with_sd(measure, found.mean, found.sd), between(measure, Interval(found.low, found.high))
 
 
 def _width(text: str) -> int:

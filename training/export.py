@@ -27,7 +27,7 @@ from .devices import Device
 from .models.backbones import Preprocessing
 from .models.build import Model
 from .models.output import Output
-from .run_folder import BEST
+from .run_folder import checkpoint_of
 
 FORMAT = "agnet network"
 FORMAT_VERSION = 1
@@ -115,7 +115,7 @@ def export_run(run: Path, format: str = "onnx", output: Path | None = None) -> E
     """
     chosen = FORMATS[format]
     _check_packages(format)
-    checkpoint = load_checkpoint(run / BEST)
+    checkpoint = load_checkpoint(checkpoint_of(run))
     output = output or run / f"model{chosen.suffix}"
     _check_output(format, output)
     network = Network(checkpoint.model, checkpoint.preprocessing).eval().requires_grad_(False)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_array
 
-from .statistics import Interval, Statistic, bootstrap, percentile_interval, reflected_interval
+from .statistics import Interval, Statistic, basic_interval, bootstrap, percentile_interval
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 #: The measures that are one number each, by their names in `Metrics`, and for people.
@@ -207,11 +207,11 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> M
 
 def interval_of(measure: str, value: float, drawn: np.ndarray) -> Interval:
     """95 % of a measure's ``value``, or of a difference of two, from a bootstrap's draws of it ``(draws,)``."""
-    return reflected_interval(value, drawn) if measure in _RAISED_BY_NOISE else percentile_interval(drawn)
+    return basic_interval(value, drawn) if measure in _RAISED_BY_NOISE else percentile_interval(drawn)
 
 
 def possible(measure: str, interval: Interval) -> Interval:
-    """The part of it that a measure can be in: reflected ones and those of Student's t may leave it."""
+    """The part of it that a measure can be in: basic ones and those of Student's t may leave it."""
     highest = np.inf if measure == "negative_log_likelihood" else 1.0
     low, high = np.clip([interval.low, interval.high], 0.0, highest).tolist()
     return Interval(low, high)

@@ -44,7 +44,7 @@ def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         scale = {"backbone": recipe.backbone_lr, "classifier": recipe.classifier_lr, "head": 1.0}[part_of(name)]
-        if recipe.fan_in and parameter.ndim > 1 and part_of(name) != "backbone":
+        if recipe.fan_in and parameter.ndim > 1 and part_of(name) == "head":
             scale *= min(1.0, recipe.fan_in / fan_in(parameter))
         if name in stages:
             scale *= 0 if stages[name] < recipe.frozen_stages else recipe.layer_decay ** (last - stages[name])

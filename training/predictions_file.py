@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from safetensors.numpy import save
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
 from ..data.index import NOT_TEXT
+from ..data.plain_text import csv_text
 from .metrics import Scores
 
 FORMAT = "agnet predictions"
@@ -107,12 +106,10 @@ def _texts(found: object) -> tuple[str, ...]:
 
 
 def _csv(predictions: SplitPredictions) -> str:
-    scores, text = Scores(predictions.logits, predictions.labels), io.StringIO()
+    scores, rows = Scores(predictions.logits, predictions.labels), []
     own = np.exp(-scores.surprise)
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_COLUMNS)
     for k, (name, content) in enumerate(zip(predictions.names, predictions.contents, strict=True)):
         true, predicted = predictions.classes[scores.labels[k]], predictions.classes[scores.predicted[k]]
         numbers = f"{scores.confidence[k]:.6g}", f"{own[k]:.6g}", scores.rank[k] + 1
-        table.writerow([name, content, true, predicted, *numbers])
-    return text.getvalue()
+        rows.append([name, content, true, predicted, *numbers])
+    return csv_text([_COLUMNS, *rows])

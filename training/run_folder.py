@@ -280,3 +280,14 @@ def runs_of(run: Path) -> list[Path]:
     if not seeds:
         raise CheckpointError(f"{run} is not a run folder (no {CONFIG} in it); agnet train --run makes one")
     return sorted(seeds, key=lambda path: int(path.name[5:]))
+
+
+def checkpoint_of(run: Path) -> Path:
+    """Where a single run keeps its chosen epoch's network, which need not be there.
+
+    Raises: `CheckpointError` when ``run`` holds a run for each of several seeds.
+    """
+    if not (run / BEST).is_file() and not (run / CONFIG).is_file() and any(run.glob("seed-*")):
+        first = runs_of(run)[0]
+        raise CheckpointError(f"{run} holds a run for each of several seeds; name one of them, such as --run {first}")
+    return run / BEST

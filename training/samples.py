@@ -10,6 +10,8 @@ import numpy as np
 
 from ..data.errors import ImageError
 from ..data.images import read_image
+from ..data.inputs import Input
+from ..data.parallel import LOST
 from ..data.regions import Regions
 from .augmentation import View
 
@@ -63,3 +65,13 @@ def sample_of_file(name: str, side: int, propose: Propose | None) -> Sample | Un
     except ImageError as error:
         return Unreadable(name, str(error))
     return sample_or_reason(name, image, side, propose)
+
+
+def sample_of_input(one: Input, side: int, propose: Propose | None) -> Sample | Unreadable:
+    """`sample_of_file` of a photograph, or why an argument found none."""
+    return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, side, propose)
+
+
+def lost_sample(one: Input) -> Unreadable:
+    """What is said of a photograph that killed the process which read it."""
+    return Unreadable(one.name, f"{one.name}: {LOST}")

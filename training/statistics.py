@@ -74,8 +74,9 @@ def percentile_interval(drawn: np.ndarray) -> Interval:
     return Interval(float(low), float(high))
 
 
-def reflected_interval(value: float, drawn: np.ndarray) -> Interval:
-    """The percentile interval mirrored at the images' own ``value``, for statistics that noise raises.
+def basic_interval(value: float, drawn: np.ndarray) -> Interval:
+    """The basic bootstrap interval (Davison and Hinkley, 1997, section 5.2; also "reverse percentile"): the percentile
+    interval mirrored at the images' own ``value``, for statistics that noise raises.
 
     A resample adds what the images added already: to a calibration error its noise, to average precision its copies of
     an image, which rank together. In the tests' simulations the percentile interval of 200 images holds a true
@@ -92,18 +93,23 @@ def joined_test(
 
     The variances of two sources are added: that of images from a bootstrap with the seeds fixed, and that of each
     sample's mean from its few values; Student's t with Welch and Satterthwaite's degrees of freedom. To resample the
-    seeds as well would find differences where there are none: draws of two or three vary too little.
+    seeds as well would find differences where there are none: draws of two or three vary too little. So would pairing
+    two networks' seeds by their numbers, whose differences tell of half the degrees of freedom.
 
     Args:
         value: the mean over seeds.
         drawn: ``(draws,)``, that mean with other images.
         images: how many there are.
-        seeds: samples whose means' sum or difference ``value`` is; one of a single value tells nothing of seeds.
+        seeds: independent samples, at most two, whose mean or difference of means ``value`` is. One of a single value
+            is taken to vary as the other does (Crawford and Howell's test of one against a sample, 1998).
 
     Returns: the interval, and p; 1.0 where nothing varies, for then there is nothing to judge by.
     """
     variances = [(float(drawn.var()), max(images - 1, 1))]
-    variances += [(float(np.var(values, ddof=1)) / len(values), len(values) - 1) for values in seeds if len(values) > 1]
+    several = [values for values in seeds if len(values) > 1]
+    for values in several:
+        means = 1 / len(values) + (len(seeds) - len(several))  # the sample's, and a single value beside it
+        variances.append((float(np.var(values, ddof=1)) * means, len(values) - 1))
     total = sum(variance for variance, _ in variances)
     if total == 0:
         return Interval(value, value), 1.0

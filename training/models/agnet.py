@@ -31,6 +31,7 @@ class AGNet(nn.Module):
         classifier: ``(B, C)`` -> ``(B, classes)``.
         regions: R; with 0, regions are accepted and not looked at.
         pool: maps ``(B, C, h, w)`` and boxes -> ``(B, N, 49, C)``, or their mean over the 49.
+        shortcut: classify GAP(map) + γF, γ = 0 at the start, instead of F: training begins as the plain backbone's.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class AGNet(nn.Module):
         classifier: nn.Module,
         regions: int,
         pool: Callable[..., Tensor] = region_pooling,
+        shortcut: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -54,6 +56,7 @@ class AGNet(nn.Module):
         self.classifier = classifier
         self.regions = regions
         self.pool = pool
+        self.shortcut = nn.Parameter(torch.zeros(())) if shortcut else None  # γ
 
     def forward(self, images: Tensor, regions: Tensor) -> Output:
         """Classify images by their regions.
@@ -80,6 +83,9 @@ class AGNet(nn.Module):
             tokens = self.se_residual(tokens, means, inplace=True)
         joined, weights = self.inter_attention(tokens)  # (B, 49, C), (B, N)
         embedding = self.fusion(joined)  # (B, C)
+        if self.shortcut is not None:
+            average = torch.cat([each.mean(dim=(2, 3)) for each in [*shallower, features]], dim=1)
+            embedding = average + self.shortcut * embedding
         return Output(self.classifier(self.dropout(embedding)), weights, attention, embedding)
 
     def _pool(self, maps: list[Tensor], boxes_xyxy: Tensor, mean: bool = False) -> Tensor:

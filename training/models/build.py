@@ -67,6 +67,7 @@ def _agnet(settings: ModelSettings, backbone: Backbone) -> AGNet:
         classifier=nn.Linear(channels, settings.classes),
         regions=regions,
         pool=crop_pooling if settings.pooling == "crop" else partial(region_pooling, samples=settings.pooling_samples),
+        shortcut=settings.shortcut,
     )
 
 

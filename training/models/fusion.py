@@ -27,6 +27,9 @@ class PoolingFusion(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.score = nn.Linear(channels, 1)
+        # Maxima are several times the means: even shares would begin as maximum pooling, which pretrained features
+        # were not made for. This begins near GAP, e² times likelier for each unit that the mean maximum is above it.
+        nn.init.constant_(self.score.weight, -2 / channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, P, C)``, P positions -> ``(B, C)``."""

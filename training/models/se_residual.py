@@ -23,8 +23,8 @@ class SEResidual(nn.Module):
         hidden = channels // ratio
         self.squeeze = nn.Parameter(torch.empty(tokens, channels, hidden))
         self.excite = nn.Parameter(torch.empty(tokens, hidden, channels))
-        for weight in (self.squeeze, self.excite):
-            nn.init.uniform_(weight, -(weight.shape[1] ** -0.5), weight.shape[1] ** -0.5)  # as nn.Linear's
+        nn.init.uniform_(self.squeeze, -(channels**-0.5), channels**-0.5)  # as nn.Linear's
+        nn.init.zeros_(self.excite)  # every gate begins even: out = 1.5 x
 
     def forward(self, x: Tensor, means: Tensor | None = None, inplace: bool = False) -> Tensor:
         """``(B, N, P, C)``, P positions a token -> same shape.

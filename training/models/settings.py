@@ -30,4 +30,5 @@ class ModelSettings:
     se: str = "slot"  #: an SE-Residual for each token slot, one shared by all, or none
     pooling: str = "align"  #: of regions: RoIAlign, or whole cells of a finer map (in the authors' sister code)
     pooling_samples: int = 1  #: bilinear samples along each side of a bin of RoIAlign
+    shortcut: bool = False  #: the last map's average beside F, by a share of F that begins at 0; not in the paper
     stages: int = 1  #: of the backbone, counted from its last map back, that regions are pooled from
