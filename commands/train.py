@@ -12,7 +12,7 @@ import click
 
 from ..proposals.settings import ProposalSettings
 from ..training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS, ModelSettings
-from ..training.recipes import PRECISIONS, RECIPES, RunSettings
+from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, RunSettings
 from . import options
 from .places import images_root
 from .progress import watch
@@ -64,7 +64,7 @@ part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts
 @click.option(
     "--save-every",
     type=click.FloatRange(0, min_open=True),
-    default=10,
+    default=SAVE_MINUTES,
     show_default=True,
     help="Minutes between states saved within an epoch.",
 )

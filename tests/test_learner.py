@@ -369,3 +369,18 @@ def test_an_epoch_in_parts_has_waited_as_long_as_all_of_them():
     parts = [Trained(5, torch.zeros(4), 40, 30.0, 3.0, 7_000_000), Trained(6, torch.zeros(4), 8, 2.0, 1.0, 5_000_000)]
     assert timings(parts) == {"data_wait": 0.125, "peak_memory_mb": 7}
     assert timings([]) == {}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_scaled_gradients_are_clipped_and_applied_as_if_they_were_not_scaled(optimizer):
+    """As fp16 on a GPU has them, here in single precision on a CPU."""
+    recipe = BARE.override(optimizer=optimizer, lr=0.1, clip_norm=0.01)
+    plain, scaled = (Learner(tiny(), recipe, CPU) for _ in range(2))
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for learner in (plain, scaled):
+        train_epoch(learner, [batch_of(4, number) for number in range(3)], 0, steps=3)
+    assert_same_parameters(plain.model, scaled.model, rtol=1e-5, atol=1e-7)
+    before = [parameter.clone() for parameter in scaled.model.parameters()]
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=float("inf"))  # it overflows: the step is passed over
+    train_epoch(scaled, [batch_of(4)], 0, steps=1)
+    assert all(torch.equal(one, other) for one, other in zip(before, scaled.model.parameters(), strict=True))

@@ -23,7 +23,7 @@ from .interruption import Interrupted, Interruption
 from .learner import Learner, means
 from .models.settings import ModelSettings
 from .preparation import build_learner, build_loaders, build_network, check_input
-from .recipes import Recipe, RunSettings
+from .recipes import SAVE_MINUTES, Recipe, RunSettings
 from .run_folder import (
     BEST,
     Progress,
@@ -40,8 +40,6 @@ from .run_folder import (
 from .seen_images import SEEN, write_seen
 from .selection import Selection
 from .weights import find_weights
-
-SAVE_MINUTES = 10.0
 
 
 def fit(

@@ -154,6 +154,7 @@ def settings_of_a_recipe() -> dict[str, Field[Any]]:
 
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SAVE_MINUTES = 10.0  #: between two states saved within an epoch
 
 
 @dataclass(frozen=True)
