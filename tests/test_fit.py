@@ -22,8 +22,10 @@ from agnet.training.optimizer import build_optimizer
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.run_folder import read_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = Device(torch.device("cpu"))
-RECIPE = RECIPES["modern"].override(epochs=4, batch_size=4)
+RECIPE = RECIPES["modern"].override(lr=1e-3, epochs=4, batch_size=4, image_size=64)
 RUN = RunSettings(weights="none", workers=0)
 
 
@@ -129,7 +131,7 @@ def test_a_frozen_backbone_does_not_move_at_all(boxes, folder, tmp_path):
 
 def test_parameters_are_grouped_by_place_and_kind():
     model = build_model(settings())
-    optimizer = build_optimizer(model, RECIPES["modern"])
+    optimizer = build_optimizer(model, RECIPE.override(backbone_lr=0.1, classifier_lr=1.0, fan_in=0))
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(groups) == sum(1 for _ in model.parameters())
     for name, parameter in model.named_parameters():
@@ -172,7 +174,9 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(boxes, folder):
 
 def test_training_learns_three_generated_classes(boxes, folder, tmp_path):
     """Nine images, learnt by heart: the whole loop moves the network the right way."""
-    recipe = RECIPE.override(epochs=15, augment=False, lr=3e-3, backbone_lr=1.0, batch_size=9, warmup_epochs=2.0)
+    recipe = RECIPE.override(
+        epochs=15, augment=False, lr=3e-3, backbone_lr=1.0, batch_size=9, warmup_epochs=2.0, image_size=128
+    )
     fit(tmp_path / "run", boxes, folder, settings(), recipe, RUN)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["train_top1"] >= 8 / 9
