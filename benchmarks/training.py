@@ -43,7 +43,7 @@ from agnet.training.augmentation import AffineRange
 from agnet.training.dataset import Loader, RegionDataset
 from agnet.training.devices import Device, choose_device
 from agnet.training.engine import steps_of_epoch, train_epoch
-from agnet.training.learner import Learner
+from agnet.training.learner import IMAGES, Learner
 from agnet.training.models.build import Model, build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES
@@ -76,9 +76,11 @@ class Agnet:
         dataset = RegionDataset(boxes, root, self.model.backbone.preprocessing.size, AffineRange())
         self.loader = Loader(dataset, boxes.rows("train"), arguments.batch_size, arguments.workers, shuffle_seed=0)
 
-    def train(self, epoch: int, held: list[Any] | None = None) -> None:
+    def train(self, epoch: int, held: list[Any] | None = None) -> int:
+        """Train on the epoch, or on some batches. Returns the number of images."""
         steps = steps_of_epoch(len(self.loader), RECIPE.accumulate) if held is None else len(held)
-        train_epoch(self.learner, self.loader.epoch(epoch) if held is None else held, epoch, steps=steps)
+        batches = self.loader.epoch(epoch) if held is None else held
+        return int(train_epoch(self.learner, batches, epoch, steps=steps).totals[IMAGES])
 
     def batches(self, epoch: int) -> Iterable[Any]:
         return self.loader.epoch(epoch)
@@ -94,11 +96,14 @@ class Published:
         self.optimizer = torch.optim.SGD(network.parameters(), lr=RECIPE.lr, momentum=RECIPE.momentum)
         self.loss_fn = nn.CrossEntropyLoss()
 
-    def train(self, epoch: int, held: list[Any] | None = None) -> None:
+    def train(self, epoch: int, held: list[Any] | None = None) -> int:
+        """As `Agnet.train`; timm's loader leaves out a last batch that is not full."""
         self.model.train()
+        seen = 0
         for step, (images, labels) in enumerate(self.loader if held is None else held):
             images = images.to(self.device.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             labels = labels.to(self.device.device, non_blocking=True)
+            seen += len(labels)
             with self.device.autocast():
                 logits = self.model(images, None).logits
                 loss = self.loss_fn(logits, labels)
@@ -109,6 +114,7 @@ class Published:
                 loss.item()
                 if self.reads_every == 1:
                     (logits.argmax(dim=1) == labels).float().mean().item()
+        return seen
 
     def batches(self, epoch: int) -> Iterable[Any]:
         return iter(self.loader)
@@ -161,17 +167,17 @@ def propose(root: Path, images: int, folder: str) -> Boxes:
     return read_boxes(file)
 
 
-def read_all(batches: Iterable[Any]) -> None:
-    for _ in batches:
-        pass
+def read_all(batches: Iterable[Any]) -> int:
+    return sum(len(batch[0]) for batch in batches)
 
 
-def seconds(device: Device, work: Callable[[], object]) -> float:
+def rate(device: Device, work: Callable[[], int]) -> float:
+    """Images a second of work that says how many it did."""
     device.wait()
     start = time.perf_counter()
-    work()
+    images = work()
     device.wait()
-    return time.perf_counter() - start
+    return images / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -222,16 +228,16 @@ def main() -> None:
             for name, way in ways.items():
                 if device.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
-                taken = seconds(device, partial(way.train, turn))
+                trained = rate(device, partial(way.train, turn))
                 if device.device.type == "cuda":
                     memory[name] = torch.cuda.max_memory_allocated() / 2**30
-                reading = seconds(device, partial(read_all, way.batches(turn)))
+                read = rate(device, partial(read_all, way.batches(turn)))
                 held = list(islice(way.batches(turn), 1)) * 4
-                computing = seconds(device, partial(way.train, turn, held))
+                computed = rate(device, partial(way.train, turn, held))
                 if turn:
-                    whole[name].append(images / taken)
-                    loader[name].append(images / reading)
-                    alone[name].append(4 * arguments.batch_size / computing)
+                    whole[name].append(trained)
+                    loader[name].append(read)
+                    alone[name].append(computed)
 
     print(f"{'':28}{'images/s':>10}{'to plain':>10}{'loader':>10}{'network':>10}{'GB':>8}")
     for name in ways:

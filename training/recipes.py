@@ -236,7 +236,7 @@ REASONS: dict[str, dict[str, str]] = {
     "modern": {
         "optimizer": "AdamW (Loshchilov and Hutter, 2019): one rate suits head and backbone, whatever their scales",
         "lr": "of the classifier, whose inputs are averages: small numbers ask for larger steps",
-        "fan_in": "outputs of few and of 100,352 inputs move alike (Yang et al., 2021); at one rate the last saturate",
+        "fan_in": "outputs of few and of 100,352 inputs move alike (Yang et al., 2021)",
         "backbone_lr": "a tenth: pretrained weights need less than new ones (Girshick et al., 2014)",
         "momentum": "AdamW's own",
         "weight_decay": "0.05, as DeiT and ConvNeXt (2021, 2022); 30 million weights of the head overfit easily",
