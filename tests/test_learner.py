@@ -269,7 +269,7 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm():
     for part in ("the loss is nan in epoch 3, step 2 of 4", "learning rate 0.3", "images finite, regions finite"):
         assert part in told
     assert "logits NOT finite" in told and "parameters not finite: backbone.body.3.bias;" in told
-    assert "--clip-norm 1" in told and "--precision" not in told
+    assert "--clip-norm 0.1" in told and "--precision" not in told
 
 
 def test_a_device_that_answers_late_is_asked_seldom_and_remembers_the_first_bad_step(monkeypatch):

@@ -61,7 +61,7 @@ class Watchdog:
     def _remedy(self, found: list[float]) -> str:
         if not found[IMAGES] or not found[REGIONS]:
             return "The input is at fault: propose again, and look at the images with agnet datasets --verify"
-        remedies = ["lower --lr", "--clip-norm 1", "a longer --warmup-epochs"]
+        remedies = ["lower --lr", "--clip-norm 0.1", "a longer --warmup-epochs"]
         if self._device.precision != "fp32":
             remedies.append("--precision fp32")
         return f"It diverged: try {', '.join(remedies[:-1])} or {remedies[-1]}; finished epochs are kept"
