@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import cv2
 import joblib
@@ -189,6 +191,23 @@ def _serve(site):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, _original_folder, _original_boxes):
+    """The data set of `folder` with its boxes file, for all of a module's tests; runs of theirs go beside it."""
+    place = tmp_path_factory.mktemp("place")
+    shutil.copytree(_original_folder, place / "images")
+    shutil.copy(_original_boxes, place / "boxes.h5")
+    return place
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    """Processes that train, and that may be killed: of ``training_crash.py``."""
+    crash = runpy.run_path(str(Path(__file__).with_name("training_crash.py")))
+    with crash["Nursery"](tmp_path_factory.mktemp("said")) as nursery:
+        yield nursery
 
 
 @pytest.fixture

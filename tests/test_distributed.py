@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import shutil
 import signal
 import socket
 import sys
@@ -60,20 +59,6 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert place_of_this_process() is ALONE
     assert ALONE.any(True) and not ALONE.any(False) and ALONE.gather(3) == [3] and ALONE.from_first(lambda: 4) == 4
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    with CRASH["Nursery"](tmp_path_factory.mktemp("said")) as nursery:
-        yield nursery
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, _original_folder, _original_boxes):
-    place = tmp_path_factory.mktemp("place")
-    shutil.copytree(_original_folder, place / "images")
-    shutil.copy(_original_boxes, place / "boxes.h5")
-    return place
 
 
 @pytest.fixture(scope="module")

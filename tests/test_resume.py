@@ -20,21 +20,6 @@ SMOOTH = ("--ema-decay", "0.9", "--mixup", "0.4", "--dropout", "0.1")  # all tha
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    with CRASH["Nursery"](tmp_path_factory.mktemp("said")) as nursery:
-        yield nursery
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, _original_folder, _original_boxes):
-    """The data set of `folder` with its boxes file, for all tests here, and a run that nobody touched."""
-    place = tmp_path_factory.mktemp("place")
-    shutil.copytree(_original_folder, place / "images")
-    shutil.copy(_original_boxes, place / "boxes.h5")
-    return place
-
-
-@pytest.fixture(scope="module")
 def straight(nursery, place):
     child = nursery.train(place / "boxes.h5", place / "straight", "--root", place / "images", *SMOOTH)
     assert child.wait() == 0, child.said()
