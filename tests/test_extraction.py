@@ -323,7 +323,16 @@ def test_a_tar_with_a_damaged_header_is_refused_and_not_taken_for_its_end(place)
     refused(place, archive, "damaged or cut short")
 
 
-@pytest.mark.parametrize("contents", [b"", b"not an archive", bytes(2000), gzip.compress(b"no tar"), bz2.compress(b"")])
+NO_ARCHIVES = {
+    "empty": b"",
+    "text": b"not an archive",
+    "zeros": bytes(2000),
+    "gzip of no tar": gzip.compress(b"no tar", mtime=0),
+    "bzip2 of nothing": bz2.compress(b""),
+}
+
+
+@pytest.mark.parametrize("contents", NO_ARCHIVES.values(), ids=NO_ARCHIVES)
 def test_what_is_no_archive_is_told(place, contents):
     (place / "x.zip").write_bytes(contents)
     refused(place, place / "x.zip", "is no zip or tar archive|is damaged")
