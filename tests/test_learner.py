@@ -296,6 +296,15 @@ def test_an_interrupted_epoch_is_looked_at_before_it_can_be_saved():
         train_epoch(learner, [bad] * 45, 0, steps=45, stop=lambda: next(asked))
 
 
+def test_an_update_that_spoils_the_weights_is_noticed_though_no_loss_comes_after_it():
+    learner = Learner(tiny("agnet"), BARE, Far(torch.device("cpu")))
+    train_epoch(learner, [batch_of(2)] * 3, 0, steps=3)
+    learner.model.classifier.weight.register_hook(lambda gradient: gradient * torch.nan)
+    told = r"finite in epoch 2, step 1, but not .* \(learning rate 0.1\): weights not finite: classifier.weight. It div"
+    with pytest.raises(TrainingError, match=told):
+        train_epoch(learner, [batch_of(2)], 1, steps=1)
+
+
 def test_memory_that_does_not_suffice_for_the_optimiser_is_said(monkeypatch):
     learner = Learner(tiny(), BARE, CPU)
 

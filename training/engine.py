@@ -114,7 +114,8 @@ def train_epoch(
         step += 1
         if learner.device.answers_at_once or step % PULSE == 0 or step == steps:
             progress(before + images, means(totals))
-    learner.check(epoch, steps)  # a part that ends here may be saved
+    learner.check(epoch, steps)
+    learner.check_weights(epoch, step)  # a part that ends here may be saved
     seconds = max(time.perf_counter() - started, 1e-9)
     return Trained(step, totals.cpu(), images, seconds, waited, learner.device.peak_memory())
 

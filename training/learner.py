@@ -143,8 +143,17 @@ class Learner:
 
     def check(self, epoch: int, steps: int) -> None:
         """Raise `TrainingError` with a diagnosis if a loss was no finite number; waits for the device."""
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        self._watchdog.check(self.model, rate, epoch, steps)
+        self._watchdog.check(self.model, self._rate, epoch, steps)
+
+    def check_weights(self, epoch: int, step: int) -> None:
+        """Raise `TrainingError` if the network is not fit to be saved after so many steps of the epoch; waits for the
+        device.
+        """
+        self._watchdog.check_weights(self.model, self._rate, epoch, step)
+
+    @property
+    def _rate(self) -> float:
+        return max(group["lr"] for group in self.optimizer.param_groups)
 
     def _gradients(self, batches: Sequence[Batch], seeds: np.random.SeedSequence) -> tuple[Tensor, Tensor]:
         """Gradients of the mean loss. Returns totals, and whether images, regions and logits are finite ``(3,)``."""

@@ -58,9 +58,30 @@ class Watchdog:
             f"{_not_finite('gradients', gradients)}. {self._remedy(found)}"
         )
 
+    def check_weights(self, model: nn.Module, rate: float, epoch: int, step: int) -> None:
+        """Raise `TrainingError` if weights or statistics that are about to be saved are not finite; waits for the
+        device. The last step's gradients can spoil them after its loss was seen.
+
+        Args:
+            model: as it is after the step.
+            rate: the highest learning rate now.
+            epoch: counted from 0.
+            step: the step of the epoch that was the last, counted from 1.
+        """
+        weights = [(name, value) for name, value in model.state_dict().items() if value.is_floating_point()]
+        if all(value.isfinite().all() for _, value in weights):
+            return
+        raise TrainingError(
+            f"the loss is finite in epoch {epoch + 1}, step {step}, but not what the step left (learning rate "
+            f"{rate:.3g}): {_not_finite('weights', weights)}. {self._divergence()}"
+        )
+
     def _remedy(self, found: list[float]) -> str:
         if not found[IMAGES] or not found[REGIONS]:
             return "The input is at fault: propose again, and look at the images with agnet datasets --verify"
+        return self._divergence()
+
+    def _divergence(self) -> str:
         remedies = ["lower --lr", "--clip-norm 0.1", "a longer --warmup-epochs"]
         if self._device.precision != "fp32":
             remedies.append("--precision fp32")
