@@ -67,15 +67,16 @@ def summarise(run: Path, folders: Sequence[Path]) -> list[str]:
     from dataclasses import asdict
 
     from ..data.atomic import atomic_file
+    from ..training.metrics import possible_spread
     from ..training.run_folder import chosen_line
     from ..training.statistics import spread
 
     chosen = {folder.name: chosen_line(folder) for folder in folders}
     figures: dict[str, Spread] = {}
-    for name in ("val_top1", "val_loss"):
+    for name, measure in (("val_top1", "top1"), ("val_loss", "negative_log_likelihood")):
         values = [float(line[name]) for line in chosen.values() if name in line]
         if len(values) == len(folders):  # else there is no validation part, or a run without a finished epoch
-            figures[name] = spread(values)
+            figures[name] = possible_spread(measure, spread(values))
     content = {"runs": chosen, "figures": {name: asdict(found) for name, found in figures.items()}}
     with atomic_file(run / "seeds.json") as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -177,7 +177,10 @@ def test_several_seeds_are_resumed_as_a_whole(train, place, straight):
     sd = (sum((loss - mean) ** 2 for loss in losses) / 2) ** 0.5
     half = 4.302652729749 * sd / 3**0.5  # Student's t for 2 degrees of freedom, from a table
     got = content["figures"]["val_loss"]
-    assert [got["mean"], got["sd"], got["low"], got["high"]] == pytest.approx([mean, sd, mean - half, mean + half])
+    expected = [mean, sd, max(mean - half, 0), mean + half]
+    assert [got["mean"], got["sd"], got["low"], got["high"]] == pytest.approx(expected)
+    top1 = content["figures"]["val_top1"]
+    assert 0 <= top1["low"] <= top1["mean"] <= top1["high"] <= 1  # Student's t knows no bounds, a share has some
     assert f"val_loss of 3 seeds: {mean:.4f} ± {sd:.4f}, 95 % interval of the mean" in child.said()
     again = train("seeds")  # one seed among several would be mistaken for all
     assert again.wait() == 1 and "several seeds" in again.said()

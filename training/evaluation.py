@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,11 +19,11 @@ from .dataset import Loader, RegionDataset, check_images_present
 from .devices import Device
 from .engine import Predictions, Watch, evaluate
 from .evaluation_report import metrics_csv, seeds_csv
-from .metrics import MEASURES, Metrics, measure, possible
+from .metrics import MEASURES, Metrics, measure, possible_spread
 from .predictions_file import SUFFIX, SplitPredictions, save_predictions
 from .run_folder import BEST
 from .seen_images import UNKNOWN, contents_of, count_seen, read_seen
-from .statistics import Interval, Spread, spread
+from .statistics import Spread, spread
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvalu
     if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
         raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
     values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
-    spreads = {name: _possible_spread(name, spread(values[name])) for name in MEASURES}
+    spreads = {name: possible_spread(name, spread(values[name])) for name in MEASURES}
     first = next(iter(evaluations.values()))
     target = run / first.file.name
     content = {
@@ -128,13 +128,6 @@ def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvalu
     _write(target.with_suffix(".csv"), seeds_csv([found.metrics for found in evaluations.values()]))
     _write(target, json.dumps(content, indent=1) + "\n")
     return SeedsEvaluation(evaluations, spreads, target)
-
-
-def _possible_spread(measure: str, found: Spread) -> Spread:
-    if found.low is None or found.high is None:
-        return found
-    interval = possible(measure, Interval(found.low, found.high))
-    return replace(found, low=interval.low, high=interval.high)
 
 
 def predictions_path(run: Path, split: str) -> Path:

@@ -6,13 +6,13 @@ Every measure is a function of how often each image counts: once gives the measu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from .statistics import Interval, Statistic, basic_interval, bootstrap, percentile_interval
+from .statistics import Interval, Spread, Statistic, basic_interval, bootstrap, percentile_interval
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 #: The measures that are one number each, by their names in `Metrics`, and for people.
@@ -215,6 +215,14 @@ def possible(measure: str, interval: Interval) -> Interval:
     highest = np.inf if measure == "negative_log_likelihood" else 1.0
     low, high = np.clip([interval.low, interval.high], 0.0, highest).tolist()
     return Interval(low, high)
+
+
+def possible_spread(measure: str, found: Spread) -> Spread:
+    """With the `possible` part of its interval."""
+    if found.low is None or found.high is None:
+        return found
+    interval = possible(measure, Interval(found.low, found.high))
+    return replace(found, low=interval.low, high=interval.high)
 
 
 def _mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
