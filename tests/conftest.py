@@ -64,6 +64,31 @@ def one_thread():
 CLASSES = ("ant", "bee", "côté")
 
 
+@pytest.fixture(scope="session")
+def untrained():
+    """``(settings) -> Checkpoint`` of three classes as training leaves it, but for its random weights."""
+    import torch
+
+    from agnet.training.checkpoints import Checkpoint
+    from agnet.training.models.build import build_model
+
+    def build(settings):
+        torch.manual_seed(0)
+        model = build_model(settings).eval()
+        return Checkpoint(
+            model=model,
+            settings=settings,
+            classes=("ant", "bee", "côté"),
+            preprocessing=model.backbone.preprocessing,
+            proposals={"method": "sift", "primary": 3},
+            fingerprint="f" * 32,
+            epoch=4,
+            val_top1=0.5,
+        )
+
+    return build
+
+
 def _textured(seed, width=160, height=120):
     """uint8 RGB ``(height, width, 3)`` with soft texture and sharp shapes: some dozens of keypoints."""
     generator = np.random.default_rng(seed)

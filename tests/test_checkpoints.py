@@ -7,7 +7,6 @@ from safetensors.torch import save_file
 
 from agnet.data.errors import CheckpointError
 from agnet.training.checkpoints import (
-    Checkpoint,
     check_finite,
     load_checkpoint,
     load_state_dict,
@@ -25,19 +24,8 @@ PIXELS = {"size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 
 
 @pytest.fixture
-def checkpoint():
-    torch.manual_seed(0)
-    model = build_model(SETTINGS).eval()
-    return Checkpoint(
-        model=model,
-        settings=SETTINGS,
-        classes=("ant", "bee", "côté"),
-        preprocessing=model.backbone.preprocessing,
-        proposals={"method": "sift", "primary": 3},
-        fingerprint="f" * 32,
-        epoch=4,
-        val_top1=0.5,
-    )
+def checkpoint(untrained):
+    return untrained(SETTINGS)
 
 
 def test_what_is_loaded_predicts_what_was_saved(checkpoint, tmp_path):

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from agnet.data.errors import CheckpointError
-from agnet.training.checkpoints import Checkpoint, load_checkpoint, load_state_dict, save_checkpoint
-from agnet.training.models.build import build_model
+from agnet.training.checkpoints import load_checkpoint, load_state_dict, save_checkpoint
 from agnet.training.models.settings import ModelSettings
 
 MUTATIONS = 200
@@ -21,20 +20,8 @@ SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", mo
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    torch.manual_seed(0)
-    model = build_model(SETTINGS).eval()
-    checkpoint = Checkpoint(
-        model=model,
-        settings=SETTINGS,
-        classes=("ant", "bee", "côté"),
-        preprocessing=model.backbone.preprocessing,
-        proposals={"method": "sift", "primary": 3},
-        fingerprint="f" * 32,
-        epoch=4,
-        val_top1=0.5,
-    )
-    return save_checkpoint(tmp_path_factory.mktemp("good") / "best.safetensors", checkpoint).read_bytes()
+def good(tmp_path_factory, untrained):
+    return save_checkpoint(tmp_path_factory.mktemp("good") / "best.safetensors", untrained(SETTINGS)).read_bytes()
 
 
 def parts(content):
