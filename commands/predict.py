@@ -121,6 +121,7 @@ def predict(
         smooth=smooth,
         batch_size=batch_size,
         jobs=jobs,
+        say=partial(click.echo, err=True),
         pictures=save is not None,
     )
     names = [one.name for one in inputs if not one.problem]

@@ -112,6 +112,26 @@ def test_predictions_depend_on_no_batch(network, photographs):
     assert np.ptp(answers, axis=0).max() > 2e-3  # or the test could not tell one image from another
 
 
+@pytest.mark.parametrize("evidence", [False, True])
+def test_a_batch_that_memory_does_not_suffice_for_goes_through_in_pieces(network, photographs, evidence):
+    checkpoint, told = load_checkpoint(network / "best.safetensors"), []
+    samples = [
+        sample_of_file(str(path), 64, partial(propose_regions, settings=PROPOSALS)) for path in photographs.iterdir()
+    ]
+    expected = list(predict_samples(checkpoint, samples, CPU, evidence=evidence))
+
+    def remember(module, given):
+        if len(given[0]) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+
+    checkpoint.model.register_forward_pre_hook(remember)
+    found = list(predict_samples(checkpoint, samples, CPU, evidence=evidence, say=told.append))
+    assert [one.name for one in found] == [one.name for one in expected] and len(told) == 1
+    for one, other in zip(found, expected, strict=True):
+        if not isinstance(one, Unreadable):
+            np.testing.assert_allclose(one.distribution, other.distribution, atol=1e-5)
+
+
 def test_evidence_is_of_its_own_image_in_every_batch(network, photographs):
     checkpoint = load_checkpoint(network / "best.safetensors")
     images = [(name, read_image(photographs / name)) for name in ("0.png", "4.png", "6.png")]
