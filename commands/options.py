@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -35,7 +36,8 @@ workers = click.option(
     show_default=True,
     help="Processes that read images.",
 )
-stages = click.option(
+stages = partial(
+    click.option,
     "--stages",
     type=click.IntRange(1),
     default=ModelSettings.stages,

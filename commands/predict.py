@@ -157,6 +157,8 @@ def predict(
             err=True,
         )
     if failed:
+        if predicted > 1:  # their lines may be far up
+            click.echo(f"{failed:,} error{'s' if failed > 1 else ''}: see above", err=True)
         sys.exit(1)
 
 

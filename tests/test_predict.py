@@ -276,6 +276,7 @@ def test_every_format_says_the_same_in_the_same_order(agnet, network, photograph
     assert [Path(row["image"]).name for row in rows] == order
     assert ["error" in row for row in rows] == [False, False, True, False, False]
     assert rows[1] == rows[3]
+    assert as_json.stderr.splitlines()[-1] == "1 error: see above"
     assert as_json.stdout == agnet(*arguments, "--format", "json", code=1).stdout
 
     table = list(csv.DictReader(io.StringIO(agnet(*arguments, "--format", "csv", code=1).stdout)))
@@ -434,6 +435,8 @@ def test_a_video_is_told_frame_by_frame_and_as_segments(agnet, network, tmp_path
     assert frames[12]["probabilities"] == pytest.approx(still["probabilities"], abs=1e-5)
 
     assert summary["video"] == "a.mp4" and summary["frames"] == 20
+    edges = {segment[edge] for segment in summary["segments"] for edge in ("start", "end")}
+    assert edges <= {row["seconds"] for row in frames}  # to the digit: rows can be joined by them
     for segment in summary["segments"]:
         inside = [row for row in frames if segment["start"] <= row["seconds"] + 1e-3 < segment["end"] + 1e-3]
         assert {row["label"] for row in inside[:-1] or inside} == {segment["label"]}
