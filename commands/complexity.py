@@ -21,7 +21,7 @@ from . import options
 )
 @click.option("--classes", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--regions", type=click.IntRange(0), default=ModelSettings.regions, show_default=True)
-@options.stages
+@options.stages()
 @click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of --latency.")
 @options.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -68,6 +69,7 @@ def evaluate(
             workers,
             force=force,
             watch=watch,
+            say=partial(click.echo, err=True),
         )
         evaluations[single.name] = evaluation
         if evaluation.warning:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -28,14 +30,27 @@ boxes = click.option(
 )
 run = click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 device = click.option("--device", default=RunSettings.device, show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+MOST_WORKERS = 16
+
+
+def workers_for_the_cores() -> int:
+    """A reader for each core that this process may use, of those that torchrun's processes share; not under 2."""
+    import joblib  # it asks the container's limits, too
+
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "")
+    share = joblib.cpu_count() // max(1, int(processes) if processes.isdecimal() else 1)
+    return min(MOST_WORKERS, max(2, share))
+
+
 workers = click.option(
     "--workers",
     type=click.IntRange(0),
-    default=RunSettings.workers,
-    show_default=True,
+    default=workers_for_the_cores,
+    show_default=f"one a core, 2 to {MOST_WORKERS}",
     help="Processes that read images.",
 )
-stages = click.option(
+stages = partial(
+    click.option,
     "--stages",
     type=click.IntRange(1),
     default=ModelSettings.stages,

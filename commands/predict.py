@@ -121,6 +121,7 @@ def predict(
         smooth=smooth,
         batch_size=batch_size,
         jobs=jobs,
+        say=partial(click.echo, err=True),
         pictures=save is not None,
     )
     names = [one.name for one in inputs if not one.problem]
@@ -156,6 +157,8 @@ def predict(
             err=True,
         )
     if failed:
+        if predicted > 1:  # their lines may be far up
+            click.echo(f"{failed:,} error{'s' if failed > 1 else ''}: see above", err=True)
         sys.exit(1)
 
 

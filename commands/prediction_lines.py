@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Lines:
     def _moment(self, answer: Moment) -> None:
         """Text tells segments only."""
         prediction, frame, label = answer.prediction, answer.frame, answer.label
-        seconds = round(frame.seconds, 3)
+        seconds = _milliseconds(frame.seconds)
         if self.format == "json":
             self._json(
                 {
@@ -92,7 +91,15 @@ class Lines:
             for one in answer.segments
         ]
         if self.format == "json":
-            segments = [asdict(one) | {"probability": _digits(one.probability)} for one in answer.segments]
+            segments = [
+                {
+                    "start": _milliseconds(one.start),
+                    "end": _milliseconds(one.end),
+                    "label": one.label,
+                    "probability": _digits(one.probability),
+                }
+                for one in answer.segments
+            ]
             self._json({"video": answer.video, "frames": answer.frames, "segments": segments})
         elif self.format == "csv":
             return told
@@ -141,6 +148,10 @@ def _cells(prediction: Prediction, label: Label) -> list[object]:
 def _digits(probability: float) -> float:
     """As many as single precision has."""
     return float(f"{probability:.7g}")
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds, 3)
 
 
 def _clock(seconds: float) -> str:

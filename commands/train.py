@@ -19,7 +19,8 @@ from .progress import watch
 from .sections import SectionedOption, recipe_options
 from .seeds import SeveralSeeds, check_seeds, summarise, train_seeds
 
-part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts")
+_PARTS = "AG-Net's parts"
+part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 
 
 @click.command(cls=SeveralSeeds)
@@ -103,7 +104,7 @@ part_option = partial(click.option, cls=SectionedOption, section="AG-Net's parts
     show_default=True,
     help="Along each side of a bin of the region pooling.",
 )
-@options.stages
+@options.stages(cls=SectionedOption, section=_PARTS)
 @part_option("--no-regions", is_flag=True, help="The whole image is the only token.")
 @part_option(
     "--no-self-attention",

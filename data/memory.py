@@ -35,3 +35,13 @@ def keep_freed_memory(block_mb: int | None = 32, idle_mb: int = 256) -> bool:
 def keep_network_memory() -> bool:
     """Let a process that runs a network and then ends keep what it has freed for the next batch."""
     return keep_freed_memory(block_mb=None, idle_mb=2047)
+
+
+def give_back_memory() -> bool:
+    """Hand freed memory back to the system now, whatever is kept otherwise. Returns whether there was some to give."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError):
+        return False

@@ -9,10 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from PIL import Image
 
+from agnet.commands.evaluate import evaluate
+from agnet.commands.train import train
 from agnet.data.boxes_reader import read_boxes
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
@@ -241,3 +244,16 @@ def test_an_error_in_the_middle_of_an_epoch_ends_the_program_and_its_workers(box
         [sys.executable, "-m", "agnet", *map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=90
     )
     assert ended.returncode == 1 and "the loss is" in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(1, None, 2), (6, None, 6), (96, None, 16), (32, "8", 4)])
+def test_images_are_read_by_as_many_processes_as_there_are_cores(monkeypatch, cores, processes, workers):
+    """Two of them cannot feed a GPU."""
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    if processes is None:
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    for command in (train, evaluate):
+        context = command.make_context("", ["--run", "run"])
+        assert context.params["workers"] == workers

@@ -61,7 +61,7 @@ def test_a_recipe_is_told_with_its_reasons_and_what_was_overridden(train):
         if name not in ("lr", "image_size"):
             assert re.search(rf"^  {name} .*{re.escape(reason)}$", text, flags=re.MULTILINE), name
     assert re.search(r"^  lr +0\.25 +given on the command line$", text, flags=re.MULTILINE)
-    assert REASONS["paper"]["lr"] not in text and "section IV, to the letter" in text
+    assert REASONS["paper"]["lr"] not in text and "section IV, but for regions" in text
     assert "nothing was written" in text
 
 

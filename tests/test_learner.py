@@ -13,7 +13,7 @@ from agnet.data.errors import ConfigurationError, TrainingError
 from agnet.training import learner as learning
 from agnet.training.dataset import Batch
 from agnet.training.devices import Device, choose_training_device
-from agnet.training.engine import TIMINGS, Trained, timings, train_epoch
+from agnet.training.engine import TIMINGS, Trained, evaluate, timings, train_epoch
 from agnet.training.learner import Learner, balanced_weights, means
 from agnet.training.models.backbones import Backbone, Preprocessing
 from agnet.training.models.build import assemble
@@ -160,6 +160,17 @@ def test_what_does_not_fit_goes_through_in_smaller_pieces_with_the_same_outcome(
     torch.testing.assert_close(straight.totals, pieces.totals, rtol=1e-5, atol=0)
     assert learner.micro_batch == 2 and len(told) == 2
     assert "8 images at once" in told[0] and "2 at a time" in told[1] and "\n" not in told[0]
+
+
+@pytest.mark.parametrize("error", [GPU_IS_FULL, CPU_IS_FULL])
+def test_an_evaluation_that_does_not_fit_goes_through_in_smaller_pieces_with_the_same_outcome(error):
+    batches, told = [batch_of(5, 1), batch_of(3, 2)], []
+    enough, scarce = tiny("agnet"), Small(tiny("agnet"), 2, error)
+    expected = evaluate(enough, batches, device=CPU, preprocessing=EYES)
+    found = evaluate(scarce, batches, device=CPU, preprocessing=EYES, say=told.append)
+    assert scarce.seen == [5, *[2, 2, 1], *[2, 1]] and len(told) == 1
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-6)
+    assert found.rows.tolist() == expected.rows.tolist() and found.labels.tolist() == expected.labels.tolist()
 
 
 def test_an_image_that_does_not_fit_is_an_error_with_remedies():

@@ -112,6 +112,26 @@ def test_predictions_depend_on_no_batch(network, photographs):
     assert np.ptp(answers, axis=0).max() > 2e-3  # or the test could not tell one image from another
 
 
+@pytest.mark.parametrize("evidence", [False, True])
+def test_a_batch_that_memory_does_not_suffice_for_goes_through_in_pieces(network, photographs, evidence):
+    checkpoint, told = load_checkpoint(network / "best.safetensors"), []
+    samples = [
+        sample_of_file(str(path), 64, partial(propose_regions, settings=PROPOSALS)) for path in photographs.iterdir()
+    ]
+    expected = list(predict_samples(checkpoint, samples, CPU, evidence=evidence))
+
+    def remember(module, given):
+        if len(given[0]) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+
+    checkpoint.model.register_forward_pre_hook(remember)
+    found = list(predict_samples(checkpoint, samples, CPU, evidence=evidence, say=told.append))
+    assert [one.name for one in found] == [one.name for one in expected] and len(told) == 1
+    for one, other in zip(found, expected, strict=True):
+        if not isinstance(one, Unreadable):
+            np.testing.assert_allclose(one.distribution, other.distribution, atol=1e-5)
+
+
 def test_evidence_is_of_its_own_image_in_every_batch(network, photographs):
     checkpoint = load_checkpoint(network / "best.safetensors")
     images = [(name, read_image(photographs / name)) for name in ("0.png", "4.png", "6.png")]
@@ -256,6 +276,7 @@ def test_every_format_says_the_same_in_the_same_order(agnet, network, photograph
     assert [Path(row["image"]).name for row in rows] == order
     assert ["error" in row for row in rows] == [False, False, True, False, False]
     assert rows[1] == rows[3]
+    assert as_json.stderr.splitlines()[-1] == "1 error: see above"
     assert as_json.stdout == agnet(*arguments, "--format", "json", code=1).stdout
 
     table = list(csv.DictReader(io.StringIO(agnet(*arguments, "--format", "csv", code=1).stdout)))
@@ -414,6 +435,8 @@ def test_a_video_is_told_frame_by_frame_and_as_segments(agnet, network, tmp_path
     assert frames[12]["probabilities"] == pytest.approx(still["probabilities"], abs=1e-5)
 
     assert summary["video"] == "a.mp4" and summary["frames"] == 20
+    edges = {segment[edge] for segment in summary["segments"] for edge in ("start", "end")}
+    assert edges <= {row["seconds"] for row in frames}  # to the digit: rows can be joined by them
     for segment in summary["segments"]:
         inside = [row for row in frames if segment["start"] <= row["seconds"] + 1e-3 < segment["end"] + 1e-3]
         assert {row["label"] for row in inside[:-1] or inside} == {segment["label"]}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..data.errors import ConfigurationError
+from ..data.memory import give_back_memory
 from .models.backbones import Preprocessing
+
+Result = TypeVar("Result")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -73,12 +79,60 @@ class Device:
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+        else:  # convolutions take theirs from the system, which has none for them while the heap keeps it
+            give_back_memory()
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+# "Could not create a primitive" is all that a CPU's convolutions (oneDNN) say of it.
+_FULL = (
+    *("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not enough memory", "std::bad_alloc"),
+    "could not create a primitive",
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a computation failed for want of memory, on whatever device."""
-    words = ("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in _FULL)
+
+
+class Pieces:
+    """Images for a network that does not learn: fewer go through at once from the time when memory has not sufficed.
+
+    Args:
+        say: told in a line that it has not.
+    """
+
+    def __init__(self, device: Device, say: Callable[[str], None] = lambda text: None) -> None:
+        self._device, self._say = device, say
+        self._at_once: int | None = None
+
+    def of(self, images: int, compute: Callable[[slice], Result]) -> list[Result]:
+        """What ``compute`` gives of so many images, slice by slice; one slice of all as long as memory suffices.
+
+        Raises: `ConfigurationError` when it does not suffice for a single image.
+        """
+        results: list[Result] = []
+        done = 0
+        while done < images:
+            size = min(self._at_once or images, images - done)
+            try:
+                results.append(compute(slice(done, done + size)))
+                done += size
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise ConfigurationError(
+                        f"the memory of {self._device.device} does not suffice for a single image "
+                        f"({(str(error).splitlines() or ['no reason given'])[0][:200]}); free some, or take another "
+                        "--device"
+                    ) from None
+            # Only here are the tensors of the attempt gone, which the error's traceback held.
+            self._at_once = size // 2
+            self._device.free_memory()
+            self._say(f"memory does not suffice for {size} images at once: going on with {self._at_once} at a time")
+        return results
 
 
 def choose_device(name: str, precision: str = "auto") -> Device:
@@ -88,13 +142,18 @@ def choose_device(name: str, precision: str = "auto") -> Device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise ConfigurationError(f"device {name!r}: wanted cpu, cuda, cuda:N, mps or auto")
+    if name == "mps" and not torch.backends.mps.is_available():  # what PyTorch says of it fills a screen
+        raise ConfigurationError(
+            "device 'mps' cannot be used: PyTorch finds no GPU of Apple's here; take --device auto"
+        )
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("wanted cpu, cuda, cuda:N, mps or auto")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigurationError(f"device {name!r} cannot be used: {reason}; take --device auto") from None
     if precision not in ("fp32", "bf16", "fp16"):  # auto
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return Device(device, precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .dataset import STAND_IN, Batch
-from .devices import Device
+from .devices import Device, Pieces
 from .distributed import ALONE, Processes
 from .learner import IMAGES, PULSE, Learner, means
 from .models.backbones import Preprocessing
@@ -134,17 +135,26 @@ def evaluate(
     preprocessing: Preprocessing,
     processes: Processes = ALONE,
     progress: Progress = lambda images, values: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Predictions:
     """The model's scores for every image of the batches, once each.
 
-    Of several processes each looks at its parts of the batches; all get the scores of all, by row.
+    Of several processes each looks at its parts of the batches; all get the scores of all, by row. Where memory does
+    not suffice for a batch, it goes through in smaller pieces: ``say`` is told.
+
+    Raises: `ConfigurationError` when memory does not suffice for a single image.
     """
+
+    def scores(batch: Batch, cut: slice) -> Tensor:
+        with device.autocast():
+            output = model(device.images(batch.images[cut], preprocessing), device.on(batch.regions[cut]))
+        return output.logits.float()
+
     model.eval()
+    pieces = Pieces(device, say)
     logits, labels, rows, images = [], [], [], 0
     for batch in batches:
-        with device.autocast():
-            output = model(device.images(batch.images, preprocessing), device.on(batch.regions))
-        logits.append(output.logits.float())
+        logits += pieces.of(len(batch.labels), partial(scores, batch))
         labels.append(batch.labels)
         rows.append(batch.rows)
         images += len(batch.labels) * processes.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def evaluate_run(
     *,
     force: bool = False,
     watch: Watch,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Metrics of a run's best checkpoint on ``split`` of ``boxes``: the run's own file, or another of its kind.
 
@@ -64,6 +66,8 @@ def evaluate_run(
 
     Args:
         force: measure on images that the run was trained on or selected by, too; the file then says how many.
+        watch: told what is going on, for a progress bar.
+        say: told in a line what else a person wants to know.
 
     Raises: `MismatchError` when ``boxes`` has other classes or was made by other proposal settings, and without
         ``force`` for the run's own train part, for images of another file that the run has seen (by content), and for
@@ -89,6 +93,7 @@ def evaluate_run(
         device=device,
         preprocessing=checkpoint.preprocessing,
         progress=watch(f"evaluate {split}", loader.images),
+        say=say,
     )
     check_finite([torch.from_numpy(predictions.logits)])
     metrics = measure(predictions.logits, predictions.labels, checkpoint.classes)

@@ -242,6 +242,7 @@ class _Story:
             preprocessing=self.learner.model.backbone.preprocessing,
             processes=self._processes,
             progress=lambda done, values: shown(min(done, self.validation.images), values),
+            say=self.learner.say,
         )
         return {"val_loss": scored.loss, "val_top1": scored.top1}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..data.regions import Regions
 from .checkpoints import Checkpoint, check_finite
-from .devices import Device
+from .devices import Device, Pieces
 from .models.build import Model
 from .models.output import Output
 from .samples import Propose, Sample, Unreadable, sample
@@ -53,7 +54,8 @@ def predict(
         evidence: whether to find out which places speak for the first class.
         batch_size: images that the network sees at once; predictions do not depend on it.
 
-    Raises: `CheckpointError` when the network's outputs are not finite numbers.
+    Raises: `CheckpointError` when the network's outputs are not finite numbers, `ConfigurationError` when memory does
+        not suffice for a single image; for a batch it need not.
     """
     wanted = propose if checkpoint.regions else None
     side = checkpoint.preprocessing.size
@@ -70,30 +72,34 @@ def predict_samples(
     top: int = 5,
     evidence: bool = False,
     batch_size: int = BATCH_SIZE,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Prediction | Unreadable]:
-    """As `predict`, of images that someone else made ready; what is unreadable keeps its place in the order."""
+    """As `predict`, of images that someone else made ready; what is unreadable keeps its place in the order.
+
+    Args:
+        say: told in a line that memory does not suffice for a batch, which goes through in smaller pieces then.
+
+    Raises: `CheckpointError` as `predict`; `ConfigurationError` when memory does not suffice for a single image.
+    """
     model = checkpoint.model.to(device.device)
+    pieces = Pieces(device, say)
+
+    def answers(items: list[Sample | Unreadable]) -> Iterator[Prediction | Unreadable]:
+        samples = [item for item in items if isinstance(item, Sample)]
+        parts = pieces.of(
+            len(samples), lambda cut: _predictions(checkpoint, model, samples[cut], device, top, evidence)
+        )
+        predictions = chain.from_iterable(parts)
+        for item in items:
+            yield item if isinstance(item, Unreadable) else next(predictions)
+
     waiting: list[Sample | Unreadable] = []
     for item in samples:
         waiting.append(item)
         if len(waiting) == batch_size:
-            yield from _predict_batch(checkpoint, model, waiting, device, top, evidence)
+            yield from answers(waiting)
             waiting = []
-    yield from _predict_batch(checkpoint, model, waiting, device, top, evidence)
-
-
-def _predict_batch(
-    checkpoint: Checkpoint,
-    model: Model,
-    items: list[Sample | Unreadable],
-    device: Device,
-    top: int,
-    evidence: bool,
-) -> Iterator[Prediction | Unreadable]:
-    samples = [item for item in items if isinstance(item, Sample)]
-    predictions = iter(_predictions(checkpoint, model, samples, device, top, evidence) if samples else [])
-    for item in items:
-        yield item if isinstance(item, Unreadable) else next(predictions)
+    yield from answers(waiting)
 
 
 def _predictions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -87,6 +87,7 @@ class FilePredictor:
     smooth: float = 0.5  #: seconds, of `VideoLabels`
     batch_size: int = BATCH_SIZE
     jobs: int | None = None  #: processes (for videos threads) that work ahead, 0 none; None: as cores and files suggest
+    say: Callable[[str], None] = lambda text: None  #: told in a line what a user should know
     pictures: bool = False  #: whether answers are to hold what pictures of them need: evidence, and frames' pixels
     waited: float = 0.0  #: seconds in which the network had nothing to do
 
@@ -164,7 +165,7 @@ class FilePredictor:
 
     def _predict(self, samples: Iterator[Sample | Unreadable], evidence: bool) -> Iterator[Prediction | Unreadable]:
         timed = self._timed(samples)
-        return predict_samples(self.checkpoint, timed, self.device, self.top, evidence, self.batch_size)
+        return predict_samples(self.checkpoint, timed, self.device, self.top, evidence, self.batch_size, self.say)
 
     def _timed(self, items: Iterator[Passed]) -> Iterator[Passed]:
         """The same items; the time they take to come is counted."""

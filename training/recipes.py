@@ -211,7 +211,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 SOURCES: dict[str, str] = {
-    "paper": "Bera et al., AG-Net, IEEE TIP 30, 2021, section IV, to the letter; what it does not name is off",
+    "paper": "Bera et al., AG-Net, IEEE TIP 30, 2021, section IV, but for regions; what it does not name is off",
     "modern": "what fine-tuning on small sets commonly uses today, each with its source",
 }
 
