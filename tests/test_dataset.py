@@ -1,4 +1,9 @@
+import dataclasses
+import pickle
+import shutil
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +59,33 @@ def test_samples_are_a_function_of_seed_epoch_and_row_whatever_worker_makes_them
     assert not torch.equal(here[0], load(0, 5, 4)[0])
     assert not torch.equal(here[0], load(0, 6, 3)[0])
     assert here[3].tolist() != load(0, 5, 4)[3].tolist()
+
+
+def test_workers_that_are_no_forks_map_the_boxes_instead_of_copying_them(boxes, folder):
+    dataset = RegionDataset(boxes, folder, SIDE, AffineRange(), 3)
+    sent = [ForkingPickler.dumps(dataset) for _ in range(2)]
+    got = [pickle.loads(content) for content in sent]
+    for other in got:
+        for field in dataclasses.fields(boxes):
+            own, its = getattr(boxes, field.name), getattr(other.boxes, field.name)
+            if isinstance(own, np.ndarray):
+                assert own.dtype == its.dtype and np.array_equal(own, its), field.name
+            else:
+                assert own == its, field.name
+        for before, after in zip(dataset[1, 2], other[1, 2], strict=True):
+            assert np.array_equal(before, after)
+    got[0].boxes.hull_xy[0] = -7
+    assert (got[1].boxes.hull_xy[0] == -7).all() and (boxes.hull_xy[0] != -7).all()
+
+
+def test_where_shared_memory_is_small_each_worker_gets_a_copy(boxes, folder, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    dataset = RegionDataset(boxes, folder, SIDE)
+    other, another = (pickle.loads(ForkingPickler.dumps(dataset)) for _ in range(2))
+    other.boxes.hull_xy[0] = -7
+    assert np.array_equal(another.boxes.hull_xy, boxes.hull_xy) and not np.array_equal(
+        other.boxes.hull_xy, boxes.hull_xy
+    )
 
 
 def test_pixels_and_regions_are_those_of_the_file(boxes, folder):

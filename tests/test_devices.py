@@ -20,6 +20,18 @@ FULL = [
 ]
 
 
+def test_a_network_for_which_memory_does_not_suffice_is_told_in_a_line(monkeypatch):
+    network = torch.nn.Linear(2, 2)
+    assert CPU.take(network) is network
+
+    def full(**_):
+        raise FULL[0]
+
+    monkeypatch.setattr(network, "to", full)
+    with pytest.raises(ConfigurationError, match="memory of cpu does not suffice for the network"):
+        CPU.take(network)
+
+
 @pytest.mark.parametrize("error", FULL)
 def test_what_does_not_fit_goes_through_in_smaller_pieces_in_its_order(error):
     tried, told = [], []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +22,7 @@ from .augmentation import AffineRange, View
 from .samples import Propose
 
 Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it; ~row for a stand-in
+SHARED_MEMORY = Path("/dev/shm")  # small in containers, unless asked for
 STAND_IN = -100  #: label of a sample that counts nothing, PyTorch's own number for it
 
 
@@ -36,7 +39,7 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
     """The usable images of a boxes file, each with its regions in the same view.
 
     Args:
-        boxes: read once, in the main process; flat arrays, which workers share.
+        boxes: read once, in the main process; flat arrays, which workers share: by fork, or else as shared memory.
         root: where the images are.
         side: of the network's input, in pixels.
         augment: random views, or None for the plain one.
@@ -55,6 +58,20 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
     ) -> None:
         self.boxes, self.root, self.side = boxes, root, side
         self.augment, self.seed, self.propose = augment, seed, propose
+        self._shared: dict[str, _SharedArray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is no fork of this process: the boxes' arrays are not copied to each, but mapped."""
+        boxes = {field.name: getattr(self.boxes, field.name) for field in fields(self.boxes)}
+        arrays = {name: value for name, value in boxes.items() if isinstance(value, np.ndarray)}
+        if not self._shared and _shared_memory_holds(sum(array.nbytes for array in arrays.values())):
+            self._shared = {name: _SharedArray.of(array) for name, array in arrays.items()}
+        return self.__dict__ | {"boxes": boxes | self._shared, "_shared": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        boxes = state["boxes"]
+        arrays = {name: value.array() for name, value in boxes.items() if isinstance(value, _SharedArray)}
+        self.__dict__.update(state, boxes=Boxes(**(boxes | arrays)))
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, int, int]:
         epoch, row = key
@@ -80,6 +97,31 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         pixels = torch.from_numpy(seen).permute(2, 0, 1)
         label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
         return pixels, torch.from_numpy(fractions), label, row
+
+
+def _shared_memory_holds(size: int) -> bool:
+    """Whether so many bytes leave as much again for the batches; to write more than there is would be the end."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free > 2 * size
+    except OSError:  # no Linux: it is not limited there
+        return True
+
+
+class _SharedArray(NamedTuple):
+    """An array whose bytes are in shared memory: sent to a process, it is their address that goes."""
+
+    content: Tensor
+    dtype: str
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of(array: np.ndarray) -> _SharedArray:
+        content = torch.empty(array.nbytes, dtype=torch.uint8).share_memory_()
+        content.numpy()[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return _SharedArray(content, array.dtype.str, array.shape)
+
+    def array(self) -> np.ndarray:
+        return self.content.numpy().view(self.dtype).reshape(self.shape)
 
 
 class KeySampler:

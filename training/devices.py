@@ -11,13 +11,14 @@ from functools import cache
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.errors import ConfigurationError
 from ..data.memory import give_back_memory
 from .models.backbones import Preprocessing
 
 Result = TypeVar("Result")
+Network = TypeVar("Network", bound=nn.Module)
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,6 +45,17 @@ class Device:
     def autocast(self) -> torch.autocast:
         enabled = self.precision in _AUTOCAST
         return torch.autocast(self.device.type, _AUTOCAST.get(self.precision, torch.bfloat16), enabled=enabled)
+
+    def take(self, model: Network, memory_format: torch.memory_format = torch.preserve_format) -> Network:
+        """The network, moved here. Raises: `ConfigurationError` when memory does not suffice."""
+        try:
+            return model.to(device=self.device, memory_format=memory_format)  # type: ignore[call-overload]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ConfigurationError(
+                f"the memory of {self.device} does not suffice for the network; free some, or take another --device"
+            ) from None
 
     def on(self, tensor: Tensor) -> Tensor:
         """The tensor on the device, without waiting for it to arrive."""

@@ -88,7 +88,7 @@ def evaluate_run(
     check_images_present(boxes, root)
     loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
     predictions = evaluate(
-        checkpoint.model.to(device.device),
+        device.take(checkpoint.model),
         loader.epoch(0),
         device=device,
         preprocessing=checkpoint.preprocessing,

@@ -81,7 +81,7 @@ def predict_samples(
 
     Raises: `CheckpointError` as `predict`; `ConfigurationError` when memory does not suffice for a single image.
     """
-    model = checkpoint.model.to(device.device)
+    model = device.take(checkpoint.model)
     pieces = Pieces(device, say)
 
     def answers(items: list[Sample | Unreadable]) -> Iterator[Prediction | Unreadable]:

@@ -74,7 +74,7 @@ def build_learner(
     Raises: `ConfigurationError` when the backbone cannot take those, or not a batch of a single one where there is
         such a batch, or has fewer stages than are to be frozen.
     """
-    model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device.take(model, torch.channels_last)
     if recipe.image_size not in (0, model.backbone.preprocessing.size):
         model.backbone.preprocessing = replace(model.backbone.preprocessing, size=recipe.image_size)
         _check_takes(model.backbone, recipe.image_size, device)
