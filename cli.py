@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import signal
+import sys
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -22,7 +25,25 @@ from .commands.train import train
 
 
 class _OneLineErrors(click.Group):
-    """Errors of the input end as one line and exit code 1; programming errors keep their traceback."""
+    """Errors of the input end as one line and exit code 1; programming errors keep their traceback. Ctrl-C and SIGTERM
+    end it with 130, at whatever moment they come."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **others: Any) -> Any:  # type: ignore[override]
+        standalone = others.pop("standalone_mode", True)
+        run: Callable[[], Any] = partial(super().main, args, prog_name, standalone_mode=False, **others)
+        if not standalone:
+            return run()
+        try:
+            code = run()
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt) as aborted:  # the former for an interrupt, and for the end of a file
+            if isinstance(aborted.__cause__, EOFError):
+                raise aborted.__cause__ from None
+            click.echo("Interrupted.", err=True)
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, context: click.Context) -> Any:
         from .data.errors import AgnetError
@@ -45,9 +66,6 @@ class _OneLineErrors(click.Group):
             if error.errno in (None, errno.EPIPE):  # a closed pipe is click's to handle
                 raise
             raise click.ClickException(f"{error.filename or ''}: {error.strerror}".lstrip(": ")) from None
-        except KeyboardInterrupt:
-            click.echo("\nInterrupted.", err=True)
-            context.exit(130)
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

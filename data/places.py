@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,8 +17,10 @@ def relative_hint(target: Path, start: Path) -> str:
         shared = Path(os.path.commonpath([target, start]))
     except ValueError:  # other drives
         return ""
-    homes = {Path.home().resolve()}
-    for place in map(Path, ("/home", "/Users")):
+    homes = set()
+    with suppress(RuntimeError):  # a container's user may have no home
+        homes.add(Path.home().resolve())
+    for place in (Path("/home").resolve(), Path("/Users").resolve()):
         if target.is_relative_to(place) and target != place:
             homes.add(place / target.relative_to(place).parts[0])
     if any(target.is_relative_to(home) and not shared.is_relative_to(home) for home in homes):

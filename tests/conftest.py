@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import runpy
 import shutil
+import signal
+import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +30,14 @@ from agnet.proposals.settings import ProposalSettings
 # As in the workers of stage 1: on a few hundred points several threads only stand in each other's way.
 cv2.setNumThreads(1)
 threadpoolctl.threadpool_limits(1)
+
+# Started in the background of a script or by nohup, processes ignore Ctrl-C, and so do those that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Of whoever runs the tests, for other programs or other runs of this one.
+for _name in ("AGNET_ROOT", "RANK", "LOCAL_RANK", "WORLD_SIZE"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +154,15 @@ def _original_boxes(_original_folder):
 def boxes_file(_original_boxes, tmp_path):
     """The boxes file of `folder`, with three primary regions; free to damage."""
     return shutil.copy(_original_boxes, tmp_path / "boxes.h5")
+
+
+@pytest.fixture
+def a_named_host(monkeypatch):
+    """What this machine is called, for a test: its own name may be "vm" or "train", which many a file holds."""
+    name = "the-host-of-this-test"
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    monkeypatch.setattr(platform, "node", lambda: name)
+    return name
 
 
 @dataclass

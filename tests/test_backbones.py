@@ -1,5 +1,6 @@
 import hashlib
 import re
+import socket
 import sys
 import threading
 from functools import partial
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from agnet.data.errors import CheckpointError, ConfigurationError
+from agnet.training.models import timm_backbones
 from agnet.training.models.backbones import Backbone, Preprocessing, backbone_entry, build_backbone, fits
 from agnet.training.models.build import build_model
 from agnet.training.models.se_residual import SEResidual
@@ -445,11 +447,11 @@ def test_a_failed_download_says_what_to_do(mobilenet, server, tmp_path, monkeypa
 def test_no_server_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), QuietHandler) as closed:
-        port = closed.server_port
-    publish(monkeypatch, f"http://127.0.0.1:{port}", "mobilenet-01234567.pth")
-    with pytest.raises(CheckpointError, match=r"could not be downloaded \(.+\); use --weights FILE or none"):
-        find_weights("imagenet", "mobilenet-v3-small")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        publish(monkeypatch, f"http://127.0.0.1:{unused.getsockname()[1]}", "mobilenet-01234567.pth")
+        with pytest.raises(CheckpointError, match=r"could not be downloaded \(.+\); use --weights FILE or none"):
+            find_weights("imagenet", "mobilenet-v3-small")
 
 
 def test_the_original_resnet_has_no_imagenet_weights_to_download():
@@ -686,6 +688,17 @@ def test_tokens_of_images_that_are_not_square_have_no_places(timm):
     for height, width in ((224, 320), (256, 576)):  # 14 x 20; 16 x 36, as many as 24 x 24
         with pytest.raises(ValueError, match=f"images must be square, got {height} × {width}"):
             backbone(torch.zeros(1, 3, height, width))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_a_network_is_does_not_depend_on_who_builds_it_first(timm, mode):
+    """Gradients tell which of its parameters have a say; the answer is kept."""
+    timm_backbones._cut.cache_clear()
+    wanted = [name for name, weight in build_backbone("timm:test_vit").named_parameters() if weight.requires_grad]
+    timm_backbones._cut.cache_clear()
+    with mode():
+        found = build_backbone("timm:test_vit")
+    assert wanted and [name for name, weight in found.named_parameters() if weight.requires_grad] == wanted
 
 
 def test_a_map_with_channels_last_is_turned(timm):

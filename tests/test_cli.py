@@ -12,8 +12,10 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from agnet.cli import main
 from agnet.commands.evaluate import evaluate
 from agnet.commands.train import train
 from agnet.data.boxes_reader import read_boxes
@@ -210,17 +212,45 @@ def test_an_interrupted_training_goes_on(folder, tmp_path, agnet):
     agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
     command = [sys.executable, "-m", "agnet", "train", "--run", "run", "--model", "plain", "--epochs", "200", *TRAIN]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     log = tmp_path / "run" / "log.jsonl"
     while not (log.exists() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert "--resume" in stderr.splitlines()[-1] and "Traceback" not in stderr
     finished = (tmp_path / "run" / "log.jsonl").read_text().count("\n")
     resumed = agnet(*command[3:], "--stop-after", finished + 1, "--resume")
     assert f"epoch {finished + 1} " in resumed.stderr
+
+
+MOMENTS = {"make_context": main, "get_command": main, "signal": signal}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_an_interrupt_is_one_at_every_moment(agnet, monkeypatch, name):
+    """While the command line is read, in the command, and where its first signal handler is set: click's code is 1."""
+    whole = getattr(MOMENTS[name], name)
+
+    def interrupted(*arguments, **options):
+        whole(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MOMENTS[name], name, interrupted)
+    result = agnet("datasets", "--json", code=130)
+    assert result.stderr == "\nInterrupted.\n" and result.stdout == ""
+
+
+def test_an_end_of_a_file_is_no_interrupt(monkeypatch):
+    """Click takes them for the same; this one is a programming error, or a damaged file that no one thought of."""
+
+    def ended(context):
+        raise EOFError("No data left in file")
+
+    monkeypatch.setattr(main, "invoke", ended)
+    with pytest.raises(EOFError, match="No data left"):
+        CliRunner().invoke(main, ["datasets"], catch_exceptions=False)
 
 
 def test_an_empty_folder_to_predict_is_said(agnet, boxes_file, folder, tmp_path):
@@ -241,7 +271,7 @@ def test_an_error_in_the_middle_of_an_epoch_ends_the_program_and_its_workers(box
     options = ["--recipe", "paper", "--lr", "1e30", "--model", "plain", "--image-size", "64", "--workers", "1"]
     command = ["train", "--boxes", boxes_file, "--root", folder, *TRAIN[:4], *options, "--batch-size", "2"]
     ended = subprocess.run(
-        [sys.executable, "-m", "agnet", *map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=90
+        [sys.executable, "-m", "agnet", *map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 1 and "the loss is" in ended.stderr, ended.stderr
 

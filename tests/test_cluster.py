@@ -123,8 +123,9 @@ def dask():
     config = pytest.importorskip("dask").config
     # Port 0 is any free one: without a dashboard it would still take 8787, and other tests run at the same time.
     workers = {"n_workers": WORKERS, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
+    patience = dict.fromkeys(("distributed.comm.timeouts.connect", "distributed.comm.timeouts.tcp"), "300s")
     with (
-        config.set({"distributed.scheduler.allowed-failures": 1}),
+        config.set({"distributed.scheduler.allowed-failures": 1, **patience}),
         distributed.LocalCluster(**workers) as cluster,
         distributed.Client(cluster),
     ):

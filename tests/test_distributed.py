@@ -64,12 +64,15 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
 @pytest.fixture(scope="module")
 def pair(nursery, place):
     """Start a run in two processes, as torchrun does."""
+    held = []
 
     def start(run, *options, before=("", "")):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        # Kept, so that nobody else is given the port; process 0 reuses addresses, too, and may listen there.
+        held.append(socket.socket())
+        held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held[-1].bind(("127.0.0.1", 0))
+        port = str(held[-1].getsockname()[1])
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
         return [
             nursery.train(
                 *(place / "boxes.h5", place / run, "--root", place / "images", *FROZEN, *options),
@@ -81,7 +84,9 @@ def pair(nursery, place):
             for rank in (0, 1)
         ]
 
-    return start
+    yield start
+    for port in held:
+        port.close()
 
 
 @pytest.fixture(scope="module")

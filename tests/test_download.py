@@ -391,9 +391,9 @@ def test_a_lasting_trouble_of_the_server_is_told(site, tmp_path, waits):
 def test_a_refused_connection_is_told(tmp_path, waits):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    with pytest.raises(DownloadError, match=r"127\.0\.0\.1 refuses the connection: its server is down"):
-        fetch(Download(f"http://127.0.0.1:{port}/photos.zip"), tmp_path / "photos.zip")
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/photos.zip"  # taken, and nobody listens
+        with pytest.raises(DownloadError, match=r"127\.0\.0\.1 refuses the connection: its server is down"):
+            fetch(Download(address), tmp_path / "photos.zip")
     assert left(tmp_path) == set()
 
 

@@ -205,8 +205,8 @@ def test_the_onnx_graph_names_its_inputs_and_outputs(exports):
 def test_no_path_of_this_machine_is_in_the_bytes(exports, format):
     file = exports[format].file
     content = file.read_bytes()
-    packages = Path(torch.__file__).parent.parent
-    for place in (ROOT, Path(module.__file__).parent, packages, file.parent, Path.home(), Path.cwd(), Path(sys.prefix)):
+    packages, home = Path(torch.__file__).parent.parent, Path(os.environ.get("HOME", "/"))
+    for place in (ROOT, Path(module.__file__).parent, packages, file.parent, home, Path.cwd(), Path(sys.prefix)):
         if len(place.parts) > 1:  # a home of / would be found in every division
             assert str(place).encode() not in content, place
     assert b".py" not in content and b'File "' not in content
@@ -413,7 +413,7 @@ def test_the_readmes_program_predicts_as_predict_does_and_imports_no_torch(agnet
 
     exported = agnet("export", "--run", "run")
     assert exported.stdout == "run/model.onnx\n"
-    assert re.fullmatch(r"largest differences from the network's own outputs: logits \de-\d+, .*\n", exported.stderr)
+    assert re.fullmatch(r"largest differences from the network's own outputs: logits \de[-+]\d+, .*\n", exported.stderr)
     assert capfd.readouterr() == ("", "")  # what libraries write past Python
 
     program = readmes_programs()[0]

@@ -11,6 +11,7 @@ import agnet
 EXAMPLE = Path(agnet.__file__).parent / "examples" / "own_backbone.py"
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_example_learns(capsys):
     spec = importlib.util.spec_from_file_location("own_backbone", EXAMPLE)
     example = importlib.util.module_from_spec(spec)

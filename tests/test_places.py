@@ -35,6 +35,17 @@ def test_the_home_of_root_is_a_home_too(monkeypatch):
     assert relative_hint(Path("/root/photos"), Path("/root/work")) == "../photos"
 
 
+def test_a_user_without_a_home_has_hints_too(monkeypatch):
+    """As in a container that is run by a number: there is neither HOME nor a line in /etc/passwd."""
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    assert relative_hint(Path("/srv/a"), Path("/srv/b")) == "../a"
+    assert relative_hint(Path("/home/ann/photos"), Path("/srv/b")) == ""
+
+
 @pytest.mark.parametrize("hint", ["", None, 3, "not/there"])
 def test_a_hint_that_leads_nowhere_is_none(hint, tmp_path):
     assert follow_hint(hint, tmp_path) is None

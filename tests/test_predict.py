@@ -371,7 +371,7 @@ def test_names_cannot_speak_to_the_terminal(agnet, network, photographs, tmp_pat
 @pytest.fixture
 def program(network, tmp_path):
     """A function that starts `agnet predict` as a program."""
-    environment = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(*arguments, **others):
         command = [sys.executable, "-m", "agnet", "predict", "--run", network, *arguments]
@@ -523,8 +523,7 @@ def test_what_cannot_be_saved_is_told_and_the_rest_goes_on(agnet, network, photo
 def test_workers_start_without_torch():
     """They need half a second then, and would need five."""
     program = "import sys, agnet.training.samples, agnet.commands.predict; sys.exit('torch' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_frame_has_its_label_bar_and_weightiest_regions(network, textured):

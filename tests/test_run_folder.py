@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -42,11 +44,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def git(folder, *words):
-    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
-    return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    """Whoever's settings these are, and from whatever hook the tests are run."""
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", "commit.gpgsign=false")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(
+        ["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True, env=environment
+    )
+    return done.stdout.strip()
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_revision_of_a_checkout_and_its_changes_are_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another repository"))  # as in a hook of one
     (tmp_path / "training").mkdir()
     code = tmp_path / "training" / "provenance.py"
     code.write_text("one = 1\n")
@@ -68,6 +78,14 @@ def test_the_revision_of_a_checkout_and_its_changes_are_told(tmp_path, monkeypat
     inner.mkdir(parents=True)
     monkeypatch.setattr(provenance, "__file__", str(inner / "provenance.py"))
     assert provenance.code_revision() == unknown  # the checkout is another program's
+
+
+def test_without_git_the_revision_is_not_known(tmp_path, monkeypatch):
+    (tmp_path / "training").mkdir()
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "training" / "provenance.py"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.code_revision() == {"git_revision": None, "git_dirty": None}
 
 
 def test_a_run_tells_how_it_came_to_be(agnet, boxes_file, folder, tmp_path):

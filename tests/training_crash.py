@@ -93,15 +93,15 @@ class Child:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def wait_for(self, condition, seconds: float = 90) -> None:
-        """Until a condition holds or the child has ended."""
+    def wait_for(self, condition, seconds: float = 300) -> None:
+        """Until a condition holds or the child has ended; by default for as long as only a child that hangs takes."""
         end = time.monotonic() + seconds
         while self.running() and not condition():
             if time.monotonic() > end:
                 raise TimeoutError(self.said())
             time.sleep(0.003)
 
-    def wait(self, seconds: float = 90) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """Its exit code."""
         self.wait_for(lambda: False, seconds)
         return self.code
@@ -118,7 +118,8 @@ class Nursery:
 
     def __enter__(self) -> Nursery:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        # PyTorch's own warnings, of a network that cannot tell it the name of 127.0.0.1, are not what a run says.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
         self._process = subprocess.Popen([sys.executable, "-c", PROGRAM], text=True, env=environment, **pipes)
         if self._process.stdout.readline() != "ready\n":
             raise SystemExit("the command does not start")
@@ -129,7 +130,7 @@ class Nursery:
             if child.running():
                 child.send(signal.SIGKILL)
         self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.wait(timeout=300)
         self._process.stdout.close()
 
     def ask(self, order: dict[str, object]) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -14,6 +15,9 @@ from .. import __version__
 from ..data.boxes_reader import Boxes
 
 _PACKAGES = ("torchvision", "numpy", "opencv-python", "safetensors", "h5py", "pillow", "timm", "tensorboard")
+_OF_ANOTHER_REPOSITORY = frozenset(
+    ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+)
 
 
 def versions() -> dict[str, str | None]:
@@ -51,7 +55,10 @@ def code_revision() -> dict[str, object]:
 
 def _git(root: Path, *words: str) -> str:
     command = ["git", "--no-optional-locks", "-C", str(root), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    # Hooks and `git rebase --exec` run programs with variables that name their own repository.
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_REPOSITORY}
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=environment)
+    return found.stdout.strip()
 
 
 def split_hash(boxes: Boxes) -> str:

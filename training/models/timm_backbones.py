@@ -74,15 +74,16 @@ def _cut(name: str) -> _Cut:
     import timm
 
     try:
-        net = on_meta(lambda: timm.create_model(name)).eval()  # in training, some attention needs more than one image
-        config = net.pretrained_cfg
-        heads = config["classifier"] or ()
-        cut = _Cut(
-            channels=net.num_features,
-            head=tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads)),
-            preprocessing=Preprocessing(config["input_size"][-1], tuple(config["mean"]), tuple(config["std"])),
-        )
-        idle, frozen = _unused(_Body(net, cut), cut.preprocessing.size)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller does without gradients
+            net = on_meta(lambda: timm.create_model(name)).eval()  # in training, some attention needs several images
+            config = net.pretrained_cfg
+            heads = config["classifier"] or ()
+            cut = _Cut(
+                channels=net.num_features,
+                head=tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads)),
+                preprocessing=Preprocessing(config["input_size"][-1], tuple(config["mean"]), tuple(config["std"])),
+            )
+            idle, frozen = _unused(_Body(net, cut), cut.preprocessing.size)
     except Exception as error:  # each of a thousand networks fails in its own way
         raise ValueError(f"timm:{name} cannot be a backbone: {_first_line(error)}") from None
     return replace(cut, idle=idle, frozen=frozen)
