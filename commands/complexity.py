@@ -20,7 +20,14 @@ from . import options
     help="May be given several times.",
 )
 @click.option("--classes", type=click.IntRange(1), default=40, show_default=True)
-@click.option("--regions", type=click.IntRange(0), default=ModelSettings.regions, show_default=True)
+@click.option(
+    "--region-count",
+    "regions",
+    type=click.IntRange(0),
+    default=ModelSettings.regions,
+    show_default=True,
+    help="Regions of an image, which are tokens beside the whole of it.",
+)
 @options.stages()
 @click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of --latency.")

@@ -134,12 +134,12 @@ def predict(
         closing(predictor.answers(inputs)) as answers,
     ):
         format_ = format_ or ("json" if as_json else "text")
-        lines = Lines(stream, format_, min(top, len(checkpoint.classes)), names, checkpoint.classes)
+        lines = Lines(stream, format_, min(top, len(checkpoint.classes)), names, checkpoint.classes, bool(folder))
         for answer in answers:
             bars.tell(answer)
-            for told in lines.tell(answer):
-                bars.say(told)
             saved = folder.save(answer) if folder else None
+            for told in lines.tell(answer, saved.name if isinstance(saved, Path) else None):
+                bars.say(told)
             if isinstance(saved, Path):
                 bars.say(f"written: {printable(str(saved))}")
             elif saved:

@@ -24,38 +24,51 @@ class Lines:
         columns: classes told of each image.
         names: of all images, so that columns of text can be aligned.
         classes: all class names, for the same.
+        pictures: whether there is to be a column for pictures of the images.
     """
 
-    def __init__(self, stream: TextIO, format_: str, columns: int, names: list[str], classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        format_: str,
+        columns: int,
+        names: list[str],
+        classes: tuple[str, ...],
+        pictures: bool = False,
+    ) -> None:
         from ..data.plain_text import printable
 
-        self.stream, self.format, self.columns = stream, format_, columns
+        self.stream, self.format, self.columns, self._pictures = stream, format_, columns, pictures
         self._name_width = min(max((len(printable(name)) for name in names), default=0), _WIDEST_NAME) + 1
         self._class_width = min(max(len(printable(name)) for name in classes), _WIDEST_NAME)
         if format_ == "csv":
             ranks = [f"{what}_{rank}" for rank in range(1, columns + 1) for what in ("class", "probability")]
-            self._row(["image", "frame", "seconds", "label", "probability", *ranks, "error"])
+            picture = ["picture"] if pictures else []
+            self._row(["image", "frame", "seconds", "label", "probability", *ranks, *picture, "error"])
 
-    def tell(self, answer: Answer) -> list[str]:
-        """Write an answer. Returns what the format has no place for: lines for stderr."""
+    def tell(self, answer: Answer, picture: str | None = None) -> list[str]:
+        """Write an answer, and the name of the picture or video made of it. Returns what the format has no place for:
+        lines for stderr.
+        """
         from ..training.predict_files import Moment, Still, Summary
         from ..training.samples import Unreadable
 
         if isinstance(answer, Still):
-            self._still(answer.prediction, answer.label)
+            self._still(answer.prediction, answer.label, picture)
         elif isinstance(answer, Moment):
             self._moment(answer)
         elif isinstance(answer, Summary):
-            return self._summary(answer)
+            return self._summary(answer, picture)
         elif isinstance(answer, Unreadable):
             self._unreadable(answer)
         return []
 
-    def _still(self, prediction: Prediction, label: Label) -> None:
+    def _still(self, prediction: Prediction, label: Label, picture: str | None) -> None:
         if self.format == "json":
-            self._json({"image": prediction.name, **_label(label), "probabilities": _answer(prediction)})
+            shares = {"probabilities": _answer(prediction)}
+            self._json({"image": prediction.name, **_label(label), **shares, **_picture(picture)})
         elif self.format == "csv":
-            self._row([prediction.name, "", "", *_cells(prediction, label), ""])
+            self._row([prediction.name, "", "", *_cells(prediction, label), *self._picture_cell(picture), ""])
         else:
             from ..data.plain_text import printable
 
@@ -80,9 +93,9 @@ class Lines:
                 }
             )
         elif self.format == "csv":
-            self._row([prediction.name, frame.number, seconds, *_cells(prediction, label), ""])
+            self._row([prediction.name, frame.number, seconds, *_cells(prediction, label), *self._picture_cell(), ""])
 
-    def _summary(self, answer: Summary) -> list[str]:
+    def _summary(self, answer: Summary, picture: str | None) -> list[str]:
         from ..data.plain_text import printable
 
         told = [
@@ -100,7 +113,7 @@ class Lines:
                 }
                 for one in answer.segments
             ]
-            self._json({"video": answer.video, "frames": answer.frames, "segments": segments})
+            self._json({"video": answer.video, "frames": answer.frames, "segments": segments, **_picture(picture)})
         elif self.format == "csv":
             return told
         else:
@@ -113,7 +126,10 @@ class Lines:
         if self.format == "json":
             self._json({"image": answer.name, "error": answer.reason})
         elif self.format == "csv":
-            self._row([answer.name, *[""] * (4 + 2 * self.columns), answer.reason])
+            self._row([answer.name, *[""] * (4 + 2 * self.columns), *self._picture_cell(), answer.reason])
+
+    def _picture_cell(self, picture: str | None = None) -> list[str]:
+        return [picture or ""] if self._pictures else []
 
     def _json(self, values: dict[str, Any]) -> None:
         self._line(json.dumps(values))  # ASCII: names that are no Unicode survive as escapes
@@ -134,6 +150,10 @@ class Lines:
 def _answer(prediction: Prediction) -> dict[str, float]:
     shares = map(_digits, prediction.probabilities)
     return dict(zip(prediction.classes, shares, strict=True))
+
+
+def _picture(name: str | None) -> dict[str, str]:
+    return {} if name is None else {"picture": name}
 
 
 def _label(label: Label) -> dict[str, object]:

@@ -49,7 +49,7 @@ def test_the_command_tells_the_same_in_words_and_in_json():
 def test_the_papers_claims_stand_beside_the_very_networks_they_are_about():
     told = CliRunner().invoke(main, ["complexity", "--backbone", "resnet50"]).output
     assert "54.76  (54.79)" in told and "9.60  (10.42)" in told and "in brackets: the paper's Table VI" in told
-    for other in (["--classes", "10"], ["--regions", "10"], ["--stages", "2"], ["--backbone", "vgg16"]):
+    for other in (["--classes", "10"], ["--region-count", "10"], ["--stages", "2"], ["--backbone", "vgg16"]):
         options = other if "--backbone" in other else ["--backbone", "resnet50", *other]
         assert "(" not in CliRunner().invoke(main, ["complexity", *options]).output
 

@@ -151,7 +151,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_is_saved_once(place,
     both[1].wait_for(lambda: "here" in both[1].said())
     both[1].send(signal.SIGTERM)
     assert [child.wait() for child in both] == [143, 143], [child.said() for child in both]
-    assert "after epoch 1 of 2 and 1 step of the next" in both[0].said()
+    assert "after 1 step of epoch 2 of 2" in both[0].said()
     again = pair("signalled", "--resume")
     assert [child.wait() for child in again] == [0, 0], [child.said() for child in again]
     expected, found = (CRASH["result_of"](run) for run in (together[0], place / "signalled"))

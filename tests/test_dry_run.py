@@ -55,6 +55,18 @@ def test_it_writes_nothing_and_reckons_with_what_then_happens(train, tmp_path):
     assert load_checkpoint(Path("run/best.safetensors")).preprocessing.size == 64
 
 
+def test_of_several_seeds_it_tells_the_time_and_the_room_of_all(train):
+    told = json.loads(train("--model", "plain", "--seeds", 4, 5, 6, "--dry-run", "--json").stdout)
+    assert told["seeds"] == 3
+    assert told["seconds"] == pytest.approx(3 * RECIPES["modern"].epochs * told["seconds_per_epoch"])
+    text = train("--model", "plain", "--seeds", 4, 5, 6, "--dry-run").stdout
+    assert re.search(r"an epoch, .* in all for 3 seeds$", text, flags=re.MULTILINE)
+    whole, parts = re.search(r"about ([\d.]+) MB for 3 seeds: (.*) each$", text, flags=re.MULTILINE).groups()
+    sizes = re.findall(r"([\d.]+) (MB|kB|bytes)", parts)
+    one = sum(float(size) * {"MB": 1, "kB": 1e-3, "bytes": 1e-6}[unit] for size, unit in sizes)
+    assert float(whole) == pytest.approx(3 * one, rel=0.02)
+
+
 def test_a_recipe_is_told_with_its_reasons_and_what_was_overridden(train):
     text = train("--model", "plain", "--recipe", "paper", "--lr", 0.25, "--dry-run").stdout
     for name, reason in REASONS["paper"].items():

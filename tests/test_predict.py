@@ -368,6 +368,24 @@ def test_names_cannot_speak_to_the_terminal(agnet, network, photographs, tmp_pat
     assert table.splitlines()[1].startswith("'=1+1.png,")
 
 
+def test_a_saved_picture_is_named_beside_its_answer(agnet, network, photographs, tmp_path):
+    """Of two images of one name, nobody could tell which has which."""
+    for folder in ("one/same", "two/same"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(photographs / "0.png", tmp_path / folder / "0.png")
+    write_video(tmp_path / "v.mp4", [60] * 3)
+    names = ["one/same/0.png", "two/same/0.png", photographs / "3b.png", "v.mp4"]
+    told = agnet("predict", "--run", network, *names, "--save", "out", "--json", code=1).stdout
+    rows = [json.loads(line) for line in told.splitlines()]
+    pictures = {row.get("image") or row["video"]: row["picture"] for row in rows if "picture" in row}
+    assert pictures == {"one/same/0.png": "same-0.png", "two/same/0.png": "same-0-2.png", "v.mp4": "v.mp4"}
+    told = agnet("predict", "--run", network, *names, "--save", "out", "--format", "csv", code=1).stdout
+    rows = list(csv.DictReader(told.splitlines()))
+    assert [row["picture"] for row in rows] == ["same-0-3.png", "same-0-4.png", "", "", "", ""]
+    assert [bool(row["error"]) for row in rows] == [False, False, True, False, False, False]
+    assert "picture" not in agnet("predict", "--run", network, *names[:2], "--format", "csv").stdout
+
+
 @pytest.fixture
 def program(network, tmp_path):
     """A function that starts `agnet predict` as a program."""

@@ -54,14 +54,14 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_says_how_to_go_on(train, p
     child.wait_for(lambda: "here" in child.said())
     child.send(number)
     assert child.wait() == code
-    assert "after epoch 1 of 3 and 2 steps of the next" in child.said() and "--resume" in child.said()
+    assert "after 2 steps of epoch 2 of 3" in child.said() and "--resume" in child.said()
     assert "Traceback" not in child.said()
     found = progress_of(place / run)
     assert (found["epoch"], found["step"]) == (1, 2)
     # Readers in other processes make no difference either.
     child = train(run, "--resume", "--workers", "1")
     assert child.wait() == 0, child.said()
-    assert "going on from last.safetensors, after epoch 1 of 3 and 2 steps of the next" in child.said()
+    assert "going on from last.safetensors, after 2 steps of epoch 2 of 3" in child.said()
     assert result_of(place / run) == result_of(straight)
 
 

@@ -59,11 +59,12 @@ class DryRun:
     seconds_per_step: float
     data_wait: float  #: share of it spent waiting for images
     seconds_per_epoch: float  #: validation included
-    seconds: float  #: of the whole run, if it goes on to the end
+    seeds: int  #: that are trained one after the other
+    seconds: float  #: of all of them, if they go on to the end
     peak_memory_bytes: int | None  #: of a GPU's tensors, or of this process; processes that read images not included
     images_at_once: int  #: less than the batch size where memory did not suffice
     folder: str
-    files: dict[str, int]  #: name -> about how many bytes, at the end of the run
+    files: dict[str, int]  #: of one seed: name -> about how many bytes, at the end of the run
 
     def to_dict(self) -> dict[str, object]:
         """Numbers and texts."""
@@ -80,8 +81,10 @@ def dry_run(
     settings: RunSettings,
     *,
     propose: Propose | None = None,
+    seeds: int = 1,
 ) -> DryRun:
-    """Take a few steps of the run that `fit` would do with the same arguments, and reckon.
+    """Take a few steps of the run that `fit` would do with the same arguments, and reckon; also of several ``seeds``,
+    of which ``settings`` has the first.
 
     ImageNet weights are not fetched for it: their numbers cost no more time than random ones.
 
@@ -116,7 +119,8 @@ def dry_run(
         seconds_per_step=per_image * images_per_step,
         data_wait=data_wait,
         seconds_per_epoch=epoch,
-        seconds=epoch * recipe.epochs,
+        seeds=seeds,
+        seconds=epoch * recipe.epochs * seeds,
         peak_memory_bytes=peak,
         images_at_once=min(learner.micro_batch or recipe.batch_size, training.images),
         folder=str(run),
@@ -205,17 +209,19 @@ def dry_run_text(found: DryRun) -> str:
     lines.append(f"{'':18}{'parameters':>14}{'trainable':>14}")
     lines += [f"  {part:16}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
     at_once = f", {found.images_at_once} at once" if found.images_at_once < found.images_per_step else ""
+    of_seeds, each = (f" for {found.seeds} seeds", " each") if found.seeds > 1 else ("", "")
     lines += [
         f"{found.images['train']:,} training images: {found.steps_per_epoch:,} steps of {found.images_per_step} images"
         f"{at_once} an epoch, {found.steps:,} in all; {found.images['val']:,} validation images",
         f"on {found.device} in {found.precision}: {found.seconds_per_step:.3g} s a step, {found.data_wait:.0%} of it "
-        f"waiting for images; about {_time(found.seconds_per_epoch)} an epoch, {_time(found.seconds)} in all",
+        f"waiting for images; about {_time(found.seconds_per_epoch)} an epoch, {_time(found.seconds)} in all{of_seeds}",
     ]
     if found.peak_memory_bytes is not None:
         whose = "of this process" if found.device == "cpu" else "on the device"
         lines.append(f"memory {whose}, at most so far: {_bytes(found.peak_memory_bytes)}")
     files = ", ".join(f"{name} {_bytes(size)}" for name, size in found.files.items())
-    lines.append(f"would write into {found.folder}, about {_bytes(sum(found.files.values()))}: {files}")
+    size = _bytes(found.seeds * sum(found.files.values()))
+    lines.append(f"would write into {found.folder}, about {size}{of_seeds}: {files}{each}")
     return "\n".join([*lines, "nothing was written"])
 
 

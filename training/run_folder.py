@@ -44,9 +44,9 @@ class Progress:
 
     def describe(self, epochs: int) -> str:
         """Where that is, of so many epochs, for people."""
-        where = f"after epoch {self.epoch} of {epochs}"
-        steps = f"{self.step:,} step{'s' if self.step > 1 else ''}"
-        return f"{where} and {steps} of the next" if self.step else where
+        if not self.step:
+            return f"after epoch {self.epoch} of {epochs}"
+        return f"after {self.step:,} step{'s' if self.step > 1 else ''} of epoch {self.epoch + 1} of {epochs}"
 
 
 def read_config(run: Path) -> dict[str, dict[str, object]]:
