@@ -1,4 +1,5 @@
 import dataclasses
+import multiprocessing
 import pickle
 import shutil
 from functools import partial
@@ -15,7 +16,7 @@ from agnet.data.errors import DatasetError, ImageError, MismatchError
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.augmentation import AffineRange
-from agnet.training.dataset import Loader, RegionDataset, check_images_present
+from agnet.training.dataset import BATCHES_OF_A_WORKER, Loader, RegionDataset, check_images_present
 
 SIDE = 64
 
@@ -86,6 +87,41 @@ def test_where_shared_memory_is_small_each_worker_gets_a_copy(boxes, folder, mon
     assert np.array_equal(another.boxes.hull_xy, boxes.hull_xy) and not np.array_equal(
         other.boxes.hull_xy, boxes.hull_xy
     )
+
+
+ROOM_OF_ONE = BATCHES_OF_A_WORKER * 4 * 3 * SIDE**2
+
+
+@pytest.mark.parametrize(
+    ("images", "free", "workers"), [(4, 10**9, 1), (10, 2 * ROOM_OF_ONE - 1, 1), (10, ROOM_OF_ONE - 1, 0)]
+)
+def test_there_are_no_more_workers_than_batches_or_than_shared_memory_has_room_for(
+    boxes, folder, monkeypatch, images, free, workers
+):
+    """In a container of 64 MB, what 16 of them make of common batches does not fit."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    rows = boxes.rows("train")[:images]
+    loader = Loader(RegionDataset(boxes, folder, SIDE), rows, 4, workers=16)
+    try:
+        assert everything(loader, 0)[3].tolist() == rows.tolist()
+        assert len(getattr(loader._batches._iterator, "_workers", [])) == workers
+    finally:
+        loader.close()
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="others do not inherit the patch")
+def test_a_batch_that_cannot_be_sent_is_an_error_and_not_waited_for_for_ever(boxes, folder, monkeypatch):
+    def full(*_):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", full)
+    loader = Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 4, workers=1)
+    try:
+        with pytest.raises(DatasetError, match=r"shared memory.*--workers"):
+            next(loader.epoch(0))
+    finally:
+        loader.close()
 
 
 def test_pixels_and_regions_are_those_of_the_file(boxes, folder):

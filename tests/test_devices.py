@@ -66,6 +66,8 @@ def test_other_errors_are_not_taken_for_want_of_memory():
     with pytest.raises(RuntimeError, match="shapes"):
         Pieces(CPU).of(5, differ)
     assert not is_out_of_memory(ValueError("out of range"))
+    unsupported = "could not create a primitive descriptor for a convolution forward propagation primitive"
+    assert not is_out_of_memory(RuntimeError(unsupported))
 
 
 @pytest.mark.parametrize("name", ["tpu", "meta", "cuda:", "cuda:one", "CPU", ""])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import fields
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +26,7 @@ from .samples import Propose
 
 Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it; ~row for a stand-in
 SHARED_MEMORY = Path("/dev/shm")  # small in containers, unless asked for
+BATCHES_OF_A_WORKER = 3  #: under way in shared memory at most: two made ahead, and one that the network has
 STAND_IN = -100  #: label of a sample that counts nothing, PyTorch's own number for it
 
 
@@ -64,7 +68,8 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         """For a worker that is no fork of this process: the boxes' arrays are not copied to each, but mapped."""
         boxes = {field.name: getattr(self.boxes, field.name) for field in fields(self.boxes)}
         arrays = {name: value for name, value in boxes.items() if isinstance(value, np.ndarray)}
-        if not self._shared and _shared_memory_holds(sum(array.nbytes for array in arrays.values())):
+        # As much again is left for the batches.
+        if not self._shared and 2 * sum(array.nbytes for array in arrays.values()) < _free_shared_memory():
             self._shared = {name: _SharedArray.of(array) for name, array in arrays.items()}
         return self.__dict__ | {"boxes": boxes | self._shared, "_shared": {}}
 
@@ -99,12 +104,12 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         return pixels, torch.from_numpy(fractions), label, row
 
 
-def _shared_memory_holds(size: int) -> bool:
-    """Whether so many bytes leave as much again for the batches; to write more than there is would be the end."""
+def _free_shared_memory() -> float:
+    """Bytes; infinitely many where it is not limited (no Linux). To write more than there are would be the end."""
     try:
-        return shutil.disk_usage(SHARED_MEMORY).free > 2 * size
-    except OSError:  # no Linux: it is not limited there
-        return True
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return math.inf
 
 
 class _SharedArray(NamedTuple):
@@ -159,7 +164,8 @@ class Loader:
         dataset: the samples.
         rows: which of them.
         batch_size: of all processes together; the last batch may be smaller; none is dropped or padded.
-        workers: processes that decode and warp; 0 does it in this one.
+        workers: processes that decode and warp, at most: one a batch does, and shared memory has to hold what they
+            make. With 0 of them this process does it.
         shuffle_seed: None keeps the order.
         rank, size: which process this is, and of how many that share every batch.
         postpones_signals: this process notes SIGINT and SIGTERM and goes on for a while, so its readers must, too; it
@@ -179,6 +185,9 @@ class Loader:
     ) -> None:
         self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = len(rows)
+        batch_bytes = batch_size * 3 * dataset.side**2  # of all processes: those of a machine share its memory
+        room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
+        workers = int(min(workers, len(self.sampler), room))
         self._batches = DataLoader(
             dataset,
             batch_sampler=self.sampler,
@@ -213,8 +222,8 @@ class Loader:
             if "DataLoader worker" not in str(error):
                 raise
             raise DatasetError(
-                "a process that reads images was killed, most likely for want of memory; go on with --resume and "
-                "fewer --workers"
+                "a process that reads images has ended, most likely for want of memory (a container's shared memory, "
+                "/dev/shm, is small unless asked for); take fewer --workers; training goes on with --resume"
             ) from None
         except AgnetError as error:
             # A worker's error arrives with its traceback in the message; the last line is the message itself.
@@ -245,6 +254,12 @@ def _start_worker(_: int) -> None:
     # A loader is one of several processes: each keeps to its own core. OpenCV's pool would also not survive a fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # A batch that cannot be sent would else be dropped with a traceback, and waited for for ever.
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, batch: object) -> None:
+    os._exit(1)
 
 
 def _start_patient_worker(number: int) -> None:

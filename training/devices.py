@@ -95,16 +95,17 @@ class Device:
             give_back_memory()
 
 
-# "Could not create a primitive" is all that a CPU's convolutions (oneDNN) say of it.
-_FULL = (
-    *("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not enough memory", "std::bad_alloc"),
-    "could not create a primitive",
+# The last is all that a CPU's convolutions (oneDNN) say of it; of what they cannot do on this CPU, such as bf16, they
+# say "could not create a primitive descriptor".
+_FULL = re.compile(
+    "out of memory|DefaultCPUAllocator|can't allocate memory|not enough memory|std::bad_alloc"
+    "|could not create a primitive(?! descriptor)"
 )
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a computation failed for want of memory, on whatever device."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in _FULL)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(_FULL.search(str(error)))
 
 
 class Pieces:
