@@ -25,8 +25,9 @@ from .commands.train import train
 
 
 class _OneLineErrors(click.Group):
-    """Errors of the input end as one line and exit code 1; programming errors keep their traceback. Ctrl-C, and
-    SIGTERM like it, end it with 130 at whatever moment they come; a training that saves has codes of its own."""
+    """Errors of the input end as one line and exit code 1; programming errors keep their traceback. Ctrl-C ends
+    it with 130 at whatever moment it comes, and so does SIGTERM from the time when a command has begun; a training that
+    saves its state first has codes of its own."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **others: Any) -> Any:  # type: ignore[override]
         standalone = others.pop("standalone_mode", True)

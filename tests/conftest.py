@@ -36,7 +36,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Of whoever runs the tests, for other programs or other runs of this one.
-for _name in ("AGNET_ROOT", "RANK", "LOCAL_RANK", "WORLD_SIZE"):
+for _name in ("AGNET_ROOT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
     os.environ.pop(_name, None)
 
 

@@ -109,6 +109,12 @@ def test_there_are_no_more_workers_than_batches_or_than_shared_memory_has_room_f
         loader.close()
 
 
+def test_more_workers_than_cores_are_no_warning(boxes, folder, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
+    loader = Loader(RegionDataset(boxes, folder, SIDE), np.arange(5000), 1, workers=5000)
+    assert loader._batches.num_workers == 5000
+
+
 @pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="others do not inherit the patch")
 def test_a_batch_that_cannot_be_sent_is_an_error_and_not_waited_for_for_ever(boxes, folder, monkeypatch):
     def full(*_):

@@ -78,7 +78,7 @@ def network_milliseconds(settings: ModelSettings, batch_size: int, device: Devic
     models = {}
     for variant, changes in VARIANTS.items():
         model = build_network(replace(settings, **changes)).eval()  # type: ignore[arg-type]
-        models[variant] = model.to(device=device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        models[variant] = device.take(model, torch.channels_last)
     side = models["baseline"].backbone.preprocessing.size
     images = torch.randn(batch_size, 3, side, side, device=device.device).to(memory_format=torch.channels_last)
     corners = torch.rand(batch_size, settings.regions, 2, 2, device=device.device).sort(dim=2).values

@@ -157,6 +157,11 @@ class KeySampler:
             yield [(self.epoch, row) for row in own]
 
 
+class _Batches(DataLoader[Any]):
+    def check_worker_number_rationality(self) -> None:
+        """No warning for more workers than cores: it fills a screen, and two on a single core are meant."""
+
+
 class Loader:
     """Batches of a `RegionDataset`, epoch by epoch.
 
@@ -188,7 +193,7 @@ class Loader:
         batch_bytes = batch_size * 3 * dataset.side**2  # of all processes: those of a machine share its memory
         room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
         workers = int(min(workers, len(self.sampler), room))
-        self._batches = DataLoader(
+        self._batches = _Batches(
             dataset,
             batch_sampler=self.sampler,
             num_workers=workers,
