@@ -11,7 +11,7 @@ from agnet.data.errors import ConfigurationError, TrainingError
 from agnet.training import engine
 from agnet.training import learner as learning
 from agnet.training.dataset import Batch
-from agnet.training.devices import Device, choose_training_device
+from agnet.training.devices import Device, Pieces, choose_training_device
 from agnet.training.engine import TIMINGS, Trained, evaluate, timings, train_epoch
 from agnet.training.learner import Learner, balanced_weights, means
 from agnet.training.models.backbones import Backbone, Preprocessing
@@ -166,10 +166,13 @@ def test_an_evaluation_that_does_not_fit_goes_through_in_smaller_pieces_with_the
     batches, told = [batch_of(5, 1), batch_of(3, 2)], []
     enough, scarce = tiny("agnet"), Small(tiny("agnet"), 2, error)
     expected = evaluate(enough, batches, device=CPU, preprocessing=EYES)
-    found = evaluate(scarce, batches, device=CPU, preprocessing=EYES, say=told.append)
+    pieces = Pieces(CPU, told.append)
+    found = evaluate(scarce, batches, device=CPU, preprocessing=EYES, pieces=pieces)
     assert scarce.seen == [5, *[2, 2, 1], *[2, 1]] and len(told) == 1
     np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-6)
     assert found.rows.tolist() == expected.rows.tolist() and found.labels.tolist() == expected.labels.tolist()
+    evaluate(scarce, batches, device=CPU, preprocessing=EYES, pieces=pieces)
+    assert scarce.seen[6:] == [2, 2, 1, 2, 1] and len(told) == 1  # the next validation knows it
 
 
 def test_an_image_that_does_not_fit_is_an_error_with_remedies():

@@ -135,12 +135,12 @@ def evaluate(
     preprocessing: Preprocessing,
     processes: Processes = ALONE,
     progress: Progress = lambda images, values: None,
-    say: Callable[[str], None] = lambda text: None,
+    pieces: Pieces | None = None,
 ) -> Predictions:
     """The model's scores for every image of the batches, once each.
 
     Of several processes each looks at its parts of the batches; all get the scores of all, by row. Where memory does
-    not suffice for a batch, it goes through in smaller pieces: ``say`` is told.
+    not suffice for a batch, it goes through in smaller ``pieces``, which know that the next time.
 
     Raises: `ConfigurationError` when memory does not suffice for a single image.
     """
@@ -151,7 +151,7 @@ def evaluate(
         return output.logits.float()
 
     model.eval()
-    pieces = Pieces(device, say)
+    pieces = pieces or Pieces(device)
     logits, labels, rows, images = [], [], [], 0
     for batch in batches:
         logits += pieces.of(len(batch.labels), partial(scores, batch))

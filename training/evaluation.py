@@ -17,7 +17,7 @@ from ..data.errors import DatasetError, MismatchError
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .claims import Claim, papers_claim
 from .dataset import Loader, RegionDataset, check_images_present
-from .devices import Device
+from .devices import Device, Pieces
 from .engine import Predictions, Watch, evaluate
 from .evaluation_report import metrics_csv, seeds_csv
 from .metrics import MEASURES, Metrics, measure, possible_spread
@@ -93,7 +93,7 @@ def evaluate_run(
         device=device,
         preprocessing=checkpoint.preprocessing,
         progress=watch(f"evaluate {split}", loader.images),
-        say=say,
+        pieces=Pieces(device, say),
     )
     check_finite([torch.from_numpy(predictions.logits)])
     metrics = measure(predictions.logits, predictions.labels, checkpoint.classes)

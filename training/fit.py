@@ -16,7 +16,7 @@ from ..data.errors import CheckpointError
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .curves import CURVES, append_events, draw_curves
 from .dataset import Batch, Loader, Propose
-from .devices import choose_training_device
+from .devices import Pieces, choose_training_device
 from .distributed import ALONE, Processes
 from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epoch
 from .interruption import Interrupted, Interruption
@@ -136,6 +136,7 @@ class _Story:
         self._processes = self.learner.processes
         self._steps = steps_of_epoch(len(self.training), recipe.accumulate)
         self._saved_at = time.monotonic()
+        self._pieces = Pieces(self.learner.device, self.learner.say)
         self._selection = Selection(recipe.select_by, recipe.patience)
         for line in self.progress.log:
             self._selection.is_best(line["epoch"], line)
@@ -242,7 +243,7 @@ class _Story:
             preprocessing=self.learner.model.backbone.preprocessing,
             processes=self._processes,
             progress=lambda done, values: shown(min(done, self.validation.images), values),
-            say=self.learner.say,
+            pieces=self._pieces,
         )
         return {"val_loss": scored.loss, "val_top1": scored.top1}
 
