@@ -46,8 +46,7 @@ workers = click.option(
     "--workers",
     type=click.IntRange(0),
     default=workers_for_the_cores,
-    show_default=f"one a core, 2 to {MOST_WORKERS}",
-    help="Processes that read images.",
+    help=f"Processes that read images; default: one a core, 2 to {MOST_WORKERS}.",
 )
 stages = partial(
     click.option,

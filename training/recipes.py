@@ -165,7 +165,7 @@ class RunSettings:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"  #: fp32, bf16, fp16, or auto: bf16 on a GPU that has it
-    workers: int = 2
+    workers: int = 2  #: that read images; the command line takes one a core
     compile: bool = False  #: by torch.compile
 
     def __post_init__(self) -> None:
