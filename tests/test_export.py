@@ -20,8 +20,10 @@ from agnet.commands.export import EXPORT_FORMATS
 from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.proposals.settings import ProposalSettings
 from agnet.training import export as module
+from agnet.training import export_formats
 from agnet.training.checkpoints import Checkpoint, save_checkpoint
-from agnet.training.export import FORMATS, Network, eager, export_run, largest_differences, trial_inputs
+from agnet.training.export import Network, eager, export_run, largest_differences, trial_inputs
+from agnet.training.export_formats import FORMATS
 from agnet.training.models.backbones import Backbone, Preprocessing
 from agnet.training.models.build import assemble, build_model
 from agnet.training.models.settings import ModelSettings
@@ -365,7 +367,7 @@ def test_a_file_that_does_not_run_is_not_kept(run, monkeypatch):
 
 
 def test_more_than_one_onnx_file_can_hold_is_refused(run, monkeypatch):
-    monkeypatch.setattr(module, "_PROTOBUF_LIMIT", 1000)
+    monkeypatch.setattr(export_formats, "_PROTOBUF_LIMIT", 1000)
     with pytest.raises(ConfigurationError, match="one ONNX file holds 2; use --format torch"):
         export_run(run)
     assert [file.name for file in run.iterdir()] == ["best.safetensors"]

@@ -7,14 +7,11 @@ appears under its name.
 
 from __future__ import annotations
 
-import io
-import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +21,7 @@ from ..data.atomic import atomic_file, check_writable
 from ..data.errors import CheckpointError, ConfigurationError
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .devices import Device
+from .export_formats import FORMATS, About, Inputs, Outputs, Runner, reason
 from .models.backbones import Preprocessing
 from .models.build import Model
 from .models.output import Output
@@ -31,19 +29,10 @@ from .run_folder import checkpoint_of
 
 FORMAT = "agnet network"
 FORMAT_VERSION = 1
-METADATA = "agnet"  #: the key of ONNX' metadata; with .json the name of the extra file of a .pt2
-
-Inputs = dict[str, Tensor]  #: ``images`` uint8 ``(B, 3, S, S)``; ``boxes`` float32 ``(B, R, 4)`` where R > 0
-Outputs = dict[str, Tensor]  #: as `Network.forward` returns them
-About = dict[str, Any]  #: what the file says of itself, in JSON
-Runner = Callable[[Inputs], Outputs]
-
 # How far a file's outputs may be from the network's own; see `largest_differences`. A trained network's are within
 # 1e-5. One near chaos, as random weights can make it, turns rounding into more: it may differ by a hundred times of
 # what rounding its input once more does to it, up to a twentieth.
 BOUND, ROUNDINGS, MOST = 1e-4, 100.0, 0.05
-
-_PROTOBUF_LIMIT = 2**31 - 2**20  # of bytes in one ONNX file; a mebibyte for all that is not weights
 
 
 @dataclass(frozen=True)
@@ -163,7 +152,7 @@ def _run_file(format: str, file: Path, trials: list[Inputs]) -> list[Outputs]:
         run = FORMATS[format].load(file)
         return [run(inputs) for inputs in trials]
     except Exception as error:  # onnxruntime's have no other base
-        raise CheckpointError(f"the exported network does not run, so no file was written: {_reason(error)}") from error
+        raise CheckpointError(f"the exported network does not run, so no file was written: {reason(error)}") from error
 
 
 def largest_differences(got: list[Outputs], wanted: list[Outputs]) -> dict[str, float]:
@@ -227,7 +216,7 @@ def _trace(network: Network, inputs: Inputs, backbone: str) -> torch.export.Expo
             network, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
         )
     except (RuntimeError, ValueError) as error:  # what all of torch's refusals are
-        raise CheckpointError(f"{backbone} cannot be exported: {_reason(error)}") from error
+        raise CheckpointError(f"{backbone} cannot be exported: {reason(error)}") from error
     finally:
         log.setLevel(before)
     for module in program.graph_module.modules():
@@ -268,102 +257,5 @@ _OUTPUTS = {
 }
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of what began it: what exporters wrap around that says only that they failed."""
-    while error.__cause__:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _shape(value: Tensor) -> str:
     return f"(batch, {', '.join(map(str, value.shape[1:]))})"
-
-
-# ONNX
-
-
-def _write_onnx(program: torch.export.ExportedProgram, about: About, file: Path) -> None:
-    size = sum(tensor.nbytes for tensor in program.state_dict.values())
-    if size > _PROTOBUF_LIMIT:
-        raise ConfigurationError(f"{size / 2**30:.1f} GiB of weights: one ONNX file holds 2; use --format torch")
-    inputs, outputs = about["inputs"], about["outputs"]
-    try:
-        made = torch.onnx.export(
-            program,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=dict.fromkeys(inputs) | {"images": {0: "batch"}},  # its name, for every input
-            dynamo=True,
-            verbose=False,
-        )
-    except RuntimeError as error:  # such as an operator that ONNX does not have
-        raise CheckpointError(f"ONNX cannot express this network: {_reason(error)}; use --format torch") from error
-    assert made is not None
-    _keep_only_names(made.model)
-    made.model.producer_name, made.model.producer_version = "agnet", __version__
-    made.model.metadata_props[METADATA] = json.dumps(about)
-    for value in (*made.model.graph.inputs, *made.model.graph.outputs):
-        value.doc_string = (inputs | outputs)[value.name]
-    file.write_bytes(made.model_proto.SerializeToString())
-
-
-def _keep_only_names(model: Any) -> None:
-    """Leave of the exporter's notes which module an operator is from; others could tell where the source code lies."""
-    model.graph.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        namespace = node.metadata_props.get("namespace")
-        node.metadata_props.clear()
-        node.doc_string = None
-        if namespace:
-            node.metadata_props["namespace"] = namespace
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-
-
-def _load_onnx(file: Path) -> Runner:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-
-    def run(inputs: Inputs) -> Outputs:
-        found = session.run(names, {name: value.numpy() for name, value in inputs.items()})
-        return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
-
-    return run
-
-
-# PyTorch
-
-
-def _write_torch(program: torch.export.ExportedProgram, about: About, file: Path) -> None:
-    content = io.BytesIO()  # on a full disk, its own writing ends the process
-    torch.export.save(program, content, extra_files={f"{METADATA}.json": json.dumps(about)})
-    file.write_bytes(content.getbuffer())
-
-
-def _load_torch(file: Path) -> Runner:
-    with file.open("rb") as opened:
-        loaded = torch.export.load(opened).module()
-    return lambda inputs: loaded(**inputs)
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a kind of file is written and run."""
-
-    suffix: str
-    packages: tuple[str, ...]  #: of the extra ``onnx``
-    write: Callable[[torch.export.ExportedProgram, About, Path], None]
-    load: Callable[[Path], Runner]
-
-
-FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _load_onnx),
-    "torch": Format(".pt2", (), _write_torch, _load_torch),
-}
