@@ -287,3 +287,11 @@ def test_images_are_read_by_as_many_processes_as_there_are_cores(monkeypatch, co
     for command in (train, evaluate):
         context = command.make_context("", ["--run", "run"])
         assert context.params["workers"] == workers
+
+
+def test_training_stops_when_it_gets_no_better(agnet, boxes_file, folder, tmp_path):
+    options = ["--model", "plain", "--image-size", 64, "--lr", 1e-30, "--epochs", 5, "--frozen-norms"]
+    stop = ["--patience", 1, "--select-by", "val_top1"]
+    ended = agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", *TRAIN, *options, *stop)
+    assert "no better val_top1 for 1 epoch: finished; epoch 1 is kept" in ended.stderr
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2

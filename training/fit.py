@@ -152,7 +152,8 @@ class _Story:
         if self.progress.epoch >= recipe.epochs:
             epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
             return f"finished: {epochs}; epoch {selection.best_epoch} is kept"
-        return f"no better {selection.by} for {recipe.patience} epochs: finished; epoch {selection.best_epoch} is kept"
+        patience = f"{recipe.patience} epoch{'s' if recipe.patience > 1 else ''}"
+        return f"no better {selection.by} for {patience}: finished; epoch {selection.best_epoch} is kept"
 
     def begin(self) -> None:
         """Make the folder agree with the state: whatever was written after it happens again."""
