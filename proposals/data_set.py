@@ -15,19 +15,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import filelock
-import h5py
 import numpy as np
-import PIL
 
 from .. import __version__
 from ..data import boxes_schema as schema
 from ..data.atomic import atomic_file
-from ..data.boxes_reader import Listing, Settings, read_listing, refuse_to_replace_other
+from ..data.boxes_reader import Settings, read_listing, refuse_to_replace_other
 from ..data.boxes_writer import Part, build_part, write_boxes
 from ..data.drawing import contact_sheet, draw_regions, fit_within
 from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
@@ -36,8 +33,9 @@ from ..data.index import DatasetIndex
 from ..data.parallel import in_parallel
 from ..data.places import relative_hint
 from ..data.regions import Layout, Proposal
-from ..data.verification import changed_images, stamps_of
-from .settings import NETWORKS, ProposalSettings, name_of_weights
+from ..data.verification import stamps_of
+from .provenance import REMEDY, digest, recorded_settings, refuse_difference, refuse_other
+from .settings import ProposalSettings, name_of_weights
 from .worker import lost_image, propose_chunk
 
 PART_IMAGES = 256
@@ -45,7 +43,6 @@ CHUNK_IMAGES = 16
 PREVIEWS = 12
 
 _LOCK, _SETTINGS = "lock", "settings.json"
-_REMEDY = "add --restart to start over, or name another file with --boxes"
 Progress = Callable[[int, int], None]
 
 
@@ -91,11 +88,11 @@ def propose_dataset(
         raise ConfigurationError(
             f"the settings name other weights ({settings.weights}) than those of the file {weights}"
         )
-    recorded = _recorded_settings(index, settings)
+    recorded = recorded_settings(index, settings)
     folder = boxes.with_name(boxes.name + ".parts")
     # An unfinished run comes first: it may be one that is to replace the file.
     if boxes.exists() and not restart and not (folder / _SETTINGS).exists():
-        _refuse_other(boxes, recorded, index)
+        refuse_other(boxes, recorded, index)
         return _summary(boxes, reused=len(index))
     if restart:
         refuse_to_replace_other(boxes)
@@ -151,7 +148,7 @@ def _clear(folder: Path, keep: Iterable[Path] = ()) -> None:
 def _claim(folder: Path, recorded: Settings, index: DatasetIndex) -> None:
     """Note what the parts in ``folder`` are made of, or raise `MismatchError` if they were made otherwise."""
     note = folder / _SETTINGS
-    listed = _digest([index.names, index.classes, index.labels.tolist(), index.splits.tolist()])
+    listed = digest([index.names, index.classes, index.labels.tolist(), index.splits.tolist()])
     try:
         existing = json.loads(note.read_text(encoding="utf-8"))
         settings, images, count = (existing[key] for key in ("settings", "images", "count"))
@@ -161,11 +158,11 @@ def _claim(folder: Path, recorded: Settings, index: DatasetIndex) -> None:
             content = {"settings": recorded, "images": listed, "count": len(index)}
             unfinished.write_text(json.dumps(content), encoding="utf-8")
         return
-    _refuse_difference(f"the unfinished run in {folder}", settings, recorded)
+    refuse_difference(f"the unfinished run in {folder}", settings, recorded)
     if images != listed:
         raise MismatchError(
             f"the unfinished run in {folder} was begun with another list of images, classes or splits "
-            f"({count:,} images then, {len(index):,} now); {_REMEDY}"
+            f"({count:,} images then, {len(index):,} now); {REMEDY}"
         )
 
 
@@ -228,25 +225,6 @@ def _failures_of_finished(path: Path) -> int | None:
         return None
 
 
-def _recorded_settings(index: DatasetIndex, settings: ProposalSettings) -> Settings:
-    versions: dict[str, object] = {
-        "agnet": __version__,
-        "opencv": cv2.__version__,
-        "scikit-learn": version("scikit-learn"),  # importing it would take longer than all the rest
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "h5py": h5py.__version__,
-        "hdf5": h5py.version.hdf5_version,
-    }
-    if settings.method in NETWORKS:
-        versions |= {name: version(name) for name in ("torch", "torchvision")}
-    return {
-        "dataset": {"name": index.dataset, **index.opened_with},
-        "proposals": dict(settings.to_dict()),
-        "versions": versions,
-    }
-
-
 def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
     """A key for each part: settings, versions, and its images' names, labels, splits, sizes and times of change."""
     made_by = json.dumps([schema.FORMAT_VERSION, recorded], sort_keys=True)
@@ -254,58 +232,9 @@ def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
     labels, splits = index.labels.tolist(), index.splits.tolist()
     images = list(zip(index.names, labels, splits, sizes, times, strict=True))
     return [
-        _digest([made_by, start, index.classes, images[start : start + PART_IMAGES]])
+        digest([made_by, start, index.classes, images[start : start + PART_IMAGES]])
         for start in range(0, len(index), PART_IMAGES)
     ]
-
-
-def _digest(value: object) -> str:
-    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
-
-
-def _refuse_other(boxes: Path, recorded: Settings, index: DatasetIndex) -> None:
-    """Raise `MismatchError` if the finished file ``boxes`` is not what this run would write."""
-    listing = read_listing(boxes)
-    _refuse_difference(str(boxes), listing.settings, recorded)
-    difference = _other_list(listing, index)
-    if difference is None:
-        name, how = next(changed_images(listing, index.root, trust_times=True), ("", ""))
-        difference = f"{name} {how}" if name else None
-    if difference:
-        raise MismatchError(f"{boxes} was made from other images than are there now: {difference}; {_REMEDY}")
-
-
-def _other_list(listing: Listing, index: DatasetIndex) -> str | None:
-    """How the data set's list of images differs from the file's, or None."""
-    listed = [name.decode() for name in listing.names.tolist()]
-    new, gone = set(index.names) - set(listed), set(listed) - set(index.names)
-    if new or gone:
-        changes = [
-            f"{len(names):,} {how}, first {min(names)}" for names, how in ((new, "new"), (gone, "gone")) if names
-        ]
-        return " and ".join(changes)
-    place = {name: row for row, name in enumerate(listed)}
-    rows = [place[name] for name in index.names]
-    if rows != sorted(rows):
-        return "they come in another order"
-    then = [listing.classes[label] for label in listing.labels.tolist()]
-    for name, row, label, split in zip(index.names, rows, index.labels.tolist(), index.splits.tolist(), strict=True):
-        if then[row] != index.classes[label]:
-            return f"{name} was of class {then[row]!r} and is of class {index.classes[label]!r} now"
-        if listing.splits[row] != split:
-            return f"{name} was in {listing.splits[row]} and is in {split} now"
-    return None
-
-
-def _refuse_difference(what: str, existing: Settings, recorded: Settings) -> None:
-    for section, values in json.loads(json.dumps(recorded)).items():
-        found = existing.get(section, {})
-        for name in sorted(set(values) | set(found)):
-            if values.get(name) != found.get(name):
-                raise MismatchError(
-                    f"{what} was made with another {section} setting: {name} = {found.get(name)!r}, this run has "
-                    f"{values.get(name)!r}; {_REMEDY}"
-                )
 
 
 def _attributes(
