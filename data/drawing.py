@@ -53,7 +53,8 @@ def draw_boxes(
     font = ImageFont.load_default(size=text_size or max(10, round(max(image.shape[:2]) / 36)))
     labels = [legible(label) for label in labels]
     colours = [colours[number % len(colours)] for number in range(len(labels))]
-    for (x0, y0, x1, y1), colour in zip(boxes_xyxy.tolist(), colours, strict=True):
+    # Rounded here: Pillow takes whole pixels and leaves out what is beyond them, which moves a box to the left and up.
+    for (x0, y0, x1, y1), colour in zip(boxes_xyxy.round().tolist(), colours, strict=True):
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=width)
     # Tags over all boxes, so that none is crossed out.
     tagged = [number for number, label in enumerate(labels) if label]

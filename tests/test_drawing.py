@@ -21,6 +21,12 @@ def test_a_box_is_drawn_on_its_own_border_pixels():
     assert np.array_equal(red, expected)
 
 
+def test_a_box_between_pixels_is_drawn_at_the_nearest():
+    drawn = draw_boxes(np.zeros((40, 60, 3), np.uint8), np.array([[9.6, 5.4, 30.7, 24.5]]), [""], ["#ff0000"], 1)
+    rows, columns = np.nonzero(drawn[..., 0])
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (10, 5, 31, 24)
+
+
 def test_a_label_is_drawn_at_the_upper_left_corner(textured):
     image = np.zeros((100, 100, 3), dtype=np.uint8)
     box = np.array([[40.0, 30.0, 90.0, 90.0]])
