@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .resizing import resize
+
 # Chosen on photographs of flowers and people, by `benchmarks/near_duplicates.py`: what is found within each is one
 # photograph twice or one scene a moment later, and no flower looks like a person.
 DISTANCE = 10
@@ -43,12 +45,12 @@ def look_of(image: np.ndarray) -> tuple[int, bytes] | None:
     it is above their median. The first, which is the image's mean, is left out: 63 bits.
     """
     whole = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    grey = cv2.resize(whole, (32, 32), interpolation=cv2.INTER_AREA)
+    grey = resize(whole, (32, 32))
     if grey.std() < _FLAT:
         return None
     lowest = cv2.dct(grey.astype(np.float32))[:8, :8].ravel()[1:]
     bits = np.packbits(np.concatenate([[False], lowest > np.median(lowest)]))
-    thumbnail = cv2.resize(whole, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    thumbnail = resize(whole, (_THUMBNAIL, _THUMBNAIL))
     return int.from_bytes(bits.tobytes(), "big"), thumbnail.tobytes()
 
 

@@ -14,6 +14,7 @@ from ..data.regions import Regions
 from .boxes import Groups, in_slot_order, regions_of_groups
 from .figures import draw_proposal, draw_sheet
 from .one_image import propose_groups
+from .provenance import revision_of
 from .settings import NETWORKS, ProposalSettings
 
 
@@ -90,6 +91,8 @@ def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Gro
         and np.array_equal(found.hull_counts, regions.hull_counts)
         and np.array_equal(found.hull_xy, regions.hull_xy)
     )
-    warning = "" if same else "other regions are found now than the file has: the image has changed (try --verify), or "
-    warning += "" if same else "a library has"
+    cause = "the image has changed (try --verify), or a library has"
+    if not revision_of(settings.method).items() <= boxes.settings.get("versions", {}).items():
+        cause = f"since then agnet's {settings.method} has changed (propose again with --restart)"
+    warning = "" if same else f"other regions are found now than the file has: {cause}"
     return (in_slot_order(groups, settings.slot_order) if settings.method == "sift" else None), warning

@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 
 from ..data.errors import CheckpointError
+from ..data.resizing import resize
 from .boxes import Groups
 from .controls import groups_of_boxes
 from .settings import ProposalSettings
@@ -26,9 +27,10 @@ def group_feature_map(image: np.ndarray, settings: ProposalSettings, weights: Pa
     """The places of ResNet-50's last feature map in κ groups of like features (k-means on unit vectors).
 
     A group's points are the corners of its places, each a 7th of width and height; its weight is its share of them.
+    (A place is taken for the pixels that it tiles, as in all pooling. What it has seen lies about a third of a place
+    further left and up: each of the network's strides begins at the first pixel.)
     """
-    squashed = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    pixels = (squashed.astype(np.float32) / 255 - _MEAN) / _STD
+    pixels = (resize(image, (_SIDE, _SIDE)).astype(np.float32) / 255 - _MEAN) / _STD
     with torch.inference_mode():
         features = _resnet50(weights)(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None])[0]
     channels, rows, columns = features.shape

@@ -17,7 +17,7 @@ from ..data.boxes_reader import Listing, Settings, read_listing
 from ..data.errors import MismatchError
 from ..data.index import DatasetIndex
 from ..data.verification import changed_images
-from .settings import NETWORKS, ProposalSettings
+from .settings import NETWORKS, REVISIONS, ProposalSettings
 
 REMEDY = "add --restart to start over, or name another file with --boxes"
 
@@ -32,6 +32,7 @@ def recorded_settings(index: DatasetIndex, settings: ProposalSettings) -> Settin
         "pillow": PIL.__version__,
         "h5py": h5py.__version__,
         "hdf5": h5py.version.hdf5_version,
+        **revision_of(settings.method),
     }
     if settings.method in NETWORKS:
         versions |= {name: version(name) for name in ("torch", "torchvision")}
@@ -40,6 +41,11 @@ def recorded_settings(index: DatasetIndex, settings: ProposalSettings) -> Settin
         "proposals": dict(settings.to_dict()),
         "versions": versions,
     }
+
+
+def revision_of(method: str) -> dict[str, int]:
+    """What is recorded of a method beside its settings; nothing of one that finds what it has always found."""
+    return {f"agnet's {method}": REVISIONS[method]} if method in REVISIONS else {}
 
 
 def digest(value: object) -> str:

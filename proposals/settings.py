@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 KINDS = ("both", "primary", "secondary")
 METHODS = ("sift", "cnn-features", "mask-rcnn", "grid", "random")
 NETWORKS = ("cnn-features", "mask-rcnn")  # the methods that need weights
+# Raised when a method begins to find other regions in the same pixels: what was made before is not gone on with.
+REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
 MIXTURES = ("closed-form", "scikit-learn")
 SLOT_ORDERS = ("weight", "left-to-right", "top-to-bottom", "mixture")
 

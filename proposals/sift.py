@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .boxes import IN_NO_GROUP, Groups, count_distinct
-from .keypoints import detect_keypoints, squash
+from .keypoints import SIFT_BIAS, detect_keypoints, squash
 from .mixture import fit_mixture, fit_mixture_scikit_learn, initial_labels
 from .seeds import seed_of
 from .settings import ProposalSettings
@@ -32,7 +32,8 @@ def group_keypoints(image: np.ndarray, settings: ProposalSettings) -> Groups:
             centres_xy=np.zeros((settings.primary, 2)),
             distinct=distinct,
         )
-    seed = seed_of(settings.seed, found)
+    # Of the positions with their bias, as it was before they were freed of it: so groups stay what they were.
+    seed = seed_of(settings.seed, found + SIFT_BIAS)
     if settings.mixture == "scikit-learn":
         mixture = fit_mixture_scikit_learn(points, settings.primary, seed, em=settings.em)
     else:

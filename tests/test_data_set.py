@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import h5py
 import joblib
@@ -16,7 +17,7 @@ from agnet.data.catalogue import open_dataset
 from agnet.data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
 from agnet.data.images import read_image
 from agnet.data.verification import changed_images
-from agnet.proposals import data_set
+from agnet.proposals import data_set, provenance
 from agnet.proposals.data_set import propose_dataset
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
@@ -165,7 +166,7 @@ WAITING_RUN = """
 import sys
 from pathlib import Path
 from agnet.data.catalogue import open_dataset
-from agnet.proposals import data_set
+from agnet.proposals import data_set, provenance
 from agnet.proposals.settings import ProposalSettings
 
 data_set.PART_IMAGES, data_set.CHUNK_IMAGES = 4, 2
@@ -252,6 +253,21 @@ def test_other_versions_are_refused_by_name(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(data_set.np, "__version__", "99.0")
     with pytest.raises(MismatchError, match=r"versions setting: numpy = .*, this run has '99\.0'"):
         propose(folder, boxes)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_another_revision_of_the_method_has_made_is_not_gone_on_with(finished, folder, tmp_path, monkeypatch):
+    boxes, grid = tmp_path / "boxes.h5", ProposalSettings(method="grid")
+    with monkeypatch.context() as before:
+        before.setattr(provenance, "REVISIONS", {})
+        with nullcontext() if finished else pytest.raises(KeyboardInterrupt):
+            propose(folder, boxes, progress=interrupt_after(18 if finished else 8))
+        propose(folder, tmp_path / "grid.h5", grid)
+    with pytest.raises(MismatchError, match="versions setting: agnet's sift = None, this run has 2; add --restart"):
+        propose(folder, boxes)
+    assert propose(folder, boxes, restart=True).reused == 0
+    assert propose(folder, tmp_path / "grid.h5", grid).reused == 18  # finds what it has always found
 
 
 def relabel(folder):

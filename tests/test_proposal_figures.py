@@ -215,6 +215,13 @@ def test_another_image_of_the_name_is_drawn_with_the_files_boxes(boxes, folder, 
     assert is_colour(picture, "#b3001b").any()  # said in the picture, too
 
 
+def test_positions_of_another_revision_are_told_from_another_image(boxes, folder):
+    versions = {name: what for name, what in boxes.settings["versions"].items() if name != "agnet's sift"}
+    old = replace(boxes, hull_xy=boxes.hull_xy + 0.2, settings=boxes.settings | {"versions": versions})
+    _, warning = picture_image(old, 0, folder)
+    assert "since then agnet's sift has changed (propose again with --restart)" in warning
+
+
 @pytest.fixture
 def drawn_groups(monkeypatch):
     """The keypoint groups of each picture drawn while a test runs."""
