@@ -18,7 +18,22 @@ from .png_chunks import refuse_damaged_png
 
 # What a data set's folder scan takes for an image; the decoder goes by content, not by this name.
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".mpo", ".avif", ".heic", ".heif"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".webp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".mpo",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".hif",
+    }
 )
 
 # About 8× the largest camera picture in the data sets; decoding needs 3 bytes a pixel.

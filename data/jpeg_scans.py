@@ -42,6 +42,12 @@ class _Frame:
     digits: dict[tuple[int, int], int] = field(default_factory=dict)  #: of (component, coefficient): lowest bit there
     scans: list[tuple[int, int, int]] = field(default_factory=list)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether scans bring every component, and of a progressive JPEG all coefficients to their last bit."""
+        places = range(64 if self.kind == _PROGRESSIVE else 1)
+        return not any(self.digits.get((one, place), 1) for one in self.sampling for place in places)
+
 
 def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
     """Decode a JPEG that Pillow has opened; a file that lacks only its end marker is whole.
@@ -52,6 +58,8 @@ def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
 
     Raises: `ImageError` where not all pixels are in the file, or where more data than they need are.
     """
+    if not image.tile:
+        raise ImageError("it has headers, but no pixels")
     frame = _read_headers(content)
     decoder = _Decoder(image)
     if frame.kind in _HUFFMAN:
@@ -66,11 +74,7 @@ def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
                 if problem := _problem_of_piece(decoder, content[begin:stop]):
                     several = f" (scan {number + 1} of {len(frame.scans)})" if len(frame.scans) > 1 else ""
                     raise ImageError(problem + (several or ("" if problem == _LEFT_OVER else _share(image))))
-        if any(
-            frame.digits.get((one, at), 1)
-            for one in frame.sampling
-            for at in range(64 if frame.kind == _PROGRESSIVE else 1)
-        ):
+        if not frame.is_complete:
             raise ImageError("scans that complete its pixels are not in the file: it is cut off")
     else:
         decoder.feed(content)
@@ -105,25 +109,34 @@ class _Decoder:
 
 def _problem_of_piece(decoder: _Decoder, data: bytes) -> str:
     """Feed a scan's data, or those between two restarts; what is wrong with them, or nothing."""
-    bare = data.rstrip(b"\0\xff")  # some cameras fill up to a whole block
-    near = max(0, len(bare) - _AHEAD)
+    bare = len(data.rstrip(b"\0\xff"))  # some cameras fill up to a whole block
+    near = max(0, bare - _AHEAD)
     decoder.feed(data[:near])
-    early = [decoder.feed(data[at : min(at + 4, len(bare))]) for at in range(near, len(bare), 4)]
-    if len(early) == 2 and all(early):
+    if _ready(decoder, data[near:bare]):
         return _LEFT_OVER
-    at = min(len(data), len(bare) + _AHEAD)
-    decoder.feed(data[len(bare) : at])
-    if len(data) - at > 4 * _AHEAD:
-        if all([decoder.feed(data[at : at + 4]), decoder.feed(data[at + 4 : at + 8])]):
+    padding = data[bare + _AHEAD :]  # zeros before it may belong to the last pixel
+    decoder.feed(data[bare : bare + _AHEAD])
+    if len(padding) > 4 * _AHEAD:
+        if _ready(decoder, padding[:_AHEAD]):
             return ""
-        decoder.feed(data[at + 8 : -_AHEAD])
-        if all([decoder.feed(data[-_AHEAD:-4]), decoder.feed(data[-4:])]):
+        decoder.feed(padding[_AHEAD:-_AHEAD])
+        if _ready(decoder, padding[-_AHEAD:]):
             return "its data end in zeros, which are no pixels: it is cut off or damaged"
     else:
-        decoder.feed(data[at:])
+        decoder.feed(padding)
     decoder.feed(_ONE * _AHEAD)
-    done = all([decoder.feed(_ONE * 2), decoder.feed(_ONE * 2)])
-    return "" if done else "its data end before its pixels do: it is cut off or damaged"
+    return (
+        "" if _ready(decoder, _ONE * (_AHEAD // 2)) else "its data end before its pixels do: it is cut off or damaged"
+    )
+
+
+def _ready(decoder: _Decoder, data: bytes) -> bool:
+    """Whether the decoder has all pixels before ``data``, `_AHEAD` bytes; fewer do not tell.
+
+    In two halves: where it waits for more, it keeps one of them at least.
+    """
+    halves = [decoder.feed(data[at : at + _AHEAD // 2]) for at in range(0, len(data), _AHEAD // 2)]
+    return len(data) == _AHEAD and all(halves)
 
 
 def _refuse_missing_pieces(content: bytes, restarts: list[int], pieces: int) -> None:

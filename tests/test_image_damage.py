@@ -131,6 +131,12 @@ def test_a_progressive_jpeg_cut_between_two_scans_is_damaged(closed, textured):
         decode_image(content[:tables] + closed)
 
 
+def test_a_jpeg_without_a_scan_is_damaged(textured):
+    content = jpeg(textured(7))
+    with pytest.raises(ImageError, match="no pixels"):
+        decode_image(content[: content.index(b"\xff\xda")] + END)
+
+
 def test_of_a_jpeg_with_several_pictures_the_first_counts(textured):
     file = io.BytesIO()
     first, second = textured(1), textured(2)

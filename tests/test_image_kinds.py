@@ -127,6 +127,43 @@ def test_tiffs_whose_bits_come_last_first(bits):
     assert_shows(tiff([turned(packed(values, bits))], bits, BLACK_IS_0, fill=[2]), values * 255 / (2**bits - 1))
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "lzma", "zstd"])
+def test_tiffs_by_other_compressions(compression, order):
+    grey, colours, deep = drawn(8), drawn(8, 3), drawn(16)
+    for values, made in (
+        (grey, Image.fromarray(grey.astype(np.uint8))),
+        (colours, Image.fromarray(colours.astype(np.uint8))),
+        (deep / 257, Image.fromarray(deep.astype(f"{order}u2"))),
+    ):
+        file = io.BytesIO()
+        made.save(file, "TIFF", compression=compression)
+        assert_shows(file.getvalue(), values)
+
+
+@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4", "packbits"])
+def test_facsimiles(compression):
+    bits, file = drawn(1), io.BytesIO()
+    Image.fromarray(bits.astype(bool)).save(file, "TIFF", compression=compression)
+    assert_shows(file.getvalue(), bits * 255)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_compressed_tiff_of_brightness_and_halved_colours(order):
+    """Units of 2 x 2 values of brightness and a pair of colours, to RGB by JPEG's (JFIF's) matrix."""
+    generator = np.random.default_rng(0)
+    bright = generator.integers(60, 190, (8, 12))
+    blue, red = generator.integers(110, 146, (2, 4, 6))
+    units = [[*bright[y : y + 2, x : x + 2].ravel(), blue[y // 2, x // 2], red[y // 2, x // 2]]
+             for y in range(0, 8, 2) for x in range(0, 12, 2)]  # fmt: skip
+    content = zlib.compress(np.array(units, dtype=np.uint8).tobytes())
+    tags = {"compression": [DEFLATE], "subsampling": [2, 2]}
+    file = tiff([content], 8, YCBCR, 3, order, (12, 8), **tags)
+    blue, red = (np.repeat(np.repeat(half, 2, axis=0), 2, axis=1) - 128 for half in (blue, red))
+    shown = [bright + 1.402 * red, bright - 0.344136 * blue - 0.714136 * red, bright + 1.772 * blue]
+    assert_shows(file, np.stack(shown, axis=-1))
+
+
 COLOURS = {  # samples of a pixel, kinds of those beyond the colours, what is seen of shares from 0 to 1
     "RGB": (RGB, 3, (), lambda shares: 255 * shares),
     "RGB and something else": (RGB, 4, (0,), lambda shares: 255 * shares[..., :3]),
