@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
@@ -88,7 +89,7 @@ def predict(
     from ..data.errors import ConfigurationError
     from ..data.inputs import find_inputs
     from ..data.memory import keep_network_memory
-    from ..data.plain_text import printable
+    from ..data.plain_text import printable, tally
     from ..training.annotated import AnnotatedFolder
     from ..training.checkpoints import load_checkpoint
     from ..training.devices import choose_device
@@ -108,7 +109,10 @@ def predict(
         )
     if output and not output.parent.is_dir():
         raise ConfigurationError(f"{output}: there is no folder {output.parent}")
-    inputs = list(find_inputs(images, sys.stdin.buffer))
+    passed_over: Counter[str] = Counter()
+    inputs = list(find_inputs(images, sys.stdin.buffer, passed_over))
+    if passed_over:
+        click.echo(f"passed over, as they are no images or videos: {tally(passed_over)}", err=True)
     if save:
         _say_what_cannot_be_drawn(checkpoint.classes)
     predictor = FilePredictor(

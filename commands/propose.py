@@ -120,6 +120,7 @@ def propose(
     Interrupt it whenever you like: the same command goes on where it stopped.
     """
     from ..data.catalogue import CATALOGUE, open_dataset
+    from ..data.plain_text import printable, tally
     from ..proposals.data_set import PART_IMAGES, propose_dataset
 
     if weights and method not in NETWORKS:
@@ -158,10 +159,7 @@ def propose(
     if flaws := CATALOGUE[dataset].flaws:
         click.echo(f"known of {dataset}: {flaws}", err=True)
     if index.left_out:
-        kinds = ", ".join(
-            f"{count:,} {kind}" for kind, count in sorted(index.left_out.items(), key=lambda kind: -kind[1])
-        )
-        click.echo(f"left out: {kinds}", err=True)
+        click.echo(f"left out: {tally(index.left_out)}", err=True)
     if difference := index.opened_with.get("not_as_distributed"):
         click.echo(f"Warning: not as distributed: {difference}", err=True)
     click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)
@@ -185,6 +183,7 @@ def propose(
         click.echo(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole image", err=True)
     click.echo(boxes)
     if summary.unreadable:
+        click.echo(f"cannot be read: {printable(summary.first_failure)}", err=True)
         share = summary.unreadable / summary.images
         complaint = (
             f"{summary.unreadable:,} of {summary.images:,} images ({share:.1%}) could not be read; see the table "

@@ -108,7 +108,10 @@ def write_boxes(
     sizes = [(len(part.primary), len(part.hulls), len(part.failures)) for part in (load() for load in parts)]
     primary_rows, hull_rows, failure_rows = np.sum(sizes, axis=0).tolist()
     if not primary_rows:
-        raise BoxesFileError(f"{path}: not written, because none of the {len(index)} images could be used")
+        name, reason = (parts[0]().failures[0][column].decode() for column in (schema.PATH, schema.REASON))
+        raise BoxesFileError(
+            f"{path}: not written, because none of the {len(index)} images could be used; the first, {name}: {reason}"
+        )
     needed = (
         len(index) * schema.images_dtype(path_width(index)).itemsize
         + primary_rows * (schema.PRIMARY.itemsize + len(layout.pairs) / layout.primary * schema.SECONDARY.itemsize)

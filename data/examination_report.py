@@ -13,7 +13,7 @@ from .drawing import contact_sheet, fit_within, legible
 from .errors import DatasetError, ImageError
 from .examination import Copy, Duplicates, Examination, NearDuplicate
 from .images import read_image
-from .plain_text import printable
+from .plain_text import printable, tally
 
 _SHOWN = 5  # of each kind; all are in the JSON
 _SIDE = 220  # pixels, of a photograph on the sheet
@@ -31,8 +31,7 @@ def examination_text(examination: Examination) -> str:
     ]
     lines += [f"    {difference}" for difference in examination.wrong]
     if examination.left_out:
-        kinds = sorted(examination.left_out.items(), key=lambda kind: -kind[1])
-        lines.append(f"left out by their names or places: {', '.join(f'{count:,} {kind}' for kind, count in kinds)}")
+        lines.append(f"left out by their names or places: {tally(examination.left_out)}")
     lines += _section("cannot be read", examination.unreadable, lambda odd: f"{odd.image}: {odd.reason}")
     lines += _section("odd, though readable", examination.odd, lambda odd: f"{odd.image} {odd.reason}")
     groups = examination.duplicates

@@ -10,6 +10,7 @@ from pathlib import Path
 from .dataset_entry import Options, Rows
 from .errors import DatasetError
 from .images import IMAGE_SUFFIXES
+from .plain_text import tally
 
 # What people call the parts of a split data set, in lower case.
 SPLIT_NAMES = {
@@ -73,9 +74,12 @@ def _images_by_class(part: Path, root: Path, left_out: Counter[str]) -> list[tup
     found = []
     for class_folder in _folders(part):
         # In the order of their parts: a folder's images together, whatever letters sort before a slash.
-        mine = sorted(_image_files(class_folder, left_out), key=lambda name: name.split("/"))
+        others: Counter[str] = Counter()
+        mine = sorted(_image_files(class_folder, others), key=lambda name: name.split("/"))
+        left_out.update(others)
         if not mine:
-            raise DatasetError(f"the class folder {class_folder} holds no images; remove it or fill it")
+            but = f" that can be read here, but {tally(others)}" if others else ""
+            raise DatasetError(f"the class folder {class_folder} holds no images{but}; remove it or fill it")
         place = class_folder.relative_to(root).as_posix()
         found += [(f"{place}/{name}", class_folder.name) for name in mine]
     loose = (entry.suffix.lower() for entry in part.iterdir() if entry.is_file())

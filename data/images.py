@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from .eight_bits import raw_mode_of, take_for, to_rgb
 from .errors import ImageError
+from .jpeg_scans import load_jpeg
+from .known_kinds import refuse_deep_jpeg2000, refuse_other_tiffs, refuse_tiff
+from .png_chunks import refuse_damaged_png
 
 # What a data set's folder scan takes for an image; the decoder goes by content, not by this name.
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".mpo", ".avif"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".webp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".mpo",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".hif",
+    }
 )
 
 # About 8× the largest camera picture in the data sets; decoding needs 3 bytes a pixel.
 MAX_PIXELS = 100_000_000
 
-_TIFF_BITS_PER_SAMPLE = 258
+# Pillow opens four dozen formats. These are the ones whose pixels the tests compare with what went in.
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "PPM", "JPEG2000", "ICO")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -47,8 +69,8 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     transparency is laid over white; of an animation the first frame counts.
 
     Returns: uint8 array ``(height, width, 3)``.
-    Raises: `ImageError` when the bytes are no image, are truncated or corrupt, or when the header
-    announces more than ``max_pixels`` (checked before anything is decoded).
+    Raises: `ImageError` when the bytes are no image, or of a kind that is not known to be read right; when not all
+    pixels are in them; or when the header announces more than ``max_pixels`` (checked before anything is decoded).
     """
     if not content:
         raise ImageError("the file is empty")
@@ -57,17 +79,20 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(content))
-            if image.format == "EPS":  # Pillow would hand the program inside to Ghostscript
-                raise ImageError("its content is PostScript, which is run rather than decoded; refused")
+            image = _open(content)
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(
                     f"the header announces {width} x {height} pixels, more than the limit of {max_pixels:,}"
                 )
-            image.load()
+            raw_mode = raw_mode_of(image)
+            if image.format in ("JPEG", "MPO"):
+                load_jpeg(image, content)
+            else:
+                refuse_damaged_png(content)
+                image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return np.ascontiguousarray(_to_rgb(image))
+            return np.ascontiguousarray(to_rgb(image, content, raw_mode, partial(_read_as, content)))
         except ImageError:
             raise
         except Image.DecompressionBombError:
@@ -81,33 +106,48 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise ImageError(f"not a readable image ({_first_line(error)})") from None
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I;16"):
-        # Cameras and scanners store 10 to 14 bits in 16: the tag tells, the mode does not.
-        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
-        grey = np.asarray(image).astype(np.uint16) >> (max(int(bits), 8) - 8)
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        return np.repeat(_stretch(np.asarray(image, dtype=np.float64))[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+def _open(content: bytes) -> ImageFile.ImageFile:
+    """Opened, not decoded. Raises `ImageError` for formats and kinds that are not known to be read right."""
+    if _is_heif(content):
+        return _open_heif(content)
+    refuse_other_tiffs(content)
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+    except UnidentifiedImageError:
+        refuse_tiff(content)
+        with Image.open(io.BytesIO(content)) as other:  # by all of Pillow's plug-ins, for its name
+            name = other.format
+    else:
+        if image.format == "JPEG2000":
+            refuse_deep_jpeg2000(content)
+        return image
+    if name == "EPS":  # Pillow would hand the program inside to Ghostscript
+        raise ImageError("its content is PostScript, which is run rather than decoded; refused")
+    raise ImageError(f"its content is in the format {name}, which cannot be read here; save it as PNG or JPEG")
 
 
-def _stretch(values: np.ndarray) -> np.ndarray:
-    """32-bit integers and floats name no white point: 8-bit and 16-bit ranges are recognised, others stretched."""
-    if not np.isfinite(values).all():
-        raise ImageError("it has pixels that are not finite numbers")
-    low, high = values.min(), values.max()
-    if low >= 0 and high <= 255 and high > 1:
-        low, high = 0.0, 255.0
-    elif low >= 0 and 255 < high <= 65535:
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    return np.round((values - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)
+def _read_as(content: bytes, raw_mode: str) -> np.ndarray:
+    image = _open(content)
+    take_for(image, raw_mode)
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(image)
+
+
+def _is_heif(content: bytes) -> bool:
+    brands = content[8 : min(int.from_bytes(content[:4], "big"), 256)]
+    return content[4:8] == b"ftyp" and b"avif" not in brands and any(brand in brands for brand in _HEIF_BRANDS)
+
+
+def _open_heif(content: bytes) -> ImageFile.ImageFile:
+    """What telephones write, ending in .heic."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(
+            "it is a HEIC photograph, which cannot be read without the package pillow-heif: pip install pillow-heif"
+        ) from None
+    return pillow_heif.HeifImageFile(io.BytesIO(content))
 
 
 def _first_line(error: Exception) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from .images import IMAGE_SUFFIXES
+from .on_disk import suffix_of
+from .plain_text import tally
 from .videos import VIDEO_SUFFIXES
 
 LIST = "-"  # the argument that stands for a list on stdin
@@ -24,10 +27,10 @@ class Input:
 
     @property
     def is_video(self) -> bool:
-        return not self.problem and _suffix(self.name) in VIDEO_SUFFIXES
+        return not self.problem and suffix_of(self.name) in VIDEO_SUFFIXES
 
 
-def find_inputs(arguments: Sequence[str], listed: BinaryIO) -> Iterator[Input]:
+def find_inputs(arguments: Sequence[str], listed: BinaryIO, passed_over: Counter[str] | None = None) -> Iterator[Input]:
     """The files that arguments mean, in their order; what is named twice comes twice.
 
     An argument is a file, a folder (everything in it, at any depth, whose suffix is a picture's or a video's, sorted;
@@ -38,16 +41,19 @@ def find_inputs(arguments: Sequence[str], listed: BinaryIO) -> Iterator[Input]:
     Args:
         listed: read to its end when `LIST` is among the arguments: paths, one a line, or ended by NUL where there is
             one. Lists hold files, folders and patterns as arguments do. Blank lines are skipped.
+        passed_over: grows by the files in folders and of patterns that are neither pictures nor videos by their
+            suffix, by that suffix.
     """
+    passed_over = Counter() if passed_over is None else passed_over
     for argument in arguments:
         if argument == LIST:
             names = read_list(listed.read())
             if not names:
                 yield Input(LIST, "the list on stdin names nothing")
             for name in names:
-                yield from _find(name)
+                yield from _find(name, passed_over)
         else:
-            yield from _find(argument)
+            yield from _find(argument, passed_over)
 
 
 def read_list(content: bytes) -> list[str]:
@@ -59,33 +65,32 @@ def read_list(content: bytes) -> list[str]:
     return [os.fsdecode(name) for name in names if name.strip()]
 
 
-def _find(name: str) -> Iterator[Input]:
+def _find(name: str, passed_over: Counter[str]) -> Iterator[Input]:
     if os.path.isdir(name):  # noqa: PTH112 - says no, where Path raises, to names that cannot be
-        yield from _found(name, _files_below(name), f"no images or videos in {name}")
+        yield from _found(name, _files_below(name), f"no images or videos in {name}", passed_over)
     elif glob.has_magic(name) and not os.path.lexists(name):
         matches = glob.iglob(name, recursive=True)  # noqa: PTH207 - Path's takes no absolute pattern
-        files = (match for match in matches if _is_wanted(match) and os.path.isfile(match))  # noqa: PTH113
-        yield from _found(name, files, f"no images or videos match {name}")
+        files = (match for match in matches if os.path.isfile(match))  # noqa: PTH113
+        yield from _found(name, files, f"no images or videos match {name}", passed_over)
     else:
         yield Input(name)
 
 
-def _found(argument: str, files: Iterator[str], otherwise: str) -> Iterator[Input]:
-    names = sorted(files)
-    yield from map(Input, names)
+def _found(argument: str, files: Iterable[str], otherwise: str, passed_over: Counter[str]) -> Iterator[Input]:
+    names, others = [], Counter[str]()
+    for name in files:
+        suffix = suffix_of(name)
+        if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+            names.append(name)
+        else:
+            others[suffix or "without a suffix"] += 1
+    passed_over += others
+    yield from map(Input, sorted(names))
     if not names:
-        yield Input(argument, otherwise)
+        yield Input(argument, f"{otherwise}, but {tally(others)}" if others else otherwise)
 
 
 def _files_below(folder: str) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (str(Path(place, name)) for name in files if not name.startswith(".") and _is_wanted(name))
-
-
-def _is_wanted(name: str) -> bool:
-    return _suffix(name) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a hundred thousand times
+        yield from (str(Path(place, name)) for name in files if not name.startswith("."))

@@ -24,7 +24,7 @@ import numpy as np
 from .. import __version__
 from ..data import boxes_schema as schema
 from ..data.atomic import atomic_file
-from ..data.boxes_reader import Settings, read_listing, refuse_to_replace_other
+from ..data.boxes_reader import Settings, read_boxes, read_listing, refuse_to_replace_other
 from ..data.boxes_writer import Part, build_part, write_boxes
 from ..data.drawing import contact_sheet, draw_regions, fit_within
 from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
@@ -54,6 +54,7 @@ class Summary:
     images: int
     few_keypoints: int
     unreadable: int
+    first_failure: str  #: an unreadable image and the reason; empty where there is none
     reused: int  #: images whose regions an earlier run had finished
 
 
@@ -267,7 +268,9 @@ def _attributes(
 def _summary(boxes: Path, reused: int) -> Summary:
     status = read_listing(boxes).status
     few, unreadable = (int((status == kind).sum()) for kind in (schema.STATUS_FEW, schema.STATUS_UNREADABLE))
-    return Summary(boxes, len(status), few, unreadable, reused)
+    failures = read_boxes(boxes).failures if unreadable else ()
+    first = f"{failures[0][0]}: {failures[0][1]}" if failures else ""
+    return Summary(boxes, len(status), few, unreadable, first, reused)
 
 
 def _previews(index: DatasetIndex, layout: Layout, parts: list[Path]) -> dict[str, tuple[np.ndarray, str]]:

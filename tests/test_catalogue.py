@@ -184,9 +184,9 @@ def test_two_names_of_one_split_are_refused(folder):
 
 
 def test_files_that_are_left_out_are_counted_by_kind(folder):
-    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes"):
+    for name in ("IMG_1.CR2", "IMG_2.cr2", "notes"):
         (folder / "train" / "ant" / name).write_bytes(b"?")
     (folder / "train" / "ant" / ".hidden").write_bytes(b"?")
     shutil.copy(folder / "val" / "ant" / "0.png", folder / "train" / "loose.png")
     left_out = open_dataset("folder", folder).left_out
-    assert left_out == {".heic": 2, "notes": 1, ".png outside class folders": 1}
+    assert left_out == {".cr2": 2, "notes": 1, ".png outside class folders": 1}

@@ -177,6 +177,25 @@ def test_unreadable_images_are_counted_and_too_many_fail(agnet, folder):
     assert read_boxes("boxes.h5").failures[0][0] == "train/ant/0.png"
 
 
+def test_what_cannot_be_read_and_what_is_left_out_is_told_with_the_remedy(agnet, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    (folder / "train" / "ant" / "IMG_1.HEIC").write_bytes(heic)
+    (folder / "train" / "ant" / "IMG_2.DNG").write_bytes(b"?")
+    common = ["propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--method", "grid"]
+    told = agnet(*common, "--max-unreadable", 1).stderr
+    assert "left out: 1 .dng\n" in told
+    assert "cannot be read: train/ant/IMG_1.HEIC: it is a HEIC photograph" in told
+    assert "pip install pillow-heif" in told and "1 of 19 images" in told
+    for image in folder.rglob("*.png"):
+        image.unlink()
+    for place in ("train/bee", "train/côté", "val/ant", "val/bee", "val/côté"):
+        (folder / place / "IMG_3.HEIC").write_bytes(heic)
+    assert "pip install pillow-heif" in agnet(*common, "--restart", code=1).stderr
+    (folder / "val" / "bee" / "IMG_3.HEIC").rename(folder / "val" / "bee" / "IMG_3.NEF")
+    assert "val/bee holds no images that can be read here, but 1 .nef;" in agnet(*common, "--restart", code=1).stderr
+
+
 def test_a_broken_photograph_does_not_stop_the_others(agnet, folder, tmp_path):
     agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
     agnet("train", "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)

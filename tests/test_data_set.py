@@ -356,7 +356,7 @@ def test_unreadable_images_are_recorded_and_counted(folder, tmp_path):
 def test_no_usable_image_at_all_is_an_error(folder, tmp_path):
     for path in folder.rglob("*.png"):
         path.write_text("not found")
-    with pytest.raises(BoxesFileError, match="none of the 18 images could be used"):
+    with pytest.raises(BoxesFileError, match="of the 18 images could be used; the first, train/ant/0"):
         propose(folder, tmp_path / "boxes.h5")
     assert not (tmp_path / "boxes.h5").exists()
 

@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -84,6 +85,41 @@ def test_every_exif_orientation_comes_out_upright(orientation):
     decoded = decode_image(content)
     assert decoded.shape == upright.shape
     assert np.abs(decoded.astype(int) - upright).max() < 8
+
+
+def heic(image, exif=None):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    made = Image.fromarray(np.ascontiguousarray(image))
+    pillow_heif.from_pillow(made).save(file, quality=95, exif=exif.tobytes() if exif else None)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", sorted(STORED))
+def test_telephones_photographs_are_read_and_upright(orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    decoded = decode_image(heic(STORED[orientation](four_colours()), exif))
+    assert decoded.shape == (32, 48, 3)
+    assert np.abs(decoded.astype(int) - four_colours()).max() < 8
+
+
+def test_heic_obeys_the_pixel_limit_lays_opacity_over_white_and_tells_damage():
+    opaque = np.full((32, 48, 1), 128, dtype=np.uint8)
+    content = heic(np.concatenate([four_colours(), opaque], axis=2))
+    assert np.abs(decode_image(content)[2, 2].astype(int) - (255, 127, 127)).max() < 8
+    with pytest.raises(ImageError, match="48 x 32 pixels, more than the limit"):
+        decode_image(content, max_pixels=100)
+    with pytest.raises(ImageError, match="not a readable image"):
+        decode_image(content[:-100])
+
+
+def test_heic_without_its_reader_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for brand in (b"heic", b"mif1"):
+        content = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic"
+        with pytest.raises(ImageError, match=r"HEIC photograph.*pip install pillow-heif"):
+            decode_image(content)
 
 
 def test_rgb_pixels_come_out_as_they_are(textured):

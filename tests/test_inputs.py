@@ -1,6 +1,7 @@
 import io
 import os
 import sys
+from collections import Counter
 
 import pytest
 
@@ -69,6 +70,22 @@ def test_a_file_that_looks_like_a_pattern_is_a_file(here):
 def test_what_finds_nothing_says_so_and_the_rest_goes_on(here, argument, problem):
     found = list(find_inputs([argument, "b.jpg"], io.BytesIO(b"\n \n")))
     assert found == [Input(argument, problem), Input("b.jpg")]
+
+
+def test_files_that_are_passed_over_are_counted_by_suffix(here):
+    for name in ("raw.CR2", "in/raw.cr2", "in/deep/README", "empty/b.pdf", "in/.DS_Store"):
+        (here / name).touch()
+    passed_over = Counter()
+    found = [one.name for one in find_inputs([".", "in/*", "empty", "raw.CR2"], NOTHING, passed_over)]
+    assert len(found) == 5 + 2 + 1 + 1 and found[-1] == "raw.CR2"  # what is named is taken at its word
+    assert passed_over == {".cr2": 3, ".txt": 1, "without a suffix": 1, ".pdf": 2}
+    (nothing,) = find_inputs(["empty"], NOTHING)
+    assert nothing.problem == "no images or videos in empty, but 1 .pdf"
+
+
+def test_photographs_of_telephones_are_images(here):
+    (here / "empty" / "IMG_1.HEIC").touch()
+    assert names("empty") == ["empty/IMG_1.HEIC"]
 
 
 def test_a_list_on_stdin_stands_where_its_hyphen_stands(here):

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from agnet.data.plain_text import csv_text, printable
+from agnet.data.plain_text import csv_text, printable, tally
 
 
 def cells(*row):
@@ -30,3 +30,9 @@ def test_numbers_and_nothing_are_no_texts():
 
 def test_a_row_is_a_line_whatever_is_in_it():
     assert csv_text([["a\nb", "\x1b[2J"], ["\u202egpj.exe", "\udcff"]]) == "a�b,�[2J\n�gpj.exe,�\n"
+
+
+def test_a_tally_tells_the_most_first_and_the_rest_as_one():
+    assert tally({".a": 1, ".pdf": 2_000, ".b\x1b": 1}) == "2,000 .pdf, 1 .a, 1 .b�"
+    assert tally({}) == ""
+    assert tally({f".{number}": 20 - number for number in range(10)}).endswith("13 .7, 23 of 2 other kinds")
