@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from agnet.data.plain_text import csv_text, printable
+from agnet.data.plain_text import columns, csv_text, padded, printable
 
 
 def cells(*row):
@@ -30,3 +30,37 @@ def test_numbers_and_nothing_are_no_texts():
 
 def test_a_row_is_a_line_whatever_is_in_it():
     assert csv_text([["a\nb", "\x1b[2J"], ["\u202egpj.exe", "\udcff"]]) == "a�b,�[2J\n�gpj.exe,�\n"
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0915\u094d\u200d\u0937", "\U0001f469\u200d\U0001f52c"],
+)
+def test_joiners_that_belong_to_the_spelling_stay(word):
+    assert printable(word) == word and cells(word) == [word]
+
+
+@pytest.mark.parametrize("name", ["pay\u200dpal", "\u200cant", "ant\u200d", "\u0645\u200c", "\u0645\u200ca"])
+def test_joiners_that_nobody_would_see_are_shown(name):
+    assert "\N{REPLACEMENT CHARACTER}" in printable(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        *(("ant", 3), ("\u7a7a\u7a7a", 4), ("\uff21b", 3), ("\uff71", 1), ("e\u0301", 1), ("\u0436\u0443\u043a", 3)),
+        *(
+            ("\ud55c", 2),
+            ("\u1112\u1161\u11ab", 2),
+            ("\U0001f436", 2),
+            ("\u0645\u200c\u062e", 2),
+            ("a\x1b", 2),
+            ("", 0),
+        ),
+    ],
+)
+def test_columns_are_a_terminals(text, width):
+    """By hand: Han, full and half width, an accent, Cyrillic, Hangul whole and in parts, a dog, a joiner."""
+    assert columns(text) == width
+    assert columns(padded(text, 9)) == columns(padded(text, 9, right=True)) == 9
+    assert padded(text, 0) == printable(text) and padded("a", 3, right=True) == "  a"
