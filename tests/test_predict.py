@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -544,24 +545,24 @@ def test_workers_start_without_torch():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_frame_has_its_label_bar_and_weightiest_regions(network, textured):
+def test_a_frame_has_its_label_its_bar_and_its_map(network, textured):
     checkpoint = load_checkpoint(network / "best.safetensors")
     image = textured(5, 640, 360)
-    (one,) = predict(checkpoint, [("a", image)], partial(propose_regions, settings=PROPOSALS), CPU)
-    weights = np.full_like(one.region_weights, 0.01)
-    weights[2] = 0.9
-    object.__setattr__(one, "region_weights", weights)
+    propose = partial(propose_regions, settings=PROPOSALS)
+    (one,) = predict(checkpoint, [("a", image)], propose, CPU, evidence=True)
     frame = small_frame(image)
     assert frame is image  # neither too small nor too large
     quarter, half = (draw_frame(frame, one, Label("ant", share)) for share in (0.25, 0.5))
-    assert quarter.shape[1] == 640 and quarter.shape[0] % 2 == 0
+    assert quarter.shape[1] == 1284 and quarter.shape[0] % 2 == 0
+    assert np.array_equal(quarter[:360, :640], image)  # no boxes
     blue = (half == (0x43, 0x63, 0xD8)).all(axis=2)
-    assert blue[-2].nonzero()[0].max() == pytest.approx(320, abs=2)
-    assert (quarter == (0x43, 0x63, 0xD8)).all(axis=2)[-2].sum() == pytest.approx(160, abs=2)
-    x0, y0, x1, y1 = np.round(one.regions.boxes_xyxy[2]).astype(int)
-    white = (quarter[:360] == 255).all(axis=2)
-    assert white[(y0 + y1) // 2, max(x0, 0) : x0 + 3].any() and white[(y0 + y1) // 2, x1 - 3 : x1 + 1].any()
-    for size_wh, longer in (((3840, 2160), 1280), ((64, 48), 480)):
+    assert blue[-2].nonzero()[0].max() == pytest.approx(642, abs=2)
+    assert (quarter == (0x43, 0x63, 0xD8)).all(axis=2)[-2].sum() == pytest.approx(321, abs=2)
+    still = replace(one, evidence=np.zeros_like(one.evidence))
+    greys = draw_frame(frame, still, Label("ant", 0.5))[:360, 644:]
+    assert (greys[..., 0] == greys[..., 2]).all() and greys.shape == quarter[:360, 644:].shape
+    assert not np.array_equal(greys, quarter[:360, 644:])
+    for size_wh, longer in (((3840, 2160), 640), ((64, 48), 480)):
         assert max(small_frame(np.zeros((size_wh[1], size_wh[0], 3), np.uint8)).shape) == longer
 
 
