@@ -173,8 +173,8 @@ def _write_all(target: Path, content: dict[str, object], metrics: Metrics, predi
 
     part = target.stem.removeprefix("metrics")  # the split, and what tells another boxes file's
     save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
-    draw_confusion(metrics, target.with_name(f"confusion{part}.png"))
-    draw_calibration(metrics, target.with_name(f"calibration{part}.png"))
+    draw_confusion(metrics, target.with_name(f"confusion{part}.png"), predictions.dataset)
+    draw_calibration(metrics, target.with_name(f"calibration{part}.png"), predictions.dataset)
     _write(target.with_suffix(".csv"), metrics_csv(metrics))
     _write(target, json.dumps(content, indent=1) + "\n")
 
