@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -22,8 +23,10 @@ import torch
 from PIL import Image
 
 import agnet as package
+from agnet.data import fonts
 from agnet.data.errors import ImageError
 from agnet.data.images import read_image
+from agnet.data.inputs import find_inputs
 from agnet.data.parallel import ahead_by_processes, ahead_by_threads
 from agnet.data.regions import Layout
 from agnet.data.videos import Frame, Video, VideoWriter
@@ -37,8 +40,9 @@ from agnet.training.models.backbones import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.predict import predict, predict_samples
-from agnet.training.predict_files import Moment
+from agnet.training.predict_files import FilePredictor, Moment
 from agnet.training.samples import Unreadable, sample, sample_of_file
+from agnet.training.truth import Truth
 from agnet.training.video_labels import Label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -385,6 +389,39 @@ def test_a_saved_picture_is_named_beside_its_answer(agnet, network, photographs,
     assert [row["picture"] for row in rows] == ["same-0-3.png", "same-0-4.png", "", "", "", ""]
     assert [bool(row["error"]) for row in rows] == [False, False, True, False, False, False]
     assert "picture" not in agnet("predict", "--run", network, *names[:2], "--format", "csv").stdout
+
+
+def test_a_saved_picture_knows_the_run_and_the_truth(network, photographs, tmp_path, monkeypatch):
+    captions = []
+    monkeypatch.setattr(annotated, "draw_prediction", lambda *given: captions.append(given[2]) or given[0])
+    known = SimpleNamespace(truth=lambda name: Truth("bee", "of the test part") if name.endswith("1.png") else None)
+    checkpoint = load_checkpoint(network / "best.safetensors")
+    predictor = FilePredictor(checkpoint, partial(propose_regions, settings=PROPOSALS), CPU, jobs=0, pictures=True)
+    folder = annotated.AnnotatedFolder(tmp_path / "out", CLASSES, "by the run cats, epoch 3", known)
+    answers = list(
+        predictor.answers(find_inputs([str(photographs / "0.png"), str(photographs / "1.png")], io.BytesIO()))
+    )
+    for answer in answers:
+        folder.save(answer)
+    assert [caption.truth and caption.truth.name for caption in captions] == [None, "bee"]
+    assert {(caption.run, caption.classes) for caption in captions} == {("by the run cats, epoch 3", CLASSES)}
+    assert [caption.label for caption in captions] == [answer.label for answer in answers[1:]]
+
+
+def test_letters_that_no_font_has_are_told_once(agnet, network, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts, "_folders", lambda: [tmp_path / "none"])
+    for function in (fonts._files, fonts._face_with, fonts._typeset):
+        function.cache_clear()
+    for name in ("\U00013080.png", "\U00013081.png", "ж.png"):
+        shutil.copy(photographs / "0.png", tmp_path / name)
+    try:
+        told = agnet("predict", "--run", network, "*.png", "--save", "out").stderr
+        assert told.count("no font on this machine") == told.count("Egyptian") == 1 and "Cyrillic" not in told
+        assert "no font" not in agnet("predict", "--run", network, "ж.png", "--save", "out").stderr
+    finally:
+        monkeypatch.undo()
+        for function in (fonts._files, fonts._face_with, fonts._typeset):
+            function.cache_clear()
 
 
 @pytest.fixture
