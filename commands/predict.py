@@ -210,7 +210,7 @@ def _annotated(save: Path, run: Path, checkpoint: Checkpoint) -> AnnotatedFolder
     from ..training.truth import known_images
 
     folder = run if run.is_dir() else run.parent
-    whose = f"by the run {folder.resolve().name}, epoch {checkpoint.epoch}"
+    whose = f"by the run '{folder.resolve().name}', epoch {checkpoint.epoch}"
     return AnnotatedFolder(save, checkpoint.classes, whose, known_images(folder, checkpoint))
 
 

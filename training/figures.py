@@ -16,7 +16,7 @@ from .video_labels import Label
 FULL = 0.25  #: logits of a 49th of the picture that are drawn in full colour: the same in every picture
 _CELLS = 49  # places of the paper's 7 x 7 map, so that finer maps are drawn to the same scale
 FOR, AGAINST = "#f07a13", "#7b3fb3"  #: orange and purple differ to colour-blind eyes, and over grey
-_STRONGEST = 0.85  # of what lies under it, this much is hidden by full colour
+_STRONGEST = 0.7  # of what lies under it, this much is hidden by full colour
 
 _PANEL_WH = (440, 440)  # a panel fits into it, in pixels
 _WIDE_WH, _TALL_WH = (760, 330), (440, 640)  # of photographs more than twice as wide as high, and as high as wide
