@@ -201,7 +201,7 @@ def test_a_tie_is_said_to_be_one(texts):
     assert tied(np.array([0.3, 0.36, 0.34])).tolist() == [1]
     assert tied(np.full(3, 1 / 3, np.float32)).tolist() == [0, 1, 2]
     draw_prediction(GREY, prediction(None, None, (0.4, 0.2, 0.4)), Caption(CLASSES))
-    assert "a tie of 2" in texts and "ant, fly: 40.0% each" in texts
+    assert "a tie of 2" in texts and "40.0% each: ant, fly" in texts
     texts.clear()
     draw_prediction(GREY, prediction(None, None, (0.4, 0.25, 0.35)), Caption(CLASSES, label=Label("unsure", 0.4)))
     assert "unsure" in texts and "likeliest: ant, 40.0%" in texts and "a tie of 2" not in texts

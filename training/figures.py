@@ -43,39 +43,13 @@ def draw_prediction(image: np.ndarray, prediction: Prediction, caption: Caption)
     """The photograph with its primary regions if the network looks at any, what speaks for and against the first class
     over its grey copy, and the probabilities. uint8 RGB.
     """
-    photograph = Image.fromarray(_fitted(image))
-    panels = [("photograph", photograph)]
-    if prediction.regions is not None and prediction.regions.enough_keypoints:
-        panels = [("photograph with its primary regions", _with_regions(photograph, prediction))]
-    elif prediction.regions is not None:
-        panels = [("photograph: every region is all of it", photograph)]
-    if prediction.evidence is not None:
-        panels.append((f"what speaks for or against {prediction.classes[0]}", _with_evidence(photograph, prediction)))
-    stacked = photograph.width > 2.2 * photograph.height
-    room = max(photograph.width, 300)  # of a panel's caption
-    across, down = (1, len(panels)) if stacked else (len(panels), 1)
-    panel_height = 26 + photograph.height + _GAP
-    left_width = across * room + (across - 1) * _GAP
+    left = _draw_panels(Image.fromarray(_fitted(image)), prediction)
     column = _draw_answer(prediction, caption)
-    notes = _notes(prediction, _is_dark(float(_grey(np.asarray(photograph)).mean())))
-    note_lines = [line for note in notes for line in wrapped(note, 14, left_width, 5)]
-    key = 46 if prediction.evidence is not None else 0
-    height = max(down * panel_height + key + 20 * len(note_lines), column.height)
-    width = left_width + 2 * _GAP + _COLUMN + 2 * _MARGIN
-    top = _MARGIN + 62
-    page = Image.new("RGB", (width, top + height + _MARGIN), _PAPER)
+    width, top = left.width + 2 * _GAP + _COLUMN + 2 * _MARGIN, _MARGIN + 62
+    page = Image.new("RGB", (width, top + max(left.height, column.height) + _MARGIN), _PAPER)
     draw_text(page, (_MARGIN, _MARGIN), shortened(prediction.name, 20, width - 2 * _MARGIN), 20, _TEXT)
     draw_text(page, (_MARGIN, _MARGIN + 30), shortened(caption.run, 14, width - 2 * _MARGIN), 14, _FAINT)
-    for number, (title, panel) in enumerate(panels):
-        at = (0, number) if stacked else (number, 0)
-        left, y = _MARGIN + at[0] * (room + _GAP), top + at[1] * panel_height
-        draw_text(page, (left, y), shortened(title, 15, room), 15, _FAINT)
-        page.paste(panel, (left, y + 26))
-    y = top + down * panel_height
-    if key:
-        _draw_key(page, (_MARGIN + left_width - room, y), min(room, 440))
-    for number, line in enumerate(note_lines):
-        draw_text(page, (_MARGIN, y + key + 20 * number), line, 14, _FAINT)
+    page.paste(left, (_MARGIN, top))
     page.paste(column, (width - _MARGIN - _COLUMN, top))
     return np.asarray(page)
 
@@ -127,6 +101,37 @@ def _fitted(image: np.ndarray) -> np.ndarray:
     size = max(_SLIVER, round(width * scale)), max(_SLIVER, round(height * scale))
     method = Image.Resampling.NEAREST if scale > 6 else Image.Resampling.LANCZOS
     return np.asarray(Image.fromarray(image).resize(size, method))
+
+
+def _draw_panels(photograph: Image.Image, prediction: Prediction) -> Image.Image:
+    """The photograph and, beside or beneath it, the map with its scale; under them how to read it."""
+    panels = [_photograph_panel(photograph, prediction)]
+    if prediction.evidence is not None:
+        panels.append((f"what speaks for or against {prediction.classes[0]}", _with_evidence(photograph, prediction)))
+    stacked = photograph.width > 2.2 * photograph.height
+    room = max(photograph.width, 300)  # of a panel's caption
+    across, down = (1, len(panels)) if stacked else (len(panels), 1)
+    width, step = across * (room + _GAP) - _GAP, 26 + photograph.height + _GAP
+    dark = _is_dark(float(_grey(np.asarray(photograph)).mean()))
+    lines = wrapped(_note(prediction, dark), 14, width, 5) if prediction.evidence is not None else []
+    page = Image.new("RGB", (width, down * step + (46 + 20 * len(lines) if lines else 0)), _PAPER)
+    for number, (title, panel) in enumerate(panels):
+        x, y = (0, number * step) if stacked else (number * (room + _GAP), 0)
+        draw_text(page, (x, y), shortened(title, 15, room), 15, _FAINT)
+        page.paste(panel, (x, y + 26))
+    if lines:
+        _draw_key(page, (width - room, down * step), min(room, _PANEL_WH[0]))
+    for number, line in enumerate(lines):
+        draw_text(page, (0, down * step + 46 + 20 * number), line, 14, _FAINT)
+    return page
+
+
+def _photograph_panel(photograph: Image.Image, prediction: Prediction) -> tuple[str, Image.Image]:
+    if prediction.regions is None:
+        return "photograph", photograph
+    if not prediction.regions.enough_keypoints:
+        return "photograph: every region is all of it", photograph
+    return "photograph with its primary regions", _with_regions(photograph, prediction)
 
 
 def _with_regions(photograph: Image.Image, prediction: Prediction) -> Image.Image:
@@ -195,17 +200,16 @@ def _draw_key(page: Image.Image, place_xy: tuple[int, int], width: int) -> None:
         draw_text(page, (x + at, y + 16), text, 13, _FAINT, anchor)
 
 
-def _notes(prediction: Prediction, brightened: bool) -> list[str]:
+def _note(prediction: Prediction, brightened: bool) -> str:
     """How to read the map, exactly."""
-    if prediction.evidence is None:
-        return []
+    assert prediction.evidence is not None
     name, total = prediction.classes[0], float(prediction.evidence.sum())
     rest = "the rest is its bias" if prediction.region_weights is None else "they need not add up to it"
-    return [
+    return (
         f"Orange adds to the logit of {name}, purple takes from it: gradient times activation of the last feature map "
         f"(HiResCAM), in logits a 49th of the photograph, to one scale in every picture. All places: {total:+.2f}; the "
         f"logit: {prediction.logit:+.2f} ({rest})." + (" The grey copy is brightened." if brightened else "")
-    ]
+    )
 
 
 def tied(distribution: np.ndarray) -> np.ndarray:
@@ -252,7 +256,7 @@ def _verdict(prediction: Prediction, caption: Caption, equal: list[str]) -> list
     if caption.label is not None and caption.label.name != prediction.classes[0]:
         return [(caption.label.name, 26, _TEXT), (f"likeliest: {prediction.classes[0]}, {share}", 16, _FAINT)]
     if len(equal) > 1:
-        return [(f"a tie of {len(equal):,}", 26, _TEXT), (f"{', '.join(equal)}: {share} each", 16, _FAINT)]
+        return [(f"a tie of {len(equal):,}", 26, _TEXT), (f"{share} each: {', '.join(equal)}", 16, _FAINT)]
     return [(prediction.classes[0], 26, _TEXT), (share, 18, _FAINT)]
 
 
