@@ -13,7 +13,6 @@ import io
 import itertools
 import math
 import os
-import struct
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +22,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, features
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _OWN = ""  # instead of a file's name: Pillow's own font
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
@@ -240,9 +237,14 @@ def _goes_left(text: str) -> bool | None:
 
 
 def _one_line(text: str) -> str:
-    return "".join(
-        letter if letter.isprintable() or letter in _JOINERS else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    """With a plain space for each of another width, and without what would steer the layout or break the line."""
+    return "".join(map(_plain, text))
+
+
+def _plain(letter: str) -> str:
+    if unicodedata.category(letter) == "Zs":
+        return " "
+    return letter if letter.isprintable() or letter in _JOINERS else "\N{REPLACEMENT CHARACTER}"
 
 
 def _clusters(text: str) -> list[str]:
@@ -343,7 +345,7 @@ def _own() -> _Face:
 @cache
 def _face(file: str) -> _Face | None:
     """A font that can be drawn with, and None of what is none."""
-    from fontTools.ttLib import TTFont, TTLibError
+    from fontTools.ttLib import TTFont
 
     try:
         with _opened(file) as source, TTFont(source, fontNumber=0, lazy=True) as font:
@@ -355,8 +357,7 @@ def _face(file: str) -> _Face | None:
                 return None
         face = _Face(file, letters, strike)
         _load(face, 12)
-    # Whatever lies in a folder of fonts: damaged ones are as if they were not there.
-    except (OSError, TTLibError, LookupError, ValueError, AssertionError, AttributeError, struct.error):
+    except Exception:  # whatever broken bytes in a folder of fonts lead the parser to: as if they were not there
         return None
     return face
 
@@ -393,8 +394,13 @@ def _dejavu() -> list[str]:
 def _files() -> list[str]:
     """Every font file of the folders in which the system keeps them."""
     found: dict[str, None] = {}
+    seen = set()
     for folder in _folders():
-        for place, _, names in os.walk(folder, followlinks=True):
+        for place, below, names in os.walk(folder, followlinks=True):
+            if os.path.realpath(place) in seen:  # links may lead in circles
+                below.clear()
+                continue
+            seen.add(os.path.realpath(place))
             for name in sorted(names):
                 blank = any(word in name.lower().replace(" ", "").replace("-", "") for word in _BLANK)
                 if name.lower().endswith(_SUFFIXES) and not blank:

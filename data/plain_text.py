@@ -14,9 +14,15 @@ _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 def printable(text: str) -> str:
     """``text`` in one line, without what a terminal would obey; letters that are none become �."""
     return "".join(
-        letter if letter.isprintable() or _joins(text, place) else "\N{REPLACEMENT CHARACTER}"
+        letter if _is_shown(letter) or _joins(text, place) else "\N{REPLACEMENT CHARACTER}"
         for place, letter in enumerate(text)
     )
+
+
+def _is_shown(letter: str) -> bool:
+    return (
+        letter.isprintable() or unicodedata.category(letter) == "Zs"
+    )  # spaces of any width, as in names of screenshots
 
 
 def _joins(text: str, place: int) -> bool:

@@ -131,6 +131,7 @@ def test_marks_stay_with_their_letters(machine):
 
 def test_what_would_steer_the_layout_is_shown(machine):
     assert np.array_equal(drawn("a\u202eb\nc"), drawn("a\ufffdb\ufffdc"))
+    assert np.array_equal(drawn("9.41\u202fAM\u3000x"), drawn("9.41 AM x")) and cannot_draw(["9\u202fAM"]) == ""
 
 
 def test_what_is_no_font_and_fonts_of_empty_frames_are_passed_over(machine, tmp_path):
@@ -138,6 +139,7 @@ def test_what_is_no_font_and_fonts_of_empty_frames_are_passed_over(machine, tmp_
     for name in ("LastResort", "Adobe-Blank", "Zz"):
         build_font(folder / f"{name}.ttf", {CAT: 1000 if name == "Zz" else 100})
     (folder / "Aa.ttf").write_bytes(b"no font")
+    (folder / "in circles").symlink_to(folder)
     (folder / "Ab.otf").write_bytes((folder / "Zz.ttf").read_bytes()[:200])
     machine()
     assert text_width(CAT, 20) == 20

@@ -40,6 +40,16 @@ def test_joiners_that_belong_to_the_spelling_stay(word):
     assert printable(word) == word and cells(word) == [word]
 
 
+@pytest.mark.parametrize(("name", "width"), [("9.41\u202fAM", 7), ("a\u00a0b", 3), ("\u7a7a\u3000\u7a7a", 6)])
+def test_spaces_of_any_width_stay(name, width):
+    assert printable(name) == name and columns(name) == width
+
+
+@pytest.mark.parametrize("name", ["\u2028", "\u2029", "\u0085", "\u200b", "\ufeff"])
+def test_ends_of_lines_and_what_has_no_width_are_shown(name):
+    assert printable(f"a{name}b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
 @pytest.mark.parametrize("name", ["pay\u200dpal", "\u200cant", "ant\u200d", "\u0645\u200c", "\u0645\u200ca"])
 def test_joiners_that_nobody_would_see_are_shown(name):
     assert "\N{REPLACEMENT CHARACTER}" in printable(name)
