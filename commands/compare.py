@@ -36,4 +36,9 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
     comparison = compare_runs(runs, split)
     click.echo(json.dumps(comparison.to_dict()) if as_json else comparison_text(comparison))
     if save is not None:
+        from ..training.plot_texts import cannot_label
+
+        classes = [change.name for change in comparison.challenges[0].classes]
+        if save.suffix.lower() == ".png" and (said := cannot_label([*classes, *map(str, runs)])):
+            click.echo(said, err=True)
         click.echo(f"written: {save_comparison(comparison, save)}", err=True)

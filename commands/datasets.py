@@ -11,6 +11,7 @@ import click
 
 from . import options
 from .options import DATASETS
+from .pictures import say_what_cannot_be_drawn
 from .places import root_of_dataset, root_of_environment
 from .progress import advance, close, progress_bar
 
@@ -116,6 +117,7 @@ def _examine(
         )
     click.echo(json.dumps({"root": str(root), **found.to_dict()}) if as_json else examination_text(found))
     if sheet and found.near_duplicates:
+        say_what_cannot_be_drawn([*index.classes, *index.names])
         picture, count = near_duplicate_sheet(found, root)
         save_picture(picture, sheet)
         click.echo(f"drawn: {count:,} of the {len(found.near_duplicates):,} pairs that look alike, {sheet}", err=True)

@@ -49,6 +49,7 @@ def evaluate(
     from ..training.devices import choose_device
     from ..training.evaluation import evaluate_run, summarise_seeds
     from ..training.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
+    from ..training.plot_texts import cannot_label
     from ..training.run_folder import read_config, runs_of
 
     keep_network_memory()
@@ -89,4 +90,6 @@ def evaluate(
         click.echo(table, nl=False)
     else:
         click.echo(f"{heading}\n{text}")
+    if said := cannot_label([*metrics.class_images, found.dataset]):
+        click.echo(said, err=True)
     click.echo(f"written: {file}, and more beside it", err=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
+from .pictures import say_what_cannot_be_drawn
 from .places import images_root
 from .progress import advance, progress_bar
 
@@ -94,6 +95,8 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     from ..proposals.inspection import picture_image, picture_sheet
 
     check_picture_path(target)
+    names = boxes.names.tolist() if name is None else [boxes.names[find_image(boxes, name)]]
+    say_what_cannot_be_drawn([*boxes.classes, *(one.decode() for one in names)])
     if name is None:
         picture, failures = picture_sheet(boxes, root, count)
         warning = f"{len(failures):,} images cannot be read now, first {failures[0]}" if failures else ""

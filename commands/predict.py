@@ -6,7 +6,7 @@ import io
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,14 @@ import click
 
 from ..proposals.settings import ProposalSettings, name_of_weights
 from . import options
+from .pictures import say_what_cannot_be_drawn
 from .prediction_lines import FORMATS, Lines
 from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..data.regions import Regions
+    from ..training.annotated import AnnotatedFolder
+    from ..training.checkpoints import Checkpoint
     from ..training.predict_files import Answer
 
 
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--save",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder for pictures (regions, evidence, prediction) and videos (weightiest regions, label).",
+    help="A folder for pictures and videos: the photograph, what speaks for and against the class, probabilities.",
 )
 @click.option(
     "--proposal-weights",
@@ -90,7 +93,6 @@ def predict(
     from ..data.inputs import find_inputs
     from ..data.memory import keep_network_memory
     from ..data.plain_text import printable, tally
-    from ..training.annotated import AnnotatedFolder
     from ..training.checkpoints import load_checkpoint
     from ..training.devices import choose_device
     from ..training.predict_files import FilePredictor, Moment, Still
@@ -114,7 +116,7 @@ def predict(
     if passed_over:
         click.echo(f"passed over, as they are no images or videos: {tally(passed_over)}", err=True)
     if save:
-        _say_what_cannot_be_drawn(checkpoint.classes)
+        say_what_cannot_be_drawn([*checkpoint.classes, *(one.name for one in inputs), run.resolve().name])
     predictor = FilePredictor(
         checkpoint=checkpoint,
         propose=partial(_propose, settings=settings, weights=proposal_weights) if checkpoint.regions else None,
@@ -134,7 +136,7 @@ def predict(
     with (
         _stream(output) as stream,
         _Bars(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())) as bars,
-        AnnotatedFolder(save) if save else nullcontext() as folder,
+        _annotated(save, run, checkpoint) if save else nullcontext() as folder,
         closing(predictor.answers(inputs)) as answers,
     ):
         format_ = format_ or ("json" if as_json else "text")
@@ -207,6 +209,15 @@ class _Bars:
         self._bar = None
 
 
+def _annotated(save: Path, run: Path, checkpoint: Checkpoint) -> AnnotatedFolder:
+    from ..training.annotated import AnnotatedFolder
+    from ..training.truth import known_images
+
+    folder = run if run.is_dir() else run.parent
+    whose = f"by the run '{folder.resolve().name}', epoch {checkpoint.epoch}"
+    return AnnotatedFolder(save, checkpoint.classes, whose, known_images(folder, checkpoint))
+
+
 def _propose(image: object, settings: ProposalSettings, weights: Path | None) -> Regions:
     from ..proposals.one_image import propose_regions
 
@@ -231,17 +242,3 @@ def _stream(output: Path | None) -> Iterator[TextIO]:
             unfinished.replace(partial_)
             click.echo(f"\nwritten so far: {partial_}", err=True)
             raise
-
-
-def _say_what_cannot_be_drawn(classes: Iterable[str]) -> None:
-    from ..data.fonts import drawable
-    from ..data.plain_text import printable
-
-    for name in classes:
-        if drawable(name) != name:
-            click.echo(
-                f"Note: no font on this machine has all letters of the class {printable(name)!r}; pictures call it "
-                f"{drawable(name)!r}. Installing the DejaVu or Noto fonts may help",
-                err=True,
-            )
-            return

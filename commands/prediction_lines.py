@@ -36,11 +36,11 @@ class Lines:
         classes: tuple[str, ...],
         pictures: bool = False,
     ) -> None:
-        from ..data.plain_text import printable
+        from ..data.plain_text import columns as width_of
 
         self.stream, self.format, self.columns, self._pictures = stream, format_, columns, pictures
-        self._name_width = min(max((len(printable(name)) for name in names), default=0), _WIDEST_NAME) + 1
-        self._class_width = min(max(len(printable(name)) for name in classes), _WIDEST_NAME)
+        self._name_width = min(max(map(width_of, names), default=0), _WIDEST_NAME) + 1
+        self._class_width = min(max(map(width_of, classes)), _WIDEST_NAME)
         if format_ == "csv":
             ranks = [f"{what}_{rank}" for rank in range(1, columns + 1) for what in ("class", "probability")]
             picture = ["picture"] if pictures else []
@@ -70,13 +70,11 @@ class Lines:
         elif self.format == "csv":
             self._row([prediction.name, "", "", *_cells(prediction, label), *self._picture_cell(picture), ""])
         else:
-            from ..data.plain_text import printable
+            from ..data.plain_text import padded
 
             unsure = "" if label.name == prediction.classes[0] else f"{label.name}: "
-            ranked = (
-                f"{printable(name):{self._class_width}} {share:6.1%}" for name, share in _answer(prediction).items()
-            )
-            self._line(f"{printable(prediction.name) + ':':{self._name_width}} {unsure}{'   '.join(ranked)}")
+            ranked = (f"{padded(name, self._class_width)} {share:6.1%}" for name, share in _answer(prediction).items())
+            self._line(f"{padded(f'{prediction.name}:', self._name_width)} {unsure}{'   '.join(ranked)}")
 
     def _moment(self, answer: Moment) -> None:
         """Text tells segments only."""
@@ -96,11 +94,11 @@ class Lines:
             self._row([prediction.name, frame.number, seconds, *_cells(prediction, label), *self._picture_cell(), ""])
 
     def _summary(self, answer: Summary, picture: str | None) -> list[str]:
-        from ..data.plain_text import printable
+        from ..data.plain_text import padded, printable
 
         told = [
             f"{printable(answer.video)}: {_clock(one.start)} to {_clock(one.end)}  "
-            f"{printable(one.label):{self._class_width}} {one.probability:6.1%}"
+            f"{padded(one.label, self._class_width)} {one.probability:6.1%}"
             for one in answer.segments
         ]
         if self.format == "json":

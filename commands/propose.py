@@ -85,6 +85,7 @@ from .progress import advance, progress_bar
 @click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
 @click.option("--limit", type=int, help="At most this many images, in the shares of classes and splits, for a trial.")
 @click.option("--jobs", type=click.IntRange(1), help="Worker processes; default: all cores.")
+@click.option("--no-preview", is_flag=True, help="Put no photographs into the file for people to look at.")
 @click.option("--restart", is_flag=True, help="Start over instead of going on with what is there.")
 @click.option(
     "--max-unreadable",
@@ -112,6 +113,7 @@ def propose(
     val_fraction: float,
     limit: int | None,
     jobs: int | None,
+    no_preview: bool,
     restart: bool,
     max_unreadable: float,
 ) -> None:
@@ -172,6 +174,7 @@ def propose(
                 weights=weights,
                 jobs=jobs,
                 restart=restart,
+                previews=not no_preview,
                 progress=lambda done, bad: advance(bar, done, {"unreadable": bad} if bad else {}),
             )
     except KeyboardInterrupt:
@@ -181,6 +184,10 @@ def propose(
         click.echo(f"{summary.reused:,} of them were there already", err=True)
     if summary.few_keypoints:
         click.echo(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole image", err=True)
+    if summary.previews:
+        click.echo(
+            f"{summary.previews:,} photographs are in {boxes} as previews; --no-preview leaves them out", err=True
+        )
     click.echo(boxes)
     if summary.unreadable:
         click.echo(f"cannot be read: {printable(summary.first_failure)}", err=True)

@@ -160,6 +160,7 @@ def train(
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
     from ..data.boxes_reader import read_boxes
+    from ..data.fonts import cannot_draw
     from ..data.memory import keep_network_memory
     from ..proposals.one_image import propose_regions
     from ..training.distributed import meeting, place_of_this_process
@@ -198,6 +199,8 @@ def train(
         say(f"{len(found.failures):,} unreadable images are left out")
     counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
     say(f"{found.dataset}: {counts} images of {len(found.classes)} classes")
+    if unknown := cannot_draw([found.dataset], in_colour=False):  # of the curves' title
+        say(unknown)
     with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {seed}"
     say(f"model {model}, backbone {backbone} with weights {weights}, {with_seeds}, into {run}")
     changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())

@@ -113,6 +113,15 @@ def read_listing(path: Path) -> Listing:
         return _listing(path, file)
 
 
+def embedded_photographs(path: Path) -> int:
+    """How many photographs the file holds as previews. Raises as `read_boxes`."""
+    with _opened(path) as file:
+        if not isinstance(file.get("preview", getlink=True), h5py.HardLink):  # no link is followed
+            return 0
+        pictures = file["preview"]
+        return sum(name != schema.SHEET for name in pictures) if isinstance(pictures, h5py.Group) else 0
+
+
 def refuse_to_replace_other(path: Path) -> None:
     """Raise `BoxesFileError` if there is something at ``path`` that is no boxes file, not even a damaged one."""
     if not path.exists():

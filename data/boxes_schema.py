@@ -50,6 +50,10 @@ DESCRIPTION = (
     "table explains its rows in its attribute description."
 )
 
+DESCRIPTION_WITHOUT_PREVIEW = DESCRIPTION.replace("the pictures in preview, then ", "")
+
+SHEET = "contact_sheet"  #: in the group ``preview``, all its other pictures in one
+
 UNITS = (
     "x0 y0 x1 y1 and x y are pixels of the upright original (orientation in its metadata applied); (0, 0) is the "
     "outer corner of the first pixel, x1 and y1 are exclusive. weight is a share of 1."

@@ -99,7 +99,7 @@ def write_boxes(
         layout: which regions an image has.
         settings: the whole configuration in sections; shown as a table and kept as JSON in the attribute
             ``settings``.
-        previews: name -> (uint8 RGB picture, caption), for the group ``preview``.
+        previews: name -> (uint8 RGB picture, caption), for the group ``preview``; without them there is none.
 
     Returns: ``path``.
     Raises: `BoxesFileError` when no image could be used or the disk is full; ``path`` is then as it was.
@@ -134,7 +134,8 @@ def write_boxes(
                 _write_failures(file, np.concatenate([load().failures for load in parts]), path_width(index))
             _write_labels(file, index)
             _write_settings(file, settings)
-            _write_previews(file, previews)
+            if previews:
+                _write_previews(file, previews)
             file.attrs.update({name: _scalar(value) for name, value in attributes.items()})
             file.attrs["settings"] = np.bytes_(json.dumps(settings))
             file.attrs["units"] = np.bytes_(schema.UNITS)
@@ -286,7 +287,7 @@ def _write_previews(file: h5py.File, previews: Mapping[str, tuple[np.ndarray, st
         dataset.attrs["IMAGE_VERSION"] = np.bytes_("1.2")
         dataset.attrs["IMAGE_SUBCLASS"] = np.bytes_("IMAGE_TRUECOLOR")
         dataset.attrs["INTERLACE_MODE"] = np.bytes_("INTERLACE_PIXEL")
-        dataset.attrs["description"] = np.bytes_(caption.encode("ascii", "replace"))
+        dataset.attrs["description"] = np.bytes_(caption.encode())
 
 
 def _scalar(value: str | int | float) -> np.bytes_ | int | float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .atomic import atomic_file
 from .errors import ConfigurationError
+from .fonts import draw_text, text_width
 from .regions import Layout
 
 # Eight colours that stay apart over photographs and for most colour-blind eyes; further slots repeat them.
@@ -19,7 +19,6 @@ SLOT_COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#42d4f4"
 
 
 Point = tuple[float, float]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def fit_within(image: np.ndarray, side: int) -> np.ndarray:
@@ -50,43 +49,45 @@ def draw_boxes(
     """
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=text_size or max(10, round(max(image.shape[:2]) / 36)))
-    labels = [legible(label) for label in labels]
+    text_size = text_size or max(10, round(max(image.shape[:2]) / 36))
     colours = [colours[number % len(colours)] for number in range(len(labels))]
     # Rounded here: Pillow takes whole pixels and leaves out what is beyond them, which moves a box to the left and up.
     for (x0, y0, x1, y1), colour in zip(boxes_xyxy.round().tolist(), colours, strict=True):
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=width)
     # Tags over all boxes, so that none is crossed out.
     tagged = [number for number, label in enumerate(labels) if label]
-    sizes = [tag_size(labels[number], font) for number in tagged]
+    sizes = [tag_size(labels[number], text_size) for number in tagged]
     spots = [spots_in_box(box, size) for box, size in zip(boxes_xyxy[tagged].tolist(), sizes, strict=True)]
     for number, place in zip(tagged, place_tags(spots, sizes, picture.size), strict=True):
-        draw_tag(pen, place, [(labels[number], colours[number])], font)
+        draw_tag(picture, place, [(labels[number], colours[number])], text_size)
     return np.asarray(picture)
 
 
-def tag_size(text: str, font: Font) -> Point:
+def tag_size(text: str, text_size: int) -> Point:
     """Width and height of a tag in pixels: as wide as its text needs, as high for every text."""
-    _, top, _, bottom = font.getbbox("0")
-    margin = _tag_margin(font)
-    return math.ceil(font.getlength(text)) + 2 * margin, bottom - top + 2 * margin
+    digit, margin = _digit_height(text_size), _tag_margin(text_size)
+    return math.ceil(text_width(text, text_size)) + 2 * margin, digit + 2 * margin
 
 
-def draw_tag(pen: ImageDraw.ImageDraw, place_xy: Point, parts: Sequence[tuple[str, str]], font: Font) -> None:
+def draw_tag(picture: Image.Image, place_xy: Point, parts: Sequence[tuple[str, str]], text_size: int) -> None:
     """A filled rectangle of `tag_size` at ``place_xy`` that holds ``parts``: (text, colour behind it), side by side."""
-    (x, y), margin = map(round, place_xy), _tag_margin(font)
-    width, height = tag_size("".join(text for text, _ in parts), font)
+    pen, (x, y), margin = ImageDraw.Draw(picture), map(round, place_xy), _tag_margin(text_size)
+    width, height = tag_size("".join(text for text, _ in parts), text_size)
     at = x + margin
     for number, (text, colour) in enumerate(parts):
         left = x if number == 0 else at
         pen.rectangle((left, y, x + width - 1, y + height - 1), fill=colour)
-        pen.text((at, y + height - margin), text, fill=readable_on(colour), font=font, anchor="ls")
-        at += round(font.getlength(text))
+        draw_text(picture, (at, y + height - margin), text, text_size, readable_on(colour), "ls")
+        at += round(text_width(text, text_size))
 
 
-def _tag_margin(font: Font) -> int:
-    _, top, _, bottom = font.getbbox("0")
-    return max(2, round((bottom - top) * 0.35))
+def _tag_margin(text_size: int) -> int:
+    return max(2, round(_digit_height(text_size) * 0.35))
+
+
+def _digit_height(text_size: int) -> int:
+    _, top, _, bottom = ImageFont.load_default(size=text_size).getbbox("0")
+    return round(bottom - top)
 
 
 def spots_in_box(box_xyxy: Sequence[float], size_wh: Point) -> list[Point]:
@@ -148,13 +149,6 @@ def readable_on(colour: str) -> str:
     """Black or white, whichever can be read on ``colour``, a text such as ``#e6194b``."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
-
-
-def legible(text: str) -> str:
-    """``text`` in letters that Pillow's own font has: it knows ASCII, "…" and "·", and draws others as empty frames."""
-    letters = unicodedata.normalize("NFD", text.replace("×", "x"))
-    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    return "".join(letter if " " <= letter <= "~" or letter in "…·" else "?" for letter in plain)
 
 
 def check_picture_path(path: Path) -> None:

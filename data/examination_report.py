@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from .drawing import contact_sheet, fit_within, legible
+from .drawing import contact_sheet, fit_within
 from .errors import DatasetError, ImageError
 from .examination import Copy, Duplicates, Examination, NearDuplicate
+from .fonts import draw_text, shortened
 from .images import read_image
 from .plain_text import printable, tally
 
@@ -88,11 +89,9 @@ def _copy_text(copy: Copy) -> str:
 
 def _pair_picture(pair: NearDuplicate, root: Path) -> np.ndarray:
     picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE + _CAPTION), "#202020")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
     for left, copy in ((0, pair.image), (_SIDE + 8, pair.looks_like)):
         tile = Image.fromarray(fit_within(read_image(root / copy.image), _SIDE))
         picture.paste(tile, (left + (_SIDE - tile.width) // 2, _CAPTION + (_SIDE - tile.height) // 2))
-        lines = f"{copy.split}: {copy.class_name}", f"…{copy.image[-33:]}" if len(copy.image) > 34 else copy.image
-        for number, line in enumerate(lines):
-            pen.text((left + 2, 2 + 14 * number), legible(line)[:40], fill="white", font=font)
+        for number, line in enumerate((f"{copy.split}: {copy.class_name}", copy.image)):
+            draw_text(picture, (left + 2, 2 + 14 * number), shortened(line, 11, _SIDE - 4), 11, "white")
     return np.asarray(picture)

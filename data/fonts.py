@@ -1,73 +1,457 @@
-"""Fonts for texts that a person wrote: Pillow's own for ASCII, and for other letters one that this machine has."""
+"""Texts that a person wrote, drawn in fonts that have their letters: any script that a font on this machine has.
+
+Pillow's own font has little more than ASCII, and one font with every script there is none. So a text is drawn in the
+first font that has all of it, else each of its words, else each letter: Pillow's own, DejaVu Sans (Latin, Greek,
+Cyrillic, Arabic, Hebrew), which matplotlib brings along, then whatever the machine has. A letter that none has is
+drawn as "?", and `cannot_draw` says so.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+import io
+import itertools
+import math
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
-from .drawing import Font, legible
-
-# Looked for by name where the system keeps its fonts. DejaVu has the Latin, Greek, Cyrillic, Arabic and Hebrew letters.
-_FILES = (
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "wqy-microhei.ttc",
-    "Arial Unicode.ttf",
-    "arial.ttf",
-    "segoeui.ttf",
-    "msyh.ttc",
+_OWN = ""  # instead of a file's name: Pillow's own font
+_SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
+# They have a glyph for every letter there is, and it shows none.
+_BLANK = ("lastresort", "adobeblank", "notdef", "tofu")
+_PLAIN = ("regular", "sans")  # in a file's name: rather these
+_STYLED = ("bold", "italic", "oblique", "mono", "condensed", "light", "thin", "black", "serif", "ui-", "medium")
+# Scripts of which the files' names do not speak.
+_EAST_ASIAN = (
+    *("cjk", "hei", "gothic", "ming", "song", "simsun", "yahei", "hiragino", "pingfang", "meiryo", "malgun", "wqy"),
+    *("nanum", "takao", "ipa", "fallback", "unicode", "arphic", "uming", "ukai"),
 )
-_IN_NO_FONT = "\U0010fffd"  # the last letter of private use
+_FILES_OF_SCRIPTS = {
+    **dict.fromkeys(("cjk", "hiragana", "katakana", "hangul", "bopomofo"), _EAST_ASIAN),
+    **dict.fromkeys(("devanagari", "bengali", "tamil", "telugu", "gujarati"), ("nirmala", "mangal", "lohit", "gargi")),
+    "emoji": ("emoji", "symbol"),
+}
+# Letters that join, turn around or stack: from Hebrew to Myanmar, Khmer and Mongolian, and the forms for printing.
+_LAID_OUT = ((0x0590, 0x109F), (0x1780, 0x18AF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFC))
+_JOINERS = "\u200c\u200d"
+_ELLIPSIS = "…"
 
 
-def font_with(text: str, size: int) -> Font:
-    """A font of ``size`` pixels that has the letters of ``text``, or most of them."""
-    if legible(text) == text:
-        return ImageFont.load_default(size=size)
-    here = _fonts(size)
-    if not here:
-        return ImageFont.load_default(size=size)
-    return max(here, key=lambda font: sum(_has(font, letter) for letter in text))
+class _Face(NamedTuple):
+    """A font's file and the letters it has."""
+
+    file: str
+    letters: frozenset[int]
+    strike: int = 0  #: the only size in pixels of a font of pictures (emoji in colour); 0: any size
 
 
-def drawable(text: str) -> str:
-    """``text`` as `font_with` can draw it: without the letters, marked by "?", that no font here has.
+class _Run(NamedTuple):
+    text: str
+    face: _Face
 
-    Where no font has more than ASCII, accents are taken off as `legible` does.
+
+@dataclass(frozen=True)
+class _Line:
+    """A text in the fonts that have it, in the order in which its parts stand from left to right."""
+
+    runs: tuple[_Run, ...]
+    size: int
+
+    @property
+    def width(self) -> float:
+        return sum(_run_width(run, self.size) for run in self.runs)
+
+
+def text_width(text: str, size: int) -> float:
+    """How many pixels ``text`` takes, drawn at ``size`` pixels."""
+    return _typeset(text, size).width
+
+
+def draw_text(
+    page: Image.Image, place_xy: tuple[float, float], text: str, size: int, fill: str, anchor: str = "la"
+) -> None:
+    """Draw a line of text into ``page``, in fonts that have its letters.
+
+    Args:
+        page: RGB.
+        place_xy: where ``anchor`` comes to lie.
+        text: whatever it holds, it stays one line.
+        size: of the letters, in pixels.
+        fill: their colour.
+        anchor: as Pillow's: l, m or r (left, middle or right end of the text), then a or s (top of the letters, or the
+            line they stand on).
     """
-    plain = legible(text)
-    if plain == text or not _fonts(12):
-        return plain
-    font = font_with(text, 12)
-    return "".join(letter if _has(font, letter) else "?" for letter in text)
+    line = _typeset(text, size)
+    x, base = place_xy
+    x -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * line.width
+    base += {"a": _load(_own(), size).getmetrics()[0], "s": 0}[anchor[1]]
+    pen = ImageDraw.Draw(page)
+    for run in line.runs:
+        if run.face.strike:
+            _paste_pictures(page, run, (x, base), size)
+        else:
+            pen.text((x, base), run.text, fill=fill, font=_load(run.face, size), anchor="ls")
+        x += _run_width(run, size)
+
+
+def shortened(text: str, size: int, width: float) -> str:
+    """``text`` if it takes at most ``width`` pixels, else with as much of its middle left out as must be."""
+    return without_middle(text, lambda shorter: text_width(shorter, size) <= width)
+
+
+def without_middle(text: str, fits: Callable[[str], bool]) -> str:
+    """``text`` if it fits, else with as much of its middle left out as must be: names tell themselves apart at their
+    ends.
+    """
+    if fits(text):
+        return text
+    letters = _clusters(text)
+    low, high = 0, len(letters)
+    while low < high:
+        kept = (low + high + 1) // 2
+        low, high = (kept, high) if fits(_kept_ends(letters, kept)) else (low, kept - 1)
+    return _kept_ends(letters, low)
+
+
+def wrapped(text: str, size: int, width: float, lines: int) -> list[str]:
+    """``text`` in at most ``lines`` lines of at most ``width`` pixels, broken between words; what does not fit is left
+    out of the middle of the last.
+    """
+    words, broken = text.split(), list[str]()
+    while words and len(broken) < lines - 1:
+        count = 1
+        while count < len(words) and text_width(" ".join(words[: count + 1]), size) <= width:
+            count += 1
+        broken.append(shortened(" ".join(words[:count]), size, width))
+        words = words[count:]
+    return [*broken, shortened(" ".join(words), size, width)] if words else broken
+
+
+def cannot_draw(texts: Iterable[str], instead: str = "?", in_colour: bool = True) -> str:
+    """What is to be said, in a line, of letters that no font here has; or nothing.
+
+    Args:
+        texts: all that pictures are to show.
+        instead: what they show for such a letter.
+        in_colour: whether fonts of coloured pictures count, which `draw_text` can draw.
+    """
+    # Of a hundred thousand names most are ASCII, and all together have few letters.
+    others = [text for text in texts if not text.isascii()]
+    marked = (text for text in others if any(map(_belongs_to_letter, text)))
+    found = itertools.chain(dict.fromkeys("".join(others)), *map(_clusters, marked))
+    scripts: dict[str, str] = {}
+    for cluster in map(_one_line, found):
+        alone = len(cluster) == 1 and _belongs_to_letter(cluster)
+        if not (cluster.isspace() or alone or _drawable(cluster, in_colour)):
+            scripts.setdefault(_script(cluster), cluster)
+    if not scripts:
+        return ""
+    named = ", ".join(f"{script} ({cluster})" for script, cluster in scripts.items())
+    if not _lays_out() and all(map(needs_layout, scripts.values())):
+        return (
+            f"Note: Pillow here cannot join or turn letters of {named} (it was built without libraqm); pictures show "
+            f"{instead}: install Pillow by pip, whose builds have it, and the library fribidi"
+        )
+    return (
+        f"Note: no font on this machine has letters of {named}; pictures show {instead}. Fonts that have them: "
+        f"{_remedy(list(scripts), in_colour)}"
+    )
+
+
+def _drawable(cluster: str, in_colour: bool) -> bool:
+    face = _face_with(cluster)
+    return face is not None and (in_colour or not face.strike)
+
+
+def font_files(texts: Iterable[str]) -> list[str]:
+    """The font files, besides DejaVu Sans, in which `draw_text` would draw letters of ``texts`` that DejaVu lacks; none
+    of pictures, which no other program here draws.
+    """
+    files = {}
+    for text in texts:
+        for cluster in _clusters(_one_line(text)):
+            face = _face_with(cluster)
+            if face is not None and face.file not in (_OWN, *_dejavu()) and not face.strike:
+                files[face.file] = True
+    return list(files)
+
+
+@lru_cache(4096)
+def _typeset(text: str, size: int) -> _Line:
+    text = _one_line(text)
+    clusters = [cluster if cluster.isspace() or _face_with(cluster) else "?" for cluster in _clusters(text)]
+    letters = frozenset("".join(clusters))
+    faces = list(dict.fromkeys(filter(None, map(_face_with, [" ", *clusters]))))
+    whole = next((face for face in faces if _covers(face, letters)), None)
+    if whole is not None:
+        return _Line((_Run("".join(clusters), whole),) if clusters else (), size)
+    runs: list[_Run] = []
+    for word in _words(clusters):
+        face = next((face for face in faces if _covers(face, frozenset("".join(word)))), None)
+        parts = itertools.groupby(word, key=lambda cluster: face or _face_with(cluster))
+        runs += [_Run("".join(part), own) for own, part in parts if own is not None]
+    return _Line(tuple(_from_left_to_right(runs)), size)
+
+
+def _words(clusters: Sequence[str]) -> Iterator[list[str]]:
+    word: list[str] = []
+    for cluster in clusters:
+        if cluster.isspace() != bool(word and word[-1].isspace()) and word:
+            yield word
+            word = []
+        word.append(cluster)
+    if word:
+        yield word
+
+
+def _from_left_to_right(runs: Sequence[_Run]) -> list[_Run]:
+    """Runs as they stand on paper: those of scripts from right to left in their own order, the text as its first letter
+    goes, and what has no direction as its neighbours, if they agree. Within a run, Pillow's layout does that.
+    """
+    found = [_goes_left(run.text) for run in runs]
+    text_goes_left = next((goes for goes in found if goes is not None), False)
+    directions = []
+    for place in range(len(found)):
+        before = next((other for other in found[place::-1] if other is not None), text_goes_left)
+        after = next((other for other in found[place:] if other is not None), text_goes_left)
+        directions.append(before if before == after else text_goes_left)
+    ordered = []
+    for goes_left, group in itertools.groupby(zip(directions, runs, strict=True), key=lambda pair: pair[0]):
+        in_turn = [run for _, run in group]
+        ordered.append(in_turn[::-1] if goes_left else in_turn)
+    return [run for group in (ordered[::-1] if text_goes_left else ordered) for run in group]
+
+
+def _goes_left(text: str) -> bool | None:
+    """Whether the first letter with a direction goes from right to left; None where none has one."""
+    kinds = (unicodedata.bidirectional(letter) for letter in text)
+    return next((kind in ("R", "AL") for kind in kinds if kind in ("L", "R", "AL")), None)
+
+
+def _one_line(text: str) -> str:
+    """With a plain space for each of another width, and without what would steer the layout or break the line."""
+    return "".join(map(_plain, text))
+
+
+def _plain(letter: str) -> str:
+    if unicodedata.category(letter) == "Zs":
+        return " "
+    return letter if letter.isprintable() or letter in _JOINERS else "\N{REPLACEMENT CHARACTER}"
+
+
+def _clusters(text: str) -> list[str]:
+    """Letters with the marks that belong to them, which no font may part: accents, vowel signs, joined emoji."""
+    clusters: list[str] = []
+    for letter in text:
+        joined = clusters and (
+            _belongs_to_letter(letter)
+            or clusters[-1].endswith("\u200d")
+            or (_is_flag(letter) and len(clusters[-1]) == 1 and _is_flag(clusters[-1]))
+        )
+        if joined:
+            clusters[-1] += letter
+        else:
+            clusters.append(letter)
+    return clusters
+
+
+def _belongs_to_letter(letter: str) -> bool:
+    """Whether it is a mark on the letter before it: an accent, a vowel sign, a joiner, an emoji's skin."""
+    mark = unicodedata.category(letter) in ("Mn", "Mc", "Me") or letter in _JOINERS
+    return mark or "\U0001f3fb" <= letter <= "\U0001f3ff"
+
+
+def _is_flag(letter: str) -> bool:
+    return "\U0001f1e6" <= letter <= "\U0001f1ff"
+
+
+def _kept_ends(clusters: Sequence[str], kept: int) -> str:
+    head, tail = clusters[: kept // 2], clusters[len(clusters) - (kept - kept // 2) :]
+    return "".join([*head, _ELLIPSIS, *tail])
+
+
+def _run_width(run: _Run, size: int) -> float:
+    if run.face.strike:
+        return math.ceil(_load(run.face, size).getlength(run.text) * size / run.face.strike)
+    return float(_load(run.face, size).getlength(run.text))
+
+
+def _paste_pictures(page: Image.Image, run: _Run, place_xy: tuple[float, float], size: int) -> None:
+    """Emoji in colour exist in one size: drawn in that, and made smaller."""
+    font = _load(run.face, size)
+    ascent, descent = font.getmetrics()
+    whole = Image.new("RGBA", (math.ceil(font.getlength(run.text)), ascent + descent))
+    ImageDraw.Draw(whole).text((0, ascent), run.text, font=font, anchor="ls", embedded_color=True)
+    scale = size / run.face.strike
+    wanted = max(1, round(whole.width * scale)), max(1, round(whole.height * scale))
+    small = whole.resize(wanted, Image.Resampling.LANCZOS)
+    page.paste(small, (round(place_xy[0]), round(place_xy[1] - ascent * scale)), small)
+
+
+@lru_cache(256)
+def _load(face: _Face, size: int) -> ImageFont.FreeTypeFont:
+    if face.file == _OWN:
+        font = ImageFont.load_default(size=size)
+        assert isinstance(font, ImageFont.FreeTypeFont)
+        return font
+    return ImageFont.truetype(face.file, face.strike or size)
+
+
+def _covers(face: _Face, letters: Iterable[str]) -> bool:
+    return all(ord(letter) in face.letters for letter in letters if not _draws_nothing(letter))
+
+
+def _draws_nothing(letter: str) -> bool:
+    return letter in _JOINERS or "\ufe00" <= letter <= "\ufe0f"  # joiners and variants
 
 
 @cache
-def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
-    found = []
-    for name in (*_FILES, *_bundled()):
-        try:
-            found.append(ImageFont.truetype(name, size))
-        except OSError:  # not on this machine
-            continue
-    return found
+def _face_with(cluster: str) -> _Face | None:
+    """The first font that has a letter with all its marks."""
+    if needs_layout(cluster) and not _lays_out():
+        return None
+    for first in filter(None, map(_face, [_OWN, *_dejavu()])):
+        if _covers(first, cluster):
+            return first
+    hints = _FILES_OF_SCRIPTS.get(_script_word(cluster), (_script_word(cluster),))
+    for file in sorted(_files(), key=lambda file: _preference(file, hints)):
+        face = _face(file)
+        if face is not None and _covers(face, cluster):
+            return face
+    return None
 
 
-def _bundled() -> list[str]:
-    """DejaVu Sans as other packages bring it along, which need not be installed."""
-    places = (("matplotlib", "mpl-data/fonts/ttf"), ("cv2", "qt/fonts"))
-    specs = ((importlib.util.find_spec(package), inside) for package, inside in places)
-    return [str(Path(spec.origin).parent / inside / _FILES[0]) for spec, inside in specs if spec and spec.origin]
+def _preference(file: str, hints: Sequence[str]) -> tuple[bool, int, str]:
+    """Files that are called after the script first, plain ones before styled ones."""
+    name = Path(file).name.lower()
+    style = sum(word in name for word in _STYLED) - sum(word in name for word in _PLAIN)
+    return not any(hint in name for hint in hints), style, name
+
+
+def _own() -> _Face:
+    face = _face(_OWN)
+    assert face is not None  # Pillow's builds have it
+    return face
 
 
 @cache
-def _has(font: ImageFont.FreeTypeFont, letter: str) -> bool:
-    """Whether the font has a picture of its own for a letter: others all look like one that no font has."""
-    if letter.isspace():
-        return letter == " "
-    mask, none = (font.getmask(one) for one in (letter, _IN_NO_FONT))
-    return letter.isprintable() and (mask.size, bytes(mask)) != (none.size, bytes(none))
+def _face(file: str) -> _Face | None:
+    """A font that can be drawn with, and None of what is none."""
+    from fontTools.ttLib import TTFont
+
+    try:
+        with _opened(file) as source, TTFont(source, fontNumber=0, lazy=True) as font:
+            letters = frozenset(font.getBestCmap() or ())
+            strike = _strike(font)
+            if not strike and not any(outlines in font for outlines in ("glyf", "CFF ", "CFF2")):
+                return None
+            if "COLR" in font and font["COLR"].version > 0:  # its outlines are parts of pictures
+                return None
+        face = _Face(file, letters, strike)
+        _load(face, 12)
+    except Exception:  # whatever broken bytes in a folder of fonts lead the parser to: as if they were not there
+        return None
+    return face
+
+
+def _opened(file: str) -> BinaryIO:
+    if file != _OWN:
+        return Path(file).open("rb")
+    own = ImageFont.load_default(size=12)
+    if not isinstance(own, ImageFont.FreeTypeFont):
+        raise ValueError("a Pillow without FreeType")
+    return io.BytesIO(own.font_bytes)
+
+
+def _strike(font: object) -> int:
+    """The size of its pictures, of a font that has nothing else."""
+    if "CBLC" in font:  # type: ignore[operator]
+        sizes = [strike.bitmapSizeTable.ppemY for strike in font["CBLC"].strikes]  # type: ignore[index]
+    elif "sbix" in font:  # type: ignore[operator]
+        sizes = list(font["sbix"].strikes)  # type: ignore[index]
+    else:
+        return 0
+    return max(sizes)
+
+
+@cache
+def _dejavu() -> list[str]:
+    """DejaVu Sans as matplotlib brings it along."""
+    spec = importlib.util.find_spec("matplotlib")
+    file = Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if spec and spec.origin else None
+    return [str(file)] if file and file.is_file() else []
+
+
+@cache
+def _files() -> list[str]:
+    """Every font file of the folders in which the system keeps them."""
+    found: dict[str, None] = {}
+    seen = set()
+    for folder in _folders():
+        for place, below, names in os.walk(folder, followlinks=True):
+            if os.path.realpath(place) in seen:  # links may lead in circles
+                below.clear()
+                continue
+            seen.add(os.path.realpath(place))
+            for name in sorted(names):
+                blank = any(word in name.lower().replace(" ", "").replace("-", "") for word in _BLANK)
+                if name.lower().endswith(_SUFFIXES) and not blank:
+                    found[str(Path(place, name))] = None
+    return list(found)
+
+
+def _folders() -> list[Path]:
+    """Where fonts are kept, the user's own first; they need not be there."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user may have none
+        home = Path()
+    if sys.platform == "win32":
+        local, windows = os.environ.get("LOCALAPPDATA", home), os.environ.get("WINDIR", r"C:\Windows")
+        return [Path(local, "Microsoft/Windows/Fonts"), Path(windows, "Fonts")]
+    if sys.platform == "darwin":
+        return [home / "Library/Fonts", Path("/Library/Fonts"), Path("/System/Library/Fonts")]
+    own = os.environ.get("XDG_DATA_HOME") or home / ".local/share"
+    shared = (os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(":")
+    return [Path(own, "fonts"), home / ".fonts", *(Path(folder, "fonts") for folder in shared if folder)]
+
+
+def _lays_out() -> bool:
+    """Whether Pillow joins letters and turns those that go from right to left."""
+    return bool(features.check("raqm"))
+
+
+def needs_layout(text: str) -> bool:
+    """Whether it has letters that join, stack or go from right to left: side by side, they would be no text."""
+    return any(first <= ord(letter) <= last for letter in text for first, last in _LAID_OUT)
+
+
+def _script_word(cluster: str) -> str:
+    """The script of a letter in Unicode's words, in lower case."""
+    if ord(cluster[0]) >= 0x1F000 and unicodedata.category(cluster[0]) == "So":
+        return "emoji"
+    return unicodedata.name(cluster[0], "unknown").split()[0].split("-")[0].lower()
+
+
+def _script(cluster: str) -> str:
+    word = _script_word(cluster)
+    return {"cjk": "Chinese", "emoji": "emoji", "unknown": "an unknown script"}.get(word, word.capitalize())
+
+
+def _remedy(scripts: Sequence[str], in_colour: bool) -> str:
+    folder = _folders()[0]
+    if sys.platform in ("win32", "darwin"):
+        return f"Noto, from https://fonts.google.com/noto, to be put into {folder}"
+    east_asian = {"Chinese", "Hiragana", "Katakana", "Hangul", "Bopomofo"}
+    packages = ["fonts-noto-cjk"] if east_asian & set(scripts) else []
+    packages += ["fonts-noto-color-emoji" if in_colour else "fonts-symbola"] if "emoji" in scripts else []
+    packages += ["fonts-noto-core"] if set(scripts) - east_asian - {"emoji"} else []
+    return f"apt install {' '.join(packages)} (Debian, Ubuntu), or files such as Noto's in ~/.local/share/fonts"

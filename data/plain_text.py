@@ -4,15 +4,50 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 _KINDS = 8
+_JOINERS = "\u200c\u200d"
 _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(text: str) -> str:
     """``text`` in one line, without what a terminal would obey; letters that are none become �."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        letter if _is_shown(letter) or _joins(text, place) else "\N{REPLACEMENT CHARACTER}"
+        for place, letter in enumerate(text)
+    )
+
+
+def _is_shown(letter: str) -> bool:
+    return (
+        letter.isprintable() or unicodedata.category(letter) == "Zs"
+    )  # spaces of any width, as in names of screenshots
+
+
+def _joins(text: str, place: int) -> bool:
+    """Whether it is a joiner, or keeps letters from being joined, where that belongs to spelling: in Persian and Indic
+    words and in emoji, not between Latin letters, where nobody sees it.
+    """
+    return text[place] in _JOINERS and 0 < place < len(text) - 1 and min(text[place - 1], text[place + 1]) >= "\u0590"
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal `printable` text takes: East Asian letters two, marks over others none."""
+    return sum(map(_columns, printable(text)))
+
+
+def _columns(letter: str) -> int:
+    if letter in _JOINERS or unicodedata.category(letter) in ("Mn", "Me") or "\u1160" <= letter <= "\u11ff":
+        return 0  # the last are vowels and endings inside a Hangul syllable
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """`printable` text in at least ``width`` columns, flush left, or flush right."""
+    space = " " * (width - columns(text))
+    return space + printable(text) if right else printable(text) + space
 
 
 def tally(counts: Mapping[str, int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from . import boxes_schema as schema
 from .boxes_reader import Boxes, Settings
 from .index import SPLITS
-from .plain_text import printable
+from .plain_text import columns, padded, printable
 
 # More classes than fit on a screen are told by their extremes.
 _CLASSES_SHOWN = 20
@@ -162,11 +162,10 @@ def summary_text(summary: Summary) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Cells in columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            padded(cell, width, right=number > 0) for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
@@ -217,5 +216,5 @@ def _classes(classes: Sequence[ClassCounts]) -> list[str]:
 
 
 def _pairs(*pairs: tuple[str, str]) -> list[str]:
-    width = max(len(name) for name, _ in pairs) if pairs else 0
-    return [f"  {name.ljust(width)}  {value}" for name, value in pairs]
+    width = max(columns(name) for name, _ in pairs) if pairs else 0
+    return [f"  {padded(name, width)}  {value}" for name, value in pairs]

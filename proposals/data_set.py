@@ -24,7 +24,7 @@ import numpy as np
 from .. import __version__
 from ..data import boxes_schema as schema
 from ..data.atomic import atomic_file
-from ..data.boxes_reader import Settings, read_boxes, read_listing, refuse_to_replace_other
+from ..data.boxes_reader import Settings, embedded_photographs, read_boxes, read_listing, refuse_to_replace_other
 from ..data.boxes_writer import Part, build_part, write_boxes
 from ..data.drawing import contact_sheet, draw_regions, fit_within
 from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
@@ -56,6 +56,7 @@ class Summary:
     unreadable: int
     first_failure: str  #: an unreadable image and the reason; empty where there is none
     reused: int  #: images whose regions an earlier run had finished
+    previews: int = 0  #: photographs that the file holds
 
 
 def propose_dataset(
@@ -66,6 +67,7 @@ def propose_dataset(
     weights: Path | None = None,
     jobs: int | None = None,
     restart: bool = False,
+    previews: bool = True,
     progress: Progress = lambda done, unreadable: None,
 ) -> Summary:
     """Write the regions of every image of ``index`` to the file ``boxes``.
@@ -77,6 +79,7 @@ def propose_dataset(
         weights: file with the weights of a method's network; ``settings.weights`` is its digest.
         jobs: joblib workers; by default as the caller's ``joblib.parallel_config`` says, else all cores.
         restart: throw away what earlier runs left at ``boxes``.
+        previews: whether a few photographs are put into the file for people to look at.
         progress: called with images done and unreadable ones among them, as they grow.
 
     Raises: `MismatchError` when ``boxes`` was made otherwise or from other images, `BoxesFileError` when another
@@ -94,6 +97,10 @@ def propose_dataset(
     # An unfinished run comes first: it may be one that is to replace the file.
     if boxes.exists() and not restart and not (folder / _SETTINGS).exists():
         refuse_other(boxes, recorded, index)
+        if not previews and (embedded := embedded_photographs(boxes)):
+            raise MismatchError(
+                f"{boxes} is finished and holds {embedded:,} photographs as previews; --restart makes it anew without"
+            )
         return _summary(boxes, reused=len(index))
     if restart:
         refuse_to_replace_other(boxes)
@@ -108,9 +115,9 @@ def propose_dataset(
             index,
             [partial(Part.load, path) for path in run.paths],
             settings.layout,
-            attributes=_attributes(index, settings, boxes, run.paths),
+            attributes=_attributes(index, settings, boxes, run.paths, previews),
             settings=recorded,
-            previews=_previews(index, settings.layout, run.paths),
+            previews=_previews(index, settings.layout, run.paths) if previews else {},
         )
         _clear(folder)
     return _summary(boxes, reused)
@@ -239,7 +246,7 @@ def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
 
 
 def _attributes(
-    index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Path]
+    index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Path], previews: bool
 ) -> dict[str, str | int]:
     hulls = hashlib.blake2b(digest_size=16)
     tables = []
@@ -254,7 +261,7 @@ def _attributes(
         contents.update(images[column].tobytes())
     statuses = images["status"].tolist()
     return {
-        "description": schema.DESCRIPTION,
+        "description": schema.DESCRIPTION if previews else schema.DESCRIPTION_WITHOUT_PREVIEW,
         "made_by": f"agnet {__version__}",
         "dataset": index.dataset,
         "images": len(index),
@@ -270,7 +277,7 @@ def _summary(boxes: Path, reused: int) -> Summary:
     few, unreadable = (int((status == kind).sum()) for kind in (schema.STATUS_FEW, schema.STATUS_UNREADABLE))
     failures = read_boxes(boxes).failures if unreadable else ()
     first = f"{failures[0][0]}: {failures[0][1]}" if failures else ""
-    return Summary(boxes, len(status), few, unreadable, first, reused)
+    return Summary(boxes, len(status), few, unreadable, first, reused, previews=embedded_photographs(boxes))
 
 
 def _previews(index: DatasetIndex, layout: Layout, parts: list[Path]) -> dict[str, tuple[np.ndarray, str]]:
@@ -288,9 +295,9 @@ def _previews(index: DatasetIndex, layout: Layout, parts: list[Path]) -> dict[st
             except (OSError, ImageError):
                 continue
             label = index.classes[index.labels[number]]
-            key = f"{len(pictures) + 1:02d}_{''.join(c if c.isalnum() and c.isascii() else '_' for c in label)}"
+            key = f"{len(pictures) + 1:02d}_{''.join(c if c.isalnum() else '_' for c in label)}"
             pictures[key] = draw_regions(image, boxes, layout, 480), f"image {number}, {name}, class {label}"
     if pictures:
         tiles = [fit_within(picture, 300) for picture, _ in pictures.values()]
-        pictures = {"contact_sheet": (contact_sheet(tiles, 4, (306, 306)), "all pictures of this group"), **pictures}
+        pictures = {schema.SHEET: (contact_sheet(tiles, 4, (306, 306)), "all pictures of this group"), **pictures}
     return pictures

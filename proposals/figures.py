@@ -7,18 +7,17 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from ..data.drawing import (
     SLOT_COLOURS,
-    Font,
     draw_boxes,
     draw_tag,
-    legible,
     place_tags,
     spots_in_box,
     tag_size,
 )
+from ..data.fonts import draw_text, shortened, text_width
 from ..data.regions import Regions
 from .boxes import Groups
 
@@ -97,15 +96,13 @@ def draw_sheet(tiles: Sequence[tuple[np.ndarray | None, Regions, str, str]]) -> 
     heights = [max(tile.height for tile, *_ in row) for row in rows]
     width, text = _TILE + 18, 62
     page = Image.new("RGB", (columns * width + 2 * _MARGIN - 18, sum(heights) + len(rows) * text + _MARGIN), _PAPER)
-    pen = ImageDraw.Draw(page)
-    name_font, class_font = ImageFont.load_default(size=13), ImageFont.load_default(size=14)
     top = _MARGIN
     for row, height in zip(rows, heights, strict=True):
         for column, (tile, name, class_name) in enumerate(row):
             left, middle = _MARGIN + column * width, _MARGIN + column * width + _TILE // 2
             page.paste(tile, (left + (_TILE - tile.width) // 2, top + height - tile.height))
-            pen.text((middle, top + height + 6), _shorten(class_name, class_font, _TILE), _TEXT, class_font, "ma")
-            pen.text((middle, top + height + 24), _shorten(name, name_font, _TILE), _FAINT, name_font, "ma")
+            draw_text(page, (middle, top + height + 6), shortened(class_name, 14, _TILE), 14, _TEXT, "ma")
+            draw_text(page, (middle, top + height + 24), shortened(name, 13, _TILE), 13, _FAINT, "ma")
         top += height + text
     return np.asarray(page)
 
@@ -201,8 +198,7 @@ def _draw_clusters(photograph: Image.Image, points_xy: np.ndarray, slots: np.nda
     for (x, y), slot in zip(points_xy.tolist(), slots.tolist(), strict=True):
         reach = 2.6 * _FINE
         pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=_colour(slot), outline=_INK, width=1)
-    font = ImageFont.load_default(size=_TAG)
-    sizes = [tag_size(str(slot), font) for slot in hulls]
+    sizes = [tag_size(str(slot), _TAG) for slot in hulls]
     centres = [
         points_xy[slots == slot].mean(axis=0) - np.divide(size, 2) for slot, size in zip(hulls, sizes, strict=True)
     ]
@@ -211,7 +207,7 @@ def _draw_clusters(photograph: Image.Image, points_xy: np.ndarray, slots: np.nda
         for c, size in zip(centres, sizes, strict=True)
     ]
     for slot, place in zip(hulls, place_tags(spots, sizes, picture.size), strict=True):
-        draw_tag(pen, place, [(str(slot), _colour(slot))], font)
+        draw_tag(picture, place, [(str(slot), _colour(slot))], _TAG)
     return picture
 
 
@@ -226,15 +222,14 @@ def _draw_pairs(photograph: Image.Image, boxes_xyxy: np.ndarray, pairs: np.ndarr
     """Boxes around ``pairs`` of primaries, dashed in both their colours."""
     picture = _soften(photograph, 0.25)
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=_TAG)
     labels = [((str(first), _colour(first)), (f"+{second}", _colour(second))) for first, second in pairs.tolist()]
     boxes = boxes_xyxy.tolist()
     for box, ((_, first), (_, second)) in zip(_part_edges(boxes_xyxy), labels, strict=True):
         _draw_dashes(pen, box, (first, second))
-    sizes = [tag_size("".join(text for text, _ in parts), font) for parts in labels]
+    sizes = [tag_size("".join(text for text, _ in parts), _TAG) for parts in labels]
     spots = [spots_in_box(box, size) for box, size in zip(boxes, sizes, strict=True)]
     for place, parts in zip(place_tags(spots, sizes, picture.size), labels, strict=True):
-        draw_tag(pen, place, parts, font)
+        draw_tag(picture, place, parts, _TAG)
     return picture
 
 
@@ -284,23 +279,21 @@ def _draw_tile(image: np.ndarray | None, regions: Regions) -> Image.Image:
 
 def _legend(regions: Regions, points: str) -> _Panel:
     """What each primary region claims, as a table in the regions' colours."""
-    font, small = ImageFont.load_default(size=15), ImageFont.load_default(size=13)
     if not regions.enough_keypoints:
-        return _Panel("too few keypoints", _write_lines(_too_few(regions), font))
+        return _Panel("too few keypoints", _write_lines(_too_few(regions), 15))
     boxes = regions.primary_xyxy
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) / np.prod(regions.size_wh)
     rows, row_height = len(boxes), 26 if len(boxes) <= 12 else 19
     picture = Image.new("RGB", (340, 24 + rows * row_height + 4), _PAPER)
-    pen = ImageDraw.Draw(picture)
     columns = (140, 225, 325)
     for right, text in zip(columns, (points, "weight", "of the image"), strict=True):
-        pen.text((right, 16), text, _FAINT, small, "rs")
+        draw_text(picture, (right, 16), text, 13, _FAINT, "rs")
     for slot in range(rows):
         base = 24 + slot * row_height + 17
-        draw_tag(pen, (0, base - 12), [(str(slot), _colour(slot))], small)
+        draw_tag(picture, (0, base - 12), [(str(slot), _colour(slot))], 13)
         cells = (f"{regions.keypoints[slot]:,}", f"{regions.weights[slot]:.1%}", f"{areas[slot]:.1%}")
         for right, text in zip(columns, cells, strict=True):
-            pen.text((right, base), text, _TEXT, font, "rs")
+            draw_text(picture, (right, base), text, 15, _TEXT, "rs")
     return _Panel("the primary regions in numbers", picture)
 
 
@@ -313,19 +306,17 @@ def _too_few(regions: Regions) -> list[str]:
     ]
 
 
-def _write_lines(lines: Sequence[str], font: Font) -> Image.Image:
+def _write_lines(lines: Sequence[str], size: int) -> Image.Image:
     picture = Image.new("RGB", (340, 24 * len(lines) + 8), _PAPER)
-    pen = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        pen.text((0, 24 * number + 16), line, _TEXT, font, "ls")
+        draw_text(picture, (0, 24 * number + 16), line, size, _TEXT, "ls")
     return picture
 
 
 def _page(panels: Sequence[_Panel], columns: int, title: str, facts: str, note: str) -> np.ndarray:
     """Panels in rows below a heading; each column as wide as its widest panel, each row as high as its highest."""
     columns = min(columns, len(panels))
-    caption_font = ImageFont.load_default(size=16)
-    cells = [max(panel.picture.width, round(caption_font.getlength(panel.caption))) for panel in panels]
+    cells = [max(panel.picture.width, round(text_width(panel.caption, 16))) for panel in panels]
     widths = [max(cells[column::columns]) for column in range(columns)]
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [_CAPTION + max(panel.picture.height for panel in row) for row in rows]
@@ -333,31 +324,18 @@ def _page(panels: Sequence[_Panel], columns: int, title: str, facts: str, note: 
     width = max(sum(widths) + _GAP * (columns - 1), 560) + 2 * _MARGIN
     top = _MARGIN + sum(size + 10 for *_, size in heading) + 10
     page = Image.new("RGB", (width, top + sum(heights) + _GAP * (len(rows) - 1) + _MARGIN), _PAPER)
-    pen = ImageDraw.Draw(page)
     y = _MARGIN
     for text, colour, size in heading:
-        font = ImageFont.load_default(size=size)
-        pen.text((_MARGIN, y), _shorten(text, font, width - 2 * _MARGIN), colour, font)
+        draw_text(page, (_MARGIN, y), shortened(text, size, width - 2 * _MARGIN), size, colour)
         y += size + 10
     for row, height in zip(rows, heights, strict=True):
         left = _MARGIN
         for panel, column in zip(row, widths, strict=False):
-            pen.text((left, top + 14), panel.caption, _FAINT, caption_font, "ls")
+            draw_text(page, (left, top + 14), panel.caption, 16, _FAINT, "ls")
             page.paste(panel.picture, (left, top + _CAPTION))
             left += column + _GAP
         top += height + _GAP
     return np.asarray(page)
-
-
-def _shorten(text: str, font: Font, width: float) -> str:
-    """``text`` in letters the font has, its middle left out where it is wider than ``width`` pixels."""
-    text = legible(text)
-    kept = len(text)
-    short = text
-    while font.getlength(short) > width and kept > 2:
-        kept -= 1
-        short = f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
-    return short
 
 
 def _several(number: int, thing: str) -> str:

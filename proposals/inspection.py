@@ -33,7 +33,7 @@ def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str
     groups, warning = _find_again(boxes, pixels, regions)
     width, height = regions.size_wh
     points = f"{regions.total_keypoints:,} keypoints, {regions.distinct_keypoints:,} at distinct places"
-    facts = [boxes.classes[boxes.labels[image]], str(boxes.splits[image]), f"{width:,} x {height:,} pixels"]
+    facts = [f"class {boxes.classes[boxes.labels[image]]}", str(boxes.splits[image]), f"{width:,} x {height:,} pixels"]
     if groups is not None:
         facts.append(points)
     note = "The keypoints are as found now, the boxes as in the file: they differ" if warning else ""

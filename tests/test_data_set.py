@@ -105,6 +105,57 @@ def test_previews_are_pictures_of_the_data_set(folder, tmp_path):
         assert max(file["preview/01_ant"].shape) == 480
 
 
+def test_a_file_without_previews_has_no_pixel_and_the_same_tables(folder, tmp_path):
+    with_them, without = propose(folder, tmp_path / "1.h5"), propose(folder, tmp_path / "2.h5", previews=False)
+    assert (with_them.previews, without.previews) == (12, 0)
+    with h5py.File(with_them.boxes) as one, h5py.File(without.boxes) as other:
+        assert set(one) - set(other) == {"preview"} and set(other) < set(one)
+        assert all(one[name][:].tobytes() == other[name][:].tobytes() for name in other)
+        assert {name for name in one.attrs if one.attrs[name] != other.attrs[name]} == {"description"}
+        assert b"preview" in one.attrs["description"] and b"preview" not in other.attrs["description"]
+    assert read_boxes(with_them.boxes).fingerprint == read_boxes(without.boxes).fingerprint
+
+
+def test_previews_are_a_difference_only_where_they_would_stay(folder, tmp_path):
+    """Whoever asks for none must not be left with a file that has them; a file without them is nobody's harm."""
+    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+    before = boxes.read_bytes()
+    with pytest.raises(MismatchError, match="holds 12 photographs as previews; --restart"):
+        propose(folder, boxes, previews=False)
+    assert boxes.read_bytes() == before
+    assert propose(folder, boxes, previews=False, restart=True).previews == 0
+    bare = boxes.read_bytes()
+    for previews in (True, False):
+        assert propose(folder, boxes, previews=previews).reused == 18 and boxes.read_bytes() == bare
+
+
+@pytest.mark.parametrize("there", [h5py.ExternalLink("/nowhere.h5", "/x"), h5py.SoftLink("/images"), 5, None], ids=str)
+def test_previews_of_a_strangers_file_are_counted_without_following_links(boxes_file, there):
+    assert data_set.embedded_photographs(boxes_file) == 12
+    with h5py.File(boxes_file, "a") as file:
+        del file["preview"]
+        if there is not None:
+            file["preview"] = there
+    assert data_set.embedded_photographs(boxes_file) == 0
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_unfinished_run_goes_on_with_or_without_previews(folder, tmp_path):
+    straight = propose(folder, tmp_path / "straight.h5", previews=False).boxes.read_bytes()
+    boxes = tmp_path / "boxes.h5"
+    with pytest.raises(KeyboardInterrupt):
+        propose(folder, boxes, progress=interrupt_after(8))
+    assert propose(folder, boxes, previews=False).reused == 8 and boxes.read_bytes() == straight
+
+
+def test_a_previews_caption_is_in_its_own_letters(folder, tmp_path):
+    with h5py.File(propose(folder, tmp_path / "boxes.h5").boxes) as file:
+        captions = {name: picture.attrs["description"].decode() for name, picture in file["preview"].items()}
+    assert any("class côté" in caption for caption in captions.values()) and any(
+        name.endswith("_côté") for name in captions
+    )
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_any_number_of_workers_and_any_backend_writes_equal_bytes(folder, tmp_path):
     straight = propose(folder, tmp_path / "1.h5").boxes.read_bytes()

@@ -5,12 +5,17 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
+from agnet.data import fonts
 from agnet.training.claims import Claim
-from agnet.training.evaluation_plots import class_labels, draw_calibration, draw_confusion
+from agnet.training.evaluation_plots import draw_calibration, draw_confusion
 from agnet.training.evaluation_report import confusions, metrics_csv, metrics_text, seeds_csv, seeds_text, table
 from agnet.training.metrics import MEASURES, measure
+from agnet.training.plot_texts import cannot_label, class_labels, inches_of, line
 from agnet.training.statistics import spread
 
 
@@ -91,12 +96,57 @@ def test_pictures_of_any_number_of_classes(classes, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
+@pytest.fixture
+def no_other_fonts(monkeypatch, tmp_path):
+    """This machine has matplotlib's own fonts alone."""
+    found = (fonts._files, fonts._face_with, fonts._typeset)
+    monkeypatch.setattr(fonts, "_folders", lambda: [tmp_path / "none"])
+    for function in found:
+        function.cache_clear()
+    yield
+    for function in found:
+        function.cache_clear()
+
+
+@pytest.mark.usefixtures("no_other_fonts")
 def test_names_that_fonts_lack_or_that_look_like_formulas_are_drawn(tmp_path):
     """A letter without a glyph would be a warning, which tests take for an error, and an empty frame to people."""
     names = ["$x_1$", "ёж", "côté", "\U00013080\U00013081", "a" * 300, "b$"]
-    drawn, _ = class_labels(names)
-    assert drawn[:4] == ["$x_1$", "ёж", "côté", "class 3"] and len(drawn[4]) < 40
-    draw_confusion(measured(names), tmp_path / "picture.png")
+    drawn, family = class_labels(names, 9)
+    assert drawn[:4] == ["$x_1$", "ёж", "côté", "class 3"]
+    assert inches_of(drawn[4], family, 9) <= 2.6 < inches_of(drawn[4] + "aa", family, 9)
+    assert "Egyptian" in cannot_label(names) and "number" in cannot_label(names) and cannot_label(names[:3]) == ""
+    draw_confusion(measured(names), tmp_path / "picture.png", "犬 $a_1$ " + "long " * 90)
+    draw_calibration(measured(names), tmp_path / "picture.png", "犬 $a_1$ ")
+    assert line("犬 a", 11, 9)[0] == "? a"
+    with Image.open(draw_confusion(measured(names), tmp_path / "picture.png", "long " * 90)) as picture:
+        assert max(picture.size) < 1200
+
+
+def test_a_width_is_measured_as_it_is_drawn():
+    """Against the ink of a figure, whose first and last letters have next to no margins."""
+    for text in ("iiiiiiii", "WWWW", "кошка", "H a name of several words H"):
+        figure = Figure(figsize=(5, 1), dpi=120)
+        canvas = FigureCanvasAgg(figure)
+        figure.text(0.1, 0.5, text, fontsize=9, parse_math=False)
+        canvas.draw()
+        columns = np.flatnonzero((np.asarray(canvas.buffer_rgba())[..., 0] < 128).any(axis=0))
+        assert inches_of(text, ["DejaVu Sans"], 9) == pytest.approx((np.ptp(columns) + 1) / 120, abs=0.04)
+
+
+def test_long_names_that_differ_in_their_middles_stay_apart():
+    names = ["x" * 50 + letter + "x" * 50 for letter in "ab"] + ["c"]
+    drawn, family = class_labels(names, 9)
+    assert drawn[2] == "c" and len(set(drawn)) == 3 and drawn[1].startswith("1: x") and drawn[0].endswith("x")
+    assert max(inches_of(name, family, 9) for name in drawn) <= 2.6
+
+
+def test_the_data_sets_own_name_is_the_title(tmp_path, monkeypatch):
+    titles, set_title = [], Axes.set_title
+    monkeypatch.setattr(Axes, "set_title", lambda axes, title, **how: titles.append(title) or set_title(axes, title))
+    for draw in (draw_confusion, draw_calibration):
+        draw(measured(["a", "b", "c"]), tmp_path / "picture.png", "my beetles")
+    assert all(title.startswith("my beetles\n") for title in titles) and len(titles) == 2
 
 
 def test_the_confusion_matrix_is_drawn_true_by_row(tmp_path):

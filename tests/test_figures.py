@@ -3,16 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from agnet.data.errors import CheckpointError
 from agnet.data.regions import Layout, Regions
+from agnet.training import figures
 from agnet.training.checkpoints import Checkpoint
 from agnet.training.devices import Device
-from agnet.training.figures import draw_prediction
+from agnet.training.figures import FULL, Caption, draw_prediction, tied
 from agnet.training.models.backbones import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.predict import Prediction, _with_evidence, predict
+from agnet.training.truth import Truth
+from agnet.training.video_labels import Label
 
 
 @pytest.mark.parametrize("model", ["plain", "agnet"])
@@ -32,16 +36,31 @@ def test_evidence_is_gradient_times_activation_by_finite_differences(model):
                 moved = features.clone()
                 moved[:, :, y, x] *= 1 + step
                 logits.append(net(images, regions).logits[0, winner])
-            expected = max(float(logits[0] - logits[1]) / 2e-5, 0.0)
+            expected = float(logits[0] - logits[1]) / 2e-5
             assert float(evidence[0, y, x]) == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
-def prediction(weights, evidence=True):
+def test_the_plain_models_evidence_and_its_bias_are_the_logit():
+    torch.manual_seed(0)
+    net = build_model(ModelSettings(classes=4, model="plain", backbone="mobilenet-v3-small")).eval().double()
+    torch.nn.init.normal_(net.classifier.bias)
+    output, evidence = _with_evidence(net, torch.randn(3, 3, 96, 96).double(), torch.zeros(3, 0, 4))
+    winners = output.logits.argmax(dim=1)
+    assert torch.allclose(evidence.sum(dim=(1, 2)) + net.classifier.bias[winners], output.logits.amax(dim=1), atol=1e-9)
+    assert (evidence < 0).any() and (evidence > 0).any()
+
+
+CLASSES = ("ant", "a very long name of a class that would not fit anywhere " * 3, "fly")
+
+
+def prediction(weights=None, evidence=None, shares=(0.9, 0.07, 0.03)):
+    """Of a photograph of 100 x 80 pixels."""
+    order = np.argsort(-np.array(shares), kind="stable")
     return Prediction(
-        name="a.jpg",
-        classes=("ant", "a very long name of a class that would not fit anywhere"),
-        probabilities=(0.9, 0.1),
-        distribution=np.array([0.9, 0.1], dtype=np.float32),
+        name="folder/a.jpg",
+        classes=tuple(CLASSES[k] for k in order),
+        probabilities=tuple(shares[k] for k in order),
+        distribution=np.array(shares, dtype=np.float32),
         regions=Regions(
             hull_xy=np.array([(10, 10), (60, 40), (50, 20), (90, 70)], dtype=np.float32),
             hull_counts=np.array([2, 2]),
@@ -53,28 +72,139 @@ def prediction(weights, evidence=True):
             layout=Layout(2),
         ),
         region_weights=None if weights is None else np.array(weights, dtype=np.float32),
-        evidence=np.eye(7, dtype=np.float32) if evidence else None,
+        evidence=None if evidence is None else np.array(evidence, dtype=np.float32),
+        logit=1.5,
     )
 
 
+@pytest.fixture
+def texts(monkeypatch):
+    """What is written into pictures while a test runs, in order."""
+    written, draw = [], figures.draw_text
+    monkeypatch.setattr(figures, "draw_text", lambda *given: (written.append(given[2]), draw(*given))[1])
+    return written
+
+
 @pytest.mark.parametrize("weights", [None, [0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1]])
-@pytest.mark.parametrize("size_wh", [(100, 80), (80, 400), (1200, 90), (1, 300)])
+@pytest.mark.parametrize("size_wh", [(100, 80), (80, 400), (1200, 90), (1, 300), (1, 1), (20, 20), (3000, 4)])
 def test_a_picture_comes_of_any_shape_and_model(weights, size_wh):
     width, height = size_wh
     image = np.full((height, width, 3), 120, dtype=np.uint8)
-    picture = draw_prediction(image, prediction(weights))
-    assert picture.dtype == np.uint8 and picture.ndim == 3
+    picture = draw_prediction(image, prediction(weights, np.eye(7)), Caption(CLASSES, "a run"))
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and max(picture.shape) < 1700
     assert (picture == 255).all(axis=2).any() and (picture < 100).any()
 
 
-@pytest.mark.parametrize("weights", [None, [1.0]], ids=["plain", "no regions"])
-def test_regions_that_no_one_looked_at_are_not_drawn(weights):
-    image = np.full((90, 90, 3), 200, dtype=np.uint8)
-    seen = prediction(weights)
-    with_regions, without = draw_prediction(image, seen), draw_prediction(image, replace(seen, regions=None))
-    column = with_regions.shape[1] - without.shape[1]
-    assert column > 0 and np.array_equal(with_regions[:, column + 16 :], without[:, 16:])  # past the margin
-    assert draw_prediction(image, replace(seen, regions=None, evidence=None)).shape[1] == without.shape[1] - column
+def map_of(image, evidence):
+    """The panel with the evidence, float, ``(H, W, 3)``."""
+    return np.asarray(figures._with_evidence(Image.fromarray(image), prediction(None, evidence))).astype(float)
+
+
+def warmth(panel):
+    """Above 0 where it is orange, below 0 where purple, 0 where grey."""
+    return panel[..., 0] - panel[..., 2]
+
+
+GREY = np.full((140, 280, 3), 128, dtype=np.uint8)
+
+
+def test_for_is_orange_against_purple_and_nothing_grey():
+    evidence = np.zeros((7, 7))
+    evidence[1, 2], evidence[5, 5] = FULL, -FULL
+    found = warmth(map_of(GREY, evidence))
+    assert found[1 * 20 + 10, 2 * 40 + 20] > 100 and found[5 * 20 + 10, 5 * 40 + 20] < -30
+    assert (found[3 * 20 + 10] == 0).all() and np.ptp(map_of(GREY, np.zeros((7, 7)))) == 0
+
+
+@pytest.mark.parametrize("cell", [(1, 2), (3, 3), (5, 1)])
+def test_a_place_is_drawn_around_its_cells_middle(cell):
+    """Cells tile the photograph: of 7 rows and columns over 140 x 280 pixels, each is 20 x 40."""
+    evidence = np.zeros((7, 7))
+    evidence[cell] = FULL / 2
+    found = warmth(map_of(GREY, evidence))
+    rows, columns = (np.arange(length) + 0.5 for length in found.shape)
+    middle = (found.sum(axis=1) @ rows / found.sum(), found.sum(axis=0) @ columns / found.sum())
+    assert middle == pytest.approx((20 * cell[0] + 10, 40 * cell[1] + 20), abs=0.3)
+
+
+def test_the_scale_is_the_same_in_every_picture():
+    """Not stretched to a picture's own maximum: a weak map stays pale, a strong one beside it does not change it."""
+    weak = np.zeros((7, 7))
+    weak[1, 1] = FULL / 10
+    both = weak.copy()
+    both[5, 5] = 100 * FULL
+    alone, beside = map_of(GREY, weak)[:60, :120], map_of(GREY, both)[:60, :120]
+    assert np.array_equal(alone, beside)
+    middle = warmth(alone)[30, 60]
+    assert 0 < middle < 0.15 * warmth(map_of(GREY, both)).max()
+    # A map of twice as many rows and columns has the same evidence in places of a quarter.
+    fine = np.repeat(np.repeat(np.full((7, 7), FULL / 2) / 4, 2, axis=0), 2, axis=1)
+    assert np.array_equal(map_of(GREY, fine), map_of(GREY, np.full((7, 7), FULL / 2)))
+
+
+@pytest.mark.parametrize("brightness", [0.03, 0.15, 1.0])
+def test_the_photograph_stays_readable_however_dark_it_is(textured, brightness):
+    image = (textured(3, 280, 140) * brightness).astype(np.uint8)
+    panel = map_of(image, np.zeros((7, 7)))
+    assert (panel[..., 0] == panel[..., 2]).all() and panel.min() >= 60 and panel.max() <= 240
+    assert 80 < panel.mean() < 200 and panel.std() > 12
+
+
+def test_regions_are_drawn_where_they_are_used_and_mean_a_place(textured):
+    image = np.full((80, 100, 3), 200, dtype=np.uint8)
+    seen = prediction([0.2, 0.2, 0.2, 0.4], np.zeros((7, 7)))
+    picture = draw_prediction(image, seen, Caption(CLASSES))
+    reds, greens = (
+        np.argwhere((picture == [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=2))
+        for colour in ("#e6194b", "#3cb44b")
+    )
+    # 440 x 352 pixels for 100 x 80.
+    assert np.ptp(reds, axis=0) == pytest.approx([30 * 4.4, 50 * 4.4], abs=3)
+    assert np.ptp(greens, axis=0) == pytest.approx([50 * 4.4, 40 * 4.4], abs=3)
+    heavier = replace(seen, region_weights=np.array([0, 0.9, 0, 0.1], dtype=np.float32))
+    assert np.array_equal(picture, draw_prediction(image, heavier, Caption(CLASSES)))  # weights say nothing
+
+
+def test_a_picture_says_whose_answer_it_is_the_runner_up_and_the_rest(texts):
+    classes = ("ant", "bee", "cat", "dog", "elk")
+    seen = replace(
+        prediction(None, np.full((7, 7), 0.01)),
+        classes=("bee",),  # --top 1
+        probabilities=(0.5,),
+        distribution=np.array([0.1, 0.5, 0.25, 0.1, 0.05], dtype=np.float32),
+    )
+    draw_prediction(GREY, seen, Caption(classes, "by the run cats, epoch 3"))
+    assert {"folder/a.jpg", "by the run cats, epoch 3", "bee", "cat", "25.0%", "3 other classes"} <= set(texts)
+    assert texts.count("50.0%") == 2  # in large letters, and beside its bar
+    said = " ".join(texts)
+    assert "All places: +0.49; the logit: +1.50 (the rest is its bias)" in said and f"+{FULL:g} or more" in said
+
+
+@pytest.mark.parametrize(
+    ("truth", "shares", "said"),
+    [
+        ("ant", (0.9, 0.07, 0.03), "right · truth: ant"),
+        ("fly", (0.9, 0.07, 0.03), "wrong · truth: fly"),
+        ("fly", (0.4, 0.2, 0.4), "one of a tie · truth: fly"),
+        (CLASSES[1], (0.4, 0.2, 0.4), "wrong · truth: a v"),
+    ],
+)
+def test_the_truth_is_said_in_words_and_a_mark(texts, truth, shares, said):
+    seen = prediction(None, None, shares)
+    with_truth = draw_prediction(GREY, seen, Caption(CLASSES, truth=Truth(truth, "of the test part")))
+    assert any(text.startswith(said) for text in texts) and "of the test part" in texts
+    assert not np.array_equal(with_truth, draw_prediction(GREY, seen, Caption(CLASSES)))
+
+
+def test_a_tie_is_said_to_be_one(texts):
+    assert tied(np.array([0.3, 0.35, 0.35])).tolist() == [1, 2]
+    assert tied(np.array([0.3, 0.36, 0.34])).tolist() == [1]
+    assert tied(np.full(3, 1 / 3, np.float32)).tolist() == [0, 1, 2]
+    draw_prediction(GREY, prediction(None, None, (0.4, 0.2, 0.4)), Caption(CLASSES))
+    assert "a tie of 2" in texts and "40.0% each: ant, fly" in texts
+    texts.clear()
+    draw_prediction(GREY, prediction(None, None, (0.4, 0.25, 0.35)), Caption(CLASSES, label=Label("unsure", 0.4)))
+    assert "unsure" in texts and "likeliest: ant, 40.0%" in texts and "a tie of 2" not in texts
 
 
 @pytest.mark.parametrize("changes", [{"model": "plain"}, {"use_regions": False}, {}], ids=str)
@@ -94,14 +224,8 @@ def test_regions_are_proposed_for_a_network_that_looks_at_them(changes):
     (found,) = predict(network, [("a.jpg", image)], propose, cpu, evidence=True)
     assert (asked, found.regions) == (([], None) if changes else ([(80, 100, 3)], regions))
     assert sum(found.probabilities) == pytest.approx(1, abs=1e-5) and found.evidence.shape == (7, 7)
-    assert draw_prediction(image, found).ndim == 3
+    assert draw_prediction(image, found, Caption(network.classes)).ndim == 3
 
     torch.nn.init.constant_(model.classifier.bias, torch.nan)
     with pytest.raises(CheckpointError, match="not finite numbers"):
         list(predict(network, [("a.jpg", image)], propose, cpu))
-
-
-def test_evidence_keeps_its_places_bright():
-    image = np.full((90, 90, 3), 200, dtype=np.uint8)
-    picture, without = (draw_prediction(image, prediction(None, evidence)) for evidence in (True, False))
-    assert picture.shape[1] > without.shape[1]

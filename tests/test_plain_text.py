@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from agnet.data.plain_text import csv_text, printable, tally
+from agnet.data.plain_text import columns, csv_text, padded, printable, tally
 
 
 def cells(*row):
@@ -36,3 +36,47 @@ def test_a_tally_tells_the_most_first_and_the_rest_as_one():
     assert tally({".a": 1, ".pdf": 2_000, ".b\x1b": 1}) == "2,000 .pdf, 1 .a, 1 .b�"
     assert tally({}) == ""
     assert tally({f".{number}": 20 - number for number in range(10)}).endswith("13 .7, 23 of 2 other kinds")
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0915\u094d\u200d\u0937", "\U0001f469\u200d\U0001f52c"],
+)
+def test_joiners_that_belong_to_the_spelling_stay(word):
+    assert printable(word) == word and cells(word) == [word]
+
+
+@pytest.mark.parametrize(("name", "width"), [("9.41\u202fAM", 7), ("a\u00a0b", 3), ("\u7a7a\u3000\u7a7a", 6)])
+def test_spaces_of_any_width_stay(name, width):
+    assert printable(name) == name and columns(name) == width
+
+
+@pytest.mark.parametrize("name", ["\u2028", "\u2029", "\u0085", "\u200b", "\ufeff"])
+def test_ends_of_lines_and_what_has_no_width_are_shown(name):
+    assert printable(f"a{name}b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
+@pytest.mark.parametrize("name", ["pay\u200dpal", "\u200cant", "ant\u200d", "\u0645\u200c", "\u0645\u200ca"])
+def test_joiners_that_nobody_would_see_are_shown(name):
+    assert "\N{REPLACEMENT CHARACTER}" in printable(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        *(("ant", 3), ("\u7a7a\u7a7a", 4), ("\uff21b", 3), ("\uff71", 1), ("e\u0301", 1), ("\u0436\u0443\u043a", 3)),
+        *(
+            ("\ud55c", 2),
+            ("\u1112\u1161\u11ab", 2),
+            ("\U0001f436", 2),
+            ("\u0645\u200c\u062e", 2),
+            ("a\x1b", 2),
+            ("", 0),
+        ),
+    ],
+)
+def test_columns_are_a_terminals(text, width):
+    """By hand: Han, full and half width, an accent, Cyrillic, Hangul whole and in parts, a dog, a joiner."""
+    assert columns(text) == width
+    assert columns(padded(text, 9)) == columns(padded(text, 9, right=True)) == 9
+    assert padded(text, 0) == printable(text) and padded("a", 3, right=True) == "  a"

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,8 +23,10 @@ import torch
 from PIL import Image
 
 import agnet as package
+from agnet.data import fonts
 from agnet.data.errors import ImageError
 from agnet.data.images import read_image
+from agnet.data.inputs import find_inputs
 from agnet.data.parallel import ahead_by_processes, ahead_by_threads
 from agnet.data.regions import Layout
 from agnet.data.videos import Frame, Video, VideoWriter
@@ -36,8 +40,9 @@ from agnet.training.models.backbones import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.predict import predict, predict_samples
-from agnet.training.predict_files import Moment
+from agnet.training.predict_files import FilePredictor, Moment
 from agnet.training.samples import Unreadable, sample, sample_of_file
+from agnet.training.truth import Truth
 from agnet.training.video_labels import Label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -399,6 +404,39 @@ def test_a_saved_picture_is_named_beside_its_answer(agnet, network, photographs,
     assert "picture" not in agnet("predict", "--run", network, *names[:2], "--format", "csv").stdout
 
 
+def test_a_saved_picture_knows_the_run_and_the_truth(network, photographs, tmp_path, monkeypatch):
+    captions = []
+    monkeypatch.setattr(annotated, "draw_prediction", lambda *given: captions.append(given[2]) or given[0])
+    known = SimpleNamespace(truth=lambda name: Truth("bee", "of the test part") if name.endswith("1.png") else None)
+    checkpoint = load_checkpoint(network / "best.safetensors")
+    predictor = FilePredictor(checkpoint, partial(propose_regions, settings=PROPOSALS), CPU, jobs=0, pictures=True)
+    folder = annotated.AnnotatedFolder(tmp_path / "out", CLASSES, "by the run cats, epoch 3", known)
+    answers = list(
+        predictor.answers(find_inputs([str(photographs / "0.png"), str(photographs / "1.png")], io.BytesIO()))
+    )
+    for answer in answers:
+        folder.save(answer)
+    assert [caption.truth and caption.truth.name for caption in captions] == [None, "bee"]
+    assert {(caption.run, caption.classes) for caption in captions} == {("by the run cats, epoch 3", CLASSES)}
+    assert [caption.label for caption in captions] == [answer.label for answer in answers[1:]]
+
+
+def test_letters_that_no_font_has_are_told_once(agnet, network, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts, "_folders", lambda: [tmp_path / "none"])
+    for function in (fonts._files, fonts._face_with, fonts._typeset):
+        function.cache_clear()
+    for name in ("\U00013080.png", "\U00013081.png", "ж.png"):
+        shutil.copy(photographs / "0.png", tmp_path / name)
+    try:
+        told = agnet("predict", "--run", network, "*.png", "--save", "out").stderr
+        assert told.count("no font on this machine") == told.count("Egyptian") == 1 and "Cyrillic" not in told
+        assert "no font" not in agnet("predict", "--run", network, "ж.png", "--save", "out").stderr
+    finally:
+        monkeypatch.undo()
+        for function in (fonts._files, fonts._face_with, fonts._typeset):
+            function.cache_clear()
+
+
 @pytest.fixture
 def program(network, tmp_path):
     """A function that starts `agnet predict` as a program."""
@@ -557,24 +595,24 @@ def test_workers_start_without_torch():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_frame_has_its_label_bar_and_weightiest_regions(network, textured):
+def test_a_frame_has_its_label_its_bar_and_its_map(network, textured):
     checkpoint = load_checkpoint(network / "best.safetensors")
     image = textured(5, 640, 360)
-    (one,) = predict(checkpoint, [("a", image)], partial(propose_regions, settings=PROPOSALS), CPU)
-    weights = np.full_like(one.region_weights, 0.01)
-    weights[2] = 0.9
-    object.__setattr__(one, "region_weights", weights)
+    propose = partial(propose_regions, settings=PROPOSALS)
+    (one,) = predict(checkpoint, [("a", image)], propose, CPU, evidence=True)
     frame = small_frame(image)
     assert frame is image  # neither too small nor too large
     quarter, half = (draw_frame(frame, one, Label("ant", share)) for share in (0.25, 0.5))
-    assert quarter.shape[1] == 640 and quarter.shape[0] % 2 == 0
+    assert quarter.shape[1] == 1284 and quarter.shape[0] % 2 == 0
+    assert np.array_equal(quarter[:360, :640], image)  # no boxes
     blue = (half == (0x43, 0x63, 0xD8)).all(axis=2)
-    assert blue[-2].nonzero()[0].max() == pytest.approx(320, abs=2)
-    assert (quarter == (0x43, 0x63, 0xD8)).all(axis=2)[-2].sum() == pytest.approx(160, abs=2)
-    x0, y0, x1, y1 = np.round(one.regions.boxes_xyxy[2]).astype(int)
-    white = (quarter[:360] == 255).all(axis=2)
-    assert white[(y0 + y1) // 2, max(x0, 0) : x0 + 3].any() and white[(y0 + y1) // 2, x1 - 3 : x1 + 1].any()
-    for size_wh, longer in (((3840, 2160), 1280), ((64, 48), 480)):
+    assert blue[-2].nonzero()[0].max() == pytest.approx(642, abs=2)
+    assert (quarter == (0x43, 0x63, 0xD8)).all(axis=2)[-2].sum() == pytest.approx(321, abs=2)
+    still = replace(one, evidence=np.zeros_like(one.evidence))
+    greys = draw_frame(frame, still, Label("ant", 0.5))[:360, 644:]
+    assert (greys[..., 0] == greys[..., 2]).all() and greys.shape == quarter[:360, 644:].shape
+    assert not np.array_equal(greys, quarter[:360, 644:])
+    for size_wh, longer in (((3840, 2160), 640), ((64, 48), 480)):
         assert max(small_frame(np.zeros((size_wh[1], size_wh[0], 3), np.uint8)).shape) == longer
 
 

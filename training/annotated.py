@@ -11,9 +11,10 @@ from ..data.errors import ImageError
 from ..data.images import read_image
 from ..data.plain_text import printable
 from ..data.videos import VideoWriter
-from .figures import draw_frame, draw_prediction
+from .figures import Caption, draw_frame, draw_prediction
 from .predict_files import Answer, Moment, Still, Stretch, Summary
 from .samples import Unreadable
+from .truth import KnownImages
 
 _LONGEST_STILL = 5.0  # seconds: a frame that is said to last longer is shown so long in a saved video
 
@@ -23,10 +24,17 @@ class AnnotatedFolder:
 
     Files are named after their image and its folder, as no other file there is, and appear complete or not at all: a
     video when its last answer is saved. The folder is made with the first of them.
+
+    Args:
+        folder: where they go.
+        classes: all of the network's, in its order.
+        run: whose answers they are, for people.
+        known: images whose classes are known, if there are any.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, classes: tuple[str, ...], run: str = "", known: KnownImages | None = None) -> None:
         self.folder = folder
+        self._classes, self._run, self._known = classes, run, known
         self._video = ""  # that is being answered
         self._writer: VideoWriter | None = None  # of it
 
@@ -64,9 +72,11 @@ class AnnotatedFolder:
         self._close(keep=error is None)
 
     def _save_picture(self, answer: Still) -> Path:
-        image = read_image(answer.prediction.name)  # again: images are large, and many wait for the network
-        target = self._new(Path(answer.prediction.name), ".png")
-        return save_picture(draw_prediction(image, answer.prediction), target)
+        name = answer.prediction.name
+        image = read_image(name)  # again: images are large, and many wait for the network
+        truth = self._known.truth(name) if self._known else None
+        caption = Caption(self._classes, self._run, answer.label, truth)
+        return save_picture(draw_prediction(image, answer.prediction, caption), self._new(Path(name), ".png"))
 
     def _close(self, keep: bool) -> None:
         writer, self._writer = self._writer, None

@@ -71,7 +71,8 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
     """For each challenger: the differences with their intervals, and the classes that changed most."""
     from matplotlib.figure import Figure
 
-    from .evaluation_plots import class_labels, save_figure
+    from .evaluation_plots import save_figure
+    from .plot_texts import class_labels, line
 
     rows = len(comparison.challenges)
     figure = Figure(figsize=(11, 4.6 * rows), layout="constrained")
@@ -86,10 +87,11 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
         left.set_yticks(range(len(_POINTS)), [MEASURES[name] for name in _POINTS])
         left.invert_yaxis()
         left.set_xlabel("difference in points, with 95 %")
-        title = f"{challenge.second}\nminus {challenge.first}, {comparison.images:,} images"
-        left.set_title(title, fontsize=10, parse_math=False)
+        (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
+        title = f"{second}\n{first}, {comparison.images:,} images"
+        left.set_title(title, fontsize=10, family=[*family, *others], parse_math=False)
         changed = _changed(challenge, _DRAWN)
-        labels, family = class_labels([change.name for change in challenge.classes])
+        labels, family = class_labels([change.name for change in challenge.classes], 8)
         drawn = {change.name: label for change, label in zip(challenge.classes, labels, strict=True)}
         names = [f"{drawn[change.name]} ({change.images})" for change in changed]
         gains = [100 * _gain(change) for change in changed]

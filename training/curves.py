@@ -21,6 +21,7 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
     Args:
         lines: of the log, at least one.
         target: a PNG file, replaced when the picture is complete.
+        title: of the whole, in any script.
 
     Returns: ``target``.
     """
@@ -52,7 +53,10 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
     accuracy.set_ylim(-0.03, 1.03)
     rate.set_ylim(0, 1.05 * max((float(str(line["lr"])) for line in lines if line.get("lr")), default=1.0))
     if title:
-        figure.suptitle(title)
+        from . import plot_texts
+
+        said, family = plot_texts.line(title, 12, 11.5)
+        figure.suptitle(said, fontsize=12, family=family, parse_math=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as unfinished:
         figure.savefig(unfinished, format="png", metadata={"Software": None})

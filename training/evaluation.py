@@ -109,7 +109,8 @@ def evaluate_run(
         "papers_claim": claim and asdict(claim),
         **metrics.to_dict(),
     }
-    _write_all(target, content, metrics, _with_images(predictions, run, boxes, split, checkpoint, seen))
+    written = _with_images(predictions, run, boxes, split, checkpoint, seen)
+    _write_all(target, content, metrics, written, title=boxes.dataset)
     return Evaluation(metrics, target, warning, claim)
 
 
@@ -167,14 +168,16 @@ def _with_images(
     )
 
 
-def _write_all(target: Path, content: dict[str, object], metrics: Metrics, predictions: SplitPredictions) -> None:
+def _write_all(
+    target: Path, content: dict[str, object], metrics: Metrics, predictions: SplitPredictions, title: str
+) -> None:
     """Every file of an evaluation, the one that says it is complete last."""
     from .evaluation_plots import draw_calibration, draw_confusion  # matplotlib takes a second to load
 
     part = target.stem.removeprefix("metrics")  # the split, and what tells another boxes file's
     save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
-    draw_confusion(metrics, target.with_name(f"confusion{part}.png"))
-    draw_calibration(metrics, target.with_name(f"calibration{part}.png"))
+    draw_confusion(metrics, target.with_name(f"confusion{part}.png"), title)
+    draw_calibration(metrics, target.with_name(f"calibration{part}.png"), title)
     _write(target.with_suffix(".csv"), metrics_csv(metrics))
     _write(target, json.dumps(content, indent=1) + "\n")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 
-from ..data.plain_text import csv_text, printable
+from ..data.plain_text import columns, csv_text, padded
 from .claims import Claim
 from .metrics import MEASURES, Metrics
 from .statistics import Interval, Spread
@@ -113,14 +112,13 @@ def with_sd(measure: str, mean: float, sd: float) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns two spaces apart, the first flush left, the others flush right unless they begin with a letter."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        cells = []
-        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (width - _width(cell))
-            cells.append(cell + space if place == 0 or rows[-1][place][:1].isalpha() else space + cell)
+        cells = [
+            padded(cell, width, right=place > 0 and not rows[-1][place][:1].isalpha())
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -130,12 +128,6 @@ def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
     if found.sd is None or found.low is None or found.high is None:
         return number(measure, found.mean), ""
     return with_sd(measure, found.mean, found.sd), between(measure, Interval(found.low, found.high))
-
-
-def _width(text: str) -> int:
-    """How many columns of a terminal it takes."""
-    letters = [letter for letter in text if not unicodedata.combining(letter)]
-    return len(letters) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in letters)
 
 
 def _percent(share: float | None) -> str:

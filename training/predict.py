@@ -29,8 +29,11 @@ class Prediction:
     probabilities: tuple[float, ...]
     distribution: np.ndarray  #: float32 ``(classes,)``: all probabilities, in the order of the checkpoint's classes
     regions: Regions | None  #: as they were proposed; None for a model that looks at none
-    region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last; None for a plain model
-    evidence: np.ndarray | None  #: float32 ``(h, w)``, ≥ 0: which places speak for the first class; None unasked
+    region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last: Eq. 3's, which say little
+    #: of what an answer rests on; None for a plain model
+    evidence: np.ndarray | None  #: float32 ``(h, w)``, logits: what each place of the last map adds to the first
+    #: class; below 0 it speaks against it; None unasked
+    logit: float  #: of the first class
 
 
 def predict(
@@ -51,7 +54,7 @@ def predict(
             no regions.
         device: where to compute.
         top: how many classes to tell.
-        evidence: whether to find out which places speak for the first class.
+        evidence: whether to find out which places speak for the first class, and which against it.
         batch_size: images that the network sees at once; predictions do not depend on it.
 
     Raises: `CheckpointError` when the network's outputs are not finite numbers, `ConfigurationError` when memory does
@@ -117,6 +120,7 @@ def _predictions(
     check_finite(output)
     distributions = output.logits.detach().float().softmax(dim=1).cpu()
     probabilities, orders = distributions.sort(dim=1, descending=True, stable=True)
+    highest = output.logits.detach().float().amax(dim=1).tolist()
     weights, seen = (
         [None] * len(samples) if values is None else list(values.detach().float().cpu().numpy())
         for values in (output.region_weights, places)
@@ -130,16 +134,18 @@ def _predictions(
             regions=one.regions,
             region_weights=weights[row],
             evidence=seen[row],
+            logit=highest[row],
         )
         for row, one in enumerate(samples)
     ]
 
 
 def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Output, Tensor]:
-    """The output, and ``(B, h, w)``: how much each place of the feature map speaks for the winning class.
+    """The output, and ``(B, h, w)``: how many logits each place of the feature map adds to the winning class.
 
-    HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels, what speaks against it
-    set to 0. Only the head is differentiated.
+    HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; below 0 where a place speaks
+    against it. For the plain model the places and the classifier's bias add up to the logit; for others they are what
+    a small change of a place would do, as far as it reaches. Only the head is differentiated.
     """
     seen: list[Tensor] = []
 
@@ -154,4 +160,4 @@ def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Outpu
             (gradient,) = torch.autograd.grad(output.logits.amax(dim=1).sum(), seen)
     finally:
         handle.remove()
-    return output, (gradient * seen[0].detach()).sum(dim=1).clamp(min=0)
+    return output, (gradient * seen[0].detach()).sum(dim=1)

@@ -151,7 +151,7 @@ class FilePredictor:
 
         predicted = 0
         with closing(samples()) as made:
-            for result in self._predict(made, evidence=False):
+            for result in self._predict(made, evidence=self.pictures):
                 frame = frames.popleft()
                 if isinstance(result, Unreadable):
                     yield result
