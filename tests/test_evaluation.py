@@ -213,7 +213,7 @@ def test_a_resumed_run_of_an_older_version_learns_what_it_saw(boxes, folder, tmp
 def test_a_run_begun_anew_after_a_first_epoch_that_never_ended_forgets_what_it_saw(boxes, folder, others, tmp_path):
     run = tmp_path / "run"
     fit(run, boxes, folder, PLAIN, RECIPE, RUN)
-    (run / "last.safetensors").unlink()
+    (run / "best.safetensors").unlink()
     elsewhere = proposed(others, tmp_path / "others.h5")
     fit(run, elsewhere, others, PLAIN, RECIPE, RUN)
     seen = {c.decode() for c in elsewhere.contents[elsewhere.splits != "test"].tolist()}
@@ -240,12 +240,12 @@ def test_the_split_is_recorded_in_the_run(folder, tmp_path):
 def test_training_gives_the_same_bits_whatever_the_test_part_is(boxes, folder, tmp_path):
     """Other labels, and other pixels on disk, of the test images: not a bit of the network or of the log changes."""
     recipe = RECIPE.override(epochs=2)
-    fit(tmp_path / "one", boxes, folder, PLAIN, recipe, RUN)
+    fit(tmp_path / "one", boxes, folder, PLAIN, recipe, RUN, keep_states=True)
     test = boxes.splits == "test"
     for name in boxes.names[test].tolist():
         (folder / name.decode()).write_bytes(b"no image at all")
     changed = replace(boxes, labels=np.where(test, (boxes.labels + 1) % 3, boxes.labels))
-    fit(tmp_path / "other", changed, folder, PLAIN, recipe, RUN)
+    fit(tmp_path / "other", changed, folder, PLAIN, recipe, RUN, keep_states=True)
     for name in ("best.safetensors", "seen.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
     states = [load_file(tmp_path / name / "last.safetensors") for name in ("one", "other")]

@@ -107,8 +107,7 @@ def test_a_run_tells_how_it_came_to_be(agnet, boxes_file, folder, tmp_path):
         assert line["lr"] == 1e-5 and line["seconds"] > 0
         assert line["images_per_second"] == pytest.approx(9 / line["seconds"], rel=0.05)
     names = {path.name for path in run.iterdir()} - {"tensorboard"}
-    states = {"last.safetensors", "previous.safetensors", "best.safetensors"}
-    assert names == states | {"config.json", "log.jsonl", "seen.txt", CURVES}
+    assert names == {"best.safetensors", "config.json", "log.jsonl", "seen.txt", CURVES}
     with Image.open(run / CURVES) as picture:
         assert picture.format == "PNG" and picture.width >= 1000
 
@@ -166,7 +165,7 @@ def test_a_state_of_an_earlier_version_goes_on(folder, boxes_file, tmp_path):
     """It had finished epochs only, no log of its own, no hash, and no settings that came later."""
     boxes = read_boxes(boxes_file)
     recipe = RECIPE.override(select_by="val_top1")
-    fit(tmp_path / "straight", boxes, folder, PLAIN, recipe, RUN)
+    fit(tmp_path / "straight", boxes, folder, PLAIN, recipe, RUN, keep_states=True)
     run = tmp_path / "run"
     fit(run, boxes, folder, PLAIN, recipe, RUN, stop_after=1)
     tensors, best = load_file(run / "last.safetensors"), chosen_line(run)["val_top1"]
@@ -176,7 +175,7 @@ def test_a_state_of_an_earlier_version_goes_on(folder, boxes_file, tmp_path):
         del config["recipe"][name]
     del config["run"]["processes"], config["run"]["compile"], config["code"], config["command"]
     (run / "config.json").write_text(json.dumps(config))
-    fit(run, boxes, folder, PLAIN, recipe, RUN, resume=True)
+    fit(run, boxes, folder, PLAIN, recipe, RUN, resume=True, keep_states=True)
     one, other = (load_file(place / "last.safetensors") for place in (run, tmp_path / "straight"))
     assert all(torch.equal(one[name], other[name]) for name in other) and one.keys() == other.keys()
     assert chosen_line(run)["epoch"] == chosen_line(tmp_path / "straight")["epoch"]

@@ -14,7 +14,7 @@ import torch
 from ..data.atomic import atomic_file, check_writable
 from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
-from .checkpoints import Checkpoint, check_finite, load_checkpoint
+from .checkpoints import Checkpoint, check_finite, checkpoint_hash, load_checkpoint
 from .claims import Claim, papers_claim
 from .dataset import Loader, RegionDataset, check_images_present
 from .devices import Device, Pieces
@@ -23,7 +23,7 @@ from .evaluation_report import metrics_csv, seeds_csv
 from .metrics import MEASURES, Metrics, measure, possible_spread
 from .predictions_file import SUFFIX, SplitPredictions, save_predictions
 from .run_folder import BEST
-from .seen_images import UNKNOWN, contents_of, count_seen, read_seen
+from .seen_images import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
 from .statistics import Spread, spread
 
 
@@ -142,11 +142,7 @@ def predictions_path(run: Path, split: str) -> Path:
 
 def network_hash(run: Path) -> str:
     """What the run's best checkpoint is, in 16 hexadecimal digits."""
-    with (run / BEST).open("rb") as file:
-        digest = hashlib.blake2b(digest_size=8)
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    return checkpoint_hash(run / BEST)
 
 
 def _with_images(
@@ -203,9 +199,11 @@ def _check_same_kind(run: Path, checkpoint: Checkpoint, boxes: Boxes) -> None:
 
 
 def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
-    """How many images of ``split`` of the run's own boxes file it was trained on, and what is to be said of it.
+    """How many images of ``split`` of the run's own boxes file it, or the run it began from, was trained on, and what
+    is to be said of it; None where they are not known.
 
-    Raises: `MismatchError` for the train part, unless ``force`` says otherwise.
+    Raises: `MismatchError` for the train part, and for test images that the run it began from has seen, unless
+        ``force`` says otherwise.
     """
     images = len(boxes.rows(split))
     if split == "train":
@@ -215,12 +213,29 @@ def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | 
                 "heart; measure on test, or say --force"
             )
         return images, f"all {images:,} images were trained on: the score says nothing of other photographs"
-    earlier = ("train",) if split == "val" else ("train", "val")
-    seen = count_seen(boxes, split, frozenset(itertools.chain(*(contents_of(boxes, part) for part in earlier))))
+    parts = ("train",) if split == "val" else ("train", "val")
+    own = frozenset(itertools.chain(*(contents_of(boxes, part) for part in parts)))
+    copies = count_seen(boxes, split, own)
     said = ["the epoch was chosen by these images"] if split == "val" else []
-    if seen:
-        said.append(f"{seen:,} of the {images:,} {split} images are in {' or '.join(earlier)} too, byte for byte")
-    return seen, "; ".join(said)
+    if copies:
+        said.append(f"{copies:,} of the {images:,} {split} images are in {' or '.join(parts)} too, byte for byte")
+    before = read_seen(run, [EARLIER]) if (run / SEEN).exists() else frozenset()
+    if before is None or (before and UNKNOWN in contents_of(boxes, split)):
+        if split == "test" and not force:
+            raise MismatchError(
+                f"{run} began with the weights of a run that has seen nobody knows which images, perhaps these {split} "
+                "images; say --force to measure all the same"
+            )
+        return None, "; ".join([*said, "nobody can tell whether the run it began from has seen these images"])
+    seen_before = count_seen(boxes, split, before)
+    if seen_before and split == "test" and not force:
+        raise MismatchError(
+            f"{run} began with the weights of a run that was trained on or selected by {seen_before:,} of the "
+            f"{images:,} {split} images, byte for byte: leave them out, or say --force"
+        )
+    if seen_before:
+        said.append(f"{seen_before:,} of the {images:,} {split} images had been seen by the run it began from")
+    return count_seen(boxes, split, own | before), "; ".join(said)
 
 
 def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
