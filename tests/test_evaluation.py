@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.stats import binomtest
 
 from agnet.data.boxes_reader import read_boxes
 from agnet.data.catalogue import open_dataset
@@ -318,6 +319,17 @@ def test_several_seeds_are_measured_each_and_together(agnet, run, boxes_file, bo
         assert 0 <= together[name]["low"] <= together[name]["mean"] <= together[name]["high"]
         assert together[name]["high"] <= 1 or name == "negative_log_likelihood"
     assert "mean ± sd" in printed and "seed-3" in printed
+    # Six images: no interval is narrower than Wilson's of six, whatever the seeds agree about.
+    top1 = together["top1"]
+    wilson = binomtest(round(6 * top1["mean"]), 6).proportion_ci(method="wilson")
+    assert top1["high"] - top1["low"] > 0.6 * (wilson.high - wilson.low)
+    for seed in (0, 1):
+        shutil.copytree(run, tmp_path / "twins" / f"seed-{seed}")
+    agnet(*common, tmp_path / "twins")
+    twins = json.loads((tmp_path / "twins" / "metrics-test.json").read_text())["top1"]
+    assert twins["sd"] == 0
+    for end in ("low", "high"):
+        assert twins[end] == pytest.approx(single[0]["intervals"]["top1"][end])
     compared = json.loads(agnet("compare", seeds, run.parent / "seeds", "--json").stdout)
     assert compared["challenges"][0]["p"] == 1 and len(compared["challenges"][0]["tests"]) == 2
     # One of them alone, to machines.

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.stats import binomtest
 
 from agnet.cli import main
-from agnet.commands.seeds import SeveralSeeds
+from agnet.commands.seeds import SeveralSeeds, summarise
 from agnet.data.boxes_reader import read_boxes
 from agnet.data.errors import CheckpointError
 from agnet.training import provenance
@@ -303,6 +304,23 @@ def test_seeds_end_at_the_next_option():
     assert isinstance(command, SeveralSeeds)
     context = command.make_context("train", ["--seeds", "3", "1", "--model", "plain", "--seeds=7", "--resume"])
     assert context.params["seeds"] == (3, 1, 7) and context.params["model"] == "plain" and context.params["resume"]
+
+
+@pytest.mark.parametrize(("accuracies", "hits"), [([0.75, 0.75], 9), ([1.0, 1.0, 1.0], 12), ([0.5], 6)])
+def test_a_summary_of_seeds_is_no_surer_than_their_validation_images(tmp_path, accuracies, hits):
+    folders = [tmp_path / f"seed-{seed}" for seed in range(len(accuracies))]
+    for folder, accuracy in zip(folders, accuracies, strict=True):
+        folder.mkdir()
+        config = {name: {} for name in ("model", "recipe", "run", "versions")} | {"boxes": {"images": {"val": 12}}}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "log.jsonl").write_text(json.dumps({"epoch": 1, "val_top1": accuracy, "val_loss": 1, "best": True}))
+    told, loss = summarise(tmp_path, folders)
+    wilson = binomtest(hits, 12).proportion_ci(method="wilson")
+    found = json.loads((tmp_path / "seeds.json").read_text())["figures"]["val_top1"]
+    assert (found["low"], found["high"]) == (pytest.approx(wilson.low), pytest.approx(wilson.high))
+    assert f"{wilson.low:.4f} to {wilson.high:.4f} (over 12 images and the seeds)" in told
+    assert told.startswith(f"val_top1 of {len(folders)} seed{'s' if len(folders) > 1 else ''}: {accuracies[0]:.4f}")
+    assert ("over the seeds, on these images" in loss) == (len(folders) > 1)
 
 
 def test_a_signal_is_noted_and_handlers_are_given_back():

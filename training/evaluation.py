@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..data.atomic import atomic_file, check_writable
@@ -20,11 +21,12 @@ from .dataset import Loader, RegionDataset, check_images_present
 from .devices import Device, Pieces
 from .engine import Predictions, Watch, evaluate
 from .evaluation_report import metrics_csv, seeds_csv
-from .metrics import MEASURES, Metrics, measure, possible_spread
+from .intervals import measure_intervals
+from .metrics import MEASURES, Metrics, Scores, measure
 from .predictions_file import SUFFIX, SplitPredictions, save_predictions
 from .run_folder import BEST
 from .seen_images import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
-from .statistics import Spread, spread
+from .statistics import Interval, Spread, bootstrap, spread
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Evaluation:
     file: Path
     warning: str = ""
     claim: Claim | None = None  #: what the paper says of such a network on this test part
+    predictions: SplitPredictions | None = None  #: of every image
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class SeedsEvaluation:
     """The metrics of a run's several seeds, and where their summary was written to."""
 
     evaluations: dict[str, Evaluation]  #: by the name of the single run's folder
-    spreads: dict[str, Spread]  #: of each of `MEASURES`; the possible part of its interval
+    spreads: dict[str, Spread]  #: of each of `MEASURES`; intervals over other images and other seeds
     file: Path
 
 
@@ -109,8 +112,9 @@ def evaluate_run(
         "papers_claim": claim and asdict(claim),
         **metrics.to_dict(),
     }
-    _write_all(target, content, metrics, _with_images(predictions, run, boxes, split, checkpoint, seen))
-    return Evaluation(metrics, target, warning, claim)
+    named = _with_images(predictions, run, boxes, split, checkpoint, seen)
+    _write_all(target, content, metrics, named)
+    return Evaluation(metrics, target, warning, claim, named)
 
 
 def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvaluation:
@@ -121,7 +125,9 @@ def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvalu
     if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
         raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
     values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
-    spreads = {name: possible_spread(name, spread(values[name])) for name in MEASURES}
+    intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])
+    spreads = {name: spread(values[name]) for name in MEASURES}
+    spreads |= {name: replace(spreads[name], low=its.low, high=its.high) for name, its in intervals.items()}
     first = next(iter(evaluations.values()))
     target = run / first.file.name
     content = {
@@ -133,6 +139,20 @@ def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvalu
     _write(target.with_suffix(".csv"), seeds_csv([found.metrics for found in evaluations.values()]))
     _write(target, json.dumps(content, indent=1) + "\n")
     return SeedsEvaluation(evaluations, spreads, target)
+
+
+def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Interval]:
+    """`measure_intervals` of single runs, whose images are put in one order; none of runs of different images."""
+    if not predictions or len({frozenset(found.names) for found in predictions}) > 1:
+        return {}
+    ordered = [np.argsort(np.array(found.names), kind="stable") for found in predictions]
+    scores = [
+        Scores(found.logits[order], found.labels[order]) for found, order in zip(predictions, ordered, strict=True)
+    ]
+    once = np.ones((len(scores[0]), 1))
+    statistics = [list(found.statistics().values()) for found in scores]
+    values = np.array([[statistic(once)[0] for statistic in of_one] for of_one in statistics])
+    return measure_intervals(scores, values, np.stack([bootstrap(of_one, len(once)) for of_one in statistics]))
 
 
 def predictions_path(run: Path, split: str) -> Path:
