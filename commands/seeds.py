@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,27 +63,42 @@ def train_seeds(run: Path, seeds: Sequence[int], resume: bool, train: Callable[[
 
 
 def summarise(run: Path, folders: Sequence[Path]) -> list[str]:
-    """Write ``seeds.json``: the validation figures of the epochs chosen and their spread. Returns that as text."""
-    from dataclasses import asdict
+    """Write ``seeds.json``: the validation figures of the epochs chosen and their spread. Returns that as text.
+
+    Accuracy's interval is over other images and other seeds; the loss's over seeds alone, for the log does not tell how
+    it varies over images.
+    """
+    from dataclasses import asdict, replace
 
     from ..data.atomic import atomic_file
-    from ..training.metrics import possible_spread
-    from ..training.run_folder import chosen_line
-    from ..training.statistics import spread
+    from ..training.run_folder import chosen_line, read_config
+    from ..training.statistics import share_interval_of_means, spread
 
     chosen = {folder.name: chosen_line(folder) for folder in folders}
+    counts: Any = read_config(folders[0])["boxes"].get("images", {})
+    images = int(counts.get("val", 0))
     figures: dict[str, Spread] = {}
-    for name, measure in (("val_top1", "top1"), ("val_loss", "negative_log_likelihood")):
+    for name in ("val_top1", "val_loss"):
         values = [float(line[name]) for line in chosen.values() if name in line]
         if len(values) == len(folders):  # else there is no validation part, or a run without a finished epoch
-            figures[name] = possible_spread(measure, spread(values))
+            figures[name] = found = spread(values)
+            if name == "val_top1":
+                interval = share_interval_of_means(values, images)
+                figures[name] = replace(found, low=interval.low, high=interval.high)
+            elif found.low is not None:
+                figures[name] = replace(found, low=max(found.low, 0.0))
     content = {"runs": chosen, "figures": {name: asdict(found) for name, found in figures.items()}}
     with atomic_file(run / "seeds.json") as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return [f"{name} of {found.n} seeds: {_text(found)}" for name, found in figures.items()]
+    return [
+        f"{name} of {found.n} seed{'s' if found.n > 1 else ''}: {_text(name, found, images)}"
+        for name, found in figures.items()
+    ]
 
 
-def _text(found: Spread) -> str:
-    if found.sd is None:
-        return f"{found.mean:.4f}"
-    return f"{found.mean:.4f} ± {found.sd:.4f}, 95 % interval of the mean {found.low:.4f} to {found.high:.4f}"
+def _text(name: str, found: Spread, images: int) -> str:
+    value = f"{found.mean:.4f}" + ("" if found.sd is None else f" ± {found.sd:.4f}")
+    if found.low is None or found.high is None:
+        return value
+    over = f"over {images:,} images and the seeds" if name == "val_top1" else "over the seeds, on these images"
+    return f"{value}, 95 % interval of the mean {found.low:.4f} to {found.high:.4f} ({over})"

@@ -34,7 +34,12 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
     show_default=True,
     help="A backbone's name, torchvision:NAME or timm:NAME.",
 )
-@click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
+@click.option(
+    "--weights",
+    default=RunSettings.weights,
+    show_default=True,
+    help="Weights to begin with: none, imagenet, a FILE of the backbone's, or a RUN, of whose head what fits is taken.",
+)
 @click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
 @click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
 @click.option(
@@ -61,7 +66,12 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 )
 @options.json_
 @click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
-@click.option("--resume", is_flag=True, help="Go on from the run's newest saved state.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the run's newest saved state; to more epochs, too, where its learning rates so far allow it.",
+)
+@click.option("--keep-states", is_flag=True, help="The states to go on from stay when the run has finished.")
 @click.option(
     "--save-every",
     type=click.FloatRange(0, min_open=True),
@@ -152,6 +162,7 @@ def train(
     as_json: bool,
     stop_after: int | None,
     resume: bool,
+    keep_states: bool,
     save_every: float,
     **overrides: Any,
 ) -> None:
@@ -233,7 +244,12 @@ def train(
         say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
         settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
         several = max(1, len(seeds))
-        told = try_out(run, found, images, model_settings, recipe, resolved, settings, propose=propose, seeds=several)
+        told = try_out(
+            *(run, found, images, model_settings, recipe, resolved, settings),
+            propose=propose,
+            keep_states=keep_states,
+            seeds=several,
+        )
         click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
         return
     code = 0
@@ -252,6 +268,8 @@ def train(
                 propose=propose,
                 resume=goes_on,
                 stop_after=stop_after,
+                other_epochs=context.get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE,
+                keep_states=keep_states,
                 save_every=save_every,
                 processes=processes,
                 command={"recipe": recipe, "options": _given(context)},
@@ -287,13 +305,15 @@ def _text(value: object) -> str:
 
 def _given(context: click.Context) -> dict[str, object]:
     """The options of the command line by name; of a path its last part only, for the folder is nobody's business."""
+    from ..training.run_folder import weights_name
+
     given = {
         name: value
         for name, value in context.params.items()
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
     if "weights" in given:
-        given["weights"] = Path(given["weights"])
+        given["weights"] = weights_name(given["weights"])
     return {name: value.name if isinstance(value, Path) else value for name, value in given.items()}
 
 

@@ -99,6 +99,38 @@ def test_a_clear_difference_is_said_in_a_sentence_and_the_other_way_round_mirror
         assert one.interval.high == pytest.approx(-other.interval.low)
 
 
+def test_networks_that_agree_about_few_images_may_disagree_about_others(write):
+    """Twelve images and the same nine right: Bonett and Price add an image each way, of fourteen then."""
+    right = np.arange(12) < 9
+    write("one", predictions(right))
+    other = predictions(right)
+    write("other", replace(other, logits=other.logits * np.float32(1.5)))
+    (challenge,) = compare_runs([Path("one"), Path("other")], "test").challenges
+    half = 1.959964 * (2 / 14 / 14) ** 0.5
+    interval = challenge.differences["top1"].interval
+    assert (interval.low, interval.high) == (pytest.approx(-half, abs=1e-6), pytest.approx(half, abs=1e-6))
+    for difference in challenge.differences.values():
+        assert difference.interval.low < difference.value < difference.interval.high or difference.value == 0
+    assert challenge.differences["mean_average_precision"].interval.high > 0.1
+    assert challenge.tests[0].p == 1 and "no difference was shown" in challenge.verdict
+
+
+def test_seeds_that_agree_about_few_images_do_not_make_sure(write):
+    right = np.arange(12) < 9
+    for seed in (0, 1):
+        write(f"one/seed-{seed}", predictions(right, seed=seed), seed)
+        write(f"other/seed-{seed}", predictions(right, seed=seed + 5), seed)
+    comparison = compare_runs([Path("one"), Path("other")], "test")
+    wilson = stats.binomtest(9, 12).proportion_ci(method="wilson")
+    found = comparison.contestants[0].measures["top1"]
+    assert found.sd == 0 and (found.interval.low, found.interval.high) == (
+        pytest.approx(wilson.low),
+        pytest.approx(wilson.high),
+    )
+    difference = comparison.challenges[0].differences["top1"].interval
+    assert difference.low == pytest.approx(-difference.high) and difference.high > 0.1
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_run_against_itself_differs_by_exactly_nothing(write, seeds):
     generator = np.random.default_rng(0)

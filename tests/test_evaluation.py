@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.stats import binomtest
 
 from agnet.data.boxes_reader import read_boxes
 from agnet.data.catalogue import open_dataset
@@ -213,7 +214,7 @@ def test_a_resumed_run_of_an_older_version_learns_what_it_saw(boxes, folder, tmp
 def test_a_run_begun_anew_after_a_first_epoch_that_never_ended_forgets_what_it_saw(boxes, folder, others, tmp_path):
     run = tmp_path / "run"
     fit(run, boxes, folder, PLAIN, RECIPE, RUN)
-    (run / "last.safetensors").unlink()
+    (run / "best.safetensors").unlink()
     elsewhere = proposed(others, tmp_path / "others.h5")
     fit(run, elsewhere, others, PLAIN, RECIPE, RUN)
     seen = {c.decode() for c in elsewhere.contents[elsewhere.splits != "test"].tolist()}
@@ -240,12 +241,12 @@ def test_the_split_is_recorded_in_the_run(folder, tmp_path):
 def test_training_gives_the_same_bits_whatever_the_test_part_is(boxes, folder, tmp_path):
     """Other labels, and other pixels on disk, of the test images: not a bit of the network or of the log changes."""
     recipe = RECIPE.override(epochs=2)
-    fit(tmp_path / "one", boxes, folder, PLAIN, recipe, RUN)
+    fit(tmp_path / "one", boxes, folder, PLAIN, recipe, RUN, keep_states=True)
     test = boxes.splits == "test"
     for name in boxes.names[test].tolist():
         (folder / name.decode()).write_bytes(b"no image at all")
     changed = replace(boxes, labels=np.where(test, (boxes.labels + 1) % 3, boxes.labels))
-    fit(tmp_path / "other", changed, folder, PLAIN, recipe, RUN)
+    fit(tmp_path / "other", changed, folder, PLAIN, recipe, RUN, keep_states=True)
     for name in ("best.safetensors", "seen.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
     states = [load_file(tmp_path / name / "last.safetensors") for name in ("one", "other")]
@@ -318,6 +319,17 @@ def test_several_seeds_are_measured_each_and_together(agnet, run, boxes_file, bo
         assert 0 <= together[name]["low"] <= together[name]["mean"] <= together[name]["high"]
         assert together[name]["high"] <= 1 or name == "negative_log_likelihood"
     assert "mean ± sd" in printed and "seed-3" in printed
+    # Six images: no interval is narrower than Wilson's of six, whatever the seeds agree about.
+    top1 = together["top1"]
+    wilson = binomtest(round(6 * top1["mean"]), 6).proportion_ci(method="wilson")
+    assert top1["high"] - top1["low"] > 0.6 * (wilson.high - wilson.low)
+    for seed in (0, 1):
+        shutil.copytree(run, tmp_path / "twins" / f"seed-{seed}")
+    agnet(*common, tmp_path / "twins")
+    twins = json.loads((tmp_path / "twins" / "metrics-test.json").read_text())["top1"]
+    assert twins["sd"] == 0
+    for end in ("low", "high"):
+        assert twins[end] == pytest.approx(single[0]["intervals"]["top1"][end])
     compared = json.loads(agnet("compare", seeds, run.parent / "seeds", "--json").stdout)
     assert compared["challenges"][0]["p"] == 1 and len(compared["challenges"][0]["tests"]) == 2
     # One of them alone, to machines.

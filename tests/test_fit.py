@@ -44,11 +44,12 @@ def boxes(boxes_file):
 
 def test_two_and_two_epochs_equal_four_bit_for_bit(boxes, folder, tmp_path):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    fit(straight, boxes, folder, settings(), RECIPE, RUN)
+    fit(straight, boxes, folder, settings(), RECIPE, RUN, keep_states=True)
     fit(stopped, boxes, folder, settings(), RECIPE, RUN, stop_after=2)
     assert len((stopped / "log.jsonl").read_text().splitlines()) == 2
     # Readers in other processes make no difference either.
-    fit(stopped, boxes, folder, settings(), RECIPE, RunSettings(weights="none", workers=1), resume=True)
+    workers = RunSettings(weights="none", workers=1)
+    fit(stopped, boxes, folder, settings(), RECIPE, workers, resume=True, keep_states=True)
     one, other = load_file(straight / "last.safetensors"), load_file(stopped / "last.safetensors")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -121,7 +122,7 @@ def test_unreadable_and_missing_parts_are_said(boxes, folder, tmp_path):
 def test_a_frozen_backbone_does_not_move_at_all(boxes, folder, tmp_path):
     torch.manual_seed(RUN.seed)
     before = {f"model.{name}": value for name, value in build_model(settings()).state_dict().items()}
-    fit(tmp_path / "run", boxes, folder, settings(), RECIPE.override(epochs=1, backbone_lr=0.0), RUN)
+    fit(tmp_path / "run", boxes, folder, settings(), RECIPE.override(epochs=1, backbone_lr=0.0), RUN, keep_states=True)
     after = load_file(tmp_path / "run" / "last.safetensors")
     moved = {name for name, value in before.items() if not torch.equal(after[name], value)}
     assert moved and not any(name.startswith("model.backbone.") for name in moved)

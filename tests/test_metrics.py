@@ -1,7 +1,9 @@
+import math
 import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from agnet.training.metrics import MEASURES, Scores, measure
@@ -163,6 +165,22 @@ def test_intervals_hold_what_they_are_of_and_shrink_with_the_images():
     assert many.intervals["top1"].high - share == pytest.approx(1.96 * (share * (1 - share) / 6000) ** 0.5, rel=0.15)
 
 
-def test_one_image_has_intervals_of_no_width():
-    metrics = measure(np.array([[0.0, 1, 2]]), np.array([2]), list("abc"))
-    assert (metrics.intervals["top1"].low, metrics.intervals["top1"].high) == (1, 1)
+@pytest.mark.parametrize("images", [1, 12, 100])
+def test_images_that_are_all_right_do_not_make_sure(images):
+    """Wilson's interval of n of n begins at n / (n + 1.96²)."""
+    logits = np.tile([[0.0, 20, 0]], (images, 1))
+    found = measure(logits, np.ones(images, dtype=np.int64), list("abc")).intervals
+    low = images / (images + stats.norm.ppf(0.975) ** 2)
+    for name in ("top1", "mean_average_precision", "mean_class_accuracy"):
+        assert (found[name].low, found[name].high) == (pytest.approx(low), 1), name
+    assert (found["top5"].low, found["top5"].high) == (1, 1)  # of three classes every image counts
+    # Were that many wrong: confidence is 1, and each cost more than ln 2.
+    assert found["calibration_error"].high == pytest.approx(1 - low, abs=1e-6)
+    assert found["negative_log_likelihood"].high == pytest.approx((1 - low) * math.log(2), abs=1e-6)
+    none = measure(logits, np.zeros(images, dtype=np.int64), list("abc")).intervals["top1"]
+    assert (none.low, none.high) == (0, pytest.approx(1 - low))
+
+
+def test_of_one_class_nothing_can_be_wrong():
+    found = measure(np.zeros((3, 1)), np.zeros(3, dtype=np.int64), ["a"]).intervals
+    assert all(found[name].low == found[name].high for name in MEASURES)

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.stats import binomtest
 
 from agnet.cli import main
-from agnet.commands.seeds import SeveralSeeds
+from agnet.commands.seeds import SeveralSeeds, summarise
 from agnet.data.boxes_reader import read_boxes
 from agnet.data.errors import CheckpointError
 from agnet.training import provenance
@@ -107,8 +108,7 @@ def test_a_run_tells_how_it_came_to_be(agnet, boxes_file, folder, tmp_path):
         assert line["lr"] == 1e-5 and line["seconds"] > 0
         assert line["images_per_second"] == pytest.approx(9 / line["seconds"], rel=0.05)
     names = {path.name for path in run.iterdir()} - {"tensorboard"}
-    states = {"last.safetensors", "previous.safetensors", "best.safetensors"}
-    assert names == states | {"config.json", "log.jsonl", "seen.txt", CURVES}
+    assert names == {"best.safetensors", "config.json", "log.jsonl", "seen.txt", CURVES}
     with Image.open(run / CURVES) as picture:
         assert picture.format == "PNG" and picture.width >= 1000
 
@@ -166,7 +166,7 @@ def test_a_state_of_an_earlier_version_goes_on(folder, boxes_file, tmp_path):
     """It had finished epochs only, no log of its own, no hash, and no settings that came later."""
     boxes = read_boxes(boxes_file)
     recipe = RECIPE.override(select_by="val_top1")
-    fit(tmp_path / "straight", boxes, folder, PLAIN, recipe, RUN)
+    fit(tmp_path / "straight", boxes, folder, PLAIN, recipe, RUN, keep_states=True)
     run = tmp_path / "run"
     fit(run, boxes, folder, PLAIN, recipe, RUN, stop_after=1)
     tensors, best = load_file(run / "last.safetensors"), chosen_line(run)["val_top1"]
@@ -176,7 +176,7 @@ def test_a_state_of_an_earlier_version_goes_on(folder, boxes_file, tmp_path):
         del config["recipe"][name]
     del config["run"]["processes"], config["run"]["compile"], config["code"], config["command"]
     (run / "config.json").write_text(json.dumps(config))
-    fit(run, boxes, folder, PLAIN, recipe, RUN, resume=True)
+    fit(run, boxes, folder, PLAIN, recipe, RUN, resume=True, keep_states=True)
     one, other = (load_file(place / "last.safetensors") for place in (run, tmp_path / "straight"))
     assert all(torch.equal(one[name], other[name]) for name in other) and one.keys() == other.keys()
     assert chosen_line(run)["epoch"] == chosen_line(tmp_path / "straight")["epoch"]
@@ -304,6 +304,23 @@ def test_seeds_end_at_the_next_option():
     assert isinstance(command, SeveralSeeds)
     context = command.make_context("train", ["--seeds", "3", "1", "--model", "plain", "--seeds=7", "--resume"])
     assert context.params["seeds"] == (3, 1, 7) and context.params["model"] == "plain" and context.params["resume"]
+
+
+@pytest.mark.parametrize(("accuracies", "hits"), [([0.75, 0.75], 9), ([1.0, 1.0, 1.0], 12), ([0.5], 6)])
+def test_a_summary_of_seeds_is_no_surer_than_their_validation_images(tmp_path, accuracies, hits):
+    folders = [tmp_path / f"seed-{seed}" for seed in range(len(accuracies))]
+    for folder, accuracy in zip(folders, accuracies, strict=True):
+        folder.mkdir()
+        config = {name: {} for name in ("model", "recipe", "run", "versions")} | {"boxes": {"images": {"val": 12}}}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "log.jsonl").write_text(json.dumps({"epoch": 1, "val_top1": accuracy, "val_loss": 1, "best": True}))
+    told, loss = summarise(tmp_path, folders)
+    wilson = binomtest(hits, 12).proportion_ci(method="wilson")
+    found = json.loads((tmp_path / "seeds.json").read_text())["figures"]["val_top1"]
+    assert (found["low"], found["high"]) == (pytest.approx(wilson.low), pytest.approx(wilson.high))
+    assert f"{wilson.low:.4f} to {wilson.high:.4f} (over 12 images and the seeds)" in told
+    assert told.startswith(f"val_top1 of {len(folders)} seed{'s' if len(folders) > 1 else ''}: {accuracies[0]:.4f}")
+    assert ("over the seeds, on these images" in loss) == (len(folders) > 1)
 
 
 def test_a_signal_is_noted_and_handlers_are_given_back():

@@ -15,7 +15,11 @@ from agnet.training.statistics import (
     mcnemar,
     percentile_interval,
     resamples,
+    share_difference,
+    share_interval,
+    share_interval_of_means,
     spread,
+    wilson_interval,
 )
 
 
@@ -39,9 +43,80 @@ def test_one_value_has_no_spread():
     assert found.mean == 0.5 and found.n == 1 and found.sd is found.low is found.high is None
 
 
-def test_equal_values_have_an_interval_of_no_width():
+def near(interval):
+    return pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("hits, images", [(0, 12), (12, 12), (9, 12), (1, 1), (37, 300)])
+def test_a_share_of_one_seed_has_wilsons_interval(hits, images):
+    theirs = stats.binomtest(hits, images).proportion_ci(method="wilson")
+    right = (np.arange(images) < hits).astype(float)
+    for found in (
+        wilson_interval(hits / images, images),
+        share_interval(right[None]),
+        share_interval_of_means([hits / images], images),
+    ):
+        assert (found.low, found.high) == near(theirs)
+    assert (wilson_interval(0.3, 0).low, wilson_interval(0.3, 0).high) == (0, 1)
+
+
+def test_two_seeds_that_agree_are_as_sure_as_their_images():
+    """0.7500 twice on twelve images: the same nine are right, or it is not known which."""
+    theirs = stats.binomtest(9, 12).proportion_ci(method="wilson")
+    right = np.tile(np.arange(12) < 9, (2, 1)).astype(float)
+    for found in (share_interval(right), share_interval_of_means([0.75, 0.75], 12)):
+        assert (found.low, found.high) == near(theirs)
+    # Where each is right about others, the mean over both varies less with the images.
+    other = share_interval(np.stack([right[0], np.roll(right[0], 3)]))
+    assert theirs.low < other.low < 0.75 < other.high < theirs.high
+
+
+def test_seeds_that_differ_by_far_are_students_interval_on_so_many_images():
+    """A million images, whose own variance is nothing beside the seeds'."""
+    right = np.stack([np.arange(1_000_000) < 1_000_000 * share for share in (0.48, 0.5, 0.52)]).astype(float)
+    students = stats.ttest_1samp([0.48, 0.5, 0.52], 0).confidence_interval()
+    assert share_interval(right).low == pytest.approx(students.low, abs=1e-3)
+    assert share_interval(right).high == pytest.approx(students.high, abs=1e-3)
+
+
+@pytest.mark.parametrize("seeds, images, middle", [(1, 12, 3.0), (2, 12, 1.0), (2, 12, 3.0), (3, 50, 1.0)])
+def test_a_share_over_seeds_holds_the_truth_about_as_often_as_it_says_and_students_does_not(seeds, images, middle):
+    """An image's difficulty is the same for all seeds, a seed's luck the same for all images; the truth is of endless
+    images and seeds. 95 % within three standard errors of 400 simulations, or safer."""
+    generator, hits, students = np.random.default_rng(0), 0, 0
+    truth = stats.norm.cdf(middle / math.sqrt(1.5**2 + 0.1**2 + 1))
+    for _ in range(400):
+        difficulty, luck = generator.normal(middle, 1.5, (1, images)), generator.normal(0, 0.1, (seeds, 1))
+        right = (difficulty + luck + generator.normal(size=(seeds, images)) > 0).astype(float)
+        found, seeds_alone = share_interval(right), spread(right.mean(axis=1).tolist())
+        hits += found.low <= truth <= found.high
+        students += seeds > 1 and seeds_alone.low <= truth <= seeds_alone.high
+    assert hits / 400 >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 400) and students / 400 < 0.9
+
+
+def test_a_mean_of_the_classes_shares_by_hand():
+    """Two classes of 3 and 1 images; of the two right and two wrong that are added each class has one of either."""
+    right, classes = np.array([[1.0, 1.0, 0.0, 1.0]]), np.array([4, 4, 4, 9])
+    shares = [3 / 5, 2 / 3]
+    variance = (shares[0] * (1 - shares[0]) / 5 + shares[1] * (1 - shares[1]) / 3) / 4
+    share = sum(shares) / 2
+    found, wanted = share_interval(right, classes), wilson_interval(5 / 6, share * (1 - share) / variance - 4)
+    assert (found.low, found.high) == near(wanted)
+
+
+def test_a_difference_of_shares_is_bonett_and_prices():
+    first, second = np.zeros((1, 30)), np.zeros((1, 30))
+    first[0, :3] = second[0, 3:11] = 1  # 3 only the first, 8 only the second
+    only_first, only_second = 4 / 32, 9 / 32
+    middle, variance = share_difference(first, second)
+    assert middle == pytest.approx(only_second - only_first)
+    assert variance == pytest.approx((only_first + only_second - (only_second - only_first) ** 2) / 32)
+    assert share_difference(first, first) == (0, pytest.approx(2 / 32**2))
+
+
+def test_equal_values_are_equal_whatever_else_is_known():
     found = spread([0.25, 0.25])
-    assert (found.sd, found.low, found.high) == (0, 0.25, 0.25)
+    assert (found.sd, found.low, found.high) == (0, 0.25, 0.25)  # over these values alone
 
 
 def test_resamples_are_draws_with_replacement():
@@ -142,7 +217,7 @@ def test_mcnemar_cries_wolf_no_more_often_than_it_says():
 
 def test_joined_with_images_that_do_not_matter_is_students_paired_test():
     differences = [0.01, 0.04, 0.02]
-    interval, p = joined_test(np.mean(differences), np.full(100, np.mean(differences)), 50, [differences])
+    interval, p = joined_test(np.mean(differences), 0.0, 50, [differences])
     theirs = stats.ttest_1samp(differences, 0)
     assert p == pytest.approx(theirs.pvalue)
     assert interval.low == pytest.approx(theirs.confidence_interval().low)
@@ -152,7 +227,7 @@ def test_joined_with_images_that_do_not_matter_is_students_paired_test():
 def test_joined_of_two_samples_is_welchs_test():
     one, other = [0.6, 0.64, 0.7], [0.71, 0.7]
     value = np.mean(other) - np.mean(one)
-    assert joined_test(value, np.full(9, value), 50, [one, other])[1] == pytest.approx(
+    assert joined_test(value, 0.0, 50, [one, other])[1] == pytest.approx(
         stats.ttest_ind(other, one, equal_var=False).pvalue
     )
 
@@ -163,20 +238,20 @@ def test_joined_of_one_value_against_a_sample_is_crawford_and_howells_test():
     t = (0.8 - np.mean(sample)) / (np.std(sample, ddof=1) * math.sqrt(1 + 1 / 3))
     for sign, seeds in ((1, [sample, [0.8]]), (-1, [[0.8], sample])):
         value = sign * (0.8 - np.mean(sample))
-        interval, p = joined_test(value, np.full(9, value), 50, seeds)
+        interval, p = joined_test(value, 0.0, 50, seeds)
         assert p == pytest.approx(2 * stats.t.sf(t, 2))
         assert (interval.high - interval.low) / 2 == pytest.approx(abs(value) / t * stats.t.ppf(0.975, 2))
 
 
 def test_joined_with_seeds_that_agree_is_a_normal_interval_over_images():
     drawn = np.random.default_rng(0).normal(0.02, 0.01, 1000)
-    interval, p = joined_test(0.02, drawn, 100_000, [[0.02, 0.02]])
+    interval, p = joined_test(0.02, drawn.var(), 100_000, [[0.02, 0.02]])
     assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * drawn.std(), rel=1e-3)
     assert p == pytest.approx(2 * stats.norm.sf(0.02 / drawn.std()), rel=0.01)
 
 
 def test_what_does_not_vary_proves_nothing():
-    interval, p = joined_test(0.5, np.full(10, 0.5), 1, [[0.5, 0.5]])
+    interval, p = joined_test(0.5, 0.0, 1, [[0.5, 0.5]])
     assert (interval.low, interval.high, p) == (0.5, 0.5, 1.0)
 
 
@@ -198,8 +273,8 @@ def test_equally_good_networks_are_rarely_told_apart_whatever_their_seeds_do(cou
         by_seed = differences @ counts
         drawn = by_seed.mean(axis=0)
         samples = [answers.mean(axis=1).tolist() for answers in right]
-        wrong["joined"] += joined_test(differences.mean(), drawn, 300, samples)[1] < 0.05
-        wrong["seeds paired"] += joined_test(differences.mean(), drawn, 300, [differences.mean(axis=1)])[1] < 0.05
+        wrong["joined"] += joined_test(differences.mean(), drawn.var(), 300, samples)[1] < 0.05
+        wrong["seeds paired"] += joined_test(differences.mean(), drawn.var(), 300, [differences.mean(axis=1)])[1] < 0.05
         for name, values in (
             ("images and seeds resampled", (by_seed * seed_counts).sum(axis=0)),
             ("images resampled", drawn),

@@ -52,7 +52,7 @@ for line in sys.stdin:
 
 OPTIONS = (
     *("--model", "plain", "--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", "64"),
-    *("--epochs", "3", "--batch-size", "4", "--workers", "0", "--device", "cpu"),
+    *("--epochs", "3", "--batch-size", "4", "--workers", "0", "--device", "cpu", "--keep-states"),
 )
 SOON = ("--save-every", "0.0005")  # minutes: a state every few steps
 

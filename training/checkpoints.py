@@ -107,6 +107,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged or foreign: {_first_line(error)}") from None
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file says that it is an agnet checkpoint, sound or not."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("agnet", "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and header.get("format") == FORMAT
+
+
+def checkpoint_hash(path: Path) -> str:
+    """What a checkpoint is, in 16 hexadecimal digits."""
+    with path.open("rb") as file:
+        digest = hashlib.blake2b(digest_size=8)
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def save_training_state(
     path: Path,
     model: nn.Module,

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..data.errors import ConfigurationError
 from .compared_runs import Runs, cautions, load_runs, model_differences
-from .metrics import MEASURES, Scores, interval_of, possible
-from .statistics import Interval, bootstrap, holm, joined_test, mcnemar, spread
+from .intervals import difference_interval, measure_intervals
+from .metrics import MEASURES, Scores
+from .statistics import Interval, bootstrap, holm, mcnemar, spread
 
 SIGNIFICANT = 0.05
 TESTED = "top1"  # the measure that the p-values are about
@@ -109,10 +110,9 @@ class _Scored:
 def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
     """Compare two runs or more, or folders of several seeds, by their predictions for ``split``.
 
-    Two single runs: images are resampled in pairs (1,000 times, percentile intervals as `metrics.interval_of`) and
-    McNemar's exact test is about their top-1; it speaks of these two trained networks, not of other seeds. With several
-    seeds: images are resampled in pairs with the seeds fixed, and what seeds do is added as variance of each network's
-    mean (`statistics.joined_test`).
+    Two single runs: images are counted or resampled in pairs (`intervals.difference_interval`), and McNemar's exact
+    test is about their top-1; it speaks of these two trained networks, not of other seeds. With several seeds: the same
+    with the seeds fixed, and what seeds do is added as variance of each network's mean (`statistics.joined_test`).
 
     Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
     images, labels or classes differ, `ConfigurationError` for fewer than two runs.
@@ -131,7 +131,7 @@ def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
     return Comparison(
         split=split,
         images=images,
-        contestants=[_contestant(found, its, images) for found, its in zip(contestants, scored, strict=True)],
+        contestants=[_contestant(found, its) for found, its in zip(contestants, scored, strict=True)],
         challenges=[replace(found, verdict=_verdict(found, len(challenges) > 1)) for found in challenges],
         model_differences=list(model_differences(contestants)),
         cautions=list(cautions(contestants, split)),
@@ -146,13 +146,12 @@ def _score(runs: Runs) -> _Scored:
     return _Scored(scores, values, np.stack([bootstrap(of_one, len(once)) for of_one in statistics]))
 
 
-def _contestant(runs: Runs, scored: _Scored, images: int) -> Contestant:
-    measures = {}
+def _contestant(runs: Runs, scored: _Scored) -> Contestant:
+    intervals, measures = measure_intervals(scored.scores, scored.values, scored.drawn), {}
     for k, name in enumerate(MEASURES):
         values = scored.values[:, k].tolist()
         found = spread(values)
-        interval, _ = _estimate(name, found.mean, scored.drawn[:, k].mean(axis=0), images, [values])
-        measures[name] = Measured(found.mean, possible(name, interval), found.sd, values)
+        measures[name] = Measured(found.mean, intervals[name], found.sd, values)
     return Contestant(runs.name, runs.seeds, measures)
 
 
@@ -160,14 +159,11 @@ def _challenge(first: Runs, ours: _Scored, second: Runs, theirs: _Scored) -> Cha
     """The second network against the first; its ``p_holm`` and ``verdict`` follow once all are known."""
     single = len(first.seeds) == len(second.seeds) == 1
     pairs = [(first.seeds.index(seed), k) for k, seed in enumerate(second.seeds) if seed in first.seeds]
-    images = len(ours.scores[0])
     differences, p_values = {}, {}
     for k, name in enumerate(MEASURES):
-        value = float(theirs.values[:, k].mean() - ours.values[:, k].mean())
-        drawn = theirs.drawn[:, k].mean(axis=0) - ours.drawn[:, k].mean(axis=0)
-        seeds = [ours.values[:, k].tolist(), theirs.values[:, k].tolist()]
-        interval, p_values[name] = _estimate(name, value, drawn, images, seeds)
-        differences[name] = Difference(value, interval)
+        values, drawn = (ours.values[:, k], theirs.values[:, k]), (ours.drawn[:, k], theirs.drawn[:, k])
+        interval, p_values[name] = difference_interval(name, ours.scores, theirs.scores, values, drawn)
+        differences[name] = Difference(float(values[1].mean() - values[0].mean()), interval)
     tests = [_pair_test(first, ours, own, second, theirs, its) for own, its in ([(0, 0)] if single else pairs)]
     return Challenge(
         first=first.name,
@@ -180,15 +176,6 @@ def _challenge(first: Runs, ours: _Scored, second: Runs, theirs: _Scored) -> Cha
         verdict="",
         classes=_class_changes(first.predictions[0].classes, ours, theirs),
     )
-
-
-def _estimate(
-    measure: str, value: float, drawn: np.ndarray, images: int, seeds: list[list[float]]
-) -> tuple[Interval, float]:
-    """Over images alone where each sample of seeds is a single one, else over both; and then the p of 0."""
-    if all(len(values) == 1 for values in seeds):
-        return interval_of(measure, value, drawn), 1.0
-    return joined_test(value, drawn, images, seeds)
 
 
 def _pair_test(first: Runs, ours: _Scored, own: int, second: Runs, theirs: _Scored, its: int) -> PairTest:

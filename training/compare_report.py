@@ -170,12 +170,12 @@ def _gain(change: ClassChange) -> float:
 def _basis(comparison: Comparison) -> str:
     if all(len(found.seeds) == 1 for found in comparison.contestants):
         return (
-            "95 %: the images resampled in pairs, 1,000 times. This is about these trained networks; "
-            "other seeds may tell otherwise (agnet train --seeds)."
+            "95 %: over other images, in pairs (shares by Wilson, and by Bonett and Price; the rest resampled 1,000 "
+            "times). This is about these trained networks; other seeds may tell otherwise (agnet train --seeds)."
         )
     return (
-        "95 %: the images resampled in pairs, 1,000 times, with the seeds fixed; the variance of each mean over seeds "
-        "added (Student's t). McNemar's test is of one pair of seeds each."
+        "95 %: over other images, in pairs with the seeds fixed, and over other seeds, whose variance of each mean is "
+        "added (Student's t; shares by Wilson). McNemar's test is of one pair of seeds each."
     )
 
 

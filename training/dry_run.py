@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from ..data.boxes_reader import Boxes
-from ..data.errors import CheckpointError
 from .curves import CURVES
 from .dataset import Batch, Loader, Propose
 from .devices import choose_training_device
@@ -20,11 +19,10 @@ from .engine import evaluate, steps_of_epoch, train_epoch
 from .learner import Learner
 from .models.settings import ModelSettings
 from .optimizer import part_of
-from .preparation import build_learner, build_loaders, build_network, check_input
+from .preparation import begin_network, build_learner, build_loaders, check_input
 from .recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
-from .run_folder import BEST, CONFIG, LAST, LOG, PREVIOUS, has_state
+from .run_folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from .seen_images import SEEN
-from .weights import find_weights
 
 WARM_UP, MEASURED = 2, 8  #: steps
 ENOUGH_SECONDS = 30.0  #: of measuring; two steps are measured in any case
@@ -65,6 +63,7 @@ class DryRun:
     images_at_once: int  #: less than the batch size where memory did not suffice
     folder: str
     files: dict[str, int]  #: of one seed: name -> about how many bytes, at the end of the run
+    states: dict[str, int]  #: likewise, of those that are deleted when it has finished
 
     def to_dict(self) -> dict[str, object]:
         """Numbers and texts."""
@@ -81,6 +80,7 @@ def dry_run(
     settings: RunSettings,
     *,
     propose: Propose | None = None,
+    keep_states: bool = False,
     seeds: int = 1,
 ) -> DryRun:
     """Take a few steps of the run that `fit` would do with the same arguments, and reckon; also of several ``seeds``,
@@ -91,18 +91,19 @@ def dry_run(
     Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
     """
     check_input(boxes, root, recipe, propose)
-    if has_state(run):
-        raise CheckpointError(f"{run} already holds a run; name another folder with --run")
+    check_free(run)
     device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
-    weights = None if settings.weights == "imagenet" else find_weights(settings.weights, model_settings.backbone)
-    learner = build_learner(build_network(model_settings, weights), recipe, settings, device, boxes, lambda text: None)
+    source = "none" if settings.weights == "imagenet" else settings.weights
+    model, _ = begin_network(model_settings, source, boxes, lambda text: None)
+    learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
     side = learner.model.backbone.preprocessing.size
     training, validation = build_loaders(boxes, root, recipe, settings, side, propose)
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
         peak = device.peak_memory()
         epoch = training.images * per_image + validation.images * _validation_seconds(learner, validation)
+    files, states = _files(learner, training.images + validation.images), _states(learner)
     steps = steps_of_epoch(len(training), recipe.accumulate)
     images_per_step = min(recipe.batch_size * recipe.accumulate, training.images)
     return DryRun(
@@ -124,7 +125,8 @@ def dry_run(
         peak_memory_bytes=peak,
         images_at_once=min(learner.micro_batch or recipe.batch_size, training.images),
         folder=str(run),
-        files=_files(learner, training.images + validation.images),
+        files=files | states if keep_states else files,
+        states={} if keep_states else states,
     )
 
 
@@ -180,24 +182,30 @@ def _parameters(learner: Learner) -> dict[str, dict[str, int]]:
 
 
 def _files(learner: Learner, images: int) -> dict[str, int]:
-    """About how many bytes a run's files have; those of `LAST` from the optimiser's state, which has begun."""
-    weights = sum(tensor.nbytes for tensor in learner.model.state_dict().values())
+    """About how many bytes a run's files have, its states aside."""
+    return {
+        BEST: _weights(learner),
+        CURVES: _CURVES_BYTES,
+        LOG: _LINE_BYTES * learner.recipe.epochs,
+        CONFIG: _CONFIG_BYTES,
+        SEEN: _SEEN_BYTES * images,
+    }
+
+
+def _states(learner: Learner) -> dict[str, int]:
+    """Likewise of the states to go on from, by the optimiser's own, which has begun."""
     state = sum(
         value.nbytes
         for values in learner.optimizer.state.values()
         for value in values.values()
         if isinstance(value, torch.Tensor)
     )
-    whole = weights * (2 if learner.average else 1) + state
-    return {
-        BEST: weights,
-        LAST: whole,
-        PREVIOUS: whole,
-        CURVES: _CURVES_BYTES,
-        LOG: _LINE_BYTES * learner.recipe.epochs,
-        CONFIG: _CONFIG_BYTES,
-        SEEN: _SEEN_BYTES * images,
-    }
+    whole = _weights(learner) * (2 if learner.average else 1) + state
+    return {LAST: whole, PREVIOUS: whole}
+
+
+def _weights(learner: Learner) -> int:
+    return sum(tensor.nbytes for tensor in learner.model.state_dict().values())
 
 
 def dry_run_text(found: DryRun) -> str:
@@ -219,10 +227,15 @@ def dry_run_text(found: DryRun) -> str:
     if found.peak_memory_bytes is not None:
         whose = "of this process" if found.device == "cpu" else "on the device"
         lines.append(f"memory {whose}, at most so far: {_bytes(found.peak_memory_bytes)}")
-    files = ", ".join(f"{name} {_bytes(size)}" for name, size in found.files.items())
     size = _bytes(found.seeds * sum(found.files.values()))
-    lines.append(f"would write into {found.folder}, about {size}{of_seeds}: {files}{each}")
+    lines.append(f"would write into {found.folder}, about {size}{of_seeds}: {_listed(found.files)}{each}")
+    if found.states:
+        lines.append(f"and until it has finished{each and ', for the seed under way'}: {_listed(found.states)}")
     return "\n".join([*lines, "nothing was written"])
+
+
+def _listed(files: dict[str, int]) -> str:
+    return ", ".join(f"{name} {_bytes(size)}" for name, size in files.items())
 
 
 def _value(value: object) -> str:

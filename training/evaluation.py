@@ -5,26 +5,28 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..data.atomic import atomic_file, check_writable
 from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
-from .checkpoints import Checkpoint, check_finite, load_checkpoint
+from .checkpoints import Checkpoint, check_finite, checkpoint_hash, load_checkpoint
 from .claims import Claim, papers_claim
 from .dataset import Loader, RegionDataset, check_images_present
 from .devices import Device, Pieces
 from .engine import Predictions, Watch, evaluate
 from .evaluation_report import metrics_csv, seeds_csv
-from .metrics import MEASURES, Metrics, measure, possible_spread
+from .intervals import measure_intervals
+from .metrics import MEASURES, Metrics, Scores, measure
 from .predictions_file import SUFFIX, SplitPredictions, save_predictions
 from .run_folder import BEST
-from .seen_images import UNKNOWN, contents_of, count_seen, read_seen
-from .statistics import Spread, spread
+from .seen_images import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
+from .statistics import Interval, Spread, bootstrap, spread
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Evaluation:
     file: Path
     warning: str = ""
     claim: Claim | None = None  #: what the paper says of such a network on this test part
+    predictions: SplitPredictions | None = None  #: of every image
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class SeedsEvaluation:
     """The metrics of a run's several seeds, and where their summary was written to."""
 
     evaluations: dict[str, Evaluation]  #: by the name of the single run's folder
-    spreads: dict[str, Spread]  #: of each of `MEASURES`; the possible part of its interval
+    spreads: dict[str, Spread]  #: of each of `MEASURES`; intervals over other images and other seeds
     file: Path
 
 
@@ -109,9 +112,9 @@ def evaluate_run(
         "papers_claim": claim and asdict(claim),
         **metrics.to_dict(),
     }
-    written = _with_images(predictions, run, boxes, split, checkpoint, seen)
-    _write_all(target, content, metrics, written, title=boxes.dataset)
-    return Evaluation(metrics, target, warning, claim)
+    named = _with_images(predictions, run, boxes, split, checkpoint, seen)
+    _write_all(target, content, metrics, named, title=boxes.dataset)
+    return Evaluation(metrics, target, warning, claim, named)
 
 
 def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvaluation:
@@ -122,7 +125,9 @@ def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvalu
     if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
         raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
     values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
-    spreads = {name: possible_spread(name, spread(values[name])) for name in MEASURES}
+    intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])
+    spreads = {name: spread(values[name]) for name in MEASURES}
+    spreads |= {name: replace(spreads[name], low=its.low, high=its.high) for name, its in intervals.items()}
     first = next(iter(evaluations.values()))
     target = run / first.file.name
     content = {
@@ -136,6 +141,20 @@ def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvalu
     return SeedsEvaluation(evaluations, spreads, target)
 
 
+def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Interval]:
+    """`measure_intervals` of single runs, whose images are put in one order; none of runs of different images."""
+    if not predictions or len({frozenset(found.names) for found in predictions}) > 1:
+        return {}
+    ordered = [np.argsort(np.array(found.names), kind="stable") for found in predictions]
+    scores = [
+        Scores(found.logits[order], found.labels[order]) for found, order in zip(predictions, ordered, strict=True)
+    ]
+    once = np.ones((len(scores[0]), 1))
+    statistics = [list(found.statistics().values()) for found in scores]
+    values = np.array([[statistic(once)[0] for statistic in of_one] for of_one in statistics])
+    return measure_intervals(scores, values, np.stack([bootstrap(of_one, len(once)) for of_one in statistics]))
+
+
 def predictions_path(run: Path, split: str) -> Path:
     """Where `evaluate_run` puts what a single run said of a split of its own boxes file."""
     return run / f"predictions-{split}{SUFFIX}"
@@ -143,11 +162,7 @@ def predictions_path(run: Path, split: str) -> Path:
 
 def network_hash(run: Path) -> str:
     """What the run's best checkpoint is, in 16 hexadecimal digits."""
-    with (run / BEST).open("rb") as file:
-        digest = hashlib.blake2b(digest_size=8)
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    return checkpoint_hash(run / BEST)
 
 
 def _with_images(
@@ -206,9 +221,11 @@ def _check_same_kind(run: Path, checkpoint: Checkpoint, boxes: Boxes) -> None:
 
 
 def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
-    """How many images of ``split`` of the run's own boxes file it was trained on, and what is to be said of it.
+    """How many images of ``split`` of the run's own boxes file it, or the run it began from, was trained on, and what
+    is to be said of it; None where they are not known.
 
-    Raises: `MismatchError` for the train part, unless ``force`` says otherwise.
+    Raises: `MismatchError` for the train part, and for test images that the run it began from has seen, unless
+        ``force`` says otherwise.
     """
     images = len(boxes.rows(split))
     if split == "train":
@@ -218,12 +235,29 @@ def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | 
                 "heart; measure on test, or say --force"
             )
         return images, f"all {images:,} images were trained on: the score says nothing of other photographs"
-    earlier = ("train",) if split == "val" else ("train", "val")
-    seen = count_seen(boxes, split, frozenset(itertools.chain(*(contents_of(boxes, part) for part in earlier))))
+    parts = ("train",) if split == "val" else ("train", "val")
+    own = frozenset(itertools.chain(*(contents_of(boxes, part) for part in parts)))
+    copies = count_seen(boxes, split, own)
     said = ["the epoch was chosen by these images"] if split == "val" else []
-    if seen:
-        said.append(f"{seen:,} of the {images:,} {split} images are in {' or '.join(earlier)} too, byte for byte")
-    return seen, "; ".join(said)
+    if copies:
+        said.append(f"{copies:,} of the {images:,} {split} images are in {' or '.join(parts)} too, byte for byte")
+    before = read_seen(run, [EARLIER]) if (run / SEEN).exists() else frozenset()
+    if before is None or (before and UNKNOWN in contents_of(boxes, split)):
+        if split == "test" and not force:
+            raise MismatchError(
+                f"{run} began with the weights of a run that has seen nobody knows which images, perhaps these {split} "
+                "images; say --force to measure all the same"
+            )
+        return None, "; ".join([*said, "nobody can tell whether the run it began from has seen these images"])
+    seen_before = count_seen(boxes, split, before)
+    if seen_before and split == "test" and not force:
+        raise MismatchError(
+            f"{run} began with the weights of a run that was trained on or selected by {seen_before:,} of the "
+            f"{images:,} {split} images, byte for byte: leave them out, or say --force"
+        )
+    if seen_before:
+        said.append(f"{seen_before:,} of the {images:,} {split} images had been seen by the run it began from")
+    return count_seen(boxes, split, own | before), "; ".join(said)
 
 
 def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:

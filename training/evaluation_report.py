@@ -49,11 +49,11 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
 
 def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], claim: Claim | None) -> str:
     """Mean ± sd of the measures over single runs, by their names, and each one's."""
-    rows = [["", "mean ± sd", "95 % of the mean", *seeds, *_claim_title(claim)]]
+    rows = [["", "mean ± sd", "95 %", *seeds, *_claim_title(claim)]]
     for name, title in MEASURES.items():
         values = [number(name, getattr(metrics, name)) for metrics in seeds.values()]
         rows.append([title, *_spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
-    note = "95 % of the mean: Student's t over the seeds"
+    note = "95 %: of the mean, over other images like these and other seeds"
     return "\n".join([table(rows), note, *_claim_note(claim)])
 
 
@@ -124,10 +124,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
-    """``mean ± sd`` and the mean's interval; of one value the value and nothing."""
-    if found.sd is None or found.low is None or found.high is None:
-        return number(measure, found.mean), ""
-    return with_sd(measure, found.mean, found.sd), between(measure, Interval(found.low, found.high))
+    """``mean ± sd``, or of one value the value, and the interval where there is one."""
+    value = number(measure, found.mean) if found.sd is None else with_sd(measure, found.mean, found.sd)
+    if found.low is None or found.high is None:
+        return value, ""
+    return value, between(measure, Interval(found.low, found.high))
 
 
 def _percent(share: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..data.boxes_reader import Boxes
-from ..data.errors import CheckpointError
+from ..data.errors import CheckpointError, MismatchError
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .curves import CURVES, append_events, draw_curves
 from .dataset import Batch, Loader, Propose
@@ -22,24 +22,30 @@ from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epo
 from .interruption import Interrupted, Interruption
 from .learner import Learner, means
 from .models.settings import ModelSettings
-from .preparation import build_learner, build_loaders, build_network, check_input
+from .preparation import begin_network, build_learner, build_loaders, build_network, check_input
 from .recipes import SAVE_MINUTES, Recipe, RunSettings
 from .run_folder import (
     BEST,
     Progress,
+    change_epochs,
     check_free,
+    check_same_past,
     check_same_run,
     configuration,
+    drop_states,
+    epochs_of,
     has_state,
     load_state,
     one_training,
+    read_config,
+    read_log,
     save_state,
     start_folder,
     write_log,
 )
-from .seen_images import SEEN, write_seen
+from .seen_images import SEEN, UNKNOWN, write_seen
 from .selection import Selection
-from .weights import find_weights
+from .warm_start import STARTED_FROM, Parent
 
 
 def fit(
@@ -53,6 +59,8 @@ def fit(
     propose: Propose | None = None,
     resume: bool = False,
     stop_after: int | None = None,
+    other_epochs: bool = False,
+    keep_states: bool = False,
     save_every: float = SAVE_MINUTES,
     processes: Processes = ALONE,
     command: Mapping[str, object] | None = None,
@@ -63,8 +71,9 @@ def fit(
     """Train a network into the folder ``run``.
 
     Args:
-        run: gets the configuration, a JSON line for each epoch, curves, the best checkpoint, the state to go on from
-            and the one before it, and what it has seen. Process 0 alone writes; on resuming, all read.
+        run: gets the configuration, a JSON line for each epoch, curves, the best checkpoint, what it has seen, and
+            until it has finished the state to go on from and the one before it. Process 0 alone writes; on resuming,
+            all read.
         boxes: the boxes file; its ``train`` part is trained on, its ``val`` part chooses the epoch, ``test`` is
             not looked at.
         root: where the images are.
@@ -72,6 +81,9 @@ def fit(
         propose: stage 1's function for one image, for ``recipe.regions`` live.
         resume: go on from the newest state in ``run``, in the middle of an epoch or not.
         stop_after: stop once this many epochs are finished; ``resume`` goes on as if it had not stopped.
+        other_epochs: on resuming, go on to ``recipe.epochs`` also where the run was to have others, if its learning
+            rates so far are the same then.
+        keep_states: the states stay when the run has finished.
         save_every: minutes between states saved in the middle of an epoch; after every epoch one is saved anyway.
         processes: that train together.
         command: the recipe's name and the options given, for the configuration.
@@ -89,16 +101,25 @@ def fit(
         run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
     )
     with _one_training(run, processes):
-        goes_on = processes.from_first(lambda: _goes_on(run, config, resume, say))
+        goes_on, ending = processes.from_first(lambda: _beginning(run, config, recipe, resume, other_epochs, say))
+        if ending:
+            say(ending)
+            return run / BEST
         torch.manual_seed(settings.seed)
-        weights = None if goes_on else find_weights(settings.weights, model_settings.backbone)
-        model = build_network(model_settings, weights)
+        if goes_on:
+            model, parent = build_network(model_settings), None
+        else:
+            model, parent = begin_network(model_settings, settings.weights, boxes, say)
+            config |= parent.provenance() if parent else {}
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
         progress = Progress()
         if goes_on:
             progress, said = load_state(run, learner)
+            check_same_past(run, progress, recipe)
             say(f"{said}, {progress.describe(recipe.epochs)}")
-        elif not resume:  # not before all is built: a run that cannot be leaves nothing behind
+            processes.gather(None)  # all have read the configuration
+            processes.from_first(lambda: change_epochs(run, progress, recipe.epochs))
+        else:  # not before all is built: a run that cannot be leaves nothing behind
             processes.from_first(lambda: start_folder(run, config))
         processes.gather(None)  # all have read it: from here on it may be replaced
         side = model.backbone.preprocessing.size
@@ -107,11 +128,13 @@ def fit(
             story = _Story(
                 run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch
             )
-            story.begin()
+            story.begin(parent)
             while progress.epoch < min(recipe.epochs, stop_after or recipe.epochs) and not story.is_over:
                 report(story.one_epoch())
                 story.leave_if_asked()
             if story.is_over:
+                if not keep_states:  # all else that the run leaves is written
+                    processes.from_first(lambda: drop_states(run))
                 say(story.why_over)
     return run / BEST
 
@@ -137,30 +160,28 @@ class _Story:
         self._steps = steps_of_epoch(len(self.training), recipe.accumulate)
         self._saved_at = time.monotonic()
         self._pieces = Pieces(self.learner.device, self.learner.say)
-        self._selection = Selection(recipe.select_by, recipe.patience)
-        for line in self.progress.log:
-            self._selection.is_best(line["epoch"], line)
+        self._selection = Selection.of(recipe, self.progress.log)
 
     @property
     def is_over(self) -> bool:
         """Whether there is nothing left to do, stopped early or not."""
-        return self.progress.epoch >= self.learner.recipe.epochs or self._selection.is_over(self.progress.epoch)
+        return bool(self.why_over)
 
     @property
     def why_over(self) -> str:
-        selection, recipe = self._selection, self.learner.recipe
-        if self.progress.epoch >= recipe.epochs:
-            epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}"
-            return f"finished: {epochs}; epoch {selection.best_epoch} is kept"
-        patience = f"{recipe.patience} epoch{'s' if recipe.patience > 1 else ''}"
-        return f"no better {selection.by} for {patience}: finished; epoch {selection.best_epoch} is kept"
+        return self._selection.ending(self.progress.epoch, self.learner.recipe.epochs)
 
-    def begin(self) -> None:
-        """Make the folder agree with the state: whatever was written after it happens again."""
+    def begin(self, parent: Parent | None) -> None:
+        """Make the folder agree with the state: whatever was written after it happens again.
+
+        Args:
+            parent: whose weights it begins with, if it begins now.
+        """
         if not self._processes.first:
             return
         if not (self.run / SEEN).exists():  # a run begun by an older version has none
-            write_seen(self.run, self.boxes)
+            lost = parent is None and STARTED_FROM in read_config(self.run)
+            write_seen(self.run, self.boxes, parent.contents if parent else [UNKNOWN] * lost)
         write_log(self.run, self.progress.log)
         append_events(self.run, self.progress.log, anew=True)
         # A state of an epoch's end is saved before the epoch's weights are kept.
@@ -295,18 +316,41 @@ class _Story:
         save_checkpoint(self.run / BEST, checkpoint)
 
 
-def _goes_on(run: Path, config: dict[str, dict[str, object]], resume: bool, say: Callable[[str], None]) -> bool:
-    """Whether there is a state in the folder to go on from.
+def _beginning(
+    run: Path,
+    config: dict[str, dict[str, object]],
+    recipe: Recipe,
+    resume: bool,
+    other_epochs: bool,
+    say: Callable[[str], None],
+) -> tuple[bool, str]:
+    """Whether there is a state in the folder to go on from; and of a finished run without one, why it is over.
 
     Raises: `CheckpointError` or `MismatchError` when this run may not go into the folder.
     """
     if not resume:
         check_free(run)
-        return False
-    check_same_run(run, config)
-    if not has_state(run):
+        return False, ""
+    check_same_run(run, config, other_epochs)
+    if has_state(run):
+        return True, ""
+    if not (run / BEST).is_file():
         say("stopped before anything was saved: begins anew")
-    return has_state(run)
+        return False, ""
+    log, before = read_log(run), epochs_of(run)
+    selection = Selection.of(recipe, log)
+    ending = selection.ending(len(log), before)
+    new_run = f"begin a new run with its weights, --weights {run} --epochs {recipe.epochs} --run ANOTHER"
+    if not ending:
+        raise CheckpointError(f"{run} has no state to go on from any more; {new_run}")
+    if recipe.epochs < len(log):
+        raise MismatchError(f"{run} is after epoch {len(log)} of {before} already; take --epochs {len(log)} or more")
+    if recipe.epochs != before and not selection.is_over(len(log)):
+        raise CheckpointError(
+            f"{run} has finished its {before} epochs, and the states to go on from were deleted then; {new_run} (a run "
+            "that is to go on later keeps them with --keep-states)"
+        )
+    return False, ending
 
 
 @contextmanager

@@ -257,20 +257,28 @@ class Learner:
         ]
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The sum over images; stand-ins count nothing."""
-        weights = None if self._class_weights is None else self._weights_on_device
-        return nn.functional.cross_entropy(
+        """The sum over images of w(true class) · cross entropy; stand-ins count nothing.
+
+        The weight is the image's, and smoothing's share is even over the classes. PyTorch's own ``weight`` would weigh
+        that share class by class, too: at 30 : 1 a frequent image's best answer is then the rare class.
+        """
+        losses = nn.functional.cross_entropy(
             logits,
             labels,
-            weight=weights,
             label_smoothing=self.recipe.label_smoothing,
-            reduction="sum",
+            reduction="none",
             ignore_index=STAND_IN,
         )
+        if self._class_weights is not None:
+            losses = (
+                losses * self._weights_on_device[labels.clamp(min=0)]
+            )  # a stand-in's loss is 0, whatever its weight
+        return losses.sum()
 
     def _weight(self, batches: Sequence[Batch]) -> float:
         """What the sum of the losses of some batches is divided by, known to the host: their images, or the weights of
-        their classes. Mixing only moves labels within a batch.
+        their classes. A mixed image weighs share · w(its class) + (1 − share) · w(its neighbour's), and every image of
+        a batch is one other's neighbour: the sum is the same.
         """
         real = [batch.labels[batch.labels != STAND_IN] for batch in batches]
         if self._class_weights is None:

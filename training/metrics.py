@@ -6,13 +6,14 @@ Every measure is a function of how often each image counts: once gives the measu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from .statistics import Interval, Spread, Statistic, basic_interval, bootstrap, percentile_interval
+from .intervals import measure_intervals
+from .statistics import Interval, Statistic, bootstrap
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 #: The measures that are one number each, by their names in `Metrics`, and for people.
@@ -24,7 +25,6 @@ MEASURES = {
     "calibration_error": "calibration error (ECE)",
     "negative_log_likelihood": "negative log-likelihood",
 }
-_RAISED_BY_NOISE = {"mean_average_precision", "calibration_error"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Metrics:
     mean_class_accuracy: float
     calibration_error: float  #: expected (ECE): |confidence − accuracy| of `BINS` bins, weighted by their images
     negative_log_likelihood: float  #: mean −ln of the true class' probability
-    intervals: dict[str, Interval]  #: 95 % by bootstrap over images, by the names above; one network, its seed fixed
+    intervals: dict[str, Interval]  #: 95 % over images, by the names above; one network, its seed fixed
     class_images: dict[str, int]
     class_accuracy: dict[str, float | None]
     average_precision: dict[str, float | None]  #: one class against the rest, ranked by softmax probability
@@ -193,36 +193,13 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> M
     return Metrics(
         images=len(labels),
         **values,
-        intervals={
-            name: possible(name, interval_of(name, value, draws))
-            for (name, value), draws in zip(values.items(), drawn, strict=True)
-        },
+        intervals=measure_intervals([scores], np.array([list(values.values())]), drawn[None]),
         class_images=dict(zip(classes, confusion.sum(axis=1).tolist(), strict=True)),
         class_accuracy=_by_name(classes, scores.class_accuracies(once)),
         average_precision=_by_name(classes, scores.average_precisions(once)),
         confusion=confusion.tolist(),
         calibration=scores.calibration(),
     )
-
-
-def interval_of(measure: str, value: float, drawn: np.ndarray) -> Interval:
-    """95 % of a measure's ``value``, or of a difference of two, from a bootstrap's draws of it ``(draws,)``."""
-    return basic_interval(value, drawn) if measure in _RAISED_BY_NOISE else percentile_interval(drawn)
-
-
-def possible(measure: str, interval: Interval) -> Interval:
-    """The part of it that a measure can be in: basic ones and those of Student's t may leave it."""
-    highest = np.inf if measure == "negative_log_likelihood" else 1.0
-    low, high = np.clip([interval.low, interval.high], 0.0, highest).tolist()
-    return Interval(low, high)
-
-
-def possible_spread(measure: str, found: Spread) -> Spread:
-    """With the `possible` part of its interval."""
-    if found.low is None or found.high is None:
-        return found
-    interval = possible(measure, Interval(found.low, found.high))
-    return replace(found, low=interval.low, high=interval.high)
 
 
 def _mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

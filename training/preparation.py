@@ -21,6 +21,9 @@ from .models.backbones import Backbone
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
 from .recipes import Recipe, RunSettings
+from .seen_images import count_seen
+from .warm_start import Parent, find_parent
+from .weights import find_weights
 
 
 def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | None) -> None:
@@ -123,6 +126,27 @@ def _check_takes_one(learner: Learner, images: int) -> None:
             "of this backbone would see a single value; take another --batch-size, a larger --image-size, or "
             "--frozen-norms"
         ) from None
+
+
+def begin_network(
+    settings: ModelSettings, source: str, boxes: Boxes, say: Callable[[str], None]
+) -> tuple[Model, Parent | None]:
+    """The network with the weights it begins with, and the run that these are of, if ``source`` is one.
+
+    Args:
+        source: none, imagenet, a file of a backbone's weights, or a run.
+
+    Raises: `ConfigurationError` and `CheckpointError` as `build_network`, `find_parent` and `find_weights`.
+    """
+    parent = find_parent(source, settings.backbone)
+    if parent is None:
+        return build_network(settings, find_weights(source, settings.backbone)), None
+    model = build_network(settings)
+    say(parent.hand_over(model, settings, boxes.classes))
+    seen = count_seen(boxes, "test", frozenset(parent.contents))
+    if seen:
+        say(f"{seen:,} of the test images were seen by {parent.name}, byte for byte: agnet evaluate will refuse them")
+    return model, parent
 
 
 def build_network(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:

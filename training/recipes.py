@@ -147,6 +147,12 @@ class Recipe:
         progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
+    def same_rates(self, other: Recipe, epochs: int) -> bool:
+        """Whether it has the learning rates of ``other``, from which it differs in ``epochs`` alone, in the first so
+        many epochs.
+        """
+        return self.schedule == "step" or self.epochs == other.epochs or epochs <= self.warmup_epochs
+
 
 def settings_of_a_recipe() -> dict[str, Field[Any]]:
     """A recipe's fields by name, with their metadata."""

@@ -85,8 +85,7 @@ def configuration(
         "model": asdict(model),
         "recipe": asdict(recipe),
         "run": {
-            # A weights file is named, its folder is nobody's business.
-            "weights": Path(settings.weights).name,
+            "weights": weights_name(settings.weights),
             "seed": settings.seed,
             "device": device.device.type,
             "precision": device.precision,
@@ -110,6 +109,13 @@ def configuration(
     }
 
 
+def weights_name(source: str) -> str:
+    """What ``--weights`` names, for a run's record: a file's name, or a run's; its folder is nobody's business."""
+    path = Path(source)
+    name = path.parent if path.name == BEST else path
+    return name.name if name.name not in ("", "..") else name.resolve().name
+
+
 @contextmanager
 def one_training(run: Path) -> Iterator[None]:
     """A block in one process at a time for a folder, which it makes, and takes away again if nothing came into it.
@@ -131,7 +137,7 @@ def one_training(run: Path) -> Iterator[None]:
 
 def check_free(run: Path) -> None:
     """Raises: `CheckpointError` when the folder holds a run, or runs of several seeds."""
-    if has_state(run):
+    if has_state(run) or (run / BEST).exists():  # a finished one has no states
         raise CheckpointError(f"{run} already holds a run; go on with --resume or name another folder with --run")
     if any(run.glob(f"seed-*/{CONFIG}")):
         raise CheckpointError(f"{run} holds runs of several seeds; name another folder with --run")
@@ -140,27 +146,67 @@ def check_free(run: Path) -> None:
 def start_folder(run: Path, config: dict[str, dict[str, object]]) -> None:
     """Begin a run's folder, which must be free (`check_free`). Raises: `CheckpointError`."""
     with _writing(run):
-        for old in (BEST, LOG, SEEN):  # of a run that was stopped before it had anything to go on from
+        for old in (LOG, SEEN):  # of a run that was stopped before it had anything to go on from
             (run / old).unlink(missing_ok=True)
-        with atomic_file(run / CONFIG) as unfinished:
-            unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_config(run, config)
 
 
-def check_same_run(run: Path, config: dict[str, dict[str, object]]) -> None:
-    """Raise `MismatchError` when a resumed run would not be the run that was started."""
+def _write_config(run: Path, config: Mapping[str, object]) -> None:
+    with _writing(run), atomic_file(run / CONFIG) as unfinished:
+        unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def check_same_run(run: Path, config: dict[str, dict[str, object]], other_epochs: bool = False) -> None:
+    """Raise `MismatchError` when a resumed run would not be the run that was started.
+
+    Args:
+        other_epochs: it may be to go on to another number of epochs, for `check_same_past` to judge.
+    """
     before = read_config(run)
+    free = (*_FREE, "epochs") if other_epochs else _FREE
     remedy = "resume with the options the run was started with"
     for part, kind in (("model", ModelSettings), ("recipe", Recipe), ("run", RunSettings)):
         # A run older than a setting is one with the setting's default.
         defaults = {setting.name: setting.default for setting in fields(kind) if setting.default is not MISSING}
         started = json.loads(json.dumps(defaults)) | before[part]
         for name, value in json.loads(json.dumps(config[part])).items():
-            if name not in _FREE and started.get(name) != value:
+            if name not in free and started.get(name) != value:
                 raise MismatchError(
                     f"{run} was started with {name} = {started.get(name)!r}, now it is {value!r}; {remedy}"
                 )
     if before["boxes"].get("fingerprint") != config["boxes"]["fingerprint"]:
         raise MismatchError(f"{run} was started with another boxes file; {remedy}")
+
+
+def epochs_of(run: Path) -> int:
+    """How many epochs a run is to have by its configuration."""
+    return int(str(read_config(run)["recipe"].get("epochs")))
+
+
+def check_same_past(run: Path, progress: Progress, recipe: Recipe) -> None:
+    """Raises: `MismatchError` where a run that has come so far, and is now to have ``recipe.epochs``, would have had
+    other learning rates until now, or has come further than that.
+    """
+    before = recipe.override(epochs=epochs_of(run))
+    reached = progress.epoch + (progress.step > 0)
+    if recipe.epochs < reached:
+        raise MismatchError(f"{run} is {progress.describe(before.epochs)} already; take --epochs {reached} or more")
+    if not recipe.same_rates(before, reached):
+        raise MismatchError(
+            f"{run} was started with epochs = {before.epochs}, on which its learning rates so far depend (schedule "
+            f"cosine): begin a new run with its weights, --weights {run} --epochs {recipe.epochs} --run ANOTHER, or go "
+            f"on with --epochs {before.epochs}; of --schedule step the epochs may change"
+        )
+
+
+def change_epochs(run: Path, progress: Progress, epochs: int) -> None:
+    """Record in the configuration that the run goes on to so many epochs, and how many there were to be until now."""
+    config: dict[str, Any] = read_config(run)
+    then = {"epochs": config["recipe"].get("epochs"), "finished_epochs": progress.epoch, "steps": progress.step}
+    if then["epochs"] == epochs:
+        return
+    config["recipe"]["epochs"] = epochs
+    _write_config(run, config | {"epochs_before": [*config.get("epochs_before", ()), then]})
 
 
 def has_state(run: Path) -> bool:
@@ -172,6 +218,13 @@ def save_state(run: Path, progress: Progress, learner: Learner) -> None:
     """Save all that is needed to go on; the state saved before stays as `PREVIOUS`. Raises: `CheckpointError`."""
     header = asdict(progress) | {"scaler": learner.scaler.state_dict()}
     save_training_state(run / LAST, learner.model, learner.optimizer, header, _average(learner), keep=run / PREVIOUS)
+
+
+def drop_states(run: Path) -> None:
+    """Delete the states of a finished run. The older goes first: a kill in between leaves the one of the end."""
+    with _writing(run):
+        for name in (PREVIOUS, LAST):
+            (run / name).unlink(missing_ok=True)
 
 
 def load_state(run: Path, learner: Learner) -> tuple[Progress, str]:
@@ -252,13 +305,20 @@ def write_log(run: Path, lines: list[dict[str, Any]]) -> None:
         unfinished.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
 
-def chosen_line(run: Path) -> dict[str, Any]:
-    """The log line of the epoch that a run keeps; empty before there is one. Raises: `CheckpointError`."""
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The log's lines. Raises: `CheckpointError`."""
     try:
         lines = [json.loads(line) for line in (run / LOG).read_text(encoding="utf-8").splitlines()]
-        return next((line for line in reversed(lines) if line.get("best")), {})
-    except (OSError, ValueError, AttributeError) as error:
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError("a line is no object")
+        return lines
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{run / LOG} cannot be read: {error}") from None
+
+
+def chosen_line(run: Path) -> dict[str, Any]:
+    """The log line of the epoch that a run keeps; empty before there is one. Raises: `CheckpointError`."""
+    return next((line for line in reversed(read_log(run)) if line.get("best")), {})
 
 
 @contextmanager

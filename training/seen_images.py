@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..data.atomic import atomic_file
@@ -11,25 +12,31 @@ from ..data.errors import CheckpointError
 
 SEEN = "seen.txt"
 UNKNOWN = "unknown"
+EARLIER = "earlier"  #: what the run had seen whose weights this one began with
 _PARTS = ("train", "val")
 _CONTENT = re.compile(rb"[0-9a-f]{16}")
-_LINE = re.compile(r"(train|val) ([0-9a-f]{16}|unknown)")
+_LINE = re.compile(r"(train|val|earlier) ([0-9a-f]{16}|unknown)")
 
 
-def write_seen(run: Path, boxes: Boxes) -> Path:
+def write_seen(run: Path, boxes: Boxes, earlier: Iterable[str] = ()) -> Path:
     """Write a line for each image that training or the choice of the epoch looks at: its part, and its content's hash.
 
     Sorted, so that it says nothing of names or order; 21 bytes an image. Returns the file's path.
+
+    Args:
+        earlier: contents that the run had seen whose weights this one begins with; `UNKNOWN` where it does not say.
     """
     lines = [f"{part} {content}" for part in _PARTS for content in contents_of(boxes, part)]
+    lines += [f"{EARLIER} {content}" for content in earlier]
     target = run / SEEN
     with atomic_file(target) as unfinished:
         unfinished.write_text("".join(f"{line}\n" for line in sorted(lines)), encoding="ascii")
     return target
 
 
-def read_seen(run: Path) -> frozenset[str] | None:
-    """The contents of the images that a run was trained on or selected by; None for a run that does not say.
+def read_seen(run: Path, parts: Iterable[str] = (*_PARTS, EARLIER)) -> frozenset[str] | None:
+    """The contents of the images that a run was trained on or selected by, and of those that were seen by the run it
+    began from; None for a run that does not say.
 
     Raises: `CheckpointError` when the file is damaged.
     """
@@ -40,10 +47,11 @@ def read_seen(run: Path) -> frozenset[str] | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-    contents = [match[2] for line in lines if (match := _LINE.fullmatch(line))]
-    if end or len(contents) < max(1, len(lines)):
+    matches = [match for line in lines if (match := _LINE.fullmatch(line))]
+    if end or len(matches) < max(1, len(lines)):
         raise CheckpointError(f"{path} is damaged: expected lines such as 'train 0123456789abcdef' and nothing else")
-    return None if UNKNOWN in contents else frozenset(contents)
+    contents = frozenset(match[2] for match in matches if match[1] in parts)
+    return None if UNKNOWN in contents else contents
 
 
 def contents_of(boxes: Boxes, split: str) -> list[str]:

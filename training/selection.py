@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from .recipes import Recipe
 
 _SIGN = {"val_top1": 1.0, "val_loss": -1.0}
 
@@ -17,6 +19,14 @@ class Selection:
     patience: int = 0  #: epochs without a better one after which to stop; 0: never
     best: float | None = None  #: the value of the best epoch
     best_epoch: int = 0  #: its number, from 1; 0 before the first
+
+    @staticmethod
+    def of(recipe: Recipe, log: Sequence[Mapping[str, object]]) -> Selection:
+        """As it is after the epochs of a log, from the first on."""
+        found = Selection(recipe.select_by, recipe.patience)
+        for epoch, line in enumerate(log, 1):
+            found.is_best(epoch, line)
+        return found
 
     def is_best(self, epoch: int, line: Mapping[str, object]) -> bool:
         """Whether the epoch of this log line is the best so far; of equals the first is. Remembers it if so.
@@ -37,3 +47,15 @@ class Selection:
     def is_over(self, epoch: int) -> bool:
         """Whether patience is exhausted after this epoch."""
         return 0 < self.patience <= epoch - self.best_epoch
+
+    def ending(self, epoch: int, epochs: int) -> str:
+        """Why a run of so many epochs is over after this one, for people; empty while it is not."""
+        if epoch >= epochs:
+            return f"finished: {_counted(epochs)}; epoch {self.best_epoch} is kept"
+        if self.is_over(epoch):
+            return f"no better {self.by} for {_counted(self.patience)}: finished; epoch {self.best_epoch} is kept"
+        return ""
+
+
+def _counted(epochs: int) -> str:
+    return f"{epochs} epoch{'s' if epochs > 1 else ''}"

@@ -1,0 +1,123 @@
+"""How sure a network's measures are, over other images and other seeds; few images make none too sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .statistics import (
+    NORMAL,
+    Interval,
+    basic_interval,
+    hull,
+    joined_test,
+    percentile_interval,
+    share_difference,
+    share_interval,
+    wilson_interval,
+)
+
+if TYPE_CHECKING:
+    from .metrics import Scores
+
+_RAISED_BY_NOISE = {"mean_average_precision", "calibration_error"}
+_WRONG = float(np.log(2))  # nats that an image costs at least which another class is likelier for than its own
+
+
+def measure_intervals(scores: Sequence[Scores], values: np.ndarray, drawn: np.ndarray) -> dict[str, Interval]:
+    """95 % of each measure of a network, the mean over S single runs that differ by their seed: of one run over images
+    like these, of several over other seeds, too. By the measures' names, in the order of `Scores.statistics`.
+
+    Shares (top-1, top-5, the mean of the classes' accuracies) have `share_interval`. The others have a bootstrap's, or
+    with several seeds `joined_test`'s, widened by what a few images cannot rule out: mAP to Wilson's interval of a
+    share of as many images; the calibration error and the negative log-likelihood to what they are at least if top-1
+    is at an end of its own interval.
+
+    Args:
+        scores: S of the same images.
+        values: ``(S, measures)``.
+        drawn: ``(S, measures, draws)``, with the same resamples for all.
+    """
+    images, means = len(scores[0]), values.mean(axis=0)
+    shares, found = _shares(scores), {}
+    for k, name in enumerate(scores[0].statistics()):
+        if _is_certain(name, scores[0].classes):
+            found[name] = Interval(float(means[k]), float(means[k]))
+        elif name in shares:
+            found[name] = share_interval(*shares[name])
+        elif len(scores) == 1:
+            found[name] = bootstrap_interval(name, float(means[k]), drawn[0, k])
+        else:
+            variance = float(drawn[:, k].mean(axis=0).var())
+            found[name] = joined_test(float(means[k]), variance, images, [values[:, k].tolist()])[0]
+    if scores[0].classes > 1:
+        top1, k = found["top1"], list(found).index("mean_average_precision")
+        confidence = float(np.mean([one.confidence.mean() for one in scores]))
+        ends = Interval(np.inf, max(abs(confidence - end) for end in (top1.low, top1.high)))
+        for name, least in (
+            ("mean_average_precision", wilson_interval(min(float(means[k]), 1.0), images)),
+            ("calibration_error", ends),
+            ("negative_log_likelihood", Interval(np.inf, (1 - top1.low) * _WRONG)),
+        ):
+            found[name] = hull(found[name], least)
+    return {name: possible(name, interval) for name, interval in found.items()}
+
+
+def difference_interval(
+    measure: str,
+    first: Sequence[Scores],
+    second: Sequence[Scores],
+    values: tuple[np.ndarray, np.ndarray],
+    drawn: tuple[np.ndarray, np.ndarray],
+) -> tuple[Interval, float]:
+    """95 % of what one measure is greater by with the second network, and the two-sided p of no difference: over the
+    images in pairs, and over the seeds where there are several (else p is 1.0, and McNemar's test is for it).
+
+    An image is added that only the first network is right about and one that only the second is: where two networks
+    give the same few answers, the interval has a width all the same.
+
+    Args:
+        values: each network's, by seed ``(S,)``.
+        drawn: each one's bootstrap ``(S, draws)``, with the same resamples.
+    """
+    images, single = len(first[0]), len(first) == len(second) == 1
+    value, draws = float(values[1].mean() - values[0].mean()), drawn[1].mean(axis=0) - drawn[0].mean(axis=0)
+    same = single and np.array_equal(first[0].probabilities, second[0].probabilities)  # one network against itself
+    if same or _is_certain(measure, first[0].classes):
+        return Interval(value, value), 1.0
+    unit = (_WRONG if measure == "negative_log_likelihood" else 1.0) / (images + 2)
+    ours, theirs = _shares(first), _shares(second)
+    if measure in ours:
+        middle, variance = share_difference(ours[measure][0], theirs[measure][0], ours[measure][1])
+        least = Interval(middle - NORMAL * variance**0.5, middle + NORMAL * variance**0.5)
+    else:
+        variance = float(draws.var()) + 2 * unit**2
+        half = NORMAL * 2**0.5 * unit
+        least = hull(bootstrap_interval(measure, value, draws), Interval(value - half, value + half))
+    return (least, 1.0) if single else joined_test(value, variance, images, [each.tolist() for each in values])
+
+
+def bootstrap_interval(measure: str, value: float, drawn: np.ndarray) -> Interval:
+    """95 % of a measure's ``value``, or of a difference of two, from a bootstrap's draws of it ``(draws,)``."""
+    return basic_interval(value, drawn) if measure in _RAISED_BY_NOISE else percentile_interval(drawn)
+
+
+def possible(measure: str, interval: Interval) -> Interval:
+    """The part of it that a measure can be in: basic ones and those of Student's t may leave it."""
+    highest = np.inf if measure == "negative_log_likelihood" else 1.0
+    low, high = np.clip([interval.low, interval.high], 0.0, highest).tolist()
+    return Interval(low, high)
+
+
+def _shares(scores: Sequence[Scores]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """The measures that are shares: who is right about what ``(S, n)``, and the classes where they are averaged."""
+    right = np.stack([one.right for one in scores])
+    among_five = np.stack([(one.rank < 5).astype(np.float64) for one in scores])
+    return {"top1": (right, None), "top5": (among_five, None), "mean_class_accuracy": (right, scores[0].labels)}
+
+
+def _is_certain(measure: str, classes: int) -> bool:
+    """Whether no image can be wrong."""
+    return classes == 1 or (measure == "top5" and classes <= 5)
