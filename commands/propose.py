@@ -120,6 +120,8 @@ def propose(
     Interrupt it whenever you like: the same command goes on where it stopped.
     """
     from ..data.catalogue import CATALOGUE, open_dataset
+    from ..data.index import VAL_IS_TEST
+    from ..data.plain_text import printable
     from ..proposals.data_set import PART_IMAGES, propose_dataset
 
     if weights and method not in NETWORKS:
@@ -151,17 +153,19 @@ def propose(
     )
     parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
     click.echo(
-        f"{dataset}: {len(index):,} images of {len(index.classes)} classes "
+        f"{index.title}: {len(index):,} images of {len(index.classes)} classes "
         f"({', '.join(f'{count:,} {split}' for split, count in parts.items())})",
         err=True,
     )
+    if index.val_is_test:
+        click.echo(VAL_IS_TEST, err=True)
     if flaws := CATALOGUE[dataset].flaws:
         click.echo(f"known of {dataset}: {flaws}", err=True)
     if index.left_out:
         kinds = ", ".join(
             f"{count:,} {kind}" for kind, count in sorted(index.left_out.items(), key=lambda kind: -kind[1])
         )
-        click.echo(f"left out: {kinds}", err=True)
+        click.echo(printable(f"left out: {kinds}"), err=True)
     if difference := index.opened_with.get("not_as_distributed"):
         click.echo(f"Warning: not as distributed: {difference}", err=True)
     click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)

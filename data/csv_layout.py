@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     disk = OnDisk(root)
     rows: Rows = []
     absent = []
+    line_of: dict[str, int] = {}
     for line, cells in table[1:]:
         if len(cells) != len(columns):
             raise DatasetError(f"{path}, line {line}: expected {len(columns)} cells, got {len(cells)}: {cells}")
@@ -49,10 +51,13 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
         if split is None:
             known = ", ".join(SPLIT_NAMES)
             raise DatasetError(f"{path}, line {line}: the split {row['split']!r} is none of {known}")
-        on_disk = disk.file(name)
+        on_disk = disk.file(name) or (name if os.path.isfile(root / name) else None)  # noqa: PTH113 - hidden, but named
         if on_disk is None:
             absent.append(name)
+        elif on_disk in line_of:
+            raise DatasetError(f"{path}, line {line}: {on_disk!r} is listed twice, first in line {line_of[on_disk]}")
         else:
+            line_of[on_disk] = line
             rows.append((on_disk, label, split))
     if absent:
         raise DatasetError(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from .errors import ConfigurationError, DatasetError
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 
 SPLITS = ("train", "val", "test")
+VAL_IS_TEST = "its val is the test part, as it brings no other; the val counted here is cut from train"
 MAX_CLASSES = 32_767  #: labels are int16
 
 
@@ -32,6 +37,8 @@ class DatasetIndex:
     splits: np.ndarray  #: ``U5 (images,)``
     opened_with: dict[str, object] = field(default_factory=dict)  #: the settings that made it what it is
     left_out: dict[str, int] = field(default_factory=dict)  #: files that are no images by their names, by kind
+    title: str = ""  #: what people call it; of their own data, a folder's or list's name
+    val_is_test: bool = False  #: whether its maker called the test part val
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,7 +49,7 @@ class DatasetIndex:
 
 
 def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> DatasetIndex:
-    """An index from ``(name, class name, split)`` rows, in their order; classes sorted by name.
+    """An index from ``(name, class name, split)`` rows, in their order; classes `composed`, sorted by name.
 
     Raises: `DatasetError` when there is no image, fewer than two classes or more than `MAX_CLASSES`, the same name
     twice, or a name that is not text.
@@ -51,11 +58,14 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         raise DatasetError(f"data set {dataset!r}: no images found under {root}")
     names, class_names, splits = zip(*rows, strict=True)
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, times in Counter(names).items() if times > 1)
         raise DatasetError(f"data set {dataset!r}: {twice!r} is listed twice")
     for name in names:
         if leaves_root(name) or not _is_text(name):
-            raise DatasetError(f"data set {dataset!r}: the name {name!r} is no plain relative text; rename it")
+            encoding = sys.getfilesystemencoding()  # perhaps a locale's that cannot tell what is text elsewhere
+            remedy = "rename it" + ("" if encoding == "utf-8" else f", or set PYTHONUTF8=1 (names are {encoding} here)")
+            raise DatasetError(f"data set {dataset!r}: the name {name!r} is no plain relative text; {remedy}")
+    class_names = tuple(map(composed, class_names))
     classes = sorted(set(class_names))
     if len(classes) < 2:
         raise DatasetError(
@@ -72,6 +82,21 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         labels=np.array([number_of[name] for name in class_names], dtype=np.int16),
         splits=np.array(splits, dtype="U5"),
     )
+
+
+def composed(label: str) -> str:
+    """A class's name in Unicode's composed form (NFC), which tells letters apart as readers do.
+
+    Macs write é as e and an accent, others as one letter: the same name. Cases and look-alikes (NFKC) stay apart.
+    """
+    return unicodedata.normalize("NFC", label)
+
+
+def composed_all(labels: Iterable[str]) -> tuple[str, ...]:
+    """Names of classes as older versions and other programs wrote them, `composed` if that leaves them all apart."""
+    found = tuple(labels)
+    alike = tuple(map(composed, found))
+    return alike if len(set(alike)) == len(set(found)) else found
 
 
 def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -> DatasetIndex:

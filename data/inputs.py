@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .images import IMAGE_SUFFIXES
+from .on_disk import is_a_systems
 from .videos import VIDEO_SUFFIXES
 
 LIST = "-"  # the argument that stands for a list on stdin
@@ -32,7 +33,7 @@ def find_inputs(arguments: Sequence[str], listed: BinaryIO) -> Iterator[Input]:
 
     An argument is a file, a folder (everything in it, at any depth, whose suffix is a picture's or a video's, sorted;
     links to folders are not followed), a pattern with ``*``, ``?``, ``[...]`` or ``**`` (as a folder, but links are
-    followed), or `LIST`. Names that begin with a dot are seen only where they are named. A file that exists is taken
+    followed), or `LIST`. What is hidden or a system's is seen only where it is named. A file that exists is taken
     at its word, also when its name looks like a pattern. Whether a file is there is not asked: reading it will tell.
 
     Args:
@@ -79,8 +80,8 @@ def _found(argument: str, files: Iterator[str], otherwise: str) -> Iterator[Inpu
 
 def _files_below(folder: str) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (str(Path(place, name)) for name in files if not name.startswith(".") and _is_wanted(name))
+        folders[:] = [name for name in folders if not is_a_systems(name)]
+        yield from (str(Path(place, name)) for name in files if not is_a_systems(name) and _is_wanted(name))
 
 
 def _is_wanted(name: str) -> bool:

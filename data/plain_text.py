@@ -14,6 +14,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
+def file_name(text: str) -> str:
+    """``text`` as part of a file's name on any system: letters, digits, and ``-_.`` inside; 60 at most."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)[:60].strip(".") or "_"
+
+
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """CSV for people: rows of texts, numbers and None (an empty cell), a line each.
 

@@ -189,7 +189,7 @@ class _Story:
                 write_log(self.run, progress.log)
                 append_events(self.run, [line])
                 settings, seed = self.model_settings, self.learner.seed
-                title = f"{self.boxes.dataset}: {settings.model} on {settings.backbone}, seed {seed}"
+                title = f"{self.boxes.title}: {settings.model} on {settings.backbone}, seed {seed}"
                 draw_curves(progress.log, self.run / CURVES, title)
         return line
 
