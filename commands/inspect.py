@@ -89,11 +89,22 @@ def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
 
 
 def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) -> None:
+    import numpy as np
+
     from ..data.drawing import check_picture_path, save_picture
+    from ..data.errors import DatasetError, MismatchError
     from ..data.image_facts import find_image
-    from ..proposals.inspection import picture_image, picture_sheet
+    from ..data.verification import check_images
+    from ..proposals.inspection import picture_image, picture_sheet, rows_of_sheet
 
     check_picture_path(target)
+    drawn = boxes.usable[rows_of_sheet(boxes, count)] if name is None else np.array([find_image(boxes, name)])
+    try:
+        check_images(boxes, root, drawn)
+    except MismatchError as error:
+        click.echo(f"Warning: {error}", err=True)
+    except DatasetError:  # of an image that is missing more is said below
+        pass
     if name is None:
         picture, failures = picture_sheet(boxes, root, count)
         warning = f"{len(failures):,} images cannot be read now, first {failures[0]}" if failures else ""

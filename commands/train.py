@@ -231,7 +231,19 @@ def train(
         say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
         settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
         several = max(1, len(seeds))
-        told = try_out(run, found, images, model_settings, recipe, resolved, settings, propose=propose, seeds=several)
+        told = try_out(
+            run,
+            found,
+            images,
+            model_settings,
+            recipe,
+            resolved,
+            settings,
+            propose=propose,
+            seeds=several,
+            watch=watch,
+            say=say,
+        )
         click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
         return
     code = 0

@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from . import boxes_schema as schema
 from .boxes_reader import Listing
-from .regions import NOT_THERE
+from .errors import DatasetError, MismatchError
+from .on_disk import OnDisk
+from .regions import NOT_THERE, time_of_change
 
+READ_AT_MOST = 4 * 10**9  #: bytes: some ten seconds of a disk, less than an epoch of so many images takes
 _THREADS = 8  # reading and hashing leave Python's lock
+_ASKING, _STAMPS = 16, 256  # threads that ask for files' sizes and times, and how many a turn
+
+Watch = Callable[[str, int], Callable[[int, dict[str, float]], None]]
 
 
 def changed_images(
@@ -55,21 +62,127 @@ def changed_images(
     progress(len(names))
 
 
+def check_images(
+    listing: Listing,
+    root: Path,
+    rows: np.ndarray,
+    *,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Refuse to work with images that are not those whose regions the file has.
+
+    It costs a look at each file's size and time of change: another size is another image, the same size and time the
+    same image. Where the time alone is another, as after copying, the content decides. Such files are read, evenly
+    chosen ones where they are more than `READ_AT_MOST`.
+
+    Args:
+        listing: of the boxes file.
+        root: where the images are.
+        rows: numbers of the images that are to be used.
+        watch: told of files being read, for a progress bar.
+        say: told in a line if not all of those were.
+
+    Raises: `DatasetError` when images are missing, `MismatchError` when some have changed; it says how many of how
+        many, names the first and the remedy.
+    """
+    names = [name.decode() for name in listing.names[rows].tolist()]
+    sizes, times = stamps_of(root, names)
+    there = times != NOT_THERE
+    if len(names) and not there.any():
+        looked = f"looked for {root / names[0]}: {_why_missing(root, names[0])}"
+        raise DatasetError(f"the images of {listing.path} are not under {root} ({looked}); say where with --root")
+    known = there & (listing.contents[rows] != b"")  # other programs need not say what their images are
+    changed = known & (sizes != listing.file_bytes[rows])
+    retimed = np.flatnonzero(known & ~changed & (schema.modified_text(times) != listing.modified_utc[rows]))
+    read = retimed[:: max(1, -(-int(sizes[retimed].sum()) // READ_AT_MOST))]
+    reasons = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        shown = watch("compare with the boxes file", len(read)) if len(read) else None
+        digests = listing.contents[rows[read]]
+        found = pool.map(lambda k, digest: _other_content(root / names[k], digest), read.tolist(), digests.tolist())
+        for done, (k, reason) in enumerate(zip(read.tolist(), found, strict=True), 1):
+            if reason:
+                changed[k], reasons[k] = True, reason
+            if shown:
+                shown(done, {})
+    complaints = []
+    of_all = f"of the {len(names):,} images"
+    if not there.all():
+        first = names[int(np.argmin(there))]
+        complaints.append(
+            f"{(~there).sum():,} {of_all} of {listing.path} are missing under {root}, first {first} "
+            f"({_why_missing(root, first)})"
+        )
+    if changed.any():
+        k = int(np.argmax(changed))
+        reason = reasons.get(k, f"had {listing.file_bytes[rows[k]]:,} bytes and has {sizes[k]:,} now")
+        complaints.append(
+            f"{changed.sum():,} {of_all} under {root} are not as they were when {listing.path} was made, first "
+            f"{names[k]} ({reason})"
+        )
+    if complaints:
+        elsewhere = ", or say with --root where they are" if 2 * there.sum() < len(names) else ""
+        restored = "put them back" if not there.all() else "put the old ones back"
+        raise (DatasetError if not there.all() else MismatchError)(
+            f"{'; '.join(complaints)}; {restored}, or run the same agnet propose with --restart{elsewhere}"
+        )
+    if len(read) < len(retimed):
+        say(
+            f"{len(retimed):,} images have another time of change than {listing.path} says; {len(read):,} of them were "
+            "read and are the same; agnet inspect --verify reads all"
+        )
+
+
 def stamps_of(root: Path, names: list[str] | tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Size in bytes and time of change in nanoseconds since 1970 of each file, int64.
 
     What is not there, or is no file but a folder or device, has the time `NOT_THERE`.
     """
+    chunks = [names[first : first + _STAMPS] for first in range(0, len(names), _STAMPS)]
+    if len(chunks) < 2:
+        stamps = [_stamps(str(root), chunk) for chunk in chunks]
+    else:
+        # On a network disk each file is waited for, which threads do together; on a local one they cost nothing.
+        # Listing folders instead would ask for each file as well, but on Windows.
+        with ThreadPoolExecutor(_ASKING) as pool:
+            stamps = list(pool.map(partial(_stamps, str(root)), chunks))
+    together = np.concatenate([np.zeros((0, 2), dtype=np.int64), *stamps])
+    return together[:, 0], together[:, 1]
+
+
+def _stamps(root: str, names: Sequence[str]) -> np.ndarray:
+    """int64 ``(names, 2)``."""
     stamps = np.tile(np.array([0, NOT_THERE], dtype=np.int64), (len(names), 1))
-    folder = str(root)
     for row, name in enumerate(names):
         try:
-            status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - a hundred thousand times
+            status = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118 - a hundred thousand times
         except OSError:
             continue
         if stat.S_ISREG(status.st_mode):
-            stamps[row] = status.st_size, status.st_mtime_ns
-    return stamps[:, 0], stamps[:, 1]
+            stamps[row] = status.st_size, time_of_change(status.st_mtime_ns)
+    return stamps
+
+
+def _why_missing(root: Path, name: str) -> str:
+    """Why there is no file of this name below ``root``."""
+    path = root / name
+    above = [root / parent for parent in Path(name).parents][::-1]  # the root first
+    lost = next((folder for folder in above if not os.path.lexists(folder)), None)
+    if path.is_symlink() and not path.exists():
+        return "it is a link that leads nowhere"
+    if path.exists():
+        return "it is a folder or device now"
+    here = OnDisk(root).file(name) if lost != root else None
+    if here is not None:
+        return f"it is called {here} there, in other letters"
+    if lost is not None:
+        return f"there is no folder {lost}"
+    try:
+        path.stat()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "it has come back just now"
 
 
 def _other_content(path: Path, digest: bytes) -> str | None:

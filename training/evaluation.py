@@ -14,9 +14,10 @@ import torch
 from ..data.atomic import atomic_file, check_writable
 from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
+from ..data.verification import check_images
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .claims import Claim, papers_claim
-from .dataset import Loader, RegionDataset, check_images_present
+from .dataset import Loader, RegionDataset
 from .devices import Device, Pieces
 from .engine import Predictions, Watch, evaluate
 from .evaluation_report import metrics_csv, seeds_csv
@@ -85,7 +86,7 @@ def evaluate_run(
     target = run / f"metrics-{split}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
-    check_images_present(boxes, root)
+    check_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
     loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),

@@ -22,7 +22,7 @@ from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epo
 from .interruption import Interrupted, Interruption
 from .learner import Learner, means
 from .models.settings import ModelSettings
-from .preparation import build_learner, build_loaders, build_network, check_input
+from .preparation import build_learner, build_loaders, build_network, check_input, check_same_images
 from .recipes import SAVE_MINUTES, Recipe, RunSettings
 from .run_folder import (
     BEST,
@@ -83,13 +83,14 @@ def fit(
     Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
         on SIGINT or SIGTERM, when the state is saved.
     """
-    check_input(boxes, root, recipe, propose)
+    check_input(boxes, recipe, propose)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
         run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
     )
     with _one_training(run, processes):
         goes_on = processes.from_first(lambda: _goes_on(run, config, resume, say))
+        processes.from_first(lambda: check_same_images(boxes, root, watch, say))
         torch.manual_seed(settings.seed)
         weights = None if goes_on else find_weights(settings.weights, model_settings.backbone)
         model = build_network(model_settings, weights)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from ..data.boxes_reader import Boxes
-from ..data.errors import ConfigurationError, DatasetError
+from ..data.errors import ConfigurationError, DatasetError, MismatchError
+from ..data.verification import Watch, check_images
 from .augmentation import AffineRange
-from .dataset import Loader, Propose, RegionDataset, check_images_present
+from .dataset import Loader, Propose, RegionDataset
 from .devices import Device
 from .distributed import ALONE, Processes
 from .learner import Learner, is_lone_value
@@ -23,7 +24,7 @@ from .models.settings import ModelSettings
 from .recipes import Recipe, RunSettings
 
 
-def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | None) -> None:
+def check_input(boxes: Boxes, recipe: Recipe, propose: Propose | None) -> None:
     """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built."""
     if recipe.regions == "live" and propose is None:
         raise ConfigurationError("live regions need stage 1's function for one image")
@@ -31,7 +32,23 @@ def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | Non
         raise DatasetError(f"{boxes.path} has no usable training images")
     if recipe.patience and not len(boxes.rows("val")):
         raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
-    check_images_present(boxes, root)
+
+
+def check_same_images(
+    boxes: Boxes,
+    root: Path,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Refuse to train on images that are not those of the boxes file, as `check_images` does. Of the test part, which
+    is for later, it is only said.
+    """
+    learnt = np.concatenate([boxes.rows("train"), boxes.rows("val")])
+    check_images(boxes, root, boxes.usable[learnt], watch=watch, say=say)
+    try:
+        check_images(boxes, root, boxes.usable[boxes.rows("test")], watch=watch, say=say)
+    except (DatasetError, MismatchError) as error:
+        say(f"Warning: the test part cannot be measured later: {error}")
 
 
 def build_loaders(
