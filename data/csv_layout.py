@@ -75,8 +75,11 @@ def _table(path: Path) -> list[tuple[int, list[str]]]:
         raise DatasetError(f"there is no file {path}; name the list of images with --csv") from None
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8 (line {line} is something else)") from None
+    if "\0" in text:  # UTF-16 without its mark
+        raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8")
     header = text.lstrip().partition("\n")[0]
     separator = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)

@@ -20,6 +20,7 @@ from .regions import NOT_THERE, time_of_change
 
 READ_AT_MOST = 4 * 10**9  #: bytes: some ten seconds of a disk, less than an epoch of so many images takes
 _THREADS = 8  # reading and hashing leave Python's lock
+_DIGITS = 16  # of a content's hash
 _ASKING, _STAMPS = 16, 256  # threads that ask for files' sizes and times, and how many a turn
 
 Watch = Callable[[str, int], Callable[[int, dict[str, float]], None]]
@@ -92,7 +93,7 @@ def check_images(
     if len(names) and not there.any():
         looked = f"looked for {root / names[0]}: {_why_missing(root, names[0])}"
         raise DatasetError(f"the images of {listing.path} are not under {root} ({looked}); say where with --root")
-    known = there & (listing.contents[rows] != b"")  # other programs need not say what their images are
+    known = there & (np.char.str_len(listing.contents[rows]) == _DIGITS)  # other programs need not say
     changed = known & (sizes != listing.file_bytes[rows])
     retimed = np.flatnonzero(known & ~changed & (schema.modified_text(times) != listing.modified_utc[rows]))
     read = retimed[:: max(1, -(-int(sizes[retimed].sum()) // READ_AT_MOST))]
