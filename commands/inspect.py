@@ -92,19 +92,15 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     import numpy as np
 
     from ..data.drawing import check_picture_path, save_picture
-    from ..data.errors import DatasetError, MismatchError
     from ..data.image_facts import find_image
-    from ..data.verification import check_images
+    from ..data.verification import look_at_images
     from ..proposals.inspection import picture_image, picture_sheet, rows_of_sheet
 
     check_picture_path(target)
     drawn = boxes.usable[rows_of_sheet(boxes, count)] if name is None else np.array([find_image(boxes, name)])
-    try:
-        check_images(boxes, root, drawn)
-    except MismatchError as error:
-        click.echo(f"Warning: {error}", err=True)
-    except DatasetError:  # of an image that is missing more is said below
-        pass
+    look = look_at_images(boxes, root, np.sort(drawn))
+    if look.changed:
+        click.echo(f"Warning: {look.error('drawn images')}", err=True)
     if name is None:
         picture, failures = picture_sheet(boxes, root, count)
         warning = f"{len(failures):,} images cannot be read now, first {failures[0]}" if failures else ""

@@ -192,7 +192,8 @@ def _whereabouts(summary: Summary) -> str:
         return f"{summary.root}, all there"
     if not summary.images_there:
         return f"{summary.root}, but none is there; --root says where they are"
-    return f"{summary.root}, where {summary.images - summary.images_there:,} are missing"
+    missing = summary.images - summary.images_there
+    return f"{summary.root}, where {missing:,} {'is' if missing == 1 else 'are'} missing"
 
 
 def _spreads(summary: Summary) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from . import boxes_schema as schema
 from .boxes_reader import Listing
-from .errors import DatasetError, MismatchError
+from .errors import AgnetError, DatasetError, MismatchError
 from .on_disk import OnDisk
 from .regions import NOT_THERE, time_of_change
 
@@ -63,76 +64,101 @@ def changed_images(
     progress(len(names))
 
 
-def check_images(
+@dataclass(frozen=True)
+class Look:
+    """What a look at images found: those that are not those whose regions the boxes file has, by their numbers."""
+
+    listing: Listing
+    root: Path
+    rows: np.ndarray  #: of all that were looked at
+    missing: tuple[int, ...]  #: rising, like `changed`
+    changed: dict[int, str]  #: and what is different
+
+    def error(self, kind: str = "images") -> AgnetError | None:
+        """How many of how many, the first, and the remedy; None where there is nothing to say. ``kind`` names all."""
+        path, root, there = self.listing.path, self.root, len(self.rows) - len(self.missing)
+        told = []
+        if self.missing:
+            first = self._name(self.missing[0])
+            why = _why_missing(root, first)
+            if not there:
+                looked = f"looked for {root / first}: {why}"
+                return DatasetError(f"the images of {path} are not under {root} ({looked}); say where with --root")
+            are = self._of_all(len(self.missing), kind, "is", "are")
+            told.append(f"{are} missing under {root}, first {first} ({why})")
+        if self.changed:
+            row, what = next(iter(self.changed.items()))
+            have = self._of_all(len(self.changed), kind, "has", "have")
+            told.append(f"{have} changed since that file was made, first {root / self._name(row)} ({what})")
+        if not told:
+            return None
+        elsewhere = ", or say with --root where they are" if 2 * there < len(self.rows) else ""
+        restored = "put them back" if self.missing else "put the old ones back"
+        return (DatasetError if self.missing else MismatchError)(
+            f"{'; '.join(told)}; {restored}, or run the same agnet propose with --restart{elsewhere}"
+        )
+
+    def _name(self, row: int) -> str:
+        return self.listing.names[row].decode()
+
+    def _of_all(self, count: int, kind: str, one: str, more: str) -> str:
+        return f"{count:,} of the {len(self.rows):,} {kind} of {self.listing.path} {one if count == 1 else more}"
+
+
+def look_at_images(
     listing: Listing,
     root: Path,
     rows: np.ndarray,
     *,
     watch: Watch = lambda what, images: lambda done, values: None,
     say: Callable[[str], None] = lambda text: None,
-) -> None:
-    """Refuse to work with images that are not those whose regions the file has.
+) -> Look:
+    """Look whether images are those whose regions the file has, before they are worked with.
 
-    It costs a look at each file's size and time of change: another size is another image, the same size and time the
+    It costs asking for each file's size and time of change: another size is another image, the same size and time the
     same image. Where the time alone is another, as after copying, the content decides. Such files are read, evenly
     chosen ones where they are more than `READ_AT_MOST`.
 
     Args:
         listing: of the boxes file.
         root: where the images are.
-        rows: numbers of the images that are to be used.
+        rows: numbers of the images that are to be used, rising.
         watch: told of files being read, for a progress bar.
         say: told in a line if not all of those were.
-
-    Raises: `DatasetError` when images are missing, `MismatchError` when some have changed; it says how many of how
-        many, names the first and the remedy.
     """
     names = [name.decode() for name in listing.names[rows].tolist()]
     sizes, times = stamps_of(root, names)
     there = times != NOT_THERE
-    if len(names) and not there.any():
-        looked = f"looked for {root / names[0]}: {_why_missing(root, names[0])}"
-        raise DatasetError(f"the images of {listing.path} are not under {root} ({looked}); say where with --root")
     known = there & (np.char.str_len(listing.contents[rows]) == _DIGITS)  # other programs need not say
-    changed = known & (sizes != listing.file_bytes[rows])
-    retimed = np.flatnonzero(known & ~changed & (schema.modified_text(times) != listing.modified_utc[rows]))
+    resized = known & (sizes != listing.file_bytes[rows])
+    retimed = np.flatnonzero(known & ~resized & (schema.modified_text(times) != listing.modified_utc[rows]))
     read = retimed[:: max(1, -(-int(sizes[retimed].sum()) // READ_AT_MOST))]
-    reasons = {}
+    reasons = {
+        k: f"had {listing.file_bytes[rows[k]]:,} bytes and has {sizes[k]:,} now"
+        for k in np.flatnonzero(resized).tolist()
+    }
     with ThreadPoolExecutor(_THREADS) as pool:
         shown = watch("compare with the boxes file", len(read)) if len(read) else None
         digests = listing.contents[rows[read]]
         found = pool.map(lambda k, digest: _other_content(root / names[k], digest), read.tolist(), digests.tolist())
         for done, (k, reason) in enumerate(zip(read.tolist(), found, strict=True), 1):
             if reason:
-                changed[k], reasons[k] = True, reason
+                reasons[k] = reason
             if shown:
                 shown(done, {})
-    complaints = []
-    of_all = f"of the {len(names):,} images"
-    if not there.all():
-        first = names[int(np.argmin(there))]
-        complaints.append(
-            f"{(~there).sum():,} {of_all} of {listing.path} are missing under {root}, first {first} "
-            f"({_why_missing(root, first)})"
-        )
-    if changed.any():
-        k = int(np.argmax(changed))
-        reason = reasons.get(k, f"had {listing.file_bytes[rows[k]]:,} bytes and has {sizes[k]:,} now")
-        complaints.append(
-            f"{changed.sum():,} {of_all} under {root} are not as they were when {listing.path} was made, first "
-            f"{names[k]} ({reason})"
-        )
-    if complaints:
-        elsewhere = ", or say with --root where they are" if 2 * there.sum() < len(names) else ""
-        restored = "put them back" if not there.all() else "put the old ones back"
-        raise (DatasetError if not there.all() else MismatchError)(
-            f"{'; '.join(complaints)}; {restored}, or run the same agnet propose with --restart{elsewhere}"
-        )
     if len(read) < len(retimed):
+        same = len(read) - sum(k in reasons for k in read.tolist())
         say(
             f"{len(retimed):,} images have another time of change than {listing.path} says; {len(read):,} of them were "
-            "read and are the same; agnet inspect --verify reads all"
+            f"read, of which {same:,} are the same; agnet inspect --verify reads all"
         )
+    return Look(
+        listing=listing,
+        root=root,
+        rows=rows,
+        missing=tuple(rows[~there].tolist()),
+        changed={int(rows[k]): reasons[k] for k in sorted(reasons)},
+    )
 
 
 def stamps_of(root: Path, names: list[str] | tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

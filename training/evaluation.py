@@ -14,7 +14,7 @@ import torch
 from ..data.atomic import atomic_file, check_writable
 from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
-from ..data.verification import check_images
+from ..data.verification import look_at_images
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .claims import Claim, papers_claim
 from .dataset import Loader, RegionDataset
@@ -72,7 +72,8 @@ def evaluate_run(
 
     Raises: `MismatchError` when ``boxes`` has other classes or was made by other proposal settings, and without
         ``force`` for the run's own train part, for images of another file that the run has seen (by content), and for
-        another file where the run does not say what it has seen. `ConfigurationError` when the metrics cannot be
+        another file where the run does not say what it has seen, and for images that have changed since. `DatasetError`
+        when some are missing, `ConfigurationError` when the metrics cannot be
         written into the run's folder, `CheckpointError` when the network's outputs are not finite numbers.
     """
     checkpoint = load_checkpoint(run / BEST)
@@ -86,7 +87,9 @@ def evaluate_run(
     target = run / f"metrics-{split}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
-    check_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
+    look = look_at_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
+    if error := look.error(f"{split} images"):
+        raise error
     loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),

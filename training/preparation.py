@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..data.boxes_reader import Boxes
-from ..data.errors import ConfigurationError, DatasetError, MismatchError
-from ..data.verification import Watch, check_images
+from ..data.errors import ConfigurationError, DatasetError
+from ..data.verification import Watch, look_at_images
 from .augmentation import AffineRange
 from .dataset import Loader, Propose, RegionDataset
 from .devices import Device
@@ -40,15 +40,16 @@ def check_same_images(
     watch: Watch = lambda what, images: lambda done, values: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Refuse to train on images that are not those of the boxes file, as `check_images` does. Of the test part, which
-    is for later, it is only said.
+    """Refuse to train with images that are not those of the boxes file. A test part that is elsewhere is only said.
+
+    Raises: `DatasetError` or `MismatchError`, as `Look.error` has it.
     """
-    learnt = np.concatenate([boxes.rows("train"), boxes.rows("val")])
-    check_images(boxes, root, boxes.usable[learnt], watch=watch, say=say)
-    try:
-        check_images(boxes, root, boxes.usable[boxes.rows("test")], watch=watch, say=say)
-    except (DatasetError, MismatchError) as error:
-        say(f"Warning: the test part cannot be measured later: {error}")
+    look = look_at_images(boxes, root, boxes.usable, watch=watch, say=say)
+    if (error := look.error()) is None:
+        return
+    if look.changed or any(boxes.splits[row] != "test" for row in look.missing):
+        raise error
+    say(f"Warning: the test part cannot be measured later: {error}")
 
 
 def build_loaders(
