@@ -66,7 +66,7 @@ class _OneLineErrors(click.Group):
                 "pip install opencv-python-headless"
             ) from None
         except UnicodeEncodeError as error:
-            if error.encoding == "utf-8" or error.encoding != sys.getfilesystemencoding():
+            if "utf-8" in (error.encoding, sys.getfilesystemencoding()):
                 raise
             raise click.ClickException(
                 f"{error.object!r} is no name of a file where names are {error.encoding}, as the locale here says; "

@@ -120,7 +120,7 @@ def _image_files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
             elif suffix in IMAGE_SUFFIXES:
                 yield prefix + file
             else:
-                left_out[suffix or file] += 1
+                left_out[suffix or "without a suffix"] += 1
 
 
 def _folders(place: Path, left_out: Counter[str]) -> list[Path]:

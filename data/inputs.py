@@ -65,7 +65,14 @@ def _find(name: str) -> Iterator[Input]:
         yield from _found(name, _files_below(name), f"no images or videos in {name}")
     elif glob.has_magic(name) and not os.path.lexists(name):
         matches = glob.iglob(name, recursive=True)  # noqa: PTH207 - Path's takes no absolute pattern
-        files = (match for match in matches if _is_wanted(match) and os.path.isfile(match))  # noqa: PTH113
+        named = set(Path(name).parts)
+        files = (
+            match
+            for match in matches
+            if _is_wanted(match)
+            and not any(map(is_a_systems, set(Path(match).parts) - named))
+            and os.path.isfile(match)  # noqa: PTH113
+        )
         yield from _found(name, files, f"no images or videos match {name}")
     else:
         yield Input(name)

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,7 @@ def changed_images(
         return _other_content(root / names[row], listing.contents[row])
 
     suspects = np.flatnonzero(~known).tolist()
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with _readers() as pool:
         for row, difference in zip(suspects, pool.map(judge, suspects), strict=True):
             progress(row)
             if difference:
@@ -137,7 +138,7 @@ def look_at_images(
         k: f"had {listing.file_bytes[rows[k]]:,} bytes and has {sizes[k]:,} now"
         for k in np.flatnonzero(resized).tolist()
     }
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with _readers() as pool:
         shown = watch("compare with the boxes file", len(read)) if len(read) else None
         digests = listing.contents[rows[read]]
         found = pool.map(lambda k, digest: _other_content(root / names[k], digest), read.tolist(), digests.tolist())
@@ -159,6 +160,16 @@ def look_at_images(
         missing=tuple(rows[~there].tolist()),
         changed={int(rows[k]): reasons[k] for k in sorted(reasons)},
     )
+
+
+@contextmanager
+def _readers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that read files. On an interrupt they do not go on with what waits."""
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def stamps_of(root: Path, names: list[str] | tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -156,13 +156,26 @@ def test_folders_of_systems_are_no_classes_and_have_no_images(tmp_path, where, n
     assert len(seen) == 8 and not any(name in path for path in seen)
 
 
+def test_patterns_find_what_systems_keep_only_where_it_is_named(tmp_path):
+    touch(tmp_path, "a/1.jpg", "a/@eaDir/1.jpg", "__MACOSX/a/2.jpg", "@eaDir/3.jpg")
+
+    def seen(pattern):
+        return [
+            Path(one.name).relative_to(tmp_path).as_posix() for one in find_inputs([str(tmp_path / pattern)], sys.stdin)
+        ]
+
+    assert seen("**/*.jpg") == ["a/1.jpg"]
+    assert seen("@eaDir/*.jpg") == ["@eaDir/3.jpg"]
+    assert seen("a/../a/*.jpg") == ["a/../a/1.jpg"]
+
+
 def test_files_of_systems_are_no_images(tmp_path):
     touch(
         tmp_path, "a/1.jpg", "b/1.jpg", "a/._1.jpg", "a/.DS_Store", "a/Thumbs.db", "b/desktop.ini", "b/._2.jpg", "b/x"
     )
     index = open_dataset("folder", tmp_path)
     assert index.names == ("a/1.jpg", "b/1.jpg")
-    assert index.left_out == {"hidden .jpg": 2, ".db": 1, ".ini": 1, "x": 1}
+    assert index.left_out == {"hidden .jpg": 2, ".db": 1, ".ini": 1, "without a suffix": 1}
 
 
 def test_a_list_may_name_what_is_hidden(tmp_path):

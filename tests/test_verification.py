@@ -249,3 +249,17 @@ def test_a_picture_of_other_pixels_is_drawn_with_a_warning(agnet, boxes_file, fo
     (folder / "val" / "ant" / "1.png").unlink()
     lost = agnet("inspect", "--root", folder, "--image", "val/ant/1.png", "--save", "two.png", code=1)
     assert "1.png is not there, though others are" in lost.stderr and "--root" not in lost.stderr
+
+
+def test_an_interrupt_does_not_wait_for_all_that_was_to_be_read(fresh, folder, read, monkeypatch):
+    retime(folder)
+    monkeypatch.setattr(verification, "_THREADS", 1)
+    slow = verification._other_content
+    monkeypatch.setattr(verification, "_other_content", lambda *arguments: time.sleep(0.02) or slow(*arguments))
+
+    def interrupt(done, values):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look_at_images(fresh, folder, every(fresh), watch=lambda what, images: interrupt)
+    assert len(read) < 9
