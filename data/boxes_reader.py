@@ -26,6 +26,7 @@ MAX_MESSAGE = 500
 # Files say coordinates to 0.1 pixel; a writer may have rounded boxes and hulls apart.
 BOX_TOLERANCE = 0.15
 
+_TITLE = 255  # letters; no folder's name is longer
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Settings = dict[str, dict[str, object]]
@@ -56,7 +57,7 @@ class Listing:
     @property
     def title(self) -> str:
         """What people call the data set, in one line: of their own data, the folder's or list's name."""
-        return printable(str(self.attributes.get("title") or self.dataset))
+        return printable(str(self.attributes.get("title") or self.dataset)[:_TITLE])
 
     @property
     def val_is_test(self) -> bool:

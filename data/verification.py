@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from . import boxes_schema as schema
 from .boxes_reader import Listing
 from .errors import AgnetError, DatasetError, MismatchError
 from .on_disk import OnDisk
+from .plain_text import printable
 from .regions import NOT_THERE, time_of_change
 
 READ_AT_MOST = 4 * 10**9  #: bytes: some ten seconds of a disk, less than an epoch of so many images takes
@@ -84,7 +85,8 @@ class Look:
             why = _why_missing(root, first)
             if not there:
                 looked = f"looked for {root / first}: {why}"
-                return DatasetError(f"the images of {path} are not under {root} ({looked}); say where with --root")
+                told.append(f"the images of {path} are not under {root} ({looked}); say where with --root")
+                return DatasetError(printable(told[0]))
             are = self._of_all(len(self.missing), kind, "is", "are")
             told.append(f"{are} missing under {root}, first {first} ({why})")
         if self.changed:
@@ -94,10 +96,8 @@ class Look:
         if not told:
             return None
         elsewhere = ", or say with --root where they are" if 2 * there < len(self.rows) else ""
-        restored = "put them back" if self.missing else "put the old ones back"
-        return (DatasetError if self.missing else MismatchError)(
-            f"{'; '.join(told)}; {restored}, or run the same agnet propose with --restart{elsewhere}"
-        )
+        remedy = f"put back what was there, or run the same agnet propose with --restart{elsewhere}"
+        return (DatasetError if self.missing else MismatchError)(printable(f"{'; '.join(told)}; {remedy}"))
 
     def _name(self, row: int) -> str:
         return self.listing.names[row].decode()
@@ -205,22 +205,21 @@ def _stamps(root: str, names: Sequence[str]) -> np.ndarray:
 def _why_missing(root: Path, name: str) -> str:
     """Why there is no file of this name below ``root``."""
     path = root / name
-    above = [root / parent for parent in Path(name).parents][::-1]  # the root first
-    lost = next((folder for folder in above if not os.path.lexists(folder)), None)
-    if path.is_symlink() and not path.exists():
-        return "it is a link that leads nowhere"
-    if path.exists():
-        return "it is a folder or device now"
-    here = OnDisk(root).file(name) if lost != root else None
-    if here is not None:
-        return f"it is called {here} there, in other letters"
-    if lost is not None:
-        return f"there is no folder {lost}"
     try:
-        path.stat()
+        return "it has come back" if stat.S_ISREG(path.stat().st_mode) else "it is a folder or device now"
+    except PermissionError as error:
+        return str(error.strerror)
     except OSError as error:
-        return error.strerror or str(error)
-    return "it has come back just now"
+        reason = str(error.strerror)
+    if path.is_symlink():
+        return "it is a link that leads nowhere"
+    above = [root / parent for parent in Path(name).parents][::-1]  # the root first
+    lost = next((folder for folder in above if not folder.exists()), None)
+    with suppress(OSError):  # of a folder that may not be listed
+        here = OnDisk(root).file(name) if lost != root else None
+        if here is not None:
+            return f"it is called {here} there, in other letters"
+    return f"there is no folder {lost}" if lost else reason
 
 
 def _other_content(path: Path, digest: bytes) -> str | None:

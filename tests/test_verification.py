@@ -100,7 +100,7 @@ def test_other_sizes_and_other_contents_are_counted_and_the_first_is_named(boxes
         check_images(boxes, folder, every(boxes))
     assert str(raised.value) == (
         f"2 of the 18 images of {boxes.path} have changed since that file was made, first {smaller} "
-        f"(had {had:,} bytes and has {had - 1:,} now); put the old ones back, or run the same agnet propose with "
+        f"(had {had:,} bytes and has {had - 1:,} now); put back what was there, or run the same agnet propose with "
         "--restart"
     )
     smaller.write_bytes(smaller.read_bytes() + b"?")
@@ -155,7 +155,7 @@ def test_some_that_are_missing_are_no_wrong_root(boxes, folder, name, change, co
         check_images(boxes, folder, every(boxes))
     with pytest.raises(DatasetError) as raised:
         check_images(boxes, folder, every(boxes))
-    assert "put them back, or run the same agnet propose with --restart" in str(raised.value)
+    assert "put back what was there, or run the same agnet propose with --restart" in str(raised.value)
     assert "--root" not in str(raised.value)
 
 
@@ -263,3 +263,17 @@ def test_an_interrupt_does_not_wait_for_all_that_was_to_be_read(fresh, folder, r
     with pytest.raises(KeyboardInterrupt):
         look_at_images(fresh, folder, every(fresh), watch=lambda what, images: interrupt)
     assert len(read) < 9
+
+
+def test_a_folder_that_may_not_be_entered_is_told_as_that(boxes, folder, monkeypatch):
+    """As whoever may do everything finds none such, the system's answer is played."""
+    stat = os.stat
+
+    def guarded(path, *arguments, **others):
+        if "bee" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return stat(path, *arguments, **others)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    with pytest.raises(DatasetError, match=r"6 of the 18 .* first train/bee/0\.png \(Permission denied\)"):
+        check_images(boxes, folder, every(boxes))
