@@ -40,14 +40,15 @@ def check_same_images(
     watch: Watch = lambda what, images: lambda done, values: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Refuse to train with images that are not those of the boxes file. A test part that is elsewhere is only said.
+    """Refuse to train with images that are not those of the boxes file. Of the test part, which training does not look
+    at, it is only said.
 
     Raises: `DatasetError` or `MismatchError`, as `Look.error` has it.
     """
     look = look_at_images(boxes, root, boxes.usable, watch=watch, say=say)
     if (error := look.error()) is None:
         return
-    if look.changed or any(boxes.splits[row] != "test" for row in look.missing):
+    if any(boxes.splits[row] != "test" for row in (*look.missing, *look.changed)):
         raise error
     say(f"Warning: the test part cannot be measured later: {error}")
 
