@@ -17,8 +17,8 @@ import numpy as np
 from . import boxes_schema as schema
 from .errors import BoxesFileError, ConfigurationError
 from .hdf5_tables import is_variable_text, read_table
-from .index import NOT_TEXT, SPLITS, composed_all, leaves_root
-from .plain_text import printable
+from .index import NOT_TEXT, SPLITS, leaves_root
+from .plain_text import composed_all, printable
 from .regions import KINDS, Layout, Regions, boxes_of_hulls
 
 MAX_ATTRIBUTES, MAX_ATTRIBUTE_BYTES = 100, 2**20

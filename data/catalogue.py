@@ -11,7 +11,7 @@ from .csv_layout import csv_rows
 from .dataset_entry import Download, Entry, Options, Rows, unlike_the_book
 from .errors import ConfigurationError, DatasetError
 from .folder_layout import folder_rows
-from .index import DatasetIndex, build_index, composed, cut_from_train, limit_index
+from .index import DatasetIndex, build_index, cut_from_train, limit_index
 from .layouts import (
     LEAKED,
     auc_v1_rows,
@@ -23,7 +23,7 @@ from .layouts import (
 )
 from .on_disk import to_be_whole
 from .places import own_name
-from .plain_text import printable
+from .plain_text import composed, printable
 
 TEST_FRACTION_OF_FOLDERS = 0.2
 

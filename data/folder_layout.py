@@ -10,8 +10,9 @@ from pathlib import Path
 from .dataset_entry import Options, Rows
 from .errors import DatasetError
 from .images import IMAGE_SUFFIXES
-from .index import SPLITS, composed
+from .index import SPLITS
 from .on_disk import is_a_systems
+from .plain_text import composed
 
 # What people call the parts of a split data set, in lower case; lists may name them so, too.
 SPLIT_NAMES = {

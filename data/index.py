@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from .errors import ConfigurationError, DatasetError
+from .plain_text import composed
 
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 
@@ -82,21 +81,6 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         labels=np.array([number_of[name] for name in class_names], dtype=np.int16),
         splits=np.array(splits, dtype="U5"),
     )
-
-
-def composed(label: str) -> str:
-    """A class's name in Unicode's composed form (NFC), which tells letters apart as readers do.
-
-    Macs write é as e and an accent, others as one letter: the same name. Cases and look-alikes (NFKC) stay apart.
-    """
-    return unicodedata.normalize("NFC", label)
-
-
-def composed_all(labels: Iterable[str]) -> tuple[str, ...]:
-    """Names of classes as older versions and other programs wrote them, `composed` if that leaves them all apart."""
-    found = tuple(labels)
-    alike = tuple(map(composed, found))
-    return alike if len(set(alike)) == len(set(found)) else found
 
 
 def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -> DatasetIndex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -12,6 +13,21 @@ _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 def printable(text: str) -> str:
     """``text`` in one line, without what a terminal would obey; letters that are none become �."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def composed(label: str) -> str:
+    """A class's name in Unicode's composed form (NFC), which tells letters apart as readers do.
+
+    Macs write é as e and an accent, others as one letter: the same name. Cases and look-alikes (NFKC) stay apart.
+    """
+    return unicodedata.normalize("NFC", label)
+
+
+def composed_all(labels: Iterable[str]) -> tuple[str, ...]:
+    """Names of classes as older versions and other programs wrote them, `composed` if that leaves them all apart."""
+    found = tuple(labels)
+    alike = tuple(map(composed, found))
+    return alike if len(set(alike)) == len(set(found)) else found
 
 
 def file_name(text: str) -> str:

@@ -15,9 +15,9 @@ from agnet.data.boxes_reader import read_boxes
 from agnet.data.catalogue import open_dataset
 from agnet.data.errors import DatasetError
 from agnet.data.examination import examine
-from agnet.data.index import build_index, composed_all
+from agnet.data.index import build_index
 from agnet.data.inputs import find_inputs
-from agnet.data.plain_text import file_name
+from agnet.data.plain_text import composed_all, file_name
 from agnet.training.predictions_file import load_predictions, save_predictions
 
 COMPOSED, APART = "caf\u00e9", "cafe\u0301"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
-from ..data.index import composed_all
+from ..data.plain_text import composed_all
 from .models.backbone_entries import on_meta
 from .models.backbones import Preprocessing
 from .models.build import Model, build_model

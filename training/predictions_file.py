@@ -12,8 +12,8 @@ from safetensors.numpy import save
 
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
-from ..data.index import NOT_TEXT, composed_all
-from ..data.plain_text import csv_text
+from ..data.index import NOT_TEXT
+from ..data.plain_text import composed_all, csv_text
 from .metrics import Scores
 
 FORMAT = "agnet predictions"
