@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ class _OneLineErrors(click.Group):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **others: Any) -> Any:  # type: ignore[override]
         standalone = others.pop("standalone_mode", True)
         run: Callable[[], Any] = partial(super().main, args, prog_name, standalone_mode=False, **others)
+        _write_any_letter()
         if not standalone:
             return run()
         try:
@@ -63,10 +65,24 @@ class _OneLineErrors(click.Group):
                 f"OpenCV cannot be loaded ({error}): apt-get install libgl1, or pip uninstall opencv-python and "
                 "pip install opencv-python-headless"
             ) from None
+        except UnicodeEncodeError as error:
+            if "utf-8" in (error.encoding, sys.getfilesystemencoding()):
+                raise
+            raise click.ClickException(
+                f"{error.object!r} is no name of a file where names are {error.encoding}, as the locale here says; "
+                "set PYTHONUTF8=1 in the environment, and run it again"
+            ) from None
         except OSError as error:
             if error.errno in (None, errno.EPIPE):  # a closed pipe is click's to handle
                 raise
             raise click.ClickException(f"{error.filename or ''}: {error.strerror}".lstrip(": ")) from None
+
+
+def _write_any_letter() -> None:
+    """Letters that the terminal's or pipe's encoding lacks are written as escapes, so that names stay apart."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

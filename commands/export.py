@@ -20,7 +20,7 @@ EXPORT_FORMATS = ("onnx", "torch")
     type=click.Choice(EXPORT_FORMATS),
     default=EXPORT_FORMATS[0],
     show_default=True,
-    help="ONNX (pip install 'agnet[onnx]'), or a program of torch.export.",
+    help="ONNX, by the packages onnx, onnxscript and onnxruntime, or a program of torch.export.",
 )
 @click.option(
     "--output",

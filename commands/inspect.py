@@ -90,13 +90,20 @@ def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
 
 
 def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) -> None:
+    import numpy as np
+
     from ..data.drawing import check_picture_path, save_picture
     from ..data.image_facts import find_image
-    from ..proposals.inspection import picture_image, picture_sheet
+    from ..data.verification import look_at_images
+    from ..proposals.inspection import picture_image, picture_sheet, rows_of_sheet
 
     check_picture_path(target)
-    names = boxes.names.tolist() if name is None else [boxes.names[find_image(boxes, name)]]
-    say_what_cannot_be_drawn([*boxes.classes, *(one.decode() for one in names)])
+    rows = np.arange(len(boxes.names)) if name is None else np.array([find_image(boxes, name)])
+    say_what_cannot_be_drawn([*boxes.classes, *(boxes.names[row].decode() for row in rows.tolist())])
+    drawn = boxes.usable[rows_of_sheet(boxes, count)] if name is None else rows
+    look = look_at_images(boxes, root, np.sort(drawn))
+    if look.changed:
+        click.echo(f"Warning: {look.error('drawn images')}", err=True)
     if name is None:
         picture, failures = picture_sheet(boxes, root, count)
         warning = f"{len(failures):,} images cannot be read now, first {failures[0]}" if failures else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections import Counter
@@ -230,8 +229,6 @@ def _stream(output: Path | None) -> Iterator[TextIO]:
     from ..data.atomic import atomic_file
 
     if output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to stop
         yield sys.stdout
         return
     with atomic_file(output) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as stream:

@@ -122,6 +122,7 @@ def propose(
     Interrupt it whenever you like: the same command goes on where it stopped.
     """
     from ..data.catalogue import CATALOGUE, open_dataset
+    from ..data.index import VAL_IS_TEST
     from ..data.plain_text import printable, tally
     from ..proposals.data_set import PART_IMAGES, propose_dataset
 
@@ -154,10 +155,12 @@ def propose(
     )
     parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
     click.echo(
-        f"{dataset}: {len(index):,} images of {len(index.classes)} classes "
+        f"{index.title}: {len(index):,} images of {len(index.classes)} classes "
         f"({', '.join(f'{count:,} {split}' for split, count in parts.items())})",
         err=True,
     )
+    if index.val_is_test:
+        click.echo(VAL_IS_TEST, err=True)
     if flaws := CATALOGUE[dataset].flaws:
         click.echo(f"known of {dataset}: {flaws}", err=True)
     if index.left_out:

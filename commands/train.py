@@ -173,6 +173,7 @@ def train(
     from ..data.boxes_reader import read_boxes
     from ..data.fonts import cannot_draw
     from ..data.memory import keep_network_memory
+    from ..data.plain_text import file_name
     from ..proposals.one_image import propose_regions
     from ..training.distributed import meeting, place_of_this_process
     from ..training.fit import fit
@@ -194,7 +195,7 @@ def train(
         if proposals.weights != ProposalSettings.weights:
             raise click.UsageError("--regions live needs regions proposed without a weights file")
         propose = partial(propose_regions, settings=proposals)
-    run = run or Path("runs") / f"{found.dataset}-{model}"
+    run = run or Path("runs") / f"{file_name(found.title)}-{model}"
     place = place_of_this_process()
     if dry_run and not place.alone:
         raise click.UsageError("--dry-run is for one process; leave out torchrun")
@@ -209,8 +210,8 @@ def train(
     if found.failures:
         say(f"{len(found.failures):,} unreadable images are left out")
     counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
-    say(f"{found.dataset}: {counts} images of {len(found.classes)} classes")
-    if unknown := cannot_draw([found.dataset], in_colour=False):  # of the curves' title
+    say(f"{found.title}: {counts} images of {len(found.classes)} classes")
+    if unknown := cannot_draw([found.title], in_colour=False):  # of the curves' title
         say(unknown)
     with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {seed}"
     say(f"model {model}, backbone {backbone} with weights {weights}, {with_seeds}, into {run}")
@@ -249,6 +250,8 @@ def train(
             propose=propose,
             keep_states=keep_states,
             seeds=several,
+            watch=watch,
+            say=say,
         )
         click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
         return

@@ -18,6 +18,7 @@ from . import boxes_schema as schema
 from .errors import BoxesFileError, ConfigurationError
 from .hdf5_tables import is_variable_text, read_table
 from .index import NOT_TEXT, SPLITS, leaves_root
+from .plain_text import composed_all, printable
 from .regions import KINDS, Layout, Regions, boxes_of_hulls
 
 MAX_ATTRIBUTES, MAX_ATTRIBUTE_BYTES = 100, 2**20
@@ -25,6 +26,7 @@ MAX_MESSAGE = 500
 # Files say coordinates to 0.1 pixel; a writer may have rounded boxes and hulls apart.
 BOX_TOLERANCE = 0.15
 
+_TITLE = 255  # letters; no folder's name is longer
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Settings = dict[str, dict[str, object]]
@@ -51,6 +53,16 @@ class Listing:
     file_bytes: np.ndarray  #: int64 ``(images,)``
     modified_utc: np.ndarray  #: bytes ``(images,)``, see `schema.modified_text`
     contents: np.ndarray  #: bytes ``(images,)``, BLAKE2b of the files in hexadecimal
+
+    @property
+    def title(self) -> str:
+        """What people call the data set, in one line: of their own data, the folder's or list's name."""
+        return printable(str(self.attributes.get("title") or self.dataset)[:_TITLE])
+
+    @property
+    def val_is_test(self) -> bool:
+        """Whether the maker of the data set called its test part val."""
+        return self.attributes.get("val_is_test") == 1
 
 
 @dataclass(frozen=True)
@@ -224,7 +236,7 @@ def _listing(path: Path, file: h5py.File) -> Listing:
     names = _lines("images", images[schema.PATH])
     _check(not any(map(leaves_root, names)), "images: a path that leaves the data set's root")
     _check(len(set(names)) == len(names), "images: a path is listed twice")
-    class_names = tuple(_lines("labels", labels[schema.CLASS]))
+    class_names = composed_all(_lines("labels", labels[schema.CLASS]))
     _check(len(set(class_names)) == len(class_names), "labels: a class is listed twice")
     _check((labels["label"] == np.arange(len(labels))).all(), "labels: not numbered 0, 1, 2, ...")
     _check(((images["label"] >= 0) & (images["label"] < len(labels))).all(), "images: a label without a class")

@@ -22,6 +22,8 @@ from .layouts import (
     stanford40_rows,
 )
 from .on_disk import to_be_whole
+from .places import own_name
+from .plain_text import composed, printable
 
 TEST_FRACTION_OF_FOLDERS = 0.2
 
@@ -38,6 +40,8 @@ def open_dataset(
     any_counts: bool = False,
 ) -> DatasetIndex:
     """The index of a data set, its validation part cut from train where it brings none.
+
+    A lone ``val`` is taken as the held-out test part, and said to be.
 
     Args:
         dataset: a key of `CATALOGUE`.
@@ -67,6 +71,10 @@ def open_dataset(
             f"{entry.title} under {root} is not as distributed: {difference}; {remedy}, or, if the copy was changed on "
             "purpose, say --any-counts"
         )
+    # A lone val would otherwise be selected on and reported at once.
+    val_is_test = {split for _, _, split in rows} == {"train", "val"}
+    if val_is_test:
+        rows = [(name, label, "test" if split == "val" else split) for name, label, split in rows]
     index = build_index(dataset, root, rows)
     if not (index.splits == "test").any():
         index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
@@ -81,7 +89,19 @@ def open_dataset(
         opened_with["leaked_frames"] = leaked_frames
     if difference:
         opened_with["not_as_distributed"] = difference
-    return replace(index, opened_with=opened_with, left_out=dict(left_out))
+    return replace(
+        index,
+        opened_with=opened_with,
+        left_out=dict(left_out),
+        title=_title(dataset, root, options),
+        val_is_test=val_is_test,
+    )
+
+
+def _title(dataset: str, root: Path, options: Options) -> str:
+    """People's own data by the name that they gave it, others by the catalogue's."""
+    own = {"folder": own_name(root), "csv": options.list_file.stem if options.list_file else ""}
+    return printable(composed(own.get(dataset, ""))) or dataset
 
 
 def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str]) -> str:

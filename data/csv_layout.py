@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     disk = OnDisk(root)
     rows: Rows = []
     absent = []
+    line_of: dict[str, int] = {}
     for line, cells in table[1:]:
         if len(cells) != len(columns):
             raise DatasetError(f"{path}, line {line}: expected {len(columns)} cells, got {len(cells)}: {cells}")
@@ -49,10 +51,13 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
         if split is None:
             known = ", ".join(SPLIT_NAMES)
             raise DatasetError(f"{path}, line {line}: the split {row['split']!r} is none of {known}")
-        on_disk = disk.file(name)
+        on_disk = disk.file(name) or (name if os.path.isfile(root / name) else None)  # noqa: PTH113 - hidden, but named
         if on_disk is None:
             absent.append(name)
+        elif on_disk in line_of:
+            raise DatasetError(f"{path}, line {line}: {on_disk!r} is listed twice, first in line {line_of[on_disk]}")
         else:
+            line_of[on_disk] = line
             rows.append((on_disk, label, split))
     if absent:
         raise DatasetError(
@@ -70,8 +75,11 @@ def _table(path: Path) -> list[tuple[int, list[str]]]:
         raise DatasetError(f"there is no file {path}; name the list of images with --csv") from None
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8 (line {line} is something else)") from None
+    if "\0" in text:  # UTF-16 without its mark
+        raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8")
     header = text.lstrip().partition("\n")[0]
     separator = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)

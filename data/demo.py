@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..extras import how_to_install
 from .errors import DatasetError
 
 FOLDER = "agnet-demo-1"  # the number is the recipe's: another recipe must not reuse these files
@@ -79,7 +80,7 @@ def _photographs() -> dict[str, np.ndarray]:
         from sklearn.datasets import load_sample_image
     except ImportError as error:
         raise DatasetError(
-            f"the embedded data set needs the package {error.name!r}: pip install 'agnet[demo]'"
+            f"the embedded data set needs the package {error.name!r}: {how_to_install('scikit-image')}"
         ) from None
     found = {name: getattr(skimage.data, source)() for name, source in _SCIKIT_IMAGE.items()}
     found |= {name: load_sample_image(source) for name, source in _SCIKIT_LEARN.items()}

@@ -65,6 +65,7 @@ class Examination:
     """What was found. `wrong` and `unreadable` are faults of the files; the rest is for a person to judge."""
 
     dataset: str
+    title: str  #: what people call it
     images: int
     classes: int
     counts: dict[str, int]  #: by split
@@ -134,6 +135,7 @@ def examine(
     wrong = unlike_the_book(len(index.classes), _counts(index), classes, counts)
     return Examination(
         dataset=index.dataset,
+        title=index.title or index.dataset,
         images=len(index),
         classes=len(index.classes),
         counts=_counts(index),

@@ -27,9 +27,7 @@ def examination_text(examination: Examination) -> str:
     """The whole report, the first few of each kind by name."""
     counts = ", ".join(f"{count:,} {split}" for split, count in examination.counts.items())
     book = {None: "", True: ": as by the book", False: ": NOT AS BY THE BOOK"}[examination.by_the_book]
-    lines = [
-        f"{examination.dataset}: {examination.images:,} images of {examination.classes:,} classes ({counts}){book}"
-    ]
+    lines = [f"{examination.title}: {examination.images:,} images of {examination.classes:,} classes ({counts}){book}"]
     lines += [f"    {difference}" for difference in examination.wrong]
     if examination.left_out:
         lines.append(f"left out by their names or places: {tally(examination.left_out)}")
@@ -60,7 +58,7 @@ def near_duplicate_sheet(examination: Examination, root: Path, count: int = 60) 
         except ImageError:  # gone since it was looked at
             continue
     if not pictures:
-        raise DatasetError(f"{examination.dataset} has no near-duplicates across splits: there is nothing to draw")
+        raise DatasetError(f"{examination.title} has no near-duplicates across splits: there is nothing to draw")
     columns = min(3, len(pictures))
     cell = 2 * _SIDE + 24, _SIDE + _CAPTION + 16
     return contact_sheet(pictures, columns, cell), len(pictures)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from .errors import ConfigurationError, DatasetError
+from .plain_text import composed
 
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 
 SPLITS = ("train", "val", "test")
+VAL_IS_TEST = "its val is the test part, as it brings no other; the val counted here is cut from train"
 MAX_CLASSES = 32_767  #: labels are int16
 
 
@@ -32,6 +36,8 @@ class DatasetIndex:
     splits: np.ndarray  #: ``U5 (images,)``
     opened_with: dict[str, object] = field(default_factory=dict)  #: the settings that made it what it is
     left_out: dict[str, int] = field(default_factory=dict)  #: files that are no images by their names, by kind
+    title: str = ""  #: what people call it; of their own data, a folder's or list's name
+    val_is_test: bool = False  #: whether its maker called the test part val
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,7 +48,7 @@ class DatasetIndex:
 
 
 def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> DatasetIndex:
-    """An index from ``(name, class name, split)`` rows, in their order; classes sorted by name.
+    """An index from ``(name, class name, split)`` rows, in their order; classes `composed`, sorted by name.
 
     Raises: `DatasetError` when there is no image, fewer than two classes or more than `MAX_CLASSES`, the same name
     twice, or a name that is not text.
@@ -51,11 +57,14 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         raise DatasetError(f"data set {dataset!r}: no images found under {root}")
     names, class_names, splits = zip(*rows, strict=True)
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, times in Counter(names).items() if times > 1)
         raise DatasetError(f"data set {dataset!r}: {twice!r} is listed twice")
     for name in names:
         if leaves_root(name) or not _is_text(name):
-            raise DatasetError(f"data set {dataset!r}: the name {name!r} is no plain relative text; rename it")
+            encoding = sys.getfilesystemencoding()  # perhaps a locale's that cannot tell what is text elsewhere
+            remedy = "rename it" + ("" if encoding == "utf-8" else f", or set PYTHONUTF8=1 (names are {encoding} here)")
+            raise DatasetError(f"data set {dataset!r}: the name {name!r} is no plain relative text; {remedy}")
+    class_names = tuple(map(composed, class_names))
     classes = sorted(set(class_names))
     if len(classes) < 2:
         raise DatasetError(

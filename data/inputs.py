@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .images import IMAGE_SUFFIXES
-from .on_disk import suffix_of
+from .on_disk import is_a_systems, suffix_of
 from .plain_text import tally
 from .videos import VIDEO_SUFFIXES
 
@@ -35,7 +35,7 @@ def find_inputs(arguments: Sequence[str], listed: BinaryIO, passed_over: Counter
 
     An argument is a file, a folder (everything in it, at any depth, whose suffix is a picture's or a video's, sorted;
     links to folders are not followed), a pattern with ``*``, ``?``, ``[...]`` or ``**`` (as a folder, but links are
-    followed), or `LIST`. Names that begin with a dot are seen only where they are named. A file that exists is taken
+    followed), or `LIST`. What is hidden or a system's is seen only where it is named. A file that exists is taken
     at its word, also when its name looks like a pattern. Whether a file is there is not asked: reading it will tell.
 
     Args:
@@ -70,7 +70,12 @@ def _find(name: str, passed_over: Counter[str]) -> Iterator[Input]:
         yield from _found(name, _files_below(name), f"no images or videos in {name}", passed_over)
     elif glob.has_magic(name) and not os.path.lexists(name):
         matches = glob.iglob(name, recursive=True)  # noqa: PTH207 - Path's takes no absolute pattern
-        files = (match for match in matches if os.path.isfile(match))  # noqa: PTH113
+        named = set(Path(name).parts)
+        files = (
+            match
+            for match in matches
+            if not any(map(is_a_systems, set(Path(match).parts) - named)) and os.path.isfile(match)  # noqa: PTH113
+        )
         yield from _found(name, files, f"no images or videos match {name}", passed_over)
     else:
         yield Input(name)
@@ -92,5 +97,5 @@ def _found(argument: str, files: Iterable[str], otherwise: str, passed_over: Cou
 
 def _files_below(folder: str) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (str(Path(place, name)) for name in files if not name.startswith("."))
+        folders[:] = [name for name in folders if not is_a_systems(name)]
+        yield from (str(Path(place, name)) for name in files if not is_a_systems(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ from .errors import AbsentError, DatasetError
 from .images import IMAGE_SUFFIXES
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")
+# Folders that systems leave among photographs, often with copies of them, in lower case: Macs in archives, network
+# drives by Synology and QNAP, Windows, Linux, netatalk, FrontPage and Python. Others begin with a dot.
+_SYSTEMS_FOLDERS = re.compile(
+    r"__macosx|@eadir|@tmp|#recycle|#snapshot|@recycle|@recently-snapshot|\$recycle\.bin|system volume information|"
+    r"found\.\d{3}|lost\+found|network trash folder|temporary items|_vti_cnf|__pycache__"
+)
 _HALF = (".part", ".partial", ".crdownload", ".download", ".aria2")
 
 
@@ -41,7 +48,7 @@ class OnDisk:
     """Names below a root as they are on disk, whatever letter case or Unicode form they are asked for in.
 
     Names are POSIX paths relative to the root. Each folder is listed once, when first asked for. Links are followed;
-    a link that leads nowhere is not there. Hidden files (``._photo.jpg`` too) and ``__MACOSX`` are not there either.
+    a link that leads nowhere is not there. What `is_a_systems` (``._photo.jpg``, ``__MACOSX``) is not there either.
     """
 
     def __init__(self, root: Path) -> None:
@@ -79,7 +86,7 @@ class OnDisk:
             try:
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
-                        if entry.name.startswith((".", "__MACOSX")):
+                        if is_a_systems(entry.name):
                             continue
                         place = Path(entry) if entry.is_symlink() else entry  # a link to itself is no error to Path
                         if place.is_dir():
@@ -90,6 +97,11 @@ class OnDisk:
                 pass
             self._listings[folder] = _Listing(_by_name(files), _by_name(folders))
         return self._listings[folder]
+
+
+def is_a_systems(name: str) -> bool:
+    """Whether a file or folder of this name, without its folder's, is hidden or a system's, no person's."""
+    return name.startswith(".") or _SYSTEMS_FOLDERS.fullmatch(name.lower()) is not None
 
 
 def join(folder: str, name: str) -> str:

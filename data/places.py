@@ -17,15 +17,26 @@ def relative_hint(target: Path, start: Path) -> str:
         shared = Path(os.path.commonpath([target, start]))
     except ValueError:  # other drives
         return ""
+    if any(target.is_relative_to(home) and not shared.is_relative_to(home) for home in _homes(target)):
+        return ""
+    return Path(os.path.relpath(target, start)).as_posix()
+
+
+def own_name(folder: Path) -> str:
+    """What a folder is called by whoever named it; empty where that names a user, or it is a whole disk."""
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 - a link keeps its own name
+    return "" if place.resolve() in _homes(place.resolve()) or place in _homes(place) else place.name
+
+
+def _homes(target: Path) -> set[Path]:
+    """This user's home folder, and the one of whoever's ``target`` is in."""
     homes = set()
     with suppress(RuntimeError):  # a container's user may have no home
         homes.add(Path.home().resolve())
     for place in (Path("/home").resolve(), Path("/Users").resolve()):
         if target.is_relative_to(place) and target != place:
             homes.add(place / target.relative_to(place).parts[0])
-    if any(target.is_relative_to(home) and not shared.is_relative_to(home) for home in homes):
-        return ""
-    return Path(os.path.relpath(target, start)).as_posix()
+    return homes
 
 
 def follow_hint(hint: object, start: Path) -> Path | None:

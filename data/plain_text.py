@@ -58,6 +58,26 @@ def tally(counts: Mapping[str, int]) -> str:
     return ", ".join([*told, f"{rest:,} of {len(kinds) - _KINDS:,} other kinds"] if rest else told)
 
 
+def composed(label: str) -> str:
+    """A class's name in Unicode's composed form (NFC), which tells letters apart as readers do.
+
+    Macs write é as e and an accent, others as one letter: the same name. Cases and look-alikes (NFKC) stay apart.
+    """
+    return unicodedata.normalize("NFC", label)
+
+
+def composed_all(labels: Iterable[str]) -> tuple[str, ...]:
+    """Names of classes as older versions and other programs wrote them, `composed` if that leaves them all apart."""
+    found = tuple(labels)
+    alike = tuple(map(composed, found))
+    return alike if len(set(alike)) == len(set(found)) else found
+
+
+def file_name(text: str) -> str:
+    """``text`` as part of a file's name on any system: letters, digits, and ``-_.`` inside; 60 at most."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)[:60].strip(".") or "_"
+
+
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """CSV for people: rows of texts, numbers and None (an empty cell), a line each.
 

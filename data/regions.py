@@ -21,6 +21,7 @@ MIN_SIDE = 1.0
 KINDS = ("both", "primary", "secondary")
 # The time of change of a file that is not there; every other is possible, 0 in many archives.
 NOT_THERE = -(2**63)
+_LATEST = 2**63 - 1  # nanoseconds of 64 bits: 1677 to 2262; disks tell of times before and after
 # The paper's networks see 36 regions at most: 8 primaries and their 28 pairs, or what fits.
 MAX_REGIONS = 36
 
@@ -147,3 +148,8 @@ def boxes_of_hulls(
 def move_points(matrix: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
     """Apply the affine map ``(2, 3)`` to points ``(V, 2)``, both in continuous coordinates."""
     return points_xy @ matrix[:, :2].T + matrix[:, 2]
+
+
+def time_of_change(nanoseconds: int) -> int:
+    """A file's time of change since 1970 as 64 bits can hold it, which is never `NOT_THERE`."""
+    return min(max(nanoseconds, NOT_THERE + 1), _LATEST)

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import boxes_schema as schema
 from .boxes_reader import Boxes, Settings
-from .index import SPLITS
+from .index import SPLITS, VAL_IS_TEST
 from .plain_text import columns, padded, printable
 
 # More classes than fit on a screen are told by their extremes.
@@ -64,6 +64,8 @@ class Summary:
     file_bytes: int
     bytes_per_image: float
     dataset: str
+    title: str  #: what people call the data set
+    val_is_test: bool  #: whether its maker called the test part val
     images: int
     root: str  #: where the images are expected
     images_there: int  #: files found there
@@ -108,6 +110,8 @@ def summarise(boxes: Boxes, file_bytes: int, root: str, images_there: int) -> Su
         file_bytes=file_bytes,
         bytes_per_image=file_bytes / len(boxes.names),
         dataset=boxes.dataset,
+        title=boxes.title,
+        val_is_test=boxes.val_is_test,
         images=len(boxes.names),
         root=root,
         images_there=images_there,
@@ -133,7 +137,8 @@ def summarise(boxes: Boxes, file_bytes: int, root: str, images_there: int) -> Su
 def summary_text(summary: Summary) -> str:
     """The summary for people, some dozens of lines."""
     lines = [
-        f"{summary.file}: {summary.images:,} images of {len(summary.classes):,} classes, data set {summary.dataset}",
+        f"{summary.file}: {summary.images:,} images of {len(summary.classes):,} classes, data set {summary.title}",
+        *([f"  {VAL_IS_TEST}"] if summary.val_is_test else []),
         "",
         *_pairs(
             ("splits", ", ".join(f"{count:,} {split}" for split, count in summary.splits.items())),
@@ -186,7 +191,8 @@ def _whereabouts(summary: Summary) -> str:
         return f"{summary.root}, all there"
     if not summary.images_there:
         return f"{summary.root}, but none is there; --root says where they are"
-    return f"{summary.root}, where {summary.images - summary.images_there:,} are missing"
+    missing = summary.images - summary.images_there
+    return f"{summary.root}, where {missing:,} {'is' if missing == 1 else 'are'} missing"
 
 
 def _spreads(summary: Summary) -> list[str]:

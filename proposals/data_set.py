@@ -260,16 +260,18 @@ def _attributes(
     for column in (schema.PATH, "label", "split", "content_blake2b"):
         contents.update(images[column].tobytes())
     statuses = images["status"].tolist()
-    return {
+    attributes: dict[str, str | int] = {
         "description": schema.DESCRIPTION if previews else schema.DESCRIPTION_WITHOUT_PREVIEW,
         "made_by": f"agnet {__version__}",
         "dataset": index.dataset,
+        "title": index.title or index.dataset,
         "images": len(index),
         "images_with_few_keypoints": statuses.count(schema.STATUS_FEW.encode()),
         "images_unreadable": statuses.count(schema.STATUS_UNREADABLE.encode()),
         "root_relative_to_this_file": relative_hint(index.root, boxes.parent),
         "fingerprint": contents.hexdigest(),  # what the boxes and their images are
     }
+    return attributes | ({"val_is_test": 1} if index.val_is_test else {})
 
 
 def _summary(boxes: Path, reused: int) -> Summary:

@@ -46,11 +46,9 @@ def picture_sheet(boxes: Boxes, root: Path, count: int) -> tuple[np.ndarray, lis
 
     Raises: `ImageError` when none can be read.
     """
-    by_class = np.argsort(boxes.labels[boxes.usable], kind="stable")
-    chosen = by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(int)]
     tiles: list[tuple[np.ndarray | None, Regions, str, str]] = []
     failures = []
-    for row in chosen.tolist():
+    for row in rows_of_sheet(boxes, count).tolist():
         image = int(boxes.usable[row])
         try:
             pixels = _read(boxes, image, root)
@@ -64,9 +62,17 @@ def picture_sheet(boxes: Boxes, root: Path, count: int) -> tuple[np.ndarray, lis
     return draw_sheet(tiles), failures
 
 
+def rows_of_sheet(boxes: Boxes, count: int) -> np.ndarray:
+    """Which usable images are on a sheet of up to ``count``: int64 rows, evenly over the classes."""
+    by_class = np.argsort(boxes.labels[boxes.usable], kind="stable")
+    return by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(int)]
+
+
 def _read(boxes: Boxes, image: int, root: Path) -> np.ndarray:
     path = root / boxes.names[image].decode()
     if not path.exists():
+        if any((root / name.decode()).exists() for name in boxes.names.tolist()):
+            raise ImageError(f"{path} is not there, though others are; put it back, or propose again with --restart")
         raise ImageError(f"{path} is not there; say where the images of {boxes.path} are with --root")
     return read_image(path)
 

@@ -15,7 +15,7 @@ import threadpoolctl
 from ..data.errors import ImageError
 from ..data.images import decode_image
 from ..data.parallel import LOST
-from ..data.regions import Proposal
+from ..data.regions import Proposal, time_of_change
 from .one_image import propose_regions
 from .settings import NETWORKS, ProposalSettings
 
@@ -74,7 +74,7 @@ def _read(path: str) -> tuple[Proposal, bytes]:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a pipe would be waited for, a device never ends
             return Proposal(None, reason="is not a file"), b""
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            modified = os.fstat(file.fileno()).st_mtime_ns
+            modified = time_of_change(os.fstat(file.fileno()).st_mtime_ns)
             content = file.read()
     except OSError as error:
         return Proposal(None, reason=f"cannot be read: {error.strerror or error}"), b""

@@ -81,8 +81,8 @@ def test_predict_agrees_with_evaluate_to_the_digit(agnet, folder):
 def test_a_plain_model_goes_the_same_way(agnet, folder):
     agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
     agnet("train", "--model", "plain", "--epochs", 1, *TRAIN)
-    agnet("evaluate", "--run", "runs/folder-plain", "--workers", 0)
-    agnet("predict", "--run", "runs/folder-plain", folder / "val" / "ant", "--save", "pictures")
+    agnet("evaluate", "--run", "runs/images-plain", "--workers", 0)
+    agnet("predict", "--run", "runs/images-plain", folder / "val" / "ant", "--save", "pictures")
 
 
 def test_weights_that_are_no_numbers_predict_nothing(agnet, boxes_file, folder):

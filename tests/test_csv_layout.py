@@ -107,8 +107,9 @@ def test_the_name_of_the_list_is_recorded_without_its_folder(listed):
         ("path,label\n,a\n", "line 2: the path '' does not lead below"),
         ("path,label\n", "lists no images"),
         ("", "lists no images"),
-        (b"path,label\n\xe9.jpg,a\n", "is not UTF-8; save it as CSV UTF-8"),
-        ("path,label\n1.jpg,a\n2.jpg,b\n1.JPG,a\n", "'1.jpg' is listed twice"),
+        (b"path,label\n\xe9.jpg,a\n", r"is not UTF-8; save it as CSV UTF-8 \(line 2 is"),
+        ("path,label\n1.jpg,a\n2.jpg,b\n".encode("utf-16-le"), "is not UTF-8; save it as CSV UTF-8"),
+        ("path,label\n1.jpg,a\n2.jpg,b\n1.JPG,a\n", r"line 4: '1\.jpg' is listed twice, first in line 2"),
         ("path,label\n1.jpg,a\n2.jpg,a\n", "only one class"),
         ("path,label,split\n1.jpg,a,train\n2.jpg,b,test\n", "class 'b' has images to test on but none in train"),
         (
@@ -140,7 +141,7 @@ def test_from_a_list_to_an_evaluation(agnet, folder, monkeypatch):
     monkeypatch.setenv("AGNET_ROOT", "/nowhere")
     listing = write_list(folder, folder / "my list.csv")
     proposed = agnet("propose", "--dataset", "csv", "--csv", listing, "--jobs", 1, "--primary", 3)
-    assert "csv: 12 images of 3 classes (6 train, 3 val, 3 test)" in proposed.stderr
+    assert "my list: 12 images of 3 classes (6 train, 3 val, 3 test)" in proposed.stderr
     agnet("train", "--run", "run", "--epochs", 1, *TRAIN)
     assert json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)["images"] == 3
     assert agnet("inspect", "--verify").stdout == "12 images are as they were\n"

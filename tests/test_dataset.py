@@ -16,7 +16,7 @@ from agnet.data.errors import DatasetError, ImageError, MismatchError
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.augmentation import AffineRange
-from agnet.training.dataset import BATCHES_OF_A_WORKER, Loader, RegionDataset, check_images_present
+from agnet.training.dataset import BATCHES_OF_A_WORKER, Loader, RegionDataset
 
 SIDE = 64
 
@@ -158,11 +158,6 @@ def test_a_vanished_image_is_named(boxes, folder):
     (folder / name).unlink()
     with pytest.raises(ImageError, match=name):
         list(Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 2, 0).epoch(0))
-
-
-def test_a_wrong_root_is_told_before_anything_starts(boxes, tmp_path):
-    with pytest.raises(DatasetError, match="--root"):
-        check_images_present(boxes, tmp_path / "elsewhere")
 
 
 def test_live_regions_are_those_of_the_view_itself(boxes_file, folder):

@@ -31,7 +31,7 @@ def test_a_sound_data_set_is_sound(folder):
     found = examine(opened(folder), classes=3, counts={"train": 12, "test": 6})
     assert found.sound and found.by_the_book and found.images == 18 and found.counts == {"train": 12, "test": 6}
     assert not (found.wrong or found.unreadable or found.odd or found.duplicates or found.near_duplicates)
-    assert examination_text(found).startswith("folder: 18 images of 3 classes (12 train, 6 test): as by the book\n")
+    assert examination_text(found).startswith("images: 18 images of 3 classes (12 train, 6 test): as by the book\n")
 
 
 def test_counts_that_are_not_the_books_are_wrong(folder):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
+from ..data.plain_text import composed_all
 from .models.backbone_entries import on_meta
 from .models.backbones import Preprocessing
 from .models.build import Model, build_model
@@ -286,7 +287,7 @@ def _told(header: Mapping[str, Any], settings: ModelSettings) -> dict[str, Any]:
     if val_top1 is not None and not (type(val_top1) in (int, float) and math.isfinite(val_top1)):
         raise ValueError(f"its validation accuracy is {str(val_top1)[:80]}")
     return {
-        "classes": tuple(classes),
+        "classes": composed_all(classes),
         "proposals": header["proposals"],
         "fingerprint": str(header["boxes_fingerprint"]),
         "epoch": epoch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import count, islice
@@ -15,11 +15,11 @@ from ..data.boxes_reader import Boxes
 from .curves import CURVES
 from .dataset import Batch, Loader, Propose
 from .devices import choose_training_device
-from .engine import evaluate, steps_of_epoch, train_epoch
+from .engine import Watch, evaluate, steps_of_epoch, train_epoch
 from .learner import Learner
 from .models.settings import ModelSettings
 from .optimizer import part_of
-from .preparation import begin_network, build_learner, build_loaders, check_input
+from .preparation import begin_network, build_learner, build_loaders, check_input, check_same_images
 from .recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from .run_folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from .seen_images import SEEN
@@ -82,16 +82,19 @@ def dry_run(
     propose: Propose | None = None,
     keep_states: bool = False,
     seeds: int = 1,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> DryRun:
     """Take a few steps of the run that `fit` would do with the same arguments, and reckon; also of several ``seeds``,
-    of which ``settings`` has the first.
+    of which ``settings`` has the first. ``watch`` and ``say`` are of the look at the images before.
 
     ImageNet weights are not fetched for it: their numbers cost no more time than random ones.
 
     Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
     """
-    check_input(boxes, root, recipe, propose)
+    check_input(boxes, recipe, propose)
     check_free(run)
+    check_same_images(boxes, root, watch, say)
     device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     source = "none" if settings.weights == "imagenet" else settings.weights

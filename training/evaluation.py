@@ -15,9 +15,10 @@ import torch
 from ..data.atomic import atomic_file, check_writable
 from ..data.boxes_reader import Boxes
 from ..data.errors import DatasetError, MismatchError
+from ..data.verification import look_at_images
 from .checkpoints import Checkpoint, check_finite, checkpoint_hash, load_checkpoint
 from .claims import Claim, papers_claim
-from .dataset import Loader, RegionDataset, check_images_present
+from .dataset import Loader, RegionDataset
 from .devices import Device, Pieces
 from .engine import Predictions, Watch, evaluate
 from .evaluation_report import metrics_csv, seeds_csv
@@ -74,7 +75,8 @@ def evaluate_run(
 
     Raises: `MismatchError` when ``boxes`` has other classes or was made by other proposal settings, and without
         ``force`` for the run's own train part, for images of another file that the run has seen (by content), and for
-        another file where the run does not say what it has seen. `ConfigurationError` when the metrics cannot be
+        another file where the run does not say what it has seen, and for images that have changed since. `DatasetError`
+        when some are missing, `ConfigurationError` when the metrics cannot be
         written into the run's folder, `CheckpointError` when the network's outputs are not finite numbers.
     """
     checkpoint = load_checkpoint(run / BEST)
@@ -88,7 +90,9 @@ def evaluate_run(
     target = run / f"metrics-{split}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
-    check_images_present(boxes, root)
+    look = look_at_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
+    if error := look.error(f"{split} images"):
+        raise error
     loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),
@@ -113,7 +117,7 @@ def evaluate_run(
         **metrics.to_dict(),
     }
     named = _with_images(predictions, run, boxes, split, checkpoint, seen)
-    _write_all(target, content, metrics, named, title=boxes.dataset)
+    _write_all(target, content, metrics, named, title=boxes.title)
     return Evaluation(metrics, target, warning, claim, named)
 
 

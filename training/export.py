@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..data.atomic import atomic_file, check_writable
 from ..data.errors import CheckpointError, ConfigurationError
+from ..extras import how_to_install
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .devices import Device
 from .export_formats import FORMATS, About, Inputs, Outputs, Runner, reason
@@ -190,7 +191,7 @@ def _check_differences(differences: dict[str, float], own: dict[str, float], for
 def _check_packages(format: str) -> None:
     missing = [package for package in FORMATS[format].packages if find_spec(package) is None]
     if missing:
-        raise ConfigurationError(f"--format {format} needs {', '.join(missing)}: pip install 'agnet[onnx]'")
+        raise ConfigurationError(f"--format {format} needs {', '.join(missing)}: {how_to_install(*missing)}")
 
 
 def _check_output(format: str, output: Path) -> None:

@@ -22,7 +22,7 @@ from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epo
 from .interruption import Interrupted, Interruption
 from .learner import Learner, means
 from .models.settings import ModelSettings
-from .preparation import begin_network, build_learner, build_loaders, build_network, check_input
+from .preparation import begin_network, build_learner, build_loaders, build_network, check_input, check_same_images
 from .recipes import SAVE_MINUTES, Recipe, RunSettings
 from .run_folder import (
     BEST,
@@ -95,7 +95,7 @@ def fit(
     Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
         on SIGINT or SIGTERM, when the state is saved.
     """
-    check_input(boxes, root, recipe, propose)
+    check_input(boxes, recipe, propose)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
         run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
@@ -105,6 +105,7 @@ def fit(
         if ending:
             say(ending)
             return run / BEST
+        processes.from_first(lambda: check_same_images(boxes, root, watch, say))
         torch.manual_seed(settings.seed)
         if goes_on:
             model, parent = build_network(model_settings), None
@@ -210,7 +211,7 @@ class _Story:
                 write_log(self.run, progress.log)
                 append_events(self.run, [line])
                 settings, seed = self.model_settings, self.learner.seed
-                title = f"{self.boxes.dataset}: {settings.model} on {settings.backbone}, seed {seed}"
+                title = f"{self.boxes.title}: {settings.model} on {settings.backbone}, seed {seed}"
                 draw_curves(progress.log, self.run / CURVES, title)
         return line
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
 from ..data.index import NOT_TEXT
-from ..data.plain_text import csv_text
+from ..data.plain_text import composed_all, csv_text
 from .metrics import Scores
 
 FORMAT = "agnet predictions"
@@ -92,7 +92,7 @@ def load_predictions(path: Path) -> SplitPredictions:
         labels=labels,
         names=names,
         contents=contents,
-        classes=classes,
+        classes=composed_all(classes),
         image_size=size,
         images_seen_in_training=seen,
         **{name: header[name] for name in _TEXTS},

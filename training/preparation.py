@@ -12,8 +12,9 @@ import torch
 
 from ..data.boxes_reader import Boxes
 from ..data.errors import ConfigurationError, DatasetError
+from ..data.verification import Watch, look_at_images
 from .augmentation import AffineRange
-from .dataset import Loader, Propose, RegionDataset, check_images_present
+from .dataset import Loader, Propose, RegionDataset
 from .devices import Device
 from .distributed import ALONE, Processes
 from .learner import Learner, is_lone_value
@@ -26,7 +27,7 @@ from .warm_start import Parent, find_parent
 from .weights import find_weights
 
 
-def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | None) -> None:
+def check_input(boxes: Boxes, recipe: Recipe, propose: Propose | None) -> None:
     """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built."""
     if recipe.regions == "live" and propose is None:
         raise ConfigurationError("live regions need stage 1's function for one image")
@@ -34,7 +35,25 @@ def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | Non
         raise DatasetError(f"{boxes.path} has no usable training images")
     if recipe.patience and not len(boxes.rows("val")):
         raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
-    check_images_present(boxes, root)
+
+
+def check_same_images(
+    boxes: Boxes,
+    root: Path,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Refuse to train with images that are not those of the boxes file. Of the test part, which training does not look
+    at, it is only said.
+
+    Raises: `DatasetError` or `MismatchError`, as `Look.error` has it.
+    """
+    look = look_at_images(boxes, root, boxes.usable, watch=watch, say=say)
+    if (error := look.error()) is None:
+        return
+    if any(boxes.splits[row] != "test" for row in (*look.missing, *look.changed)):
+        raise error
+    say(f"Warning: the test part cannot be measured later: {error}")
 
 
 def build_loaders(

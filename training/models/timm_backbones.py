@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...extras import how_to_install
 from .backbone_entries import BackboneEntry, Preprocessing, Stages, StateDict, as_map, last_of_each_size, on_meta
 
 # CaiT, VOLO and XCiT end in attention that changes nothing but a class token, and no map has that.
@@ -37,7 +38,7 @@ def timm_entry(name: str) -> BackboneEntry:
     try:
         import timm
     except ImportError:
-        raise ImportError("this backbone needs timm: pip install 'agnet[timm]'") from None
+        raise ImportError(f"this backbone needs timm: {how_to_install('timm')}") from None
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}")
     cut = _cut(name)
