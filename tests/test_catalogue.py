@@ -189,4 +189,4 @@ def test_files_that_are_left_out_are_counted_by_kind(folder):
     (folder / "train" / "ant" / ".hidden").write_bytes(b"?")
     shutil.copy(folder / "val" / "ant" / "0.png", folder / "train" / "loose.png")
     left_out = open_dataset("folder", folder).left_out
-    assert left_out == {".cr2": 2, "notes": 1, ".png outside class folders": 1}
+    assert left_out == {".cr2": 2, "without a suffix": 1, ".png outside class folders": 1}
