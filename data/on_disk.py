@@ -177,7 +177,7 @@ def images_in(
         if suffix_of(file) in suffixes:
             images.append(join(folder, file))
         else:
-            left_out[suffix_of(file) or file] += 1
+            left_out[suffix_of(file) or "without a suffix"] += 1
     if stray := len(disk.folders(folder)):
         left_out["folders among images"] += stray
     return images

@@ -22,7 +22,15 @@ from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epo
 from .interruption import Interrupted, Interruption
 from .learner import Learner, means
 from .models.settings import ModelSettings
-from .preparation import begin_network, build_learner, build_loaders, build_network, check_input, check_same_images
+from .preparation import (
+    begin_network,
+    build_learner,
+    build_loaders,
+    build_network,
+    check_input,
+    check_same_images,
+    doubt_of_strides,
+)
 from .recipes import SAVE_MINUTES, Recipe, RunSettings
 from .run_folder import (
     BEST,
@@ -112,6 +120,10 @@ def fit(
         else:
             model, parent = begin_network(model_settings, settings.weights, boxes, say)
             config |= parent.provenance() if parent else {}
+            if parent is None and settings.weights not in ("none", "imagenet") and processes.first:
+                doubt = doubt_of_strides(device.take(model), model_settings.backbone, boxes, root, device)
+                if doubt:
+                    say(doubt)
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
         progress = Progress()
         if goes_on:

@@ -23,6 +23,7 @@ from .models.build import Model, build_model
 from .models.settings import ModelSettings
 from .recipes import Recipe, RunSettings
 from .seen_images import count_seen
+from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
 from .weights import find_weights
 
@@ -166,6 +167,32 @@ def begin_network(
     if seen:
         say(f"{seen:,} of the test images were seen by {parent.name}, byte for byte: agnet evaluate will refuse them")
     return model, parent
+
+
+_OTHER_STRIDES = {"resnet50": "resnet50-v1", "resnet50-v1": "resnet50"}
+
+
+def doubt_of_strides(model: Model, name: str, boxes: Boxes, root: Path, device: Device) -> str:
+    """What is to be said of a file's weights by a few training images if they look like those of a ResNet that has its
+    strides elsewhere; empty otherwise.
+
+    Args:
+        model: on its device, with its weights as they came.
+        name: of the backbone.
+    """
+    rows = boxes.rows("train")
+    if not stride_blocks(model.backbone) or len(rows) < IMAGES / 2:  # of few the statistics say too little
+        return ""
+    some = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows)), dtype=np.int64)].tolist()
+    dataset = RegionDataset(boxes, root, model.backbone.preprocessing.size)
+    pixels = torch.stack([dataset[(0, row)][0] for row in some])
+    if not are_misplaced(model.backbone, device.images(pixels, model.backbone.preprocessing)):
+        return ""
+    remedy = f"take --backbone {_OTHER_STRIDES[name]}" if name in _OTHER_STRIDES else "no such backbone is here"
+    return (
+        f"Warning: by {len(some)} training images these weights look like those of a network that has {name}'s strides "
+        f"in other convolutions (the original ResNet's are in the first 1 x 1, torchvision's in the 3 x 3): {remedy}"
+    )
 
 
 def build_network(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:
