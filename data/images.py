@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import ImageError
+from .errors import ImageError, PassingError
+from .faults import unread
 
 # What a data set's folder scan takes for an image; the decoder goes by content, not by this name.
 IMAGE_SUFFIXES = frozenset(
@@ -27,7 +28,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     try:
         return decode_image(read_content(path), max_pixels)
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
 
 
 def read_content(path: str | Path) -> bytes:
@@ -36,8 +37,8 @@ def read_content(path: str | Path) -> bytes:
         if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, a device never ends
             raise ImageError("is not a file")
         return Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    except (OSError, MemoryError) as error:
+        raise unread(error) from None
 
 
 def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -75,9 +76,11 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         except UnidentifiedImageError:
             raise ImageError("its content is in no image format that can be read here") from None
         except MemoryError:
-            raise ImageError("not enough memory to decode it") from None
+            raise PassingError("not enough memory to decode it") from None
         # Decoders of two dozen formats raise whatever broken bytes lead them to.
         except Exception as error:
+            if "out of memory" in str(error).lower():  # Pillow's form, for decoders written in C
+                raise PassingError("not enough memory to decode it") from None
             raise ImageError(f"not a readable image ({_first_line(error)})") from None
 
 

@@ -189,7 +189,7 @@ def test_an_item_that_kills_its_process_costs_itself(tasks):
             taken.append(number)
             yield number
 
-    results = ahead_by_processes(items(), tasks.square, lambda number: ("lost", 0), jobs=2, limit=4)
+    results = ahead_by_processes(items(), tasks.square, lambda number, reason: ("lost", 0), jobs=2, limit=4)
     first = next(results)
     assert len(taken) <= 4 and first[1] != os.getpid()
     squares = [first[0], *(square for square, _ in results)]
@@ -198,7 +198,7 @@ def test_an_item_that_kills_its_process_costs_itself(tasks):
 
 def test_an_error_in_a_process_is_raised_here(tasks):
     with pytest.raises(ValueError, match="0 is wrong"):
-        list(ahead_by_processes([0, 1], tasks.fails, lambda number: None, jobs=1, limit=2))
+        list(ahead_by_processes([0, 1], tasks.fails, lambda number, reason: None, jobs=1, limit=2))
 
 
 def test_threads_work_on_while_no_one_asks_but_not_without_end():
