@@ -90,6 +90,7 @@ def in_parallel(
         while done < len(chunks):
             begun = done
             waiting = _Counted(chunks[done:])
+            others = set(multiprocessing.active_children())
             try:
                 with closing(_stream(waiting, task, jobs)) as results:
                     for result in results:
@@ -100,8 +101,8 @@ def in_parallel(
                 if isinstance(error.__context__, KeyboardInterrupt):
                     raise error.__context__ from None  # joblib stumbled while it was tidying up after it
                 if not _is_death(error):
-                    if isinstance(error, OSError) and not error.__cause__ and _is_local():  # a worker's has a cause
-                        raise _no_start(error) from None
+                    if _is_local() and not error.__cause__ and _lacks_room(error):  # a worker's error has a cause
+                        raise _no_start(error, others) from None
                     raise
                 for chunk in chunks[done : begun + waiting.given]:
                     yield alone.results(chunk)
@@ -223,6 +224,10 @@ def _end_after(parent: int | None) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
+
+
+def _lacks_room(error: Exception) -> bool:
+    return isinstance(error, OSError) or "can't start new thread" in str(error)
 
 
 def _is_local() -> bool:
@@ -395,15 +400,19 @@ def _is_death(error: Exception) -> bool:
 @contextmanager
 def _starting() -> Iterator[None]:
     """Raises: `WorkerError` where the system has no room for more processes."""
+    others = set(multiprocessing.active_children())
     try:
         yield
     except (OSError, NotImplementedError, ImportError, RuntimeError, MemoryError) as error:
         if _is_death(error):
             raise
-        raise _no_start(error) from None
+        raise _no_start(error, others) from None
 
 
-def _no_start(error: Exception) -> WorkerError:
+def _no_start(error: Exception, others: set[multiprocessing.process.BaseProcess]) -> WorkerError:
+    """What to say of it. Those of too many that could be started are ended: nobody would give them anything to do."""
+    for process in set(multiprocessing.active_children()) - others:
+        process.terminate()
     why = error.strerror if isinstance(error, OSError) else str(error)
     return WorkerError(
         f"worker processes cannot be started: {why or type(error).__name__}; take fewer --jobs, or raise the limits of "
