@@ -50,15 +50,22 @@ class _OneLineErrors(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         from .data.errors import AgnetError
+        from .data.python_path import current_folder_hidden, usurper
 
         # Schedulers and `kill` stop a program by SIGTERM: workers are ended and work is kept, as on Ctrl-C.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            return super().invoke(context)
+            with current_folder_hidden():
+                return super().invoke(context)
         except AgnetError as error:
             raise click.ClickException(str(error)) from None
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:
+            if file := usurper(error):
+                raise click.ClickException(
+                    f"{file} is taken for Python's own module of that name; rename it, or take its folder out of "
+                    "PYTHONPATH"
+                ) from None
             if "libGL" not in str(error):
                 raise
             raise click.ClickException(

@@ -194,11 +194,13 @@ def propose(
     click.echo(boxes)
     if summary.unreadable:
         click.echo(f"cannot be read: {printable(summary.first_failure)}", err=True)
-        share = summary.unreadable / summary.images
-        complaint = (
-            f"{summary.unreadable:,} of {summary.images:,} images ({share:.1%}) could not be read; see the table "
-            f"failures in {boxes}"
-        )
+    for count, what in (
+        (summary.unreadable - summary.postponed, "could not be read"),
+        (summary.postponed, "are left for now, by no fault of theirs that is known: the same command tries them again"),
+    ):
+        share = count / summary.images
+        complaint = f"{count:,} of {summary.images:,} images ({share:.1%}) {what}; see the table failures in {boxes}"
         if share > max_unreadable:
             raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
-        click.echo(complaint, err=True)
+        if count:
+            click.echo(complaint, err=True)

@@ -24,6 +24,14 @@ class ImageError(AgnetError):
     """One image cannot be decoded, or must not be (too many pixels)."""
 
 
+class PassingError(ImageError):
+    """One image cannot be read or decoded now, for want of memory or by a fault of a disk or network, not its own."""
+
+
+class WorkerError(AgnetError):
+    """Worker processes cannot be started, or do not live whatever they are given to do."""
+
+
 class BoxesFileError(AgnetError):
     """A file is not a complete, well-formed boxes file."""
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from .dataset_entry import unlike_the_book
 from .errors import ImageError
+from .faults import check_root_is_there, reason_of
 from .images import decode_image, read_content
 from .index import SPLITS, DatasetIndex
 from .near_duplicates import Looks, closest, look_of
-from .parallel import LOST, in_parallel
+from .parallel import in_parallel
 
 _CHUNK = 32
 _SMALL = 32  # pixels: a shorter side has less than an icon's
@@ -119,7 +120,7 @@ def examine(
     unreadable: list[Odd] = []
     odd: list[Odd] = []
     row = 0
-    for chunk in in_parallel(chunks, partial(see_chunk, root), lambda name: Seen(reason=LOST), jobs):
+    for chunk in in_parallel(chunks, partial(see_chunk, root), lambda name, reason: Seen(reason=reason), jobs):
         for seen in chunk:
             name, contents[row] = index.names[row], seen.content
             if seen.reason:
@@ -152,16 +153,18 @@ def examine(
 def see_chunk(root: str, names: Sequence[str]) -> list[Seen]:
     """A worker's task: each image read, decoded, and what it looks like. One that cannot be is told, not raised."""
     cv2.setNumThreads(1)
-    return [_see(os.path.join(root, name)) for name in names]  # noqa: PTH118 - a hundred thousand times
+    return [_see(root, name) for name in names]
 
 
-def _see(path: str) -> Seen:
+def _see(root: str, name: str) -> Seen:
     content = b""
     try:
-        content = read_content(path)
+        content = read_content(os.path.join(root, name))  # noqa: PTH118 - a hundred thousand times
         image = decode_image(content)
     except ImageError as error:
-        return Seen(_digest(content), reason=str(error))
+        if not content:
+            check_root_is_there(root)
+        return Seen(_digest(content), reason=reason_of(error))
     height, width = image.shape[:2]
     return Seen(_digest(content), look_of(image), (width, height))
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .eight_bits import raw_mode_of, take_for, to_rgb
-from .errors import ImageError
+from .errors import ImageError, PassingError
+from .faults import unread
 from .jpeg_scans import load_jpeg
 from .known_kinds import refuse_deep_jpeg2000, refuse_other_tiffs, refuse_tiff
 from .png_chunks import refuse_damaged_png
@@ -49,7 +50,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     try:
         return decode_image(read_content(path), max_pixels)
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
 
 
 def read_content(path: str | Path) -> bytes:
@@ -58,8 +59,8 @@ def read_content(path: str | Path) -> bytes:
         if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, a device never ends
             raise ImageError("is not a file")
         return Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    except (OSError, MemoryError) as error:
+        raise unread(error) from None
 
 
 def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -100,9 +101,11 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         except UnidentifiedImageError:
             raise ImageError("its content is in no image format that can be read here") from None
         except MemoryError:
-            raise ImageError("not enough memory to decode it") from None
+            raise PassingError("not enough memory to decode it") from None
         # Decoders of two dozen formats raise whatever broken bytes lead them to.
         except Exception as error:
+            if "out of memory" in str(error).lower():  # Pillow's form, for decoders written in C
+                raise PassingError("not enough memory to decode it") from None
             raise ImageError(f"not a readable image ({_first_line(error)})") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -12,32 +13,50 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import joblib
 from joblib._parallel_backends import LokyBackend
 from joblib.externals.loky import ProcessPoolExecutor
 
+from .errors import WorkerError
+from .faults import PASSING
 from .memory import keep_freed_memory
+from .python_path import current_folder_hidden, strange_modules
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 Chunk = Sequence[str]
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 Task = Callable[[Chunk], list[Result]]
 
-# What is recorded of an image that killed its process.
-LOST = (
-    "the process that worked on it was killed, twice, with nothing else to do: its decoder crashes, or needs more "
-    "memory than there is"
+# What is recorded of an image that killed its process. Only a decoder's crash is the image's own for good.
+_CRASHED = (
+    "the process that worked on it was killed, twice, with nothing else to do, and others were not: its decoder "
+    "crashes ({death})"
 )
+_KILLED = f"{PASSING}the process that worked on it was killed, twice, with nothing else to do: "
+_REASONS = {
+    "SIGKILL": f"{_KILLED}most likely it needs more memory than there is",
+    "SIGBUS": f"{_KILLED}most likely a disk is full or failed (SIGBUS)",
+    "": f"{_KILLED}its decoder may crash, or need more memory than there is",
+}
+# By which a process ends that does what it must not.
+_CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"})
 
 # How loky, Dask and Ray say that a worker process died; the latter two need not be installed.
 _DEATHS = frozenset({"BrokenProcessPool", "KilledWorker", "RayActorError"})
 # An innocent image may be struck once by whatever killed its neighbours; twice, alone, is no accident.
 _LIVES = 2
+# Images that kill their processes before a single one has not: it is not the images, then.
+_STRANGERS = 4
 _PATIENCE = 5.0  # seconds for an image that no one wants any more
 # Of the libraries that workers may use; their pools would only fight over the cores.
 _ONE_THREAD = dict.fromkeys(
@@ -48,7 +67,7 @@ _BATCH = 8
 
 
 def in_parallel(
-    chunks: Sequence[Chunk], task: Task[Result], lost: Callable[[str], Result], jobs: int | None
+    chunks: Sequence[Chunk], task: Task[Result], lost: Callable[[str, str], Result], jobs: int | None
 ) -> Generator[list[Result], None, None]:
     """The results of ``task`` for each chunk, in order.
 
@@ -57,72 +76,89 @@ def in_parallel(
 
     Args:
         chunks: names of images.
-        task: a picklable function of a chunk.
-        lost: what to record for an image that killed its process.
+        task: a picklable function of a chunk; an empty one is nothing to do.
+        lost: what to record for an image that killed its process, by its name and the reason; one that begins with
+            `PASSING` another run may not meet.
         jobs: workers; by default as the caller's ``joblib.parallel_config`` says, else all cores. One worker is a
             process of its own too, unless a backend was chosen that says otherwise.
+
+    Raises: `WorkerError` when workers cannot be started, or die of nothing to do, or of every image.
     """
     done = 0
-    while done < len(chunks):
-        begun = done
-        waiting = _Counted(chunks[done:])
-        try:
-            with closing(_stream(waiting, task, jobs)) as results:
-                for result in results:
-                    yield result
-                    done += 1
-        except Exception as error:
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None  # joblib stumbled while it was tidying up after it
-            if not _is_death(error):
-                raise
-            with closing(_Process()) as process:
+    elsewhere = [chunks[number * len(chunks) // _STRANGERS][-1] for number in range(_STRANGERS) if chunks]
+    with current_folder_hidden(), closing(_Alone(task, lost, lambda: elsewhere)) as alone:
+        while done < len(chunks):
+            begun = done
+            waiting = _Counted(chunks[done:])
+            others = set(multiprocessing.active_children())
+            try:
+                with closing(_stream(waiting, task, jobs)) as results:
+                    for result in results:
+                        yield result
+                        alone.good = chunks[done][-1:]
+                        done += 1
+            except Exception as error:
+                if isinstance(error.__context__, KeyboardInterrupt):
+                    raise error.__context__ from None  # joblib stumbled while it was tidying up after it
+                if not _is_death(error):
+                    if _is_local() and not error.__cause__ and _lacks_room(error):  # a worker's error has a cause
+                        raise _no_start(error, others) from None
+                    raise
                 for chunk in chunks[done : begun + waiting.given]:
-                    yield _one_by_one(chunk, task, lost, process)
+                    yield alone.results(chunk)
                     done += 1
+                alone.close()
 
 
 def ahead_by_processes(
-    items: Iterable[Item], task: Callable[[Item], Result], lost: Callable[[Item], Result], jobs: int, limit: int
+    items: Iterable[Item], task: Callable[[Item], Result], lost: Callable[[Item, str], Result], jobs: int, limit: int
 ) -> Generator[Result, None, None]:
     """The results of ``task`` for each item, in order, by processes that work ahead of whoever asks for them.
 
-    A worker that dies costs the item that killed it, as in `in_parallel`.
+    A worker that dies costs the item that killed it, as in `in_parallel`, which also says what is raised.
 
     Args:
         items: picklable; taken when there is room for one more.
         task: picklable.
-        lost: the result for an item that killed its process.
+        lost: the result for an item that killed its process, by the item and the reason.
         jobs: processes on this machine.
         limit: items, at most, that have been taken and whose results have not been asked for.
     """
     remaining = iter(items)
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     executor: ProcessPoolExecutor | None = None
-    try:
-        while True:
-            executor = executor or ProcessPoolExecutor(jobs, initializer=start_local_worker, env=_ONE_THREAD)
-            for item in islice(remaining, limit - len(waiting)):
-                waiting.append((item, _submit(executor, task, item)))
-            if not waiting:
-                return
-            if not _died(waiting[0][1]):
-                yield waiting.popleft()[1].result()
-                continue
-            executor.shutdown(kill_workers=True)
-            executor = None
-            with closing(_Process()) as process:
+    with (
+        current_folder_hidden(),
+        closing(_Alone(partial(_each, task), lost, lambda: [item for item, _ in waiting])) as alone,
+    ):
+        try:
+            while True:
+                with _starting():
+                    executor = executor or ProcessPoolExecutor(jobs, initializer=start_local_worker, env=_ONE_THREAD)
+                for item in islice(remaining, limit - len(waiting)):
+                    waiting.append((item, _submit(executor, task, item)))
+                if not waiting:
+                    return
+                if not _died(waiting[0][1]):
+                    item, future = waiting.popleft()
+                    yield future.result()
+                    alone.good = [item]
+                    continue
+                executor.shutdown(kill_workers=True)
+                executor = None
                 while waiting:
                     item, future = waiting.popleft()
                     if future.done() and not _died(future):
                         yield future.result()
+                        alone.good = [item]
                     else:
-                        yield from _one_by_one([item], partial(_each, task), lost, process)
-    finally:
-        if executor is not None:
-            # loky stumbles over results that arrive while it kills, so what is under way ends first, if it does.
-            wait([future for _, future in waiting if not future.cancel()], timeout=_PATIENCE)
-            executor.shutdown(kill_workers=True)
+                        yield from alone.results([item])
+                alone.close()
+        finally:
+            if executor is not None:
+                # loky stumbles over results that arrive while it kills, so what is under way ends first, if it does.
+                wait([future for _, future in waiting if not future.cancel()], timeout=_PATIENCE)
+                executor.shutdown(kill_workers=True)
 
 
 def ahead_by_threads(
@@ -156,7 +192,8 @@ def ahead_by_threads(
 def _submit(executor: ProcessPoolExecutor, task: Callable[[Item], Result], item: Item) -> Future[Result]:
     """The task begun, or what says that the pool is dead."""
     try:
-        return executor.submit(task, item)
+        with _starting():
+            return executor.submit(task, item)
     except Exception as error:
         if not _is_death(error):
             raise
@@ -187,6 +224,14 @@ def _end_after(parent: int | None) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
+
+
+def _lacks_room(error: Exception) -> bool:
+    return isinstance(error, OSError) or "can't start new thread" in str(error)
+
+
+def _is_local() -> bool:
+    return isinstance(joblib.parallel.get_active_backend()[0], LokyBackend)
 
 
 class _Counted:
@@ -244,24 +289,135 @@ def _on_dask(
         futures.clear()  # tells the cluster to forget them
 
 
-def _one_by_one(
-    chunk: Sequence[Item],
-    task: Callable[[Sequence[Item]], list[Result]],
-    lost: Callable[[Item], Result],
-    process: _Process,
-) -> list[Result]:
-    """A chunk's results, by a process that may die of some of its images."""
-    for _ in range(_LIVES):
-        result = process.survive(task, chunk)
-        if result is not None:
-            return result
+class _Alone(Generic[Item, Result]):
+    """What was under way when workers died, in a process of its own that may die of some of it; to be closed.
+
+    Whatever dies, something harmless is tried under the same conditions before an item is blamed: nothing at all
+    before the first, and after each death an item that did well.
+
+    Args:
+        task, lost: as of `in_parallel`.
+        others: items to try when the first ones all die.
+    """
+
+    def __init__(
+        self,
+        task: Callable[[Sequence[Item]], list[Result]],
+        lost: Callable[[Item, str], Result],
+        others: Callable[[], Sequence[Item]],
+    ) -> None:
+        self.good: Sequence[Item] = ()  #: an item that its process survived; () while there is none
+        self._task, self._lost, self._others = task, lost, others
+        self._process = _Process()
+        self._strangers = 0  # that were lost while there was no good one
+
+    def results(self, chunk: Sequence[Item]) -> list[Result]:
+        """Raises: `WorkerError` when it is not the items that processes die of."""
+        if not self._process.alive:
+            self._check(())
         if len(chunk) > 1:
-            return [single for name in chunk for single in _one_by_one([name], task, lost, process)]
-    return [lost(name) for name in chunk]
+            together = self._survive(chunk)
+            if together is not None:
+                return together
+        # A neighbour may be the good one, so that none is judged before all have been tried.
+        tries = [self._life_or_death(item) for item in chunk]
+        return [
+            self._judged(item, one) if isinstance(one, str) else one[0] for item, one in zip(chunk, tries, strict=True)
+        ]
+
+    def close(self) -> None:
+        self._process.close()
+
+    def _survive(self, chunk: Sequence[Item]) -> list[Result] | None:
+        result = self._process.survive(self._task, chunk)
+        if result is not None:
+            self.good = chunk[-1:]
+        return result
+
+    def _life_or_death(self, item: Item) -> list[Result] | str:
+        """The result; or of what the last process died, every time."""
+        for _ in range(_LIVES):
+            result = self._survive([item])
+            if result is not None:
+                return result
+        death = self._process.death
+        if not self.good:
+            self._strangers += 1
+            if self._strangers == _STRANGERS:
+                self._look_for_a_good_one(death)
+        return death
+
+    def _look_for_a_good_one(self, death: str) -> None:
+        others = self._others()
+        if others and all(self._survive([other]) is None for other in others):
+            raise WorkerError(
+                f"worker processes die whatever image they are given ({death or 'killed'}), most likely for want of "
+                "memory; no image is at fault. Take fewer --jobs, or run the same where there is more memory"
+            )
+
+    def _judged(self, item: Item, death: str) -> Result:
+        self._check(())
+        if self.good:
+            self._check(self.good)
+        # Where memory is limited by a number, what gets none of it may crash over that.
+        if self.good and death in _CRASHES and not _memory_is_limited():
+            return self._lost(item, _CRASHED.format(death=death))
+        return self._lost(item, _REASONS.get(death, _REASONS[""]))
+
+    def _check(self, harmless: Sequence[Item]) -> None:
+        """Raises: `WorkerError` when a process dies of what is harmless, too."""
+        for _ in range(_LIVES):
+            if self._process.survive(self._task, harmless) is not None:
+                return
+        what = "whatever image they are given" if harmless else "as soon as they are started"
+        raise WorkerError(f"worker processes end {what}: {self._why()}")
+
+    def _why(self) -> str:
+        strange = next(strange_modules(), None)
+        if strange and not self._process.death.startswith("SIG"):
+            return (
+                f"{strange} is taken for Python's own module of that name, or a library's; rename it or move it "
+                "elsewhere. No image is at fault"
+            )
+        if self._process.death == "SIGKILL":
+            return "they are killed, most likely for want of memory; take fewer --jobs. No image is at fault"
+        told = self._process.complaint or f"{self._process.death or 'nothing is known of why'}, see above"
+        return f"{told}. No image is at fault"
+
+
+def _memory_is_limited() -> bool:
+    """Whether this process and its children get only so much of it, as by ``ulimit -v``."""
+    if resource is None:
+        return False
+    limits = [getattr(resource, name, None) for name in ("RLIMIT_AS", "RLIMIT_DATA")]
+    return any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits if limit is not None)
 
 
 def _is_death(error: Exception) -> bool:
     return any(kind.__name__ in _DEATHS for kind in type(error).__mro__)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Raises: `WorkerError` where the system has no room for more processes."""
+    others = set(multiprocessing.active_children())
+    try:
+        yield
+    except (OSError, NotImplementedError, ImportError, RuntimeError, MemoryError) as error:
+        if _is_death(error):
+            raise
+        raise _no_start(error, others) from None
+
+
+def _no_start(error: Exception, others: set[multiprocessing.process.BaseProcess]) -> WorkerError:
+    """What to say of it. Those of too many that could be started are ended: nobody would give them anything to do."""
+    for process in set(multiprocessing.active_children()) - others:
+        process.terminate()
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return WorkerError(
+        f"worker processes cannot be started: {why or type(error).__name__}; take fewer --jobs, or raise the limits of "
+        "processes and open files (ulimit -u, ulimit -n) and the size of /dev/shm. No image is at fault"
+    )
 
 
 class _Process:
@@ -269,10 +425,18 @@ class _Process:
 
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
+        self.death = ""  #: how the last one died: a signal's name, "EXIT 1", or "" where it is not known
+        self.complaint = ""  #: the last line of what it said about it, if anything
+
+    @property
+    def alive(self) -> bool:
+        return self._executor is not None
 
     def run(self, task: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]) -> list[Result]:
-        self._executor = self._executor or ProcessPoolExecutor(max_workers=1, initializer=start_local_worker)
-        return self._executor.submit(task, chunk).result()
+        with _starting():
+            self._executor = self._executor or ProcessPoolExecutor(max_workers=1, initializer=start_local_worker)
+            future = self._executor.submit(task, chunk)
+        return future.result()
 
     def survive(self, task: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]) -> list[Result] | None:
         """The result, or None if the process died of it."""
@@ -281,6 +445,10 @@ class _Process:
         except Exception as error:
             if not _is_death(error):
                 raise
+            told = re.search(r"(SIG\w+)\(-\d+\)|EXIT\((\d+)\)", str(error))  # as loky words it
+            self.death = "" if told is None else told[1] or f"EXIT {told[2]}"
+            lines = [line for line in str(error.__cause__ or "").splitlines() if line.strip(' "')]
+            self.complaint = lines[-1].strip() if lines else ""
             self.close()
             return None
 

@@ -12,6 +12,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from .containers import look_into
 from .errors import ImageError
 from .images import MAX_PIXELS
 
@@ -24,7 +25,9 @@ VIDEO_SUFFIXES = frozenset(
 
 _USUAL_RATE = 25.0
 _RATES = (0.1, 240.0)  # frames a second; headers of broken files and of some recorders say 0, 1000 or 90,000
-_WHOLE = 0.9  # of the announced length: less is a file that was cut off; headers are a few frames wrong
+_WHOLE = 0.9  # of the pictures in the file: of some encoders one in ten is not there to be shown
+# Codecs whose pictures may be half frames, every second line, two of which make one.
+_OF_FIELDS = ("avc", "h264", "x264", "hev", "hvc", "mpg2", "mp2v", "m2v", "wvc1", "vc-1")
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,19 @@ class Video:
         #: frames a second, on average; a usual value where the header has none that can be
         self.rate = rate if _RATES[0] <= rate <= _RATES[1] else _USUAL_RATE
         count = self._get(cv2.CAP_PROP_FRAME_COUNT)
-        #: as the header has it, which may be wrong; None where it has none
-        self.announced_frames = int(count) if 0 < count < 2**40 else None
-        self._announced_seconds = count / rate if self.announced_frames and rate > 0 else 0.0
+        try:
+            self._container = look_into(path)
+        except OSError as error:
+            self._capture.release()
+            raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+        #: the pictures in the file, or how many its header tells, which may be wrong; None where it tells none
+        self.announced_frames = self._container.pictures or (int(count) if 0 < count < 2**30 else None)
 
     def frames(self, every: int = 1) -> Iterator[Frame]:
         """Frames 0, ``every``, 2 · ``every``, ...; the others are passed over, which is cheaper than reading them.
 
-        Raises: `ImageError` at the end, when there was no frame at all, or much less than the header announces.
+        Raises: `ImageError` at the end, when there was no frame at all, when the file ends before its container does,
+            or when many of its pictures could not be decoded.
         """
         number, seconds, first = 0, 0.0, 0.0
         while self._capture.grab():
@@ -92,12 +100,24 @@ class Video:
             number += 1
         if not number:
             raise ImageError(f"{self.path}: there is no frame in it that can be read")
-        end = seconds + 1 / self.rate
-        if end < _WHOLE * self._announced_seconds and number < _WHOLE * (self.announced_frames or 0):
-            raise ImageError(
-                f"{self.path}: announces {self._announced_seconds:.1f} seconds, and {end:.1f} can be read; it was cut "
-                "off or is damaged"
-            )
+        self._check_whole(number)
+
+    def _check_whole(self, number: int) -> None:
+        """By what is in the file, not by its length in seconds, which another track or another clock may have made."""
+        there = self._container
+        if there.missing:
+            trouble = "the file ends before its content does; it was cut off"
+        elif there.pictures and number < _WHOLE * there.pictures and not self._are_fields(number, there.pictures):
+            trouble = f"there are {there.pictures:,} pictures in it; it is damaged"
+        elif there.broken:
+            trouble = "what is between them cannot; it is damaged"
+        else:
+            return
+        raise ImageError(f"{self.path}: {number:,} frame{'s' if number != 1 else ''} can be read, and {trouble}")
+
+    def _are_fields(self, frames: int, pictures: int) -> bool:
+        code = int(self._get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=False).decode("latin-1").lower()
+        return code.startswith(_OF_FIELDS) and abs(2 * frames - pictures) <= 0.02 * pictures
 
     def _get(self, what: int) -> float:
         value = self._capture.get(what)

@@ -27,7 +27,8 @@ from ..data.atomic import atomic_file
 from ..data.boxes_reader import Settings, embedded_photographs, read_boxes, read_listing, refuse_to_replace_other
 from ..data.boxes_writer import Part, build_part, write_boxes
 from ..data.drawing import contact_sheet, draw_regions, fit_within
-from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
+from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError, WorkerError
+from ..data.faults import PASSING
 from ..data.images import decode_image
 from ..data.index import DatasetIndex
 from ..data.parallel import in_parallel
@@ -57,6 +58,7 @@ class Summary:
     first_failure: str  #: an unreadable image and the reason; empty where there is none
     reused: int  #: images whose regions an earlier run had finished
     previews: int = 0  #: photographs that the file holds
+    postponed: int = 0  #: of the unreadable, those the same run again will try again: no fault of theirs is known
 
 
 def propose_dataset(
@@ -83,7 +85,8 @@ def propose_dataset(
         progress: called with images done and unreadable ones among them, as they grow.
 
     Raises: `MismatchError` when ``boxes`` was made otherwise or from other images, `BoxesFileError` when another
-    run is writing it or no image could be used.
+    run is writing it or no image could be used, `WorkerError` when workers cannot be started or none of the images can
+    be worked on for want of memory, `DatasetError` when the images are gone.
     """
     boxes = Path(boxes)
     if boxes.is_dir() or not boxes.name:
@@ -109,7 +112,7 @@ def propose_dataset(
             _clear(folder)
         _claim(folder, recorded, index)
         run = _Run(index, settings, weights, folder, _part_keys(index, recorded))
-        reused = run.finish(jobs, progress)
+        reused, postponed = run.finish(jobs, progress)
         write_boxes(
             boxes,
             index,
@@ -119,8 +122,9 @@ def propose_dataset(
             settings=recorded,
             previews=_previews(index, settings.layout, run.paths) if previews else {},
         )
-        _clear(folder)
-    return _summary(boxes, reused)
+        if not postponed:
+            _clear(folder)
+    return _summary(boxes, reused, postponed)
 
 
 @contextmanager
@@ -188,13 +192,19 @@ class _Run:
     def paths(self) -> list[Path]:
         return [self.folder / f"{number:05d}-{key}.npz" for number, key in enumerate(self.keys)]
 
-    def finish(self, jobs: int | None, progress: Progress) -> int:
-        """Compute the parts that are not there yet. Returns the number of images of those that were."""
+    def finish(self, jobs: int | None, progress: Progress) -> tuple[int, int]:
+        """Compute the parts that are not there yet.
+
+        Returns: the number of images of those that were, and of images that are left for now, whose parts are made
+        again by the next run.
+        Raises: `WorkerError` when no image could be used and that may pass.
+        """
         _clear(self.folder, keep=[*self.paths, self.folder / _SETTINGS])  # parts with images that have changed since
         failed = {number: _failures_of_finished(path) for number, path in enumerate(self.paths)}
         missing = [number for number, failures in failed.items() if failures is None]
         done = reused = len(self.index) - sum(len(self._names(number)) for number in missing)
         unreadable = sum(failures for failures in failed.values() if failures)
+        postponed: list[str] = []
         progress(done, unreadable)
         with closing(self._proposals(missing, jobs)) as chunks:
             for number in missing:
@@ -203,9 +213,15 @@ class _Run:
                     chunk = next(chunks)
                     proposals += chunk
                     done, unreadable = done + len(chunk), unreadable + sum(p.regions is None for p in chunk)
+                    postponed += [p.reason.removeprefix(PASSING) for p in chunk if p.reason.startswith(PASSING)]
                     progress(done, unreadable)
                 build_part(self.index, number * PART_IMAGES, proposals).save(self.paths[number])
-        return reused
+        if postponed and unreadable == len(self.index):
+            raise WorkerError(
+                f"no image can be used here and now, by no known fault of theirs (of the first: {postponed[0]}); "
+                "the same command tries them again"
+            )
+        return reused, len(postponed)
 
     def _names(self, number: int) -> tuple[str, ...]:
         return self.index.names[number * PART_IMAGES : (number + 1) * PART_IMAGES]
@@ -274,12 +290,14 @@ def _attributes(
     return attributes | ({"val_is_test": 1} if index.val_is_test else {})
 
 
-def _summary(boxes: Path, reused: int) -> Summary:
+def _summary(boxes: Path, reused: int, postponed: int = 0) -> Summary:
     status = read_listing(boxes).status
     few, unreadable = (int((status == kind).sum()) for kind in (schema.STATUS_FEW, schema.STATUS_UNREADABLE))
     failures = read_boxes(boxes).failures if unreadable else ()
     first = f"{failures[0][0]}: {failures[0][1]}" if failures else ""
-    return Summary(boxes, len(status), few, unreadable, first, reused, previews=embedded_photographs(boxes))
+    return Summary(
+        boxes, len(status), few, unreadable, first, reused, previews=embedded_photographs(boxes), postponed=postponed
+    )
 
 
 def _previews(index: DatasetIndex, layout: Layout, parts: list[Path]) -> dict[str, tuple[np.ndarray, str]]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import cv2
 import threadpoolctl
 
 from ..data.errors import ImageError
+from ..data.faults import PASSING, check_root_is_there, reason_of, unread
 from ..data.images import decode_image
-from ..data.parallel import LOST
 from ..data.regions import Proposal, time_of_change
 from .one_image import propose_regions
 from .settings import NETWORKS, ProposalSettings
@@ -37,47 +38,51 @@ def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, na
         torch.set_num_threads(1)  # also, because sums depend on it in their last digits
     with _thread_pools().limit(limits=1):
         file = Path(weights) if weights else None
-        return [_propose_file(os.path.join(root, name), settings, file) for name in names]  # noqa: PTH118 - faster
+        return [_propose_file(root, name, settings, file) for name in names]
 
 
-def lost_image(root: str, name: str) -> Proposal:
+def lost_image(root: str, name: str, reason: str) -> Proposal:
     """The proposal of an image that killed the process that worked on it."""
-    proposal, _ = _read(os.path.join(root, name))  # noqa: PTH118
-    return Proposal(
-        None,
-        proposal.file_bytes,
-        proposal.modified_ns,
-        proposal.content_blake2b,
-        reason=LOST,
-    )
+    return _without_regions(_read(root, name)[0], reason)
 
 
-def _propose_file(path: str, settings: ProposalSettings, weights: Path | None) -> Proposal:
-    unread, content = _read(path)
-    if unread.reason:
-        return unread
+def _propose_file(root: str, name: str, settings: ProposalSettings, weights: Path | None) -> Proposal:
+    file, content = _read(root, name)
+    if file.reason:
+        return file
     try:
         image = decode_image(content)
-    except ImageError as error:
-        return Proposal(None, unread.file_bytes, unread.modified_ns, unread.content_blake2b, str(error))
-    try:
         regions = propose_regions(image, settings, weights)
+    except ImageError as error:
+        return _without_regions(file, reason_of(error))
     except (cv2.error, MemoryError) as error:
-        reason = f"{settings.method} failed on it: {(str(error).strip().splitlines() or ['not enough memory'])[0]}"
-        return Proposal(None, unread.file_bytes, unread.modified_ns, unread.content_blake2b, reason)
-    return Proposal(regions, unread.file_bytes, unread.modified_ns, unread.content_blake2b)
+        if isinstance(error, MemoryError) or error.code == cv2.Error.StsNoMem:
+            return _without_regions(file, f"{PASSING}not enough memory to find its regions")
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        return _without_regions(file, f"{settings.method} failed on it: {reason}")
+    return replace(file, regions=regions)
 
 
-def _read(path: str) -> tuple[Proposal, bytes]:
-    """What is known of a file before it is decoded, and its content; a reason if there is none."""
+def _without_regions(file: Proposal, reason: str) -> Proposal:
+    """What another run may find otherwise is recorded as if the file had never been read: it will be again."""
+    return Proposal(None, reason=reason) if reason.startswith(PASSING) else replace(file, reason=reason)
+
+
+def _read(root: str, name: str) -> tuple[Proposal, bytes]:
+    """What is known of a file before it is decoded, and its content; a reason if there is none.
+
+    Raises: `DatasetError` when it cannot be read because the data set is gone.
+    """
+    path = os.path.join(root, name)  # noqa: PTH118 - faster
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a pipe would be waited for, a device never ends
             return Proposal(None, reason="is not a file"), b""
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             modified = time_of_change(os.fstat(file.fileno()).st_mtime_ns)
             content = file.read()
-    except OSError as error:
-        return Proposal(None, reason=f"cannot be read: {error.strerror or error}"), b""
+    except (OSError, MemoryError) as error:
+        check_root_is_there(root)
+        return Proposal(None, reason=reason_of(unread(error))), b""
     return Proposal(None, len(content), modified, hashlib.blake2b(content, digest_size=8).hexdigest()), content
 
 

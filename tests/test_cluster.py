@@ -218,7 +218,7 @@ def test_an_image_that_kills_its_worker_costs_itself_alone(folder, local, tmp_pa
     assert name == VICTIM and "killed" in reason
     others = boxes.names != VICTIM.encode()
     assert boxes.usable.tolist() == np.flatnonzero(others).tolist()
-    assert boxes.contents.tolist() == expected.contents.tolist()
+    assert boxes.contents[others].tolist() == expected.contents[others].tolist()
     assert np.array_equal(boxes.primary_xyxy, expected.primary_xyxy[others])
 
 
@@ -227,6 +227,6 @@ def test_after_a_death_only_what_was_under_way_is_done_here(backend, evaluate):
     under_way = {"elsewhere": 8, "dask": 2}[backend] * WORKERS
     chunks = [["__import__('multiprocessing').current_process().name"] for _ in range(60)]
     chunks[20] = ["__import__('os').kill(__import__('os').getpid(), 9)"]
-    results = list(in_parallel(chunks, evaluate, lambda name: "lost", None))
+    results = list(in_parallel(chunks, evaluate, lambda name, reason: "lost", None))
     assert len(results) == 60 and results[20] == ["lost"]
     assert sum("Loky" in name for (name,) in results) < under_way

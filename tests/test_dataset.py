@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import multiprocessing
+import os
 import pickle
 import shutil
 from functools import partial
@@ -128,6 +130,16 @@ def test_a_batch_that_cannot_be_sent_is_an_error_and_not_waited_for_for_ever(box
             next(loader.epoch(0))
     finally:
         loader.close()
+
+
+def test_a_machine_that_has_no_room_for_readers_says_so(boxes, folder, monkeypatch):
+    def refuse(self):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    loader = Loader(RegionDataset(boxes, folder, 32), np.arange(4), 2, 2)
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", refuse)
+    with pytest.raises(DatasetError, match=r"cannot be started: Resource .* unavailable; take fewer --workers"):
+        next(loader.epoch(0))
 
 
 def test_pixels_and_regions_are_those_of_the_file(boxes, folder):

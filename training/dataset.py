@@ -230,6 +230,13 @@ class Loader:
                 "a process that reads images has ended, most likely for want of memory (a container's shared memory, "
                 "/dev/shm, is small unless asked for); take fewer --workers; training goes on with --resume"
             ) from None
+        except OSError as error:
+            if error.errno is None:  # a worker's own arrives without
+                raise
+            raise DatasetError(
+                f"the processes that read images cannot be started: {error.strerror}; take fewer --workers, or raise "
+                "the limits of processes and open files (ulimit -u, ulimit -n) and the size of /dev/shm"
+            ) from None
         except AgnetError as error:
             # A worker's error arrives with its traceback in the message; the last line is the message itself.
             raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None

@@ -11,7 +11,6 @@ import numpy as np
 from ..data.errors import ImageError
 from ..data.images import read_image
 from ..data.inputs import Input
-from ..data.parallel import LOST
 from ..data.regions import Regions
 from .augmentation import View
 
@@ -72,6 +71,6 @@ def sample_of_input(one: Input, side: int, propose: Propose | None) -> Sample | 
     return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, side, propose)
 
 
-def lost_sample(one: Input) -> Unreadable:
+def lost_sample(one: Input, reason: str) -> Unreadable:
     """What is said of a photograph that killed the process which read it."""
-    return Unreadable(one.name, f"{one.name}: {LOST}")
+    return Unreadable(one.name, f"{one.name}: {reason}")
