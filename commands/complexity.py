@@ -47,6 +47,11 @@ def complexity(
     from dataclasses import replace
 
     from ..data.memory import keep_network_memory
+    from ..training.preflight import check_backbone
+
+    for backbone in backbones:
+        check_backbone(backbone)
+    # Only now: PyTorch takes seconds to load.
     from ..training.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
     from ..training.devices import choose_device
 

@@ -46,19 +46,26 @@ def evaluate(
     from ..data.errors import BoxesFileError
     from ..data.memory import keep_network_memory
     from ..data.places import follow_hint
-    from ..training.devices import choose_device
-    from ..training.evaluation import evaluate_run, summarise_seeds
-    from ..training.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
-    from ..training.run_folder import read_config, runs_of
+    from ..training.measurable import check_measurable
+    from ..training.run_folder import folder_of, read_config, runs_of
 
-    keep_network_memory()
-    singles, evaluations = runs_of(run), {}
+    run = folder_of(run)
+    singles, evaluations, measured = runs_of(run), {}, []
     for single in singles:
         config = read_config(single)
         path = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), single)
         if path is None:
             raise BoxesFileError(f"the boxes file of {single} is not where it was; name it with --boxes")
         found = read_boxes(path)
+        check_measurable(single, found, images_root(found, root), split, force)
+        measured.append((single, config, found))
+    # Only now: PyTorch takes seconds to load.
+    from ..training.devices import choose_device
+    from ..training.evaluation import evaluate_run, summarise_seeds
+    from ..training.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
+
+    keep_network_memory()
+    for single, config, found in measured:
         evaluation = evaluate_run(
             single,
             found,

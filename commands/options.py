@@ -28,8 +28,25 @@ dataset_root = click.option(
 boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
 )
-run = click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's folder.")
-device = click.option("--device", default=RunSettings.device, show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+run = click.option(
+    "--run", type=click.Path(path_type=Path), required=True, help="The run's folder, or the best.safetensors in it."
+)
+
+
+def _check_device(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    from ..training.preflight import check_device  # no torch, which takes seconds to load
+
+    check_device(name)
+    return name
+
+
+device = click.option(
+    "--device",
+    default=RunSettings.device,
+    show_default=True,
+    callback=_check_device,
+    help="Device to compute on: cpu, cuda, cuda:1, mps or auto.",
+)
 MOST_WORKERS = 16
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,7 +20,9 @@ from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..data.regions import Regions
-    from ..training.predict_files import Answer
+    from ..training.annotated import AnnotatedFolder
+    from ..training.answers import Answer
+    from ..training.predict_files import FilePredictor
 
 
 @click.command()
@@ -85,56 +87,73 @@ def predict(
     stdin, one a line or as find -print0 writes it. Videos are known by their suffix. What cannot be read is reported
     and the rest go on; the exit code is then 1.
     """
+    from ..data.atomic import check_folder_writable, check_writable
     from ..data.errors import ConfigurationError
     from ..data.inputs import find_inputs
     from ..data.memory import keep_network_memory
     from ..data.plain_text import printable
-    from ..training.annotated import AnnotatedFolder
-    from ..training.checkpoints import load_checkpoint
-    from ..training.devices import choose_device
-    from ..training.predict_files import FilePredictor, Moment, Still
+    from ..training.answers import Moment, Still
+    from ..training.checkpoint_header import read_header
     from ..training.run_folder import checkpoint_of
-    from ..training.samples import Unreadable
+    from ..training.samples import Unreadable, some_can_be_read, unreadable_inputs
 
     if as_json and format_ not in (None, "json"):
         raise click.UsageError(f"--json and --format {format_} are two different formats")
-    keep_network_memory()
-    checkpoint = load_checkpoint(checkpoint_of(run))
-    settings = ProposalSettings.from_dict(checkpoint.proposals)
-    if checkpoint.regions and settings.weights != name_of_weights(proposal_weights):
+    header = read_header(checkpoint_of(run))
+    settings = ProposalSettings.from_dict(header.proposals)
+    if header.regions and settings.weights != name_of_weights(proposal_weights):
         raise click.ClickException(
             f"the regions of {run} were proposed by {settings.method} with other weights; give that file with "
             "--proposal-weights"
         )
     if output and not output.parent.is_dir():
         raise ConfigurationError(f"{output}: there is no folder {output.parent}")
-    inputs = list(find_inputs(images, sys.stdin.buffer))
+    if output:
+        check_writable(output, "name another file with --output")
     if save:
-        _say_what_cannot_be_drawn(checkpoint.classes)
-    predictor = FilePredictor(
-        checkpoint=checkpoint,
-        propose=partial(_propose, settings=settings, weights=proposal_weights) if checkpoint.regions else None,
-        device=choose_device(device),
-        top=top,
-        threshold=threshold,
-        every=every,
-        smooth=smooth,
-        batch_size=batch_size,
-        jobs=jobs,
-        say=partial(click.echo, err=True),
-        pictures=save is not None,
-    )
+        check_folder_writable(save, "name another folder with --save")
+    inputs = list(find_inputs(images, sys.stdin.buffer))
+    saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
+    answers: Generator[Answer, None, None]
+    predictor: FilePredictor | None = None
+    if some_can_be_read(inputs, decode=not jobs):
+        # Not before something is found that a network can look at: it takes seconds.
+        from ..training.annotated import AnnotatedFolder
+        from ..training.checkpoints import load_checkpoint
+        from ..training.devices import choose_device
+        from ..training.predict_files import FilePredictor
+
+        keep_network_memory()
+        if save:
+            _say_what_cannot_be_drawn(header.classes)
+            saving = AnnotatedFolder(save)
+        predictor = FilePredictor(
+            checkpoint=load_checkpoint(run),
+            propose=partial(_propose, settings=settings, weights=proposal_weights) if header.regions else None,
+            device=choose_device(device),
+            top=top,
+            threshold=threshold,
+            every=every,
+            smooth=smooth,
+            batch_size=batch_size,
+            jobs=jobs,
+            say=partial(click.echo, err=True),
+            pictures=save is not None,
+        )
+        answers = predictor.answers(inputs)
+    else:
+        answers = unreadable_inputs(inputs)
     names = [one.name for one in inputs if not one.problem]
     predicted = failed = 0
     begun = time.perf_counter()
     with (
         _stream(output) as stream,
         _Bars(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())) as bars,
-        AnnotatedFolder(save) if save else nullcontext() as folder,
-        closing(predictor.answers(inputs)) as answers,
+        saving as folder,
+        closing(answers),
     ):
         format_ = format_ or ("json" if as_json else "text")
-        lines = Lines(stream, format_, min(top, len(checkpoint.classes)), names, checkpoint.classes, bool(folder))
+        lines = Lines(stream, format_, min(top, len(header.classes)), names, header.classes, save is not None)
         for answer in answers:
             bars.tell(answer)
             saved = folder.save(answer) if folder else None
@@ -149,7 +168,7 @@ def predict(
                     failed += 1
                     bars.say(f"Error: {printable(problem.reason)}")
             predicted += isinstance(answer, (Still, Moment))
-    if predicted > 1:
+    if predictor and predicted > 1:
         seconds = time.perf_counter() - begun
         click.echo(
             f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images a second; "
@@ -176,7 +195,7 @@ class _Bars:
     def tell(self, answer: Answer) -> None:
         """What comes next, or that one more is done."""
         from ..data.plain_text import printable
-        from ..training.predict_files import Stretch, Summary
+        from ..training.answers import Stretch, Summary
 
         if isinstance(answer, Stretch):
             self._close()

@@ -44,10 +44,10 @@ def check_seeds(context: click.Context, parameter: click.Parameter, seeds: tuple
     return seeds
 
 
-def train_seeds(run: Path, seeds: Sequence[int], resume: bool, train: Callable[[Path, int, bool], Path]) -> list[Path]:
-    """Call ``train(folder, seed, resume)`` for a folder of each seed; those not begun yet are begun on resuming.
+def folders_of_seeds(run: Path, seeds: Sequence[int], resume: bool) -> list[Path]:
+    """A folder for each seed.
 
-    Returns: the folders. Raises: `CheckpointError` when ``run`` is a single run, or on resuming holds none of them.
+    Raises: `CheckpointError` when ``run`` is a single run, or on resuming holds none of them.
     """
     from ..data.errors import CheckpointError
     from ..training.run_folder import CONFIG
@@ -57,6 +57,17 @@ def train_seeds(run: Path, seeds: Sequence[int], resume: bool, train: Callable[[
         raise CheckpointError(f"{run} is a run of one seed; name another folder with --run")
     if resume and not any((folder / CONFIG).exists() for folder in folders):
         raise CheckpointError(f"{run} holds no run of these seeds; train without --resume")
+    return folders
+
+
+def train_seeds(run: Path, seeds: Sequence[int], resume: bool, train: Callable[[Path, int, bool], Path]) -> list[Path]:
+    """Call ``train(folder, seed, resume)`` for a folder of each seed; those not begun yet are begun on resuming.
+
+    Returns: the folders. Raises: as `folders_of_seeds`.
+    """
+    from ..training.run_folder import CONFIG
+
+    folders = folders_of_seeds(run, seeds, resume)
     for folder, seed in zip(folders, seeds, strict=True):
         train(folder, seed, resume and (folder / CONFIG).exists())
     return folders

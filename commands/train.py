@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..proposals.settings import ProposalSettings
 from ..training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS, ModelSettings
-from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, RunSettings
+from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, Recipe, RunSettings
 from . import options
 from .places import images_root
 from .progress import watch
 from .sections import SectionedOption, recipe_options
-from .seeds import SeveralSeeds, check_seeds, summarise, train_seeds
+from .seeds import SeveralSeeds, check_seeds, folders_of_seeds, summarise, train_seeds
+
+if TYPE_CHECKING:
+    from ..data.boxes_reader import Boxes
 
 _PARTS = "AG-Net's parts"
 part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
@@ -161,10 +166,7 @@ def train(
     """
     from ..data.boxes_reader import read_boxes
     from ..data.memory import keep_network_memory
-    from ..proposals.one_image import propose_regions
-    from ..training.distributed import meeting, place_of_this_process
-    from ..training.fit import fit
-    from ..training.interruption import Interrupted
+    from ..training.run_folder import folder_of
 
     _refuse_idle_switches(context)
     if seeds and context.get_parameter_source("seed") is click.core.ParameterSource.COMMANDLINE:
@@ -173,7 +175,6 @@ def train(
         raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
     if dry_run and (resume or stop_after):
         raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
-    keep_network_memory()
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
     propose = None
@@ -181,8 +182,37 @@ def train(
         proposals = ProposalSettings.from_dict(found.settings["proposals"])
         if proposals.weights != ProposalSettings.weights:
             raise click.UsageError("--regions live needs regions proposed without a weights file")
+        from ..proposals.one_image import propose_regions
+
         propose = partial(propose_regions, settings=proposals)
-    run = run or Path("runs") / f"{found.dataset}-{model}"
+    run = folder_of(run) if run else Path("runs") / f"{found.dataset}-{model}"
+    model_settings = ModelSettings(
+        classes=len(found.classes),
+        regions=found.layout.count,
+        model=model,
+        backbone=backbone,
+        spectral_norm=spectral_norm,
+        attention_softmax=attention_softmax,
+        shortcut=shortcut,
+        use_regions=not no_regions,
+        self_attention=not no_self_attention,
+        inter_attention=not no_inter_attention,
+        fusion=fusion,
+        se=se,
+        units=units,
+        pooling=pooling,
+        pooling_samples=pooling_samples,
+        stages=stages,
+    )
+    images = images_root(found, root)
+    settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
+    _check_beforehand(found, images, run, model_settings, resolved, settings, seeds, resume, dry_run)
+    # Only now: PyTorch takes seconds to load.
+    from ..training.distributed import meeting, place_of_this_process
+    from ..training.fit import fit
+    from ..training.interruption import Interrupted
+
+    keep_network_memory()
     place = place_of_this_process()
     if dry_run and not place.alone:
         raise click.UsageError("--dry-run is for one process; leave out torchrun")
@@ -204,31 +234,11 @@ def train(
     say(f"recipe {recipe}{f' with {changed}' if changed else ''}")
     if not place.alone:
         say(f"{place.size} processes share every batch of {resolved.batch_size}")
-    model_settings = ModelSettings(
-        classes=len(found.classes),
-        regions=found.layout.count,
-        model=model,
-        backbone=backbone,
-        spectral_norm=spectral_norm,
-        attention_softmax=attention_softmax,
-        shortcut=shortcut,
-        use_regions=not no_regions,
-        self_attention=not no_self_attention,
-        inter_attention=not no_inter_attention,
-        fusion=fusion,
-        se=se,
-        units=units,
-        pooling=pooling,
-        pooling_samples=pooling_samples,
-        stages=stages,
-    )
-    images = images_root(found, root)
     if dry_run:
         from ..training.dry_run import dry_run as try_out
         from ..training.dry_run import dry_run_text
 
         say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
-        settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
         several = max(1, len(seeds))
         told = try_out(run, found, images, model_settings, recipe, resolved, settings, propose=propose, seeds=several)
         click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
@@ -245,7 +255,7 @@ def train(
                 images,
                 model_settings,
                 resolved,
-                RunSettings(weights, number, device, precision, workers, compile),
+                replace(settings, seed=number),
                 propose=propose,
                 resume=goes_on,
                 stop_after=stop_after,
@@ -274,6 +284,41 @@ def train(
         for line in summarise(run, folders) if seeds else []:
             say(line)
         click.echo(run if seeds else best)
+
+
+def _check_beforehand(
+    boxes: Boxes,
+    images: Path,
+    run: Path,
+    model_settings: ModelSettings,
+    recipe: Recipe,
+    settings: RunSettings,
+    seeds: tuple[int, ...],
+    resume: bool,
+    dry_run: bool,
+) -> None:
+    """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
+    from ..training.preflight import check_backbone, check_device, check_input, check_weights
+    from ..training.run_folder import CONFIG, check_free, check_same_run, one_training
+
+    check_input(boxes, images, recipe, proposes=True)
+    check_device(settings.device, settings.precision)
+    check_backbone(model_settings.backbone)
+    if not (resume or (dry_run and settings.weights == "imagenet")):
+        check_weights(settings.weights, model_settings.backbone)
+    if "WORLD_SIZE" in os.environ:  # one of several processes: the first one alone looks at the folder
+        return
+    folders = folders_of_seeds(run, seeds, resume) if seeds else [run]
+    for number, folder in zip(seeds or [settings.seed], folders, strict=True):
+        if not resume or (seeds and not (folder / CONFIG).exists()):
+            check_free(folder)
+            continue
+        chosen = {"weights": Path(settings.weights).name, "seed": number, "compile": settings.compile}
+        parts = {"model": asdict(model_settings), "recipe": asdict(recipe), "run": chosen}
+        check_same_run(folder, {**parts, "boxes": {"fingerprint": boxes.fingerprint}})
+    if not dry_run:
+        with one_training(run):
+            pass  # it can be made, and written to
 
 
 def _text(value: object) -> str:

@@ -16,7 +16,8 @@ from agnet.data.errors import DatasetError, ImageError, MismatchError
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.augmentation import AffineRange
-from agnet.training.dataset import BATCHES_OF_A_WORKER, Loader, RegionDataset, check_images_present
+from agnet.training.dataset import BATCHES_OF_A_WORKER, Loader, RegionDataset
+from agnet.training.preflight import check_images_present
 
 SIDE = 64
 

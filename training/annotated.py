@@ -11,8 +11,8 @@ from ..data.errors import ImageError
 from ..data.images import read_image
 from ..data.plain_text import printable
 from ..data.videos import VideoWriter
+from .answers import Answer, Moment, Still, Stretch, Summary
 from .figures import draw_frame, draw_prediction
-from .predict_files import Answer, Moment, Still, Stretch, Summary
 from .samples import Unreadable
 
 _LONGEST_STILL = 5.0  # seconds: a frame that is said to last longer is shown so long in a saved video

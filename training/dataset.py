@@ -235,15 +235,6 @@ class Loader:
             raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None
 
 
-def check_images_present(boxes: Boxes, root: Path) -> None:
-    """Raises: `DatasetError` when the first usable image is not under ``root``."""
-    first = boxes.names[boxes.usable[0]].decode()
-    if not (root / first).is_file():
-        raise DatasetError(
-            f"the images of {boxes.path} are not under {root} (looked for {root / first}); say where with --root"
-        )
-
-
 def _full_name(error: Exception) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}"
 

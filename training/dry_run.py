@@ -20,7 +20,8 @@ from .engine import evaluate, steps_of_epoch, train_epoch
 from .learner import Learner
 from .models.settings import ModelSettings
 from .optimizer import part_of
-from .preparation import build_learner, build_loaders, build_network, check_input
+from .preflight import check_input
+from .preparation import build_learner, build_loaders, build_network
 from .recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from .run_folder import BEST, CONFIG, LAST, LOG, PREVIOUS, has_state
 from .seen_images import SEEN
@@ -90,7 +91,7 @@ def dry_run(
 
     Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
     """
-    check_input(boxes, root, recipe, propose)
+    check_input(boxes, root, recipe, proposes=propose is not None)
     if has_state(run):
         raise CheckpointError(f"{run} already holds a run; name another folder with --run")
     device = choose_training_device(settings.device, settings.precision)

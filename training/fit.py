@@ -22,7 +22,8 @@ from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epo
 from .interruption import Interrupted, Interruption
 from .learner import Learner, means
 from .models.settings import ModelSettings
-from .preparation import build_learner, build_loaders, build_network, check_input
+from .preflight import check_input
+from .preparation import build_learner, build_loaders, build_network
 from .recipes import SAVE_MINUTES, Recipe, RunSettings
 from .run_folder import (
     BEST,
@@ -83,7 +84,7 @@ def fit(
     Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
         on SIGINT or SIGTERM, when the state is saved.
     """
-    check_input(boxes, root, recipe, propose)
+    check_input(boxes, root, recipe, proposes=propose is not None)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
         run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size

@@ -18,7 +18,6 @@ from .metrics import Scores
 
 FORMAT = "agnet predictions"
 FORMAT_VERSION = 1
-SUFFIX = ".safetensors"
 
 _TEXTS = ("split", "dataset", "network")
 _COLUMNS = ("path", "content", "true", "predicted", "probability", "probability_of_true", "rank_of_true")

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ..data.boxes_reader import Boxes
-from ..data.errors import ConfigurationError, DatasetError
+from ..data.errors import ConfigurationError
 from .augmentation import AffineRange
-from .dataset import Loader, Propose, RegionDataset, check_images_present
+from .dataset import Loader, Propose, RegionDataset
 from .devices import Device
 from .distributed import ALONE, Processes
 from .learner import Learner, is_lone_value
@@ -21,17 +21,6 @@ from .models.backbones import Backbone
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
 from .recipes import Recipe, RunSettings
-
-
-def check_input(boxes: Boxes, root: Path, recipe: Recipe, propose: Propose | None) -> None:
-    """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built."""
-    if recipe.regions == "live" and propose is None:
-        raise ConfigurationError("live regions need stage 1's function for one image")
-    if not len(boxes.rows("train")):
-        raise DatasetError(f"{boxes.path} has no usable training images")
-    if recipe.patience and not len(boxes.rows("val")):
-        raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
-    check_images_present(boxes, root)
 
 
 def build_loaders(

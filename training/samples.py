@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +14,10 @@ from ..data.images import read_image
 from ..data.inputs import Input
 from ..data.parallel import LOST
 from ..data.regions import Regions
+from ..data.videos import Video
 from .augmentation import View
+
+_FEW = 20  # photographs that may be read once more than needed, rather than wait for a network with nothing to see
 
 Propose = Callable[[np.ndarray], Regions]  #: stage 1 for one image: uint8 RGB ``(H, W, 3)`` -> its regions
 
@@ -70,6 +74,32 @@ def sample_of_file(name: str, side: int, propose: Propose | None) -> Sample | Un
 def sample_of_input(one: Input, side: int, propose: Propose | None) -> Sample | Unreadable:
     """`sample_of_file` of a photograph, or why an argument found none."""
     return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, side, propose)
+
+
+def some_can_be_read(inputs: Sequence[Input], *, decode: bool) -> bool:
+    """Whether there is anything for a network to look at.
+
+    Args:
+        decode: whether to decode photographs, here, until one can be; else, and for videos and many photographs, it is
+            enough that they are there.
+    """
+    there = [one for one in inputs if not one.problem and os.path.isfile(one.name)]  # noqa: PTH113 - as in find_inputs
+    if not decode or len(there) > _FEW or any(one.is_video for one in there):
+        return bool(there)
+    return any(isinstance(sample_of_input(one, 1, None), Sample) for one in there)
+
+
+def unreadable_inputs(inputs: Sequence[Input]) -> Generator[Unreadable, None, None]:
+    """What is said of each, where `some_can_be_read` is not so."""
+    for one in inputs:
+        try:
+            if one.is_video:
+                with Video(one.name):
+                    pass
+            found = sample_of_input(one, 1, None)
+        except ImageError as error:
+            found = Unreadable(one.name, str(error))
+        yield found if isinstance(found, Unreadable) else Unreadable(one.name, f"{one.name}: it has just changed")
 
 
 def lost_sample(one: Input) -> Unreadable:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone_entries import BackboneEntry, Preprocessing, Stages, StateDict, as_map, last_of_each_size, on_meta
+from .backbone_names import NO_TIMM, no_such_model
 
 # CaiT, VOLO and XCiT end in attention that changes nothing but a class token, and no map has that.
 CLASS_ATTENTION = re.compile(r"net\.(blocks_token_only\.|post_network\.|cls_attn_blocks\.\d+\.(attn|mlp|gamma2))")
@@ -37,9 +38,9 @@ def timm_entry(name: str) -> BackboneEntry:
     try:
         import timm
     except ImportError:
-        raise ImportError("this backbone needs timm: pip install 'agnet[timm]'") from None
+        raise ImportError(NO_TIMM) from None
     if not timm.is_model(name):
-        raise ValueError(f"timm has no model {name!r}")
+        raise ValueError(no_such_model("timm", name, timm.list_models()))
     cut = _cut(name)
 
     def imagenet() -> StateDict:
