@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..proposals.settings import ProposalSettings, name_of_weights
 from . import options
 from .prediction_lines import FORMATS, Lines
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from ..data.regions import Regions
     from ..training.annotated import AnnotatedFolder
     from ..training.answers import Answer
     from ..training.predict_files import FilePredictor
@@ -92,6 +90,7 @@ def predict(
     from ..data.inputs import find_inputs
     from ..data.memory import keep_network_memory
     from ..data.plain_text import printable
+    from ..predictor import proposer
     from ..training.answers import Moment, Still
     from ..training.checkpoint_header import read_header
     from ..training.run_folder import checkpoint_of
@@ -100,12 +99,7 @@ def predict(
     if as_json and format_ not in (None, "json"):
         raise click.UsageError(f"--json and --format {format_} are two different formats")
     header = read_header(checkpoint_of(run))
-    settings = ProposalSettings.from_dict(header.proposals)
-    if header.regions and settings.weights != name_of_weights(proposal_weights):
-        raise click.ClickException(
-            f"the regions of {run} were proposed by {settings.method} with other weights; give that file with "
-            "--proposal-weights"
-        )
+    propose = proposer(header, proposal_weights)
     if output and not output.parent.is_dir():
         raise ConfigurationError(f"{output}: there is no folder {output.parent}")
     if output:
@@ -129,7 +123,7 @@ def predict(
             saving = AnnotatedFolder(save)
         predictor = FilePredictor(
             checkpoint=load_checkpoint(run),
-            propose=partial(_propose, settings=settings, weights=proposal_weights) if header.regions else None,
+            propose=propose,
             device=choose_device(device),
             top=top,
             threshold=threshold,
@@ -220,12 +214,6 @@ class _Bars:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
-
-
-def _propose(image: object, settings: ProposalSettings, weights: Path | None) -> Regions:
-    from ..proposals.one_image import propose_regions
-
-    return propose_regions(image, settings, weights)  # type: ignore[arg-type]
 
 
 @contextmanager

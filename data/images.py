@@ -81,6 +81,23 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise ImageError(f"not a readable image ({_first_line(error)})") from None
 
 
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """An image of Pillow's as `decode_image` gives a file's: upright RGB, uint8 ``(height, width, 3)``.
+
+    Raises: `ImageError` when its file cannot be decoded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+        except ImageError:
+            raise
+        except MemoryError:
+            raise ImageError("not enough memory to decode it") from None
+        except Exception as error:  # as of files
+            raise ImageError(f"not a readable image ({_first_line(error)})") from None
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         # Cameras and scanners store 10 to 14 bits in 16: the tag tells, the mode does not.

@@ -72,7 +72,7 @@ def test_the_map_of_files_is_complete():
     mapped = set(re.findall(r"^\| `([\w./]+\.py)`", README, flags=re.MULTILINE))
     rooms = ("commands", "data", "proposals", "training", "benchmarks", "examples")
     modules = {path for room in rooms for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"}
-    assert mapped == {path.relative_to(ROOT).as_posix() for path in modules} | {"cli.py", "hubconf.py"}
+    assert mapped == {path.relative_to(ROOT).as_posix() for path in modules} | {"cli.py", "hubconf.py", "predictor.py"}
 
 
 def test_the_format_is_the_schemas():
