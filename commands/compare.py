@@ -14,7 +14,13 @@ SAVED_AS = (".png", ".md", ".csv")
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=options.Choice(["train", "val", "test"]),
+    default="test",
+    show_default=True,
+    help="The part that both were evaluated on.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="A file for it: .png, .md, or .csv (a row a class).")
 @options.json_
 def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from . import options
     show_default=True,
     help="May be given several times.",
 )
-@click.option("--classes", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--classes", type=click.IntRange(1), default=40, show_default=True, help="Classes to tell apart.")
 @click.option(
     "--region-count",
     "regions",

@@ -16,7 +16,7 @@ from .progress import advance, close, progress_bar
 
 
 @click.command()
-@click.argument("dataset", metavar="[NAME]", required=False, type=click.Choice(DATASETS))
+@click.argument("dataset", metavar="[NAME]", required=False, type=options.Choice(DATASETS))
 @options.dataset_root
 @click.option("--download", is_flag=True, help="Fetch NAME and unpack it, where no form has to be signed.")
 @click.option(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from ..proposals.settings import ProposalSettings
 from . import options
+from .next_step import say_next
 from .places import images_root
 from .progress import watch
 
@@ -16,9 +18,15 @@ from .progress import watch
 @options.run
 @click.option("--boxes", type=click.Path(path_type=Path), help="Default: the boxes file the run was trained with.")
 @options.root
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=options.Choice(["train", "val", "test"]),
+    default="test",
+    show_default=True,
+    help="The part to measure on.",
+)
 @click.option("--force", is_flag=True, help="Measure on images the run was trained on or selected by, too.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images at once.")
 @options.device
 @options.workers
 @options.json_
@@ -97,3 +105,7 @@ def evaluate(
     else:
         click.echo(f"{heading}\n{text}")
     click.echo(f"written: {file}, and more beside it", err=True)
+    _, config, found = measured[0]
+    if found.settings.get("proposals", {}).get("weights", ProposalSettings.weights) == ProposalSettings.weights:
+        name = found.names[found.usable[found.rows(split)[0]]].decode()
+        say_next("predict", "--run", singles[0], images_root(found, root) / name)

@@ -17,7 +17,7 @@ EXPORT_FORMATS = ("onnx", "torch")
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(EXPORT_FORMATS),
+    type=options.Choice(EXPORT_FORMATS),
     default=EXPORT_FORMATS[0],
     show_default=True,
     help="ONNX (pip install 'agnet[onnx]'), or a program of torch.export.",

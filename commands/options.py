@@ -5,11 +5,26 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..training.models.settings import ModelSettings
 from ..training.recipes import RunSettings
+
+
+class Choice(click.Choice):
+    """A choice whose complaint names what may have been meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            from ..data.spelling import did_you_mean
+
+            meant = did_you_mean(str(value), self.choices)
+            self.fail(f"{error.message.rstrip('.')}{meant or '.'}", param, ctx)
+
 
 DATASETS = ("demo", "folder", "csv", "food101", "stanford40", "ppmi24", "auc-v1", "auc-v2", "caltech256")
 

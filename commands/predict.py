@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of a video, seconds over which probabilities are averaged (time constant of the exponential mean).",
 )
-@click.option("--format", "format_", type=click.Choice(FORMATS), help="Of what is printed.  [default: text]")
+@click.option("--format", "format_", type=options.Choice(FORMATS), help="Of what is printed.  [default: text]")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object a line.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A FILE instead of stdout.")
 @click.option(

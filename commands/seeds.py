@@ -91,10 +91,13 @@ def summarise(run: Path, folders: Sequence[Path]) -> list[str]:
     content = {"runs": chosen, "figures": {name: asdict(found) for name, found in figures.items()}}
     with atomic_file(run / "seeds.json") as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return [f"{name} of {found.n} seeds: {_text(found)}" for name, found in figures.items()]
+    return [f"{name} of {found.n} seeds: {_text(name, found)}" for name, found in figures.items()]
 
 
-def _text(found: Spread) -> str:
-    if found.sd is None:
-        return f"{found.mean:.4f}"
-    return f"{found.mean:.4f} ± {found.sd:.4f}, 95 % interval of the mean {found.low:.4f} to {found.high:.4f}"
+def _text(name: str, found: Spread) -> str:
+    """Accuracies in per cent."""
+    form = "{:.1%}" if name == "val_top1" else "{:.4f}"
+    if found.sd is None or found.low is None or found.high is None:
+        return form.format(found.mean)
+    mean, sd, low, high = map(form.format, (found.mean, found.sd, found.low, found.high))
+    return f"{mean} ± {sd}, 95 % interval of the mean {low} to {high}"

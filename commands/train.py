@@ -16,6 +16,8 @@ from ..proposals.settings import ProposalSettings
 from ..training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS, ModelSettings
 from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, Recipe, RunSettings
 from . import options
+from .epoch_lines import EpochLines
+from .next_step import root_words, say_next
 from .places import images_root
 from .progress import watch
 from .sections import SectionedOption, recipe_options
@@ -32,7 +34,13 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
-@click.option("--model", type=click.Choice(MODEL_NAMES), default=ModelSettings.model, show_default=True)
+@click.option(
+    "--model",
+    type=options.Choice(MODEL_NAMES),
+    default=ModelSettings.model,
+    show_default=True,
+    help="AG-Net, or its control: the backbone with one linear layer.",
+)
 @click.option(
     "--backbone",
     default=ModelSettings.backbone,
@@ -40,8 +48,16 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
     help="A backbone's name, torchvision:NAME or timm:NAME.",
 )
 @click.option("--weights", default=RunSettings.weights, show_default=True, help="Backbone: none, imagenet or a FILE.")
-@click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
-@click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
+@click.option(
+    "--recipe",
+    type=options.Choice(list(RECIPES)),
+    default="modern",
+    show_default=True,
+    help="The settings of training, by name; options of their own override them.",
+)
+@click.option(
+    "--seed", type=int, default=RunSettings.seed, show_default=True, help="Seed of weights, order and augmentation."
+)
 @click.option(
     "--seeds",
     type=int,
@@ -52,7 +68,7 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 @options.device
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
+    type=options.Choice(PRECISIONS),
     default=RunSettings.precision,
     show_default=True,
     help="Of autocast; auto: bf16 on a GPU that has it, else fp32.",
@@ -76,14 +92,14 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 )
 @part_option(
     "--fusion",
-    type=click.Choice(FUSIONS),
+    type=options.Choice(FUSIONS),
     default=ModelSettings.fusion,
     show_default=True,
     help="Of maximum and average pooling, or one of them.",
 )
 @part_option(
     "--se",
-    type=click.Choice(SE_KINDS),
+    type=options.Choice(SE_KINDS),
     default=ModelSettings.se,
     show_default=True,
     help="An SE-Residual for each token slot, one for all, or none.",
@@ -97,7 +113,7 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 )
 @part_option(
     "--pooling",
-    type=click.Choice(POOLINGS),
+    type=options.Choice(POOLINGS),
     default=ModelSettings.pooling,
     show_default=True,
     help="Of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
@@ -221,8 +237,10 @@ def train(
         if place.first:
             click.echo(text, err=True)
 
+    lines = EpochLines(min(resolved.epochs, stop_after or resolved.epochs), max(1, len(seeds)))
+
     def report(line: dict[str, object]) -> None:
-        say("  ".join(f"{name} {_text(value)}" for name, value in line.items()))
+        say(lines.line(line))
 
     if found.failures:
         say(f"{len(found.failures):,} unreadable images are left out")
@@ -249,6 +267,7 @@ def train(
         def train_one(folder: Path, number: int, goes_on: bool) -> Path:
             if seeds:
                 say(f"seed {number}, into {folder}")
+            lines.begin_seed()
             return fit(
                 folder,
                 found,
@@ -284,6 +303,26 @@ def train(
         for line in summarise(run, folders) if seeds else []:
             say(line)
         click.echo(run if seeds else best)
+        _say_what_is_next(found, images, boxes, run, stop_after)
+
+
+def _say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stop_after: int | None) -> None:
+    """The command that measures the run, on the part that is there for it; where it is not finished, how it goes on."""
+    from ..data.places import follow_hint
+    from ..training.run_folder import read_config, runs_of
+
+    if stop_after:
+        click.echo("next: the same command with --resume instead of --stop-after, to go on to the end", err=True)
+        return
+    split = next((part for part in ("test", "val") if len(found.rows(part))), None)
+    if split is None:
+        return
+    config = read_config(runs_of(run)[0])["boxes"]
+    known = follow_hint(config.get("file_relative_to_run"), runs_of(run)[0])
+    words: list[str | Path] = ["evaluate", "--run", run]
+    if known is None or known.resolve() != boxes.resolve():
+        words += ["--boxes", boxes]
+    say_next(*words, *root_words(found, images), *(() if split == "test" else ("--split", split)))
 
 
 def _check_beforehand(
@@ -319,12 +358,6 @@ def _check_beforehand(
     if not dry_run:
         with one_training(run):
             pass  # it can be made, and written to
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, float):
-        return "yes" if value is True else str(value)
-    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"  # learning rates are small
 
 
 def _given(context: click.Context) -> dict[str, object]:

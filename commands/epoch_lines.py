@@ -1,0 +1,64 @@
+"""A line for each epoch of a training, its columns under one another, with the time that is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+
+class EpochLines:
+    """The log's lines as text.
+
+    Args:
+        epochs: that a seed is trained for.
+        seeds: how many are trained one after the other.
+        clock: seconds.
+    """
+
+    def __init__(self, epochs: int, seeds: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self.epochs, self.seeds, self._clock = epochs, seeds, clock
+        self._seeds_begun = 0
+        self._before = clock()
+        self._seconds: list[float] = []  # of each epoch that was trained here, with all that belongs to it
+
+    def begin_seed(self) -> None:
+        """To be called before the first epoch of each seed."""
+        self._seeds_begun += 1
+        self._before = self._clock()
+
+    def line(self, log: Mapping[str, object]) -> str:
+        """The text of a line of the log, whose epoch has just ended."""
+        now = self._clock()
+        self._seconds.append(now - self._before)
+        self._before = now
+        epoch = int(str(log["epoch"]))
+        parts = [f"epoch {epoch:<{len(str(self.epochs))}} of {self.epochs}"]
+        for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
+            if name in log:
+                parts.append(f"{name} {_figure(name, float(str(log[name])))}")
+        parts.append(f"lr {float(str(log['lr'])):<8.3g}")
+        parts.append(f"{float(str(log['images_per_second'])):6.1f} images/s")
+        if "data_wait" in log:
+            parts.append(f"waited {float(str(log['data_wait'])):4.0%}")
+        parts.append(f"{duration(self._seconds[-1]):>7}, {self._left(epoch)}")
+        if "images_at_once" in log:
+            parts.append(f"{log['images_at_once']} images at once")
+        return "  ".join([*parts, *(["best"] if "best" in log else [])])
+
+    def _left(self, epoch: int) -> str:
+        epochs = self.epochs - epoch + (self.seeds - max(1, self._seeds_begun)) * self.epochs
+        if epochs <= 0:
+            return f"{'':>7}     "
+        return f"{duration(epochs * sum(self._seconds) / len(self._seconds)):>7} left"
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, 4:05, or hours as well, 1:04:05."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def _figure(name: str, value: float) -> str:
+    """An accuracy in per cent, a loss as it is; always of one width, so far as losses are of usual size."""
+    return f"{value:6.1%}" if name.endswith("top1") else f"{value:8.4f}"
