@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .data.errors import ConfigurationError, ImageError
-from .data.images import pixels_of
+from .data.images import pixel_limit, pixels_of
 from .data.inputs import Input, find_inputs
 from .proposals.settings import ProposalSettings, name_of_weights
 from .training.samples import Propose, Sample, Unreadable, sample_of_input, sample_or_reason
@@ -129,7 +129,7 @@ class Predictor:
         if isinstance(image, Input):
             if image.is_video:
                 return Unreadable(image.name, f"{image.name} is a video: agnet predict takes it")
-            return sample_of_input(image, side, self._propose)
+            return sample_of_input(image, side, self._propose, pixel_limit(self.checkpoint.proposals))
         name = str(getattr(image, "filename", "")) or f"image {number}"
         if isinstance(image, Image.Image):
             try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+_MUCH = 0.1  # of an epoch's time spent waiting for images: told, for more workers would help
+
 
 class EpochLines:
     """The log's lines as text.
@@ -36,20 +38,20 @@ class EpochLines:
         for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
             if name in log:
                 parts.append(f"{name} {_figure(name, float(str(log[name])))}")
-        parts.append(f"lr {float(str(log['lr'])):<8.3g}")
-        parts.append(f"{float(str(log['images_per_second'])):6.1f} images/s")
-        if "data_wait" in log:
-            parts.append(f"waited {float(str(log['data_wait'])):4.0%}")
-        parts.append(f"{duration(self._seconds[-1]):>7}, {self._left(epoch)}")
+        parts.append(f"lr {float(str(log['lr'])):<7.2g}")
+        parts.append(f"{float(str(log['images_per_second'])):5.1f} images/s")
+        parts.append(duration(self._seconds[-1]).rjust(7) + self._left(epoch))
+        if float(str(log.get("data_wait", 0))) >= _MUCH:
+            parts.append(f"{float(str(log['data_wait'])):.0%} of it waiting for images")
         if "images_at_once" in log:
             parts.append(f"{log['images_at_once']} images at once")
-        return "  ".join([*parts, *(["best"] if "best" in log else [])])
+        return "  ".join([*parts, *(["best"] if "best" in log else [])]).rstrip()
 
     def _left(self, epoch: int) -> str:
         epochs = self.epochs - epoch + (self.seeds - max(1, self._seeds_begun)) * self.epochs
         if epochs <= 0:
-            return f"{'':>7}     "
-        return f"{duration(epochs * sum(self._seconds) / len(self._seconds)):>7} left"
+            return " " * len(", 0:00:00 left")
+        return f", {duration(epochs * sum(self._seconds) / len(self._seconds)):>7} left"
 
 
 def duration(seconds: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..proposals.settings import ProposalSettings
 from ..training.models.settings import ModelSettings
 from ..training.recipes import RunSettings
 
@@ -88,5 +90,19 @@ stages = partial(
     show_default=True,
     help="Of the backbone, from its last map back to larger ones: regions are pooled from each.",
 )
+
+
+def max_pixels(more: str) -> Callable[[Any], Any]:
+    """The option of the limit of pixels; ``more`` ends its help."""
+    return click.option(
+        "--max-pixels",
+        type=click.IntRange(1, 2**31 - 1),
+        default=ProposalSettings.max_pixels,
+        show_default=True,
+        help="Pixels above which an image is unreadable: decoding takes 3 bytes for each, and a small file can "
+        f"announce more than there is memory. {more}",
+    )
+
+
 json_ = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 csv_ = click.option("--csv", "as_csv", is_flag=True, help="Print the classes as CSV.")

@@ -87,6 +87,7 @@ def predict(
     """
     from ..data.atomic import check_folder_writable, check_writable
     from ..data.errors import ConfigurationError
+    from ..data.images import pixel_limit
     from ..data.inputs import find_inputs
     from ..data.memory import keep_network_memory
     from ..data.plain_text import printable
@@ -99,7 +100,7 @@ def predict(
     if as_json and format_ not in (None, "json"):
         raise click.UsageError(f"--json and --format {format_} are two different formats")
     header = read_header(checkpoint_of(run))
-    propose = proposer(header, proposal_weights)
+    propose, limit = proposer(header, proposal_weights), pixel_limit(header.proposals)
     if output and not output.parent.is_dir():
         raise ConfigurationError(f"{output}: there is no folder {output.parent}")
     if output:
@@ -110,7 +111,7 @@ def predict(
     saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
     answers: Generator[Answer, None, None]
     predictor: FilePredictor | None = None
-    if some_can_be_read(inputs, decode=not jobs):
+    if some_can_be_read(inputs, limit, decode=not jobs):
         # Not before something is found that a network can look at: it takes seconds.
         from ..training.annotated import AnnotatedFolder
         from ..training.checkpoints import load_checkpoint
@@ -120,7 +121,7 @@ def predict(
         keep_network_memory()
         if save:
             _say_what_cannot_be_drawn(header.classes)
-            saving = AnnotatedFolder(save)
+            saving = AnnotatedFolder(save, limit)
         predictor = FilePredictor(
             checkpoint=load_checkpoint(run),
             propose=propose,
@@ -136,7 +137,7 @@ def predict(
         )
         answers = predictor.answers(inputs)
     else:
-        answers = unreadable_inputs(inputs)
+        answers = unreadable_inputs(inputs, limit)
     names = [one.name for one in inputs if not one.problem]
     predicted = failed = 0
     begun = time.perf_counter()

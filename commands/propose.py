@@ -15,6 +15,9 @@ from .options import DATASETS
 from .places import root_of_dataset
 from .progress import advance, progress_bar
 
+# Unless told otherwise: a broken file or three are no reason to fail, however small the data set is.
+_MAX_UNREADABLE, _A_FEW = 0.01, 3
+
 
 @click.command()
 @click.argument("source", metavar="[PHOTOS]", required=False)
@@ -97,10 +100,10 @@ from .progress import advance, progress_bar
 @click.option(
     "--max-unreadable",
     type=click.FloatRange(0, 1),
-    default=0.01,
-    show_default=True,
-    help="Fail above this share of unreadable images.",
+    help="Share of unreadable images above which it fails.  "
+    f"[default: {_MAX_UNREADABLE}, but not for {_A_FEW} images or fewer]",
 )
+@options.max_pixels("Training and prediction keep to the same.")
 def propose(
     source: str | None,
     dataset: str | None,
@@ -122,7 +125,8 @@ def propose(
     limit: int | None,
     jobs: int | None,
     restart: bool,
-    max_unreadable: float,
+    max_unreadable: float | None,
+    max_pixels: int,
 ) -> None:
     """Stage 1: find the salient regions of every image and write them to one HDF5 file.
 
@@ -152,6 +156,7 @@ def propose(
         mixture=mixture,
         slot_order=slot_order,
         seed=seed,
+        max_pixels=max_pixels,
     )
     index = open_dataset(
         dataset,
@@ -204,7 +209,9 @@ def propose(
             f"{summary.unreadable:,} of {summary.images:,} images ({share:.1%}) could not be read; see the table "
             f"failures in {boxes}"
         )
-        if share > max_unreadable:
+        if share > (_MAX_UNREADABLE if max_unreadable is None else max_unreadable) and (
+            max_unreadable is not None or summary.unreadable > _A_FEW
+        ):
             raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
         click.echo(complaint, err=True)
     say_next("train", "--boxes", boxes, *root_words(read_listing(boxes), index.root))
@@ -213,7 +220,10 @@ def propose(
 def _what_is_meant(
     source: str | None, dataset: str | None, root: Path | None, list_file: Path | None
 ) -> tuple[str, Path | None, Path | None]:
-    """The data set, its root and its list, as the options would name them. Raises: `DatasetError`, `click.UsageError`."""
+    """The data set, its root and its list, as the options would name them.
+
+    Raises: `DatasetError` for what is not there, `click.UsageError` for what is said twice.
+    """
     from ..data.errors import DatasetError
     from ..data.spelling import did_you_mean
 

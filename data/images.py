@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,12 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 100_000_000
 
 _TIFF_BITS_PER_SAMPLE = 258
+
+
+def pixel_limit(proposals: Mapping[str, object]) -> int:
+    """The most pixels that an image may have, by the settings that regions were proposed with."""
+    found = proposals.get("max_pixels")
+    return found if type(found) is int and 0 < found < 2**31 else MAX_PIXELS
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -63,7 +70,8 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(
-                    f"the header announces {width} x {height} pixels, more than the limit of {max_pixels:,}"
+                    f"the header announces {width} x {height} pixels, more than the limit of {max_pixels:,}, which "
+                    "agnet propose --max-pixels raises"
                 )
             image.load()
             ImageOps.exif_transpose(image, in_place=True)

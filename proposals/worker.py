@@ -57,7 +57,7 @@ def _propose_file(path: str, settings: ProposalSettings, weights: Path | None) -
     if unread.reason:
         return unread
     try:
-        image = decode_image(content)
+        image = decode_image(content, settings.max_pixels)
     except ImageError as error:
         return Proposal(None, unread.file_bytes, unread.modified_ns, unread.content_blake2b, str(error))
     try:

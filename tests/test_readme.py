@@ -32,6 +32,7 @@ def agnet_commands():
 def test_there_are_commands_to_check():
     assert {command[0] for command in agnet_commands()} == {
         "datasets",
+        "demo",
         "propose",
         "inspect",
         "train",

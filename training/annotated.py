@@ -8,7 +8,7 @@ from types import TracebackType
 
 from ..data.drawing import save_picture
 from ..data.errors import ImageError
-from ..data.images import read_image
+from ..data.images import MAX_PIXELS, read_image
 from ..data.plain_text import printable
 from ..data.videos import VideoWriter
 from .answers import Answer, Moment, Still, Stretch, Summary
@@ -25,8 +25,8 @@ class AnnotatedFolder:
     video when its last answer is saved. The folder is made with the first of them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, max_pixels: int = MAX_PIXELS) -> None:
+        self.folder, self.max_pixels = folder, max_pixels
         self._video = ""  # that is being answered
         self._writer: VideoWriter | None = None  # of it
 
@@ -64,7 +64,8 @@ class AnnotatedFolder:
         self._close(keep=error is None)
 
     def _save_picture(self, answer: Still) -> Path:
-        image = read_image(answer.prediction.name)  # again: images are large, and many wait for the network
+        # Again: images are large, and many wait for the network.
+        image = read_image(answer.prediction.name, self.max_pixels)
         target = self._new(Path(answer.prediction.name), ".png")
         return save_picture(draw_prediction(image, answer.prediction), target)
 

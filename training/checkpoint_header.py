@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -68,7 +69,7 @@ def check_classes(header: CheckpointHeader) -> None:
 def check_there(path: Path) -> None:
     """Raises: `CheckpointError` where there is no file."""
     if not path.is_file():
-        raise CheckpointError(f"there is no {path}; agnet train --run {path.parent} makes one")
+        raise CheckpointError(f"there is no {path}; agnet train --run {shlex.quote(str(path.parent))} makes one")
 
 
 def parse_header(metadata: Mapping[str, str] | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import joblib
 import torch
 
 from ..data.errors import ImageError
+from ..data.images import pixel_limit
 from ..data.inputs import Input
 from ..data.parallel import ahead_by_processes, ahead_by_threads
 from ..data.videos import Frame, Video
@@ -76,7 +77,9 @@ class FilePredictor:
                     yield Still(result, label_of(self.checkpoint.classes, result.distribution, self.threshold))
 
     def _samples(self, inputs: Sequence[Input], jobs: int) -> Generator[Sample | Unreadable, None, None]:
-        task = partial(sample_of_input, side=self.checkpoint.preprocessing.size, propose=self.propose)
+        limit = pixel_limit(self.checkpoint.proposals)
+        side = self.checkpoint.preprocessing.size
+        task = partial(sample_of_input, side=side, propose=self.propose, max_pixels=limit)
         if not jobs:
             yield from map(task, inputs)
             return
@@ -86,7 +89,7 @@ class FilePredictor:
 
     def _video(self, name: str) -> Iterator[Answer]:
         try:
-            with Video(name) as video, _cores_left(max(1, self._jobs())):
+            with Video(name, pixel_limit(self.checkpoint.proposals)) as video, _cores_left(max(1, self._jobs())):
                 expected = -(-video.announced_frames // self.every) if video.announced_frames else None
                 yield Stretch(name, expected, video.rate / self.every)
                 yield from self._moments(name, video)

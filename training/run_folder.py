@@ -59,7 +59,7 @@ def read_config(run: Path) -> dict[str, dict[str, object]]:
     try:
         config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     except OSError:
-        raise CheckpointError(f"{run} is not a run folder (no {CONFIG} in it); agnet train --run makes one") from None
+        raise CheckpointError(_no_run(run)) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{run / CONFIG} is damaged: {error}") from None
     sections = ("model", "recipe", "run", "boxes", "versions")
@@ -295,6 +295,10 @@ def folder_of(run: str | Path) -> Path:
     return run.parent
 
 
+def _no_run(folder: Path) -> str:
+    return f"{folder} is not a run folder (no {CONFIG} in it); agnet train --run {shlex.quote(str(folder))} makes one"
+
+
 def runs_of(run: str | Path) -> list[Path]:
     """The single runs of a folder: itself, or one for each seed (``seed-0``, ``seed-1``, …), by seed.
 
@@ -308,7 +312,7 @@ def runs_of(run: str | Path) -> list[Path]:
         return [folder]
     seeds = [path for path in folder.glob("seed-*") if (path / CONFIG).is_file() and path.name[5:].isdecimal()]
     if not seeds:
-        raise CheckpointError(f"{folder} is not a run folder (no {CONFIG} in it); agnet train --run makes one")
+        raise CheckpointError(_no_run(folder))
     return sorted(seeds, key=lambda path: int(path.name[5:]))
 
 
@@ -327,7 +331,9 @@ def checkpoint_of(run: str | Path) -> Path:
         raise CheckpointError(f"{run} is not a run: name its folder, or the {BEST} in it")
     if not (run / BEST).is_file() and not (run / CONFIG).is_file() and any(run.glob("seed-*")):
         first = runs_of(run)[0]
-        raise CheckpointError(f"{run} holds a run for each of several seeds; name one of them, such as --run {first}")
+        raise CheckpointError(
+            f"{run} holds a run for each of several seeds; name one of them, such as --run {shlex.quote(str(first))}"
+        )
     return run / BEST
 
 
