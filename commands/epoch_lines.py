@@ -14,11 +14,15 @@ class EpochLines:
     Args:
         epochs: that a seed is trained for.
         seeds: how many are trained one after the other.
+        until: the epoch after which each of them is stopped.
         clock: seconds.
     """
 
-    def __init__(self, epochs: int, seeds: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, epochs: int, seeds: int = 1, until: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.epochs, self.seeds, self._clock = epochs, seeds, clock
+        self._until = min(epochs, until or epochs)
         self._seeds_begun = 0
         self._before = clock()
         self._seconds: list[float] = []  # of each epoch that was trained here, with all that belongs to it
@@ -48,7 +52,7 @@ class EpochLines:
         return "  ".join([*parts, *(["best"] if "best" in log else [])]).rstrip()
 
     def _left(self, epoch: int) -> str:
-        epochs = self.epochs - epoch + (self.seeds - max(1, self._seeds_begun)) * self.epochs
+        epochs = self._until - epoch + (self.seeds - max(1, self._seeds_begun)) * self._until
         if epochs <= 0:
             return " " * len(", 0:00:00 left")
         return f", {duration(epochs * sum(self._seconds) / len(self._seconds)):>7} left"

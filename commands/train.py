@@ -237,7 +237,7 @@ def train(
         if place.first:
             click.echo(text, err=True)
 
-    lines = EpochLines(min(resolved.epochs, stop_after or resolved.epochs), max(1, len(seeds)))
+    lines = EpochLines(resolved.epochs, max(1, len(seeds)), stop_after)
 
     def report(line: dict[str, object]) -> None:
         say(lines.line(line))
@@ -348,6 +348,8 @@ def _check_beforehand(
     if "WORLD_SIZE" in os.environ:  # one of several processes: the first one alone looks at the folder
         return
     folders = folders_of_seeds(run, seeds, resume) if seeds else [run]
+    for number in seeds:
+        replace(settings, seed=number)  # is it one?
     for number, folder in zip(seeds or [settings.seed], folders, strict=True):
         if not resume or (seeds and not (folder / CONFIG).exists()):
             check_free(folder)

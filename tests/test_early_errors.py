@@ -34,6 +34,7 @@ ERRORS = [
     ("train --boxes boxes.h5 --device cpu --precision fp16", "fp16 on cpu"),
     ("train --boxes boxes.h5 --model plane", "plane"),
     ("train --boxes boxes.h5 --seed -1", "'seed': wanted 0"),
+    ("train --boxes boxes.h5 --weights none --seeds 0 4294967296 --run other", "'seed': wanted 0"),
     ("train --boxes boxes.h5 --dropout 2", "'dropout': wanted"),
     ("train --boxes boxes.h5 --epochs 0", "'epochs': wanted"),
     ("train --boxes boxes.h5 --epoch 3", "--epochs"),

@@ -246,6 +246,8 @@ def test_epochs_stand_under_one_another_with_the_time_that_is_left():
     assert lines.line({"epoch": 12, **log, "data_wait": 0.31, "best": True}).endswith(
         "31% of it waiting for images  best"
     )
+    stopped = EpochLines(12, 1, 2, clock=lambda: next(ticks))
+    assert re.search(r"epoch 1  of 12 .*1:30, +1:30 left", stopped.line({"epoch": 1, **log}))
     assert [duration(seconds) for seconds in (0.4, 59.6, 3599.7, 3725)] == ["0:00", "1:00", "1:00:00", "1:02:05"]
 
 
