@@ -11,19 +11,7 @@ agnet = $(bin)/agnet
 
 demo: EXTRAS = demo
 demo: install
-	$(agnet) propose --dataset demo --root datasets --boxes demo/boxes.h5
-	rm -rf demo/run
-	$(agnet) train --boxes demo/boxes.h5 --root datasets --run demo/run \
-		--backbone efficientnet-lite0 --backbone-lr 0 --epochs 3
-	$(agnet) evaluate --run demo/run
-	$(agnet) predict --run demo/run --save demo/pictures \
-		datasets/agnet-demo-1/test/cat/000.jpg datasets/agnet-demo-1/test/coffee/001.jpg \
-		datasets/agnet-demo-1/test/rocket/002.jpg
-	@echo
-	@echo "demo/boxes.h5                   the regions: open it in HDFView, begin with preview/contact_sheet"
-	@echo "demo/run/                       configuration, log, best and last checkpoint; curves.png shows how it learnt"
-	@echo "demo/run/metrics-test.json      accuracy on the test part; confusion-test.png shows what was taken for what"
-	@echo "demo/pictures/                  three test photographs with regions and prediction"
+	$(agnet) demo --output demo
 
 test: EXTRAS = dev
 test: install

@@ -6,11 +6,34 @@ imported when it is first asked for, so that nothing heavy is loaded for nothing
 """
 
 from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
+
+if _TYPE_CHECKING:  # for type checkers, to which `__getattr__` says nothing
+    from .data.boxes_reader import read_boxes as read_boxes
+    from .data.catalogue import open_dataset as open_dataset
+    from .data.images import read_image as read_image
+    from .predictor import Predictor as Predictor
+    from .predictor import Result as Result
+    from .predictor import load as load
+    from .proposals.data_set import propose_dataset as propose_dataset
+    from .proposals.one_image import propose_regions as propose_regions
+    from .proposals.settings import ProposalSettings as ProposalSettings
+    from .training.checkpoints import load_checkpoint as load_checkpoint
+    from .training.devices import choose_device as choose_device
+    from .training.models.agnet import AGNet as AGNet
+    from .training.models.backbones import Backbone as Backbone
+    from .training.models.build import assemble as assemble
+    from .training.models.build import build_model as build_model
+    from .training.models.settings import ModelSettings as ModelSettings
+    from .training.predict import predict as predict
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "load": ".predictor",
+    "Predictor": ".predictor",
+    "Result": ".predictor",
     "AGNet": ".training.models.agnet",
     "Backbone": ".training.models.backbones",
     "ModelSettings": ".training.models.settings",

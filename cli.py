@@ -17,6 +17,7 @@ from . import __version__
 from .commands.compare import compare
 from .commands.complexity import complexity
 from .commands.datasets import datasets
+from .commands.demo import demo
 from .commands.evaluate import evaluate
 from .commands.export import export
 from .commands.inspect import inspect
@@ -47,6 +48,26 @@ class _OneLineErrors(click.Group):
             click.echo("Interrupted.", err=True)
             code = 130
         sys.exit(code if isinstance(code, int) else 0)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Whole summaries: click's own end in "..." where a terminal is narrow."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands[name].get_short_help_str(limit=1000)) for name in self.list_commands(ctx)]
+            )
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are of use."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            from .data.spelling import did_you_mean
+
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, context: click.Context) -> Any:
         from .data.errors import AgnetError
@@ -102,7 +123,7 @@ def main() -> None:
     """
 
 
-for command in (propose, inspect, datasets, train, evaluate, compare, predict, export, complexity):
+for command in (demo, propose, inspect, datasets, train, evaluate, compare, predict, export, complexity):
     main.add_command(command)
 
 

@@ -46,11 +46,11 @@ def plain(classes: int, backbone: str = "resnet50", weights: str = "imagenet") -
     return _built("plain", classes, backbone, weights, {})
 
 
-def trained(checkpoint: str) -> "_Checkpoint":
+def trained(checkpoint: "str | pathlib.Path") -> "_Checkpoint":
     """What ``agnet train`` wrote: a run's ``best.safetensors``.
 
     Args:
-        checkpoint: the file, or the run's folder.
+        checkpoint: the file or the run's folder, as text or as a path.
 
     Returns: the checkpoint: ``.model`` in evaluation mode, ``.classes`` by name in the order of its logits,
     ``.preprocessing`` of the images, ``.proposals``, the settings that its regions were proposed with.
@@ -61,8 +61,7 @@ def trained(checkpoint: str) -> "_Checkpoint":
     _import_package()
     from agnet.training.checkpoints import load_checkpoint
 
-    path = pathlib.Path(checkpoint)
-    return load_checkpoint(path / "best.safetensors" if path.is_dir() else path)
+    return load_checkpoint(checkpoint)
 
 
 def _built(model: str, classes: int, backbone: str, weights: str, others: dict[str, typing.Any]) -> "_Model":

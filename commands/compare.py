@@ -9,10 +9,18 @@ import click
 
 from . import options
 
+SAVED_AS = (".png", ".md", ".csv")
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=options.Choice(["train", "val", "test"]),
+    default="test",
+    show_default=True,
+    help="The part that both were evaluated on.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="A file for it: .png, .md, or .csv (a row a class).")
 @options.json_
 def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool) -> None:
@@ -22,17 +30,24 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
     bootstrap, several seeds by a test that lets images and seeds vary; of more than two, p-values are Holm's.
     """
     from ..data.atomic import check_writable
-    from ..training.compare import compare_runs
-    from ..training.compare_report import FORMATS, comparison_text, save_comparison
+    from ..training.run_folder import predictions_of, runs_of
 
     if len(runs) < 2:
         raise click.UsageError("name two runs or more: agnet compare RUN RUN")
     if save is not None:
-        if save.suffix.lower() not in FORMATS:
-            raise click.UsageError(f"--save {save}: its name must end in {', '.join(FORMATS)}")
+        if save.suffix.lower() not in SAVED_AS:
+            raise click.UsageError(f"--save {save}: its name must end in {', '.join(SAVED_AS)}")
         if not save.parent.is_dir():
             raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
         check_writable(save, "name another file with --save")
+    for run in runs:
+        runs_of(run)
+    for run in runs:
+        predictions_of(run, split)
+    # Only now: SciPy takes a second to load.
+    from ..training.compare import compare_runs
+    from ..training.compare_report import comparison_text, save_comparison
+
     comparison = compare_runs(runs, split)
     click.echo(json.dumps(comparison.to_dict()) if as_json else comparison_text(comparison))
     if save is not None:

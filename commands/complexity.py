@@ -19,7 +19,7 @@ from . import options
     show_default=True,
     help="May be given several times.",
 )
-@click.option("--classes", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--classes", type=click.IntRange(1), default=40, show_default=True, help="Classes to tell apart.")
 @click.option(
     "--region-count",
     "regions",
@@ -47,6 +47,11 @@ def complexity(
     from dataclasses import replace
 
     from ..data.memory import keep_network_memory
+    from ..training.preflight import check_backbone
+
+    for backbone in backbones:
+        check_backbone(backbone)
+    # Only now: PyTorch takes seconds to load.
     from ..training.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
     from ..training.devices import choose_device
 

@@ -17,7 +17,7 @@ from .progress import advance, close, progress_bar
 
 
 @click.command()
-@click.argument("dataset", metavar="[NAME]", required=False, type=click.Choice(DATASETS))
+@click.argument("dataset", metavar="[NAME]", required=False, type=options.Choice(DATASETS))
 @options.dataset_root
 @click.option("--download", is_flag=True, help="Fetch NAME and unpack it, where no form has to be signed.")
 @click.option(
@@ -28,8 +28,11 @@ from .progress import advance, close, progress_bar
 @click.option("--csv", "list_file", type=click.Path(path_type=Path), help="Of --verify: the list of csv.")
 @click.option("--jobs", type=click.IntRange(1), help="Of --verify: worker processes; default: all cores.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Of --verify: draw what looks alike across splits.")
+@options.max_pixels("Of --verify.")
 @options.json_
+@click.pass_context
 def datasets(
+    context: click.Context,
     dataset: str | None,
     root: Path | None,
     download: bool,
@@ -37,6 +40,7 @@ def datasets(
     list_file: Path | None,
     jobs: int | None,
     sheet: Path | None,
+    max_pixels: int,
     as_json: bool,
 ) -> None:
     """List the named data sets and what of them is on this machine; with NAME tell all that is known of one.
@@ -47,13 +51,14 @@ def datasets(
 
     if dataset is None and (download or verify):
         raise click.UsageError(f"--{'download' if download else 'verify'} needs the NAME of a data set")
-    if (list_file or jobs or sheet) and not verify:
-        raise click.UsageError("--csv, --jobs and --sheet are for --verify")
+    limited = context.get_parameter_source("max_pixels") is click.core.ParameterSource.COMMANDLINE
+    if (list_file or jobs or sheet or limited) and not verify:
+        raise click.UsageError("--csv, --jobs, --sheet and --max-pixels are for --verify")
     given, root = root, root or root_of_environment() or Path("datasets")
     if download and dataset:
         _download(dataset, root)
     if verify and dataset:
-        _examine(dataset, given, list_file, jobs, sheet, as_json)
+        _examine(dataset, given, list_file, jobs, sheet, max_pixels, as_json)
         return
     found = [look_up(name, root) for name in ([dataset] if dataset else DATASETS)]
     if as_json:
@@ -95,7 +100,13 @@ def _download(dataset: str, root: Path) -> None:
 
 
 def _examine(
-    dataset: str, root: Path | None, list_file: Path | None, jobs: int | None, sheet: Path | None, as_json: bool
+    dataset: str,
+    root: Path | None,
+    list_file: Path | None,
+    jobs: int | None,
+    sheet: Path | None,
+    max_pixels: int,
+    as_json: bool,
 ) -> None:
     from ..data.catalogue import CATALOGUE, open_dataset
     from ..data.drawing import check_picture_path, save_picture
@@ -113,12 +124,13 @@ def _examine(
             classes=entry.classes,
             counts=entry.counts,
             jobs=jobs,
+            max_pixels=max_pixels,
             progress=lambda done, bad: advance(bar, done, {"unreadable": bad} if bad else {}),
         )
     click.echo(json.dumps({"root": str(root), **found.to_dict()}) if as_json else examination_text(found))
     if sheet and found.near_duplicates:
         say_what_cannot_be_drawn([*index.classes, *index.names])
-        picture, count = near_duplicate_sheet(found, root)
+        picture, count = near_duplicate_sheet(found, root, max_pixels)
         save_picture(picture, sheet)
         click.echo(f"drawn: {count:,} of the {len(found.near_duplicates):,} pairs that look alike, {sheet}", err=True)
     elif sheet:

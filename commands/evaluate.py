@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from ..proposals.settings import ProposalSettings
 from . import options
+from .next_step import say_next
 from .places import images_root
 from .progress import watch
 
@@ -16,9 +18,15 @@ from .progress import watch
 @options.run
 @click.option("--boxes", type=click.Path(path_type=Path), help="Default: the boxes file the run was trained with.")
 @options.root
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=options.Choice(["train", "val", "test"]),
+    default="test",
+    show_default=True,
+    help="The part to measure on.",
+)
 @click.option("--force", is_flag=True, help="Measure on images the run was trained on or selected by, too.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images at once.")
 @options.device
 @options.workers
 @options.json_
@@ -46,20 +54,27 @@ def evaluate(
     from ..data.errors import BoxesFileError
     from ..data.memory import keep_network_memory
     from ..data.places import follow_hint
-    from ..training.devices import choose_device
-    from ..training.evaluation import evaluate_run, summarise_seeds
-    from ..training.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
-    from ..training.plot_texts import cannot_label
-    from ..training.run_folder import read_config, runs_of
+    from ..training.measurable import check_measurable
+    from ..training.run_folder import folder_of, read_config, runs_of
 
-    keep_network_memory()
-    singles, evaluations = runs_of(run), {}
+    run = folder_of(run)
+    singles, evaluations, measured = runs_of(run), {}, []
     for single in singles:
         config = read_config(single)
         path = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), single)
         if path is None:
             raise BoxesFileError(f"the boxes file of {single} is not where it was; name it with --boxes")
         found = read_boxes(path)
+        check_measurable(single, found, images_root(found, root), split, force)
+        measured.append((single, config, found))
+    # Only now: PyTorch takes seconds to load.
+    from ..training.devices import choose_device
+    from ..training.evaluation import evaluate_run, summarise_seeds
+    from ..training.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
+    from ..training.plot_texts import cannot_label
+
+    keep_network_memory()
+    for single, config, found in measured:
         evaluation = evaluate_run(
             single,
             found,
@@ -90,6 +105,10 @@ def evaluate(
         click.echo(table, nl=False)
     else:
         click.echo(f"{heading}\n{text}")
-    if said := cannot_label([*metrics.class_images, found.dataset]):
+    if said := cannot_label([*metrics.class_images, found.title]):
         click.echo(said, err=True)
     click.echo(f"written: {file}, and more beside it", err=True)
+    _, config, found = measured[0]
+    if found.settings.get("proposals", {}).get("weights", ProposalSettings.weights) == ProposalSettings.weights:
+        name = found.names[found.usable[found.rows(split)[0]]].decode()
+        say_next("predict", "--run", singles[0], images_root(found, root) / name)

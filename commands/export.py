@@ -17,7 +17,7 @@ EXPORT_FORMATS = ("onnx", "torch")
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(EXPORT_FORMATS),
+    type=options.Choice(EXPORT_FORMATS),
     default=EXPORT_FORMATS[0],
     show_default=True,
     help="ONNX, by the packages onnx, onnxscript and onnxruntime, or a program of torch.export.",
@@ -35,7 +35,10 @@ def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:
     and the settings of the proposals are in its metadata. It is written only if it computes what the network computes.
     """
     from ..data.memory import keep_network_memory
-    from ..training.export import export_run
+    from ..training.export_target import check_export
+
+    check_export(run, format_, output)
+    from ..training.export import export_run  # PyTorch takes seconds to load
 
     keep_network_memory()
     exported = export_run(run, format_, output)

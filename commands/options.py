@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ..proposals.settings import ProposalSettings
 from ..training.models.settings import ModelSettings
 from ..training.recipes import RunSettings
+
+
+class Choice(click.Choice):
+    """A choice whose complaint names what may have been meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            from ..data.spelling import did_you_mean
+
+            meant = did_you_mean(str(value), self.choices)
+            self.fail(f"{error.message.rstrip('.')}{meant or '.'}", param, ctx)
+
 
 DATASETS = ("demo", "folder", "csv", "food101", "stanford40", "ppmi24", "auc-v1", "auc-v2", "caltech256")
 
@@ -28,8 +45,25 @@ dataset_root = click.option(
 boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
 )
-run = click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's folder.")
-device = click.option("--device", default=RunSettings.device, show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+run = click.option(
+    "--run", type=click.Path(path_type=Path), required=True, help="The run's folder, or the best.safetensors in it."
+)
+
+
+def _check_device(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    from ..training.preflight import check_device  # no torch, which takes seconds to load
+
+    check_device(name)
+    return name
+
+
+device = click.option(
+    "--device",
+    default=RunSettings.device,
+    show_default=True,
+    callback=_check_device,
+    help="Device to compute on: cpu, cuda, cuda:1, mps or auto.",
+)
 MOST_WORKERS = 16
 
 
@@ -56,5 +90,19 @@ stages = partial(
     show_default=True,
     help="Of the backbone, from its last map back to larger ones: regions are pooled from each.",
 )
+
+
+def max_pixels(more: str) -> Callable[[Any], Any]:
+    """The option of the limit of pixels; ``more`` ends its help."""
+    return click.option(
+        "--max-pixels",
+        type=click.IntRange(1, 2**31 - 1),
+        default=ProposalSettings.max_pixels,
+        show_default=True,
+        help="Pixels above which an image is unreadable: decoding takes 3 bytes for each, and a small file can "
+        f"announce more than there is memory. {more}",
+    )
+
+
 json_ = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 csv_ = click.option("--csv", "as_csv", is_flag=True, help="Print the classes as CSV.")

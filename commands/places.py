@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..data.boxes_reader import Boxes
+    from ..data.boxes_reader import Listing
 
 
 def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> Path:
@@ -21,7 +21,7 @@ def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> 
     return root or Path("datasets")
 
 
-def images_root(boxes: Boxes, root: Path | None) -> Path:
+def images_root(boxes: Listing, root: Path | None) -> Path:
     """Where a boxes file's images are: as told, else where they were when it was made, else as the environment says."""
     from ..data.places import follow_hint
 

@@ -5,25 +5,24 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..proposals.settings import ProposalSettings, name_of_weights
 from . import options
 from .pictures import say_what_cannot_be_drawn
 from .prediction_lines import FORMATS, Lines
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from ..data.regions import Regions
     from ..training.annotated import AnnotatedFolder
-    from ..training.checkpoints import Checkpoint
-    from ..training.predict_files import Answer
+    from ..training.answers import Answer
+    from ..training.checkpoint_header import CheckpointHeader
+    from ..training.predict_files import FilePredictor
 
 
 @click.command()
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of a video, seconds over which probabilities are averaged (time constant of the exponential mean).",
 )
-@click.option("--format", "format_", type=click.Choice(FORMATS), help="Of what is printed.  [default: text]")
+@click.option("--format", "format_", type=options.Choice(FORMATS), help="Of what is printed.  [default: text]")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object a line.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A FILE instead of stdout.")
 @click.option(
@@ -88,58 +87,72 @@ def predict(
     stdin, one a line or as find -print0 writes it. Videos are known by their suffix. What cannot be read is reported
     and the rest go on; the exit code is then 1.
     """
+    from ..data.atomic import check_folder_writable, check_writable
     from ..data.errors import ConfigurationError
+    from ..data.images import pixel_limit
     from ..data.inputs import find_inputs
     from ..data.memory import keep_network_memory
     from ..data.plain_text import printable, tally
-    from ..training.checkpoints import load_checkpoint
-    from ..training.devices import choose_device
-    from ..training.predict_files import FilePredictor, Moment, Still
+    from ..predictor import proposer
+    from ..training.answers import Moment, Still
+    from ..training.checkpoint_header import read_header
     from ..training.run_folder import checkpoint_of
-    from ..training.samples import Unreadable
+    from ..training.samples import Unreadable, some_can_be_read, unreadable_inputs
 
     if as_json and format_ not in (None, "json"):
         raise click.UsageError(f"--json and --format {format_} are two different formats")
-    keep_network_memory()
-    checkpoint = load_checkpoint(checkpoint_of(run))
-    settings = ProposalSettings.from_dict(checkpoint.proposals)
-    if checkpoint.regions and settings.weights != name_of_weights(proposal_weights):
-        raise click.ClickException(
-            f"the regions of {run} were proposed by {settings.method} with other weights; give that file with "
-            "--proposal-weights"
-        )
+    header = read_header(checkpoint_of(run))
+    propose, limit = proposer(header, proposal_weights), pixel_limit(header.proposals)
     if output and not output.parent.is_dir():
         raise ConfigurationError(f"{output}: there is no folder {output.parent}")
+    if output:
+        check_writable(output, "name another file with --output")
+    if save:
+        check_folder_writable(save, "name another folder with --save")
     passed_over: Counter[str] = Counter()
     inputs = list(find_inputs(images, sys.stdin.buffer, passed_over))
     if passed_over:
         click.echo(f"passed over, as they are no images or videos: {tally(passed_over)}", err=True)
-    if save:
-        say_what_cannot_be_drawn([*checkpoint.classes, *(one.name for one in inputs), run.resolve().name])
-    predictor = FilePredictor(
-        checkpoint=checkpoint,
-        propose=partial(_propose, settings=settings, weights=proposal_weights) if checkpoint.regions else None,
-        device=choose_device(device),
-        top=top,
-        threshold=threshold,
-        every=every,
-        smooth=smooth,
-        batch_size=batch_size,
-        jobs=jobs,
-        say=partial(click.echo, err=True),
-        pictures=save is not None,
-    )
+    saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
+    answers: Generator[Answer, None, None]
+    predictor: FilePredictor | None = None
+    if some_can_be_read(inputs, limit, decode=not jobs):
+        # Not before something is found that a network can look at: it takes seconds.
+        from ..training.checkpoints import load_checkpoint
+        from ..training.devices import choose_device
+        from ..training.predict_files import FilePredictor
+
+        keep_network_memory()
+        if save:
+            say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), run.resolve().name])
+            saving = _annotated(save, run, header, limit)
+        predictor = FilePredictor(
+            checkpoint=load_checkpoint(run),
+            propose=propose,
+            device=choose_device(device),
+            top=top,
+            threshold=threshold,
+            every=every,
+            smooth=smooth,
+            batch_size=batch_size,
+            jobs=jobs,
+            say=partial(click.echo, err=True),
+            pictures=save is not None,
+        )
+        answers = predictor.answers(inputs)
+    else:
+        answers = unreadable_inputs(inputs, limit)
     names = [one.name for one in inputs if not one.problem]
     predicted = failed = 0
     begun = time.perf_counter()
     with (
         _stream(output) as stream,
         _Bars(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())) as bars,
-        _annotated(save, run, checkpoint) if save else nullcontext() as folder,
-        closing(predictor.answers(inputs)) as answers,
+        saving as folder,
+        closing(answers),
     ):
         format_ = format_ or ("json" if as_json else "text")
-        lines = Lines(stream, format_, min(top, len(checkpoint.classes)), names, checkpoint.classes, bool(folder))
+        lines = Lines(stream, format_, min(top, len(header.classes)), names, header.classes, save is not None)
         for answer in answers:
             bars.tell(answer)
             saved = folder.save(answer) if folder else None
@@ -154,7 +167,7 @@ def predict(
                     failed += 1
                     bars.say(f"Error: {printable(problem.reason)}")
             predicted += isinstance(answer, (Still, Moment))
-    if predicted > 1:
+    if predictor and predicted > 1:
         seconds = time.perf_counter() - begun
         click.echo(
             f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images a second; "
@@ -181,7 +194,7 @@ class _Bars:
     def tell(self, answer: Answer) -> None:
         """What comes next, or that one more is done."""
         from ..data.plain_text import printable
-        from ..training.predict_files import Stretch, Summary
+        from ..training.answers import Stretch, Summary
 
         if isinstance(answer, Stretch):
             self._close()
@@ -208,19 +221,13 @@ class _Bars:
         self._bar = None
 
 
-def _annotated(save: Path, run: Path, checkpoint: Checkpoint) -> AnnotatedFolder:
+def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> AnnotatedFolder:
     from ..training.annotated import AnnotatedFolder
     from ..training.truth import known_images
 
     folder = run if run.is_dir() else run.parent
-    whose = f"by the run '{folder.resolve().name}', epoch {checkpoint.epoch}"
-    return AnnotatedFolder(save, checkpoint.classes, whose, known_images(folder, checkpoint))
-
-
-def _propose(image: object, settings: ProposalSettings, weights: Path | None) -> Regions:
-    from ..proposals.one_image import propose_regions
-
-    return propose_regions(image, settings, weights)  # type: ignore[arg-type]
+    whose = f"by the run '{folder.resolve().name}', epoch {header.epoch}"
+    return AnnotatedFolder(save, header.classes, whose, known_images(folder, header), limit)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from ..training.answers import Answer, Moment, Summary
     from ..training.predict import Prediction
-    from ..training.predict_files import Answer, Moment, Summary
     from ..training.samples import Unreadable
     from ..training.video_labels import Label
 
@@ -50,7 +50,7 @@ class Lines:
         """Write an answer, and the name of the picture or video made of it. Returns what the format has no place for:
         lines for stderr.
         """
-        from ..training.predict_files import Moment, Still, Summary
+        from ..training.answers import Moment, Still, Summary
         from ..training.samples import Unreadable
 
         if isinstance(answer, Still):

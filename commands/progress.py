@@ -20,10 +20,16 @@ def progress_bar(what: str, total: int | None, unit: str = "image") -> Any:
 
 def advance(bar: Any, done: int, values: dict[str, Any]) -> None:
     if values:
-        bar.set_postfix({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False)
+        bar.set_postfix({name: _text(name, value) for name, value in values.items()}, refresh=False)
     bar.update(done - bar.n)
     if bar.n >= bar.total:
         bar.close()
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1%}" if name == "top1" else f"{value:.3f}"
 
 
 def close(bar: Any) -> None:

@@ -10,13 +10,18 @@ import click
 
 from ..proposals.settings import KINDS, METHODS, MIXTURES, NETWORKS, SLOT_ORDERS, ProposalSettings, name_of_weights
 from . import options
+from .next_step import root_words, say_next
 from .options import DATASETS
 from .places import root_of_dataset
 from .progress import advance, progress_bar
 
+# Unless told otherwise: a broken file or three are no reason to fail, however small the data set is.
+_MAX_UNREADABLE, _A_FEW = 0.01, 3
+
 
 @click.command()
-@click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set.")
+@click.argument("source", metavar="[PHOTOS]", required=False)
+@click.option("--dataset", type=options.Choice(DATASETS), help="Name of the data set; the same as PHOTOS.")
 @options.dataset_root
 @click.option(
     "--csv",
@@ -33,7 +38,7 @@ from .progress import advance, progress_bar
 @options.boxes
 @click.option(
     "--method",
-    type=click.Choice(METHODS),
+    type=options.Choice(METHODS),
     default=ProposalSettings.method,
     show_default=True,
     help="What proposes: the paper's keypoints, a network (needs weights), or a control that does not look.",
@@ -48,7 +53,7 @@ from .progress import advance, progress_bar
 )
 @click.option(
     "--kinds",
-    type=click.Choice(KINDS),
+    type=options.Choice(KINDS),
     default=ProposalSettings.kinds,
     show_default=True,
     help="Which regions an image has; 36 at most, dropping pairs of the last primaries.",
@@ -60,10 +65,16 @@ from .progress import advance, progress_bar
     show_default=True,
     help="Side on which keypoints are found.",
 )
-@click.option("--mixture", type=click.Choice(MIXTURES), default=ProposalSettings.mixture, show_default=True)
+@click.option(
+    "--mixture",
+    type=options.Choice(MIXTURES),
+    default=ProposalSettings.mixture,
+    show_default=True,
+    help="Who fits the mixture of Gaussians to the keypoints.",
+)
 @click.option(
     "--slot-order",
-    type=click.Choice(SLOT_ORDERS),
+    type=options.Choice(SLOT_ORDERS),
     default=ProposalSettings.slot_order,
     show_default=True,
     help="Which mixture component is region 0, 1, ...",
@@ -90,12 +101,13 @@ from .progress import advance, progress_bar
 @click.option(
     "--max-unreadable",
     type=click.FloatRange(0, 1),
-    default=0.01,
-    show_default=True,
-    help="Fail above this share of unreadable images.",
+    help="Share of unreadable images above which it fails.  "
+    f"[default: {_MAX_UNREADABLE}, but not for {_A_FEW} images or fewer]",
 )
+@options.max_pixels("Training and prediction keep to the same.")
 def propose(
-    dataset: str,
+    source: str | None,
+    dataset: str | None,
     root: Path | None,
     list_file: Path | None,
     without_leaked_frames: bool,
@@ -115,17 +127,23 @@ def propose(
     jobs: int | None,
     no_preview: bool,
     restart: bool,
-    max_unreadable: float,
+    max_unreadable: float | None,
+    max_pixels: int,
 ) -> None:
     """Stage 1: find the salient regions of every image and write them to one HDF5 file.
 
+    PHOTOS is a folder with a folder of photographs for each class, a CSV file that lists photographs, or the name of a
+    known data set, which is looked for under --root: agnet propose photos, agnet propose food101.
+
     Interrupt it whenever you like: the same command goes on where it stopped.
     """
+    from ..data.boxes_reader import read_listing
     from ..data.catalogue import CATALOGUE, open_dataset
     from ..data.index import VAL_IS_TEST
     from ..data.plain_text import printable, tally
     from ..proposals.data_set import PART_IMAGES, propose_dataset
 
+    dataset, root, list_file = _what_is_meant(source, dataset, root, list_file)
     if weights and method not in NETWORKS:
         raise click.UsageError(f"--weights is for the methods {' and '.join(NETWORKS)}")
     if without_leaked_frames and dataset != "auc-v2":
@@ -142,6 +160,7 @@ def propose(
         mixture=mixture,
         slot_order=slot_order,
         seed=seed,
+        max_pixels=max_pixels,
     )
     index = open_dataset(
         dataset,
@@ -194,13 +213,50 @@ def propose(
     click.echo(boxes)
     if summary.unreadable:
         click.echo(f"cannot be read: {printable(summary.first_failure)}", err=True)
+    accepted = _MAX_UNREADABLE if max_unreadable is None else max_unreadable
     for count, what in (
         (summary.unreadable - summary.postponed, "could not be read"),
         (summary.postponed, "are left for now, by no fault of theirs that is known: the same command tries them again"),
     ):
         share = count / summary.images
         complaint = f"{count:,} of {summary.images:,} images ({share:.1%}) {what}; see the table failures in {boxes}"
-        if share > max_unreadable:
+        if share > accepted and (max_unreadable is not None or count > _A_FEW):
             raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
         if count:
             click.echo(complaint, err=True)
+    say_next("train", "--boxes", boxes, *root_words(read_listing(boxes), index.root))
+
+
+def _what_is_meant(
+    source: str | None, dataset: str | None, root: Path | None, list_file: Path | None
+) -> tuple[str, Path | None, Path | None]:
+    """The data set, its root and its list, as the options would name them.
+
+    Raises: `DatasetError` for what is not there, `click.UsageError` for what is said twice.
+    """
+    from ..data.errors import DatasetError
+    from ..data.spelling import did_you_mean
+
+    if source is None:
+        if dataset is None and list_file is None:
+            raise click.UsageError("name a folder of class folders, a CSV file or a data set: agnet propose photos")
+        return dataset or "csv", root, list_file
+    if dataset is not None or list_file is not None:
+        other = f"--dataset {dataset}" if dataset is not None else f"--csv {list_file}"
+        raise click.UsageError(f"{source} and {other} both say what to propose for: give one of them")
+    named = [name for name in DATASETS if name not in ("folder", "csv")]
+    path = Path(source)
+    if source in named:
+        if path.is_dir():
+            click.echo(f"Note: the known data set {source} is meant; for the folder say ./{source}", err=True)
+        return source, root, None
+    if path.is_dir():
+        if root is not None:
+            raise click.UsageError(f"{source} is the folder of class folders already: leave out --root {root}")
+        return "folder", path, None
+    if path.exists():
+        return "csv", root, path
+    folders = [entry.name for entry in Path().iterdir() if entry.is_dir()] if path.parent == Path() else []
+    raise DatasetError(
+        f"there is no folder or file {source}, nor a data set of that name{did_you_mean(source, [*named, *folders])}"
+    )

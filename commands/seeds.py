@@ -44,10 +44,10 @@ def check_seeds(context: click.Context, parameter: click.Parameter, seeds: tuple
     return seeds
 
 
-def train_seeds(run: Path, seeds: Sequence[int], resume: bool, train: Callable[[Path, int, bool], Path]) -> list[Path]:
-    """Call ``train(folder, seed, resume)`` for a folder of each seed; those not begun yet are begun on resuming.
+def folders_of_seeds(run: Path, seeds: Sequence[int], resume: bool) -> list[Path]:
+    """A folder for each seed.
 
-    Returns: the folders. Raises: `CheckpointError` when ``run`` is a single run, or on resuming holds none of them.
+    Raises: `CheckpointError` when ``run`` is a single run, or on resuming holds none of them.
     """
     from ..data.errors import CheckpointError
     from ..training.run_folder import CONFIG
@@ -57,6 +57,17 @@ def train_seeds(run: Path, seeds: Sequence[int], resume: bool, train: Callable[[
         raise CheckpointError(f"{run} is a run of one seed; name another folder with --run")
     if resume and not any((folder / CONFIG).exists() for folder in folders):
         raise CheckpointError(f"{run} holds no run of these seeds; train without --resume")
+    return folders
+
+
+def train_seeds(run: Path, seeds: Sequence[int], resume: bool, train: Callable[[Path, int, bool], Path]) -> list[Path]:
+    """Call ``train(folder, seed, resume)`` for a folder of each seed; those not begun yet are begun on resuming.
+
+    Returns: the folders. Raises: as `folders_of_seeds`.
+    """
+    from ..training.run_folder import CONFIG
+
+    folders = folders_of_seeds(run, seeds, resume)
     for folder, seed in zip(folders, seeds, strict=True):
         train(folder, seed, resume and (folder / CONFIG).exists())
     return folders
@@ -97,8 +108,10 @@ def summarise(run: Path, folders: Sequence[Path]) -> list[str]:
 
 
 def _text(name: str, found: Spread, images: int) -> str:
-    value = f"{found.mean:.4f}" + ("" if found.sd is None else f" ± {found.sd:.4f}")
+    """Accuracies in per cent."""
+    form = "{:.1%}" if name == "val_top1" else "{:.4f}"
+    value = form.format(found.mean) + ("" if found.sd is None else f" ± {form.format(found.sd)}")
     if found.low is None or found.high is None:
         return value
     over = f"over {images:,} images and the seeds" if name == "val_top1" else "over the seeds, on these images"
-    return f"{value}, 95 % interval of the mean {found.low:.4f} to {found.high:.4f} ({over})"
+    return f"{value}, 95 % interval of the mean {form.format(found.low)} to {form.format(found.high)} ({over})"

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..proposals.settings import ProposalSettings
 from ..training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS, ModelSettings
-from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, RunSettings
+from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, Recipe, RunSettings
 from . import options
+from .epoch_lines import EpochLines
+from .next_step import root_words, say_next
 from .places import images_root
 from .progress import watch
 from .sections import SectionedOption, recipe_options
-from .seeds import SeveralSeeds, check_seeds, summarise, train_seeds
+from .seeds import SeveralSeeds, check_seeds, folders_of_seeds, summarise, train_seeds
+
+if TYPE_CHECKING:
+    from ..data.boxes_reader import Boxes
 
 _PARTS = "AG-Net's parts"
 part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
@@ -27,7 +34,13 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
-@click.option("--model", type=click.Choice(MODEL_NAMES), default=ModelSettings.model, show_default=True)
+@click.option(
+    "--model",
+    type=options.Choice(MODEL_NAMES),
+    default=ModelSettings.model,
+    show_default=True,
+    help="AG-Net, or its control: the backbone with one linear layer.",
+)
 @click.option(
     "--backbone",
     default=ModelSettings.backbone,
@@ -40,8 +53,16 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
     show_default=True,
     help="Weights to begin with: none, imagenet, a FILE of the backbone's, or a RUN, of whose head what fits is taken.",
 )
-@click.option("--recipe", type=click.Choice(list(RECIPES)), default="modern", show_default=True)
-@click.option("--seed", type=int, default=RunSettings.seed, show_default=True)
+@click.option(
+    "--recipe",
+    type=options.Choice(list(RECIPES)),
+    default="modern",
+    show_default=True,
+    help="The settings of training, by name; options of their own override them.",
+)
+@click.option(
+    "--seed", type=int, default=RunSettings.seed, show_default=True, help="Seed of weights, order and augmentation."
+)
 @click.option(
     "--seeds",
     type=int,
@@ -52,7 +73,7 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 @options.device
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
+    type=options.Choice(PRECISIONS),
     default=RunSettings.precision,
     show_default=True,
     help="Of autocast; auto: bf16 on a GPU that has it, else fp32.",
@@ -81,14 +102,14 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 )
 @part_option(
     "--fusion",
-    type=click.Choice(FUSIONS),
+    type=options.Choice(FUSIONS),
     default=ModelSettings.fusion,
     show_default=True,
     help="Of maximum and average pooling, or one of them.",
 )
 @part_option(
     "--se",
-    type=click.Choice(SE_KINDS),
+    type=options.Choice(SE_KINDS),
     default=ModelSettings.se,
     show_default=True,
     help="An SE-Residual for each token slot, one for all, or none.",
@@ -102,7 +123,7 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 )
 @part_option(
     "--pooling",
-    type=click.Choice(POOLINGS),
+    type=options.Choice(POOLINGS),
     default=ModelSettings.pooling,
     show_default=True,
     help="Of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
@@ -171,13 +192,9 @@ def train(
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
     from ..data.boxes_reader import read_boxes
-    from ..data.fonts import cannot_draw
     from ..data.memory import keep_network_memory
     from ..data.plain_text import file_name
-    from ..proposals.one_image import propose_regions
-    from ..training.distributed import meeting, place_of_this_process
-    from ..training.fit import fit
-    from ..training.interruption import Interrupted
+    from ..training.run_folder import folder_of
 
     _refuse_idle_switches(context)
     if seeds and context.get_parameter_source("seed") is click.core.ParameterSource.COMMANDLINE:
@@ -186,7 +203,6 @@ def train(
         raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
     if dry_run and (resume or stop_after):
         raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
-    keep_network_memory()
     found = read_boxes(boxes)
     resolved = RECIPES[recipe].override(**overrides)
     propose = None
@@ -194,31 +210,10 @@ def train(
         proposals = ProposalSettings.from_dict(found.settings["proposals"])
         if proposals.weights != ProposalSettings.weights:
             raise click.UsageError("--regions live needs regions proposed without a weights file")
+        from ..proposals.one_image import propose_regions
+
         propose = partial(propose_regions, settings=proposals)
-    run = run or Path("runs") / f"{file_name(found.title)}-{model}"
-    place = place_of_this_process()
-    if dry_run and not place.alone:
-        raise click.UsageError("--dry-run is for one process; leave out torchrun")
-
-    def say(text: str) -> None:
-        if place.first:
-            click.echo(text, err=True)
-
-    def report(line: dict[str, object]) -> None:
-        say("  ".join(f"{name} {_text(value)}" for name, value in line.items()))
-
-    if found.failures:
-        say(f"{len(found.failures):,} unreadable images are left out")
-    counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
-    say(f"{found.title}: {counts} images of {len(found.classes)} classes")
-    if unknown := cannot_draw([found.title], in_colour=False):  # of the curves' title
-        say(unknown)
-    with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {seed}"
-    say(f"model {model}, backbone {backbone} with weights {weights}, {with_seeds}, into {run}")
-    changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
-    say(f"recipe {recipe}{f' with {changed}' if changed else ''}")
-    if not place.alone:
-        say(f"{place.size} processes share every batch of {resolved.batch_size}")
+    run = folder_of(run) if run else Path("runs") / f"{file_name(found.title)}-{model}"
     model_settings = ModelSettings(
         classes=len(found.classes),
         regions=found.layout.count,
@@ -238,12 +233,45 @@ def train(
         stages=stages,
     )
     images = images_root(found, root)
+    settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
+    other_epochs = context.get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE
+    _check_beforehand(found, images, run, model_settings, resolved, settings, seeds, resume, other_epochs, dry_run)
+    # Only now: PyTorch takes seconds to load.
+    from ..training.distributed import meeting, place_of_this_process
+    from ..training.fit import fit
+    from ..training.interruption import Interrupted
+
+    keep_network_memory()
+    place = place_of_this_process()
+    if dry_run and not place.alone:
+        raise click.UsageError("--dry-run is for one process; leave out torchrun")
+
+    def say(text: str) -> None:
+        if place.first:
+            click.echo(text, err=True)
+
+    lines = EpochLines(resolved.epochs, max(1, len(seeds)), stop_after)
+
+    def report(line: dict[str, object]) -> None:
+        say(lines.line(line))
+
+    if found.failures:
+        say(f"{len(found.failures):,} unreadable images are left out")
+    counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
+    say(f"{found.title}: {counts} images of {len(found.classes)} classes")
+    if unknown := cannot_draw([found.title], in_colour=False):  # of the curves' title
+        say(unknown)
+    with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {seed}"
+    say(f"model {model}, backbone {backbone} with weights {weights}, {with_seeds}, into {run}")
+    changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
+    say(f"recipe {recipe}{f' with {changed}' if changed else ''}")
+    if not place.alone:
+        say(f"{place.size} processes share every batch of {resolved.batch_size}")
     if dry_run:
         from ..training.dry_run import dry_run as try_out
         from ..training.dry_run import dry_run_text
 
         say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
-        settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
         several = max(1, len(seeds))
         told = try_out(
             *(run, found, images, model_settings, recipe, resolved, settings),
@@ -261,17 +289,18 @@ def train(
         def train_one(folder: Path, number: int, goes_on: bool) -> Path:
             if seeds:
                 say(f"seed {number}, into {folder}")
+            lines.begin_seed()
             return fit(
                 folder,
                 found,
                 images,
                 model_settings,
                 resolved,
-                RunSettings(weights, number, device, precision, workers, compile),
+                replace(settings, seed=number),
                 propose=propose,
                 resume=goes_on,
                 stop_after=stop_after,
-                other_epochs=context.get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE,
+                other_epochs=other_epochs,
                 keep_states=keep_states,
                 save_every=save_every,
                 processes=processes,
@@ -298,12 +327,65 @@ def train(
         for line in summarise(run, folders) if seeds else []:
             say(line)
         click.echo(run if seeds else best)
+        _say_what_is_next(found, images, boxes, run, stop_after)
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, float):
-        return "yes" if value is True else str(value)
-    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"  # learning rates are small
+def _say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stop_after: int | None) -> None:
+    """The command that measures the run, on the part that is there for it; where it is not finished, how it goes on."""
+    from ..data.places import follow_hint
+    from ..training.run_folder import read_config, runs_of
+
+    if stop_after:
+        click.echo("next: the same command with --resume instead of --stop-after, to go on to the end", err=True)
+        return
+    split = next((part for part in ("test", "val") if len(found.rows(part))), None)
+    if split is None:
+        return
+    config = read_config(runs_of(run)[0])["boxes"]
+    known = follow_hint(config.get("file_relative_to_run"), runs_of(run)[0])
+    words: list[str | Path] = ["evaluate", "--run", run]
+    if known is None or known.resolve() != boxes.resolve():
+        words += ["--boxes", boxes]
+    say_next(*words, *root_words(found, images), *(() if split == "test" else ("--split", split)))
+
+
+def _check_beforehand(
+    boxes: Boxes,
+    images: Path,
+    run: Path,
+    model_settings: ModelSettings,
+    recipe: Recipe,
+    settings: RunSettings,
+    seeds: tuple[int, ...],
+    resume: bool,
+    other_epochs: bool,
+    dry_run: bool,
+) -> None:
+    """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
+    from ..training.preflight import check_backbone, check_device, check_input, check_same_images, check_weights
+    from ..training.run_folder import CONFIG, check_free, check_same_run, one_training, weights_name
+
+    check_input(boxes, recipe, proposes=True)
+    check_device(settings.device, settings.precision)
+    check_backbone(model_settings.backbone)
+    if not (resume or (dry_run and settings.weights == "imagenet")):
+        check_weights(settings.weights, model_settings.backbone)
+    if "WORLD_SIZE" in os.environ:  # one of several processes: the first one alone looks at images and the folder
+        return
+    check_same_images(boxes, images, contents=False)
+    folders = folders_of_seeds(run, seeds, resume) if seeds else [run]
+    for number in seeds:
+        replace(settings, seed=number)  # is it one?
+    for number, folder in zip(seeds or [settings.seed], folders, strict=True):
+        if not resume or (seeds and not (folder / CONFIG).exists()):
+            check_free(folder)
+            continue
+        chosen = {"weights": weights_name(settings.weights), "seed": number, "compile": settings.compile}
+        parts = {"model": asdict(model_settings), "recipe": asdict(recipe), "run": chosen}
+        check_same_run(folder, {**parts, "boxes": {"fingerprint": boxes.fingerprint}}, other_epochs)
+    if not dry_run:
+        with one_training(run):
+            pass  # it can be made, and written to
 
 
 def _given(context: click.Context) -> dict[str, object]:

@@ -47,6 +47,15 @@ def check_writable(path: Path, remedy: str) -> None:
         raise ConfigurationError(f"{path} is write-protected and would be replaced; {remedy}")
 
 
+def check_folder_writable(folder: Path, remedy: str) -> None:
+    """Raise `ConfigurationError` unless files may be made in ``folder``, which need not be there yet."""
+    there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
+    if not there.is_dir():
+        raise ConfigurationError(f"{folder} cannot be a folder: {there} is a file; {remedy}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{folder} cannot be written to, for want of permission in {there}; {remedy}")
+
+
 @contextmanager
 def one_process(lock: Path, complaint: Exception) -> Iterator[None]:
     """The block, in one process at a time for the file ``lock``; raises ``complaint`` while another is in it."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -167,7 +168,9 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except FileNotFoundError:
         if path.with_name(path.name + ".parts").is_dir():
             raise BoxesFileError(f"{path} is not finished: run the same agnet propose command again") from None
-        raise BoxesFileError(f"there is no boxes file {path}; make one with: agnet propose --boxes {path}") from None
+        raise BoxesFileError(
+            f"there is no boxes file {path}; make one with: agnet propose PHOTOS --boxes {shlex.quote(str(path))}"
+        ) from None
     except PermissionError:
         raise BoxesFileError(f"{path}: no permission to read it") from None
     except BlockingIOError:
@@ -200,7 +203,7 @@ def _attributes(file: h5py.File) -> tuple[dict[str, object], Settings]:
     if found.get("format_version") != schema.FORMAT_VERSION:
         raise BoxesFileError(
             f"format version {found.get('format_version')!r}, this program reads {schema.FORMAT_VERSION}; make the "
-            "file again with agnet propose --restart"
+            "file again with the agnet propose command that made it, and --restart"
         )
     if found.get("complete") != 1:
         raise BoxesFileError("incomplete: it has no mark 'complete'; run the same agnet propose command again")

@@ -24,6 +24,7 @@ from .layouts import (
 from .on_disk import to_be_whole
 from .places import own_name
 from .plain_text import composed, printable
+from .spelling import did_you_mean
 
 TEST_FRACTION_OF_FOLDERS = 0.2
 
@@ -57,7 +58,9 @@ def open_dataset(
     Raises: `DatasetError` naming what was looked for, where, and how to get it, or the counts expected and found.
     """
     if dataset not in CATALOGUE:
-        raise ConfigurationError(f"unknown data set {dataset!r}; known: {', '.join(CATALOGUE)}")
+        raise ConfigurationError(
+            f"unknown data set {dataset!r}; known: {', '.join(CATALOGUE)}{did_you_mean(dataset, CATALOGUE)}"
+        )
     root = Path(root)
     entry = CATALOGUE[dataset]
     options = Options(split_seed, None if list_file is None else Path(list_file), leaked_frames)

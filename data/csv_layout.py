@@ -13,6 +13,7 @@ from .errors import DatasetError
 from .folder_layout import SPLIT_NAMES, held_out
 from .index import NOT_TEXT, leaves_root
 from .on_disk import OnDisk
+from .spelling import did_you_mean
 
 COLUMNS = ("path", "label", "split")
 
@@ -32,9 +33,10 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     table = _table(path)
     columns = [name.strip().casefold() for name in table[0][1]]
     if missing := [name for name in ("path", "label") if columns.count(name) != 1]:
+        meant = did_you_mean(missing[0], columns)
         raise DatasetError(
             f"{path}: the first line must name a column {' and a column '.join(missing)} "
-            f"(path,label or path,label,split), got {', '.join(columns)!r}"
+            f"(path,label or path,label,split), got {', '.join(columns)!r}{meant}"
         )
     disk = OnDisk(root)
     rows: Rows = []

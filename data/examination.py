@@ -16,7 +16,7 @@ import numpy as np
 from .dataset_entry import unlike_the_book
 from .errors import ImageError
 from .faults import check_root_is_there, reason_of
-from .images import decode_image, read_content
+from .images import MAX_PIXELS, decode_image, read_content
 from .index import SPLITS, DatasetIndex
 from .near_duplicates import Looks, closest, look_of
 from .parallel import in_parallel
@@ -103,6 +103,7 @@ def examine(
     classes: int | None = None,
     counts: Mapping[str, int] | None = None,
     jobs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] = lambda done, unreadable: None,
 ) -> Examination:
     """Decode every image and compare all with each other and with the book.
@@ -112,6 +113,7 @@ def examine(
         classes, counts: how many there are by the book; None where no book says.
         jobs: worker processes; by default as the caller's ``joblib.parallel_config`` says, else all cores. An image
             that crashes its decoder takes a process along, and is then told as unreadable.
+        max_pixels: above which an image is unreadable.
         progress: called with the images done, and how many of them cannot be read.
     """
     root = str(index.root.resolve())
@@ -120,7 +122,8 @@ def examine(
     unreadable: list[Odd] = []
     odd: list[Odd] = []
     row = 0
-    for chunk in in_parallel(chunks, partial(see_chunk, root), lambda name, reason: Seen(reason=reason), jobs):
+    task = partial(see_chunk, root, max_pixels=max_pixels)
+    for chunk in in_parallel(chunks, task, lambda name, reason: Seen(reason=reason), jobs):
         for seen in chunk:
             name, contents[row] = index.names[row], seen.content
             if seen.reason:
@@ -150,17 +153,17 @@ def examine(
     )
 
 
-def see_chunk(root: str, names: Sequence[str]) -> list[Seen]:
+def see_chunk(root: str, names: Sequence[str], max_pixels: int = MAX_PIXELS) -> list[Seen]:
     """A worker's task: each image read, decoded, and what it looks like. One that cannot be is told, not raised."""
     cv2.setNumThreads(1)
-    return [_see(root, name) for name in names]
+    return [_see(root, name, max_pixels) for name in names]
 
 
-def _see(root: str, name: str) -> Seen:
+def _see(root: str, name: str, max_pixels: int) -> Seen:
     content = b""
     try:
         content = read_content(os.path.join(root, name))  # noqa: PTH118 - a hundred thousand times
-        image = decode_image(content)
+        image = decode_image(content, max_pixels)
     except ImageError as error:
         if not content:
             check_root_is_there(root)

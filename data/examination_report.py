@@ -13,7 +13,7 @@ from .drawing import contact_sheet, fit_within
 from .errors import DatasetError, ImageError
 from .examination import Copy, Duplicates, Examination, NearDuplicate
 from .fonts import draw_text, shortened
-from .images import read_image
+from .images import MAX_PIXELS, read_image
 from .plain_text import printable, tally
 
 _SHOWN = 5  # of each kind; all are in the JSON
@@ -46,7 +46,9 @@ def examination_text(examination: Examination) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def near_duplicate_sheet(examination: Examination, root: Path, count: int = 60) -> tuple[np.ndarray, int]:
+def near_duplicate_sheet(
+    examination: Examination, root: Path, max_pixels: int = MAX_PIXELS, count: int = 60
+) -> tuple[np.ndarray, int]:
     """The closest ``count`` near-duplicates, each beside what it looks like: uint8 RGB, and how many are on it.
 
     Raises: `DatasetError` when there is none.
@@ -54,7 +56,7 @@ def near_duplicate_sheet(examination: Examination, root: Path, count: int = 60) 
     pictures = []
     for pair in examination.near_duplicates[:count]:
         try:
-            pictures.append(_pair_picture(pair, root))
+            pictures.append(_pair_picture(pair, root, max_pixels))
         except ImageError:  # gone since it was looked at
             continue
     if not pictures:
@@ -85,10 +87,10 @@ def _copy_text(copy: Copy) -> str:
     return f"{copy.image} [{copy.split}, {copy.class_name}]"
 
 
-def _pair_picture(pair: NearDuplicate, root: Path) -> np.ndarray:
+def _pair_picture(pair: NearDuplicate, root: Path, max_pixels: int) -> np.ndarray:
     picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE + _CAPTION), "#202020")
     for left, copy in ((0, pair.image), (_SIDE + 8, pair.looks_like)):
-        tile = Image.fromarray(fit_within(read_image(root / copy.image), _SIDE))
+        tile = Image.fromarray(fit_within(read_image(root / copy.image, max_pixels), _SIDE))
         picture.paste(tile, (left + (_SIDE - tile.width) // 2, _CAPTION + (_SIDE - tile.height) // 2))
         for number, line in enumerate((f"{copy.split}: {copy.class_name}", copy.image)):
             draw_text(picture, (left + 2, 2 + 14 * number), shortened(line, 11, _SIDE - 4), 11, "white")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +46,12 @@ _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "PPM", "JPEG200
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
+def pixel_limit(proposals: Mapping[str, object]) -> int:
+    """The most pixels that an image may have, by the settings that regions were proposed with."""
+    found = proposals.get("max_pixels")
+    return found if type(found) is int and 0 < found < 2**31 else MAX_PIXELS
+
+
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode the file at ``path``; see `decode_image`. Raises `ImageError`, also for a missing file."""
     try:
@@ -84,7 +91,8 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(
-                    f"the header announces {width} x {height} pixels, more than the limit of {max_pixels:,}"
+                    f"the header announces {width} x {height} pixels, more than the limit of {max_pixels:,}, which "
+                    "agnet propose --max-pixels raises"
                 )
             raw_mode = raw_mode_of(image)
             if image.format in ("JPEG", "MPO"):
@@ -107,6 +115,48 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             if "out of memory" in str(error).lower():  # Pillow's form, for decoders written in C
                 raise PassingError("not enough memory to decode it") from None
             raise ImageError(f"not a readable image ({_first_line(error)})") from None
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """An image of Pillow's as `decode_image` gives a file's: upright RGB, uint8 ``(height, width, 3)``.
+
+    One that was opened and not loaded yet is its file's first picture, decoded as all files are here.
+
+    Raises: `ImageError` when its file cannot be decoded.
+    """
+    if (content := _content_of_unloaded(image)) is not None:
+        return decode_image(content, image.width * image.height)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            upright = ImageOps.exif_transpose(image)
+            upright = upright.convert("RGBA") if upright.mode == "RGBa" else upright
+            return np.ascontiguousarray(to_rgb(upright, b"", "", _read_no_more))
+        except ImageError:
+            raise
+        except MemoryError:
+            raise PassingError("not enough memory to decode it") from None
+        except Exception as error:  # as of files
+            raise ImageError(f"not a readable image ({_first_line(error)})") from None
+
+
+def _content_of_unloaded(image: Image.Image) -> bytes | None:
+    """The bytes of the file whose first picture ``image`` is to be; None of one that is in memory."""
+    file = getattr(image, "fp", None)
+    if file is None or not getattr(image, "tile", None) or image.tell():
+        return None
+    try:
+        place = file.tell()
+        file.seek(0)
+        content = file.read()
+        file.seek(place)
+    except (OSError, ValueError):  # closed, or read from a stream
+        return None
+    return content
+
+
+def _read_no_more(raw_mode: str) -> np.ndarray:
+    raise ImageError("its file is not there to be read again")
 
 
 def _open(content: bytes) -> ImageFile.ImageFile:

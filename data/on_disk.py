@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -208,8 +209,13 @@ def _remedy(origin: Origin, root: Path) -> str:
     left = _remains(origin, root)
     if left:
         return left
-    fetch = f"agnet datasets --download {origin.dataset} fetches it, or by hand: " if origin.fetched else ""
+    fetch = f"{_fetching(origin, root)} fetches it, or by hand: " if origin.fetched else ""
     return f"{fetch}{origin.how}, or name the folder that holds {origin.folder} with --root"
+
+
+def _fetching(origin: Origin, root: Path) -> str:
+    """The command that fetches the data set to where it was looked for."""
+    return f"agnet datasets --download {origin.dataset} --root {shlex.quote(str(root))}"
 
 
 def leftover(origin: Origin, root: Path) -> tuple[Path, bool] | None:
@@ -230,7 +236,7 @@ def _remains(origin: Origin, root: Path) -> str:
     if found is None:
         return ""
     path, whole = found
-    by_us = f"agnet datasets --download {origin.dataset}"
+    by_us = _fetching(origin, root)
     if whole:
         return f"{path} is not extracted: {f'{by_us} extracts it' if origin.fetched else 'extract it there'}"
     return f"{path} is half a download: {f'{by_us} goes on with it' if origin.fetched else 'fetch it again'}"

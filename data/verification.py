@@ -111,6 +111,7 @@ def look_at_images(
     root: Path,
     rows: np.ndarray,
     *,
+    contents: bool = True,
     watch: Watch = lambda what, images: lambda done, values: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Look:
@@ -124,6 +125,7 @@ def look_at_images(
         listing: of the boxes file.
         root: where the images are.
         rows: numbers of the images that are to be used, rising.
+        contents: whether files are read; without that, only missing ones and those of another size are told.
         watch: told of files being read, for a progress bar.
         say: told in a line if not all of those were.
     """
@@ -133,6 +135,8 @@ def look_at_images(
     known = there & (np.char.str_len(listing.contents[rows]) == _DIGITS)  # other programs need not say
     resized = known & (sizes != listing.file_bytes[rows])
     retimed = np.flatnonzero(known & ~resized & (schema.modified_text(times) != listing.modified_utc[rows]))
+    if not contents:
+        retimed = retimed[:0]
     read = retimed[:: max(1, -(-int(sizes[retimed].sum()) // READ_AT_MOST))]
     reasons = {
         k: f"had {listing.file_bytes[rows[k]]:,} bytes and has {sizes[k]:,} now"

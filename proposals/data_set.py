@@ -120,7 +120,7 @@ def propose_dataset(
             settings.layout,
             attributes=_attributes(index, settings, boxes, run.paths, previews),
             settings=recorded,
-            previews=_previews(index, settings.layout, run.paths) if previews else {},
+            previews=_previews(index, settings.layout, run.paths, settings.max_pixels) if previews else {},
         )
         if not postponed:
             _clear(folder)
@@ -300,7 +300,9 @@ def _summary(boxes: Path, reused: int, postponed: int = 0) -> Summary:
     )
 
 
-def _previews(index: DatasetIndex, layout: Layout, parts: list[Path]) -> dict[str, tuple[np.ndarray, str]]:
+def _previews(
+    index: DatasetIndex, layout: Layout, parts: list[Path], max_pixels: int
+) -> dict[str, tuple[np.ndarray, str]]:
     """Up to `PREVIEWS` usable images, evenly over the data set, with their regions drawn, and a sheet of all."""
     wanted = set(np.linspace(0, len(index) - 1, min(PREVIEWS, len(index))).astype(int).tolist())
     pictures: dict[str, tuple[np.ndarray, str]] = {}
@@ -311,7 +313,7 @@ def _previews(index: DatasetIndex, layout: Layout, parts: list[Path]) -> dict[st
             boxes = np.stack([rows[column] for column in ("x0", "y0", "x1", "y1")], axis=-1)
             name = index.names[number]
             try:
-                image = decode_image((index.root / name).read_bytes())
+                image = decode_image((index.root / name).read_bytes(), max_pixels)
             except (OSError, ImageError):
                 continue
             label = index.classes[index.labels[number]]

@@ -9,7 +9,7 @@ import numpy as np
 from ..data import boxes_schema as schema
 from ..data.boxes_reader import Boxes
 from ..data.errors import ConfigurationError, ImageError
-from ..data.images import read_image
+from ..data.images import pixel_limit, read_image
 from ..data.regions import Regions
 from .boxes import Groups, in_slot_order, regions_of_groups
 from .figures import draw_proposal, draw_sheet
@@ -74,7 +74,7 @@ def _read(boxes: Boxes, image: int, root: Path) -> np.ndarray:
         if any((root / name.decode()).exists() for name in boxes.names.tolist()):
             raise ImageError(f"{path} is not there, though others are; put it back, or propose again with --restart")
         raise ImageError(f"{path} is not there; say where the images of {boxes.path} are with --root")
-    return read_image(path)
+    return read_image(path, pixel_limit(boxes.settings.get("proposals", {})))
 
 
 def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Groups | None, str]:

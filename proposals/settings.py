@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.errors import CheckpointError, ConfigurationError
+from ..data.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from ..data.regions import Layout
@@ -49,6 +50,7 @@ class ProposalSettings:
     tol: float = EM.tol
     reg_covar: float = EM.reg_covar  #: squared pixels of the squashed image
     seed: int = 0  #: of k-means and random boxes, together with each image's own content
+    max_pixels: int = 100_000_000  #: `data.images.MAX_PIXELS`; an image with more is unreadable
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, METHODS)
@@ -60,6 +62,7 @@ class ProposalSettings:
         _between("tol", self.tol, 0, 1)
         _between("reg_covar", self.reg_covar, 1e-12, 1e6)
         _between("seed", self.seed, 0, 2**32 - 1)
+        _between("max_pixels", self.max_pixels, 1, 2**31 - 1)
 
     @property
     def layout(self) -> Layout:
@@ -72,7 +75,11 @@ class ProposalSettings:
         return EM(self.max_iter, self.tol, self.reg_covar)
 
     def to_dict(self) -> dict[str, str | int | float]:
-        return asdict(self)
+        """By name. The limit of pixels is there only where it is another than the usual one: older files have none."""
+        values = asdict(self)
+        if self.max_pixels == ProposalSettings.max_pixels:
+            del values["max_pixels"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> ProposalSettings:
@@ -80,7 +87,9 @@ class ProposalSettings:
         known = {field.name: field for field in fields(cls)}
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ConfigurationError(f"unknown proposal settings: {', '.join(unknown)}")
+            raise ConfigurationError(
+                f"unknown proposal settings: {', '.join(unknown)}{did_you_mean(unknown[0], known)}"
+            )
         for name, value in values.items():
             wanted = type(known[name].default)
             if type(value) is not wanted and not (wanted is float and type(value) is int):
@@ -103,7 +112,8 @@ def name_of_weights(file: Path | None) -> str:
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigurationError(f"proposal setting {name!r}: wanted one of {', '.join(choices)}, got {value!r}")
+        meant = did_you_mean(value, choices)
+        raise ConfigurationError(f"proposal setting {name!r}: wanted one of {', '.join(choices)}, got {value!r}{meant}")
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

@@ -51,7 +51,7 @@ def _propose_file(root: str, name: str, settings: ProposalSettings, weights: Pat
     if file.reason:
         return file
     try:
-        image = decode_image(content)
+        image = decode_image(content, settings.max_pixels)
         regions = propose_regions(image, settings, weights)
     except ImageError as error:
         return _without_regions(file, reason_of(error))

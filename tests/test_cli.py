@@ -169,13 +169,18 @@ def test_a_bad_training_option_is_named(agnet, boxes_file, folder, option):
 
 
 def test_unreadable_images_are_counted_and_too_many_fail(agnet, folder):
-    (folder / "train" / "ant" / "0.png").write_bytes(b"not an image")
-    common = ["propose", "--dataset", "folder", "--root", folder, "--jobs", 1]
-    failed = agnet(*common, code=1)
-    assert "1 of 18 images (5.6%) could not be read; see the table failures in boxes.h5" in last_line(failed)
-    accepted = agnet(*common, "--max-unreadable", 0.1)
-    assert accepted.stdout == "boxes.h5\n"
+    common = ["propose", folder, "--jobs", 1, "--method", "grid"]
+    for number in range(3):
+        (folder / "train" / "ant" / f"{number}.png").write_bytes(b"not an image")
+    few = agnet(*common)  # however small the data set is
+    said = "3 of 18 images (16.7%) could not be read; see the table failures in boxes.h5"
+    assert few.stdout == "boxes.h5\n" and said in few.stderr
     assert read_boxes("boxes.h5").failures[0][0] == "train/ant/0.png"
+    assert said in last_line(agnet(*common, "--max-unreadable", 0.1, code=1))
+    (folder / "train" / "bee" / "0.png").write_bytes(b"not an image")
+    failed = agnet(*common, "--restart", code=1)
+    assert "4 of 18 images (22.2%)" in last_line(failed) and "--max-unreadable 0.223 accepts" in last_line(failed)
+    assert agnet(*common, "--max-unreadable", 0.223).stdout == "boxes.h5\n"
 
 
 def test_what_cannot_be_read_and_what_is_left_out_is_told_with_the_remedy(agnet, folder, monkeypatch):

@@ -20,7 +20,7 @@ from agnet.commands.export import EXPORT_FORMATS
 from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.proposals.settings import ProposalSettings
 from agnet.training import export as module
-from agnet.training import export_formats
+from agnet.training import export_formats, export_target
 from agnet.training.checkpoints import Checkpoint, save_checkpoint
 from agnet.training.export import Network, eager, export_run, largest_differences, trial_inputs
 from agnet.training.export_formats import FORMATS
@@ -307,8 +307,8 @@ def test_an_interrupted_export_leaves_the_old_file(run, monkeypatch, error, plac
 
 
 def test_without_its_packages_the_remedy_is_told(run, agnet, monkeypatch):
-    found = module.find_spec
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name.startswith("onnx") else found(name))
+    found = export_target.find_spec
+    monkeypatch.setattr(export_target, "find_spec", lambda name: None if name.startswith("onnx") else found(name))
     failed = agnet("export", "--run", run, code=1)
     needs, _, command = failed.stderr.rstrip("\n").partition(": ")[2].partition(": ")
     assert needs == "--format onnx needs onnx, onnxscript, onnxruntime"

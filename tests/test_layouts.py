@@ -426,7 +426,8 @@ def test_a_data_set_that_is_not_there_says_where_it_was_looked_for_and_how_to_ge
         entry = CATALOGUE[dataset]
         assert f"{entry.title} is not under {root}: looked for {root / entry.folder}" in message
         assert entry.how in message and "--root" in message
-        assert (f"agnet datasets --download {dataset} fetches it" in message) == (not dataset.startswith("auc"))
+        fetch = f"agnet datasets --download {dataset} --root {root} fetches it"
+        assert (fetch in message) == (not dataset.startswith("auc"))
 
 
 @pytest.mark.parametrize(
@@ -442,7 +443,7 @@ def test_a_data_set_that_is_not_there_says_where_it_was_looked_for_and_how_to_ge
 )
 def test_an_archive_that_is_not_extracted_and_half_a_download_are_told(dataset, archive, tmp_path):
     write(tmp_path, ["other.zip", archive])
-    extract = f"agnet datasets --download {dataset} extracts it"
+    extract = f"agnet datasets --download {dataset} --root {tmp_path} extracts it"
     expected = extract if not dataset.startswith("auc") else "extract it there"
     assert f"{tmp_path / archive} is not extracted: {expected}" in complaint(dataset, tmp_path)
     (tmp_path / CATALOGUE[dataset].folder).mkdir()
@@ -522,7 +523,8 @@ def test_half_a_download_is_told_where_images_are_absent(dataset, copy_of):
     (root / open_dataset(dataset, root).names[0]).unlink()
     half = f"{CATALOGUE[dataset].folder}_images.zip.part"
     write(root, [half])
-    assert f"{half} is half a download: agnet datasets --download {dataset} goes on with it" in complaint(dataset, root)
+    remedy = f"agnet datasets --download {dataset} --root {root} goes on with it"
+    assert f"{half} is half a download: {remedy}" in complaint(dataset, root)
 
 
 def test_an_empty_list_is_half_an_extraction(copy_of):

@@ -572,7 +572,7 @@ def test_what_cannot_be_saved_is_told_and_the_rest_goes_on(agnet, network, photo
         write_video(tmp_path / name, [60] * 6)
     shutil.copy(photographs / "0.png", tmp_path / "0.png")
     write, read = VideoWriter.write, annotated.read_image
-    monkeypatch.setattr(annotated, "read_image", lambda name: Path(name).unlink() or read(name))
+    monkeypatch.setattr(annotated, "read_image", lambda name, limit: Path(name).unlink() or read(name, limit))
 
     def write_or_fail(writer, picture):
         if writer.path.stem == "a" and writer.frames == 3:

@@ -32,6 +32,7 @@ def agnet_commands():
 def test_there_are_commands_to_check():
     assert {command[0] for command in agnet_commands()} == {
         "datasets",
+        "demo",
         "propose",
         "inspect",
         "train",
@@ -72,7 +73,8 @@ def test_the_map_of_files_is_complete():
     mapped = set(re.findall(r"^\| `([\w./]+\.py)`", README, flags=re.MULTILINE))
     rooms = ("commands", "data", "proposals", "training", "benchmarks", "examples")
     modules = {path for room in rooms for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py"}
-    assert mapped == {path.relative_to(ROOT).as_posix() for path in modules} | {"cli.py", "extras.py", "hubconf.py"}
+    roots = {"cli.py", "extras.py", "hubconf.py", "predictor.py"}
+    assert mapped == {path.relative_to(ROOT).as_posix() for path in modules} | roots
 
 
 def test_the_format_is_the_schemas():

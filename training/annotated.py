@@ -8,11 +8,11 @@ from types import TracebackType
 
 from ..data.drawing import save_picture
 from ..data.errors import ImageError
-from ..data.images import read_image
+from ..data.images import MAX_PIXELS, read_image
 from ..data.plain_text import printable
 from ..data.videos import VideoWriter
+from .answers import Answer, Moment, Still, Stretch, Summary
 from .figures import Caption, draw_frame, draw_prediction
-from .predict_files import Answer, Moment, Still, Stretch, Summary
 from .samples import Unreadable
 from .truth import KnownImages
 
@@ -32,8 +32,15 @@ class AnnotatedFolder:
         known: images whose classes are known, if there are any.
     """
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], run: str = "", known: KnownImages | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        classes: tuple[str, ...],
+        run: str = "",
+        known: KnownImages | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.folder, self.max_pixels = folder, max_pixels
         self._classes, self._run, self._known = classes, run, known
         self._video = ""  # that is being answered
         self._writer: VideoWriter | None = None  # of it
@@ -73,7 +80,7 @@ class AnnotatedFolder:
 
     def _save_picture(self, answer: Still) -> Path:
         name = answer.prediction.name
-        image = read_image(name)  # again: images are large, and many wait for the network
+        image = read_image(name, self.max_pixels)  # again: images are large, and many wait for the network
         truth = self._known.truth(name) if self._known else None
         caption = Caption(self._classes, self._run, answer.label, truth)
         return save_picture(draw_prediction(image, answer.prediction, caption), self._new(Path(name), ".png"))

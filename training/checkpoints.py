@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,17 +21,23 @@ from torch import Tensor, nn
 from .. import __version__
 from ..data.atomic import atomic_file
 from ..data.errors import CheckpointError
-from ..data.plain_text import composed_all
+from .checkpoint_header import (
+    FORMAT,
+    FORMAT_VERSION,
+    check_classes,
+    check_format,
+    check_there,
+    first_line,
+    header_of,
+    parse_header,
+)
 from .models.backbone_entries import on_meta
 from .models.backbones import Preprocessing
 from .models.build import Model, build_model
 from .models.settings import ModelSettings
-
-FORMAT = "agnet checkpoint"
-FORMAT_VERSION = 1
+from .run_folder import checkpoint_of
 
 _HASH = "blake2b"  #: in the header, of all the rest
-_LARGEST_HEADER = 2**26  # characters; 100,000 classes with long names take a tenth
 _LARGEST_SIDE = 8192  # of an image that a network sees; there is none that asks for more than some hundreds
 
 
@@ -82,49 +87,33 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Rebuild the network a checkpoint describes. Raises: `CheckpointError` for anything else than a sound one."""
-    tensors, header = _load(path)
-    if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not an agnet checkpoint")
-    if header.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {str(header.get('format_version'))[:80]}, this program reads {FORMAT_VERSION}"
-        )
+def load_checkpoint(run: str | Path) -> Checkpoint:
+    """Rebuild the network that a run's checkpoint describes.
+
+    Args:
+        run: the run's folder, or the checkpoint's file.
+
+    Raises: `CheckpointError` for anything else than a sound checkpoint.
+    """
+    path = checkpoint_of(run)
+    tensors, values = _load(path)
+    check_format(path, values)
     try:
-        settings = _dataclass(ModelSettings, header["model"])
-        preprocessing = _preprocessing(header["preprocessing"])
+        header = header_of(values)
+        preprocessing = _preprocessing(values["preprocessing"])
         # Settings may ask for more than there is memory, so shapes come first and numbers later.
-        _check_tensors(on_meta(lambda: build_model(settings)).state_dict(), tensors)
-        model = build_model(settings)
+        _check_tensors(on_meta(lambda: build_model(header.settings)).state_dict(), tensors)
+        check_classes(header)
+        model = build_model(header.settings)
         model.load_state_dict(tensors)
-        told = _told(header, settings)
-        return Checkpoint(model=model.eval(), settings=settings, preprocessing=preprocessing, **told)
+        told = {field.name: getattr(header, field.name) for field in fields(header)}
+        return Checkpoint(model=model.eval(), preprocessing=preprocessing, **told)
     except ImportError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except KeyError as error:
         raise CheckpointError(f"{path} is damaged or foreign: its header has no {error}") from None
     except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, LookupError) as error:
-        raise CheckpointError(f"{path} is damaged or foreign: {_first_line(error)}") from None
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether a file says that it is an agnet checkpoint, sound or not."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("agnet", "{}"))
-    except (SafetensorError, OSError, ValueError, RecursionError):
-        return False
-    return isinstance(header, dict) and header.get("format") == FORMAT
-
-
-def checkpoint_hash(path: Path) -> str:
-    """What a checkpoint is, in 16 hexadecimal digits."""
-    with path.open("rb") as file:
-        digest = hashlib.blake2b(digest_size=8)
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        raise CheckpointError(f"{path} is damaged or foreign: {first_line(error)}") from None
 
 
 def save_training_state(
@@ -177,7 +166,7 @@ def load_training_state(
                     state[key] = torch.empty_like(parameters[place]).copy_(value)
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     except (LookupError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit this run: {_first_line(error)}") from None
+        raise CheckpointError(f"{path} does not fit this run: {first_line(error)}") from None
     return header
 
 
@@ -239,25 +228,19 @@ def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object
             if keep is not None and path.exists():
                 path.replace(keep)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {_first_line(error)}; what was there before is kept") from None
+        raise CheckpointError(f"cannot write {path}: {first_line(error)}; what was there before is kept") from None
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict]:
-    if not path.is_file():
-        raise CheckpointError(f"there is no {path}; agnet train --run {path.parent} makes one")
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    check_there(path)
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("agnet", "{}")
-            if len(text) > _LARGEST_HEADER:
-                raise ValueError(f"its header has {len(text):,} characters")
-            header = json.loads(text)
+            header = parse_header(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if not isinstance(header, dict):
-            raise ValueError("its header is not a JSON object")
         found = header.pop(_HASH, None)  # files of other programs and of earlier versions have none
         sound = found is None or found == _content_hash(tensors, header)
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file, or damaged: {_first_line(error)}") from None
+        raise CheckpointError(f"{path} is not a safetensors file, or damaged: {first_line(error)}") from None
     if not sound:
         raise CheckpointError(f"{path} is damaged: its content is not what was written")
     return tensors, header
@@ -271,42 +254,6 @@ def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -
         if tensor.numel():
             found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def _told(header: Mapping[str, Any], settings: ModelSettings) -> dict[str, Any]:
-    """What a header says besides settings and pixels. Raises: `ValueError` for what it cannot mean."""
-    classes, epoch, val_top1 = header["classes"], header["epoch"], header["val_top1"]
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError("its classes are not a list of names")
-    if len(classes) != settings.classes:
-        raise ValueError(f"{len(classes)} class names for {settings.classes} classes")
-    if not isinstance(header["proposals"], dict):
-        raise ValueError("its settings of the proposals are not names and values")
-    if type(epoch) is not int or not 0 <= epoch < 2**31:
-        raise ValueError(f"its epoch is {str(epoch)[:80]}")
-    if val_top1 is not None and not (type(val_top1) in (int, float) and math.isfinite(val_top1)):
-        raise ValueError(f"its validation accuracy is {str(val_top1)[:80]}")
-    return {
-        "classes": composed_all(classes),
-        "proposals": header["proposals"],
-        "fingerprint": str(header["boxes_fingerprint"]),
-        "epoch": epoch,
-        "val_top1": val_top1,
-    }
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _dataclass(kind: type[ModelSettings], values: Mapping[str, object]) -> ModelSettings:
-    unknown = set(values) - {field.name for field in fields(kind)}
-    if unknown:
-        raise ValueError(f"unknown model settings {', '.join(sorted(unknown))}")
-    for field in fields(kind):
-        if field.name in values and type(values[field.name]).__name__ != field.type:
-            raise ValueError(f"{field.name} is {values[field.name]!r}: it must be of type {field.type}")
-    return kind(**values)  # type: ignore[arg-type]
 
 
 def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:

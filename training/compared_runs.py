@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
@@ -10,11 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ..data.errors import CheckpointError, MismatchError
-from .evaluation import network_hash, predictions_path
 from .models.settings import ModelSettings
 from .predictions_file import SplitPredictions, load_predictions
 from .recipes import Recipe
-from .run_folder import BEST, LOG, read_config, runs_of
+from .run_folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
 from .seen_images import UNKNOWN
 
 # What may differ between runs that are trained alike: where files are, what makes no other network, and what is
@@ -87,17 +87,16 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
 
 
 def _load(run: Path, split: str) -> Runs:
-    paths = runs_of(run)
+    files = predictions_of(run, split)
+    paths = list(files)
     configs = [_with_defaults(read_config(path)) for path in paths]
     predictions = []
-    for path in paths:
-        file = predictions_path(path, split)
-        if not file.is_file():
-            remedy = f"agnet evaluate --run {run}" + ("" if split == "test" else f" --split {split}")
-            raise CheckpointError(f"{path} has no predictions for {split}; make them with: {remedy}")
+    for path, file in files.items():
         found = load_predictions(file)
-        if (path / BEST).is_file() and network_hash(path) != found.network:
-            raise CheckpointError(f"{file} is older than {path / BEST}; run agnet evaluate --run {run} again")
+        if (path / BEST).is_file() and checkpoint_hash(path / BEST) != found.network:
+            raise CheckpointError(
+                f"{file} is older than {path / BEST}; run agnet evaluate --run {shlex.quote(str(run))} again"
+            )
         predictions.append(found)
     seeds = [seed if type(seed := config["run"].get("seed")) is int else 0 for config in configs]
     return Runs(str(run), paths, seeds, predictions, configs)

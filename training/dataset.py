@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.boxes_reader import Boxes
 from ..data.errors import AgnetError, DatasetError, MismatchError
-from ..data.images import read_image
+from ..data.images import pixel_limit, read_image
 from .augmentation import AffineRange, View
 from .samples import Propose
 
@@ -83,7 +83,7 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         stands_in, row = row < 0, max(row, ~row)
         image_number = self.boxes.usable[row]
         name = self.boxes.names[image_number].decode()
-        image = read_image(self.root / name)
+        image = read_image(self.root / name, pixel_limit(self.boxes.settings.get("proposals", {})))
         regions = self.boxes.regions(row)
         if (image.shape[1], image.shape[0]) != regions.size_wh:
             raise MismatchError(

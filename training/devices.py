@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..data.errors import ConfigurationError
 from ..data.memory import give_back_memory
 from .models.backbones import Preprocessing
+from .preflight import NO_MPS, check_device
 
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
@@ -153,14 +154,11 @@ def choose_device(name: str, precision: str = "auto") -> Device:
 
     Raises: `ConfigurationError` for a device that is not there.
     """
+    check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise ConfigurationError(f"device {name!r}: wanted cpu, cuda, cuda:N, mps or auto")
     if name == "mps" and not torch.backends.mps.is_available():  # what PyTorch says of it fills a screen
-        raise ConfigurationError(
-            "device 'mps' cannot be used: PyTorch finds no GPU of Apple's here; take --device auto"
-        )
+        raise ConfigurationError(NO_MPS)
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -19,7 +19,8 @@ from .engine import Watch, evaluate, steps_of_epoch, train_epoch
 from .learner import Learner
 from .models.settings import ModelSettings
 from .optimizer import part_of
-from .preparation import begin_network, build_learner, build_loaders, check_input, check_same_images
+from .preflight import check_input, check_same_images
+from .preparation import begin_network, build_learner, build_loaders
 from .recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from .run_folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from .seen_images import SEEN
@@ -92,9 +93,9 @@ def dry_run(
 
     Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
     """
-    check_input(boxes, recipe, propose)
+    check_input(boxes, recipe, proposes=propose is not None)
     check_free(run)
-    check_same_images(boxes, root, watch, say)
+    check_same_images(boxes, root, watch=watch, say=say)
     device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     source = "none" if settings.weights == "imagenet" else settings.weights

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,21 +10,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.atomic import atomic_file, check_writable
+from ..data.atomic import atomic_file
 from ..data.boxes_reader import Boxes
-from ..data.errors import DatasetError, MismatchError
+from ..data.errors import MismatchError
 from ..data.verification import look_at_images
-from .checkpoints import Checkpoint, check_finite, checkpoint_hash, load_checkpoint
+from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .claims import Claim, papers_claim
 from .dataset import Loader, RegionDataset
 from .devices import Device, Pieces
 from .engine import Predictions, Watch, evaluate
 from .evaluation_report import metrics_csv, seeds_csv
 from .intervals import measure_intervals
+from .measurable import check_measurable
 from .metrics import MEASURES, Metrics, Scores, measure
-from .predictions_file import SUFFIX, SplitPredictions, save_predictions
-from .run_folder import BEST
-from .seen_images import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
+from .predictions_file import SplitPredictions, save_predictions
+from .run_folder import BEST, SUFFIX, checkpoint_hash
+from .seen_images import contents_of
 from .statistics import Interval, Spread, bootstrap, spread
 
 
@@ -79,20 +78,12 @@ def evaluate_run(
         when some are missing, `ConfigurationError` when the metrics cannot be
         written into the run's folder, `CheckpointError` when the network's outputs are not finite numbers.
     """
-    checkpoint = load_checkpoint(run / BEST)
-    own = checkpoint.fingerprint == boxes.fingerprint  # or a stranger's, who can write what they like
-    _check_same_kind(run, checkpoint, boxes)
+    target, seen, warning = check_measurable(run, boxes, root, split, force)
     rows = boxes.rows(split)
-    if not len(rows):
-        raise DatasetError(f"{boxes.path} has no usable {split} images")
-    # Another file's name may be anybody's text: its hash tells its metrics from the run's own.
-    other = "" if own else f"-{hashlib.blake2b(boxes.fingerprint.encode(), digest_size=4).hexdigest()}"
-    target = run / f"metrics-{split}{other}.json"
-    check_writable(target, "copy the run to a folder of yours and name that with --run")
-    seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
     look = look_at_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
     if error := look.error(f"{split} images"):
         raise error
+    checkpoint = load_checkpoint(run / BEST)
     loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),
@@ -159,16 +150,6 @@ def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Inter
     return measure_intervals(scores, values, np.stack([bootstrap(of_one, len(once)) for of_one in statistics]))
 
 
-def predictions_path(run: Path, split: str) -> Path:
-    """Where `evaluate_run` puts what a single run said of a split of its own boxes file."""
-    return run / f"predictions-{split}{SUFFIX}"
-
-
-def network_hash(run: Path) -> str:
-    """What the run's best checkpoint is, in 16 hexadecimal digits."""
-    return checkpoint_hash(run / BEST)
-
-
 def _with_images(
     predictions: Predictions, run: Path, boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None
 ) -> SplitPredictions:
@@ -181,7 +162,7 @@ def _with_images(
         classes=checkpoint.classes,
         split=split,
         dataset=boxes.dataset,
-        network=network_hash(run),
+        network=checkpoint_hash(run / BEST),
         image_size=checkpoint.preprocessing.size,
         images_seen_in_training=seen,
     )
@@ -204,84 +185,3 @@ def _write_all(
 def _write(path: Path, text: str) -> None:
     with atomic_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _check_same_kind(run: Path, checkpoint: Checkpoint, boxes: Boxes) -> None:
-    """Raise `MismatchError` unless the network's classes and regions mean the same in ``boxes``."""
-    if checkpoint.classes != boxes.classes:
-        missing = sorted(set(checkpoint.classes) ^ set(boxes.classes))
-        which = f", such as {missing[0]!r}" if missing else " in another order"
-        raise MismatchError(
-            f"{run} was trained for {len(checkpoint.classes)} classes and {boxes.path} has others{which}: it cannot be "
-            "measured on them; name the right file with --boxes"
-        )
-    wanted, found = checkpoint.proposals, boxes.settings.get("proposals", {})
-    for name in [*wanted, *(name for name in found if name not in wanted)]:
-        if wanted.get(name) != found.get(name):
-            raise MismatchError(
-                f"{run} was trained on regions of {name} = {wanted.get(name)!r}, {boxes.path} has {found.get(name)!r}: "
-                "propose with the run's settings, or name the right file with --boxes"
-            )
-
-
-def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
-    """How many images of ``split`` of the run's own boxes file it, or the run it began from, was trained on, and what
-    is to be said of it; None where they are not known.
-
-    Raises: `MismatchError` for the train part, and for test images that the run it began from has seen, unless
-        ``force`` says otherwise.
-    """
-    images = len(boxes.rows(split))
-    if split == "train":
-        if not force:
-            raise MismatchError(
-                f"{run} was trained on the train part of {boxes.path}: a score on it says how well it was learnt by "
-                "heart; measure on test, or say --force"
-            )
-        return images, f"all {images:,} images were trained on: the score says nothing of other photographs"
-    parts = ("train",) if split == "val" else ("train", "val")
-    own = frozenset(itertools.chain(*(contents_of(boxes, part) for part in parts)))
-    copies = count_seen(boxes, split, own)
-    said = ["the epoch was chosen by these images"] if split == "val" else []
-    if copies:
-        said.append(f"{copies:,} of the {images:,} {split} images are in {' or '.join(parts)} too, byte for byte")
-    before = read_seen(run, [EARLIER]) if (run / SEEN).exists() else frozenset()
-    if before is None or (before and UNKNOWN in contents_of(boxes, split)):
-        if split == "test" and not force:
-            raise MismatchError(
-                f"{run} began with the weights of a run that has seen nobody knows which images, perhaps these {split} "
-                "images; say --force to measure all the same"
-            )
-        return None, "; ".join([*said, "nobody can tell whether the run it began from has seen these images"])
-    seen_before = count_seen(boxes, split, before)
-    if seen_before and split == "test" and not force:
-        raise MismatchError(
-            f"{run} began with the weights of a run that was trained on or selected by {seen_before:,} of the "
-            f"{images:,} {split} images, byte for byte: leave them out, or say --force"
-        )
-    if seen_before:
-        said.append(f"{seen_before:,} of the {images:,} {split} images had been seen by the run it began from")
-    return count_seen(boxes, split, own | before), "; ".join(said)
-
-
-def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
-    """The same of another boxes file, by the contents of its images; None where they are not known.
-
-    Raises: `MismatchError` when the run has seen some of them or nobody can tell, unless ``force`` says otherwise.
-    """
-    images, seen = len(boxes.rows(split)), read_seen(run)
-    if seen is None or UNKNOWN in contents_of(boxes, split):
-        if not force:
-            raise MismatchError(
-                f"{run if seen is None else boxes.path} does not say what its images are (an older version or another "
-                f"program made it), so nobody can tell whether those of {boxes.path} are new to {run}; say --force to "
-                "measure all the same"
-            )
-        return None, "nobody can tell whether the run was trained on these images"
-    count = count_seen(boxes, split, seen)
-    if count and not force:
-        raise MismatchError(
-            f"{run} was trained on or selected by {count:,} of the {images:,} {split} images of {boxes.path}, byte for "
-            "byte: leave them out, or say --force"
-        )
-    return count, f"{count:,} of the {images:,} images were trained on or selected by" if count else ""

@@ -10,23 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..data.atomic import atomic_file, check_writable
-from ..data.errors import CheckpointError, ConfigurationError
-from ..extras import how_to_install
+from ..data.atomic import atomic_file
+from ..data.errors import CheckpointError
 from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .devices import Device
 from .export_formats import FORMATS, About, Inputs, Outputs, Runner, reason
+from .export_target import check_export
 from .models.backbones import Preprocessing
 from .models.build import Model
 from .models.output import Output
-from .run_folder import checkpoint_of
 
 FORMAT = "agnet network"
 FORMAT_VERSION = 1
@@ -90,13 +88,14 @@ def _named(output: Output) -> Outputs:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def export_run(run: Path, format: str = "onnx", output: Path | None = None) -> Exported:
+def export_run(run: str | Path, format: str = "onnx", output: Path | None = None) -> Exported:
     """Write a run's best checkpoint as a file of that format, once it was found to compute the same.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or its checkpoint.
         format: one of `FORMATS`.
-        output: the file to write, replacing what is there; None for ``model`` with the format's suffix in ``run``.
+        output: the file to write, replacing what is there; None for ``model`` with the format's suffix beside the
+            checkpoint.
 
     Raises:
         ConfigurationError: for a file that cannot be written, or where packages are missing.
@@ -104,10 +103,8 @@ def export_run(run: Path, format: str = "onnx", output: Path | None = None) -> E
             format cannot express exactly.
     """
     chosen = FORMATS[format]
-    _check_packages(format)
-    checkpoint = load_checkpoint(checkpoint_of(run))
-    output = output or run / f"model{chosen.suffix}"
-    _check_output(format, output)
+    path, output = check_export(run, format, output)
+    checkpoint = load_checkpoint(path)
     network = Network(checkpoint.model, checkpoint.preprocessing).eval().requires_grad_(False)
     trials = list(trial_inputs(checkpoint.preprocessing.size, checkpoint.regions))
     run_network, run_rounded = eager(checkpoint), eager(checkpoint, noise=torch.finfo(torch.float32).eps)
@@ -186,23 +183,6 @@ def _check_differences(differences: dict[str, float], own: dict[str, float], for
                 f"be {bound:.0e} at most), so no file was written. These versions of the libraries export {backbone} "
                 f"wrongly: try {others}, or other versions"
             )
-
-
-def _check_packages(format: str) -> None:
-    missing = [package for package in FORMATS[format].packages if find_spec(package) is None]
-    if missing:
-        raise ConfigurationError(f"--format {format} needs {', '.join(missing)}: {how_to_install(*missing)}")
-
-
-def _check_output(format: str, output: Path) -> None:
-    suffix = FORMATS[format].suffix
-    if output.is_dir():
-        raise ConfigurationError(f"{output} is a folder; name a file in it, such as {output / f'model{suffix}'}")
-    if not output.parent.is_dir():
-        raise ConfigurationError(f"{output}: there is no folder {output.parent}")
-    if output.suffix != suffix:
-        raise ConfigurationError(f"{output}: a file of --format {format} ends in {suffix}; name one")
-    check_writable(output, "name another file with --output")
 
 
 def _trace(network: Network, inputs: Inputs, backbone: str) -> torch.export.ExportedProgram:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..data.errors import CheckpointError, ConfigurationError
+from .export_target import SUFFIXES
 
 METADATA = "agnet"  #: the key of ONNX' metadata; with .json the name of the extra file of a .pt2
 
@@ -98,14 +99,13 @@ class Format:
     """How a kind of file is written and run."""
 
     suffix: str
-    packages: tuple[str, ...]  #: of the extra ``onnx``
     write: Callable[[torch.export.ExportedProgram, About, Path], None]
     load: Callable[[Path], Runner]
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _load_onnx),
-    "torch": Format(".pt2", (), _write_torch, _load_torch),
+    "onnx": Format(SUFFIXES["onnx"], _write_onnx, _load_onnx),
+    "torch": Format(SUFFIXES["torch"], _write_torch, _load_torch),
 }
 
 

@@ -22,13 +22,12 @@ from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epo
 from .interruption import Interrupted, Interruption
 from .learner import Learner, means
 from .models.settings import ModelSettings
+from .preflight import check_input, check_same_images
 from .preparation import (
     begin_network,
     build_learner,
     build_loaders,
     build_network,
-    check_input,
-    check_same_images,
     doubt_of_strides,
 )
 from .recipes import SAVE_MINUTES, Recipe, RunSettings
@@ -103,7 +102,7 @@ def fit(
     Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
         on SIGINT or SIGTERM, when the state is saved.
     """
-    check_input(boxes, recipe, propose)
+    check_input(boxes, recipe, proposes=propose is not None)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
         run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
@@ -113,7 +112,7 @@ def fit(
         if ending:
             say(ending)
             return run / BEST
-        processes.from_first(lambda: check_same_images(boxes, root, watch, say))
+        processes.from_first(lambda: check_same_images(boxes, root, watch=watch, say=say))
         torch.manual_seed(settings.seed)
         if goes_on:
             model, parent = build_network(model_settings), None

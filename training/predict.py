@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data.regions import Regions
-from .checkpoints import Checkpoint, check_finite
+from .checkpoints import Checkpoint, check_finite, load_checkpoint
 from .devices import Device, Pieces
 from .models.build import Model
 from .models.output import Output
@@ -37,7 +38,7 @@ class Prediction:
 
 
 def predict(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | str | Path,
     images: Iterable[tuple[str, np.ndarray]],
     propose: Propose,
     device: Device,
@@ -48,7 +49,7 @@ def predict(
     """Predict images, in their order, as they come: nothing is read further ahead than a batch.
 
     Args:
-        checkpoint: the network; it is moved to the device.
+        checkpoint: the network, which is moved to the device; or a run, by its folder or its checkpoint.
         images: (name, uint8 RGB ``(H, W, 3)``), of any sizes.
         propose: stage 1's function for one image, with the checkpoint's settings; not asked for a model that looks at
             no regions.
@@ -60,6 +61,8 @@ def predict(
     Raises: `CheckpointError` when the network's outputs are not finite numbers, `ConfigurationError` when memory does
         not suffice for a single image; for a batch it need not.
     """
+    if isinstance(checkpoint, (str, Path)):
+        checkpoint = load_checkpoint(checkpoint)
     wanted = propose if checkpoint.regions else None
     side = checkpoint.preprocessing.size
     samples = (sample(name, image, side, wanted) for name, image in images)

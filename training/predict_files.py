@@ -16,59 +16,23 @@ import joblib
 import torch
 
 from ..data.errors import ImageError
+from ..data.images import pixel_limit
 from ..data.inputs import Input
 from ..data.parallel import ahead_by_processes, ahead_by_threads
 from ..data.videos import Frame, Video
+from .answers import Answer, Moment, Still, Stretch, Summary
 from .checkpoints import Checkpoint
 from .devices import Device
 from .figures import small_frame
 from .predict import BATCH_SIZE, Prediction, predict_samples
 from .samples import Propose, Sample, Unreadable, lost_sample, sample_of_input, sample_or_reason
-from .video_labels import Label, Segment, VideoLabels, label_of
+from .video_labels import VideoLabels, label_of
 
 # Fewer photographs than this are read where they are predicted: starting workers takes as long as twenty of them.
 _HANDFUL = 20
 _FRAMES_AHEAD_BYTES = 400_000_000
 
 Passed = TypeVar("Passed")
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """What the answers after it are of: a video, or photographs that were named one after the other."""
-
-    video: str  #: its name; "" of photographs
-    expected: int | None  #: how many photographs, or frames by the video's header; None where it has none
-    rate: float = 0.0  #: of a video: frames a second that are predicted
-
-
-@dataclass(frozen=True)
-class Still:
-    """A photograph's answer."""
-
-    prediction: Prediction
-    label: Label
-
-
-@dataclass(frozen=True)
-class Moment:
-    """The answer of one frame of a video."""
-
-    frame: Frame  #: its pixels as `figures.small_frame` makes them, or none of them unless they were asked for
-    prediction: Prediction
-    label: Label  #: with what was seen before it
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A video's end: what its frames made. There is none of a video without a readable frame."""
-
-    video: str
-    frames: int
-    segments: list[Segment]
-
-
-Answer = Stretch | Still | Moment | Summary | Unreadable
 
 
 @dataclass
@@ -113,7 +77,9 @@ class FilePredictor:
                     yield Still(result, label_of(self.checkpoint.classes, result.distribution, self.threshold))
 
     def _samples(self, inputs: Sequence[Input], jobs: int) -> Generator[Sample | Unreadable, None, None]:
-        task = partial(sample_of_input, side=self.checkpoint.preprocessing.size, propose=self.propose)
+        limit = pixel_limit(self.checkpoint.proposals)
+        side = self.checkpoint.preprocessing.size
+        task = partial(sample_of_input, side=side, propose=self.propose, max_pixels=limit)
         if not jobs:
             yield from map(task, inputs)
             return
@@ -123,7 +89,7 @@ class FilePredictor:
 
     def _video(self, name: str) -> Iterator[Answer]:
         try:
-            with Video(name) as video, _cores_left(max(1, self._jobs())):
+            with Video(name, pixel_limit(self.checkpoint.proposals)) as video, _cores_left(max(1, self._jobs())):
                 expected = -(-video.announced_frames // self.every) if video.announced_frames else None
                 yield Stretch(name, expected, video.rate / self.every)
                 yield from self._moments(name, video)

@@ -18,7 +18,6 @@ from .metrics import Scores
 
 FORMAT = "agnet predictions"
 FORMAT_VERSION = 1
-SUFFIX = ".safetensors"
 
 _TEXTS = ("split", "dataset", "network")
 _COLUMNS = ("path", "content", "true", "predicted", "probability", "probability_of_true", "rank_of_true")
@@ -71,7 +70,7 @@ def load_predictions(path: Path) -> SplitPredictions:
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a file of predictions, or damaged: {error}") from None
     if not isinstance(header, dict) or (header.get("format"), header.get("format_version")) != (FORMAT, FORMAT_VERSION):
-        raise CheckpointError(f"{path} is not a file of predictions of this version; run agnet evaluate again")
+        raise CheckpointError(f"{path} is not a file of predictions of this version; evaluate the run again")
     names, contents, classes = (_texts(header.get(name)) for name in ("names", "contents", "classes"))
     seen, size = header.get("images_seen_in_training"), header.get("image_size", 0)
     sound = (
@@ -86,7 +85,7 @@ def load_predictions(path: Path) -> SplitPredictions:
         and (seen is None or type(seen) is int)
     )
     if not sound:
-        raise CheckpointError(f"{path} is damaged: its parts do not fit together; run agnet evaluate again")
+        raise CheckpointError(f"{path} is damaged: its parts do not fit together; evaluate the run again")
     return SplitPredictions(
         logits=logits,
         labels=labels,

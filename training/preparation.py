@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from ..data.boxes_reader import Boxes
-from ..data.errors import ConfigurationError, DatasetError
-from ..data.verification import Watch, look_at_images
+from ..data.errors import ConfigurationError
 from .augmentation import AffineRange
 from .dataset import Loader, Propose, RegionDataset
 from .devices import Device
@@ -26,35 +25,6 @@ from .seen_images import count_seen
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
 from .weights import find_weights
-
-
-def check_input(boxes: Boxes, recipe: Recipe, propose: Propose | None) -> None:
-    """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built."""
-    if recipe.regions == "live" and propose is None:
-        raise ConfigurationError("live regions need stage 1's function for one image")
-    if not len(boxes.rows("train")):
-        raise DatasetError(f"{boxes.path} has no usable training images")
-    if recipe.patience and not len(boxes.rows("val")):
-        raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
-
-
-def check_same_images(
-    boxes: Boxes,
-    root: Path,
-    watch: Watch = lambda what, images: lambda done, values: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> None:
-    """Refuse to train with images that are not those of the boxes file. Of the test part, which training does not look
-    at, it is only said.
-
-    Raises: `DatasetError` or `MismatchError`, as `Look.error` has it.
-    """
-    look = look_at_images(boxes, root, boxes.usable, watch=watch, say=say)
-    if (error := look.error()) is None:
-        return
-    if any(boxes.splits[row] != "test" for row in (*look.missing, *look.changed)):
-        raise error
-    say(f"Warning: the test part cannot be measured later: {error}")
 
 
 def build_loaders(

@@ -8,11 +8,12 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..data.boxes_reader import Boxes
+
+if TYPE_CHECKING:
+    from ..data.boxes_reader import Boxes
 
 _PACKAGES = ("torchvision", "numpy", "opencv-python", "safetensors", "h5py", "pillow", "timm", "tensorboard")
 _OF_ANOTHER_REPOSITORY = frozenset(
@@ -22,6 +23,8 @@ _OF_ANOTHER_REPOSITORY = frozenset(
 
 def versions() -> dict[str, str | None]:
     """Of this program, Python and the packages that have a say in the numbers; None for what is not installed."""
+    import torch  # what else there is here is asked before it is loaded
+
     found: dict[str, str | None] = {
         "agnet": __version__,
         "python": platform.python_version(),

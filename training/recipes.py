@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 
 from ..data.errors import ConfigurationError
+from ..data.spelling import did_you_mean
 
 Rule = tuple[str, Callable[[Any], bool]]  #: what is wanted, in words, and whether a value is that
 
@@ -125,9 +126,9 @@ class Recipe:
 
         Raises: `ConfigurationError` for an unknown name or a bad value.
         """
-        unknown = set(options) - {setting.name for setting in fields(self)}
-        if unknown:
-            raise ConfigurationError(f"a recipe has no {', '.join(sorted(unknown))}")
+        known = [setting.name for setting in fields(self)]
+        if unknown := sorted(set(options) - set(known)):
+            raise ConfigurationError(f"a recipe has no {', '.join(unknown)}{did_you_mean(unknown[0], known)}")
         return replace(self, **{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
 
     def differences(self, other: Recipe) -> dict[str, object]:

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ..data.atomic import atomic_file, one_process
-from ..data.boxes_reader import Boxes
 from ..data.errors import CheckpointError, MismatchError
-from ..data.index import SPLITS
 from ..data.places import relative_hint
-from .checkpoints import load_training_state, save_training_state
-from .devices import Device
-from .learner import IMAGES, WEIGHT, Learner
 from .models.settings import ModelSettings
 from .provenance import code_revision, split_hash, versions
 from .recipes import Recipe, RunSettings
 from .seen_images import SEEN
 
+# Whether a folder is a run is asked before PyTorch is loaded, which takes seconds: what needs it is imported where it
+# is used.
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data.boxes_reader import Boxes
+    from .devices import Device
+    from .learner import Learner
+
 BEST, LAST, PREVIOUS, LOG, CONFIG = (
     *("best.safetensors", "last.safetensors", "previous.safetensors"),
     *("log.jsonl", "config.json"),
 )
+SUFFIX = ".safetensors"
 _LOCK = "training.lock"
 _FREE = ("workers", "processes")  # of the run's settings: may be others when it goes on
 
@@ -54,7 +59,7 @@ def read_config(run: Path) -> dict[str, dict[str, object]]:
     try:
         config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     except OSError:
-        raise CheckpointError(f"{run} is not a run folder (no {CONFIG} in it); agnet train --run makes one") from None
+        raise CheckpointError(_no_run(run)) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{run / CONFIG} is damaged: {error}") from None
     sections = ("model", "recipe", "run", "boxes", "versions")
@@ -81,6 +86,8 @@ def configuration(
         command: the recipe's name and the options given, for people.
         processes: how many train together.
     """
+    from ..data.index import SPLITS  # and NumPy with it
+
     return {
         "model": asdict(model),
         "recipe": asdict(recipe),
@@ -216,6 +223,8 @@ def has_state(run: Path) -> bool:
 
 def save_state(run: Path, progress: Progress, learner: Learner) -> None:
     """Save all that is needed to go on; the state saved before stays as `PREVIOUS`. Raises: `CheckpointError`."""
+    from .checkpoints import save_training_state
+
     header = asdict(progress) | {"scaler": learner.scaler.state_dict()}
     save_training_state(run / LAST, learner.model, learner.optimizer, header, _average(learner), keep=run / PREVIOUS)
 
@@ -233,6 +242,8 @@ def load_state(run: Path, learner: Learner) -> tuple[Progress, str]:
     Returns: how far it had come, and which file that was and why, for people.
     Raises: `CheckpointError` when none is sound.
     """
+    from .checkpoints import load_training_state
+
     complaints = []
     for name in (LAST, PREVIOUS):
         if not (run / name).exists():
@@ -283,6 +294,8 @@ def _progress(run: Path, name: str, header: dict[str, Any]) -> Progress:
 
 def _check_progress(progress: Progress) -> None:
     """Raises: `ValueError`, `TypeError` or `LookupError` for what no run can have come to."""
+    from .learner import IMAGES, WEIGHT
+
     counts = (progress.epoch, progress.step)
     if not all(type(count) is int and 0 <= count < 2**31 for count in counts):
         raise ValueError("its epochs and steps are no counts")
@@ -329,25 +342,81 @@ def _writing(run: Path) -> Iterator[None]:
         raise CheckpointError(f"cannot write to {run}: {error.strerror}") from None
 
 
-def runs_of(run: Path) -> list[Path]:
+def folder_of(run: str | Path) -> Path:
+    """The folder of a run that is named by its folder, or by the checkpoint in it. Neither need be there.
+
+    Raises: `CheckpointError` for any other file.
+    """
+    run = Path(run)
+    if not run.is_file():
+        return run
+    if run.name != BEST:
+        raise CheckpointError(f"{run} is not a run: name its folder, or the {BEST} in it")
+    return run.parent
+
+
+def _no_run(folder: Path) -> str:
+    return f"{folder} is not a run folder (no {CONFIG} in it); agnet train --run {shlex.quote(str(folder))} makes one"
+
+
+def runs_of(run: str | Path) -> list[Path]:
     """The single runs of a folder: itself, or one for each seed (``seed-0``, ``seed-1``, …), by seed.
 
-    Raises: `CheckpointError` when ``run`` is neither.
+    Args:
+        run: a run's folder or its checkpoint (`folder_of`), or the folder of several seeds.
+
+    Raises: `CheckpointError` when ``run`` is none of them.
     """
-    if (run / CONFIG).is_file():
-        return [run]
-    seeds = [path for path in run.glob("seed-*") if (path / CONFIG).is_file() and path.name[5:].isdecimal()]
+    folder = folder_of(run)
+    if (folder / CONFIG).is_file():
+        return [folder]
+    seeds = [path for path in folder.glob("seed-*") if (path / CONFIG).is_file() and path.name[5:].isdecimal()]
     if not seeds:
-        raise CheckpointError(f"{run} is not a run folder (no {CONFIG} in it); agnet train --run makes one")
+        raise CheckpointError(_no_run(folder))
     return sorted(seeds, key=lambda path: int(path.name[5:]))
 
 
-def checkpoint_of(run: Path) -> Path:
+def checkpoint_of(run: str | Path) -> Path:
     """Where a single run keeps its chosen epoch's network, which need not be there.
+
+    Args:
+        run: the run's folder, or the file itself, whatever its name is.
 
     Raises: `CheckpointError` when ``run`` holds a run for each of several seeds.
     """
+    run = Path(run)
+    if run.suffix == SUFFIX and not run.is_dir():
+        return run
+    if run.is_file():
+        raise CheckpointError(f"{run} is not a run: name its folder, or the {BEST} in it")
     if not (run / BEST).is_file() and not (run / CONFIG).is_file() and any(run.glob("seed-*")):
         first = runs_of(run)[0]
-        raise CheckpointError(f"{run} holds a run for each of several seeds; name one of them, such as --run {first}")
+        raise CheckpointError(
+            f"{run} holds a run for each of several seeds; name one of them, such as --run {shlex.quote(str(first))}"
+        )
     return run / BEST
+
+
+def predictions_of(run: str | Path, split: str) -> dict[Path, Path]:
+    """The single runs of `runs_of`, and of each the file with what it said of ``split`` of its own boxes file.
+
+    Raises: `CheckpointError` when ``run`` is no run, or one of them was not evaluated.
+    """
+    found = {}
+    for single in runs_of(run):
+        found[single] = single / f"predictions-{split}{SUFFIX}"
+        if not found[single].is_file():
+            remedy = f"agnet evaluate --run {shlex.quote(str(folder_of(run)))}"
+            remedy += "" if split == "test" else f" --split {split}"
+            remedy += " --force" if split == "train" else ""
+            raise CheckpointError(f"{single} has no predictions for {split}; make them with: {remedy}")
+    return found
+
+
+def checkpoint_hash(path: Path) -> str:
+    """What a checkpoint is, in 16 hexadecimal digits."""
+    with path.open("rb") as file:
+        digest = hashlib.blake2b(digest_size=8)
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from ..data.errors import ImageError
-from ..data.images import read_image
+from ..data.images import MAX_PIXELS, read_image
 from ..data.inputs import Input
 from ..data.regions import Regions
+from ..data.videos import Video
 from .augmentation import View
+
+_FEW = 20  # photographs that may be read once more than needed, rather than wait for a network with nothing to see
 
 Propose = Callable[[np.ndarray], Regions]  #: stage 1 for one image: uint8 RGB ``(H, W, 3)`` -> its regions
 
@@ -57,18 +61,46 @@ def sample_or_reason(name: str, image: np.ndarray, side: int, propose: Propose |
         return Unreadable(name, f"{name}: proposing its regions failed: {reason}")
 
 
-def sample_of_file(name: str, side: int, propose: Propose | None) -> Sample | Unreadable:
+def sample_of_file(name: str, side: int, propose: Propose | None, max_pixels: int = MAX_PIXELS) -> Sample | Unreadable:
     """`sample_or_reason` of the image file ``name``, also where it cannot be read."""
     try:
-        image = read_image(name)
+        image = read_image(name, max_pixels)
     except ImageError as error:
         return Unreadable(name, str(error))
     return sample_or_reason(name, image, side, propose)
 
 
-def sample_of_input(one: Input, side: int, propose: Propose | None) -> Sample | Unreadable:
+def sample_of_input(
+    one: Input, side: int, propose: Propose | None, max_pixels: int = MAX_PIXELS
+) -> Sample | Unreadable:
     """`sample_of_file` of a photograph, or why an argument found none."""
-    return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, side, propose)
+    return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, side, propose, max_pixels)
+
+
+def some_can_be_read(inputs: Sequence[Input], max_pixels: int, *, decode: bool) -> bool:
+    """Whether there is anything for a network to look at.
+
+    Args:
+        decode: whether to decode photographs, here, until one can be; else, and for videos and many photographs, it is
+            enough that they are there.
+    """
+    there = [one for one in inputs if not one.problem and os.path.isfile(one.name)]  # noqa: PTH113 - as in find_inputs
+    if not decode or len(there) > _FEW or any(one.is_video for one in there):
+        return bool(there)
+    return any(isinstance(sample_of_input(one, 1, None, max_pixels), Sample) for one in there)
+
+
+def unreadable_inputs(inputs: Sequence[Input], max_pixels: int) -> Generator[Unreadable, None, None]:
+    """What is said of each, where `some_can_be_read` is not so."""
+    for one in inputs:
+        try:
+            if one.is_video:
+                with Video(one.name, max_pixels):
+                    pass
+            found = sample_of_input(one, 1, None, max_pixels)
+        except ImageError as error:
+            found = Unreadable(one.name, str(error))
+        yield found if isinstance(found, Unreadable) else Unreadable(one.name, f"{one.name}: it has just changed")
 
 
 def lost_sample(one: Input, reason: str) -> Unreadable:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..data.atomic import atomic_file
-from ..data.boxes_reader import Boxes
 from ..data.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ..data.boxes_reader import Boxes
 
 SEEN = "seen.txt"
 UNKNOWN = "unknown"

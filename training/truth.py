@@ -11,7 +11,7 @@ from pathlib import Path
 from ..data.boxes_reader import Listing, read_listing
 from ..data.errors import AgnetError
 from ..data.places import follow_hint
-from .checkpoints import Checkpoint
+from .checkpoint_header import CheckpointHeader
 from .run_folder import read_config
 
 _PARTS = {
@@ -72,7 +72,7 @@ class KnownImages:
         return [row for row in rows if self.listing.contents[row] == content]
 
 
-def known_images(run: Path, checkpoint: Checkpoint) -> KnownImages | None:
+def known_images(run: Path, checkpoint: CheckpointHeader) -> KnownImages | None:
     """The images that the run ``run`` (its folder) learnt from; None where its boxes file is not to be found."""
     try:
         places = read_config(run)["boxes"]

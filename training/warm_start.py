@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..data.errors import CheckpointError
-from .checkpoints import Checkpoint, checkpoint_hash, is_checkpoint, load_checkpoint
+from .checkpoints import Checkpoint, load_checkpoint
 from .models.build import Model
 from .models.settings import ModelSettings
 from .optimizer import CLASSIFIER
-from .run_folder import BEST, runs_of, weights_name
+from .preflight import parents_checkpoint
+from .run_folder import BEST, checkpoint_hash, weights_name
 from .seen_images import UNKNOWN, read_seen
 
 STARTED_FROM = "started_from"  #: the section of a run's configuration
@@ -107,24 +107,14 @@ class Parent:
 def find_parent(source: str, backbone: str) -> Parent | None:
     """The run that ``--weights`` names by its folder or its checkpoint; None where it names something else.
 
-    Raises: `CheckpointError` for a run of another backbone, of several seeds, or without a sound checkpoint.
+    Raises: `CheckpointError` as `parents_checkpoint`, and for a checkpoint that is not sound.
     """
-    path = Path(source)
-    if source in ("none", "imagenet") or not (path.is_dir() or (path.is_file() and is_checkpoint(path))):
+    path = parents_checkpoint(source, backbone)
+    if path is None:
         return None
-    if path.is_dir():
-        runs = [path] if (path / BEST).is_file() else runs_of(path)
-        if runs != [path]:
-            raise CheckpointError(f"{path} holds a run for each of several seeds; name one of them, such as {runs[0]}")
-        path = path / BEST
-    checkpoint = load_checkpoint(path)
-    if checkpoint.settings.backbone != backbone:
-        raise CheckpointError(
-            f"{source} was trained with backbone {checkpoint.settings.backbone}, and this run has {backbone}: take "
-            f"--backbone {checkpoint.settings.backbone}, or other weights"
-        )
     seen = read_seen(path.parent) if path.name == BEST else None
-    return Parent(weights_name(source), checkpoint, checkpoint_hash(path), sorted([UNKNOWN] if seen is None else seen))
+    contents = sorted([UNKNOWN] if seen is None else seen)
+    return Parent(weights_name(source), load_checkpoint(path), checkpoint_hash(path), contents)
 
 
 def _of(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:

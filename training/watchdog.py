@@ -78,7 +78,7 @@ class Watchdog:
 
     def _remedy(self, found: list[float]) -> str:
         if not found[IMAGES] or not found[REGIONS]:
-            return "The input is at fault: propose again, and look at the images with agnet datasets --verify"
+            return "The input is at fault: look at the images with agnet inspect --verify, and propose again"
         return self._divergence()
 
     def _divergence(self) -> str:

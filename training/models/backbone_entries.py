@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .backbone_names import nobody_has
+
 StateDict = dict[str, Tensor]
 
 HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  #: mean and standard deviation: RGB in −1..1
@@ -51,7 +53,7 @@ def nowhere(who_has: str) -> Callable[[], StateDict]:
     """The source of ImageNet weights that are to be had from nobody."""
 
     def imagenet() -> StateDict:
-        raise ValueError(f"{who_has} ImageNet weights for it; give a state dict with --weights FILE")
+        raise ValueError(nobody_has(who_has))
 
     return imagenet
 

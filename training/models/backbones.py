@@ -1,7 +1,7 @@
 """Backbones: well-kept classifiers cut at their last feature map, or at the last map of several sizes.
 
-To add one, add an entry to `BACKBONES`; to use any classifier of torchvision or timm, say ``torchvision:NAME`` or
-``timm:NAME``.
+To add one, add an entry to `BACKBONES` and its name to `backbone_names`; to use any classifier of torchvision or timm,
+say ``torchvision:NAME`` or ``timm:NAME``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from . import nasnet
 from .backbone_entries import HALVES, BackboneEntry, Preprocessing, Stages, StateDict, nowhere, on_meta
+from .backbone_names import WITHOUT_IMAGENET, check_backbone_name
 from .region_pooling import POOLED, region_pooling
 from .timm_backbones import efficientnet_lite0_entry, timm_entry
 from .torchvision_backbones import (
@@ -78,13 +79,11 @@ class LastMap(nn.Module):
 
 def backbone_entry(name: str) -> BackboneEntry:
     """The entry of a name. Raises: `ValueError` for an unknown one, `ImportError` where timm is needed and absent."""
-    library, colon, network = name.partition(":")
-    if colon and library in LIBRARIES:
-        return LIBRARIES[library](network)
-    if name not in BACKBONES:
-        known = [*BACKBONES, *(f"{library}:NAME" for library in LIBRARIES)]
-        raise ValueError(f"unknown backbone {name!r}; known: {', '.join(known)}")
-    return BACKBONES[name]()
+    if name in BACKBONES:
+        return BACKBONES[name]()
+    check_backbone_name(name)
+    library, _, network = name.partition(":")
+    return LIBRARIES[library](network)
 
 
 def build_backbone(name: str, weights: StateDict | None = None, stages: int = 1) -> Backbone:
@@ -160,7 +159,7 @@ def _nasnet_mobile_entry() -> BackboneEntry:
         body=lambda net: net.features,
         channels=nasnet.CHANNELS,
         head="classifier.",
-        imagenet=nowhere("no library has"),
+        imagenet=nowhere(WITHOUT_IMAGENET["nasnet-mobile"]),
         preprocessing=Preprocessing(224, *HALVES),
         stages=lambda: Stages(nasnet.CHANNELS_OF_STAGES, lambda net, count: nasnet.NASNetMaps(net.features, count)),
     )

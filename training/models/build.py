@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import nn
 
+from ...data.spelling import did_you_mean
 from .agnet import AGNet
 from .backbones import Backbone, StateDict, build_backbone
 from .fusion import Pooling, PoolingFusion
@@ -34,7 +35,8 @@ def assemble(settings: ModelSettings, backbone: Backbone) -> Model:
     Raises: `ValueError` for settings no network can be built from.
     """
     if settings.model not in MODELS:
-        raise ValueError(f"unknown model {settings.model!r}; known: {', '.join(MODELS)}")
+        meant = did_you_mean(settings.model, MODELS)
+        raise ValueError(f"unknown model {settings.model!r}; known: {', '.join(MODELS)}{meant}")
     _one_of("fusion", settings.fusion, FUSIONS)
     _one_of("se", settings.se, SE_KINDS)
     _one_of("pooling", settings.pooling, POOLINGS)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...extras import how_to_install
 from .backbone_entries import BackboneEntry, Preprocessing, Stages, StateDict, as_map, last_of_each_size, on_meta
+from .backbone_names import no_such_model, no_timm
 
 # CaiT, VOLO and XCiT end in attention that changes nothing but a class token, and no map has that.
 CLASS_ATTENTION = re.compile(r"net\.(blocks_token_only\.|post_network\.|cls_attn_blocks\.\d+\.(attn|mlp|gamma2))")
@@ -38,9 +38,9 @@ def timm_entry(name: str) -> BackboneEntry:
     try:
         import timm
     except ImportError:
-        raise ImportError(f"this backbone needs timm: {how_to_install('timm')}") from None
+        raise ImportError(no_timm()) from None
     if not timm.is_model(name):
-        raise ValueError(f"timm has no model {name!r}")
+        raise ValueError(no_such_model("timm", name, timm.list_models()))
     cut = _cut(name)
 
     def imagenet() -> StateDict:

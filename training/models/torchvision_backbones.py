@@ -24,6 +24,7 @@ from .backbone_entries import (
     nowhere,
     on_meta,
 )
+from .backbone_names import WITHOUT_IMAGENET, no_classifier, no_such_model
 
 # Torchvision's ImageNet weights of these come from TensorFlow and want RGB in −1..1, which `transform_input` makes of
 # what is normalised as for the other networks. Their own initialisation takes seconds, and is overwritten by weights.
@@ -43,7 +44,7 @@ def resnet50_entry() -> BackboneEntry:
 
 def resnet50_v1_entry() -> BackboneEntry:
     """The original, without weights."""
-    return _named(_resnet50_v1, _children_but("avgpool", "fc"), 2048, "fc.", nowhere("torchvision has no"))
+    return _named(_resnet50_v1, _children_but("avgpool", "fc"), 2048, "fc.", nowhere(WITHOUT_IMAGENET["resnet50-v1"]))
 
 
 def densenet121_entry() -> BackboneEntry:
@@ -129,8 +130,8 @@ def torchvision_entry(name: str) -> BackboneEntry:
     """The entry of any classifier of torchvision. Raises: `ValueError` for none of them."""
     if name not in tv.list_models(module=tv):
         if name in tv.list_models():
-            raise ValueError(f"torchvision:{name} is no image classifier, or a quantized one, which cannot be trained")
-        raise ValueError(f"torchvision has no model {name!r}")
+            raise ValueError(no_classifier(name))
+        raise ValueError(no_such_model("torchvision", name, tv.list_models(module=tv)))
     weights = tv.get_model_weights(name).DEFAULT
     last = _last_cut(name)
     return BackboneEntry(

