@@ -192,6 +192,7 @@ def train(
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
     from ..data.boxes_reader import read_boxes
+    from ..data.fonts import cannot_draw
     from ..data.memory import keep_network_memory
     from ..data.plain_text import file_name
     from ..training.run_folder import folder_of
