@@ -125,7 +125,9 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     Raises: `ImageError` when its file cannot be decoded.
     """
     if (content := _content_of_unloaded(image)) is not None:
-        return decode_image(content, image.width * image.height)
+        pixels = decode_image(content, image.width * image.height)
+        image.load()  # as whatever works with it does; Pillow then closes the file
+        return pixels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -29,7 +29,7 @@ def last_line(result):
 
 def test_from_a_folder_of_photographs_to_a_prediction(agnet, folder, tmp_path):
     proposed = agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
-    assert proposed.stdout == "boxes.h5\n" and "12 photographs are embedded as previews" in proposed.stderr
+    assert proposed.stdout == "boxes.h5\n" and "12 photographs are in boxes.h5 as previews" in proposed.stderr
     trained = agnet("train", "--boxes", "boxes.h5", "--run", "run", "--epochs", 2, *TRAIN)
     assert trained.stdout == "run/best.safetensors\n"
     assert "recipe modern with epochs 2" in trained.stderr and "val_top1" in trained.stderr

@@ -289,7 +289,7 @@ def test_caltech256_draws_60_of_each_class_and_leaves_clutter_and_stray_files(co
     assert index.classes == ("airplanes-101", "ak47", "dog", "spider")
     assert index.counts("train").tolist() == [60] * 4
     assert index.counts("test").tolist() == [6, 5, 2, 1]
-    assert index.left_out == {"RENAME2": 1, "folders among images": 1, "folder 257.clutter": 1}
+    assert index.left_out == {"without a suffix": 1, "folders among images": 1, "folder 257.clutter": 1}
 
 
 def test_five_seeds_give_five_draws_of_caltech256_and_each_is_repeated(copy_of):

@@ -318,8 +318,8 @@ def test_a_summary_of_seeds_is_no_surer_than_their_validation_images(tmp_path, a
     wilson = binomtest(hits, 12).proportion_ci(method="wilson")
     found = json.loads((tmp_path / "seeds.json").read_text())["figures"]["val_top1"]
     assert (found["low"], found["high"]) == (pytest.approx(wilson.low), pytest.approx(wilson.high))
-    assert f"{wilson.low:.4f} to {wilson.high:.4f} (over 12 images and the seeds)" in told
-    assert told.startswith(f"val_top1 of {len(folders)} seed{'s' if len(folders) > 1 else ''}: {accuracies[0]:.4f}")
+    assert f"{wilson.low:.1%} to {wilson.high:.1%} (over 12 images and the seeds)" in told
+    assert told.startswith(f"val_top1 of {len(folders)} seed{'s' if len(folders) > 1 else ''}: {accuracies[0]:.1%}")
     assert ("over the seeds, on these images" in loss) == (len(folders) > 1)
 
 

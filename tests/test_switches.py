@@ -41,7 +41,7 @@ BEYOND = {
 
 
 @pytest.fixture
-def settings_of(boxes_file, monkeypatch):
+def settings_of(boxes_file, folder, monkeypatch):
     """The settings of the network that `agnet train` with these options would train."""
 
     class Asked(Exception):
@@ -53,7 +53,9 @@ def settings_of(boxes_file, monkeypatch):
     monkeypatch.setattr(fitting, "fit", fit)
 
     def settings(options):
-        result = CliRunner().invoke(main, ["train", "--boxes", str(boxes_file), *options.split()])
+        result = CliRunner().invoke(
+            main, ["train", "--boxes", str(boxes_file), "--root", str(folder), *options.split()]
+        )
         assert isinstance(result.exception, Asked), result.output
         return result.exception.args[0]
 

@@ -274,7 +274,7 @@ def test_want_of_memory_is_no_fault_of_an_image(folder, monkeypatch):
     content = (folder / "train" / "bee" / "1.png").read_bytes()
     for fault in (MemoryError(), OSError("out of memory error when reading image file")):
         with monkeypatch.context() as patch, pytest.raises(PassingError, match="not enough memory"):
-            patch.setattr(images, "_to_rgb", lambda image, fault=fault: (_ for _ in ()).throw(fault))
+            patch.setattr(images, "to_rgb", lambda *arguments, fault=fault: (_ for _ in ()).throw(fault))
             decode_image(content)
     settings = ProposalSettings(method="grid", primary=3)
     short = cv2.error("Failed to allocate")

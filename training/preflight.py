@@ -91,7 +91,10 @@ def parents_checkpoint(source: str, backbone: str) -> Path | None:
     if source in SOURCES or not (path.is_dir() or (path.is_file() and is_checkpoint(path))):
         return None
     if path.is_dir():
-        runs = [path] if (path / BEST).is_file() else runs_of(path)
+        try:
+            runs = [path] if (path / BEST).is_file() else runs_of(path)
+        except CheckpointError:
+            raise CheckpointError(f"there is no weights file {source}, and no run in that folder") from None
         if runs != [path]:
             raise CheckpointError(f"{path} holds a run for each of several seeds; name one of them, such as {runs[0]}")
         path = path / BEST
