@@ -231,10 +231,10 @@ def test_an_image_that_kills_its_decoder_costs_itself_alone(folder, tmp_path, mo
     module.write_text(
         "import os\n"
         "from agnet.data.examination import see_chunk\n"
-        "def see(root, names):\n"
+        "def see(root, names, max_pixels):\n"
         "    if any(name.endswith('bee/2.png') for name in names):\n"
         "        os.kill(os.getpid(), 9)\n"
-        "    return see_chunk(root, names)\n"
+        "    return see_chunk(root, names, max_pixels)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
