@@ -631,7 +631,7 @@ def test_the_readmes_program_predicts_as_the_command_does(agnet, network, photog
     capsys.readouterr()
     exec(compile(program, "README.md", "exec"), {})
     told = [line.rsplit(" ", 2) for line in capsys.readouterr().out.splitlines()]
-    assert [name for name, _, _ in told] == ["2.jpg", "5.jpg"]
+    assert [Path(name) for name, _, _ in told] == [Path("some/2.jpg"), Path("some/5.jpg")]
     for line, (_, label, probability) in zip(lines, told, strict=True):
         expected = json.loads(line)
         assert label == expected["label"] and float(probability) == pytest.approx(expected["probability"], abs=1e-5)
