@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:  # for type checkers, to which `__getattr__` says nothing
-    from .data.boxes_reader import read_boxes as read_boxes
-    from .data.catalogue import open_dataset as open_dataset
+    from .data.boxes.reader import read_boxes as read_boxes
     from .data.images import read_image as read_image
+    from .data.sets.catalogue import open_dataset as open_dataset
     from .predictor import Predictor as Predictor
     from .predictor import Result as Result
     from .predictor import load as load
-    from .proposals.data_set import propose_dataset as propose_dataset
     from .proposals.one_image import propose_regions as propose_regions
+    from .proposals.run import propose_dataset as propose_dataset
     from .proposals.settings import ProposalSettings as ProposalSettings
-    from .training.checkpoints import load_checkpoint as load_checkpoint
-    from .training.devices import choose_device as choose_device
+    from .training.answers.predict import predict as predict
+    from .training.machine.devices import choose_device as choose_device
     from .training.models.agnet import AGNet as AGNet
-    from .training.models.backbones import Backbone as Backbone
+    from .training.models.backbones.backbone import Backbone as Backbone
     from .training.models.build import assemble as assemble
     from .training.models.build import build_model as build_model
     from .training.models.settings import ModelSettings as ModelSettings
-    from .training.predict import predict as predict
+    from .training.runs.checkpoints import load_checkpoint as load_checkpoint
 
 __version__ = "0.1.0"
 
@@ -35,19 +35,19 @@ _HOMES = {
     "Predictor": ".predictor",
     "Result": ".predictor",
     "AGNet": ".training.models.agnet",
-    "Backbone": ".training.models.backbones",
+    "Backbone": ".training.models.backbones.backbone",
     "ModelSettings": ".training.models.settings",
     "assemble": ".training.models.build",
     "build_model": ".training.models.build",
     "ProposalSettings": ".proposals.settings",
     "propose_regions": ".proposals.one_image",
-    "propose_dataset": ".proposals.data_set",
-    "open_dataset": ".data.catalogue",
-    "read_boxes": ".data.boxes_reader",
+    "propose_dataset": ".proposals.run",
+    "open_dataset": ".data.sets.catalogue",
+    "read_boxes": ".data.boxes.reader",
     "read_image": ".data.images",
-    "load_checkpoint": ".training.checkpoints",
-    "choose_device": ".training.devices",
-    "predict": ".training.predict",
+    "load_checkpoint": ".training.runs.checkpoints",
+    "choose_device": ".training.machine.devices",
+    "predict": ".training.answers.predict",
 }
 
 

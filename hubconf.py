@@ -12,8 +12,8 @@ import sys
 import typing  # as modules: torch.hub would list names taken out of them as entries
 
 if typing.TYPE_CHECKING:
-    from agnet.training.checkpoints import Checkpoint as _Checkpoint
     from agnet.training.models.build import Model as _Model
+    from agnet.training.runs.checkpoints import Checkpoint as _Checkpoint
 
 dependencies = ["torch", "torchvision", "safetensors"]
 
@@ -59,7 +59,7 @@ def trained(checkpoint: "str | pathlib.Path") -> "_Checkpoint":
     agnet is imported already.
     """
     _import_package()
-    from agnet.training.checkpoints import load_checkpoint
+    from agnet.training.runs.checkpoints import load_checkpoint
 
     return load_checkpoint(checkpoint)
 
@@ -68,7 +68,7 @@ def _built(model: str, classes: int, backbone: str, weights: str, others: dict[s
     _import_package()
     from agnet.training.models.build import build_model
     from agnet.training.models.settings import ModelSettings
-    from agnet.training.weights import find_weights
+    from agnet.training.runs.weights import find_weights
 
     settings = ModelSettings(classes, model=model, backbone=backbone, **others)
     return build_model(settings, find_weights(weights, backbone))

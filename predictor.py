@@ -20,13 +20,13 @@ from .data.errors import ConfigurationError, ImageError
 from .data.images import pixel_limit, pixels_of
 from .data.inputs import Input, find_inputs
 from .proposals.settings import ProposalSettings, name_of_weights
-from .training.samples import Propose, Sample, Unreadable, sample_of_input, sample_or_reason
+from .training.samples.reading import Propose, Sample, Unreadable, sample_of_input, sample_or_reason
 
 if TYPE_CHECKING:
-    from .training.checkpoint_header import CheckpointHeader
-    from .training.checkpoints import Checkpoint
-    from .training.devices import Device
-    from .training.predict import Prediction
+    from .training.answers.predict import Prediction
+    from .training.machine.devices import Device
+    from .training.runs.checkpoint_header import CheckpointHeader
+    from .training.runs.checkpoints import Checkpoint
 
 Picture = str | Path | np.ndarray | Image.Image  #: a file, uint8 RGB ``(H, W, 3)``, or Pillow's
 
@@ -118,7 +118,7 @@ class Predictor:
         return list(self._results([images] if isinstance(images, (str, Path)) else images, top, batch_size))
 
     def _results(self, images: Iterable[Picture], top: int, batch_size: int) -> Iterator[Result]:
-        from .training.predict import predict_samples
+        from .training.answers.predict import predict_samples
 
         samples = (self._sample(number, image) for number, image in enumerate(_each(images)))
         for found in predict_samples(self.checkpoint, samples, self.device, top, batch_size=batch_size):
@@ -157,15 +157,15 @@ def load(
     Raises: `CheckpointError` for anything else than a run with a sound checkpoint, `ConfigurationError` for a device
         that is not there or other weights than those that the run's regions were proposed with.
     """
-    from .training.checkpoint_header import read_header
-    from .training.run_folder import checkpoint_of
+    from .training.runs.checkpoint_header import read_header
+    from .training.runs.folder import checkpoint_of
 
     weights = None if proposal_weights is None else Path(proposal_weights)
     propose = proposer(read_header(checkpoint_of(run)), weights)
     # Only now: PyTorch takes seconds to load.
-    from .training.checkpoints import load_checkpoint
-    from .training.devices import choose_device
+    from .training.machine.devices import choose_device
     from .training.recipes import PRECISIONS
+    from .training.runs.checkpoints import load_checkpoint
 
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision {precision!r}: wanted {', '.join(PRECISIONS)}")

@@ -1,4 +1,4 @@
-"""What the comparison of looks (`data/near_duplicates.py`) finds, misses and costs.
+"""What the comparison of looks (`data/sets/near_duplicates.py`) finds, misses and costs.
 
     python benchmarks/near_duplicates.py DIR OTHER [--sheet alike.png]
 
@@ -20,7 +20,7 @@ from PIL import Image
 
 from agnet.data.drawing import contact_sheet
 from agnet.data.images import IMAGE_SUFFIXES, read_image
-from agnet.data.near_duplicates import DISTANCE, Looks, closest, look_of
+from agnet.data.sets.near_duplicates import DISTANCE, Looks, closest, look_of
 
 
 def cropped(image: np.ndarray, share: float) -> np.ndarray:

@@ -22,8 +22,8 @@ import numpy as np
 import agnet
 from agnet.data.inputs import find_inputs
 from agnet.data.memory import keep_network_memory
-from agnet.training.predict import predict_samples
-from agnet.training.samples import Sample, sample_of_file
+from agnet.training.answers.predict import predict_samples
+from agnet.training.samples.reading import Sample, sample_of_file
 
 
 def main() -> None:

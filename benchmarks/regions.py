@@ -22,7 +22,7 @@ from agnet.data.errors import ImageError
 from agnet.data.images import IMAGE_SUFFIXES, read_image
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
-from agnet.training.augmentation import AffineRange, View
+from agnet.training.samples.views import AffineRange, View
 
 SIDE = 224
 

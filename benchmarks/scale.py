@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from agnet.data.boxes_reader import read_boxes, read_listing
+from agnet.data.boxes.reader import read_boxes, read_listing
 from agnet.data.images import IMAGE_SUFFIXES
 
 CLASSES = 101

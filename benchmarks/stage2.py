@@ -5,7 +5,8 @@
 Each network takes turns with the plain one on the same random images. The table gives median milliseconds an image,
 for inference and for a training step (forward, backward, AdamW), the plain network's in the same rounds, the median of
 their ratios, and the most memory held at once by what is computed, an image, weights and their gradients aside.
-"plain formulas" is AG-Net without the routes of its own that an eager CPU takes (`training/models/token_products.py`).
+"plain formulas" is AG-Net without the routes of its own that an eager CPU takes
+(`training/models/blocks/token_products.py`).
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from agnet.data.memory import keep_freed_memory
-from agnet.training.devices import Device, choose_device
+from agnet.training.loop.optimizer import build_optimizer
+from agnet.training.machine.devices import Device, choose_device
+from agnet.training.models.blocks.token_products import plain_formulas
 from agnet.training.models.build import Model, build_model
 from agnet.training.models.settings import ModelSettings
-from agnet.training.models.token_products import plain_formulas
-from agnet.training.optimizer import build_optimizer
 from agnet.training.recipes import RECIPES
 
 AGNET = ModelSettings(classes=40)

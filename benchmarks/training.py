@@ -34,19 +34,19 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets.folder import pil_loader
 
-from agnet.data.boxes_reader import Boxes, read_boxes
-from agnet.data.catalogue import open_dataset
+from agnet.data.boxes.reader import Boxes, read_boxes
 from agnet.data.memory import keep_network_memory
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.sets.catalogue import open_dataset
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
-from agnet.training.augmentation import AffineRange
-from agnet.training.dataset import Loader, RegionDataset
-from agnet.training.devices import Device, choose_device
-from agnet.training.engine import steps_of_epoch, train_epoch
-from agnet.training.learner import IMAGES, Learner
+from agnet.training.loop.engine import steps_of_epoch, train_epoch
+from agnet.training.loop.learner import IMAGES, Learner
+from agnet.training.machine.devices import Device, choose_device
 from agnet.training.models.build import Model, build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES
+from agnet.training.samples.loader import Loader, RegionDataset
+from agnet.training.samples.views import AffineRange
 
 RECIPE = RECIPES["paper"].override(lr=1e-3, momentum=0.9)
 

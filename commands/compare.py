@@ -29,8 +29,8 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
     It reads what agnet evaluate wrote for each. Two single runs are compared by McNemar's exact test and a paired
     bootstrap, several seeds by a test that lets images and seeds vary; of more than two, p-values are Holm's.
     """
-    from ..data.atomic import check_writable
-    from ..training.run_folder import predictions_of, runs_of
+    from ..data.files import check_writable
+    from ..training.runs.folder import predictions_of, runs_of
 
     if len(runs) < 2:
         raise click.UsageError("name two runs or more: agnet compare RUN RUN")
@@ -45,13 +45,13 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
     for run in runs:
         predictions_of(run, split)
     # Only now: SciPy takes a second to load.
-    from ..training.compare import compare_runs
-    from ..training.compare_report import comparison_text, save_comparison
+    from ..training.measure.compare import compare_runs
+    from ..training.measure.compare_report import comparison_text, save_comparison
 
     comparison = compare_runs(runs, split)
     click.echo(json.dumps(comparison.to_dict()) if as_json else comparison_text(comparison))
     if save is not None:
-        from ..training.plot_texts import cannot_label
+        from ..training.runs.plot_texts import cannot_label
 
         classes = [change.name for change in comparison.challenges[0].classes]
         if save.suffix.lower() == ".png" and (said := cannot_label([*classes, *map(str, runs)])):

@@ -47,13 +47,13 @@ def complexity(
     from dataclasses import replace
 
     from ..data.memory import keep_network_memory
-    from ..training.preflight import check_backbone
+    from ..training.loop.preflight import check_backbone
 
     for backbone in backbones:
         check_backbone(backbone)
     # Only now: PyTorch takes seconds to load.
-    from ..training.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
-    from ..training.devices import choose_device
+    from ..training.machine.devices import choose_device
+    from ..training.measure.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
 
     keep_network_memory()
     costs = []

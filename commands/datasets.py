@@ -47,7 +47,7 @@ def datasets(
 
     A download that was interrupted goes on where it was; an archive that was fetched by hand is taken.
     """
-    from ..data.availability import details_text, look_up, table_text
+    from ..data.sets.availability import details_text, look_up, table_text
 
     if dataset is None and (download or verify):
         raise click.UsageError(f"--{'download' if download else 'verify'} needs the NAME of a data set")
@@ -74,7 +74,7 @@ def datasets(
 
 
 def _download(dataset: str, root: Path) -> None:
-    from ..data.acquisition import acquire
+    from ..data.sets.acquisition import acquire
 
     bar: Any = None
     shown = ""
@@ -108,10 +108,10 @@ def _examine(
     max_pixels: int,
     as_json: bool,
 ) -> None:
-    from ..data.catalogue import CATALOGUE, open_dataset
     from ..data.drawing import check_picture_path, save_picture
-    from ..data.examination import examine
-    from ..data.examination_report import examination_text, near_duplicate_sheet
+    from ..data.sets.catalogue import CATALOGUE, open_dataset
+    from ..data.sets.examination import examine
+    from ..data.sets.examination_report import examination_text, near_duplicate_sheet
 
     if sheet:
         check_picture_path(sheet)

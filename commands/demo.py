@@ -34,11 +34,11 @@ def demo(output: Path) -> None:
     there. It needs the packages of the extra demo, and downloads nothing.
     """
     from ..cli import main
-    from ..data.atomic import check_folder_writable
-    from ..data.demo import FOLDER
     from ..data.errors import ConfigurationError
+    from ..data.files import check_folder_writable
+    from ..data.sets.demo import FOLDER
     from ..extras import how_to_install
-    from ..training.run_folder import BEST, has_state
+    from ..training.runs.folder import BEST, has_state
 
     if missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
         raise ConfigurationError(f"agnet demo needs more packages: {how_to_install(*missing)}")

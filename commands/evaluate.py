@@ -50,12 +50,12 @@ def evaluate(
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: one of them")
-    from ..data.boxes_reader import read_boxes
+    from ..data.boxes.reader import read_boxes
     from ..data.errors import BoxesFileError
     from ..data.memory import keep_network_memory
     from ..data.places import follow_hint
-    from ..training.measurable import check_measurable
-    from ..training.run_folder import folder_of, read_config, runs_of
+    from ..training.measure.measurable import check_measurable
+    from ..training.runs.folder import folder_of, read_config, runs_of
 
     run = folder_of(run)
     singles, evaluations, measured = runs_of(run), {}, []
@@ -68,10 +68,10 @@ def evaluate(
         check_measurable(single, found, images_root(found, root), split, force)
         measured.append((single, config, found))
     # Only now: PyTorch takes seconds to load.
-    from ..training.devices import choose_device
-    from ..training.evaluation import evaluate_run, summarise_seeds
-    from ..training.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
-    from ..training.plot_texts import cannot_label
+    from ..training.machine.devices import choose_device
+    from ..training.measure.evaluation import evaluate_run, summarise_seeds
+    from ..training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
+    from ..training.runs.plot_texts import cannot_label
 
     keep_network_memory()
     for single, config, found in measured:

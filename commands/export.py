@@ -35,10 +35,10 @@ def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:
     and the settings of the proposals are in its metadata. It is written only if it computes what the network computes.
     """
     from ..data.memory import keep_network_memory
-    from ..training.export_target import check_export
+    from ..training.export.target import check_export
 
     check_export(run, format_, output)
-    from ..training.export import export_run  # PyTorch takes seconds to load
+    from ..training.export.export import export_run  # PyTorch takes seconds to load
 
     keep_network_memory()
     exported = export_run(run, format_, output)

@@ -15,7 +15,7 @@ from .places import images_root
 from .progress import advance, progress_bar
 
 if TYPE_CHECKING:
-    from ..data.boxes_reader import Boxes
+    from ..data.boxes.reader import Boxes
 
 _SHOWN = 20  # changed images told one by one
 
@@ -44,7 +44,7 @@ def inspect(
     as_json: bool,
 ) -> None:
     """Look into a boxes file: a summary, one image's regions, pictures, or whether its images are still the same."""
-    from ..data.boxes_reader import read_boxes
+    from ..data.boxes.reader import read_boxes
 
     counted = context.get_parameter_source("count") is not click.core.ParameterSource.DEFAULT
     if sum((name is not None, sheet is not None, verify)) > 1:
@@ -66,8 +66,8 @@ def inspect(
 
 
 def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
-    from ..data.plain_text import printable
-    from ..data.verification import changed_images
+    from ..data.boxes.verification import changed_images
+    from ..data.text import printable
 
     images = len(boxes.names)
     with progress_bar("verify", images) as bar:
@@ -92,9 +92,9 @@ def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
 def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) -> None:
     import numpy as np
 
+    from ..data.boxes.image_facts import find_image
+    from ..data.boxes.verification import look_at_images
     from ..data.drawing import check_picture_path, save_picture
-    from ..data.image_facts import find_image
-    from ..data.verification import look_at_images
     from ..proposals.inspection import picture_image, picture_sheet, rows_of_sheet
 
     check_picture_path(target)
@@ -115,10 +115,10 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
 
 
 def _tell(boxes: Boxes, root: Path, name: str | None, as_json: bool) -> None:
-    from ..data.image_facts import facts_text, find_image, image_facts
+    from ..data.boxes.image_facts import facts_text, find_image, image_facts
+    from ..data.boxes.summary import summarise, summary_text
+    from ..data.boxes.verification import stamps_of
     from ..data.regions import NOT_THERE
-    from ..data.summary import summarise, summary_text
-    from ..data.verification import stamps_of
 
     if name is None:
         _, times = stamps_of(root, [path.decode() for path in boxes.names.tolist()])

@@ -12,7 +12,7 @@ import click
 from .places import images_root
 
 if TYPE_CHECKING:
-    from ..data.boxes_reader import Listing
+    from ..data.boxes.reader import Listing
 
 QUIET = "no next step"  #: the root context's object, where a command is a step of another one
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..data.boxes_reader import Listing
+    from ..data.boxes.reader import Listing
 
 
 def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> Path:

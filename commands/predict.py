@@ -19,10 +19,10 @@ from .prediction_lines import FORMATS, Lines
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from ..training.annotated import AnnotatedFolder
-    from ..training.answers import Answer
-    from ..training.checkpoint_header import CheckpointHeader
-    from ..training.predict_files import FilePredictor
+    from ..training.answers.annotated import AnnotatedFolder
+    from ..training.answers.answer import Answer
+    from ..training.answers.predict_files import FilePredictor
+    from ..training.runs.checkpoint_header import CheckpointHeader
 
 
 @click.command()
@@ -87,17 +87,17 @@ def predict(
     stdin, one a line or as find -print0 writes it. Videos are known by their suffix. What cannot be read is reported
     and the rest go on; the exit code is then 1.
     """
-    from ..data.atomic import check_folder_writable, check_writable
     from ..data.errors import ConfigurationError
+    from ..data.files import check_folder_writable, check_writable
     from ..data.images import pixel_limit
     from ..data.inputs import find_inputs
     from ..data.memory import keep_network_memory
-    from ..data.plain_text import printable, tally
+    from ..data.text import printable, tally
     from ..predictor import proposer
-    from ..training.answers import Moment, Still
-    from ..training.checkpoint_header import read_header
-    from ..training.run_folder import checkpoint_of
-    from ..training.samples import Unreadable, some_can_be_read, unreadable_inputs
+    from ..training.answers.answer import Moment, Still
+    from ..training.runs.checkpoint_header import read_header
+    from ..training.runs.folder import checkpoint_of
+    from ..training.samples.reading import Unreadable, some_can_be_read, unreadable_inputs
 
     if as_json and format_ not in (None, "json"):
         raise click.UsageError(f"--json and --format {format_} are two different formats")
@@ -118,9 +118,9 @@ def predict(
     predictor: FilePredictor | None = None
     if some_can_be_read(inputs, limit, decode=not jobs):
         # Not before something is found that a network can look at: it takes seconds.
-        from ..training.checkpoints import load_checkpoint
-        from ..training.devices import choose_device
-        from ..training.predict_files import FilePredictor
+        from ..training.answers.predict_files import FilePredictor
+        from ..training.machine.devices import choose_device
+        from ..training.runs.checkpoints import load_checkpoint
 
         keep_network_memory()
         if save:
@@ -193,8 +193,8 @@ class _Bars:
 
     def tell(self, answer: Answer) -> None:
         """What comes next, or that one more is done."""
-        from ..data.plain_text import printable
-        from ..training.answers import Stretch, Summary
+        from ..data.text import printable
+        from ..training.answers.answer import Stretch, Summary
 
         if isinstance(answer, Stretch):
             self._close()
@@ -222,8 +222,8 @@ class _Bars:
 
 
 def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> AnnotatedFolder:
-    from ..training.annotated import AnnotatedFolder
-    from ..training.truth import known_images
+    from ..training.answers.annotated import AnnotatedFolder
+    from ..training.answers.truth import known_images
 
     folder = run if run.is_dir() else run.parent
     whose = f"by the run '{folder.resolve().name}', epoch {header.epoch}"
@@ -233,7 +233,7 @@ def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> A
 @contextmanager
 def _stream(output: Path | None) -> Iterator[TextIO]:
     """Where lines go. A file appears when all is said; what an interrupt cuts short is kept beside its place."""
-    from ..data.atomic import atomic_file
+    from ..data.files import atomic_file
 
     if output is None:
         yield sys.stdout

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ..training.answers import Answer, Moment, Summary
-    from ..training.predict import Prediction
-    from ..training.samples import Unreadable
-    from ..training.video_labels import Label
+    from ..training.answers.answer import Answer, Moment, Summary
+    from ..training.answers.predict import Prediction
+    from ..training.answers.video_labels import Label
+    from ..training.samples.reading import Unreadable
 
 FORMATS = ("text", "json", "csv")
 _WIDEST_NAME = 48
@@ -36,7 +36,7 @@ class Lines:
         classes: tuple[str, ...],
         pictures: bool = False,
     ) -> None:
-        from ..data.plain_text import columns as width_of
+        from ..data.text import columns as width_of
 
         self.stream, self.format, self.columns, self._pictures = stream, format_, columns, pictures
         self._name_width = min(max(map(width_of, names), default=0), _WIDEST_NAME) + 1
@@ -50,8 +50,8 @@ class Lines:
         """Write an answer, and the name of the picture or video made of it. Returns what the format has no place for:
         lines for stderr.
         """
-        from ..training.answers import Moment, Still, Summary
-        from ..training.samples import Unreadable
+        from ..training.answers.answer import Moment, Still, Summary
+        from ..training.samples.reading import Unreadable
 
         if isinstance(answer, Still):
             self._still(answer.prediction, answer.label, picture)
@@ -70,7 +70,7 @@ class Lines:
         elif self.format == "csv":
             self._row([prediction.name, "", "", *_cells(prediction, label), *self._picture_cell(picture), ""])
         else:
-            from ..data.plain_text import padded
+            from ..data.text import padded
 
             unsure = "" if label.name == prediction.classes[0] else f"{label.name}: "
             ranked = (f"{padded(name, self._class_width)} {share:6.1%}" for name, share in _answer(prediction).items())
@@ -94,7 +94,7 @@ class Lines:
             self._row([prediction.name, frame.number, seconds, *_cells(prediction, label), *self._picture_cell(), ""])
 
     def _summary(self, answer: Summary, picture: str | None) -> list[str]:
-        from ..data.plain_text import padded, printable
+        from ..data.text import padded, printable
 
         told = [
             f"{printable(answer.video)}: {_clock(one.start)} to {_clock(one.end)}  "
@@ -133,7 +133,7 @@ class Lines:
         self._line(json.dumps(values))  # ASCII: names that are no Unicode survive as escapes
 
     def _row(self, values: list[object]) -> None:
-        from ..data.plain_text import csv_text
+        from ..data.text import csv_text
 
         self._write(csv_text([values]))
 

@@ -137,11 +137,11 @@ def propose(
 
     Interrupt it whenever you like: the same command goes on where it stopped.
     """
-    from ..data.boxes_reader import read_listing
-    from ..data.catalogue import CATALOGUE, open_dataset
+    from ..data.boxes.reader import read_listing
     from ..data.index import VAL_IS_TEST
-    from ..data.plain_text import printable, tally
-    from ..proposals.data_set import PART_IMAGES, propose_dataset
+    from ..data.sets.catalogue import CATALOGUE, open_dataset
+    from ..data.text import printable, tally
+    from ..proposals.run import PART_IMAGES, propose_dataset
 
     dataset, root, list_file = _what_is_meant(source, dataset, root, list_file)
     if weights and method not in NETWORKS:

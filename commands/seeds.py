@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..training.statistics import Spread
+    from ..training.measure.statistics import Spread
 
 from .sections import SectionedCommand
 
@@ -50,7 +50,7 @@ def folders_of_seeds(run: Path, seeds: Sequence[int], resume: bool) -> list[Path
     Raises: `CheckpointError` when ``run`` is a single run, or on resuming holds none of them.
     """
     from ..data.errors import CheckpointError
-    from ..training.run_folder import CONFIG
+    from ..training.runs.folder import CONFIG
 
     folders = [run / f"seed-{seed}" for seed in seeds]
     if (run / CONFIG).exists():
@@ -65,7 +65,7 @@ def train_seeds(run: Path, seeds: Sequence[int], resume: bool, train: Callable[[
 
     Returns: the folders. Raises: as `folders_of_seeds`.
     """
-    from ..training.run_folder import CONFIG
+    from ..training.runs.folder import CONFIG
 
     folders = folders_of_seeds(run, seeds, resume)
     for folder, seed in zip(folders, seeds, strict=True):
@@ -81,9 +81,9 @@ def summarise(run: Path, folders: Sequence[Path]) -> list[str]:
     """
     from dataclasses import asdict, replace
 
-    from ..data.atomic import atomic_file
-    from ..training.run_folder import chosen_line, read_config
-    from ..training.statistics import share_interval_of_means, spread
+    from ..data.files import atomic_file
+    from ..training.measure.statistics import share_interval_of_means, spread
+    from ..training.runs.folder import chosen_line, read_config
 
     chosen = {folder.name: chosen_line(folder) for folder in folders}
     counts: Any = read_config(folders[0])["boxes"].get("images", {})

@@ -24,7 +24,7 @@ from .sections import SectionedOption, recipe_options
 from .seeds import SeveralSeeds, check_seeds, folders_of_seeds, summarise, train_seeds
 
 if TYPE_CHECKING:
-    from ..data.boxes_reader import Boxes
+    from ..data.boxes.reader import Boxes
 
 _PARTS = "AG-Net's parts"
 part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
@@ -191,11 +191,11 @@ def train(
 
     The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
     """
-    from ..data.boxes_reader import read_boxes
+    from ..data.boxes.reader import read_boxes
     from ..data.fonts import cannot_draw
     from ..data.memory import keep_network_memory
-    from ..data.plain_text import file_name
-    from ..training.run_folder import folder_of
+    from ..data.text import file_name
+    from ..training.runs.folder import folder_of
 
     _refuse_idle_switches(context)
     if seeds and context.get_parameter_source("seed") is click.core.ParameterSource.COMMANDLINE:
@@ -238,9 +238,9 @@ def train(
     other_epochs = context.get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE
     _check_beforehand(found, images, run, model_settings, resolved, settings, seeds, resume, other_epochs, dry_run)
     # Only now: PyTorch takes seconds to load.
-    from ..training.distributed import meeting, place_of_this_process
-    from ..training.fit import fit
-    from ..training.interruption import Interrupted
+    from ..training.loop.fit import fit
+    from ..training.loop.interruption import Interrupted
+    from ..training.machine.distributed import meeting, place_of_this_process
 
     keep_network_memory()
     place = place_of_this_process()
@@ -269,8 +269,8 @@ def train(
     if not place.alone:
         say(f"{place.size} processes share every batch of {resolved.batch_size}")
     if dry_run:
-        from ..training.dry_run import dry_run as try_out
-        from ..training.dry_run import dry_run_text
+        from ..training.loop.dry_run import dry_run as try_out
+        from ..training.loop.dry_run import dry_run_text
 
         say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
         several = max(1, len(seeds))
@@ -334,7 +334,7 @@ def train(
 def _say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stop_after: int | None) -> None:
     """The command that measures the run, on the part that is there for it; where it is not finished, how it goes on."""
     from ..data.places import follow_hint
-    from ..training.run_folder import read_config, runs_of
+    from ..training.runs.folder import read_config, runs_of
 
     if stop_after:
         click.echo("next: the same command with --resume instead of --stop-after, to go on to the end", err=True)
@@ -363,8 +363,8 @@ def _check_beforehand(
     dry_run: bool,
 ) -> None:
     """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
-    from ..training.preflight import check_backbone, check_device, check_input, check_same_images, check_weights
-    from ..training.run_folder import CONFIG, check_free, check_same_run, one_training, weights_name
+    from ..training.loop.preflight import check_backbone, check_device, check_input, check_same_images, check_weights
+    from ..training.runs.folder import CONFIG, check_free, check_same_run, one_training, weights_name
 
     check_input(boxes, recipe, proposes=True)
     check_device(settings.device, settings.precision)
@@ -391,7 +391,7 @@ def _check_beforehand(
 
 def _given(context: click.Context) -> dict[str, object]:
     """The options of the command line by name; of a path its last part only, for the folder is nobody's business."""
-    from ..training.run_folder import weights_name
+    from ..training.runs.folder import weights_name
 
     given = {
         name: value

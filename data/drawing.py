@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .atomic import atomic_file
 from .errors import ConfigurationError
+from .files import atomic_file
 from .fonts import draw_text, text_width
 from .regions import Layout
 

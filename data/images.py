@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from .eight_bits import raw_mode_of, take_for, to_rgb
+from .decoding.eight_bits import raw_mode_of, take_for, to_rgb
+from .decoding.jpeg_scans import load_jpeg
+from .decoding.known_kinds import refuse_deep_jpeg2000, refuse_other_tiffs, refuse_tiff
+from .decoding.png_chunks import refuse_damaged_png
 from .errors import ImageError, PassingError
 from .faults import unread
-from .jpeg_scans import load_jpeg
-from .known_kinds import refuse_deep_jpeg2000, refuse_other_tiffs, refuse_tiff
-from .png_chunks import refuse_damaged_png
 
 # What a data set's folder scan takes for an image; the decoder goes by content, not by this name.
 IMAGE_SUFFIXES = frozenset(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .images import IMAGE_SUFFIXES
-from .on_disk import is_a_systems, suffix_of
-from .plain_text import tally
+from .sets.on_disk import is_a_systems, suffix_of
+from .text import tally
 from .videos import VIDEO_SUFFIXES
 
 LIST = "-"  # the argument that stands for a list on stdin

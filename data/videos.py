@@ -12,7 +12,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from .containers import look_into
+from .decoding.containers import look_into
 from .errors import ImageError
 from .images import MAX_PIXELS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .boxes import Groups, count_distinct
+from .hulls import Groups, count_distinct
 from .keypoints import squash
 from .seeds import seed_of
 from .settings import ProposalSettings

@@ -19,7 +19,7 @@ from ..data.drawing import (
 )
 from ..data.fonts import draw_text, shortened, text_width
 from ..data.regions import Regions
-from .boxes import Groups
+from .hulls import Groups
 
 # Marks are drawn at twice a panel's size, then reduced: smooth at every angle.
 _FINE = 2

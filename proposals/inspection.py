@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import boxes_schema as schema
-from ..data.boxes_reader import Boxes
+from ..data.boxes import schema
+from ..data.boxes.reader import Boxes
 from ..data.errors import ConfigurationError, ImageError
 from ..data.images import pixel_limit, read_image
 from ..data.regions import Regions
-from .boxes import Groups, in_slot_order, regions_of_groups
 from .figures import draw_proposal, draw_sheet
+from .hulls import Groups, in_slot_order, regions_of_groups
 from .one_image import propose_groups
 from .provenance import revision_of
 from .settings import NETWORKS, ProposalSettings

@@ -14,8 +14,8 @@ from torchvision.models import WeightsEnum
 
 from ..data.errors import CheckpointError
 from ..data.resizing import resize
-from .boxes import Groups
 from .controls import groups_of_boxes
+from .hulls import Groups
 from .settings import ProposalSettings
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

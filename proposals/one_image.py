@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.regions import Regions
-from .boxes import Groups, regions_of_groups
 from .controls import group_grid, group_random
+from .hulls import Groups, regions_of_groups
 from .settings import ProposalSettings
 from .sift import group_keypoints
 

@@ -13,10 +13,10 @@ import numpy as np
 import PIL
 
 from .. import __version__
-from ..data.boxes_reader import Listing, Settings, read_listing
+from ..data.boxes.reader import Listing, Settings, read_listing
+from ..data.boxes.verification import changed_images
 from ..data.errors import MismatchError
 from ..data.index import DatasetIndex
-from ..data.verification import changed_images
 from .settings import NETWORKS, REVISIONS, ProposalSettings
 
 REMEDY = "add --restart to start over, or name another file with --boxes"

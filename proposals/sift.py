@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .boxes import IN_NO_GROUP, Groups, count_distinct
+from .hulls import IN_NO_GROUP, Groups, count_distinct
 from .keypoints import SIFT_BIAS, detect_keypoints, squash
 from .mixture import fit_mixture, fit_mixture_scikit_learn, initial_labels
 from .seeds import seed_of

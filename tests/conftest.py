@@ -23,8 +23,8 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from agnet.cli import main
-from agnet.data.catalogue import open_dataset
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.sets.catalogue import open_dataset
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 
 # As in the workers of stage 1: on a few hundred points several threads only stand in each other's way.
@@ -81,8 +81,8 @@ def untrained():
     """``(settings) -> Checkpoint`` of three classes as training leaves it, but for its random weights."""
     import torch
 
-    from agnet.training.checkpoints import Checkpoint
     from agnet.training.models.build import build_model
+    from agnet.training.runs.checkpoints import Checkpoint
 
     def build(settings):
         torch.manual_seed(0)
@@ -261,5 +261,5 @@ def site(monkeypatch):
     """A running `Site` without files; no time is slept by downloads, but ``site.waits`` has the seconds."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with _serve(Site()) as site:
-        monkeypatch.setattr("agnet.data.download.time.sleep", site.waits.append)
+        monkeypatch.setattr("agnet.data.sets.fetch.time.sleep", site.waits.append)
         yield site

@@ -9,18 +9,18 @@ import agnet
 from agnet.commands.compare import SAVED_AS
 from agnet.commands.export import EXPORT_FORMATS
 from agnet.commands.options import DATASETS
-from agnet.data.catalogue import CATALOGUE
 from agnet.data.regions import KINDS
-from agnet.proposals.boxes import ORDER_SLOTS
+from agnet.data.sets.catalogue import CATALOGUE
+from agnet.proposals.hulls import ORDER_SLOTS
 from agnet.proposals.one_image import METHODS
 from agnet.proposals.settings import KINDS as KINDS_OFFERED
 from agnet.proposals.settings import METHODS as METHODS_OFFERED
 from agnet.proposals.settings import NETWORKS, SLOT_ORDERS
-from agnet.training.compare_report import FORMATS as SAVED
-from agnet.training.export_formats import FORMATS
-from agnet.training.export_target import PACKAGES, SUFFIXES
-from agnet.training.models.backbone_names import BACKBONE_NAMES, LIBRARY_NAMES
-from agnet.training.models.backbones import BACKBONES, LIBRARIES
+from agnet.training.export.formats import FORMATS
+from agnet.training.export.target import PACKAGES, SUFFIXES
+from agnet.training.measure.compare_report import FORMATS as SAVED
+from agnet.training.models.backbones.backbone import BACKBONES, LIBRARIES
+from agnet.training.models.backbones.names import BACKBONE_NAMES, LIBRARY_NAMES
 from agnet.training.models.build import MODELS
 from agnet.training.models.settings import MODEL_NAMES
 
@@ -103,7 +103,7 @@ def loaded(code):
 
 
 def test_stage_1_runs_without_torch():
-    packages = loaded("import agnet.proposals.data_set, agnet.data.catalogue, agnet.data.boxes_reader")
+    packages = loaded("import agnet.proposals.run, agnet.data.sets.catalogue, agnet.data.boxes.reader")
     assert "cv2" in packages and not packages & {"torch", "torchvision", "timm"}
 
 
@@ -115,7 +115,7 @@ def test_help_loads_nothing_heavy():
 def test_only_the_boxes_file_modules_open_hdf5():
     for path in sources():
         if "h5py.File(" in path.read_text(encoding="utf-8"):
-            assert path.name in {"boxes_reader.py", "boxes_writer.py"}, path
+            assert path.name in {"reader.py", "writer.py"}, path
 
 
 def test_images_are_decoded_in_one_place():

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from agnet.data.regions import Layout, Regions
-from agnet.training.augmentation import AffineRange, View
+from agnet.training.samples.views import AffineRange, View
 
 GREY = 90
 

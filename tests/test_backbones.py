@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from agnet.data.errors import CheckpointError, ConfigurationError
-from agnet.training.models import timm_backbones
-from agnet.training.models.backbones import Backbone, Preprocessing, backbone_entry, build_backbone, fits
+from agnet.training.models.backbones import timm as timm_backbones
+from agnet.training.models.backbones.backbone import Backbone, Preprocessing, backbone_entry, build_backbone, fits
+from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.build import build_model
-from agnet.training.models.se_residual import SEResidual
 from agnet.training.models.settings import ModelSettings
-from agnet.training.weights import find_weights
+from agnet.training.runs.weights import find_weights
 
 CLASSIFIERS = {
     "resnet50": tv.resnet50,

@@ -5,8 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
-from agnet.data.boxes_reader import read_boxes, read_listing
-from agnet.data.boxes_writer import Part, build_part, write_boxes
+from agnet.data.boxes.reader import read_boxes, read_listing
+from agnet.data.boxes.writer import Part, build_part, write_boxes
 from agnet.data.errors import BoxesFileError
 from agnet.data.index import build_index
 from agnet.data.regions import Layout, Proposal, Regions

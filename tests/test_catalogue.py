@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agnet.data import demo
-from agnet.data.catalogue import CATALOGUE, open_dataset
 from agnet.data.errors import ConfigurationError, DatasetError
+from agnet.data.sets import demo
+from agnet.data.sets.catalogue import CATALOGUE, open_dataset
 
 
 def touch(root, *names):

@@ -6,7 +6,11 @@ import torch
 from safetensors.torch import save_file
 
 from agnet.data.errors import CheckpointError
-from agnet.training.checkpoints import (
+from agnet.training.loop.optimizer import build_optimizer
+from agnet.training.models.build import build_model
+from agnet.training.models.settings import ModelSettings
+from agnet.training.recipes import RECIPES
+from agnet.training.runs.checkpoints import (
     check_finite,
     load_checkpoint,
     load_state_dict,
@@ -14,10 +18,6 @@ from agnet.training.checkpoints import (
     save_checkpoint,
     save_training_state,
 )
-from agnet.training.models.build import build_model
-from agnet.training.models.settings import ModelSettings
-from agnet.training.optimizer import build_optimizer
-from agnet.training.recipes import RECIPES
 
 SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")
 PIXELS = {"size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
@@ -47,7 +47,7 @@ def test_a_failing_write_leaves_the_old_file(checkpoint, tmp_path, monkeypatch):
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("agnet.training.checkpoints.save_file", full_disk)
+    monkeypatch.setattr("agnet.training.runs.checkpoints.save_file", full_disk)
     with pytest.raises(CheckpointError, match="No space left"):
         save_checkpoint(path, checkpoint)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
@@ -118,7 +118,7 @@ def test_no_network_is_built_for_settings_that_its_tensors_do_not_fit(checkpoint
         devices.append(torch.get_default_device().type)
         return build_model(settings)
 
-    monkeypatch.setattr("agnet.training.checkpoints.build_model", build)
+    monkeypatch.setattr("agnet.training.runs.checkpoints.build_model", build)
     with pytest.raises(CheckpointError, match="has shape"):
         load_checkpoint(path)
     assert devices == ["meta"]

@@ -18,7 +18,7 @@ from PIL import Image
 from agnet.cli import main
 from agnet.commands.evaluate import evaluate
 from agnet.commands.train import train
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
 
@@ -59,10 +59,10 @@ def test_from_a_folder_of_photographs_to_a_prediction(agnet, folder, tmp_path):
 def test_predict_agrees_with_evaluate_to_the_digit(agnet, folder):
     import torch
 
-    from agnet.training.checkpoints import load_checkpoint
-    from agnet.training.dataset import Loader, RegionDataset
-    from agnet.training.devices import Device
-    from agnet.training.engine import evaluate
+    from agnet.training.loop.engine import evaluate
+    from agnet.training.machine.devices import Device
+    from agnet.training.runs.checkpoints import load_checkpoint
+    from agnet.training.samples.loader import Loader, RegionDataset
 
     agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--primary", 4)
     agnet("train", "--run", "run", "--epochs", 1, *TRAIN)
@@ -88,7 +88,7 @@ def test_a_plain_model_goes_the_same_way(agnet, folder):
 def test_weights_that_are_no_numbers_predict_nothing(agnet, boxes_file, folder):
     import torch
 
-    from agnet.training.checkpoints import load_checkpoint, save_checkpoint
+    from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
     agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
     checkpoint = load_checkpoint(Path("run/best.safetensors"))

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from joblib.parallel import ParallelBackendBase
 
-from agnet.data.boxes_reader import read_boxes
-from agnet.data.catalogue import open_dataset
-from agnet.data.parallel import in_parallel
-from agnet.proposals import data_set
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.boxes.reader import read_boxes
+from agnet.data.sets.catalogue import open_dataset
+from agnet.data.workers import in_parallel
+from agnet.proposals import run as data_set
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from agnet.proposals.worker import propose_chunk
 

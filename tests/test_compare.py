@@ -11,10 +11,10 @@ from PIL import Image
 from scipy import stats
 
 from agnet.data.errors import CheckpointError, MismatchError
-from agnet.training.compare import compare_runs
-from agnet.training.compare_report import comparison_csv, comparison_markdown, comparison_text
-from agnet.training.metrics import MEASURES, measure
-from agnet.training.predictions_file import SplitPredictions, save_predictions
+from agnet.training.measure.compare import compare_runs
+from agnet.training.measure.compare_report import comparison_csv, comparison_markdown, comparison_text
+from agnet.training.measure.metrics import MEASURES, measure
+from agnet.training.measure.predictions import SplitPredictions, save_predictions
 
 CLASSES = ("ant", "bee", "côté|_*", "空")
 

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from agnet.cli import main
-from agnet.training.complexity import PAPER, VARIANTS, network_cost
+from agnet.training.measure.complexity import PAPER, VARIANTS, network_cost
 from agnet.training.models.settings import ModelSettings
 
 # What torchvision's bodies have fewer or more than Keras', in trainable parameters: ResNet-50's convolutions have no

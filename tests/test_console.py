@@ -100,6 +100,6 @@ def test_names_that_the_locale_cannot_write_are_a_line_with_the_remedy(agnet, mo
     def stat(*arguments, **others):
         "кошка".encode("ascii")
 
-    monkeypatch.setattr("agnet.data.boxes_reader.read_boxes", stat)
+    monkeypatch.setattr("agnet.data.boxes.reader.read_boxes", stat)
     refused = agnet("inspect", code=1)
     assert "'кошка' is no name of a file where names are ascii" in refused.stderr and "PYTHONUTF8=1" in refused.stderr

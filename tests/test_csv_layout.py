@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from agnet.data.catalogue import open_dataset
 from agnet.data.errors import DatasetError
+from agnet.data.sets.catalogue import open_dataset
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
 

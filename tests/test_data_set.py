@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agnet.data.boxes_reader import read_boxes, read_listing
-from agnet.data.catalogue import open_dataset
+from agnet.data.boxes.reader import read_boxes, read_listing
+from agnet.data.boxes.verification import changed_images
 from agnet.data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError
 from agnet.data.images import read_image
-from agnet.data.verification import changed_images
-from agnet.proposals import data_set, provenance
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.sets.catalogue import open_dataset
+from agnet.proposals import provenance
+from agnet.proposals import run as data_set
 from agnet.proposals.one_image import propose_regions
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 
 SETTINGS = ProposalSettings(primary=3)
@@ -216,7 +217,7 @@ def test_a_part_with_a_changed_image_is_computed_again(folder, tmp_path, texture
 WAITING_RUN = """
 import sys
 from pathlib import Path
-from agnet.data.catalogue import open_dataset
+from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals import data_set, provenance
 from agnet.proposals.settings import ProposalSettings
 

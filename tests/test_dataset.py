@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import DatasetError, ImageError, MismatchError
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
-from agnet.training.augmentation import AffineRange
-from agnet.training.dataset import BATCHES_OF_A_WORKER, Loader, RegionDataset
+from agnet.training.samples.loader import BATCHES_OF_A_WORKER, Loader, RegionDataset
+from agnet.training.samples.views import AffineRange
 
 SIDE = 64
 

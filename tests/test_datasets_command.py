@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from agnet.commands.options import DATASETS
-from agnet.data import availability
-from agnet.data.availability import look_up
-from agnet.data.catalogue import CATALOGUE
-from agnet.data.dataset_entry import Download
+from agnet.data.sets import availability
+from agnet.data.sets.availability import look_up
+from agnet.data.sets.catalogue import CATALOGUE
+from agnet.data.sets.entry import Download
 
 ACTIONS = ("blowing_bubbles", "riding_a_bike")
 IMAGES, LISTS = "Stanford40_JPEGImages.zip", "Stanford40_ImageSplits.zip"
@@ -200,7 +200,7 @@ def test_ctrl_c_tells_how_to_go_on(agnet, stanford40, monkeypatch):
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agnet.data.acquisition.extract", interrupted)
+    monkeypatch.setattr("agnet.data.sets.acquisition.extract", interrupted)
     result = agnet("datasets", "stanford40", "--download", code=130)
     assert "Interrupted. What has arrived is kept in datasets: run the same to go on" in result.stderr
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agnet.data.errors import ConfigurationError
-from agnet.training.devices import Device, Pieces, choose_device, is_out_of_memory
+from agnet.training.machine.devices import Device, Pieces, choose_device, is_out_of_memory
 
 CPU = Device(torch.device("cpu"))
 FULL = [
@@ -91,7 +91,7 @@ def test_freed_memory_goes_back_to_the_system_before_less_is_tried():
     program = """
 import numpy, torch
 from agnet.data.memory import keep_network_memory
-from agnet.training.devices import Device
+from agnet.training.machine.devices import Device
 if keep_network_memory():
     resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
     block = numpy.ones(50_000_000)

@@ -12,9 +12,9 @@ import pytest
 from safetensors.torch import load_file
 
 from agnet.data.errors import ConfigurationError
-from agnet.training.dataset import KeySampler
-from agnet.training.distributed import ALONE, place_of_this_process
-from agnet.training.run_folder import read_config
+from agnet.training.machine.distributed import ALONE, place_of_this_process
+from agnet.training.runs.folder import read_config
+from agnet.training.samples.loader import KeySampler
 
 CRASH = runpy.run_path(str(Path(__file__).with_name("training_crash.py")))
 waiting_before = CRASH["waiting_before"]
@@ -136,7 +136,7 @@ def test_a_killed_process_ends_the_other_with_a_reason(place, pair):
 @linux
 def test_a_stopped_process_is_noticed_without_any_exchange(pair):
     """It keeps its connections open: only its silence tells."""
-    faster = "import agnet.training.distributed as d; d._BEAT_SECONDS, d._LOST_BEATS = 0.5, 10\n"
+    faster = "import agnet.training.machine.distributed as d; d._BEAT_SECONDS, d._LOST_BEATS = 0.5, 10\n"
     first, second = pair("silent", before=(faster, faster + waiting_before(0, 1)))
     second.wait_for(lambda: "here" in second.said())
     second.send(signal.SIGSTOP)

@@ -13,10 +13,10 @@ from collections import namedtuple
 
 import pytest
 
-from agnet.data import download as module
-from agnet.data.dataset_entry import Download
-from agnet.data.download import fetch
 from agnet.data.errors import DownloadError
+from agnet.data.sets import fetch as module
+from agnet.data.sets.entry import Download
+from agnet.data.sets.fetch import fetch
 
 BODY = b"PK" + bytes(range(256)) * 1000 + b"!"
 MD5 = hashlib.md5(BODY).hexdigest()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agnet.training.checkpoints import load_checkpoint
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import REASONS, RECIPES, Recipe
+from agnet.training.runs.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

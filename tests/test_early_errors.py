@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 import pytest
 from PIL import Image
 
-from agnet.data.boxes_reader import read_boxes
-from agnet.training.checkpoints import save_checkpoint
-from agnet.training.models.backbone_names import _names_in_source, check_backbone_name
+from agnet.data.boxes.reader import read_boxes
+from agnet.training.models.backbones.names import _names_in_source, check_backbone_name
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES
+from agnet.training.runs.checkpoints import save_checkpoint
 
 MODEL = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
 

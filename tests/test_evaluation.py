@@ -13,23 +13,23 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.stats import binomtest
 
-from agnet.data.boxes_reader import read_boxes
-from agnet.data.catalogue import open_dataset
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError, MismatchError
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.sets.catalogue import open_dataset
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
-from agnet.training.checkpoints import load_checkpoint, save_checkpoint
-from agnet.training.claims import papers_claim
-from agnet.training.devices import Device
-from agnet.training.engine import TIMINGS
-from agnet.training.evaluation import evaluate_run
-from agnet.training.fit import fit
-from agnet.training.metrics import MEASURES
+from agnet.training.loop.engine import TIMINGS
+from agnet.training.loop.fit import fit
+from agnet.training.machine.devices import Device
+from agnet.training.measure.claims import papers_claim
+from agnet.training.measure.evaluation import evaluate_run
+from agnet.training.measure.metrics import MEASURES
+from agnet.training.measure.predictions import load_predictions
 from agnet.training.models.settings import ModelSettings
-from agnet.training.predictions_file import load_predictions
 from agnet.training.recipes import RECIPES, RunSettings
-from agnet.training.run_folder import read_config, split_hash
-from agnet.training.seen_images import read_seen
+from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
+from agnet.training.runs.folder import read_config, split_hash
+from agnet.training.runs.seen import read_seen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -257,7 +257,7 @@ def test_training_gives_the_same_bits_whatever_the_test_part_is(boxes, folder, t
 
 
 def test_a_folder_that_may_not_be_written_is_said_before_the_work(run, boxes, folder, monkeypatch):
-    monkeypatch.setattr("agnet.training.evaluation.evaluate", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("agnet.training.measure.evaluation.evaluate", lambda *_, **__: pytest.fail("the work began"))
     monkeypatch.setattr("os.access", lambda path, mode: path != run)  # permissions do not keep out root
     with pytest.raises(ConfigurationError, match=r"metrics-test\.json cannot be written.*--run$") as caught:
         measured(run, boxes, folder)

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from agnet.data import fonts
-from agnet.training.claims import Claim
-from agnet.training.evaluation_plots import draw_calibration, draw_confusion
-from agnet.training.evaluation_report import confusions, metrics_csv, metrics_text, seeds_csv, seeds_text, table
-from agnet.training.metrics import MEASURES, measure
-from agnet.training.plot_texts import cannot_label, class_labels, inches_of, line
-from agnet.training.statistics import spread
+from agnet.training.measure.claims import Claim
+from agnet.training.measure.evaluation_plots import draw_calibration, draw_confusion
+from agnet.training.measure.evaluation_report import confusions, metrics_csv, metrics_text, seeds_csv, seeds_text, table
+from agnet.training.measure.metrics import MEASURES, measure
+from agnet.training.measure.statistics import spread
+from agnet.training.runs.plot_texts import cannot_label, class_labels, inches_of, line
 
 
 def measured(classes, images=6, seed=0):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from agnet.data import near_duplicates
-from agnet.data.catalogue import open_dataset
 from agnet.data.errors import DatasetError
-from agnet.data.examination import examine, see_chunk
-from agnet.data.examination_report import examination_text, near_duplicate_sheet
 from agnet.data.images import decode_image
-from agnet.data.near_duplicates import Looks, closest, look_of
+from agnet.data.sets import near_duplicates
+from agnet.data.sets.catalogue import open_dataset
+from agnet.data.sets.examination import examine, see_chunk
+from agnet.data.sets.examination_report import examination_text, near_duplicate_sheet
+from agnet.data.sets.near_duplicates import Looks, closest, look_of
 
 
 def opened(folder):
@@ -230,7 +230,7 @@ def test_an_image_that_kills_its_decoder_costs_itself_alone(folder, tmp_path, mo
     module = tmp_path / "deadly_decoder.py"
     module.write_text(
         "import os\n"
-        "from agnet.data.examination import see_chunk\n"
+        "from agnet.data.sets.examination import see_chunk\n"
         "def see(root, names, max_pixels):\n"
         "    if any(name.endswith('bee/2.png') for name in names):\n"
         "        os.kill(os.getpid(), 9)\n"
@@ -240,8 +240,8 @@ def test_an_image_that_kills_its_decoder_costs_itself_alone(folder, tmp_path, mo
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     import deadly_decoder
 
-    monkeypatch.setattr("agnet.data.examination.see_chunk", deadly_decoder.see)
-    monkeypatch.setattr("agnet.data.examination._CHUNK", 5)
+    monkeypatch.setattr("agnet.data.sets.examination.see_chunk", deadly_decoder.see)
+    monkeypatch.setattr("agnet.data.sets.examination._CHUNK", 5)
     with joblib.parallel_config(backend="loky"):
         found = examine(opened(folder), jobs=2)
     assert [odd.image for odd in found.unreadable] == ["train/bee/2.png"]
@@ -255,7 +255,7 @@ def test_a_folder_or_a_pipe_in_an_images_place_is_told(tmp_path):
 
 
 def test_content_hashes_are_those_of_the_boxes_file(folder, boxes_file):
-    from agnet.data.boxes_reader import read_boxes
+    from agnet.data.boxes.reader import read_boxes
 
     boxes = read_boxes(boxes_file)
     seen = see_chunk(str(folder), [name.decode() for name in boxes.names.tolist()])

@@ -19,14 +19,15 @@ import agnet as package
 from agnet.commands.export import EXPORT_FORMATS
 from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.proposals.settings import ProposalSettings
-from agnet.training import export as module
-from agnet.training import export_formats, export_target
-from agnet.training.checkpoints import Checkpoint, save_checkpoint
-from agnet.training.export import Network, eager, export_run, largest_differences, trial_inputs
-from agnet.training.export_formats import FORMATS
-from agnet.training.models.backbones import Backbone, Preprocessing
+from agnet.training.export import export as module
+from agnet.training.export import formats as export_formats
+from agnet.training.export import target as export_target
+from agnet.training.export.export import Network, eager, export_run, largest_differences, trial_inputs
+from agnet.training.export.formats import FORMATS
+from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble, build_model
 from agnet.training.models.settings import ModelSettings
+from agnet.training.runs.checkpoints import Checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,7 +50,7 @@ def small_network(settings):
 @pytest.fixture(scope="module", autouse=True)
 def _checkpoints_know_the_small_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agnet.training.checkpoints.build_model", small_network)
+        patch.setattr("agnet.training.runs.checkpoints.build_model", small_network)
         yield
 
 

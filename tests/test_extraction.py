@@ -13,9 +13,9 @@ from collections import namedtuple
 
 import pytest
 
-from agnet.data import archives, extraction
 from agnet.data.errors import ArchiveError
-from agnet.data.extraction import Limits, extract
+from agnet.data.sets import archives, extraction
+from agnet.data.sets.extraction import Limits, extract
 
 JPEG = bytes(range(256)) * 40
 

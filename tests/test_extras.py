@@ -14,8 +14,8 @@ import pytest
 
 import agnet
 from agnet import extras
-from agnet.data import demo
 from agnet.data.errors import DatasetError
+from agnet.data.sets import demo
 from agnet.extras import how_to_install
 
 ROOT = Path(agnet.__file__).resolve().parent

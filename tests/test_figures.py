@@ -7,16 +7,16 @@ from PIL import Image
 
 from agnet.data.errors import CheckpointError
 from agnet.data.regions import Layout, Regions
-from agnet.training import figures
-from agnet.training.checkpoints import Checkpoint
-from agnet.training.devices import Device
-from agnet.training.figures import FULL, Caption, draw_prediction, tied
-from agnet.training.models.backbones import Preprocessing
+from agnet.training.answers import pictures as figures
+from agnet.training.answers.pictures import FULL, Caption, draw_prediction, tied
+from agnet.training.answers.predict import Prediction, _with_evidence, predict
+from agnet.training.answers.truth import Truth
+from agnet.training.answers.video_labels import Label
+from agnet.training.machine.devices import Device
+from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
-from agnet.training.predict import Prediction, _with_evidence, predict
-from agnet.training.truth import Truth
-from agnet.training.video_labels import Label
+from agnet.training.runs.checkpoints import Checkpoint
 
 
 @pytest.mark.parametrize("model", ["plain", "agnet"])

@@ -6,20 +6,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError, TrainingError
-from agnet.training import engine
-from agnet.training.dataset import Batch, Loader, RegionDataset
-from agnet.training.devices import Device, choose_device
-from agnet.training.engine import TIMINGS, evaluate, train_epoch
-from agnet.training.fit import fit
-from agnet.training.learner import Learner
-from agnet.training.models.backbones import Preprocessing
+from agnet.training.loop import engine
+from agnet.training.loop.engine import TIMINGS, evaluate, train_epoch
+from agnet.training.loop.fit import fit
+from agnet.training.loop.learner import Learner
+from agnet.training.loop.optimizer import build_optimizer
+from agnet.training.machine.devices import Device, choose_device
+from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
-from agnet.training.optimizer import build_optimizer
 from agnet.training.recipes import RECIPES, RunSettings
-from agnet.training.run_folder import read_config
+from agnet.training.runs.folder import read_config
+from agnet.training.samples.loader import Batch, Loader, RegionDataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,7 +68,7 @@ def test_the_best_epoch_is_chosen_by_validation_alone(boxes, folder, tmp_path, m
         monkeypatch.setattr(engine.Predictions, "top1", next(scores))
         return predictions
 
-    monkeypatch.setattr("agnet.training.fit.evaluate", scored)
+    monkeypatch.setattr("agnet.training.loop.fit.evaluate", scored)
     fit(tmp_path / "run", boxes, folder, settings(model="plain"), RECIPE.override(select_by="val_top1"), RUN)
     assert [line.get("best", False) for line in log_of(tmp_path / "run")] == [True, True, False, False]
     assert looked_at == {"val"}

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from agnet.training.models.fusion import PoolingFusion
+from agnet.training.models.blocks.fusion import PoolingFusion
 
 
 def slow_fusion(weight, bias, x):

@@ -11,7 +11,7 @@ from agnet.proposals import networks
 from agnet.proposals.keypoints import detect_keypoints, squash
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
-from agnet.training.augmentation import AffineRange, View
+from agnet.training.samples.views import AffineRange, View
 
 SHAPES_WH = [
     (224, 224),

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, MismatchError
-from agnet.training import fit as story
-from agnet.training import run_folder
-from agnet.training.engine import TIMINGS
-from agnet.training.fit import fit
+from agnet.training.loop import fit as story
+from agnet.training.loop.engine import TIMINGS
+from agnet.training.loop.fit import fit
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
-from agnet.training.run_folder import Progress, read_config
+from agnet.training.runs import folder as run_folder
+from agnet.training.runs.folder import Progress, read_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -114,7 +114,7 @@ def test_rates_are_the_same_where_the_formula_says_so(recipe):
 
 def test_patience_that_is_exhausted_ends_a_run_whatever_its_epochs(train, monkeypatch):
     losses = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr("agnet.training.engine.Predictions.loss", property(lambda self: next(losses)))
+    monkeypatch.setattr("agnet.training.loop.engine.Predictions.loss", property(lambda self: next(losses)))
     patient = STEP.override(patience=1)
     run, said = train("run", patient)
     assert len(end_of(run)[0]) == 2 and "no better val_loss for 1 epoch: finished; epoch 1 is kept" in said[-1]

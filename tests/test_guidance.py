@@ -16,7 +16,7 @@ from agnet.commands import demo as demo_command
 from agnet.commands.demo import demo
 from agnet.commands.epoch_lines import EpochLines, duration
 from agnet.commands.next_step import QUIET
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import AgnetError
 from agnet.data.images import MAX_PIXELS
 from agnet.data.spelling import did_you_mean
@@ -81,7 +81,7 @@ def test_a_name_that_is_not_known_is_answered_with_one_that_is(words, meant):
 
 
 def test_names_of_settings_are_offered_too(tmp_path):
-    from agnet.data.catalogue import open_dataset
+    from agnet.data.sets.catalogue import open_dataset
     from agnet.training.recipes import RECIPES
 
     with pytest.raises(AgnetError, match=r"a recipe has no momentun; did you mean momentum\?"):
@@ -164,10 +164,10 @@ def test_each_command_names_the_next_one_which_works(agnet, folder, tmp_path, mo
 
 def test_the_next_command_says_where_images_and_boxes_are_where_nobody_would_find_them(agnet, folder, monkeypatch):
     """No artefact names another user's home."""
-    monkeypatch.setattr("agnet.proposals.data_set.relative_hint", lambda target, start: "")
+    monkeypatch.setattr("agnet.proposals.run.relative_hint", lambda target, start: "")
     proposed = agnet("propose", "images", "--jobs", 1, "--method", "grid")
     assert next_command(proposed) == ["train", "--boxes", "boxes.h5", "--root", "images"]
-    monkeypatch.setattr("agnet.training.run_folder.relative_hint", lambda target, start: "")
+    monkeypatch.setattr("agnet.training.runs.folder.relative_hint", lambda target, start: "")
     trained = agnet(*next_command(proposed), "--run", "run", *TRAIN, *QUICK)
     assert next_command(trained) == ["evaluate", "--run", "run", "--boxes", "boxes.h5", "--root", "images"]
     measured = agnet(*next_command(trained), "--workers", 0)

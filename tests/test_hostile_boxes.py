@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from agnet.data import boxes_schema as schema
-from agnet.data.boxes_reader import Boxes, read_boxes, read_listing
+from agnet.data.boxes import schema
+from agnet.data.boxes.reader import Boxes, read_boxes, read_listing
 from agnet.data.errors import BoxesFileError
 
 PATH = "path_relative_to_the_dataset_root"
@@ -582,7 +582,7 @@ PRELUDE = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import BoxesFileError
 
 def peak():

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from agnet.data.errors import CheckpointError
-from agnet.training.checkpoints import load_checkpoint, load_state_dict, save_checkpoint
 from agnet.training.models.settings import ModelSettings
+from agnet.training.runs.checkpoints import load_checkpoint, load_state_dict, save_checkpoint
 
 MUTATIONS = 200
 SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")

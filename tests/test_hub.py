@@ -13,8 +13,8 @@ import torch
 import torchvision
 
 import agnet
-from agnet.training.checkpoints import Checkpoint, save_checkpoint
-from agnet.training.models.backbones import Preprocessing
+from agnet.training.models.backbones.backbone import Preprocessing
+from agnet.training.runs.checkpoints import Checkpoint, save_checkpoint
 
 ROOT = Path(agnet.__file__).resolve().parent
 SMALL = agnet.ModelSettings(classes=3, regions=2, backbone="mobilenet-v3-small", units=4)

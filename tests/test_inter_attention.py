@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from agnet.training.models.inter_attention import InterAttention
+from agnet.training.models.blocks.inter_attention import InterAttention
 
 SHAPES = [(1, 2, 3, 4), (2, 3, 2, 3), (7, 4, 6, 5), (37, 7, 7, 8)]  # tokens N, positions P, channels C, units
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from agnet.data import layouts
-from agnet.data.boxes_reader import read_boxes
-from agnet.data.catalogue import CATALOGUE, open_dataset
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import DatasetError
+from agnet.data.sets import layouts
+from agnet.data.sets.catalogue import CATALOGUE, open_dataset
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
 ACTIONS = ("applauding", "blowing_bubbles", "writing_on_a_board")

@@ -8,16 +8,16 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from agnet.data.errors import ConfigurationError, TrainingError
-from agnet.training import engine
-from agnet.training import learner as learning
-from agnet.training.dataset import Batch
-from agnet.training.devices import Device, Pieces, choose_training_device
-from agnet.training.engine import TIMINGS, Trained, evaluate, timings, train_epoch
-from agnet.training.learner import Learner, balanced_weights, means
-from agnet.training.models.backbones import Backbone, Preprocessing
+from agnet.training.loop import engine
+from agnet.training.loop import learner as learning
+from agnet.training.loop.engine import TIMINGS, Trained, evaluate, timings, train_epoch
+from agnet.training.loop.learner import Learner, balanced_weights, means
+from agnet.training.machine.devices import Device, Pieces, choose_training_device
+from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES
+from agnet.training.samples.loader import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

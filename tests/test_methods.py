@@ -9,7 +9,7 @@ import torchvision
 from click.testing import CliRunner
 
 from agnet.cli import main
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError
 from agnet.proposals import networks
 from agnet.proposals.networks import group_detections, group_feature_map

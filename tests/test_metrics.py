@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from agnet.training.metrics import MEASURES, Scores, measure
+from agnet.training.measure.metrics import MEASURES, Scores, measure
 
 
 def drawn(images, classes, seed=0, ties=False, skill=1.0):

@@ -6,15 +6,15 @@ import torch
 from torch import nn
 from torchvision.ops import roi_align
 
-from agnet.training.models import backbones
 from agnet.training.models.agnet import AGNet
-from agnet.training.models.backbones import Backbone, BackboneEntry, Preprocessing
+from agnet.training.models.backbones import backbone as backbones
+from agnet.training.models.backbones.backbone import Backbone, BackboneEntry, Preprocessing
+from agnet.training.models.blocks.fusion import PoolingFusion
+from agnet.training.models.blocks.inter_attention import InterAttention
+from agnet.training.models.blocks.region_pooling import region_pooling
+from agnet.training.models.blocks.se_residual import SEResidual
+from agnet.training.models.blocks.self_attention import SelfAttention
 from agnet.training.models.build import build_model
-from agnet.training.models.fusion import PoolingFusion
-from agnet.training.models.inter_attention import InterAttention
-from agnet.training.models.region_pooling import region_pooling
-from agnet.training.models.se_residual import SEResidual
-from agnet.training.models.self_attention import SelfAttention
 from agnet.training.models.settings import ModelSettings
 
 CHANNELS = 32

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agnet.data.boxes_reader import read_boxes
-from agnet.data.catalogue import open_dataset
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import DatasetError
-from agnet.data.examination import examine
 from agnet.data.index import build_index
 from agnet.data.inputs import find_inputs
-from agnet.data.plain_text import composed_all, file_name
-from agnet.training.predictions_file import load_predictions, save_predictions
+from agnet.data.sets.catalogue import open_dataset
+from agnet.data.sets.examination import examine
+from agnet.data.text import composed_all, file_name
+from agnet.training.measure.predictions import load_predictions, save_predictions
 
 COMPOSED, APART = "caf\u00e9", "cafe\u0301"
 TRAIN = ["--model", "plain", "--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", 64, "--epochs", 1]
@@ -106,7 +106,7 @@ def with_names_apart(path):
     import h5py
     import numpy as np
 
-    from agnet.data import boxes_schema as schema
+    from agnet.data.boxes import schema
 
     with h5py.File(path, "r+") as file:
         rows = file["labels"][:]

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from agnet.data.errors import CheckpointError
-from agnet.training.models.backbones import Preprocessing, backbone_entry, build_backbone, fits
-from agnet.training.models.nasnet import Halved, NASNetFeatures, NASNetMobile, NormalCell, ReductionCell
-from agnet.training.weights import find_weights
+from agnet.training.models.backbones.backbone import Preprocessing, backbone_entry, build_backbone, fits
+from agnet.training.models.backbones.nasnet import Halved, NASNetFeatures, NASNetMobile, NormalCell, ReductionCell
+from agnet.training.runs.weights import find_weights
 
 # Figure 4 of Zoph et al., as Keras has it: what is added to what, of the cell's own map h and the one before, p.
 NORMAL = [

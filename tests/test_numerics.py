@@ -13,13 +13,13 @@ from torch.autograd import gradcheck
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from agnet.training.models.backbones import Backbone, build_backbone
+from agnet.training.models.backbones.backbone import Backbone, build_backbone
+from agnet.training.models.blocks.fusion import Pooling
+from agnet.training.models.blocks.inter_attention import TokenMean
+from agnet.training.models.blocks.region_pooling import region_pooling
+from agnet.training.models.blocks.se_residual import SEResidual
+from agnet.training.models.blocks.self_attention import SelfAttention
 from agnet.training.models.build import assemble
-from agnet.training.models.fusion import Pooling
-from agnet.training.models.inter_attention import TokenMean
-from agnet.training.models.region_pooling import region_pooling
-from agnet.training.models.se_residual import SEResidual
-from agnet.training.models.self_attention import SelfAttention
 from agnet.training.models.settings import ModelSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from agnet.data.errors import ConfigurationError
-from agnet.training.backbone_stages import stages_of_parameters
-from agnet.training.dataset import Batch
-from agnet.training.devices import Device
-from agnet.training.engine import train_epoch
-from agnet.training.learner import Learner
-from agnet.training.models.backbones import Backbone, build_backbone
+from agnet.training.loop.backbone_stages import stages_of_parameters
+from agnet.training.loop.engine import train_epoch
+from agnet.training.loop.learner import Learner
+from agnet.training.loop.optimizer import build_optimizer, part_of
+from agnet.training.machine.devices import Device
+from agnet.training.models.backbones.backbone import Backbone, build_backbone
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
-from agnet.training.optimizer import build_optimizer, part_of
 from agnet.training.recipes import RECIPES
+from agnet.training.samples.loader import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

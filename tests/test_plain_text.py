@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from agnet.data.plain_text import columns, csv_text, padded, printable, tally
+from agnet.data.text import columns, csv_text, padded, printable, tally
 
 
 def cells(*row):

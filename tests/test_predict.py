@@ -27,23 +27,23 @@ from agnet.data import fonts
 from agnet.data.errors import ImageError
 from agnet.data.images import read_image
 from agnet.data.inputs import find_inputs
-from agnet.data.parallel import ahead_by_processes, ahead_by_threads
 from agnet.data.regions import Layout
 from agnet.data.videos import Frame, Video, VideoWriter
+from agnet.data.workers import ahead_by_processes, ahead_by_threads
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
-from agnet.training import annotated
-from agnet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from agnet.training.devices import Device
-from agnet.training.figures import draw_frame, small_frame
-from agnet.training.models.backbones import Preprocessing
+from agnet.training.answers import annotated
+from agnet.training.answers.pictures import draw_frame, small_frame
+from agnet.training.answers.predict import predict, predict_samples
+from agnet.training.answers.predict_files import FilePredictor, Moment
+from agnet.training.answers.truth import Truth
+from agnet.training.answers.video_labels import Label
+from agnet.training.machine.devices import Device
+from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
-from agnet.training.predict import predict, predict_samples
-from agnet.training.predict_files import FilePredictor, Moment
-from agnet.training.samples import Unreadable, sample, sample_of_file
-from agnet.training.truth import Truth
-from agnet.training.video_labels import Label
+from agnet.training.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from agnet.training.samples.reading import Unreadable, sample, sample_of_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -591,7 +591,7 @@ def test_what_cannot_be_saved_is_told_and_the_rest_goes_on(agnet, network, photo
 
 def test_workers_start_without_torch():
     """They need half a second then, and would need five."""
-    program = "import sys, agnet.training.samples, agnet.commands.predict; sys.exit('torch' in sys.modules)"
+    program = "import sys, agnet.training.samples.reading, agnet.commands.predict; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

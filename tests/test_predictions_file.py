@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from agnet.data.errors import CheckpointError
-from agnet.training.predictions_file import SplitPredictions, load_predictions, save_predictions
+from agnet.training.measure.predictions import SplitPredictions, load_predictions, save_predictions
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def damaged(predictions):
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_parts_that_do_not_fit_are_refused(predictions, tmp_path, monkeypatch):
-    monkeypatch.setattr("agnet.training.predictions_file._csv", lambda _: "")  # nonsense cannot be tabled
+    monkeypatch.setattr("agnet.training.measure.predictions._csv", lambda _: "")  # nonsense cannot be tabled
     for what, wrong in damaged(predictions):
         path = save_predictions(tmp_path / f"{what}.safetensors", wrong)
         with pytest.raises(CheckpointError, match="do not fit together"):

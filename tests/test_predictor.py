@@ -12,9 +12,9 @@ from PIL import Image
 
 import agnet as package
 from agnet.data.errors import CheckpointError, ConfigurationError, ImageError
-from agnet.training.checkpoints import load_checkpoint, save_checkpoint
-from agnet.training.models.backbones import Preprocessing
+from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.settings import ModelSettings
+from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError
-from agnet.training.devices import Device
-from agnet.training.fit import fit
+from agnet.training.loop.fit import fit
+from agnet.training.loop.preparation import build_learner, build_network
+from agnet.training.machine.devices import Device
 from agnet.training.models.settings import ModelSettings
-from agnet.training.preparation import build_learner, build_network
 from agnet.training.recipes import RECIPES, RunSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.drawing import SLOT_COLOURS, draw_boxes, place_tags, save_picture, spots_in_box
 from agnet.data.errors import ConfigurationError, ImageError
 from agnet.data.regions import Layout, Regions
 from agnet.proposals import figures
-from agnet.proposals.boxes import IN_NO_GROUP, ORDER_SLOTS, Groups, in_slot_order, regions_of_groups
 from agnet.proposals.figures import choose_pairs, draw_proposal, draw_sheet
+from agnet.proposals.hulls import IN_NO_GROUP, ORDER_SLOTS, Groups, in_slot_order, regions_of_groups
 from agnet.proposals.inspection import picture_image, picture_sheet
 
 GREY = np.full((100, 150, 3), 127, dtype=np.uint8)

@@ -11,9 +11,9 @@ from PIL import Image
 
 import agnet
 from agnet.cli import main
-from agnet.data import boxes_schema
-from agnet.data.catalogue import CATALOGUE
-from agnet.training.models.backbones import BACKBONES
+from agnet.data.boxes import schema as boxes_schema
+from agnet.data.sets.catalogue import CATALOGUE
+from agnet.training.models.backbones.backbone import BACKBONES
 from agnet.training.recipes import REASONS, RECIPES, Recipe
 
 ROOT = Path(agnet.__file__).resolve().parent

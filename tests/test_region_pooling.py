@@ -6,8 +6,8 @@ import torch
 from torch.nn.functional import interpolate
 from torchvision.ops import roi_align
 
-from agnet.training.models.region_pooling import crop_pooling, region_pooling
-from agnet.training.models.token_products import plain_formulas
+from agnet.training.models.blocks.region_pooling import crop_pooling, region_pooling
+from agnet.training.models.blocks.token_products import plain_formulas
 
 SIZES_HW = [(7, 7), (5, 9), (1, 1)]
 

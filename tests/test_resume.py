@@ -69,8 +69,8 @@ def test_a_second_signal_while_saving_ruins_nothing(train, place, straight):
     """It arrives in the middle of writing, later than torchrun's copy of the first one would."""
     before = """
 import os, signal
-import agnet.training.checkpoints as checkpoints
-import agnet.training.interruption as interruption
+import agnet.training.runs.checkpoints as checkpoints
+import agnet.training.loop.interruption as interruption
 interruption._SAME_SECONDS = 0.0
 whole = checkpoints.save_file
 

@@ -18,19 +18,19 @@ from scipy.stats import binomtest
 
 from agnet.cli import main
 from agnet.commands.seeds import SeveralSeeds, summarise
-from agnet.data.boxes_reader import read_boxes
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError
-from agnet.training import provenance
-from agnet.training.curves import CURVES, EVENTS, append_events, draw_curves
-from agnet.training.devices import Device
-from agnet.training.fit import fit
-from agnet.training.interruption import Interruption
-from agnet.training.learner import Learner
-from agnet.training.models.backbones import Backbone
+from agnet.training.loop.fit import fit
+from agnet.training.loop.interruption import Interruption
+from agnet.training.loop.learner import Learner
+from agnet.training.machine.devices import Device
+from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
-from agnet.training.run_folder import Progress, check_free, chosen_line, load_state, read_config, save_state
+from agnet.training.runs import provenance
+from agnet.training.runs.curves import CURVES, EVENTS, append_events, draw_curves
+from agnet.training.runs.folder import Progress, check_free, chosen_line, load_state, read_config, save_state
 
 RECIPE = RECIPES["modern"].override(epochs=2, batch_size=4, image_size=64)
 PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
@@ -151,13 +151,13 @@ def test_tensorboard_reads_what_the_log_has(tmp_path):
 
 
 def test_without_tensorboard_nothing_is_written_and_nothing_is_said(tmp_path, monkeypatch, recwarn):
-    monkeypatch.setattr("agnet.training.curves.tensorboard_installed", lambda: False)
+    monkeypatch.setattr("agnet.training.runs.curves.tensorboard_installed", lambda: False)
     append_events(tmp_path, LINES, anew=True)
     assert not list(tmp_path.iterdir()) and not recwarn
 
 
 def test_starting_to_train_loads_no_picture_library():
-    check = "import sys, agnet.training.fit; print(*{name.split('.')[0] for name in sys.modules})"
+    check = "import sys, agnet.training.loop.fit; print(*{name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split()
     assert "torch" in loaded and not {"matplotlib", "tensorboard"} & set(loaded)
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from agnet.training.models.se_residual import SEResidual
+from agnet.training.models.blocks.se_residual import SEResidual
 
 TOKENS, POSITIONS, CHANNELS, RATIO = 3, 5, 8, 4
 

@@ -1,6 +1,6 @@
 import math
 
-from agnet.training.selection import Selection
+from agnet.training.loop.selection import Selection
 
 
 def chosen(by, values, patience=0):

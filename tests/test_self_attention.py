@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from agnet.training.models.self_attention import SelfAttention
+from agnet.training.models.blocks.self_attention import SelfAttention
 
 CHANNELS, HEIGHT, WIDTH = 16, 3, 4
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from agnet.training.backbone_stages import stages_of_parameters
-from agnet.training.dataset import STAND_IN, Batch
-from agnet.training.distributed import Processes
-from agnet.training.engine import Predictions, train_epoch
-from agnet.training.learner import Learner, means
-from agnet.training.models.backbones import build_backbone
+from agnet.training.loop.backbone_stages import stages_of_parameters
+from agnet.training.loop.engine import Predictions, train_epoch
+from agnet.training.loop.learner import Learner, means
+from agnet.training.machine.distributed import Processes
+from agnet.training.models.backbones.backbone import build_backbone
+from agnet.training.samples.loader import STAND_IN, Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

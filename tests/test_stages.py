@@ -11,14 +11,14 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import roi_align
 
 from agnet.data.errors import ConfigurationError
-from agnet.training.checkpoints import load_checkpoint
-from agnet.training.complexity import network_cost
-from agnet.training.models.backbones import Backbone, backbone_entry, build_backbone
+from agnet.training.answers.predict import _with_evidence
+from agnet.training.loop.preparation import build_network
+from agnet.training.measure.complexity import network_cost
+from agnet.training.models.backbones.backbone import Backbone, backbone_entry, build_backbone
+from agnet.training.models.blocks.region_pooling import region_pooling
 from agnet.training.models.build import assemble, build_model
-from agnet.training.models.region_pooling import region_pooling
 from agnet.training.models.settings import ModelSettings
-from agnet.training.predict import _with_evidence
-from agnet.training.preparation import build_network
+from agnet.training.runs.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

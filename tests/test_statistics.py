@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agnet.training.metrics import Scores
-from agnet.training.statistics import (
+from agnet.training.measure.metrics import Scores
+from agnet.training.measure.statistics import (
     basic_interval,
     bootstrap,
     holm,

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from agnet.data.boxes_reader import read_boxes
-from agnet.training.devices import Device
-from agnet.training.models.backbones import Backbone
+from agnet.data.boxes.reader import read_boxes
+from agnet.training.loop.preparation import doubt_of_strides
+from agnet.training.loop.strides import are_misplaced, stride_blocks
+from agnet.training.machine.devices import Device
+from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
-from agnet.training.preparation import doubt_of_strides
-from agnet.training.strides import are_misplaced, stride_blocks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,7 +74,7 @@ def test_a_doubt_names_the_backbone_to_take(trained, boxes_file, folder, monkeyp
     seen = []
     for found in (True, False):
         monkeypatch.setattr(
-            "agnet.training.preparation.are_misplaced",
+            "agnet.training.loop.preparation.are_misplaced",
             lambda _, images, found=found: (seen.append(images.shape), found)[1],
         )
         said = doubt_of_strides(model, "resnet50", boxes, folder, Device(torch.device("cpu")))

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agnet.data.boxes_reader import read_boxes
-from agnet.data.catalogue import open_dataset
+from agnet.data.boxes.image_facts import facts_text, find_image, image_facts
+from agnet.data.boxes.reader import read_boxes
+from agnet.data.boxes.summary import ClassCounts, Failure, Spread, printable, summarise, summary_text, table
 from agnet.data.errors import ConfigurationError
-from agnet.data.image_facts import facts_text, find_image, image_facts
 from agnet.data.regions import Layout
-from agnet.data.summary import ClassCounts, Failure, Spread, printable, summarise, summary_text, table
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.sets.catalogue import open_dataset
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import agnet
 from agnet.cli import main
-from agnet.training import fit as fitting
+from agnet.training.loop import fit as fitting
 from agnet.training.models.settings import ModelSettings
 
 README = (Path(agnet.__file__).parent / "README.md").read_text(encoding="utf-8")

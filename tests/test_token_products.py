@@ -5,11 +5,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agnet.training.models import region_pooling as pooling
-from agnet.training.models.backbones import Backbone
+from agnet.training.models.backbones.backbone import Backbone
+from agnet.training.models.blocks import region_pooling as pooling
+from agnet.training.models.blocks.token_products import (
+    gather,
+    on_eager_cpu,
+    plain_formulas,
+    project,
+    scale,
+    weighted_sum,
+)
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
-from agnet.training.models.token_products import gather, on_eager_cpu, plain_formulas, project, scale, weighted_sum
 
 B, N, P, C, K = 3, 5, 4, 6, 2
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agnet.data.boxes_reader import read_listing
-from agnet.training.truth import KnownImages, known_images
+from agnet.data.boxes.reader import read_listing
+from agnet.training.answers.truth import KnownImages, known_images
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agnet.data import verification
-from agnet.data.boxes_reader import read_boxes
-from agnet.data.catalogue import open_dataset
+from agnet.data.boxes import verification
+from agnet.data.boxes.reader import read_boxes
+from agnet.data.boxes.verification import look_at_images, stamps_of
 from agnet.data.errors import DatasetError, MismatchError
 from agnet.data.regions import NOT_THERE
-from agnet.data.verification import look_at_images, stamps_of
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.sets.catalogue import open_dataset
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", 0, "--device", "cpu", "--epochs", 1]

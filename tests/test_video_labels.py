@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from agnet.training.video_labels import Label, Segment, VideoLabels, label_of
+from agnet.training.answers.video_labels import Label, Segment, VideoLabels, label_of
 
 CLASSES = ("ant", "bee")
 

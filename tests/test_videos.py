@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from agnet.data.containers import Container, look_into
+from agnet.data.decoding.containers import Container, look_into
 from agnet.data.errors import ImageError
 from agnet.data.videos import Video, VideoWriter
 

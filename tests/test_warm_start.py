@@ -8,22 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
-from agnet.data.boxes_reader import read_boxes
-from agnet.data.catalogue import open_dataset
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, MismatchError
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.sets.catalogue import open_dataset
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
-from agnet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from agnet.training.devices import Device
-from agnet.training.evaluation import evaluate_run
-from agnet.training.fit import fit
-from agnet.training.models.backbones import Preprocessing
+from agnet.training.loop.fit import fit
+from agnet.training.loop.warm_start import find_parent
+from agnet.training.machine.devices import Device
+from agnet.training.measure.evaluation import evaluate_run
+from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
-from agnet.training.run_folder import read_config, weights_name
-from agnet.training.seen_images import read_seen
-from agnet.training.warm_start import find_parent
+from agnet.training.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from agnet.training.runs.folder import read_config, weights_name
+from agnet.training.runs.seen import read_seen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,17 +13,19 @@ import pytest
 from click.testing import CliRunner
 
 from agnet.cli import main
-from agnet.data import images, parallel
-from agnet.data.boxes_reader import read_boxes
-from agnet.data.catalogue import open_dataset
+from agnet.data import images
+from agnet.data import workers as parallel
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import DatasetError, PassingError, WorkerError
-from agnet.data.examination import examine
 from agnet.data.faults import PASSING, unread
 from agnet.data.images import decode_image
-from agnet.data.parallel import ahead_by_processes, in_parallel
 from agnet.data.python_path import current_folder_hidden, usurper
-from agnet.proposals import data_set, worker
-from agnet.proposals.data_set import propose_dataset
+from agnet.data.sets.catalogue import open_dataset
+from agnet.data.sets.examination import examine
+from agnet.data.workers import ahead_by_processes, in_parallel
+from agnet.proposals import run as data_set
+from agnet.proposals import worker
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 
 MINE = "raise SystemExit('my own experiment')\n"
@@ -81,7 +83,7 @@ def test_a_module_in_the_place_of_pythons_own_is_named(monkeypatch):
     def with_a_strange_random(*_, **__):
         raise ImportError("cannot import name 'Random'", name="random", path="/mine/random.py")
 
-    monkeypatch.setattr("agnet.data.catalogue.open_dataset", with_a_strange_random)
+    monkeypatch.setattr("agnet.data.sets.catalogue.open_dataset", with_a_strange_random)
     result = CliRunner().invoke(main, ["propose", "--dataset", "folder", "--root", ".", "--boxes", "b.h5"])
     assert result.exit_code == 1 and "/mine/random.py is taken for Python's own module" in result.output
     with pytest.raises(ImportError) as error:

@@ -24,7 +24,7 @@ from pathlib import Path
 PROGRAM = """
 import json, os, pathlib, sys, tempfile
 from agnet.cli import main
-import agnet.data.boxes_reader, agnet.proposals.one_image, agnet.training.fit
+import agnet.data.boxes.reader, agnet.proposals.one_image, agnet.training.loop.fit
 from agnet.training.curves import append_events, draw_curves
 
 with tempfile.TemporaryDirectory() as place:  # these load something at their first use only
@@ -62,7 +62,7 @@ def waiting_before(epoch: int, step: int, seed: int = 0) -> str:
     return f"""
 import time
 from agnet.training.interruption import Interruption
-from agnet.training.learner import Learner
+from agnet.training.loop.learner import Learner
 noted, note, whole_step = [], Interruption._note, Learner.step
 
 def step(self, batches, epoch, step, steps):
@@ -176,7 +176,7 @@ def result_of(run: Path) -> dict[str, object]:
     """All that two runs of the same training must have in common: everything but times."""
     from safetensors.torch import load_file
 
-    from agnet.training.engine import TIMINGS
+    from agnet.training.loop.engine import TIMINGS
 
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return {

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .backbones import Backbone
-from .fusion import Pooling, PoolingFusion
-from .inter_attention import InterAttention, TokenMean
+from .backbones.backbone import Backbone
+from .blocks.fusion import Pooling, PoolingFusion
+from .blocks.inter_attention import InterAttention, TokenMean
+from .blocks.region_pooling import region_pooling
+from .blocks.se_residual import SEResidual
+from .blocks.self_attention import SelfAttention
 from .output import Output
-from .region_pooling import region_pooling
-from .se_residual import SEResidual
-from .self_attention import SelfAttention
 
 
 class AGNet(nn.Module):

@@ -9,13 +9,13 @@ from torch import nn
 
 from ...data.spelling import did_you_mean
 from .agnet import AGNet
-from .backbones import Backbone, StateDict, build_backbone
-from .fusion import Pooling, PoolingFusion
-from .inter_attention import InterAttention, TokenMean
+from .backbones.backbone import Backbone, StateDict, build_backbone
+from .blocks.fusion import Pooling, PoolingFusion
+from .blocks.inter_attention import InterAttention, TokenMean
+from .blocks.region_pooling import POOLED, crop_pooling, region_pooling
+from .blocks.se_residual import SEResidual
+from .blocks.self_attention import KEYS_SHARE, SelfAttention
 from .plain import Plain
-from .region_pooling import POOLED, crop_pooling, region_pooling
-from .se_residual import SEResidual
-from .self_attention import KEYS_SHARE, SelfAttention
 from .settings import FUSIONS, POOLINGS, SE_KINDS, ModelSettings
 
 Model = AGNet | Plain

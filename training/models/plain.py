@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .backbones import Backbone
+from .backbones.backbone import Backbone
 from .output import Output
 
 

@@ -1,0 +1,176 @@
+"""Tables of an HDF5 file that may come from a stranger or from a disk that failed, read without trusting HDF5.
+
+Nothing but plain tables inside this very file is followed: external storage, links and virtual data sets could read
+other files of this machine. Every size is checked before memory is taken for it. HDF5 itself inflates chunks without
+limit, reads past the end of those that come out short, and takes the length of a variable-length text on trust: so
+chunks are decoded here, and such texts refused.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..errors import BoxesFileError
+from . import schema
+
+# Ten times the largest data set in sight; a table of more rows is damage or malice.
+MAX_ROWS = 1_000_000_000
+MAX_BYTES = 16 * 2**30
+# Real tables shrink 2 to 10-fold, deflate makes 1,000 of 1. Small ones may: equal rows shrink well.
+MAX_SHRINKAGE, SMALL_BYTES = 100, 2**28
+# HDF5's own choice of chunks ends at 1 MiB. Within this bound the sums of `_fletcher32` fit 64 bits.
+MAX_CHUNK_BYTES = 16 * 2**20
+MAX_CELL = 4096  # bytes of a text in a table; no system has longer paths
+
+
+def read_table(
+    file: h5py.File, name: str, expected: np.dtype, rows_wanted: int | None = None, because: str = ""
+) -> np.ndarray:
+    """A table of the expected columns, read whole, after every check that can be made without reading it.
+
+    Args:
+        file: the open file.
+        name: of the table.
+        expected: its columns; texts may be of another width.
+        rows_wanted: how many rows it must have, where what was read before says so.
+        because: what says so.
+
+    Raises: `BoxesFileError` for anything else than such a table, whole, inside this very file.
+    """
+    links, key = file.id.links, name.encode()
+    if not links.exists(key) or links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        raise BoxesFileError(f"the table {name!r} is missing, or a link to another place")
+    table = h5py.h5o.open(file.id, key)
+    if not isinstance(table, h5py.h5d.DatasetID):
+        raise BoxesFileError(f"{name!r} is not a one-dimensional table")
+    # The type first: HDF5 looks up fill values of variable length. Then the storage: the shape of a virtual data set
+    # is looked up in its source files.
+    dtype = _dtype(name, expected, table.get_type())
+    creation = table.get_create_plist()
+    if creation.get_layout() == h5py.h5d.VIRTUAL or creation.get_external_count():
+        raise BoxesFileError(f"the table {name!r} takes its content from other files; refused")
+    if table.rank != 1:
+        raise BoxesFileError(f"{name!r} is not a one-dimensional table")
+    (rows,), width = table.shape, dtype.itemsize
+    small = max(SMALL_BYTES, MAX_SHRINKAGE * Path(file.filename).stat().st_size)
+    if rows > MAX_ROWS or rows * width > min(MAX_BYTES, small):
+        raise BoxesFileError(f"the table {name!r} announces {rows:,} rows of {width:,} bytes; refused")
+    if rows_wanted is not None and rows != rows_wanted:
+        raise BoxesFileError(f"{name}: {rows:,} rows, wanted {rows_wanted:,}, {because}")
+    if creation.get_layout() == h5py.h5d.CHUNKED:
+        return _read_chunks(name, table, creation, rows, dtype)
+    if table.get_storage_size() != rows * width:
+        raise BoxesFileError(f"the table {name!r} announces more rows than it holds; refused")
+    found = np.empty(rows, dtype)
+    table.read(h5py.h5s.ALL, h5py.h5s.ALL, found, table.get_type())
+    return found
+
+
+def _dtype(name: str, expected: np.dtype, stored: h5py.h5t.TypeID) -> np.dtype:
+    """The NumPy type of a table's rows as they are stored, once it is one of the expected columns and no other."""
+    wanted_names = expected.names or ()
+    if not isinstance(stored, h5py.h5t.TypeCompoundID):
+        raise BoxesFileError(f"the table {name!r} has no columns, wanted {wanted_names}")
+    columns = range(stored.get_nmembers())
+    names = tuple(stored.get_member_name(column).decode(errors="replace") for column in columns)
+    if names != wanted_names:
+        raise BoxesFileError(f"the table {name!r} has columns {names}, wanted {wanted_names}")
+    formats = []
+    for column in columns:
+        wanted, member = expected[column], stored.get_member_type(column)
+        is_text = isinstance(member, h5py.h5t.TypeStringID) and not is_variable_text(member)
+        if is_text and wanted.kind == "S" and member.get_size() <= MAX_CELL:
+            formats.append(np.dtype(f"S{member.get_size()}"))
+        elif wanted.kind != "S" and member == h5py.h5t.py_create(wanted):
+            formats.append(wanted)
+        else:
+            got, numbers = _described(member), _described(h5py.h5t.py_create(wanted))
+            raise BoxesFileError(f"the table {name!r} has {got} in column {names[column]!r}, wanted {numbers}")
+    offsets = [stored.get_member_offset(column) for column in columns]
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": stored.get_size()})
+
+
+def _read_chunks(
+    name: str, table: h5py.h5d.DatasetID, creation: h5py.h5p.PropDCID, rows: int, dtype: np.dtype
+) -> np.ndarray:
+    filters = [creation.get_filter(number) for number in range(creation.get_nfilters())]
+    codes = [code for code, *_ in filters]
+    if not schema.ALLOWED_FILTERS.issuperset(codes) or len(set(codes)) < len(codes):
+        raise BoxesFileError(f"the table {name!r} needs filters other than gzip, shuffle and fletcher32; refused")
+    (chunk_rows,), width = creation.get_chunk(), dtype.itemsize
+    if any(code == h5py.h5z.FILTER_SHUFFLE and values != (width,) for code, _, values, _ in filters):
+        raise BoxesFileError(f"the table {name!r} is shuffled by another width than its rows have")
+    size = chunk_rows * width
+    if size > MAX_CHUNK_BYTES:
+        raise BoxesFileError(f"the table {name!r} is stored in chunks of {chunk_rows:,} rows; refused")
+    found = np.empty(rows, dtype)
+    content = found.view(np.uint8).reshape(rows, width)
+    # What deflate cannot shrink grows by a thousandth at most. h5py refuses a chunk that does not fit.
+    room = bytearray(size + size // 8 + 1024)
+    for first in range(0, rows, chunk_rows):
+        skipped, stored = table.read_direct_chunk((first,), out=room)
+        try:
+            chunk = _decoded(stored, codes, skipped, width, size)
+        except (ValueError, zlib.error) as error:
+            raise BoxesFileError(f"the table {name!r} is damaged at row {first:,} ({error})") from None
+        here = content[first : first + chunk_rows]
+        here[:] = np.frombuffer(chunk, np.uint8).reshape(chunk_rows, width)[: len(here)]
+    return found
+
+
+def _decoded(stored: memoryview, filters: Sequence[int], skipped: int, width: int, size: int) -> bytes | memoryview:
+    """The ``size`` bytes a stored chunk stands for, in rows of ``width`` bytes.
+
+    Args:
+        stored: the chunk as it is in the file.
+        filters: codes, in the order in which they were applied.
+        skipped: bit k set: filter k was left out for this chunk.
+        width: of a row.
+        size: of the chunk.
+
+    Raises: `ValueError` and `zlib.error` for a chunk that is not of this size, or damaged.
+    """
+    content: bytes | memoryview = stored
+    for place in reversed(range(len(filters))):
+        if skipped >> place & 1:
+            continue
+        if filters[place] == h5py.h5z.FILTER_DEFLATE:
+            inflater = zlib.decompressobj()
+            content = inflater.decompress(content, size + 5)  # a checksum of 4 bytes may be inside
+            if not inflater.eof:
+                raise ValueError("a chunk of another size")
+        elif filters[place] == h5py.h5z.FILTER_FLETCHER32:
+            content, sums = content[:-4], int.from_bytes(content[-4:], "little")
+            if _fletcher32(content) != (sums % 2**16 % 65535, (sums >> 16) % 65535):
+                raise ValueError("a wrong checksum")
+        else:
+            whole = len(content) // width * width
+            columns = np.frombuffer(content, np.uint8, whole).reshape(width, -1)
+            content = columns.T.tobytes() + bytes(content[whole:])
+    if len(content) != size:
+        raise ValueError("a chunk of another size")
+    return content
+
+
+def _fletcher32(content: bytes | memoryview) -> tuple[int, int]:
+    """HDF5's checksum, both halves modulo 65,535: the sums of 16-bit words and of their running sums."""
+    if len(content) % 2:
+        content = bytes(content) + b"\0"
+    words = np.frombuffer(content, ">u2").astype(np.uint64)
+    return int(words.sum()) % 65535, int(words.cumsum().sum()) % 65535
+
+
+def is_variable_text(kind: h5py.h5t.TypeID) -> bool:
+    return isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
+
+
+def _described(kind: h5py.h5t.TypeID) -> str:
+    """A number's type as NumPy writes it, else what HDF5 calls its class."""
+    if isinstance(kind, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)):
+        return kind.dtype.str
+    return ("variable-length " if is_variable_text(kind) else "") + type(kind).__name__

@@ -1,0 +1,154 @@
+"""What a boxes file says of one of its images, and finding that image by what a person types."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ..errors import ConfigurationError
+from ..text import printable
+from . import schema
+from .reader import Boxes, Listing
+from .summary import table
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region in pixels of the upright original, numbered as in the file's tables."""
+
+    region: int
+    pair: tuple[int, int] | None  #: the primaries a secondary lies around
+    box_xyxy: tuple[float, float, float, float]
+    area: float  #: as a share of the image
+    keypoints: int | None  #: None for a secondary, like its weight
+    weight: float | None
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """A row of the table ``images`` and what other tables say of it; an unreadable image has no regions."""
+
+    image: str
+    row: int
+    class_name: str
+    split: str
+    status: str
+    reason: str  #: why it is unreadable, or empty
+    width: int
+    height: int
+    file_bytes: int
+    content_blake2b: str
+    keypoints: int
+    distinct_keypoints: int
+    distinct_regions: int
+    regions: tuple[Region, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Numbers, texts, lists and dictionaries only."""
+        return asdict(self)
+
+
+def find_image(listing: Listing, name: str) -> int:
+    """The row of the image called ``name``: its path, a unique ending of that path (``cat/001.jpg``), or its row.
+
+    Raises: `ConfigurationError` when there is none, with the closest names, or more than one.
+    """
+    names = [path.decode() for path in listing.names.tolist()]
+    if name in names:
+        return names.index(name)
+    found = [row for row, path in enumerate(names) if path.endswith("/" + name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(names[row] for row in found[:_SHOWN])
+        more = ", ..." if len(found) > _SHOWN else ""
+        raise ConfigurationError(printable(f"{len(found)} images end in {name}: {shown}{more}; give more of the path"))
+    if name.isascii() and name.isdigit():
+        if int(name) < len(names):
+            return int(name)
+        raise ConfigurationError(f"{listing.path} has no image {name}: its rows are 0 to {len(names) - 1}")
+    # Compared by as many folders as were typed, so that others do not count as difference.
+    parts = name.count("/") + 1
+    endings: dict[str, str] = {}
+    for path in names:
+        endings.setdefault("/".join(path.split("/")[-parts:]), path)
+    close = [endings[ending] for ending in difflib.get_close_matches(name, endings, _SHOWN)]
+    meant = f"; did you mean {' or '.join(close)}?" if close else f"; they are called like {names[0]}"
+    raise ConfigurationError(printable(f"{listing.path} has no image {name}{meant}"))
+
+
+def image_facts(boxes: Boxes, row: int) -> ImageFacts:
+    """What ``boxes`` says of the image in ``row`` of the table ``images``."""
+    name = boxes.names[row].decode()
+    usable = boxes.status[row] != schema.STATUS_UNREADABLE
+    width, height = boxes.sizes_wh[row].tolist()
+    return ImageFacts(
+        image=name,
+        row=row,
+        class_name=boxes.classes[boxes.labels[row]],
+        split=str(boxes.splits[row]),
+        status=str(boxes.status[row]),
+        reason="" if usable else dict(boxes.failures).get(name, "no reason is recorded"),
+        width=width,
+        height=height,
+        file_bytes=int(boxes.file_bytes[row]),
+        content_blake2b=boxes.contents[row].decode(),
+        keypoints=int(boxes.total_keypoints[row]),
+        distinct_keypoints=int(boxes.distinct_keypoints[row]),
+        distinct_regions=int(boxes.distinct_regions[row]),
+        regions=_regions(boxes, int(np.searchsorted(boxes.usable, row))) if usable else (),
+    )
+
+
+def facts_text(facts: ImageFacts) -> str:
+    """The facts for people."""
+    lines = [
+        f"{facts.image} (image {facts.row})",
+        f"  class      {facts.class_name}",
+        f"  split      {facts.split}",
+        f"  status     {facts.status}{': ' if facts.reason else ''}{facts.reason}",
+        f"  file       {facts.file_bytes:,} bytes",
+    ]
+    if facts.regions:
+        lines += [
+            f"  size       {facts.width:,} x {facts.height:,} pixels",
+            f"  keypoints  {facts.keypoints:,}, at {facts.distinct_keypoints:,} places",
+            f"  regions    {len(facts.regions)}, {facts.distinct_regions} distinct",
+            "",
+        ]
+        rows = [("region", "x0", "y0", "x1", "y1", "area", "keypoints", "weight")]
+        for region in facts.regions:
+            label = f"{region.region}" + (f" = {region.pair[0]}+{region.pair[1]}" if region.pair else "")
+            keypoints = "" if region.keypoints is None else f"{region.keypoints:,}"
+            weight = "" if region.weight is None else f"{region.weight:.3f}"
+            x0, y0, x1, y1 = (f"{value:.1f}" for value in region.box_xyxy)
+            rows.append((label, x0, y0, x1, y1, f"{region.area:.1%}", keypoints, weight))
+        lines += table(rows)
+    return "\n".join(map(printable, lines))
+
+
+def _regions(boxes: Boxes, usable: int) -> tuple[Region, ...]:
+    regions, layout = boxes.regions(usable), boxes.layout
+    width, height = regions.size_wh
+    primary = boxes.primary_xyxy[usable]
+    # The file has the primaries whatever its layout: secondaries are made of them.
+    pairs = [None] * layout.primary + [tuple(pair) for pair in layout.pairs.tolist()]
+    all_boxes = np.concatenate([primary, layout.secondary(primary)]).astype(np.float64)
+    rows = []
+    for number, (pair, box) in enumerate(zip(pairs, all_boxes, strict=True)):
+        x0, y0, x1, y1 = (round(value, 2) for value in box.tolist())
+        rows.append(
+            Region(
+                region=number,
+                pair=pair,
+                box_xyxy=(x0, y0, x1, y1),
+                area=float((box[2] - box[0]) * (box[3] - box[1]) / (width * height)),
+                keypoints=None if pair else int(regions.keypoints[number]),
+                weight=None if pair else round(float(regions.weights[number]), 6),
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,374 @@
+"""Reading a boxes file, which may come from a stranger: what its tables say, once they are known to be sound.
+
+`hdf5_tables` gets them out of the file; here they are checked against each other.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..errors import BoxesFileError, ConfigurationError
+from ..index import NOT_TEXT, SPLITS, leaves_root
+from ..regions import KINDS, Layout, Regions, boxes_of_hulls
+from ..text import composed_all, printable
+from . import schema
+from .hdf5_tables import is_variable_text, read_table
+
+MAX_ATTRIBUTES, MAX_ATTRIBUTE_BYTES = 100, 2**20
+MAX_MESSAGE = 500
+# Files say coordinates to 0.1 pixel; a writer may have rounded boxes and hulls apart.
+BOX_TOLERANCE = 0.15
+
+_TITLE = 255  # letters; no folder's name is longer
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+Settings = dict[str, dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a boxes file says of its images, their regions aside. Row k of an array is image k of the data set."""
+
+    path: Path
+    dataset: str
+    classes: tuple[str, ...]
+    settings: Settings  #: everything that made the boxes, in sections: dataset, proposals, versions
+    attributes: dict[str, object]  #: the other root attributes
+    layout: Layout  #: which regions each image has
+    names: np.ndarray  #: bytes ``(images,)``, POSIX paths relative to the data set's root
+    splits: np.ndarray  #: ``U5 (images,)``
+    labels: np.ndarray  #: int64 ``(images,)``
+    sizes_wh: np.ndarray  #: int64 ``(images, 2)``
+    status: np.ndarray  #: ``U (images,)``
+    total_keypoints: np.ndarray  #: int32 ``(images,)``
+    distinct_keypoints: np.ndarray  #: int32 ``(images,)``
+    distinct_regions: np.ndarray  #: int16 ``(images,)``
+    file_bytes: np.ndarray  #: int64 ``(images,)``
+    modified_utc: np.ndarray  #: bytes ``(images,)``, see `schema.modified_text`
+    contents: np.ndarray  #: bytes ``(images,)``, BLAKE2b of the files in hexadecimal
+
+    @property
+    def title(self) -> str:
+        """What people call the data set, in one line: of their own data, the folder's or list's name."""
+        return printable(str(self.attributes.get("title") or self.dataset)[:_TITLE])
+
+    @property
+    def val_is_test(self) -> bool:
+        """Whether the maker of the data set called its test part val."""
+        return self.attributes.get("val_is_test") == 1
+
+
+@dataclass(frozen=True)
+class Boxes(Listing):
+    """A boxes file in memory, flat arrays only, so that workers can share it.
+
+    Rows of `primary_xyxy` and the hulls' columns are those of the images that could be used: image ``usable[u]``
+    owns row u.
+    """
+
+    usable: np.ndarray  #: int64 ``(usable,)``, image numbers, rising
+    primary_xyxy: np.ndarray  #: float32 ``(usable, κ, 4)``
+    keypoints: np.ndarray  #: int32 ``(usable, κ)``
+    weights: np.ndarray  #: float32 ``(usable, κ)``
+    hull_xy: np.ndarray  #: float32 ``(vertices, 2)``
+    hull_first: np.ndarray  #: int64 ``(usable,)``, first vertex of the image's first hull
+    hull_counts: np.ndarray  #: int32 ``(usable, κ)``
+    failures: tuple[tuple[str, str], ...]  #: (name, reason)
+
+    @property
+    def fingerprint(self) -> str:
+        """What these boxes and their images are, in 32 hexadecimal digits."""
+        return str(self.attributes["fingerprint"])
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows (of `usable`) whose image is in ``split``."""
+        return np.flatnonzero(self.splits[self.usable] == split)
+
+    def regions(self, row: int) -> Regions:
+        """The regions of usable image ``row``."""
+        image, counts = self.usable[row], self.hull_counts[row]
+        first = self.hull_first[row]
+        width, height = self.sizes_wh[image].tolist()
+        return Regions(
+            hull_xy=self.hull_xy[first : first + counts.sum()],
+            hull_counts=counts,
+            keypoints=self.keypoints[row],
+            weights=self.weights[row],
+            size_wh=(width, height),
+            total_keypoints=int(self.total_keypoints[image]),
+            distinct_keypoints=int(self.distinct_keypoints[image]),
+            layout=self.layout,
+        )
+
+
+def read_boxes(path: str | Path) -> Boxes:
+    """Read a whole boxes file and check that it holds together.
+
+    Raises: `BoxesFileError` naming what is wrong, for anything that is not a complete, consistent boxes
+    file of this format version.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        return _read(path, file)
+
+
+def read_listing(path: Path) -> Listing:
+    """What the file says of its images, without reading their regions. Raises as `read_boxes`."""
+    with _opened(path) as file:
+        return _listing(path, file)
+
+
+def embedded_photographs(path: Path) -> int:
+    """How many photographs the file holds as previews. Raises as `read_boxes`."""
+    with _opened(path) as file:
+        if not isinstance(file.get("preview", getlink=True), h5py.HardLink):  # no link is followed
+            return 0
+        pictures = file["preview"]
+        return sum(name != schema.SHEET for name in pictures) if isinstance(pictures, h5py.Group) else 0
+
+
+def refuse_to_replace_other(path: Path) -> None:
+    """Raise `BoxesFileError` if there is something at ``path`` that is no boxes file, not even a damaged one."""
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5_SIGNATURE))
+        if not start:
+            return
+        if start == _HDF5_SIGNATURE:
+            try:
+                with h5py.File(path, "r") as content:
+                    kind = content.attrs.get("format", b"")
+            except (OSError, RuntimeError, ValueError, TypeError):
+                return  # damaged
+            if kind in (schema.FORMAT, schema.FORMAT.encode()):
+                return
+    raise BoxesFileError(f"{path} is no boxes file and will not be replaced; name another file with --boxes")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file, open for reading; whatever goes wrong inside is a `BoxesFileError` of one line."""
+    try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+            raise BoxesFileError("not a file, but a folder or device")
+        with h5py.File(path, "r") as file:
+            yield file
+    except BoxesFileError as error:
+        raise BoxesFileError(f"{path}: {str(error)[:MAX_MESSAGE]}") from None
+    except FileNotFoundError:
+        if path.with_name(path.name + ".parts").is_dir():
+            raise BoxesFileError(f"{path} is not finished: run the same agnet propose command again") from None
+        raise BoxesFileError(
+            f"there is no boxes file {path}; make one with: agnet propose PHOTOS --boxes {shlex.quote(str(path))}"
+        ) from None
+    except PermissionError:
+        raise BoxesFileError(f"{path}: no permission to read it") from None
+    except BlockingIOError:
+        raise BoxesFileError(f"{path}: another program has it open for writing; close it there") from None
+    # h5py reports damage as whatever its C library stumbled over.
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_MESSAGE]
+        raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({reason})") from None
+
+
+def _attributes(file: h5py.File) -> tuple[dict[str, object], Settings]:
+    found: dict[str, object] = {}
+    if len(file.attrs) > MAX_ATTRIBUTES:
+        raise BoxesFileError(f"more than {MAX_ATTRIBUTES} root attributes")
+    for name in file.attrs:
+        attribute = file.attrs.get_id(name)
+        kind = attribute.get_type()
+        if is_variable_text(kind):
+            raise BoxesFileError(f"root attribute {name!r} is text of variable length; write it with a fixed length")
+        if (
+            not isinstance(kind, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID, h5py.h5t.TypeStringID))
+            or attribute.shape != ()
+            or attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES
+        ):
+            raise BoxesFileError(f"root attribute {name!r} is not a single number or text")
+        value = file.attrs[name].item()
+        found[name] = _decoded_text(f"root attribute {name!r}", value) if isinstance(value, bytes) else value
+    if found.get("format") != schema.FORMAT:
+        raise BoxesFileError("an HDF5 file, but not a boxes file (no attribute format = 'agnet boxes')")
+    if found.get("format_version") != schema.FORMAT_VERSION:
+        raise BoxesFileError(
+            f"format version {found.get('format_version')!r}, this program reads {schema.FORMAT_VERSION}; make the "
+            "file again with the agnet propose command that made it, and --restart"
+        )
+    if found.get("complete") != 1:
+        raise BoxesFileError("incomplete: it has no mark 'complete'; run the same agnet propose command again")
+    if not isinstance(found.get("fingerprint"), str):
+        raise BoxesFileError("it has no attribute 'fingerprint'")
+    try:
+        settings = json.loads(str(found.pop("settings", None)))
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict) or not all(isinstance(section, dict) for section in settings.values()):
+        raise BoxesFileError("the attribute settings is not a JSON object of sections")
+    return found, settings
+
+
+def _layout(proposals: dict[str, object]) -> Layout:
+    primary, kinds = proposals.get("primary"), proposals.get("kinds", KINDS[0])
+    if type(primary) is not int:
+        raise BoxesFileError(f"setting 'proposals: primary': wanted the number of primary regions, got {primary!r}")
+    if not isinstance(kinds, str):
+        raise BoxesFileError(f"setting 'proposals: kinds': wanted text, got {kinds!r}")
+    try:
+        return Layout(primary, kinds)
+    except ConfigurationError as error:
+        raise BoxesFileError(str(error)) from None
+
+
+def _listing(path: Path, file: h5py.File) -> Listing:
+    attributes, settings = _attributes(file)
+    layout = _layout(settings.get("proposals", {}))
+    images, labels = _table(file, "images"), _table(file, "labels")
+    status = _choices(images, "status", schema.STATUSES)
+    splits = _choices(images, "split", SPLITS)
+    names = _lines("images", images[schema.PATH])
+    _check(not any(map(leaves_root, names)), "images: a path that leaves the data set's root")
+    _check(len(set(names)) == len(names), "images: a path is listed twice")
+    class_names = composed_all(_lines("labels", labels[schema.CLASS]))
+    _check(len(set(class_names)) == len(class_names), "labels: a class is listed twice")
+    _check((labels["label"] == np.arange(len(labels))).all(), "labels: not numbered 0, 1, 2, ...")
+    _check(((images["label"] >= 0) & (images["label"] < len(labels))).all(), "images: a label without a class")
+    for table, rows in (("images", images), ("labels", labels)):
+        for column in _COUNTS[table]:
+            _check((rows[column] >= 0).all(), f"{table}: a number below 0 in column {column!r}")
+
+    sizes_wh = np.stack([images["width"], images["height"]], axis=1).astype(np.int64)
+    _check((sizes_wh[status != schema.STATUS_UNREADABLE] > 0).all(), "images: a width or height below 1")
+    return Listing(
+        path=path,
+        dataset=str(settings.get("dataset", {}).get("name")),
+        classes=class_names,
+        settings=settings,
+        attributes=attributes,
+        layout=layout,
+        names=images[schema.PATH].copy(),
+        splits=splits,
+        labels=images["label"].astype(np.int64),
+        sizes_wh=sizes_wh,
+        status=status,
+        total_keypoints=images["keypoints"].copy(),
+        distinct_keypoints=images["distinct_keypoints"].copy(),
+        distinct_regions=images["distinct_regions"].copy(),
+        file_bytes=images["file_bytes"].copy(),
+        modified_utc=images["modified_utc"].copy(),
+        contents=images["content_blake2b"].copy(),
+    )
+
+
+def _read(path: Path, file: h5py.File) -> Boxes:
+    listing = _listing(path, file)
+    primaries, sizes_wh = listing.layout.primary, listing.sizes_wh
+    usable = np.flatnonzero(listing.status != schema.STATUS_UNREADABLE)
+    _check(len(usable) > 0, "images: none is usable")
+    primary = _table(file, "primary", len(usable) * primaries, f"{primaries} for each usable image")
+    _check((primary["image"] == np.repeat(usable, primaries)).all(), "primary: rows are not sorted by image")
+    _check((primary["region"] == np.tile(np.arange(primaries), len(usable))).all(), "primary: regions out of order")
+
+    boxes = np.stack([primary[name] for name in ("x0", "y0", "x1", "y1")], axis=-1)
+    frame = sizes_wh[primary["image"]].astype(np.float32)
+    in_order = (boxes[:, :2] < boxes[:, 2:]).all() and (boxes[:, :2] >= 0).all()
+    _check(in_order and (boxes[:, 2:] <= frame).all(), "primary: a box that is empty, not finite or not in its image")
+
+    _check((primary["keypoints"] >= 0).all(), "primary: fewer than 0 keypoints")
+    weights = primary["weight"]
+    _check(((weights >= 0) & (weights <= 1)).all(), "primary: a weight that is no share of 1")
+
+    counts = primary["hull_count"].astype(np.int64)
+    _check((counts >= 1).all(), "primary: a hull_count below 1")
+    hulls = _table(file, "hulls", int(counts.sum()), "the sum of primary's hull_count")
+    _check((primary["hull_first"] == np.cumsum(counts) - counts).all(), "primary: hull_first out of order")
+    sorted_alike = [(hulls[name] == np.repeat(primary[name], counts)).all() for name in ("image", "region")]
+    _check(all(sorted_alike), "hulls: rows are not sorted by image and region")
+    hull_xy = np.stack([hulls["x"], hulls["y"]], axis=-1)
+    highest = np.maximum.reduceat(hull_xy, primary["hull_first"], axis=0)
+    _check((hull_xy >= 0).all() and (highest <= frame).all(), "hulls: a vertex outside its image")
+    # Training moves hulls, people look at boxes: both must say the same.
+    off = np.abs(boxes_of_hulls(hull_xy, counts, frame) - boxes).max()
+    _check(off <= BOX_TOLERANCE, f"primary: a box is up to {off:.1f} pixels off the box of its hull")
+
+    return Boxes(
+        **{field.name: getattr(listing, field.name) for field in fields(Listing)},
+        usable=usable,
+        primary_xyxy=boxes.reshape(-1, primaries, 4),
+        keypoints=primary["keypoints"].reshape(-1, primaries).copy(),
+        weights=weights.reshape(-1, primaries).copy(),
+        hull_xy=hull_xy,
+        hull_first=primary["hull_first"].reshape(-1, primaries)[:, 0].astype(np.int64),
+        hull_counts=counts.astype(np.int32).reshape(-1, primaries),
+        failures=_failures(file, listing),
+    )
+
+
+def _failures(file: h5py.File, listing: Listing) -> tuple[tuple[str, str], ...]:
+    unreadable = np.flatnonzero(listing.status == schema.STATUS_UNREADABLE)
+    if not len(unreadable) and not file.id.links.exists(b"failures"):
+        return ()
+    failures = _table(file, "failures", len(unreadable), "one for each unreadable image")
+    _check((failures["image"] == unreadable).all(), "failures: not the unreadable images, in order")
+    names = _lines("failures", failures[schema.PATH])
+    _check((failures[schema.PATH] == listing.names[unreadable]).all(), "failures: a path that is not its image's")
+    return tuple(zip(names, _lines("failures", failures[schema.REASON]), strict=True))
+
+
+_EXPECTED = {
+    "images": schema.images_dtype(1),
+    "labels": schema.labels_dtype(1),
+    "primary": schema.PRIMARY,
+    "hulls": schema.HULLS,
+    "failures": schema.failures_dtype(1, 1),
+}
+
+
+def _table(file: h5py.File, name: str, rows_wanted: int | None = None, because: str = "") -> np.ndarray:
+    return read_table(file, name, _EXPECTED[name], rows_wanted, because)
+
+
+# Columns that count something; those of the other tables are checked against each other.
+_COUNTS = {
+    "images": ("keypoints", "distinct_keypoints", "distinct_regions", "file_bytes"),
+    "labels": tuple(f"images_in_{split}" for split in SPLITS),
+}
+
+
+def _choices(images: np.ndarray, column: str, choices: Sequence[str]) -> np.ndarray:
+    found = images[column].tolist()
+    _check(set(found) <= {choice.encode() for choice in choices}, f"images: a {column} other than {', '.join(choices)}")
+    return np.array(found, bytes).astype(str)
+
+
+def _lines(table: str, column: np.ndarray) -> list[str]:
+    """The texts of a column, each of one line: they end up in messages and on terminals."""
+    if not len(column):
+        return []
+    together = _decoded_text(table, b"\n".join(column.tolist()))
+    lines = together.split("\n")
+    one_each = len(lines) == len(column) and not NOT_TEXT.search(together.replace("\n", ""))
+    _check(one_each, f"{table}: a text with control characters")
+    return lines
+
+
+def _decoded_text(where: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise BoxesFileError(f"{where}: a text that is not UTF-8") from None
+
+
+def _check(condition: bool | np.bool_, complaint: str) -> None:
+    if not condition:
+        raise BoxesFileError(complaint)

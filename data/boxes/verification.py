@@ -1,0 +1,234 @@
+"""Whether the images on disk are still those that a boxes file was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import AgnetError, DatasetError, MismatchError
+from ..regions import NOT_THERE, time_of_change
+from ..sets.on_disk import OnDisk
+from ..text import printable
+from . import schema
+from .reader import Listing
+
+READ_AT_MOST = 4 * 10**9  #: bytes: some ten seconds of a disk, less than an epoch of so many images takes
+_THREADS = 8  # reading and hashing leave Python's lock
+_DIGITS = 16  # of a content's hash
+_ASKING, _STAMPS = 16, 256  # threads that ask for files' sizes and times, and how many a turn
+
+Watch = Callable[[str, int], Callable[[int, dict[str, float]], None]]
+
+
+def changed_images(
+    listing: Listing, root: Path, *, trust_times: bool, progress: Callable[[int], None] = lambda done: None
+) -> Iterator[tuple[str, str]]:
+    """The images that are not what they were when their regions were found: (name, what is different), in order.
+
+    Args:
+        listing: of the boxes file.
+        root: where the images are now.
+        trust_times: take a file of the same size and time of change for the same, as version control does, and read
+            only the others. Without it every file is read.
+        progress: called with the number of images looked at.
+    """
+    names = [name.decode() for name in listing.names.tolist()]
+    sizes, times = stamps_of(root, names)
+    there, was_read = times != NOT_THERE, listing.contents != b""
+    same_size = sizes == listing.file_bytes
+    same_stamp = same_size & (schema.modified_text(times) == listing.modified_utc)
+    known = np.where(was_read, same_stamp & trust_times, ~there)
+
+    def judge(row: int) -> str | None:
+        if not was_read[row]:
+            return "could not be opened then and can be now" if os.access(root / names[row], os.R_OK) else None
+        if not there[row]:
+            return "is gone"
+        if not same_size[row]:
+            return f"had {listing.file_bytes[row]:,} bytes and has {sizes[row]:,} now"
+        return _other_content(root / names[row], listing.contents[row])
+
+    suspects = np.flatnonzero(~known).tolist()
+    with _readers() as pool:
+        for row, difference in zip(suspects, pool.map(judge, suspects), strict=True):
+            progress(row)
+            if difference:
+                yield names[row], difference
+    progress(len(names))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at images found: those that are not those whose regions the boxes file has, by their numbers."""
+
+    listing: Listing
+    root: Path
+    rows: np.ndarray  #: of all that were looked at
+    missing: tuple[int, ...]  #: rising, like `changed`
+    changed: dict[int, str]  #: and what is different
+
+    def error(self, kind: str = "images") -> AgnetError | None:
+        """How many of how many, the first, and the remedy; None where there is nothing to say. ``kind`` names all."""
+        path, root, there = self.listing.path, self.root, len(self.rows) - len(self.missing)
+        told = []
+        if self.missing:
+            first = self._name(self.missing[0])
+            why = _why_missing(root, first)
+            if not there:
+                looked = f"looked for {root / first}: {why}"
+                told.append(f"the images of {path} are not under {root} ({looked}); say where with --root")
+                return DatasetError(printable(told[0]))
+            are = self._of_all(len(self.missing), kind, "is", "are")
+            told.append(f"{are} missing under {root}, first {first} ({why})")
+        if self.changed:
+            row, what = next(iter(self.changed.items()))
+            have = self._of_all(len(self.changed), kind, "has", "have")
+            told.append(f"{have} changed since that file was made, first {root / self._name(row)} ({what})")
+        if not told:
+            return None
+        elsewhere = ", or say with --root where they are" if 2 * there < len(self.rows) else ""
+        remedy = f"put back what was there, or run the same agnet propose with --restart{elsewhere}"
+        return (DatasetError if self.missing else MismatchError)(printable(f"{'; '.join(told)}; {remedy}"))
+
+    def _name(self, row: int) -> str:
+        return self.listing.names[row].decode()
+
+    def _of_all(self, count: int, kind: str, one: str, more: str) -> str:
+        return f"{count:,} of the {len(self.rows):,} {kind} of {self.listing.path} {one if count == 1 else more}"
+
+
+def look_at_images(
+    listing: Listing,
+    root: Path,
+    rows: np.ndarray,
+    *,
+    contents: bool = True,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Look:
+    """Look whether images are those whose regions the file has, before they are worked with.
+
+    It costs asking for each file's size and time of change: another size is another image, the same size and time the
+    same image. Where the time alone is another, as after copying, the content decides. Such files are read, evenly
+    chosen ones where they are more than `READ_AT_MOST`.
+
+    Args:
+        listing: of the boxes file.
+        root: where the images are.
+        rows: numbers of the images that are to be used, rising.
+        contents: whether files are read; without that, only missing ones and those of another size are told.
+        watch: told of files being read, for a progress bar.
+        say: told in a line if not all of those were.
+    """
+    names = [name.decode() for name in listing.names[rows].tolist()]
+    sizes, times = stamps_of(root, names)
+    there = times != NOT_THERE
+    known = there & (np.char.str_len(listing.contents[rows]) == _DIGITS)  # other programs need not say
+    resized = known & (sizes != listing.file_bytes[rows])
+    retimed = np.flatnonzero(known & ~resized & (schema.modified_text(times) != listing.modified_utc[rows]))
+    if not contents:
+        retimed = retimed[:0]
+    read = retimed[:: max(1, -(-int(sizes[retimed].sum()) // READ_AT_MOST))]
+    reasons = {
+        k: f"had {listing.file_bytes[rows[k]]:,} bytes and has {sizes[k]:,} now"
+        for k in np.flatnonzero(resized).tolist()
+    }
+    with _readers() as pool:
+        shown = watch("compare with the boxes file", len(read)) if len(read) else None
+        digests = listing.contents[rows[read]]
+        found = pool.map(lambda k, digest: _other_content(root / names[k], digest), read.tolist(), digests.tolist())
+        for done, (k, reason) in enumerate(zip(read.tolist(), found, strict=True), 1):
+            if reason:
+                reasons[k] = reason
+            if shown:
+                shown(done, {})
+    if len(read) < len(retimed):
+        same = len(read) - sum(k in reasons for k in read.tolist())
+        say(
+            f"{len(retimed):,} images have another time of change than {listing.path} says; {len(read):,} of them were "
+            f"read, of which {same:,} are the same; agnet inspect --verify reads all"
+        )
+    return Look(
+        listing=listing,
+        root=root,
+        rows=rows,
+        missing=tuple(rows[~there].tolist()),
+        changed={int(rows[k]): reasons[k] for k in sorted(reasons)},
+    )
+
+
+@contextmanager
+def _readers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that read files. On an interrupt they do not go on with what waits."""
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def stamps_of(root: Path, names: list[str] | tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Size in bytes and time of change in nanoseconds since 1970 of each file, int64.
+
+    What is not there, or is no file but a folder or device, has the time `NOT_THERE`.
+    """
+    chunks = [names[first : first + _STAMPS] for first in range(0, len(names), _STAMPS)]
+    if len(chunks) < 2:
+        stamps = [_stamps(str(root), chunk) for chunk in chunks]
+    else:
+        # On a network disk each file is waited for, which threads do together; on a local one they cost nothing.
+        # Listing folders instead would ask for each file as well, but on Windows.
+        with ThreadPoolExecutor(_ASKING) as pool:
+            stamps = list(pool.map(partial(_stamps, str(root)), chunks))
+    together = np.concatenate([np.zeros((0, 2), dtype=np.int64), *stamps])
+    return together[:, 0], together[:, 1]
+
+
+def _stamps(root: str, names: Sequence[str]) -> np.ndarray:
+    """int64 ``(names, 2)``."""
+    stamps = np.tile(np.array([0, NOT_THERE], dtype=np.int64), (len(names), 1))
+    for row, name in enumerate(names):
+        try:
+            status = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118 - a hundred thousand times
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            stamps[row] = status.st_size, time_of_change(status.st_mtime_ns)
+    return stamps
+
+
+def _why_missing(root: Path, name: str) -> str:
+    """Why there is no file of this name below ``root``."""
+    path = root / name
+    try:
+        return "it has come back" if stat.S_ISREG(path.stat().st_mode) else "it is a folder or device now"
+    except PermissionError as error:
+        return str(error.strerror)
+    except OSError as error:
+        reason = str(error.strerror)
+    if path.is_symlink():
+        return "it is a link that leads nowhere"
+    above = [root / parent for parent in Path(name).parents][::-1]  # the root first
+    lost = next((folder for folder in above if not folder.exists()), None)
+    with suppress(OSError):  # of a folder that may not be listed
+        here = OnDisk(root).file(name) if lost != root else None
+        if here is not None:
+            return f"it is called {here} there, in other letters"
+    return f"there is no folder {lost}" if lost else reason
+
+
+def _other_content(path: Path, digest: bytes) -> str | None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return None if hashlib.blake2b(content, digest_size=8).hexdigest().encode() == digest else "has other content"

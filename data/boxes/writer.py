@@ -1,0 +1,299 @@
+"""Writing a boxes file: finished parts are merged into one file that appears complete or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..errors import BoxesFileError
+from ..files import PatientFile, atomic_file, interrupts_postponed
+from ..index import SPLITS, DatasetIndex
+from ..regions import Layout, Proposal, Regions
+from . import schema
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of consecutive images, ready for the tables; ``hull_first`` counts from the part's own start."""
+
+    images: np.ndarray
+    primary: np.ndarray
+    hulls: np.ndarray
+    failures: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write to ``path`` so that it holds everything or does not exist, whatever happens in between."""
+        try:
+            with atomic_file(path) as unfinished, unfinished.open("wb") as file:
+                np.savez(file, images=self.images, primary=self.primary, hulls=self.hulls, failures=self.failures)
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+
+    @classmethod
+    def load(cls, path: Path) -> Part:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in ("images", "primary", "hulls", "failures")})
+
+
+def path_width(index: DatasetIndex) -> int:
+    return max(len(name.encode()) for name in index.names)
+
+
+def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Proposal]) -> Part:
+    """The table rows of images ``first_image, first_image + 1, ...`` of ``index``."""
+    images = np.zeros(len(proposals), schema.images_dtype(path_width(index)))
+    images["modified_utc"] = schema.modified_text(np.array([proposal.modified_ns for proposal in proposals]))
+    primary, hulls, failures, hull_first = [], [], [], 0
+    for offset, proposal in enumerate(proposals):
+        number = first_image + offset
+        row = images[offset]
+        row[schema.PATH] = index.names[number].encode()
+        row["split"] = index.splits[number].encode()
+        row["label"] = index.labels[number]
+        row["file_bytes"] = proposal.file_bytes
+        row["content_blake2b"] = proposal.content_blake2b.encode()
+        regions = proposal.regions
+        if regions is None:
+            row["status"] = schema.STATUS_UNREADABLE.encode()
+            failures.append((number, index.names[number].encode(), _cut(proposal.reason)))
+            continue
+        boxes = regions.primary_xyxy
+        row["status"] = (schema.STATUS_OK if regions.enough_keypoints else schema.STATUS_FEW).encode()
+        row["width"], row["height"] = regions.size_wh
+        row["keypoints"], row["distinct_keypoints"] = regions.total_keypoints, regions.distinct_keypoints
+        row["distinct_regions"] = len(np.unique(regions.layout.boxes(boxes), axis=0))
+        primary.append(_primary_rows(number, regions, boxes, hull_first))
+        hulls.append(_hull_rows(number, regions))
+        hull_first += len(regions.hull_xy)
+    return Part(
+        images=images,
+        primary=np.concatenate(primary) if primary else np.zeros(0, schema.PRIMARY),
+        hulls=np.concatenate(hulls) if hulls else np.zeros(0, schema.HULLS),
+        failures=np.array(failures, schema.failures_dtype(path_width(index), schema.MAX_REASON)),
+    )
+
+
+def write_boxes(
+    path: Path,
+    index: DatasetIndex,
+    parts: Iterable[Callable[[], Part]],
+    layout: Layout,
+    attributes: Mapping[str, str | int | float],
+    settings: Mapping[str, Mapping[str, object]],
+    previews: Mapping[str, tuple[np.ndarray, str]],
+) -> Path:
+    """Merge ``parts`` into a boxes file at ``path``, replacing what is there only once the new one is complete.
+
+    Args:
+        path: of the file.
+        index: the data set the parts cover, in order.
+        parts: loaders, called one after the other so that one part at a time is in memory; called
+            more than once.
+        attributes: more root attributes, scalars.
+        layout: which regions an image has.
+        settings: the whole configuration in sections; shown as a table and kept as JSON in the attribute
+            ``settings``.
+        previews: name -> (uint8 RGB picture, caption), for the group ``preview``; without them there is none.
+
+    Returns: ``path``.
+    Raises: `BoxesFileError` when no image could be used or the disk is full; ``path`` is then as it was.
+    """
+    parts = list(parts)
+    sizes = [(len(part.primary), len(part.hulls), len(part.failures)) for part in (load() for load in parts)]
+    primary_rows, hull_rows, failure_rows = np.sum(sizes, axis=0).tolist()
+    if not primary_rows:
+        name, reason = (parts[0]().failures[0][column].decode() for column in (schema.PATH, schema.REASON))
+        raise BoxesFileError(
+            f"{path}: not written, because none of the {len(index)} images could be used; the first, {name}: {reason}"
+        )
+    needed = (
+        len(index) * schema.images_dtype(path_width(index)).itemsize
+        + primary_rows * (schema.PRIMARY.itemsize + len(layout.pairs) / layout.primary * schema.SECONDARY.itemsize)
+        + hull_rows * schema.HULLS.itemsize
+        + sum(picture.nbytes for picture, _ in previews.values())
+    )
+    _check_room(path, needed)
+    try:
+        # These bounds keep the file readable by HDF5 1.10 (HDFView, h5dump); "latest" does not.
+        with (
+            interrupts_postponed() as interrupts,
+            atomic_file(path) as unfinished,
+            PatientFile(unfinished) as disk,
+            h5py.File(disk, "w", libver=("earliest", "v110")) as file,
+        ):
+            for _ in _write_tables(file, index, parts, layout, primary_rows, hull_rows):
+                interrupts()
+                disk.check()
+            if failure_rows:  # a table without rows looks broken
+                _write_failures(file, np.concatenate([load().failures for load in parts]), path_width(index))
+            _write_labels(file, index)
+            _write_settings(file, settings)
+            if previews:
+                _write_previews(file, previews)
+            file.attrs.update({name: _scalar(value) for name, value in attributes.items()})
+            file.attrs["settings"] = np.bytes_(json.dumps(settings))
+            file.attrs["units"] = np.bytes_(schema.UNITS)
+            file.attrs["format"] = np.bytes_(schema.FORMAT)
+            file.attrs["format_version"] = np.int32(schema.FORMAT_VERSION)
+            # Last of all: a reader refuses a file without it.
+            file.attrs["complete"] = np.int8(1)
+    except (OSError, RuntimeError) as error:  # h5py's forms of a full disk
+        raise _cannot_write(path, error) from None
+    return path
+
+
+def _write_tables(
+    file: h5py.File,
+    index: DatasetIndex,
+    parts: Sequence[Callable[[], Part]],
+    layout: Layout,
+    primary_rows: int,
+    hull_rows: int,
+) -> Iterator[None]:
+    """The tables that grow with the data set, a part a step; their lengths are known before."""
+    images = _create(file, "images", schema.images_dtype(path_width(index)), len(index), 1024)
+    primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * layout.primary)
+    hulls = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
+    tables = [images, primary, hulls]
+    if len(layout.pairs):  # a table without rows looks broken
+        pair_rows = primary_rows // layout.primary * len(layout.pairs)
+        tables.append(_create(file, "secondary", schema.SECONDARY, pair_rows, 64 * len(layout.pairs)))
+    at = [0] * len(tables)
+    for load in parts:
+        part = load()
+        rows = part.primary.copy()
+        rows["hull_first"] += at[tables.index(hulls)]
+        new_rows = [part.images, rows, part.hulls, _secondary_rows(part.primary, layout)]
+        for number, (table, new) in enumerate(zip(tables, new_rows, strict=False)):
+            table[at[number] : at[number] + len(new)] = new.view(table.dtype)
+            at[number] += len(new)
+        yield
+
+
+def _check_room(path: Path, needed: float) -> None:
+    """Refuse in time what may not fit: HDF5 meets a full disk with pages of complaints while it tidies up.
+
+    ``needed`` counts uncompressed bytes; the file will be smaller.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise BoxesFileError(
+            f"cannot write {path}: it may need {needed / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB left. "
+            "Finished images are kept: make room and run the same again"
+        )
+
+
+def _cannot_write(path: Path, error: Exception) -> BoxesFileError:
+    """NumPy and HDF5 report a full disk in their own words; say it in ours."""
+    full = shutil.disk_usage(path.parent).free < 2**20 or "No space left" in str(error)
+    reason = "no space left on the disk" if full else (str(error).strip().splitlines() or ["unknown reason"])[0]
+    return BoxesFileError(f"cannot write {path}: {reason}. Finished images are kept: make room and run the same again")
+
+
+def _primary_rows(number: int, regions: Regions, boxes_xyxy: np.ndarray, hull_first: int) -> np.ndarray:
+    rows = np.zeros(len(boxes_xyxy), schema.PRIMARY)
+    rows["image"] = number
+    rows["region"] = np.arange(len(rows))
+    for column, name in enumerate(("x0", "y0", "x1", "y1")):
+        rows[name] = boxes_xyxy[:, column]
+    rows["keypoints"] = regions.keypoints
+    rows["weight"] = regions.weights.round(4)
+    rows["hull_first"] = hull_first + np.cumsum(regions.hull_counts) - regions.hull_counts
+    rows["hull_count"] = regions.hull_counts
+    return rows
+
+
+def _hull_rows(number: int, regions: Regions) -> np.ndarray:
+    rows = np.zeros(len(regions.hull_xy), schema.HULLS)
+    rows["image"] = number
+    rows["region"] = np.repeat(np.arange(len(regions.hull_counts)), regions.hull_counts)
+    rows["x"], rows["y"] = regions.hull_xy.T
+    return rows
+
+
+def _secondary_rows(primary: np.ndarray, layout: Layout) -> np.ndarray:
+    boxes = np.stack([primary[name] for name in ("x0", "y0", "x1", "y1")], axis=-1).reshape(-1, layout.primary, 4)
+    rows = np.zeros((len(boxes), len(layout.pairs)), schema.SECONDARY)
+    rows["image"] = primary["image"].reshape(-1, layout.primary)[:, :1]
+    rows["region"] = layout.primary + np.arange(len(layout.pairs))
+    rows["first"], rows["second"] = layout.pairs.T
+    unions = layout.secondary(boxes)
+    for column, name in enumerate(("x0", "y0", "x1", "y1")):
+        rows[name] = unions[..., column]
+    return rows.ravel()
+
+
+def _create(file: h5py.File, name: str, dtype: np.dtype, rows: int, chunk_rows: int) -> h5py.Dataset:
+    table = file.create_dataset(
+        name,
+        (rows,),
+        schema.stored(dtype),
+        chunks=(max(1, min(rows, chunk_rows)),),
+        compression="gzip",
+        compression_opts=schema.GZIP_LEVEL,
+        shuffle=True,
+        fletcher32=True,
+    )
+    table.attrs["description"] = np.bytes_(schema.TABLES[name])
+    if name in ("primary", "secondary", "hulls"):
+        table.attrs["units"] = np.bytes_(schema.UNITS)
+    return table
+
+
+def _fill(file: h5py.File, name: str, rows: np.ndarray) -> None:
+    table = _create(file, name, rows.dtype, len(rows), 1024)
+    table[:] = rows.view(table.dtype)
+
+
+def _write_failures(file: h5py.File, failures: np.ndarray, width: int) -> None:
+    reason_width = max(len(reason) for reason in failures[schema.REASON])
+    dtype = schema.failures_dtype(width, reason_width)
+    _fill(file, "failures", failures.astype(dtype))
+
+
+def _write_labels(file: h5py.File, index: DatasetIndex) -> None:
+    dtype = schema.labels_dtype(max(len(name.encode()) for name in index.classes))
+    counts = [index.counts(split).tolist() for split in SPLITS]
+    rows = [
+        (label, name.encode(), *numbers)
+        for label, (name, *numbers) in enumerate(zip(index.classes, *counts, strict=True))
+    ]
+    _fill(file, "labels", np.array(rows, dtype))
+
+
+def _write_settings(file: h5py.File, settings: Mapping[str, Mapping[str, object]]) -> None:
+    rows = [
+        (f"{section}: {name}".encode(), str(value).encode())
+        for section, values in settings.items()
+        for name, value in values.items()
+    ]
+    dtype = schema.settings_dtype(*(max(map(len, column)) for column in zip(*rows, strict=True)))
+    _fill(file, "settings", np.array(rows, dtype))
+
+
+def _write_previews(file: h5py.File, previews: Mapping[str, tuple[np.ndarray, str]]) -> None:
+    """Pictures by the HDF5 Image specification: HDFView opens them as pictures on a double click."""
+    group = file.create_group("preview")
+    group.attrs["description"] = np.bytes_("A few images with their primary regions, and the box around the first two.")
+    for name, (picture, caption) in previews.items():
+        dataset = group.create_dataset(name, data=picture, compression="gzip", compression_opts=schema.GZIP_LEVEL)
+        dataset.attrs["CLASS"] = np.bytes_("IMAGE")
+        dataset.attrs["IMAGE_VERSION"] = np.bytes_("1.2")
+        dataset.attrs["IMAGE_SUBCLASS"] = np.bytes_("IMAGE_TRUECOLOR")
+        dataset.attrs["INTERLACE_MODE"] = np.bytes_("INTERLACE_PIXEL")
+        dataset.attrs["description"] = np.bytes_(caption.encode())
+
+
+def _scalar(value: str | int | float) -> np.bytes_ | int | float:
+    return np.bytes_(value.encode()) if isinstance(value, str) else value
+
+
+def _cut(reason: str) -> bytes:
+    """The reason as UTF-8 within the column's width, never cut inside a character."""
+    return reason.encode()[: schema.MAX_REASON].decode(errors="ignore").encode()

@@ -1,0 +1,144 @@
+"""What Pillow has read, as 8-bit RGB by rules that are written down: Pillow's own are wrong beyond 8 bits.
+
+Values of 16 bits are divided by 257, those of fewer bits spread over 0 to 255. Transparency is laid over white. The one
+transparent colour of a PNG is compared in the file's own depth.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from ..errors import ImageError
+from .known_kinds import is_unsigned
+from .png_chunks import transparent_colour
+
+_TIFF_BITS_PER_SAMPLE = 258
+_BAND = 2**20  # pixels whose 16-bit values are worked on at once
+
+ReadAs = Callable[[str], np.ndarray]  #: a raw mode -> uint8 ``(height, width, channels)``, upright
+
+# Raw modes of which Pillow keeps the upper bytes. Read as if their other end came first, the lower ones come.
+_DEEP = re.compile(r"(RGBA|RGBa|CMYK);16([BLN])")
+_LOWER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+
+def to_rgb(image: Image.Image, content: bytes, raw_mode: str, read_as: ReadAs) -> np.ndarray:
+    """uint8 ``(height, width, 3)``.
+
+    Args:
+        image: loaded and upright.
+        content: of its file.
+        raw_mode: what Pillow has taken the file's samples for; see `raw_mode_of`.
+        read_as: reads the file again and takes its samples for others.
+    """
+    if image.mode not in ("P", "RGBA", "LA") and (colour := transparent_colour(content)):
+        return _without_colour(image, content[24], colour, read_as)
+    if deep := _DEEP.fullmatch(raw_mode):
+        kind, end = deep.groups()
+        # Premultiplied colours too are read as they are; Pillow would divide them, and lose by it.
+        plain = kind.upper()
+        upper, lower = (read_as(f"{plain};16{one}") for one in (end, _LOWER[end]))
+        return _from_16_bits(upper, lower, kind)
+    if raw_mode == "LA;16B":
+        upper, lower = np.split(read_as("RGBA").reshape(*image.size[::-1], 2, 2), 2, axis=-1)
+        return _from_16_bits(upper[..., 0], lower[..., 0], "LA")
+    if raw_mode.startswith("RGBa"):
+        return _premultiplied(read_as(raw_mode.replace("a", "A")))
+    if image.mode == "La":
+        return _premultiplied(np.asarray(image))
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return np.repeat(_grey(image, content)[..., None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def raw_mode_of(image: ImageFile.ImageFile) -> str:
+    """What Pillow, which has opened but not loaded ``image``, will take its samples for; empty where it has no word."""
+    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def take_for(image: ImageFile.ImageFile, raw_mode: str) -> None:
+    """Have Pillow, which has opened but not loaded ``image``, take its samples for others of as many bits."""
+    image.tile = [_tile_of(tile, raw_mode) for tile in image.tile]
+
+
+def _tile_of(tile: Any, raw_mode: str) -> Any:
+    decoder, box, offset, arguments = tile
+    arguments = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
+    return type(tile)(decoder, box, offset, arguments) if type(tile) is not tuple else (decoder, box, offset, arguments)
+
+
+def _without_colour(image: Image.Image, depth: int, colour: list[int], read_as: ReadAs) -> np.ndarray:
+    """A PNG of grey or RGB, of ``depth`` bits, whose one transparent ``colour`` shows white."""
+    key = np.array(colour, dtype=np.uint16)
+    if depth < 16:
+        largest = 2**depth - 1
+        values = np.asarray(image).astype(np.uint8) * (255 if image.mode == "1" else 1)
+        hidden, eight = values == (key & largest) * (255 // largest), values  # of depths below 8 all bits count
+    elif image.mode == "RGB":
+        upper, lower = read_as("RGB;16B"), read_as("RGB;16L")
+        hidden, eight = (upper.astype(np.uint16) << 8 | lower) == key, upper
+    else:
+        values = np.asarray(image)
+        hidden, eight = values == key, (values.astype(np.uint16) >> 8).astype(np.uint8)
+    if eight.ndim == 2:
+        hidden, eight = hidden[..., None], np.repeat(eight[..., None], 3, axis=2)
+    return np.where(hidden.all(axis=-1, keepdims=True), np.uint8(255), eight)
+
+
+def _from_16_bits(upper: np.ndarray, lower: np.ndarray, kind: str) -> np.ndarray:
+    """Samples of 16 bits, given as their bytes, over white; ``kind`` is RGBA, RGBa (premultiplied), LA or CMYK."""
+    height, width = upper.shape[:2]
+    made = np.empty((height, width, 3), dtype=np.uint8)
+    rows = max(1, _BAND // width)
+    for band in (slice(at, at + rows) for at in range(0, height, rows)):
+        values = (upper[band].astype(np.uint16) << 8 | lower[band]).astype(np.float32) / 65535
+        colours, last = values[..., :-1], values[..., -1:]
+        if kind == "CMYK":
+            shown = (1 - colours) * (1 - last)
+        else:
+            shown = (colours if kind == "RGBa" else colours * last) + (1 - last)
+        made[band] = np.round(np.minimum(shown, 1) * 255)
+    return made
+
+
+def _premultiplied(values: np.ndarray) -> np.ndarray:
+    """Colours that are multiplied with their opacity already, over white."""
+    over_white = np.minimum(values[..., :-1].astype(np.uint16) + (255 - values[..., -1:]), 255).astype(np.uint8)
+    return over_white if over_white.shape[2] == 3 else np.repeat(over_white, 3, axis=2)
+
+
+def _grey(image: Image.Image, content: bytes) -> np.ndarray:
+    """uint8 ``(height, width)`` of samples of more than 8 bits."""
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.format in ("PNG", "PPM") and image.mode == "I"):
+        # Cameras and scanners store 10 to 14 bits in 16: the tag tells, the mode does not.
+        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
+        return (values.astype(np.uint16) >> (max(int(bits), 8) - 8)).astype(np.uint8)
+    if image.mode == "I" and image.format == "TIFF" and is_unsigned(content):
+        values = values.view(np.uint32)
+    return _stretch(values.astype(np.float64))
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+    """32-bit integers and floats name no white point: 8-bit and 16-bit ranges are recognised, others stretched."""
+    if not np.isfinite(values).all():
+        raise ImageError("it has pixels that are not finite numbers")
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= 255 and high > 1:
+        low, high = 0.0, 255.0
+    elif low >= 0 and 255 < high <= 65535:
+        low, high = 0.0, 65535.0
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    return np.round((values - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)

@@ -1,0 +1,161 @@
+"""The kinds of TIFF and JPEG 2000 that Pillow is known to read right; it widens others wrongly and says nothing."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from PIL import TiffImagePlugin
+
+from ..errors import ImageError
+
+_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 254, 258, 259, 262, 277, 284
+_COLOUR_MAP, _INKS, _EXTRA, _FORMAT, _DNG_VERSION = 320, 332, 338, 339, 50706
+
+_WHITE_IS_0, _BLACK_IS_0, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_PHOTOMETRICS = {
+    _WHITE_IS_0: "grey with white as 0",
+    _BLACK_IS_0: "grey",
+    _RGB: "RGB",
+    _PALETTE: "palette",
+    4: "a transparency mask",
+    _CMYK: "CMYK",
+    _YCBCR: "YCbCr",
+    8: "Lab",
+    9: "ICC Lab",
+    10: "ITU Lab",
+    32803: "a camera's raw",
+    34892: "a camera's linear raw",
+}
+_PREMULTIPLIED, _OPACITY = 1, 2  # kinds of extra samples; 0 is any other
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_FORMATS = {_UNSIGNED: "unsigned", _SIGNED: "signed", _FLOAT: "float", 4: "undefined"}
+# None, CCITT (3), LZW, JPEG, deflate (2), PackBits, LZMA, Zstandard, WebP. Old JPEG (6) and rarer ones: not tried.
+_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32946, 32773, 34925, 50000, 50001)
+
+# (compressed, in separate planes, big end first)
+_ANY = frozenset(product((False, True), repeat=3))
+_ONE_PLANE = frozenset(layout for layout in _ANY if not layout[1])
+_NOT_BARE_PLANES = frozenset(layout for layout in _ANY if layout[0] or not layout[1])
+_NOT_TURNED_TWICE = frozenset(layout for layout in _ONE_PLANE if not (layout[0] and layout[2]))
+_COMPRESSED = frozenset(layout for layout in _ANY if layout[0])
+# (what numbers mean, their format, their bits) -> layouts. Each is tried by the tests, against values.
+_READ_RIGHT = {
+    **{(_WHITE_IS_0, _UNSIGNED, bits): _ONE_PLANE for bits in (1, 2, 4, 8)},
+    **{(_BLACK_IS_0, _UNSIGNED, bits): _ONE_PLANE for bits in (1, 2, 4, 8, 12, 16)},
+    **{(_BLACK_IS_0, _SIGNED, bits): _NOT_TURNED_TWICE for bits in (16, 32)},
+    (_BLACK_IS_0, _UNSIGNED, 32): _ONE_PLANE,
+    (_BLACK_IS_0, _FLOAT, 32): _NOT_TURNED_TWICE,
+    **{(_PALETTE, _UNSIGNED, bits): _ONE_PLANE for bits in (1, 2, 4, 8)},
+    (_RGB, _UNSIGNED, 8): _ANY,
+    (_RGB, _UNSIGNED, 16): _NOT_BARE_PLANES,
+    (_CMYK, _UNSIGNED, 8): _ANY,
+    (_CMYK, _UNSIGNED, 16): _ONE_PLANE,
+    (_YCBCR, _UNSIGNED, 8): _COMPRESSED,
+}
+_REMEDY = "save it as an 8-bit RGB TIFF or PNG"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a TIFF's tags say of its samples."""
+
+    photometric: int
+    formats: tuple[int, ...]  #: those there are, in order
+    bits: tuple[int, ...]
+    samples: int  #: of a pixel
+    compression: int
+    planes: bool
+    big_end_first: bool
+
+    @classmethod
+    def of(cls, tags: dict[int, Any], big_end_first: bool) -> _Kind:
+        return cls(
+            photometric=tags.get(_PHOTOMETRIC, _WHITE_IS_0),
+            formats=tuple(sorted(set(tags.get(_FORMAT, (_UNSIGNED,))))),
+            bits=tuple(sorted(set(tags.get(_BITS, (1,))))),
+            samples=tags.get(_SAMPLES, 1),
+            compression=tags.get(_COMPRESSION, 1),
+            planes=tags.get(_PLANES, 1) == 2,
+            big_end_first=big_end_first,
+        )
+
+    def name(self) -> str:
+        meaning = _PHOTOMETRICS.get(self.photometric, f"photometric interpretation {self.photometric}")
+        numbers = " and ".join(_FORMATS.get(one, f"format {one}") for one in self.formats)
+        bits = " and ".join(map(str, self.bits))
+        parts = [
+            f"{meaning}, {numbers}, {bits} bits",
+            f"{self.samples} sample{'s' if self.samples > 1 else ''} a pixel",
+            "in separate planes" if self.planes and self.samples > 1 else "",
+            "not compressed" if self.compression == 1 else f"compression {self.compression}",
+            "big end first" if self.big_end_first and max(self.bits) > 8 else "",
+        ]
+        return ", ".join(filter(None, parts))
+
+
+def refuse_other_tiffs(content: bytes) -> None:
+    """Raises `ImageError`, which names the kind, for a TIFF that is none of those that are read right.
+
+    Nothing is said of other formats, or of a TIFF whose tags cannot be read.
+    """
+    tags = _tags(content)
+    if not tags:
+        return
+    # What stands in front of a camera's raw data is a thumbnail or a preview, developed by the camera.
+    if content[8:10] == b"CR" or _DNG_VERSION in tags or tags.get(_SUBFILE, 0) & 1:
+        raise ImageError("it is a camera's raw file, or begins with a thumbnail; develop it to a JPEG, PNG or TIFF")
+    kind = _Kind.of(tags, big_end_first=content[:1] == b"M")
+    extra = tags.get(_EXTRA, ())
+    planes = kind.planes and kind.samples - sum(one == 0 for one in extra) > 1  # what means nothing is left out
+    layout = kind.compression != 1, planes, kind.big_end_first
+    # Of opacity in a plane of its own Pillow keeps 8 bits, and divides by it colours that are multiplied with it.
+    coarse = planes and (_PREMULTIPLIED in extra or (_OPACITY in extra and 16 in kind.bits))
+    known = len(kind.bits) == len(kind.formats) == 1 and kind.compression in _COMPRESSIONS and tags.get(_INKS, 1) == 1
+    right = _READ_RIGHT.get((kind.photometric, kind.formats[0], kind.bits[0]), ())
+    if not known or coarse or layout not in right:
+        raise _refusal(kind)
+    if kind.photometric == _PALETTE and 0 < max(tags.get(_COLOUR_MAP, (0,))) < 256:
+        raise ImageError(f"it is a TIFF whose palette has 8 bits where the format has 16; {_REMEDY}")
+
+
+def refuse_tiff(content: bytes) -> None:
+    """Raises `ImageError`, which names the kind, for any TIFF."""
+    if tags := _tags(content):
+        raise _refusal(_Kind.of(tags, big_end_first=content[:1] == b"M"))
+
+
+def refuse_deep_jpeg2000(content: bytes) -> None:
+    """Raises `ImageError` for a JPEG 2000 with colours or opacity of more than 8 bits: their brightest turn black."""
+    size = content.find(b"\xff\x4f\xff\x51") + 2  # the marker after that of the stream's start
+    count = int.from_bytes(content[size + 38 : size + 40], "big")
+    bits = [(sample & 0x7F) + 1 for sample in content[size + 40 : size + 40 + 3 * count : 3]]
+    if count > 1 and max(bits, default=0) > 8:
+        raise ImageError(
+            f"it is a JPEG 2000 of {count} channels of {max(bits)} bits, which cannot be read here; save it as PNG"
+        )
+
+
+def is_unsigned(content: bytes) -> bool:
+    """Whether the numbers of a TIFF have no sign."""
+    return set(_tags(content).get(_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
+
+
+def _tags(content: bytes) -> dict[int, Any]:
+    """Of its first image; none where the content is no TIFF."""
+    if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return {}
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if b"+" in content[2:4] else 8])
+        file = io.BytesIO(content)
+        file.seek(directory.next)
+        directory.load(file)
+        return dict(directory)
+    except Exception:  # whatever broken bytes lead to: opening the file will tell
+        return {}
+
+
+def _refusal(kind: _Kind) -> ImageError:
+    return ImageError(f"it is a TIFF of {kind.name()}, which cannot be read here; {_REMEDY}")

@@ -1,0 +1,58 @@
+"""What Pillow does not ask a PNG: the checksums of its pixels, and its transparent colour in its own depth."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from ..errors import ImageError
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_STEP = 2**20  # bytes, of what a file may announce much of
+
+
+def refuse_damaged_png(content: bytes) -> None:
+    """Raises `ImageError` where a chunk of pixels has another checksum than it says. Of other formats says nothing.
+
+    A chunk that the file's end cuts off is left to the decoder, as are pixels whose own checksum is right.
+    """
+    chunks = list(_chunks(content, b"IDAT"))
+    wrong = [number for number, (body, checksum) in enumerate(chunks) if zlib.crc32(body) != checksum]
+    if wrong and not _unpacks([body for body, _ in chunks]):
+        raise ImageError(
+            f"{len(wrong):,} of its {len(chunks):,} chunks of pixels have another checksum than they say: it is damaged"
+        )
+
+
+def transparent_colour(content: bytes) -> list[int]:
+    """The one colour that a PNG of grey or RGB says is transparent, in its own depth; empty where there is none."""
+    for chunk, _ in _chunks(content, b"tRNS"):
+        return [int.from_bytes(chunk[at : at + 2], "big") for at in range(4, len(chunk) - 1, 2)]
+    return []
+
+
+def _chunks(content: bytes, name: bytes) -> Iterator[tuple[memoryview, int]]:
+    """All whole chunks of a name: name and body, and their checksum, which is of both. None of other formats."""
+    if not content.startswith(_SIGNATURE):
+        return
+    view, at = memoryview(content), len(_SIGNATURE)
+    while at + 12 <= len(view):
+        end = at + 8 + int.from_bytes(view[at : at + 4], "big")
+        if end + 4 > len(view):
+            return
+        if view[at + 4 : at + 8] == name:
+            yield view[at + 4 : end], int.from_bytes(view[end : end + 4], "big")
+        at = end + 4
+
+
+def _unpacks(bodies: list[memoryview]) -> bool:
+    """Whether the compressed stream is whole by its own checksum."""
+    stream = zlib.decompressobj()
+    try:
+        for body in bodies:
+            stream.decompress(body[4:], _STEP)
+            while stream.unconsumed_tail:
+                stream.decompress(stream.unconsumed_tail, _STEP)
+    except zlib.error:
+        return False
+    return stream.eof

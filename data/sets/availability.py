@@ -1,0 +1,135 @@
+"""The named data sets as a table: what there is to know of each, and what of it is on this machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from textwrap import shorten
+
+from ..errors import AbsentError, DatasetError
+from ..text import printable
+from .catalogue import CATALOGUE, difference_from_book
+from .entry import Download, Entry, Options
+from .on_disk import leftover
+from .origins import ORIGINS
+
+COMPLETE = "complete"
+PARTLY = "partly there"
+NOT_EXTRACTED = "not extracted"
+HALF_A_DOWNLOAD = "half a download"
+NOT_THERE = "not there"
+OWN = "your own files"
+MADE = "made on first use"
+
+
+@dataclass(frozen=True)
+class Availability:
+    """A named data set and what of it is under a root."""
+
+    dataset: str
+    entry: Entry
+    root: Path
+    state: str  #: one of the texts above
+    detail: str  #: what was looked for and what to do, in a sentence; empty where all is there
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON: all but the functions."""
+        entry = self.entry
+        return {
+            "name": self.dataset,
+            "title": entry.title,
+            "images": dict(entry.counts) if entry.counts else None,
+            "classes": entry.classes,
+            "split": entry.split,
+            "licence": entry.licence,
+            "size": entry.size,
+            "homepage": entry.homepage,
+            "how_to_get_it": entry.how,
+            "downloads": [asdict(download) for download in entry.downloads],
+            "flaws": entry.flaws,
+            "root": str(self.root),
+            "state": self.state,
+            "detail": self.detail,
+        }
+
+
+def look_up(dataset: str, root: Path) -> Availability:
+    """What is under ``root`` of a data set; names and counts are looked at, no image is opened, nothing is made."""
+    entry = CATALOGUE[dataset]
+    state, detail = _state(dataset, entry, root)
+    return Availability(dataset, entry, root, state, detail)
+
+
+def table_text(found: list[Availability]) -> str:
+    """A line for each data set."""
+    header = ("name", "train", "test", "classes", "size", "on this machine", "fetch", "licence")
+    lines = [header, *map(_cells, found)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    right = {1, 2, 3}
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def details_text(found: Availability) -> str:
+    """All that is known of one data set, a line for each thing."""
+    entry = found.entry
+    told = {
+        "name": f"{found.dataset}: {entry.title}",
+        "images": ", ".join(f"{count:,} {split}" for split, count in (entry.counts or {}).items()),
+        "classes": "" if entry.classes is None else str(entry.classes),
+        "split": entry.split,
+        "flaws": entry.flaws,
+        "licence": entry.licence,
+        "size": entry.size,
+        "homepage": entry.homepage,
+        "how": "" if found.detail else entry.how,  # which tells it, too
+        "folder": str(found.root / entry.folder) if entry.folder else "",
+        "state": f"{found.state}: {found.detail}" if found.detail else found.state,
+    }
+    lines = [f"{name:9} {printable(text)}" for name, text in told.items() if text]
+    lines[-1:-1] = [f"{'fetched':9} {download.url} ({_checked(download)})" for download in entry.downloads]
+    return "\n".join(lines)
+
+
+def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
+    origin = ORIGINS.get(dataset)
+    if origin is None:
+        made = bool(entry.folder) and (root / entry.folder).is_dir()
+        return (COMPLETE if made else MADE if entry.folder else OWN), ""
+    left_out: Counter[str] = Counter()
+    try:
+        difference = difference_from_book(entry, entry.rows(root, left_out, Options()), left_out)
+    except AbsentError as error:
+        found = leftover(origin, root)
+        return (NOT_THERE if found is None else NOT_EXTRACTED if found[1] else HALF_A_DOWNLOAD), str(error)
+    except DatasetError as error:
+        return PARTLY, str(error)
+    return (PARTLY, f"{entry.title} is not as distributed: {difference}") if difference else (COMPLETE, "")
+
+
+def _cells(found: Availability) -> tuple[str, ...]:
+    entry = found.entry
+    counts = entry.counts or {}
+    fetch = "" if found.dataset not in ORIGINS else "--download" if entry.downloads else "by form"
+    return (
+        found.dataset,
+        *(f"{counts[split]:,}" if split in counts else "" for split in ("train", "test")),
+        "" if entry.classes is None else str(entry.classes),
+        entry.size.partition(",")[0],
+        found.state,
+        fetch,
+        shorten(entry.licence, 45, placeholder=" …"),
+    )
+
+
+def _checked(download: Download) -> str:
+    """What tells that a download is the published file."""
+    known = [name for name in ("sha256", "md5") if getattr(download, name)]
+    size = f"{download.bytes:,} bytes, " if download.bytes else ""
+    return f"{size}checked by {known[0]}" if known else f"{size}no checksum is known: the archive's own are checked"

@@ -1,0 +1,248 @@
+"""The named data sets: what there is to know of each, and how its files become a `DatasetIndex`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import ConfigurationError, DatasetError
+from ..index import DatasetIndex, build_index, cut_from_train, limit_index
+from ..places import own_name
+from ..spelling import did_you_mean
+from ..text import composed, printable
+from . import demo, origins
+from .csv import csv_rows
+from .entry import Download, Entry, Options, Rows, unlike_the_book
+from .folder import folder_rows
+from .layouts import (
+    LEAKED,
+    auc_v1_rows,
+    auc_v2_rows,
+    caltech256_rows,
+    food101_rows,
+    ppmi24_rows,
+    stanford40_rows,
+)
+from .on_disk import to_be_whole
+
+TEST_FRACTION_OF_FOLDERS = 0.2
+
+
+def open_dataset(
+    dataset: str,
+    root: str | Path,
+    *,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    limit: int | None = None,
+    list_file: str | Path | None = None,
+    leaked_frames: bool = True,
+    any_counts: bool = False,
+) -> DatasetIndex:
+    """The index of a data set, its validation part cut from train where it brings none.
+
+    A lone ``val`` is taken as the held-out test part, and said to be.
+
+    Args:
+        dataset: a key of `CATALOGUE`.
+        root: the folder that holds the data set (for ``folder``, the folder of class folders itself; for ``csv``, the
+            one that the paths in the list are relative to).
+        val_fraction: share of each class's training images that becomes validation; 0 cuts none.
+        split_seed: seed of that cut, of Caltech-256's draw, and of the test split where the layout has none.
+        limit: keep at most this many images.
+        list_file: the list of ``csv``.
+        leaked_frames: keep AUC-V2's test frames that reportedly show a driver of train.
+        any_counts: take a named data set whose numbers of images or classes are not those of the book.
+
+    Raises: `DatasetError` naming what was looked for, where, and how to get it, or the counts expected and found.
+    """
+    if dataset not in CATALOGUE:
+        raise ConfigurationError(
+            f"unknown data set {dataset!r}; known: {', '.join(CATALOGUE)}{did_you_mean(dataset, CATALOGUE)}"
+        )
+    root = Path(root)
+    entry = CATALOGUE[dataset]
+    options = Options(split_seed, None if list_file is None else Path(list_file), leaked_frames)
+    left_out: Counter[str] = Counter()
+    rows = entry.rows(root, left_out, options)
+    difference = difference_from_book(entry, rows, left_out)
+    if difference and not any_counts:
+        origin = origins.ORIGINS.get(dataset)
+        remedy = to_be_whole(origin, root) if origin else "get it anew"
+        raise DatasetError(
+            f"{entry.title} under {root} is not as distributed: {difference}; {remedy}, or, if the copy was changed on "
+            "purpose, say --any-counts"
+        )
+    # A lone val would otherwise be selected on and reported at once.
+    val_is_test = {split for _, _, split in rows} == {"train", "val"}
+    if val_is_test:
+        rows = [(name, label, "test" if split == "val" else split) for name, label, split in rows]
+    index = build_index(dataset, root, rows)
+    if not (index.splits == "test").any():
+        index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
+    if not (index.splits == "val").any():
+        index = cut_from_train(index, val_fraction, "val", split_seed)
+    if limit is not None:
+        index = limit_index(index, limit)
+    opened_with: dict[str, object] = {"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit}
+    if options.list_file:
+        opened_with["list_file"] = options.list_file.name
+    if dataset == "auc-v2":
+        opened_with["leaked_frames"] = leaked_frames
+    if difference:
+        opened_with["not_as_distributed"] = difference
+    return replace(
+        index,
+        opened_with=opened_with,
+        left_out=dict(left_out),
+        title=_title(dataset, root, options),
+        val_is_test=val_is_test,
+    )
+
+
+def _title(dataset: str, root: Path, options: Options) -> str:
+    """People's own data by the name that they gave it, others by the catalogue's."""
+    own = {"folder": own_name(root), "csv": options.list_file.stem if options.list_file else ""}
+    return printable(composed(own.get(dataset, ""))) or dataset
+
+
+def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str]) -> str:
+    """What an entry's rows have other than the book says, before validation is cut; empty when nothing.
+
+    AUC-V2's frames of a driver in train count as there when they are left out on purpose.
+    """
+    found = Counter(split for _, _, split in rows)
+    found["test"] += left_out[LEAKED]
+    classes = len({label for _, label, _ in rows})
+    return ", ".join(unlike_the_book(classes, found, entry.classes, entry.counts))
+
+
+def demo_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
+    """The embedded data set, made under ``root`` on first use; see `demo`."""
+    place = demo.ensure_demo(root)
+    return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place, left_out, options)]
+
+
+CATALOGUE: dict[str, Entry] = {
+    "demo": Entry(
+        title="the embedded data set",
+        rows=demo_rows,
+        folder=demo.FOLDER,
+        classes=16,
+        split="30 / 12 a class, disjoint draws of views of one photograph",
+        licence="public domain and free licences, as scikit-image and scikit-learn tell of each photograph",
+        size="15 MB, made on first use",
+        how="nothing to get: it is made from photographs that ship with scikit-image and scikit-learn",
+        flaws="a class is one photograph: it shows that everything works, not how well",
+    ),
+    "folder": Entry(
+        title="a folder of class folders",
+        rows=folder_rows,
+        split="train, val and test folders, or a fifth of each class drawn for test",
+        how="name the folder of class folders with --root",
+    ),
+    "csv": Entry(
+        title="a list of images",
+        rows=csv_rows,
+        split="the column split, or a fifth of each class drawn for test",
+        how="name a CSV file with columns path, label and, if it is split, split with --csv",
+    ),
+    "food101": Entry(
+        title=origins.FOOD101.title,
+        rows=food101_rows,
+        folder=origins.FOOD101.folder,
+        classes=101,
+        counts={"train": 75_750, "test": 25_250},
+        split="750 / 250 a class, by its lists",
+        licence="photographs of foodspotting.com's users: research within fair use; no licence of the images",
+        size="5 GB",
+        homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+        how=origins.FOOD101.how,
+        downloads=(
+            Download(
+                "https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+                bytes=4_996_278_331,
+                md5="85eeb15f3717b99a5da872d97d918f87",
+                sha256="d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
+            ),
+        ),
+        flaws="labels of train were left noisy on purpose",
+    ),
+    "stanford40": Entry(
+        title=origins.STANFORD40.title,
+        rows=stanford40_rows,
+        folder=origins.STANFORD40.folder,
+        classes=40,
+        counts={"train": 4_000, "test": 5_532},
+        split="100 / the rest a class, by its lists",
+        licence="for research; none is stated",
+        size="0.3 GB",
+        homepage="http://vision.stanford.edu/Datasets/40actions.html",
+        how=origins.STANFORD40.how,
+        downloads=(
+            Download("http://vision.stanford.edu/Datasets/Stanford40_JPEGImages.zip"),
+            Download("http://vision.stanford.edu/Datasets/Stanford40_ImageSplits.zip"),
+        ),
+    ),
+    "ppmi24": Entry(
+        title=origins.PPMI24.title,
+        rows=ppmi24_rows,
+        folder=origins.PPMI24.folder,
+        classes=24,
+        counts={"train": 2_400, "test": 2_400},
+        split="100 / 100 a class, by its folders",
+        licence="for research; none is stated",
+        size="0.1 GB",
+        homepage="https://ai.stanford.edu/~bangpeng/ppmi.html",
+        how=origins.PPMI24.how,
+        downloads=(
+            Download(
+                "http://vision.stanford.edu/Datasets/norm_ppmi_12class.zip", md5="88118d8c6b50d72f0bb37a89269185ab"
+            ),
+        ),
+    ),
+    "auc-v1": Entry(
+        title=origins.AUC_V1.title,
+        rows=auc_v1_rows,
+        folder=origins.AUC_V1.folder,
+        classes=10,
+        counts={"train": 12_977, "test": 4_331},
+        split="its lists: frames drawn at random",
+        licence="non-commercial research, after a signed agreement",
+        homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
+        how=origins.AUC_V1.how,
+        flaws="frames of one video are on both sides of the split: a score says little of other drivers",
+    ),
+    "auc-v2": Entry(
+        title=origins.AUC_V2.title,
+        rows=auc_v2_rows,
+        folder=origins.AUC_V2.folder,
+        classes=10,
+        counts={"train": 12_555, "test": 1_923},
+        split="its folders, by driver; both cameras",
+        licence="non-commercial research, after a signed agreement",
+        homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
+        how=origins.AUC_V2.how,
+        flaws="Camera 1/test/c0/322 to 415 reportedly show a driver of train; --without-leaked-frames leaves them out",
+    ),
+    "caltech256": Entry(
+        title=origins.CALTECH256.title,
+        rows=caltech256_rows,
+        folder=origins.CALTECH256.folder,
+        classes=256,
+        counts={"train": 15_360, "test": 14_420},
+        split="60 of each class drawn for train by --split-seed; the rest is test; report five seeds, mean ± sd",
+        licence="CC BY 4.0",
+        size="1.2 GB",
+        homepage="https://data.caltech.edu/records/nyy15-4j048",
+        how=origins.CALTECH256.how,
+        downloads=(
+            Download(
+                "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
+                md5="67b4f42ca05d46448c6bb8ecd2220f6d",
+            ),
+        ),
+        flaws="clutter (257) and stray files are left out; no split is official",
+    ),
+}

@@ -1,0 +1,107 @@
+"""A data set told by one CSV file: a row an image, with columns path, label and, if it is split, split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from pathlib import Path
+
+from ..errors import DatasetError
+from ..index import NOT_TEXT, leaves_root
+from ..spelling import did_you_mean
+from .entry import Options, Rows
+from .folder import SPLIT_NAMES, held_out
+from .on_disk import OnDisk
+
+COLUMNS = ("path", "label", "split")
+
+
+def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
+    """The rows of ``options.list_file``, whose paths are relative to ``root``, in their order.
+
+    The first line names the columns, in any order and letter case; others than `COLUMNS` are not looked at. Commas,
+    semicolons and tabs separate, as the first line has them. UTF-8, or what Excel calls Unicode text. Splits go by the
+    names that folders may have. Without the column split every image is train, and `open_dataset` cuts the test part.
+
+    Raises: `DatasetError` naming the line of what cannot be used, or how many images are absent.
+    """
+    if options.list_file is None:
+        raise DatasetError("the data set csv needs --csv, the file that lists its images")
+    path = options.list_file
+    table = _table(path)
+    columns = [name.strip().casefold() for name in table[0][1]]
+    if missing := [name for name in ("path", "label") if columns.count(name) != 1]:
+        meant = did_you_mean(missing[0], columns)
+        raise DatasetError(
+            f"{path}: the first line must name a column {' and a column '.join(missing)} "
+            f"(path,label or path,label,split), got {', '.join(columns)!r}{meant}"
+        )
+    disk = OnDisk(root)
+    rows: Rows = []
+    absent = []
+    line_of: dict[str, int] = {}
+    for line, cells in table[1:]:
+        if len(cells) != len(columns):
+            raise DatasetError(f"{path}, line {line}: expected {len(columns)} cells, got {len(cells)}: {cells}")
+        row = {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}
+        name = _relative(row["path"], root, f"{path}, line {line}")
+        label, split = row["label"], SPLIT_NAMES.get(row.get("split", "train").casefold())
+        if not label or NOT_TEXT.search(label):
+            raise DatasetError(f"{path}, line {line}: the label {label!r} is no name of a class")
+        if split is None:
+            known = ", ".join(SPLIT_NAMES)
+            raise DatasetError(f"{path}, line {line}: the split {row['split']!r} is none of {known}")
+        on_disk = disk.file(name) or (name if os.path.isfile(root / name) else None)  # noqa: PTH113 - hidden, but named
+        if on_disk is None:
+            absent.append(name)
+        elif on_disk in line_of:
+            raise DatasetError(f"{path}, line {line}: {on_disk!r} is listed twice, first in line {line_of[on_disk]}")
+        else:
+            line_of[on_disk] = line
+            rows.append((on_disk, label, split))
+    if absent:
+        raise DatasetError(
+            f"{len(absent):,} of the {len(table) - 1:,} images that {path} names are not there, first "
+            f"{root / absent[0]}; paths in it are relative to --root"
+        )
+    return held_out(rows, str(path)) if rows else rows
+
+
+def _table(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of every line that is not empty, the header first."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DatasetError(f"there is no file {path}; name the list of images with --csv") from None
+    try:
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8 (line {line} is something else)") from None
+    if "\0" in text:  # UTF-16 without its mark
+        raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8")
+    header = text.lstrip().partition("\n")[0]
+    separator = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        table = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: {error}") from None
+    if len(table) < 2:
+        raise DatasetError(f"{path} lists no images: expected a first line path,label,split and a line for each image")
+    return table
+
+
+def _relative(name: str, root: Path, where: str) -> str:
+    """The path of a row as a POSIX path relative to the root."""
+    for place in (root.absolute(), root.resolve()):
+        if Path(name).is_absolute() and Path(name).is_relative_to(place):
+            name = Path(name).relative_to(place).as_posix()
+    name = name.replace("\\", "/").removeprefix("./")
+    if leaves_root(name) or NOT_TEXT.search(name):
+        raise DatasetError(
+            f"{where}: the path {name!r} does not lead below {root}; name the folder above it with --root"
+        )
+    return name

@@ -1,0 +1,225 @@
+"""A data set looked at as a whole: is it what its makers say, can it be read, what is in it twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import combinations
+
+import cv2
+import numpy as np
+
+from ..errors import ImageError
+from ..faults import check_root_is_there, reason_of
+from ..images import MAX_PIXELS, decode_image, read_content
+from ..index import SPLITS, DatasetIndex
+from ..workers import in_parallel
+from .entry import unlike_the_book
+from .near_duplicates import Looks, closest, look_of
+
+_CHUNK = 32
+_SMALL = 32  # pixels: a shorter side has less than an icon's
+_LONG = 8  # times as long as high, or as high as long
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One of several images that are the same, or look it."""
+
+    image: str
+    split: str
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An image and what is the matter with it."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images whose files are the same to the byte."""
+
+    copies: tuple[Copy, ...]
+    across_splits: bool
+    different_classes: bool
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """An image, the one of another split that it looks most like, and how many of 63 bits of their hashes differ."""
+
+    image: Copy
+    looks_like: Copy
+    distance: int
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found. `wrong` and `unreadable` are faults of the files; the rest is for a person to judge."""
+
+    dataset: str
+    title: str  #: what people call it
+    images: int
+    classes: int
+    counts: dict[str, int]  #: by split
+    by_the_book: bool | None  #: None: no book says how many there should be
+    wrong: tuple[str, ...]  #: counts that are not the book's, a sentence each
+    left_out: dict[str, int]  #: files that are no images by their names or places, by kind
+    unreadable: tuple[Odd, ...]
+    odd: tuple[Odd, ...]  #: readable, but hardly photographs
+    duplicates: tuple[Duplicates, ...]
+    near_duplicates: tuple[NearDuplicate, ...]  #: across splits, the most similar first
+
+    @property
+    def sound(self) -> bool:
+        """Whether all images are there and can be read. Duplicates are official in many a data set: no fault."""
+        return not self.wrong and not self.unreadable
+
+    def to_dict(self) -> dict[str, object]:
+        return {"sound": self.sound, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a worker says of one image."""
+
+    content: str = ""  #: BLAKE2b of the file in hexadecimal, as in the boxes file; empty if it cannot be read
+    look: tuple[int, bytes] | None = None
+    size_wh: tuple[int, int] = (0, 0)
+    reason: str = ""  #: why it cannot be used
+
+
+def examine(
+    index: DatasetIndex,
+    *,
+    classes: int | None = None,
+    counts: Mapping[str, int] | None = None,
+    jobs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int, int], None] = lambda done, unreadable: None,
+) -> Examination:
+    """Decode every image and compare all with each other and with the book.
+
+    Args:
+        index: with the splits to compare; without a validation part cut from train, which is no part of the book.
+        classes, counts: how many there are by the book; None where no book says.
+        jobs: worker processes; by default as the caller's ``joblib.parallel_config`` says, else all cores. An image
+            that crashes its decoder takes a process along, and is then told as unreadable.
+        max_pixels: above which an image is unreadable.
+        progress: called with the images done, and how many of them cannot be read.
+    """
+    root = str(index.root.resolve())
+    chunks = [index.names[first : first + _CHUNK] for first in range(0, len(index), _CHUNK)]
+    looks, contents = Looks.empty(len(index)), [""] * len(index)
+    unreadable: list[Odd] = []
+    odd: list[Odd] = []
+    row = 0
+    task = partial(see_chunk, root, max_pixels=max_pixels)
+    for chunk in in_parallel(chunks, task, lambda name, reason: Seen(reason=reason), jobs):
+        for seen in chunk:
+            name, contents[row] = index.names[row], seen.content
+            if seen.reason:
+                unreadable.append(Odd(name, seen.reason))
+            elif reason := _oddity(seen):
+                odd.append(Odd(name, reason))
+            if seen.look:
+                looks.hashes[row], looks.flat[row] = seen.look[0], False
+                looks.thumbnails[row] = np.frombuffer(seen.look[1], np.uint8)
+            row += 1
+        progress(row, len(unreadable))
+    duplicates = _duplicates(index, contents)
+    wrong = unlike_the_book(len(index.classes), _counts(index), classes, counts)
+    return Examination(
+        dataset=index.dataset,
+        title=index.title or index.dataset,
+        images=len(index),
+        classes=len(index.classes),
+        counts=_counts(index),
+        by_the_book=None if classes is None and counts is None else not wrong,
+        wrong=wrong,
+        left_out=dict(index.left_out),
+        unreadable=tuple(unreadable),
+        odd=tuple(odd),
+        duplicates=duplicates,
+        near_duplicates=_near_duplicates(index, looks, contents),
+    )
+
+
+def see_chunk(root: str, names: Sequence[str], max_pixels: int = MAX_PIXELS) -> list[Seen]:
+    """A worker's task: each image read, decoded, and what it looks like. One that cannot be is told, not raised."""
+    cv2.setNumThreads(1)
+    return [_see(root, name, max_pixels) for name in names]
+
+
+def _see(root: str, name: str, max_pixels: int) -> Seen:
+    content = b""
+    try:
+        content = read_content(os.path.join(root, name))  # noqa: PTH118 - a hundred thousand times
+        image = decode_image(content, max_pixels)
+    except ImageError as error:
+        if not content:
+            check_root_is_there(root)
+        return Seen(_digest(content), reason=reason_of(error))
+    height, width = image.shape[:2]
+    return Seen(_digest(content), look_of(image), (width, height))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest() if content else ""
+
+
+def _oddity(seen: Seen) -> str:
+    width, height = seen.size_wh
+    if min(width, height) < _SMALL:
+        return f"is only {width} x {height} pixels"
+    if max(width, height) > _LONG * min(width, height):
+        return f"is a strip of {width} x {height} pixels"
+    return "" if seen.look else "is all of one colour"
+
+
+def _counts(index: DatasetIndex) -> dict[str, int]:
+    return {split: int(index.counts(split).sum()) for split in SPLITS if (index.splits == split).any()}
+
+
+def _copy(index: DatasetIndex, row: int) -> Copy:
+    return Copy(index.names[row], str(index.splits[row]), index.classes[index.labels[row]])
+
+
+def _duplicates(index: DatasetIndex, contents: list[str]) -> tuple[Duplicates, ...]:
+    """Groups of the same content, those across splits first, then those in different classes, then by name."""
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for row, content in enumerate(contents):
+        if content:
+            groups[content].append(row)
+    found = []
+    for rows in groups.values():
+        if len(rows) > 1:
+            copies = tuple(_copy(index, row) for row in rows)
+            across, differ = (len({getattr(one, part) for one in copies}) > 1 for part in ("split", "class_name"))
+            found.append(Duplicates(copies, across, differ))
+    return tuple(
+        sorted(found, key=lambda group: (not group.across_splits, not group.different_classes, group.copies[0].image))
+    )
+
+
+def _near_duplicates(index: DatasetIndex, looks: Looks, contents: list[str]) -> tuple[NearDuplicate, ...]:
+    """Of each image of a later split, its closest in an earlier one, unless a copy of its very file is there."""
+    found: dict[int, tuple[int, int]] = {}
+    for earlier, later in combinations(SPLITS, 2):
+        others = np.flatnonzero(index.splits == earlier)
+        there = {contents[row] for row in others.tolist()}
+        rows = np.flatnonzero(index.splits == later)
+        queries = np.array([row for row in rows.tolist() if contents[row] not in there], dtype=np.int64)
+        for row, other, distance in closest(looks, queries, others):
+            if row not in found or distance < found[row][0]:
+                found[row] = distance, other
+    pairs = sorted((distance, row, other) for row, (distance, other) in found.items())
+    return tuple(NearDuplicate(_copy(index, row), _copy(index, other), distance) for distance, row, other in pairs)

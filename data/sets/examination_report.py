@@ -1,0 +1,97 @@
+"""What an examination found, as text and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from ..drawing import contact_sheet, fit_within
+from ..errors import DatasetError, ImageError
+from ..fonts import draw_text, shortened
+from ..images import MAX_PIXELS, read_image
+from ..text import printable, tally
+from .examination import Copy, Duplicates, Examination, NearDuplicate
+
+_SHOWN = 5  # of each kind; all are in the JSON
+_SIDE = 220  # pixels, of a photograph on the sheet
+_CAPTION = 30
+
+Found = TypeVar("Found")
+
+
+def examination_text(examination: Examination) -> str:
+    """The whole report, the first few of each kind by name."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in examination.counts.items())
+    book = {None: "", True: ": as by the book", False: ": NOT AS BY THE BOOK"}[examination.by_the_book]
+    lines = [f"{examination.title}: {examination.images:,} images of {examination.classes:,} classes ({counts}){book}"]
+    lines += [f"    {difference}" for difference in examination.wrong]
+    if examination.left_out:
+        lines.append(f"left out by their names or places: {tally(examination.left_out)}")
+    lines += _section("cannot be read", examination.unreadable, lambda odd: f"{odd.image}: {odd.reason}")
+    lines += _section("odd, though readable", examination.odd, lambda odd: f"{odd.image} {odd.reason}")
+    groups = examination.duplicates
+    across = [group for group in groups if group.across_splits]
+    within = [group for group in groups if not group.across_splits]
+    lines += _section("files that are in two splits or more", across, _group_text)
+    lines += _section("files that are twice or more in one split", within, _group_text)
+    lines += _section("look like an image of another split", examination.near_duplicates, _pair_text)
+    if examination.near_duplicates:
+        lines.append(
+            "    Looks are compared by a hash of the picture: a few may be alike by chance. --sheet draws the first 60."
+        )
+    return "\n".join(printable(line) for line in lines)
+
+
+def near_duplicate_sheet(
+    examination: Examination, root: Path, max_pixels: int = MAX_PIXELS, count: int = 60
+) -> tuple[np.ndarray, int]:
+    """The closest ``count`` near-duplicates, each beside what it looks like: uint8 RGB, and how many are on it.
+
+    Raises: `DatasetError` when there is none.
+    """
+    pictures = []
+    for pair in examination.near_duplicates[:count]:
+        try:
+            pictures.append(_pair_picture(pair, root, max_pixels))
+        except ImageError:  # gone since it was looked at
+            continue
+    if not pictures:
+        raise DatasetError(f"{examination.title} has no near-duplicates across splits: there is nothing to draw")
+    columns = min(3, len(pictures))
+    cell = 2 * _SIDE + 24, _SIDE + _CAPTION + 16
+    return contact_sheet(pictures, columns, cell), len(pictures)
+
+
+def _section(title: str, found: Sequence[Found], text: Callable[[Found], str]) -> list[str]:
+    if not found:
+        return [f"{title}: none"]
+    more = [f"    and {len(found) - _SHOWN:,} others"] if len(found) > _SHOWN else []
+    return [f"{title}: {len(found):,}", *(f"    {text(one)}" for one in found[:_SHOWN]), *more]
+
+
+def _group_text(group: Duplicates) -> str:
+    names = [_copy_text(copy) for copy in group.copies[:3]] + (["..."] if len(group.copies) > 3 else [])
+    return " = ".join(names) + ("  DIFFERENT CLASSES" if group.different_classes else "")
+
+
+def _pair_text(pair: NearDuplicate) -> str:
+    differ = "" if pair.image.class_name == pair.looks_like.class_name else ", different classes"
+    return f"{_copy_text(pair.image)} ~ {_copy_text(pair.looks_like)}  ({pair.distance} of 63 bits{differ})"
+
+
+def _copy_text(copy: Copy) -> str:
+    return f"{copy.image} [{copy.split}, {copy.class_name}]"
+
+
+def _pair_picture(pair: NearDuplicate, root: Path, max_pixels: int) -> np.ndarray:
+    picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE + _CAPTION), "#202020")
+    for left, copy in ((0, pair.image), (_SIDE + 8, pair.looks_like)):
+        tile = Image.fromarray(fit_within(read_image(root / copy.image, max_pixels), _SIDE))
+        picture.paste(tile, (left + (_SIDE - tile.width) // 2, _CAPTION + (_SIDE - tile.height) // 2))
+        for number, line in enumerate((f"{copy.split}: {copy.class_name}", copy.image)):
+            draw_text(picture, (left + 2, 2 + 14 * number), shortened(line, 11, _SIDE - 4), 11, "white")
+    return np.asarray(picture)

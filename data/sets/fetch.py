@@ -1,0 +1,335 @@
+"""Fetching one published file: resumed after an interruption, checked, and there completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+
+from ..errors import DownloadError
+from ..files import one_process
+from .entry import Download
+
+Progress = Callable[[int, "int | None"], None]  #: bytes that are there, and of how many; None: not known
+
+TIMEOUT = 60.0  #: seconds without a byte
+WAITS = (1.0, 3.0, 10.0, 30.0)  #: seconds before each further attempt; they start over when more is there than ever
+_CHUNK = 1 << 20
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_MARKS = {".zip": (0, b"PK"), ".tar": (257, b"ustar"), ".gz": (0, b"\x1f\x8b")}  #: (where in the file, what is there)
+
+
+def fetch(
+    download: Download, target: Path, progress: Progress = lambda done, total: None, *, timeout: float = TIMEOUT
+) -> Path:
+    """Bring ``download`` to the file ``target`` and return its path.
+
+    What has arrived waits in ``<target>.part``, with what the server said of it beside it, and the next call goes on
+    from there if the server still has the same file. A ``target`` that is there already is checked, not fetched.
+
+    Raises: `DownloadError` naming cause and remedy; a file that is not the published one is deleted if it was fetched,
+    and left alone if it was there. `KeyboardInterrupt` leaves the part to go on with.
+    """
+    if not download.url.startswith(("http://", "https://")):
+        raise DownloadError(f"{download.url} is no http or https address")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    busy = DownloadError(f"{target} is being fetched by another process: wait for it, or end it")
+    with one_process(target.with_name(target.name + ".lock"), busy):
+        if target.exists():
+            if difference := difference_from(target, download):
+                raise DownloadError(
+                    f"{target} is not the published file ({difference}): delete it or move it away to have it fetched"
+                )
+            return target
+        part = target.with_name(target.name + ".part")
+        _fetch_part(download, part, progress, timeout)
+        if difference := difference_from(part, download):
+            _forget(part)
+            raise DownloadError(
+                f"what came from {download.url} is not the published file ({difference}) and was deleted: try again; "
+                "if it happens twice, the file was replaced or something on the way changes it"
+            )
+        part.replace(target)
+        _forget(part)
+    return target
+
+
+def difference_from(path: Path, download: Download) -> str:
+    """How the file differs from the published one, in words; empty if it does not, as far as its makers tell.
+
+    Of a file without a published checksum, the first bytes must be of the kind that its name promises.
+    """
+    size = path.stat().st_size
+    if download.bytes is not None and size != download.bytes:
+        return f"{size:,} bytes instead of {download.bytes:,}"
+    for kind, wanted in (("sha256", download.sha256), ("md5", download.md5)):
+        if wanted is not None:
+            found = _checksum(path, kind)
+            return "" if found == wanted.lower() else f"{kind} {found} instead of {wanted}"
+    suffix = Path(file_name(download)).suffix.lower()
+    place, mark = _MARKS.get(suffix, (0, b""))
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start[place:].startswith(mark):
+        return ""
+    looks = "an empty file" if not start else "a web page" if start.lstrip().startswith(b"<") else "something else"
+    return f"{looks} instead of a {suffix} file"
+
+
+def file_name(download: Download) -> str:
+    """The name that a download has on disk: the last part of its address."""
+    return urlsplit(download.url).path.rsplit("/", 1)[-1]
+
+
+class _Passing(Exception):
+    """A failure that may be gone after a while."""
+
+    def __init__(self, reason: str, wait: float = 0) -> None:
+        super().__init__(_one_line(reason))
+        self.wait = wait  #: seconds that the server asks for
+
+
+class _SafeRedirects(HTTPRedirectHandler):
+    """Redirects are followed, but not to where anyone on the way could change the file, nor out of the web."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if after not in ("http", "https") or (before, after) == ("https", "http"):
+            fp.close()
+            raise DownloadError(
+                f"{req.full_url} redirects from {before} to {after} ({newurl}): not followed, because the connection "
+                "would not be safe; fetch the file by hand"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:  # of an address that is none
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _fetch_part(download: Download, part: Path, progress: Progress, timeout: float) -> None:
+    """Attempts, until ``part`` is complete by the server's own word; none if it is already."""
+    if _is_complete(download, part):
+        return
+    opener = build_opener(_SafeRedirects)
+    failures, most = 0, _size(part)
+    while True:
+        try:
+            _attempt(opener, download, part, progress, timeout)
+            return
+        except _Passing as failure:
+            failures = 1 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
+            if failures > len(WAITS):
+                kept = f"; {_size(part):,} bytes are kept: run the same again to go on" if _size(part) else ""
+                raise DownloadError(f"{download.url}: {failure}, {failures} times in a row{kept}") from None
+            time.sleep(max(WAITS[failures - 1], min(failure.wait, 60)))
+        except ValueError as error:
+            raise DownloadError(
+                f"{download.url}: the address, or what its server answers, makes no sense ({_one_line(error)}); fetch "
+                "it by hand from its homepage"
+            ) from None
+
+
+def _is_complete(download: Download, part: Path) -> bool:
+    """Whether ``part`` has as many bytes as published, or as the server told: it is then only to be checked."""
+    known = _read_note(_note(part))
+    told = known.get("total") if known.get("url") == download.url else None
+    return _size(part) > 0 and _size(part) in (download.bytes, told)
+
+
+def _attempt(opener: OpenerDirector, download: Download, part: Path, progress: Progress, timeout: float) -> None:
+    """One request, for what is missing where the server has the same file as before, else for all of it.
+
+    Raises: `_Passing` when it is worth trying again, else `DownloadError`.
+    """
+    known = _read_note(_note(part))
+    request = Request(download.url, headers={"User-Agent": "agnet", "Accept-Encoding": "identity"})
+    have = _size(part)
+    if have and (validator := _validator(known)) and known.get("url") == download.url:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", validator)
+    try:
+        with opener.open(request, timeout=timeout) as response:
+            headers = response.headers
+            start, total = _extent(response)
+            told = {
+                "url": download.url,
+                "etag": headers["ETag"],
+                "modified": headers["Last-Modified"],
+                "total": total,
+            }
+            if response.status == 206 and (start != have or _validator(told) != _validator(known)):
+                _forget(part)
+                raise _Passing("another part was sent than asked for")
+            _check_size(download, part, total, start)
+            _note(part).write_text(json.dumps(told), encoding="utf-8")
+            _receive(response, part, start, download.bytes if total is None else total, progress)
+    except HTTPError as error:
+        error.close()
+        if error.code == 416:  # the part is as long as the file, or longer
+            if have and error.headers.get("Content-Range") == f"bytes */{have}":
+                return
+            _forget(part)
+            raise _Passing("the part on disk is not of this file") from None
+        if error.code in _PASSING:
+            asked = error.headers.get("Retry-After", "")
+            raise _Passing(f"HTTP {error.code} {error.reason}", int(asked) if asked.isdecimal() else 0) from None
+        raise DownloadError(_refusal(download.url, error)) from None
+    except (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+        raise _network_error(download.url, error) from None
+
+
+def _receive(response: HTTPResponse, part: Path, start: int, total: int | None, progress: Progress) -> None:
+    """Append the body to ``part`` from ``start`` on, until it ends or is longer than the file has ``total`` bytes.
+
+    Raises: `_Passing` when it is longer, and the part is then forgotten, or shorter; `DownloadError` of the disk.
+    """
+    done = start
+    with part.open("r+b" if start else "wb") as file:
+        file.seek(start)
+        progress(done, total)
+        while (total is None or done <= total) and (chunk := _next_chunk(response)):
+            try:
+                file.write(chunk)
+            except OSError as error:
+                raise _disk_error(part, error) from error
+            done += len(chunk)
+            progress(done, total)
+        try:
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise _disk_error(part, error) from error
+    if total is not None and done > total:
+        _forget(part)
+        raise _Passing(f"more was sent than the {total:,} bytes that the file has")
+    if total is not None and done < total:
+        raise _Passing(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+def _next_chunk(response: HTTPResponse) -> bytes:
+    try:
+        return response.read1(_CHUNK)
+    except OSError as error:
+        raise _Passing(
+            "no answer in time" if isinstance(error, TimeoutError) else f"the connection was lost ({error})"
+        ) from None
+
+
+def _extent(response: HTTPResponse) -> tuple[int, int | None]:
+    """(where the body begins in the file, bytes of the whole file if told)."""
+    if response.status == 206:
+        first, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+        start = first.partition("-")[0]
+        return (int(start) if start.isdecimal() else -1), (int(whole) if whole.isdecimal() else None)
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None
+
+
+def _check_size(download: Download, part: Path, total: int | None, start: int) -> None:
+    """Raises: `DownloadError` when the server's file has another size than published, or does not fit on the disk."""
+    if download.bytes is not None and total is not None and total != download.bytes:
+        raise DownloadError(
+            f"{download.url} has {total:,} bytes, the published file {download.bytes:,}: it was replaced, or something "
+            "on the way answers in its place; nothing was fetched"
+        )
+    missing = (total or download.bytes or 0) - start
+    free = shutil.disk_usage(part.parent).free + (_size(part) - start)
+    if missing > free:
+        raise DownloadError(
+            f"{part.parent} has {free / 1e9:,.1f} GB free, {missing / 1e9:,.1f} GB are to be fetched: make room, or "
+            "name another place with --root"
+        )
+
+
+def _validator(told: dict[str, Any]) -> str:
+    """What If-Range may ask with: a strong ETag, else the time of change; empty where the server told neither."""
+    etag = str(told.get("etag") or "")
+    return etag if etag.startswith('"') else str(told.get("modified") or "")
+
+
+def _note(part: Path) -> Path:
+    """The file beside ``part`` with what the server said of it."""
+    return part.with_name(part.name + ".json")
+
+
+def _read_note(note: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _checksum(path: Path, kind: str) -> str:
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _refusal(url: str, error: HTTPError) -> str:
+    reason = _one_line(error.reason)
+    if error.code in (404, 410):
+        return f"{url} is not there any more ({error.code}): see the data set's homepage for where it is now"
+    if error.code in (401, 403):
+        return f"{url} is not given out to programs ({error.code} {reason}): fetch it by hand from its homepage"
+    return f"{url}: HTTP {error.code} {reason}; fetch it by hand from its homepage"
+
+
+def _one_line(reason: object) -> str:
+    return " ".join(str(reason).split())
+
+
+def _network_error(url: str, error: Exception) -> Exception:
+    """The error to raise: `_Passing` when it is worth trying again, else `DownloadError`."""
+    cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
+    host = urlsplit(url).hostname
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return DownloadError(
+            f"the certificate of {host} is not accepted ({cause.verify_message}): check this machine's clock and its "
+            "list of authorities (SSL_CERT_FILE names another); it is not fetched without"
+        )
+    if isinstance(cause, socket.gaierror):
+        return DownloadError(f"the host {host} is not found: check the connection to the internet, or the proxy")
+    if isinstance(cause, ConnectionRefusedError):
+        return DownloadError(f"{host} refuses the connection: its server is down, or a firewall or proxy forbids it")
+    if isinstance(cause, TimeoutError):
+        return _Passing("no answer in time")
+    return _Passing(f"the connection was lost ({cause or type(cause).__name__})")
+
+
+def _disk_error(part: Path, error: OSError) -> DownloadError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DownloadError(f"the disk is full at {part}: make room and run the same again, which goes on from there")
+    return DownloadError(f"{part} cannot be written: {error.strerror}")

@@ -1,0 +1,325 @@
+"""Stage 1 over a whole data set: parallel, resumable, one writer, the same bytes however it is run.
+
+Workers compute; this process alone writes. Finished images are kept in parts of `PART_IMAGES` beside the
+output, each named by a key of everything that decides its content, and merged when all are there. Whatever
+stops a run, the same command goes on from its last finished part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import filelock
+import numpy as np
+
+from .. import __version__
+from ..data.boxes import schema
+from ..data.boxes.reader import Settings, embedded_photographs, read_boxes, read_listing, refuse_to_replace_other
+from ..data.boxes.verification import stamps_of
+from ..data.boxes.writer import Part, build_part, write_boxes
+from ..data.drawing import contact_sheet, draw_regions, fit_within
+from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError, WorkerError
+from ..data.faults import PASSING
+from ..data.files import atomic_file
+from ..data.images import decode_image
+from ..data.index import DatasetIndex
+from ..data.places import relative_hint
+from ..data.regions import Layout, Proposal
+from ..data.workers import in_parallel
+from .provenance import REMEDY, digest, recorded_settings, refuse_difference, refuse_other
+from .settings import ProposalSettings, name_of_weights
+from .worker import lost_image, propose_chunk
+
+PART_IMAGES = 256
+CHUNK_IMAGES = 16
+PREVIEWS = 12
+
+_LOCK, _SETTINGS = "lock", "settings.json"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of `propose_dataset` did."""
+
+    boxes: Path
+    images: int
+    few_keypoints: int
+    unreadable: int
+    first_failure: str  #: an unreadable image and the reason; empty where there is none
+    reused: int  #: images whose regions an earlier run had finished
+    previews: int = 0  #: photographs that the file holds
+    postponed: int = 0  #: of the unreadable, those the same run again will try again: no fault of theirs is known
+
+
+def propose_dataset(
+    index: DatasetIndex,
+    settings: ProposalSettings,
+    boxes: str | Path,
+    *,
+    weights: Path | None = None,
+    jobs: int | None = None,
+    restart: bool = False,
+    previews: bool = True,
+    progress: Progress = lambda done, unreadable: None,
+) -> Summary:
+    """Write the regions of every image of ``index`` to the file ``boxes``.
+
+    Args:
+        index: the data set.
+        settings: what decides the regions.
+        boxes: the file; its finished parts wait in ``<boxes>.parts`` beside it.
+        weights: file with the weights of a method's network; ``settings.weights`` is its digest.
+        jobs: joblib workers; by default as the caller's ``joblib.parallel_config`` says, else all cores.
+        restart: throw away what earlier runs left at ``boxes``.
+        previews: whether a few photographs are put into the file for people to look at.
+        progress: called with images done and unreadable ones among them, as they grow.
+
+    Raises: `MismatchError` when ``boxes`` was made otherwise or from other images, `BoxesFileError` when another
+    run is writing it or no image could be used, `WorkerError` when workers cannot be started or none of the images can
+    be worked on for want of memory, `DatasetError` when the images are gone.
+    """
+    boxes = Path(boxes)
+    if boxes.is_dir() or not boxes.name:
+        raise BoxesFileError(f"{boxes} is a folder; name a file with --boxes")
+    if name_of_weights(weights) != settings.weights:
+        raise ConfigurationError(
+            f"the settings name other weights ({settings.weights}) than those of the file {weights}"
+        )
+    recorded = recorded_settings(index, settings)
+    folder = boxes.with_name(boxes.name + ".parts")
+    # An unfinished run comes first: it may be one that is to replace the file.
+    if boxes.exists() and not restart and not (folder / _SETTINGS).exists():
+        refuse_other(boxes, recorded, index)
+        if not previews and (embedded := embedded_photographs(boxes)):
+            raise MismatchError(
+                f"{boxes} is finished and holds {embedded:,} photographs as previews; --restart makes it anew without"
+            )
+        return _summary(boxes, reused=len(index))
+    if restart:
+        refuse_to_replace_other(boxes)
+    with _locked(boxes, folder):
+        if restart:
+            _clear(folder)
+        _claim(folder, recorded, index)
+        run = _Run(index, settings, weights, folder, _part_keys(index, recorded))
+        reused, postponed = run.finish(jobs, progress)
+        write_boxes(
+            boxes,
+            index,
+            [partial(Part.load, path) for path in run.paths],
+            settings.layout,
+            attributes=_attributes(index, settings, boxes, run.paths, previews),
+            settings=recorded,
+            previews=_previews(index, settings.layout, run.paths, settings.max_pixels) if previews else {},
+        )
+        if not postponed:
+            _clear(folder)
+    return _summary(boxes, reused, postponed)
+
+
+@contextmanager
+def _locked(boxes: Path, folder: Path) -> Iterator[None]:
+    """The folder of the parts, for this run alone. Raises: `BoxesFileError` when another one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / _LOCK)
+    busy = BoxesFileError(f"another run is writing {boxes}; wait for it or name another file with --boxes")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise busy from None
+    if not (folder / _LOCK).exists():  # the one that had it is just taking the folder away
+        lock.release()
+        raise busy
+    threads = cv2.getNumThreads()
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)  # a worker that is this very process leaves it at one
+        if {entry.name for entry in folder.iterdir()} <= {_LOCK}:
+            shutil.rmtree(folder, ignore_errors=True)  # before another run can have the lock
+        lock.release()
+
+
+def _clear(folder: Path, keep: Iterable[Path] = ()) -> None:
+    """Take away what runs leave in the folder of the parts; whatever else is there is somebody's."""
+    for pattern in ("*.npz", "*.tmp", _SETTINGS):
+        for entry in set(folder.glob(pattern)) - set(keep):
+            entry.unlink()
+
+
+def _claim(folder: Path, recorded: Settings, index: DatasetIndex) -> None:
+    """Note what the parts in ``folder`` are made of, or raise `MismatchError` if they were made otherwise."""
+    note = folder / _SETTINGS
+    listed = digest([index.names, index.classes, index.labels.tolist(), index.splits.tolist()])
+    try:
+        existing = json.loads(note.read_text(encoding="utf-8"))
+        settings, images, count = (existing[key] for key in ("settings", "images", "count"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        _clear(folder)
+        with atomic_file(note) as unfinished:
+            content = {"settings": recorded, "images": listed, "count": len(index)}
+            unfinished.write_text(json.dumps(content), encoding="utf-8")
+        return
+    refuse_difference(f"the unfinished run in {folder}", settings, recorded)
+    if images != listed:
+        raise MismatchError(
+            f"the unfinished run in {folder} was begun with another list of images, classes or splits "
+            f"({count:,} images then, {len(index):,} now); {REMEDY}"
+        )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The parts of a data set: those that are there, and how to make the others."""
+
+    index: DatasetIndex
+    settings: ProposalSettings
+    weights: Path | None
+    folder: Path
+    keys: list[str]  #: one a part, of everything that decides its content
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.folder / f"{number:05d}-{key}.npz" for number, key in enumerate(self.keys)]
+
+    def finish(self, jobs: int | None, progress: Progress) -> tuple[int, int]:
+        """Compute the parts that are not there yet.
+
+        Returns: the number of images of those that were, and of images that are left for now, whose parts are made
+        again by the next run.
+        Raises: `WorkerError` when no image could be used and that may pass.
+        """
+        _clear(self.folder, keep=[*self.paths, self.folder / _SETTINGS])  # parts with images that have changed since
+        failed = {number: _failures_of_finished(path) for number, path in enumerate(self.paths)}
+        missing = [number for number, failures in failed.items() if failures is None]
+        done = reused = len(self.index) - sum(len(self._names(number)) for number in missing)
+        unreadable = sum(failures for failures in failed.values() if failures)
+        postponed: list[str] = []
+        progress(done, unreadable)
+        with closing(self._proposals(missing, jobs)) as chunks:
+            for number in missing:
+                proposals: list[Proposal] = []
+                while len(proposals) < len(self._names(number)):
+                    chunk = next(chunks)
+                    proposals += chunk
+                    done, unreadable = done + len(chunk), unreadable + sum(p.regions is None for p in chunk)
+                    postponed += [p.reason.removeprefix(PASSING) for p in chunk if p.reason.startswith(PASSING)]
+                    progress(done, unreadable)
+                build_part(self.index, number * PART_IMAGES, proposals).save(self.paths[number])
+        if postponed and unreadable == len(self.index):
+            raise WorkerError(
+                f"no image can be used here and now, by no known fault of theirs (of the first: {postponed[0]}); "
+                "the same command tries them again"
+            )
+        return reused, len(postponed)
+
+    def _names(self, number: int) -> tuple[str, ...]:
+        return self.index.names[number * PART_IMAGES : (number + 1) * PART_IMAGES]
+
+    def _proposals(self, missing: Iterable[int], jobs: int | None) -> Generator[list[Proposal], None, None]:
+        """Chunk by chunk, and no chunk in two parts."""
+        names = [self._names(number) for number in missing]
+        chunks = [part[at : at + CHUNK_IMAGES] for part in names for at in range(0, len(part), CHUNK_IMAGES)]
+        root = str(self.index.root.resolve())
+        weights = str(self.weights.resolve()) if self.weights else None
+        task = partial(propose_chunk, root, self.settings, weights)
+        return in_parallel(chunks, task, partial(lost_image, root), jobs)
+
+
+def _failures_of_finished(path: Path) -> int | None:
+    """How many images of a finished part could not be used; None if it is to be made (again).
+
+    That is so when it is not there or damaged, and when a file could not be opened: perhaps it can be now.
+    """
+    try:
+        part = Part.load(path)
+        return len(part.failures) if (part.images["content_blake2b"] != b"").all() else None
+    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
+    """A key for each part: settings, versions, and its images' names, labels, splits, sizes and times of change."""
+    made_by = json.dumps([schema.FORMAT_VERSION, recorded], sort_keys=True)
+    sizes, times = (stamps.tolist() for stamps in stamps_of(index.root, index.names))
+    labels, splits = index.labels.tolist(), index.splits.tolist()
+    images = list(zip(index.names, labels, splits, sizes, times, strict=True))
+    return [
+        digest([made_by, start, index.classes, images[start : start + PART_IMAGES]])
+        for start in range(0, len(index), PART_IMAGES)
+    ]
+
+
+def _attributes(
+    index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Path], previews: bool
+) -> dict[str, str | int]:
+    hulls = hashlib.blake2b(digest_size=16)
+    tables = []
+    for path in parts:
+        part = Part.load(path)
+        hulls.update(part.hulls.tobytes())
+        tables.append(part.images)
+    images = np.concatenate(tables)
+    contents = hashlib.blake2b(digest_size=16)
+    contents.update(json.dumps([settings.to_dict(), index.classes, hulls.hexdigest()]).encode())
+    for column in (schema.PATH, "label", "split", "content_blake2b"):
+        contents.update(images[column].tobytes())
+    statuses = images["status"].tolist()
+    attributes: dict[str, str | int] = {
+        "description": schema.DESCRIPTION if previews else schema.DESCRIPTION_WITHOUT_PREVIEW,
+        "made_by": f"agnet {__version__}",
+        "dataset": index.dataset,
+        "title": index.title or index.dataset,
+        "images": len(index),
+        "images_with_few_keypoints": statuses.count(schema.STATUS_FEW.encode()),
+        "images_unreadable": statuses.count(schema.STATUS_UNREADABLE.encode()),
+        "root_relative_to_this_file": relative_hint(index.root, boxes.parent),
+        "fingerprint": contents.hexdigest(),  # what the boxes and their images are
+    }
+    return attributes | ({"val_is_test": 1} if index.val_is_test else {})
+
+
+def _summary(boxes: Path, reused: int, postponed: int = 0) -> Summary:
+    status = read_listing(boxes).status
+    few, unreadable = (int((status == kind).sum()) for kind in (schema.STATUS_FEW, schema.STATUS_UNREADABLE))
+    failures = read_boxes(boxes).failures if unreadable else ()
+    first = f"{failures[0][0]}: {failures[0][1]}" if failures else ""
+    return Summary(
+        boxes, len(status), few, unreadable, first, reused, previews=embedded_photographs(boxes), postponed=postponed
+    )
+
+
+def _previews(
+    index: DatasetIndex, layout: Layout, parts: list[Path], max_pixels: int
+) -> dict[str, tuple[np.ndarray, str]]:
+    """Up to `PREVIEWS` usable images, evenly over the data set, with their regions drawn, and a sheet of all."""
+    wanted = set(np.linspace(0, len(index) - 1, min(PREVIEWS, len(index))).astype(int).tolist())
+    pictures: dict[str, tuple[np.ndarray, str]] = {}
+    for path in parts:
+        primary = Part.load(path).primary
+        for number in sorted(wanted & set(primary["image"].tolist())):
+            rows = primary[primary["image"] == number]
+            boxes = np.stack([rows[column] for column in ("x0", "y0", "x1", "y1")], axis=-1)
+            name = index.names[number]
+            try:
+                image = decode_image((index.root / name).read_bytes(), max_pixels)
+            except (OSError, ImageError):
+                continue
+            label = index.classes[index.labels[number]]
+            key = f"{len(pictures) + 1:02d}_{''.join(c if c.isalnum() else '_' for c in label)}"
+            pictures[key] = draw_regions(image, boxes, layout, 480), f"image {number}, {name}, class {label}"
+    if pictures:
+        tiles = [fit_within(picture, 300) for picture, _ in pictures.values()]
+        pictures = {schema.SHEET: (contact_sheet(tiles, 4, (306, 306)), "all pictures of this group"), **pictures}
+    return pictures

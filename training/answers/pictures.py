@@ -1,0 +1,277 @@
+"""Pictures of an answer: the photograph, where it speaks for the class and where against it, and the probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ...data.drawing import draw_boxes, fit_within
+from ...data.fonts import draw_text, shortened, text_width, wrapped
+from .predict import Prediction
+from .truth import Truth
+from .video_labels import Label
+
+FULL = 0.25  #: logits of a 49th of the picture that are drawn in full colour: the same in every picture
+_CELLS = 49  # places of the paper's 7 x 7 map, so that finer maps are drawn to the same scale
+FOR, AGAINST = "#f07a13", "#7b3fb3"  #: orange and purple differ to colour-blind eyes, and over grey
+_STRONGEST = 0.7  # of what lies under it, this much is hidden by full colour
+
+_PANEL_WH = (440, 440)  # a panel fits into it, in pixels
+_WIDE_WH, _TALL_WH = (760, 330), (440, 640)  # of photographs more than twice as wide as high, and as high as wide
+_SLIVER = 24  # a panel is never thinner: there would be nothing to see
+_COLUMN = 330  # width of the column with the answer
+_SHOWN = 8  # classes at most
+_MARGIN, _GAP = 20, 18
+_DARK = 0.35  # mean brightness below which the grey photograph is brightened to it
+_FRAME_SIDES = (480, 640)  # longer side of a video's frame beside its map, in pixels
+_TEXT, _FAINT, _BAR, _REST, _PAPER = "#1a1a1a", "#5f5f5f", "#4363d8", "#b9b9b9", "#ffffff"
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is written beside an answer."""
+
+    classes: tuple[str, ...]  #: all of the network's, in its order
+    run: str = ""  #: whose answer it is, for people
+    label: Label | None = None  #: the answer itself, where it need not be the likeliest class
+    truth: Truth | None = None
+
+
+def draw_prediction(image: np.ndarray, prediction: Prediction, caption: Caption) -> np.ndarray:
+    """The photograph with its primary regions if the network looks at any, what speaks for and against the first class
+    over its grey copy, and the probabilities. uint8 RGB.
+    """
+    left = _draw_panels(Image.fromarray(_fitted(image)), prediction)
+    column = _draw_answer(prediction, caption)
+    width, top = left.width + 2 * _GAP + _COLUMN + 2 * _MARGIN, _MARGIN + 62
+    page = Image.new("RGB", (width, top + max(left.height, column.height) + _MARGIN), _PAPER)
+    draw_text(page, (_MARGIN, _MARGIN), shortened(prediction.name, 20, width - 2 * _MARGIN), 20, _TEXT)
+    draw_text(page, (_MARGIN, _MARGIN + 30), shortened(caption.run, 14, width - 2 * _MARGIN), 14, _FAINT)
+    page.paste(left, (_MARGIN, top))
+    page.paste(column, (width - _MARGIN - _COLUMN, top))
+    return np.asarray(page)
+
+
+def small_frame(image: np.ndarray) -> np.ndarray:
+    """A video's frame, uint8 RGB, in the size in which `draw_frame` draws it."""
+    longer = max(image.shape[:2])
+    side = min(max(longer, _FRAME_SIDES[0]), _FRAME_SIDES[1])
+    return image if side == longer else fit_within(image, side)
+
+
+def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.ndarray:
+    """A frame of `small_frame`, beside it what speaks for and against its likeliest class; beneath, its smoothed label.
+    uint8 RGB, of even sides.
+
+    All frames of one size give pictures of one size, drawn to one scale.
+    """
+    photograph = Image.fromarray(frame)
+    panels = [photograph] + ([] if prediction.evidence is None else [_with_evidence(photograph, prediction)])
+    size = max(16, max(frame.shape[:2]) // 30)
+    strip, margin = round(3.6 * size), round(0.6 * size)
+    panels_width = len(panels) * photograph.width + (len(panels) - 1) * 4
+    width, height = panels_width + panels_width % 2, photograph.height + strip
+    width = max(width, 24 * size)  # room for a word under a frame that is high and narrow
+    page = Image.new("RGB", (width, height + height % 2), _PAPER)
+    for number, panel in enumerate(panels):
+        page.paste(panel, ((width - panels_width) // 2 + number * (photograph.width + 4), 0))
+    top = photograph.height
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((0, top + strip - size // 3, round(width * label.probability), page.height), fill=_BAR)
+    draw_text(page, (width - margin, top + margin // 2), f"{label.probability:.0%}", size, _FAINT, "ra")
+    name = shortened(label.name, size, width - 2 * margin - 3 * size)
+    draw_text(page, (margin, top + margin // 2), name, size, _TEXT)
+    if prediction.evidence is not None:
+        small, second = max(11, round(0.62 * size)), top + margin // 2 + round(1.5 * size)
+        key_width = 6 * small
+        _draw_scale(page, (margin, second + 2), (key_width, small))
+        said = f"against / for {prediction.classes[0]} in this frame (HiResCAM, {FULL:g} logits a 49th and more)"
+        said = shortened(said, small, width - 3 * margin - key_width)
+        draw_text(page, (2 * margin + key_width, second), said, small, _FAINT)
+    return np.asarray(page)
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """The photograph in a panel's size: the pixels of a tiny one are shown as such, a sliver is widened."""
+    height, width = image.shape[:2]
+    room = _WIDE_WH if width > 2 * height else _TALL_WH if height > 2 * width else _PANEL_WH
+    scale = min(room[0] / width, room[1] / height)
+    size = max(_SLIVER, round(width * scale)), max(_SLIVER, round(height * scale))
+    method = Image.Resampling.NEAREST if scale > 6 else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(image).resize(size, method))
+
+
+def _draw_panels(photograph: Image.Image, prediction: Prediction) -> Image.Image:
+    """The photograph and, beside or beneath it, the map with its scale; under them how to read it."""
+    panels = [_photograph_panel(photograph, prediction)]
+    if prediction.evidence is not None:
+        panels.append((f"what speaks for or against {prediction.classes[0]}", _with_evidence(photograph, prediction)))
+    stacked = photograph.width > 2.2 * photograph.height
+    room = max(photograph.width, 300)  # of a panel's caption
+    across, down = (1, len(panels)) if stacked else (len(panels), 1)
+    width, step = across * (room + _GAP) - _GAP, 26 + photograph.height + _GAP
+    dark = _is_dark(float(_grey(np.asarray(photograph)).mean()))
+    lines = wrapped(_note(prediction, dark), 14, width, 5) if prediction.evidence is not None else []
+    page = Image.new("RGB", (width, down * step + (46 + 20 * len(lines) if lines else 0)), _PAPER)
+    for number, (title, panel) in enumerate(panels):
+        x, y = (0, number * step) if stacked else (number * (room + _GAP), 0)
+        draw_text(page, (x, y), shortened(title, 15, room), 15, _FAINT)
+        page.paste(panel, (x, y + 26))
+    if lines:
+        _draw_key(page, (width - room, down * step), min(room, _PANEL_WH[0]))
+    for number, line in enumerate(lines):
+        draw_text(page, (0, down * step + 46 + 20 * number), line, 14, _FAINT)
+    return page
+
+
+def _photograph_panel(photograph: Image.Image, prediction: Prediction) -> tuple[str, Image.Image]:
+    if prediction.regions is None:
+        return "photograph", photograph
+    if not prediction.regions.enough_keypoints:
+        return "photograph: every region is all of it", photograph
+    return "photograph with its primary regions", _with_regions(photograph, prediction)
+
+
+def _with_regions(photograph: Image.Image, prediction: Prediction) -> Image.Image:
+    assert prediction.regions is not None
+    boxes = prediction.regions.primary_xyxy * np.tile(np.divide(photograph.size, prediction.regions.size_wh), 2)
+    slots = [str(slot) for slot in range(len(boxes))]
+    return Image.fromarray(draw_boxes(np.asarray(photograph), boxes, slots, text_size=13))
+
+
+def _with_evidence(photograph: Image.Image, prediction: Prediction) -> Image.Image:
+    """The photograph in grey; over it orange where it speaks for the first class, purple where against it."""
+    assert prediction.evidence is not None
+    share = prediction.evidence * (prediction.evidence.size / _CELLS) / FULL
+    # Resized as cells that tile the picture: each stays around its own middle.
+    share = np.asarray(Image.fromarray(share.astype(np.float32)).resize(photograph.size, Image.Resampling.BILINEAR))
+    return Image.fromarray(_tinted(_greyed(np.asarray(photograph)), share))
+
+
+def _greyed(image: np.ndarray) -> np.ndarray:
+    """Grey levels ``(H, W)`` in [0, 1] on which both colours can be seen, whatever the photograph: neither black nor
+    white, and dark ones brightened.
+    """
+    grey = _grey(image)
+    mean = float(grey.mean())
+    if _is_dark(mean):
+        peak = max(float(np.quantile(grey, 0.99)), 0.05)  # noise stays noise
+        grey = np.minimum(grey / peak ** (1 - mean / _DARK), 1)  # nearly nothing where it is nearly bright enough
+        grey **= min(1.0, max(0.4, float(np.log(_DARK) / np.log(grey.mean()))))
+    return 0.25 + 0.67 * grey
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).convert("L")).astype(np.float32) / 255
+
+
+def _is_dark(mean: float) -> bool:
+    return 0 < mean < _DARK
+
+
+def _tinted(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """``grey`` ``(H, W)`` in [0, 1] under a colour for each place: by its sign, as opaque as ``share`` is of 1."""
+    colours = np.where(share[..., None] > 0, _rgb(FOR), _rgb(AGAINST))
+    opacity = _STRONGEST * np.clip(np.abs(share), 0, 1)[..., None]
+    mixed = (1 - opacity) * 255 * grey[..., None] + opacity * colours
+    return mixed.round().astype(np.uint8)
+
+
+def _rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], dtype=np.float32)
+
+
+def _draw_scale(page: Image.Image, place_xy: tuple[int, int], size_wh: tuple[int, int]) -> None:
+    """All colours of a map, from those against to those for, over a middle grey."""
+    width, height = size_wh
+    share = np.tile(np.linspace(-1, 1, width, dtype=np.float32), (height, 1))
+    page.paste(Image.fromarray(_tinted(np.full(share.shape, 0.6, np.float32), share)), place_xy)
+
+
+def _draw_key(page: Image.Image, place_xy: tuple[int, int], width: int) -> None:
+    x, y = place_xy
+    _draw_scale(page, (x, y), (width, 12))
+    for at, text, anchor in (
+        *((0, f"against: -{FULL:g} or less", "la"), (width / 2, "0", "ma")),
+        *((width, f"for: +{FULL:g} or more", "ra"),),
+    ):
+        draw_text(page, (x + at, y + 16), text, 13, _FAINT, anchor)
+
+
+def _note(prediction: Prediction, brightened: bool) -> str:
+    """How to read the map, exactly."""
+    assert prediction.evidence is not None
+    name, total = prediction.classes[0], float(prediction.evidence.sum())
+    rest = "the rest is its bias" if prediction.region_weights is None else "they need not add up to it"
+    return (
+        f"Orange adds to the logit of {name}, purple takes from it: gradient times activation of the last feature map "
+        f"(HiResCAM), in logits a 49th of the photograph, to one scale in every picture. All places: {total:+.2f}; the "
+        f"logit: {prediction.logit:+.2f} ({rest})." + (" The grey copy is brightened." if brightened else "")
+    )
+
+
+def tied(distribution: np.ndarray) -> np.ndarray:
+    """Numbers of the classes that are as likely as the likeliest one to a tenth of a per cent, it being the first."""
+    order = np.argsort(-distribution, kind="stable")
+    said = [f"{share:.1%}" for share in distribution[order]]
+    return order[[one == said[0] for one in said]]
+
+
+def _draw_answer(prediction: Prediction, caption: Caption) -> Image.Image:
+    """The column that says it: the class, whether that is right, the classes beside it, and what is left for others."""
+    distribution, classes = prediction.distribution, caption.classes
+    order = np.argsort(-distribution, kind="stable")
+    shown = order[: min(max(2, len(prediction.classes)), _SHOWN)]
+    equal = tied(distribution)
+    page = Image.new("RGB", (_COLUMN, 190 + 40 * (len(shown) + 1)), _PAPER)
+    y = 0
+    for text, size, colour in _verdict(prediction, caption, [classes[k] for k in equal]):
+        for line in wrapped(text, size, _COLUMN, 2):
+            draw_text(page, (0, y), line, size, colour)
+            y += round(1.35 * size)
+    if caption.truth is not None:
+        y = _draw_truth(page, y + 4, caption.truth, classes[order[0]], [classes[k] for k in equal])
+    y += 14
+    rows = [(classes[k], float(distribution[k]), _BAR) for k in shown]
+    if others := len(classes) - len(shown):
+        rest = max(0.0, 1 - sum(share for _, share, _ in rows))
+        rows.append((f"{others:,} other class{'es' if others > 1 else ''}", rest, _REST))
+    pen = ImageDraw.Draw(page)
+    for name, share, colour in rows:
+        said = f"{share:.1%}"
+        draw_text(page, (_COLUMN, y), said, 14, _TEXT, "ra")
+        draw_text(page, (0, y), shortened(name, 14, _COLUMN - text_width(said, 14) - 12), 14, _TEXT)
+        pen.rectangle((0, y + 21, _COLUMN - 1, y + 28), fill="#ececec")
+        if round(_COLUMN * share):
+            pen.rectangle((0, y + 21, round(_COLUMN * share) - 1, y + 28), fill=colour)
+        y += 40
+    return page.crop((0, 0, _COLUMN, y))
+
+
+def _verdict(prediction: Prediction, caption: Caption, equal: list[str]) -> list[tuple[str, int, str]]:
+    """Lines of text, their sizes and colours."""
+    share = f"{prediction.probabilities[0]:.1%}"
+    if caption.label is not None and caption.label.name != prediction.classes[0]:
+        return [(caption.label.name, 26, _TEXT), (f"likeliest: {prediction.classes[0]}, {share}", 16, _FAINT)]
+    if len(equal) > 1:
+        return [(f"a tie of {len(equal):,}", 26, _TEXT), (f"{share} each: {', '.join(equal)}", 16, _FAINT)]
+    return [(prediction.classes[0], 26, _TEXT), (share, 18, _FAINT)]
+
+
+def _draw_truth(page: Image.Image, y: int, truth: Truth, first: str, equal: list[str]) -> int:
+    """The truth after a mark that needs no colour: a tick, a cross, or none where a tie is neither right nor wrong."""
+    pen = ImageDraw.Draw(page)
+    said, left = "one of a tie" if truth.name in equal else "wrong", 26
+    if len(equal) == 1 and truth.name == first:
+        said = "right"
+        pen.line([(2, y + 9), (7, y + 15), (17, y + 3)], fill=_TEXT, width=3, joint="curve")
+    elif said == "wrong":
+        pen.line([(3, y + 3), (16, y + 16)], fill=_TEXT, width=3)
+        pen.line([(3, y + 16), (16, y + 3)], fill=_TEXT, width=3)
+    else:
+        left = 0
+    draw_text(page, (left, y), shortened(f"{said} · truth: {truth.name}", 16, _COLUMN - left), 16, _TEXT)
+    draw_text(page, (left, y + 22), truth.part, 13, _FAINT)
+    return y + 40

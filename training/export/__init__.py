@@ -1,0 +1,1 @@
+"""A run's network as one file that runs without agnet."""

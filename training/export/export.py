@@ -1,0 +1,242 @@
+"""A run's network as one file that runs without agnet: ONNX, or PyTorch's own exported program.
+
+The file takes photographs as bytes and normalises them itself, says in its metadata what a user has to know (classes,
+size of the images, how regions were proposed), and has been compared with the network it was made from before it
+appears under its name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ... import __version__
+from ...data.errors import CheckpointError
+from ...data.files import atomic_file
+from ..machine.devices import Device
+from ..models.backbones.backbone import Preprocessing
+from ..models.build import Model
+from ..models.output import Output
+from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
+from .formats import FORMATS, About, Inputs, Outputs, Runner, reason
+from .target import check_export
+
+FORMAT = "agnet network"
+FORMAT_VERSION = 1
+# How far a file's outputs may be from the network's own; see `largest_differences`. A trained network's are within
+# 1e-5. One near chaos, as random weights can make it, turns rounding into more: it may differ by a hundred times of
+# what rounding its input once more does to it, up to a twentieth.
+BOUND, ROUNDINGS, MOST = 1e-4, 100.0, 0.05
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and found to compute what the network computes."""
+
+    file: Path
+    format: str
+    largest_differences: dict[str, float]  #: of each output, in parts of its largest magnitude, or of 1 if that is less
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "file": str(self.file),
+            "format": self.format,
+            "bytes": self.file.stat().st_size,
+            "largest_differences": self.largest_differences,
+        }
+
+
+class Network(nn.Module):
+    """A model between its bytes and its probabilities: images are normalised, outputs named, absent ones left out.
+
+    Args:
+        model: in evaluation mode.
+        preprocessing: what it was trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Model, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.model = model
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(preprocessing, name)).view(3, 1, 1) * 255)
+
+    def forward(self, images: Tensor, boxes: Tensor | None = None) -> Outputs:
+        """Classify images.
+
+        Args:
+            images: uint8 RGB ``(B, 3, S, S)``.
+            boxes: ``(B, R, 4)`` xyxy in fractions of the image; None for a model that looks at none.
+
+        Returns: the fields of `Output` that the model fills, and ``probabilities`` ``(B, classes)``.
+        """
+        normalised = (images.float() - self.mean) / self.std
+        if boxes is None:
+            boxes = normalised.new_zeros((images.shape[0], 0, 4))
+        return _named(self.model(normalised, boxes))
+
+
+def _named(output: Output) -> Outputs:
+    named = {"logits": output.logits, "probabilities": output.logits.softmax(dim=1), **output._asdict()}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def export_run(run: str | Path, format: str = "onnx", output: Path | None = None) -> Exported:
+    """Write a run's best checkpoint as a file of that format, once it was found to compute the same.
+
+    Args:
+        run: the run's folder, or its checkpoint.
+        format: one of `FORMATS`.
+        output: the file to write, replacing what is there; None for ``model`` with the format's suffix beside the
+            checkpoint.
+
+    Raises:
+        ConfigurationError: for a file that cannot be written, or where packages are missing.
+        CheckpointError: for a run without a sound checkpoint, or a network that gives no finite numbers or that this
+            format cannot express exactly.
+    """
+    chosen = FORMATS[format]
+    path, output = check_export(run, format, output)
+    checkpoint = load_checkpoint(path)
+    network = Network(checkpoint.model, checkpoint.preprocessing).eval().requires_grad_(False)
+    trials = list(trial_inputs(checkpoint.preprocessing.size, checkpoint.regions))
+    run_network, run_rounded = eager(checkpoint), eager(checkpoint, noise=torch.finfo(torch.float32).eps)
+    with torch.no_grad():
+        wanted = [run_network(inputs) for inputs in trials]
+        check_finite(output for outputs in wanted for output in outputs.values())
+        own = largest_differences([run_rounded(inputs) for inputs in trials], wanted)
+        program = _trace(network, trials[-1], checkpoint.settings.backbone)
+        with atomic_file(output) as unfinished:
+            chosen.write(program, _about(checkpoint, trials[-1], wanted[-1]), unfinished)
+            differences = largest_differences(_run_file(format, unfinished, trials), wanted)
+            _check_differences(differences, own, format, checkpoint.settings.backbone)
+    return Exported(output, format, differences)
+
+
+def trial_inputs(side: int, regions: int) -> Iterator[Inputs]:
+    """Noise in batches of 1, 3 and 3, always the same: random boxes first, then empty, whole and beyond the frame."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(4, regions, 2, 2, generator=generator).sort(dim=2).values  # low before high
+    extremes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1], [-0.5, -0.5, 1.5, 1.5]])
+    drawn = corners.flatten(2)  # (4, R, 4)
+    for boxes in (drawn[:1], extremes[:, None].expand(3, regions, 4).contiguous(), drawn[1:]):
+        images = torch.randint(0, 256, (len(boxes), 3, side, side), generator=generator, dtype=torch.uint8)
+        yield {"images": images, "boxes": boxes} if regions else {"images": images}
+
+
+def eager(checkpoint: Checkpoint, noise: float = 0.0) -> Runner:
+    """The checkpoint's own network, run as `predict` runs it; its normalised images off by that share, at random."""
+    device, generator = Device(torch.device("cpu")), torch.Generator().manual_seed(0)
+
+    def run(inputs: Inputs) -> Outputs:
+        images = device.images(inputs["images"], checkpoint.preprocessing)
+        if noise:
+            images = images * (1 + noise * torch.randn(images.shape, generator=generator))
+        boxes = inputs.get("boxes", images.new_zeros(len(images), 0, 4))
+        return _named(checkpoint.model(images, boxes))
+
+    return run
+
+
+def _run_file(format: str, file: Path, trials: list[Inputs]) -> list[Outputs]:
+    try:
+        run = FORMATS[format].load(file)
+        return [run(inputs) for inputs in trials]
+    except Exception as error:  # onnxruntime's have no other base
+        raise CheckpointError(f"the exported network does not run, so no file was written: {reason(error)}") from error
+
+
+def largest_differences(got: list[Outputs], wanted: list[Outputs]) -> dict[str, float]:
+    """How far the outputs of each batch are from those wanted: the largest difference of each output.
+
+    In parts of the output's largest magnitude, or of 1 where that is less. Infinite for an output that is missing, has
+    another shape, or is not finite on either side.
+    """
+    largest: dict[str, float] = {}
+    for one, other in zip(got, wanted, strict=True):
+        for name in other | one:
+            difference = _difference(one.get(name), other.get(name))
+            largest[name] = max(largest.get(name, 0.0), difference)
+    return largest
+
+
+def _difference(got: Tensor | None, wanted: Tensor | None) -> float:
+    if got is None or wanted is None or got.shape != wanted.shape or not (got.isfinite() & wanted.isfinite()).all():
+        return float("inf")
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1))
+
+
+def _check_differences(differences: dict[str, float], own: dict[str, float], format: str, backbone: str) -> None:
+    for name, difference in differences.items():
+        bound = min(max(BOUND, ROUNDINGS * own.get(name, 0.0)), MOST)
+        if difference > bound:
+            others = " or ".join(f"--format {other}" for other in FORMATS if other != format)
+            raise CheckpointError(
+                f"the exported network is not the trained one: its {name} are off by {difference:.1e} (rounding would "
+                f"be {bound:.0e} at most), so no file was written. These versions of the libraries export {backbone} "
+                f"wrongly: try {others}, or other versions"
+            )
+
+
+def _trace(network: Network, inputs: Inputs, backbone: str) -> torch.export.ExportedProgram:
+    """The network as a graph for any batch, without a trace of where its source code lies."""
+    batch = torch.export.Dim("batch", min=1)
+    log = logging.getLogger("torch.export._trace")
+    before = log.level
+    try:
+        log.setLevel(logging.CRITICAL)  # it would print notes for its developers before it raises
+        # Strict takes three seconds longer, but does not print the whole graph before it raises.
+        program = torch.export.export(
+            network, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
+        )
+    except (RuntimeError, ValueError) as error:  # what all of torch's refusals are
+        raise CheckpointError(f"{backbone} cannot be exported: {reason(error)}") from error
+    finally:
+        log.setLevel(before)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def _about(checkpoint: Checkpoint, inputs: Inputs, outputs: Outputs) -> About:
+    """What a user of the file has to know, as JSON can hold it."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "agnet": __version__,
+        "classes": checkpoint.classes,
+        "inputs": {name: _INPUTS[name].format(_shape(value)) for name, value in inputs.items()},
+        "outputs": {name: _OUTPUTS.get(name, "{}").format(_shape(value)) for name, value in outputs.items()},
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "regions": inputs["boxes"].shape[1] if "boxes" in inputs else 0,
+        "proposals": checkpoint.proposals,
+        "model": asdict(checkpoint.settings),
+        "boxes_fingerprint": checkpoint.fingerprint,
+        "epoch": checkpoint.epoch,
+        "val_top1": checkpoint.val_top1,
+    }
+
+
+_INPUTS = {
+    "images": "uint8 {}: upright RGB, squashed to that size; normalised inside",
+    "boxes": "float32 {}: x0, y0, x1, y1 in fractions of the image, in the proposals' order",
+}
+_OUTPUTS = {
+    "logits": "float32 {}",
+    "probabilities": "float32 {}: softmax of the logits",
+    "region_weights": "float32 {}: of each box, the whole image last; their sum is 1",
+    "attention_map": "float32 {}: where the network looks; the sum is 1",
+    "embedding": "float32 {}: what the classifier sees",
+}
+
+
+def _shape(value: Tensor) -> str:
+    return f"(batch, {', '.join(map(str, value.shape[1:]))})"

@@ -1,0 +1,46 @@
+"""Where an export goes and what it takes: asked before PyTorch is loaded, which takes seconds."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ...data.errors import ConfigurationError
+from ...data.files import check_writable
+from ...extras import how_to_install
+from ..runs.checkpoint_header import read_header
+from ..runs.folder import checkpoint_of
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}  #: of the extra ``onnx``
+
+
+def check_export(run: str | Path, format: str, output: Path | None) -> tuple[Path, Path]:
+    """The checkpoint to export and the file to write.
+
+    Args:
+        run: the run's folder or its checkpoint.
+        format: a key of `SUFFIXES`.
+        output: None for ``model`` with the format's suffix beside the checkpoint.
+
+    Raises: as `export.export_run`, for all that is known before the network is.
+    """
+    missing = [package for package in PACKAGES[format] if find_spec(package) is None]
+    if missing:
+        raise ConfigurationError(f"--format {format} needs {', '.join(missing)}: {how_to_install(*missing)}")
+    checkpoint = checkpoint_of(run)
+    read_header(checkpoint)
+    output = output or checkpoint.with_name(f"model{SUFFIXES[format]}")
+    _check_output(format, output)
+    return checkpoint, output
+
+
+def _check_output(format: str, output: Path) -> None:
+    suffix = SUFFIXES[format]
+    if output.is_dir():
+        raise ConfigurationError(f"{output} is a folder; name a file in it, such as {output / f'model{suffix}'}")
+    if not output.parent.is_dir():
+        raise ConfigurationError(f"{output}: there is no folder {output.parent}")
+    if output.suffix != suffix:
+        raise ConfigurationError(f"{output}: a file of --format {format} ends in {suffix}; name one")
+    check_writable(output, "name another file with --output")

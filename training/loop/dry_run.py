@@ -1,0 +1,262 @@
+"""What a run would do, cost and write, from a few real steps of it; nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from itertools import count, islice
+from pathlib import Path
+
+import torch
+
+from ...data.boxes.reader import Boxes
+from ..machine.devices import choose_training_device
+from ..models.settings import ModelSettings
+from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
+from ..runs.curves import CURVES
+from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
+from ..runs.seen import SEEN
+from ..samples.loader import Batch, Loader, Propose
+from .engine import Watch, evaluate, steps_of_epoch, train_epoch
+from .learner import Learner
+from .optimizer import part_of
+from .preflight import check_input, check_same_images
+from .preparation import begin_network, build_learner, build_loaders
+
+WARM_UP, MEASURED = 2, 8  #: steps
+ENOUGH_SECONDS = 30.0  #: of measuring; two steps are measured in any case
+
+# About how many bytes the small files have: the configuration, a line of the log, an image in the list of those seen.
+_CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES, _CURVES_BYTES = 2500, 250, 23, 60_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the recipe, and why it is so."""
+
+    value: object
+    reason: str  #: the recipe's own; empty where it only leaves a thing off, or for what was overridden
+    overridden: bool
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do."""
+
+    recipe: str
+    source: str
+    settings: dict[str, Setting]
+    parameters: dict[str, dict[str, int]]  #: of backbone, head, classifier and all: total and trainable
+    images: dict[str, int]  #: of train and val
+    steps_per_epoch: int
+    images_per_step: int
+    steps: int  #: of the optimiser, in all
+    device: str
+    precision: str
+    seconds_per_step: float
+    data_wait: float  #: share of it spent waiting for images
+    seconds_per_epoch: float  #: validation included
+    seeds: int  #: that are trained one after the other
+    seconds: float  #: of all of them, if they go on to the end
+    peak_memory_bytes: int | None  #: of a GPU's tensors, or of this process; processes that read images not included
+    images_at_once: int  #: less than the batch size where memory did not suffice
+    folder: str
+    files: dict[str, int]  #: of one seed: name -> about how many bytes, at the end of the run
+    states: dict[str, int]  #: likewise, of those that are deleted when it has finished
+
+    def to_dict(self) -> dict[str, object]:
+        """Numbers and texts."""
+        return asdict(self)
+
+
+def dry_run(
+    run: Path,
+    boxes: Boxes,
+    root: Path,
+    model_settings: ModelSettings,
+    recipe_name: str,
+    recipe: Recipe,
+    settings: RunSettings,
+    *,
+    propose: Propose | None = None,
+    keep_states: bool = False,
+    seeds: int = 1,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> DryRun:
+    """Take a few steps of the run that `fit` would do with the same arguments, and reckon; also of several ``seeds``,
+    of which ``settings`` has the first. ``watch`` and ``say`` are of the look at the images before.
+
+    ImageNet weights are not fetched for it: their numbers cost no more time than random ones.
+
+    Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
+    """
+    check_input(boxes, recipe, proposes=propose is not None)
+    check_free(run)
+    check_same_images(boxes, root, watch=watch, say=say)
+    device = choose_training_device(settings.device, settings.precision)
+    torch.manual_seed(settings.seed)
+    source = "none" if settings.weights == "imagenet" else settings.weights
+    model, _ = begin_network(model_settings, source, boxes, lambda text: None)
+    learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
+    side = learner.model.backbone.preprocessing.size
+    training, validation = build_loaders(boxes, root, recipe, settings, side, propose)
+    with closing(training), closing(validation):
+        per_image, data_wait = _training_seconds(learner, training)
+        peak = device.peak_memory()
+        epoch = training.images * per_image + validation.images * _validation_seconds(learner, validation)
+    files, states = _files(learner, training.images + validation.images), _states(learner)
+    steps = steps_of_epoch(len(training), recipe.accumulate)
+    images_per_step = min(recipe.batch_size * recipe.accumulate, training.images)
+    return DryRun(
+        recipe=recipe_name,
+        source=SOURCES[recipe_name],
+        settings=_settings(recipe_name, recipe),
+        parameters=_parameters(learner),
+        images={"train": training.images, "val": validation.images},
+        steps_per_epoch=steps,
+        images_per_step=images_per_step,
+        steps=steps * recipe.epochs,
+        device=str(device.device),
+        precision=device.precision,
+        seconds_per_step=per_image * images_per_step,
+        data_wait=data_wait,
+        seconds_per_epoch=epoch,
+        seeds=seeds,
+        seconds=epoch * recipe.epochs * seeds,
+        peak_memory_bytes=peak,
+        images_at_once=min(learner.micro_batch or recipe.batch_size, training.images),
+        folder=str(run),
+        files=files | states if keep_states else files,
+        states={} if keep_states else states,
+    )
+
+
+def _training_seconds(learner: Learner, training: Loader) -> tuple[float, float]:
+    """Seconds an image of training, loading included, and the share spent waiting; beginnings not included."""
+    batches = (batch for epoch in count() for batch in training.epoch(epoch))
+    train_epoch(learner, islice(batches, WARM_UP * learner.recipe.accumulate), 0, steps=WARM_UP)
+    started, asked = time.perf_counter(), count()
+
+    def enough() -> bool:
+        return next(asked) >= 2 and time.perf_counter() - started > ENOUGH_SECONDS
+
+    measured = train_epoch(learner, batches, 1, steps=MEASURED, stop=enough)
+    return 1 / measured.images_per_second, measured.data_wait
+
+
+def _validation_seconds(learner: Learner, validation: Loader) -> float:
+    """Seconds an image of validation; the first batch only warms up, unless there is no other."""
+    if not validation.images:
+        return 0.0
+    batches = validation.epoch(0)
+
+    def look(some: Iterator[Batch]) -> tuple[int, float]:
+        started, found = time.perf_counter(), list(some)
+        if found:
+            evaluate(learner.judged, found, device=learner.device, preprocessing=learner.model.backbone.preprocessing)
+        return sum(len(batch.labels) for batch in found), time.perf_counter() - started
+
+    first = look(islice(batches, 1))
+    images, seconds = look(islice(batches, 3))
+    return seconds / images if images else first[1] / first[0]
+
+
+def _settings(name: str, recipe: Recipe) -> dict[str, Setting]:
+    changed = recipe.differences(RECIPES[name])
+    return {
+        field.name: Setting(
+            getattr(recipe, field.name),
+            "" if field.name in changed else REASONS[name].get(field.name, ""),
+            field.name in changed,
+        )
+        for field in fields(Recipe)
+    }
+
+
+def _parameters(learner: Learner) -> dict[str, dict[str, int]]:
+    found = {part: {"total": 0, "trainable": 0} for part in ("backbone", "head", "classifier", "all")}
+    for name, parameter in learner.model.named_parameters():
+        for part in (part_of(name), "all"):
+            found[part]["total"] += parameter.numel()
+            found[part]["trainable"] += parameter.numel() if parameter.requires_grad else 0
+    return found
+
+
+def _files(learner: Learner, images: int) -> dict[str, int]:
+    """About how many bytes a run's files have, its states aside."""
+    return {
+        BEST: _weights(learner),
+        CURVES: _CURVES_BYTES,
+        LOG: _LINE_BYTES * learner.recipe.epochs,
+        CONFIG: _CONFIG_BYTES,
+        SEEN: _SEEN_BYTES * images,
+    }
+
+
+def _states(learner: Learner) -> dict[str, int]:
+    """Likewise of the states to go on from, by the optimiser's own, which has begun."""
+    state = sum(
+        value.nbytes
+        for values in learner.optimizer.state.values()
+        for value in values.values()
+        if isinstance(value, torch.Tensor)
+    )
+    whole = _weights(learner) * (2 if learner.average else 1) + state
+    return {LAST: whole, PREVIOUS: whole}
+
+
+def _weights(learner: Learner) -> int:
+    return sum(tensor.nbytes for tensor in learner.model.state_dict().values())
+
+
+def dry_run_text(found: DryRun) -> str:
+    """For people."""
+    lines = [f"recipe {found.recipe}: {found.source}"]
+    for name, setting in found.settings.items():
+        why = "given on the command line" if setting.overridden else setting.reason
+        lines.append(f"  {name:16}{_value(setting.value):10}{why}".rstrip())
+    lines.append(f"{'':18}{'parameters':>14}{'trainable':>14}")
+    lines += [f"  {part:16}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
+    at_once = f", {found.images_at_once} at once" if found.images_at_once < found.images_per_step else ""
+    of_seeds, each = (f" for {found.seeds} seeds", " each") if found.seeds > 1 else ("", "")
+    lines += [
+        f"{found.images['train']:,} training images: {found.steps_per_epoch:,} steps of {found.images_per_step} images"
+        f"{at_once} an epoch, {found.steps:,} in all; {found.images['val']:,} validation images",
+        f"on {found.device} in {found.precision}: {found.seconds_per_step:.3g} s a step, {found.data_wait:.0%} of it "
+        f"waiting for images; about {_time(found.seconds_per_epoch)} an epoch, {_time(found.seconds)} in all{of_seeds}",
+    ]
+    if found.peak_memory_bytes is not None:
+        whose = "of this process" if found.device == "cpu" else "on the device"
+        lines.append(f"memory {whose}, at most so far: {_bytes(found.peak_memory_bytes)}")
+    size = _bytes(found.seeds * sum(found.files.values()))
+    lines.append(f"would write into {found.folder}, about {size}{of_seeds}: {_listed(found.files)}{each}")
+    if found.states:
+        lines.append(f"and until it has finished{each and ', for the seed under way'}: {_listed(found.states)}")
+    return "\n".join([*lines, "nothing was written"])
+
+
+def _listed(files: dict[str, int]) -> str:
+    return ", ".join(f"{name} {_bytes(size)}" for name, size in files.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _bytes(number: int) -> str:
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number} bytes"

@@ -1,0 +1,168 @@
+"""One epoch of training, one pass of evaluation. No path and no command line in here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..machine.devices import Device, Pieces
+from ..machine.distributed import ALONE, Processes
+from ..models.backbones.backbone import Preprocessing
+from ..models.build import Model
+from ..samples.loader import STAND_IN, Batch
+from .learner import IMAGES, PULSE, Learner, means
+
+Progress = Callable[[int, dict[str, float]], None]  #: told images done and current values
+Watch = Callable[[str, int], Progress]  #: (what is going on, its number of images) -> its `Progress`
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A model's scores for some images, in the loader's order."""
+
+    logits: np.ndarray  #: float32 ``(n, classes)``
+    labels: np.ndarray  #: int64 ``(n,)``
+    rows: np.ndarray  #: int64 ``(n,)``, rows of the boxes file's usable images
+
+    @property
+    def loss(self) -> float:
+        return float(nn.functional.cross_entropy(torch.from_numpy(self.logits), torch.from_numpy(self.labels)))
+
+    @property
+    def top1(self) -> float:
+        return float((self.logits.argmax(axis=1) == self.labels).mean())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How far an epoch came, and what it took."""
+
+    step: int  #: steps of the epoch done, those of an earlier part included
+    totals: Tensor  #: ``(4,)`` on the CPU; what `train_epoch` goes on from
+    images: int  #: of this part, in all processes
+    seconds: float  #: that this part took
+    waited: float  #: how many of them for images
+    peak_memory: int | None  #: bytes: of a GPU's tensors, or of this process
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time spent waiting for images."""
+        return self.waited / self.seconds
+
+
+TIMINGS = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")  #: of a log line: no two runs have the same
+
+
+def timings(parts: Sequence[Trained]) -> dict[str, object]:
+    """``data_wait`` and ``peak_memory_mb`` of an epoch in one or several parts, as far as they are known."""
+    seconds = sum(part.seconds for part in parts)
+    peaks = [part.peak_memory for part in parts if part.peak_memory is not None]
+    return {
+        **({"data_wait": round(sum(part.waited for part in parts) / seconds, 4)} if seconds else {}),
+        **({"peak_memory_mb": round(max(peaks) / 1e6)} if peaks else {}),
+    }
+
+
+def train_epoch(
+    learner: Learner,
+    batches: Iterable[Batch],
+    epoch: int,
+    *,
+    steps: int,
+    first_step: int = 0,
+    totals: Tensor | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress = lambda images, values: None,
+) -> Trained:
+    """Train on every batch once, a step of the optimiser for each ``learner.recipe.accumulate`` of them.
+
+    Args:
+        batches: what is left of the epoch from ``first_step`` on.
+        epoch: counted from 0.
+        steps: of the whole epoch: `steps_of_epoch`.
+        first_step: where an interrupted epoch goes on, counted from 0.
+        totals: of its steps before that.
+        stop: asked before each step whether to stop there.
+        progress: told the images of the epoch so far and their mean loss and top-1, now and then.
+
+    Raises: `TrainingError` when numbers are not finite any more or memory does not suffice.
+    """
+    learner.start()
+    learner.device.forget_peak()
+    totals = learner.no_totals() if totals is None else totals.to(learner.device.device)
+    step, images, waited, started = first_step, 0, 0.0, time.perf_counter()
+    before = int(totals[IMAGES]) if first_step else 0
+    source = iter(batches)
+    while step < steps and not stop():
+        asked = time.perf_counter()
+        group = list(islice(source, learner.recipe.accumulate))
+        waited += time.perf_counter() - asked
+        if not group:
+            break
+        totals += learner.step(group, epoch, step, steps)
+        images += sum(len(batch.labels) for batch in group) * learner.processes.size
+        step += 1
+        if learner.device.answers_at_once or step % PULSE == 0 or step == steps:
+            progress(before + images, means(totals))
+    learner.check(epoch, steps)
+    learner.check_weights(epoch, step)  # a part that ends here may be saved
+    seconds = max(time.perf_counter() - started, 1e-9)
+    return Trained(step, totals.cpu(), images, seconds, waited, learner.device.peak_memory())
+
+
+def steps_of_epoch(batches: int, accumulate: int) -> int:
+    """Steps of the optimiser in an epoch of so many batches; the last may have fewer."""
+    return -(-batches // accumulate)
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    batches: Iterable[Batch],
+    *,
+    device: Device,
+    preprocessing: Preprocessing,
+    processes: Processes = ALONE,
+    progress: Progress = lambda images, values: None,
+    pieces: Pieces | None = None,
+) -> Predictions:
+    """The model's scores for every image of the batches, once each.
+
+    Of several processes each looks at its parts of the batches; all get the scores of all, by row. Where memory does
+    not suffice for a batch, it goes through in smaller ``pieces``, which know that the next time.
+
+    Raises: `ConfigurationError` when memory does not suffice for a single image.
+    """
+
+    def scores(batch: Batch, cut: slice) -> Tensor:
+        with device.autocast():
+            output = model(device.images(batch.images[cut], preprocessing), device.on(batch.regions[cut]))
+        return output.logits.float()
+
+    model.eval()
+    pieces = pieces or Pieces(device)
+    logits, labels, rows, images = [], [], [], 0
+    for batch in batches:
+        logits += pieces.of(len(batch.labels), partial(scores, batch))
+        labels.append(batch.labels)
+        rows.append(batch.rows)
+        images += len(batch.labels) * processes.size
+        progress(images, {})
+    own = torch.cat(logits).cpu().numpy(), torch.cat(labels).numpy(), torch.cat(rows).numpy()
+    if processes.alone:
+        return Predictions(*own)
+    every = [np.concatenate(parts) for parts in zip(*processes.gather(own), strict=True)]
+    real = np.flatnonzero(every[1] != STAND_IN)
+    order = real[np.argsort(every[2][real])]
+    return Predictions(every[0][order], every[1][order], every[2][order])

@@ -1,0 +1,373 @@
+"""The story of a run: build, train epoch by epoch, choose the best by validation, keep what is needed to go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...data.boxes.reader import Boxes
+from ...data.errors import CheckpointError, MismatchError
+from ..machine.devices import Pieces, choose_training_device
+from ..machine.distributed import ALONE, Processes
+from ..models.settings import ModelSettings
+from ..recipes import SAVE_MINUTES, Recipe, RunSettings
+from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from ..runs.curves import CURVES, append_events, draw_curves
+from ..runs.folder import (
+    BEST,
+    Progress,
+    change_epochs,
+    check_free,
+    check_same_past,
+    check_same_run,
+    configuration,
+    drop_states,
+    epochs_of,
+    has_state,
+    load_state,
+    one_training,
+    read_config,
+    read_log,
+    save_state,
+    start_folder,
+    write_log,
+)
+from ..runs.seen import SEEN, UNKNOWN, write_seen
+from ..samples.loader import Batch, Loader, Propose
+from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epoch
+from .interruption import Interrupted, Interruption
+from .learner import Learner, means
+from .preflight import check_input, check_same_images
+from .preparation import (
+    begin_network,
+    build_learner,
+    build_loaders,
+    build_network,
+    doubt_of_strides,
+)
+from .selection import Selection
+from .warm_start import STARTED_FROM, Parent
+
+
+def fit(
+    run: Path,
+    boxes: Boxes,
+    root: Path,
+    model_settings: ModelSettings,
+    recipe: Recipe,
+    settings: RunSettings,
+    *,
+    propose: Propose | None = None,
+    resume: bool = False,
+    stop_after: int | None = None,
+    other_epochs: bool = False,
+    keep_states: bool = False,
+    save_every: float = SAVE_MINUTES,
+    processes: Processes = ALONE,
+    command: Mapping[str, object] | None = None,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    report: Callable[[dict[str, object]], None] = lambda line: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Train a network into the folder ``run``.
+
+    Args:
+        run: gets the configuration, a JSON line for each epoch, curves, the best checkpoint, what it has seen, and
+            until it has finished the state to go on from and the one before it. Process 0 alone writes; on resuming,
+            all read.
+        boxes: the boxes file; its ``train`` part is trained on, its ``val`` part chooses the epoch, ``test`` is
+            not looked at.
+        root: where the images are.
+        model_settings, recipe, settings: what to train and how.
+        propose: stage 1's function for one image, for ``recipe.regions`` live.
+        resume: go on from the newest state in ``run``, in the middle of an epoch or not.
+        stop_after: stop once this many epochs are finished; ``resume`` goes on as if it had not stopped.
+        other_epochs: on resuming, go on to ``recipe.epochs`` also where the run was to have others, if its learning
+            rates so far are the same then.
+        keep_states: the states stay when the run has finished.
+        save_every: minutes between states saved in the middle of an epoch; after every epoch one is saved anyway.
+        processes: that train together.
+        command: the recipe's name and the options given, for the configuration.
+        watch: told what is going on, for progress bars.
+        report: told each epoch's log line.
+        say: told what else a person wants to know.
+
+    Returns: the best checkpoint's path.
+    Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
+        on SIGINT or SIGTERM, when the state is saved.
+    """
+    check_input(boxes, recipe, proposes=propose is not None)
+    device = choose_training_device(processes.device(settings.device), settings.precision)
+    config = configuration(
+        run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
+    )
+    with _one_training(run, processes):
+        goes_on, ending = processes.from_first(lambda: _beginning(run, config, recipe, resume, other_epochs, say))
+        if ending:
+            say(ending)
+            return run / BEST
+        processes.from_first(lambda: check_same_images(boxes, root, watch=watch, say=say))
+        torch.manual_seed(settings.seed)
+        if goes_on:
+            model, parent = build_network(model_settings), None
+        else:
+            model, parent = begin_network(model_settings, settings.weights, boxes, say)
+            config |= parent.provenance() if parent else {}
+            if parent is None and settings.weights not in ("none", "imagenet") and processes.first:
+                doubt = doubt_of_strides(device.take(model), model_settings.backbone, boxes, root, device)
+                if doubt:
+                    say(doubt)
+        learner = build_learner(model, recipe, settings, device, boxes, say, processes)
+        progress = Progress()
+        if goes_on:
+            progress, said = load_state(run, learner)
+            check_same_past(run, progress, recipe)
+            say(f"{said}, {progress.describe(recipe.epochs)}")
+            processes.gather(None)  # all have read the configuration
+            processes.from_first(lambda: change_epochs(run, progress, recipe.epochs))
+        else:  # not before all is built: a run that cannot be leaves nothing behind
+            processes.from_first(lambda: start_folder(run, config))
+        processes.gather(None)  # all have read it: from here on it may be replaced
+        side = model.backbone.preprocessing.size
+        training, validation = build_loaders(boxes, root, recipe, settings, side, propose, processes)
+        with closing(training), closing(validation), Interruption() as interruption:
+            story = _Story(
+                run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch
+            )
+            story.begin(parent)
+            while progress.epoch < min(recipe.epochs, stop_after or recipe.epochs) and not story.is_over:
+                report(story.one_epoch())
+                story.leave_if_asked()
+            if story.is_over:
+                if not keep_states:  # all else that the run leaves is written
+                    processes.from_first(lambda: drop_states(run))
+                say(story.why_over)
+    return run / BEST
+
+
+@dataclass
+class _Story:
+    """A run under way. Its public methods are called by all processes at the same time."""
+
+    run: Path
+    boxes: Boxes
+    model_settings: ModelSettings
+    learner: Learner
+    training: Loader
+    validation: Loader
+    progress: Progress
+    interruption: Interruption
+    save_every: float  #: minutes
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        recipe = self.learner.recipe
+        self._processes = self.learner.processes
+        self._steps = steps_of_epoch(len(self.training), recipe.accumulate)
+        self._saved_at = time.monotonic()
+        self._pieces = Pieces(self.learner.device, self.learner.say)
+        self._selection = Selection.of(recipe, self.progress.log)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do, stopped early or not."""
+        return bool(self.why_over)
+
+    @property
+    def why_over(self) -> str:
+        return self._selection.ending(self.progress.epoch, self.learner.recipe.epochs)
+
+    def begin(self, parent: Parent | None) -> None:
+        """Make the folder agree with the state: whatever was written after it happens again.
+
+        Args:
+            parent: whose weights it begins with, if it begins now.
+        """
+        if not self._processes.first:
+            return
+        if not (self.run / SEEN).exists():  # a run begun by an older version has none
+            lost = parent is None and STARTED_FROM in read_config(self.run)
+            write_seen(self.run, self.boxes, parent.contents if parent else [UNKNOWN] * lost)
+        write_log(self.run, self.progress.log)
+        append_events(self.run, self.progress.log, anew=True)
+        # A state of an epoch's end is saved before the epoch's weights are kept.
+        just_chosen = self.progress.step == 0 < self.progress.epoch == self._selection.best_epoch
+        if just_chosen and not self._best_is_kept():
+            self._keep_best()
+
+    def one_epoch(self) -> dict[str, Any]:
+        """Train on the rest of the epoch, look at validation, save. Returns the epoch's log line.
+
+        Raises: `Interrupted` when a signal came, once the state is saved.
+        """
+        line = self._train() | self._validate()
+        # Decided once: other processes may be on other machines, whose numbers differ in their last digits.
+        line = self._processes.from_first(lambda: line)
+        progress = self.progress
+        progress.log.append(line)
+        progress.epoch, progress.step, progress.totals, progress.seconds = progress.epoch + 1, 0, [], 0.0
+        if self._selection.is_best(progress.epoch, line):
+            line["best"] = True
+        self._save()
+        if self._processes.first:
+            with self.interruption.saving():
+                if "best" in line:
+                    self._keep_best()
+                write_log(self.run, progress.log)
+                append_events(self.run, [line])
+                settings, seed = self.model_settings, self.learner.seed
+                title = f"{self.boxes.title}: {settings.model} on {settings.backbone}, seed {seed}"
+                draw_curves(progress.log, self.run / CURVES, title)
+        return line
+
+    def _train(self) -> dict[str, Any]:
+        """The rest of the epoch's steps. Returns their part of the log line, with that of earlier parts."""
+        progress, learner = self.progress, self.learner
+        epoch, images = progress.epoch, self.training.images
+        shown = self.watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", images)
+        parts: list[Trained] = []  # between them a state is saved; those before this process are in its totals alone
+        while progress.step < self._steps:
+            self._steps_asked = 0
+            # The sum of earlier steps is over all processes: one of them goes on from it.
+            earlier = torch.tensor(progress.totals, dtype=torch.float64) if progress.totals else None
+            trained = train_epoch(
+                learner,
+                self.training.epoch(epoch, progress.step * learner.recipe.accumulate),
+                epoch,
+                steps=self._steps,
+                first_step=progress.step,
+                totals=earlier if self._processes.first else None,
+                stop=self._pause,
+                progress=lambda done, values: shown(min(done, images), values),
+            )
+            parts.append(trained)
+            progress.step = trained.step
+            progress.totals = self._processes.sum(trained.totals).tolist()
+            progress.seconds += trained.seconds
+            if progress.step < self._steps:
+                self._save()
+                self.leave_if_asked()
+        found = means(torch.tensor(progress.totals, dtype=torch.float64))
+        return {
+            "epoch": epoch + 1,
+            "train_loss": found["loss"],
+            "train_top1": found["top1"],
+            "lr": learner.recipe.lr * learner.recipe.lr_factor(epoch + 1 - 0.5 / self._steps),
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(images / progress.seconds, 2),
+            **timings(parts),
+            **({"images_at_once": learner.micro_batch} if learner.micro_batch else {}),
+        }
+
+    def _validate(self) -> dict[str, Any]:
+        if not self.validation.images:
+            return {}
+        shown = self.watch("validation", self.validation.images)
+        self._processes.share_buffers(self.learner.judged)
+        scored = evaluate(
+            self.learner.judged,
+            self._while_nobody_asks(self.validation.epoch(0)),
+            device=self.learner.device,
+            preprocessing=self.learner.model.backbone.preprocessing,
+            processes=self._processes,
+            progress=lambda done, values: shown(min(done, self.validation.images), values),
+            pieces=self._pieces,
+        )
+        return {"val_loss": scored.loss, "val_top1": scored.top1}
+
+    def _while_nobody_asks(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; when the run is to stop, it does so with the state after the epoch's last step."""
+        for batch in batches:
+            if self._processes.any(self.interruption.number > 0):
+                self._save()
+                self.leave_if_asked()
+            yield batch
+
+    def _pause(self) -> bool:
+        """Whether it is time to save, in any process's view."""
+        late = self._processes.first and time.monotonic() - self._saved_at > 60 * self.save_every
+        late &= self._steps_asked > 0  # a step at least between two states, however slow the disk
+        self._steps_asked += 1
+        return self._processes.any(self.interruption.number > 0 or late)
+
+    def _save(self) -> None:
+        if self._processes.first:
+            with self.interruption.saving():
+                save_state(self.run, self.progress, self.learner)
+        self._saved_at = time.monotonic()
+
+    def leave_if_asked(self) -> None:
+        """Raise `Interrupted` when a signal came to any process; not when there is nothing left to do anyway."""
+        number = max(self._processes.gather(self.interruption.number))
+        if number and not self.is_over:
+            raise Interrupted(number, self.progress.describe(self.learner.recipe.epochs))
+
+    def _best_is_kept(self) -> bool:
+        try:
+            return load_checkpoint(self.run / BEST).epoch == self.progress.epoch
+        except CheckpointError:
+            return False
+
+    def _keep_best(self) -> None:
+        checkpoint = Checkpoint(
+            model=self.learner.judged,
+            settings=self.model_settings,
+            classes=self.boxes.classes,
+            preprocessing=self.learner.model.backbone.preprocessing,
+            proposals=self.boxes.settings["proposals"],
+            fingerprint=self.boxes.fingerprint,
+            epoch=self.progress.epoch,
+            val_top1=self.progress.log[-1].get("val_top1"),
+        )
+        save_checkpoint(self.run / BEST, checkpoint)
+
+
+def _beginning(
+    run: Path,
+    config: dict[str, dict[str, object]],
+    recipe: Recipe,
+    resume: bool,
+    other_epochs: bool,
+    say: Callable[[str], None],
+) -> tuple[bool, str]:
+    """Whether there is a state in the folder to go on from; and of a finished run without one, why it is over.
+
+    Raises: `CheckpointError` or `MismatchError` when this run may not go into the folder.
+    """
+    if not resume:
+        check_free(run)
+        return False, ""
+    check_same_run(run, config, other_epochs)
+    if has_state(run):
+        return True, ""
+    if not (run / BEST).is_file():
+        say("stopped before anything was saved: begins anew")
+        return False, ""
+    log, before = read_log(run), epochs_of(run)
+    selection = Selection.of(recipe, log)
+    ending = selection.ending(len(log), before)
+    new_run = f"begin a new run with its weights, --weights {run} --epochs {recipe.epochs} --run ANOTHER"
+    if not ending:
+        raise CheckpointError(f"{run} has no state to go on from any more; {new_run}")
+    if recipe.epochs < len(log):
+        raise MismatchError(f"{run} is after epoch {len(log)} of {before} already; take --epochs {len(log)} or more")
+    if recipe.epochs != before and not selection.is_over(len(log)):
+        raise CheckpointError(
+            f"{run} has finished its {before} epochs, and the states to go on from were deleted then; {new_run} (a run "
+            "that is to go on later keeps them with --keep-states)"
+        )
+    return False, ending
+
+
+@contextmanager
+def _one_training(run: Path, processes: Processes) -> Iterator[None]:
+    """The block, in one training at a time for the folder; the first process holds it for all."""
+    with ExitStack() as held:
+        processes.from_first(lambda: held.enter_context(one_training(run)))
+        yield

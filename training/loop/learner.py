@@ -1,0 +1,309 @@
+"""A network while it learns: one step of the optimiser at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data.errors import TrainingError
+from ..machine.devices import Device, is_out_of_memory
+from ..machine.distributed import ALONE, Processes
+from ..models.build import Model
+from ..recipes import Recipe
+from ..samples.loader import STAND_IN, Batch
+from .ema import WeightAverage
+from .optimizer import build_optimizer, rest_frozen
+from .watchdog import Watchdog
+
+PULSE = 20  #: steps between two looks at a GPU's numbers; each look waits for all that is under way
+
+LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: of the totals: summed loss and the weight it is summed over, hits, images
+
+
+_LESS = (
+    "free some, take a smaller --backbone or --image-size, freeze a part (--frozen-stages, --backbone-lr 0), or try "
+    "--precision bf16"
+)
+
+
+class _Piece(NamedTuple):
+    """Some images of a batch, on the device; with mixup, also those they are mixed with."""
+
+    images: Tensor
+    regions: Tensor
+    labels: Tensor
+    others: Tensor | None
+    other_labels: Tensor
+
+
+class Learner:
+    """A network, its optimiser, and what else changes while it learns.
+
+    Args:
+        model: on its device.
+        recipe: how it learns; ``model.dropout`` gets its share from it, and what it freezes asks for no gradient.
+        device: the model's.
+        seed: of dropout and mixup, with epoch and step: a resumed run draws what a straight one does.
+        class_images: how many training images each class has, for balanced class weights.
+        compiler: backend of torch.compile, or None. The state dict's keys stay the same.
+        processes: that learn together, each from its part of every batch. Batch norms see what goes through a process
+            at once, unless they are on GPUs and learn: then they see all of it. What is kept is process 0's.
+        say: told in a line what a user should know.
+
+    Raises: `ConfigurationError` as `build_optimizer`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        recipe: Recipe,
+        device: Device,
+        *,
+        seed: int = 0,
+        class_images: Sequence[int] = (),
+        compiler: str | None = None,
+        processes: Processes = ALONE,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.model, self.recipe, self.device, self.seed, self.say = model, recipe, device, seed, say
+        self.processes = processes
+        model.dropout.p = recipe.dropout
+        self.optimizer = build_optimizer(model, recipe)
+        self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+        self.scaler = torch.amp.GradScaler("cuda", enabled=device.precision == "fp16")
+        self.micro_batch: int | None = None  #: images at once, once memory has not sufficed for a batch
+        self._watchdog = Watchdog(device)
+        self._class_weights: Tensor | None = None
+        if recipe.class_weights == "balanced":
+            self._class_weights = balanced_weights(class_images)
+            self._weights_on_device = self._class_weights.to(device.device)
+        if compiler:
+            model.compile(backend=compiler)
+        self._network = processes.parallel(model, synchronised_norms=recipe.backbone_lr > 0)
+
+    @property
+    def judged(self) -> Model:
+        """The network that is validated and kept: the running mean of the weights where there is one."""
+        return self.average.model if self.average else self.model
+
+    def start(self) -> None:
+        """Training mode, for all that learns."""
+        self.model.train()
+        rest_frozen(self.model, self.recipe.frozen_norms)
+
+    def no_totals(self) -> Tensor:
+        """What `step` adds to: ``(4,)`` zeros on the device."""
+        exact = torch.float64 if self.device.device.type != "mps" else torch.float32
+        return torch.zeros(4, dtype=exact, device=self.device.device)
+
+    def step(self, batches: Sequence[Batch], epoch: int, step: int, steps: int) -> Tensor:
+        """One step of the optimiser on the mean over all images of some batches.
+
+        Memory that does not suffice is met by smaller pieces; the step is then done again from its beginning, with the
+        same mean. (BatchNorm's statistics are of what goes through at once.)
+
+        Args:
+            epoch, step: counted from 0.
+            steps: of the epoch.
+
+        Returns: the step's totals ``(4,)``, on the device.
+        Raises: `TrainingError` when numbers are not finite any more, or a single image does not fit into memory.
+        """
+        # The middle of the step: none is wasted at a rate of 0, none gets the next epoch's rate.
+        factor = self.recipe.lr_factor(epoch + (step + 0.5) / steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["highest_lr"] * factor
+        # Each process draws its own; the first one what it would draw alone.
+        place = [self.processes.rank] if self.processes.rank else []
+        totals, finite = self._gradients(batches, np.random.SeedSequence([self.seed, epoch, step, *place]))
+        self._watchdog.see(step, finite, totals[LOSS])
+        if self.device.answers_at_once or step % PULSE == PULSE - 1 or step == steps - 1:
+            self.check(epoch, steps)
+        if self.recipe.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            self._watchdog.see_norm(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm))
+        try:
+            self.scaler.step(self.optimizer)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # It may have moved some weights already, so that there is no second try.
+            raise TrainingError(
+                f"the memory of {self.device.device} does not suffice for the optimiser's own numbers; {_LESS}"
+            ) from None
+        self.scaler.update()
+        if self.average:
+            self.average.update(self.model, epoch * steps + step)
+        return totals
+
+    def check(self, epoch: int, steps: int) -> None:
+        """Raise `TrainingError` with a diagnosis if a loss was no finite number; waits for the device."""
+        self._watchdog.check(self.model, self._rate, epoch, steps)
+
+    def check_weights(self, epoch: int, step: int) -> None:
+        """Raise `TrainingError` if the network is not fit to be saved after so many steps of the epoch; waits for the
+        device.
+        """
+        self._watchdog.check_weights(self.model, self._rate, epoch, step)
+
+    @property
+    def _rate(self) -> float:
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
+    def _gradients(self, batches: Sequence[Batch], seeds: np.random.SeedSequence) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss. Returns totals, and whether images, regions and logits are finite ``(3,)``."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+            try:
+                return self._attempt(batches, np.random.default_rng(seeds))
+            except ValueError as error:
+                if not is_lone_value(error):
+                    raise
+                raise TrainingError(
+                    "a batch norm got a single value of a single image; take another --batch-size, a larger "
+                    "--image-size, or --frozen-norms, in a new run"
+                ) from None
+            except RuntimeError as error:
+                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    reason = str(error).strip().splitlines()[0]
+                    raise TrainingError(f"torch.compile failed ({reason}); train without --compile") from None
+                if not is_out_of_memory(error):
+                    raise
+            # Only here are the tensors of the attempt gone, which the error's traceback held.
+            self._take_less(max(len(batch.labels) for batch in batches))
+
+    def _take_less(self, batch_size: int) -> None:
+        if not self.processes.alone:
+            raise TrainingError(
+                f"the memory of {self.device.device} does not suffice for {batch_size} images at once, and several "
+                "processes cannot take less in the middle of a step: go on with a smaller --batch-size and more "
+                "--accumulate, in a new run"
+            )
+        before = min(self.micro_batch or batch_size, batch_size)
+        if before == 1:
+            raise TrainingError(f"the memory of {self.device.device} does not suffice for a single image; {_LESS}")
+        self.micro_batch = before // 2
+        self.optimizer.zero_grad(set_to_none=True)
+        self.device.free_memory()
+        self.say(
+            f"memory does not suffice for {before} images at once: going on with {self.micro_batch} at a time, the "
+            f"same number of images to a step; --batch-size {self.micro_batch} with --accumulate asks for that at once"
+        )
+
+    def _attempt(self, batches: Sequence[Batch], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        weight = self._weight(batches)  # of this process; gradients are averaged over all of them
+        divisor = self.processes.sum_number(weight) / self.processes.size
+        totals = self.no_totals()
+        finite = torch.ones(3, dtype=torch.bool, device=self.device.device)
+        for number, batch in enumerate(batches, 1):
+            with self.processes.exchanging_gradients(self._network, number == len(batches)):
+                self._backward(batch, self._share(generator), divisor, totals, finite)
+        totals[WEIGHT] += weight
+        totals[IMAGES] += sum(int((batch.labels != STAND_IN).sum()) for batch in batches)
+        return totals, finite
+
+    def _backward(self, batch: Batch, share: float, divisor: float, totals: Tensor, finite: Tensor) -> None:
+        """Add a batch's gradients to those there are, and its sums to ``totals`` and ``finite``, in place.
+
+        Args:
+            share: of each image; the rest is its neighbour's.
+            divisor: of the summed loss.
+        """
+        for piece in self._pieces(batch, mixed=share < 1):
+            images = self.device.images(piece.images, self.model.backbone.preprocessing)
+            if piece.others is not None:
+                others = self.device.images(piece.others, self.model.backbone.preprocessing)
+                images = torch.lerp(others, images, share)
+            with self.device.autocast():
+                logits = self._network(images, piece.regions).logits.float()
+                loss = share * self._loss(logits, piece.labels)
+                if piece.others is not None:
+                    loss = loss + (1 - share) * self._loss(logits, piece.other_labels)
+            self.scaler.scale(loss / divisor).backward()
+            with torch.no_grad():
+                chosen = logits.argmax(dim=1)
+                correct = (chosen == piece.labels).sum() * share
+                if piece.others is not None:
+                    correct = correct + (chosen == piece.other_labels).sum() * (1 - share)
+                totals[LOSS] += loss
+                totals[CORRECT] += correct
+                finite &= torch.stack([value.isfinite().all() for value in (images, piece.regions, logits)])
+
+    def _share(self, generator: np.random.Generator) -> float:
+        """How much of an image stays when it is mixed with another, at least half: its regions are then where the
+        picture is that one mostly sees. Of pairs in random order this has the distribution of mixup itself.
+        """
+        if self.recipe.mixup == 0:
+            return 1.0
+        share = float(generator.beta(self.recipe.mixup, self.recipe.mixup))
+        return max(share, 1 - share)
+
+    def _pieces(self, batch: Batch, mixed: bool) -> list[_Piece]:
+        """The batch on the device, in pieces of `micro_batch`, each image with its neighbour where they are mixed."""
+        images, regions, labels = (self.device.on(part) for part in (batch.images, batch.regions, batch.labels))
+        # Batches are shuffled, so that an image's neighbour is any other. The last one's is the first.
+        others, other_labels = (images.roll(1, 0), labels.roll(1, 0)) if mixed else (None, labels)
+        size = self.micro_batch or len(labels)
+        cuts = [slice(at, at + size) for at in range(0, len(labels), size)]
+        return [
+            _Piece(images[cut], regions[cut], labels[cut], None if others is None else others[cut], other_labels[cut])
+            for cut in cuts
+        ]
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum over images of w(true class) · cross entropy; stand-ins count nothing.
+
+        The weight is the image's, and smoothing's share is even over the classes. PyTorch's own ``weight`` would weigh
+        that share class by class, too: at 30 : 1 a frequent image's best answer is then the rare class.
+        """
+        losses = nn.functional.cross_entropy(
+            logits,
+            labels,
+            label_smoothing=self.recipe.label_smoothing,
+            reduction="none",
+            ignore_index=STAND_IN,
+        )
+        if self._class_weights is not None:
+            losses = (
+                losses * self._weights_on_device[labels.clamp(min=0)]
+            )  # a stand-in's loss is 0, whatever its weight
+        return losses.sum()
+
+    def _weight(self, batches: Sequence[Batch]) -> float:
+        """What the sum of the losses of some batches is divided by, known to the host: their images, or the weights of
+        their classes. A mixed image weighs share · w(its class) + (1 − share) · w(its neighbour's), and every image of
+        a batch is one other's neighbour: the sum is the same.
+        """
+        real = [batch.labels[batch.labels != STAND_IN] for batch in batches]
+        if self._class_weights is None:
+            return float(sum(len(labels) for labels in real))
+        return float(sum(self._class_weights[labels].sum() for labels in real))
+
+
+def is_lone_value(error: ValueError) -> bool:
+    """Whether a batch norm complains that it sees one value: of a single image, whose map is a single cell."""
+    return "more than 1 value per channel" in str(error)
+
+
+def balanced_weights(class_images: Sequence[int]) -> Tensor:
+    """Images of each class -> its weight ``(classes,)``: a class in all counts alike, an image 1 on average.
+
+    A class without images has weight 0.
+    """
+    counts = torch.tensor(class_images, dtype=torch.float64)
+    there = (counts > 0).sum()
+    return torch.where(counts > 0, counts.sum() / (there * counts.clamp(min=1)), 0.0).float()
+
+
+def means(totals: Tensor) -> dict[str, float]:
+    """Mean ``loss`` and ``top1`` of totals ``(4,)``; waits for the device. Of no images they are NaN."""
+    loss, weight, correct, images = totals.tolist()
+    if not images:  # one of several processes may have seen stand-ins only
+        return {"loss": math.nan, "top1": math.nan}
+    return {"loss": loss / weight, "top1": correct / images}

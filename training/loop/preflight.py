@@ -1,0 +1,147 @@
+"""What a run lacks, as far as it can be told before PyTorch is loaded: that takes seconds, in which a person waits."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...data.boxes.verification import Watch, look_at_images
+from ...data.errors import CheckpointError, ConfigurationError, DatasetError
+from ...data.spelling import did_you_mean
+from ..models.backbones.names import WITHOUT_IMAGENET, check_backbone_name, nobody_has
+from ..recipes import Recipe
+from ..runs.checkpoint_header import is_checkpoint, read_header
+from ..runs.folder import BEST, runs_of
+
+if TYPE_CHECKING:
+    from ...data.boxes.reader import Boxes
+
+SOURCES = ("none", "imagenet")  #: of a backbone's weights, beside files
+
+
+def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool) -> None:
+    """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built.
+
+    Args:
+        proposes: whether there is a function that finds regions anew.
+    """
+    if recipe.regions == "live" and not proposes:
+        raise ConfigurationError("live regions need stage 1's function for one image")
+    if not len(boxes.rows("train")):
+        raise DatasetError(f"{boxes.path} has no usable training images")
+    if recipe.patience and not len(boxes.rows("val")):
+        raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
+
+
+def check_same_images(
+    boxes: Boxes,
+    root: Path,
+    *,
+    contents: bool = True,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Refuse to train with images that are not those of the boxes file. Of the test part, which training does not look
+    at, it is only said.
+
+    Args:
+        contents: see `look_at_images`.
+
+    Raises: `DatasetError` or `MismatchError`, as `Look.error` has it.
+    """
+    look = look_at_images(boxes, root, boxes.usable, contents=contents, watch=watch, say=say)
+    if (error := look.error()) is None:
+        return
+    if any(boxes.splits[row] != "test" for row in (*look.missing, *look.changed)):
+        raise error
+    say(f"Warning: the test part cannot be measured later: {error}")
+
+
+def check_backbone(name: str) -> None:
+    """Raises: `ConfigurationError` for a backbone that is not known, or needs a package that is absent."""
+    try:
+        check_backbone_name(name)
+    except (ValueError, ImportError) as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def check_weights(source: str, backbone: str) -> None:
+    """Raises: `CheckpointError` for weights that are neither one of `SOURCES` nor there, or that nobody has, or of a
+    run that has another backbone.
+    """
+    if source == "imagenet" and backbone in WITHOUT_IMAGENET:
+        raise CheckpointError(f"no ImageNet weights for {backbone}: {nobody_has(WITHOUT_IMAGENET[backbone])}")
+    if source not in SOURCES and parents_checkpoint(source, backbone) is None and not Path(source).is_file():
+        raise CheckpointError(f"there is no weights file {source}{did_you_mean(source, SOURCES)}")
+
+
+def parents_checkpoint(source: str, backbone: str) -> Path | None:
+    """The checkpoint of the run that ``--weights`` names by its folder or its checkpoint; None where it names something
+    else.
+
+    Raises: `CheckpointError` for a run of another backbone, of several seeds, or without a checkpoint.
+    """
+    path = Path(source)
+    if source in SOURCES or not (path.is_dir() or (path.is_file() and is_checkpoint(path))):
+        return None
+    if path.is_dir():
+        try:
+            runs = [path] if (path / BEST).is_file() else runs_of(path)
+        except CheckpointError:
+            raise CheckpointError(f"there is no weights file {source}, and no run in that folder") from None
+        if runs != [path]:
+            raise CheckpointError(f"{path} holds a run for each of several seeds; name one of them, such as {runs[0]}")
+        path = path / BEST
+    trained = read_header(path).settings.backbone
+    if trained != backbone:
+        raise CheckpointError(
+            f"{source} was trained with backbone {trained}, and this run has {backbone}: take --backbone {trained}, or "
+            "other weights"
+        )
+    return path
+
+
+def check_device(name: str, precision: str = "auto") -> None:
+    """Raises: `ConfigurationError` for a device that is none, that this machine cannot have, or that cannot learn in
+    that precision.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ConfigurationError(f"device {name!r}: wanted cpu, cuda, cuda:N, mps or auto")
+    if name == "mps" and sys.platform != "darwin":
+        raise ConfigurationError(NO_MPS)
+    if name.startswith("cuda") and (reason := _why_no_cuda()):
+        raise ConfigurationError(f"device {name!r} cannot be used: {reason}; take --device auto")
+    if precision == "fp16" and name in ("cpu", "mps"):
+        raise ConfigurationError(
+            f"fp16 on {name}: its gradients need scaling, which works on CUDA GPUs only; take --precision bf16 or fp32"
+        )
+
+
+NO_MPS = "device 'mps' cannot be used: PyTorch finds no GPU of Apple's here; take --device auto"
+
+
+def _why_no_cuda() -> str:
+    """Why PyTorch will find no GPU by the name of cuda; empty where only it can tell."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return ""
+    try:
+        version = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    except (OSError, SyntaxError):
+        return ""
+    if version.get("hip"):
+        return ""
+    if version.get("cuda", "") is None:
+        return "this PyTorch was built without CUDA"
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return "there is no NVIDIA driver on this machine"
+    return ""

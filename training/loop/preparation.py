@@ -1,0 +1,173 @@
+"""From what is asked for to a network that can learn it and its images: built, or refused with what is lacking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...data.boxes.reader import Boxes
+from ...data.errors import ConfigurationError
+from ..machine.devices import Device
+from ..machine.distributed import ALONE, Processes
+from ..models.backbones.backbone import Backbone
+from ..models.build import Model, build_model
+from ..models.settings import ModelSettings
+from ..recipes import Recipe, RunSettings
+from ..runs.seen import count_seen
+from ..runs.weights import find_weights
+from ..samples.loader import Loader, Propose, RegionDataset
+from ..samples.views import AffineRange
+from .learner import Learner, is_lone_value
+from .strides import IMAGES, are_misplaced, stride_blocks
+from .warm_start import Parent, find_parent
+
+
+def build_loaders(
+    boxes: Boxes,
+    root: Path,
+    recipe: Recipe,
+    settings: RunSettings,
+    side: int,
+    propose: Propose | None,
+    processes: Processes = ALONE,
+) -> tuple[Loader, Loader]:
+    """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
+    augment = AffineRange() if recipe.augment else None
+    live = propose if recipe.regions == "live" else None
+    train_set = RegionDataset(boxes, root, side, augment, settings.seed, live)
+    plain_set = RegionDataset(boxes, root, side)
+    train, val = boxes.rows("train"), boxes.rows("val")
+    loader = partial(
+        Loader,
+        batch_size=recipe.batch_size,
+        workers=settings.workers,
+        rank=processes.rank,
+        size=processes.size,
+        postpones_signals=True,
+    )
+    return loader(train_set, train, shuffle_seed=settings.seed), loader(plain_set, val)
+
+
+def build_learner(
+    model: Model,
+    recipe: Recipe,
+    settings: RunSettings,
+    device: Device,
+    boxes: Boxes,
+    say: Callable[[str], None],
+    processes: Processes = ALONE,
+) -> Learner:
+    """The network on its device, ready to learn, and ready for images of the recipe's size.
+
+    Raises: `ConfigurationError` when the backbone cannot take those, or not a batch of a single one where there is
+        such a batch, or has fewer stages than are to be frozen.
+    """
+    device.take(model, torch.channels_last)
+    if recipe.image_size not in (0, model.backbone.preprocessing.size):
+        model.backbone.preprocessing = replace(model.backbone.preprocessing, size=recipe.image_size)
+        _check_takes(model.backbone, recipe.image_size, device)
+    labels = boxes.labels[boxes.usable[boxes.rows("train")]]
+    learner = Learner(
+        model,
+        recipe,
+        device,
+        seed=settings.seed,
+        class_images=np.bincount(labels, minlength=len(boxes.classes)).tolist(),
+        compiler="inductor" if settings.compile else None,
+        processes=processes,
+        say=say,
+    )
+    if (len(labels) % recipe.batch_size or recipe.batch_size) // processes.size <= 1:
+        _check_takes_one(learner, len(labels))
+    return learner
+
+
+def _check_takes(backbone: Backbone, side: int, device: Device) -> None:
+    """Raises: `ConfigurationError` when a backbone cannot see images of that size: many transformers are for one."""
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, side, side, device=device.device))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigurationError(
+            f"the backbone cannot take images of {side} x {side} pixels ({str(error).splitlines()[0]}); leave out "
+            "--image-size, or take another backbone"
+        ) from None
+
+
+def _check_takes_one(learner: Learner, images: int) -> None:
+    """Raises: `ConfigurationError` when the backbone cannot learn from one image: of the last batch, an epoch later."""
+    learner.start()
+    backbone, size = learner.model.backbone, learner.recipe.batch_size
+    image = torch.zeros(1, 3, *(2 * [backbone.preprocessing.size]), device=learner.device.device)
+    statistics = {name: buffer.clone() for name, buffer in backbone.named_buffers()}  # its own stay as they are
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(backbone, statistics, (image,))
+    except ValueError as error:
+        if not is_lone_value(error):
+            raise
+        raise ConfigurationError(
+            f"{images:,} training images in batches of {size} leave one image on its own, of which a batch norm "
+            "of this backbone would see a single value; take another --batch-size, a larger --image-size, or "
+            "--frozen-norms"
+        ) from None
+
+
+def begin_network(
+    settings: ModelSettings, source: str, boxes: Boxes, say: Callable[[str], None]
+) -> tuple[Model, Parent | None]:
+    """The network with the weights it begins with, and the run that these are of, if ``source`` is one.
+
+    Args:
+        source: none, imagenet, a file of a backbone's weights, or a run.
+
+    Raises: `ConfigurationError` and `CheckpointError` as `build_network`, `find_parent` and `find_weights`.
+    """
+    parent = find_parent(source, settings.backbone)
+    if parent is None:
+        return build_network(settings, find_weights(source, settings.backbone)), None
+    model = build_network(settings)
+    say(parent.hand_over(model, settings, boxes.classes))
+    seen = count_seen(boxes, "test", frozenset(parent.contents))
+    if seen:
+        say(f"{seen:,} of the test images were seen by {parent.name}, byte for byte: agnet evaluate will refuse them")
+    return model, parent
+
+
+_OTHER_STRIDES = {"resnet50": "resnet50-v1", "resnet50-v1": "resnet50"}
+
+
+def doubt_of_strides(model: Model, name: str, boxes: Boxes, root: Path, device: Device) -> str:
+    """What is to be said of a file's weights by a few training images if they look like those of a ResNet that has its
+    strides elsewhere; empty otherwise.
+
+    Args:
+        model: on its device, with its weights as they came.
+        name: of the backbone.
+    """
+    rows = boxes.rows("train")
+    if not stride_blocks(model.backbone) or len(rows) < IMAGES / 2:  # of few the statistics say too little
+        return ""
+    some = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows)), dtype=np.int64)].tolist()
+    dataset = RegionDataset(boxes, root, model.backbone.preprocessing.size)
+    pixels = torch.stack([dataset[(0, row)][0] for row in some])
+    if not are_misplaced(model.backbone, device.images(pixels, model.backbone.preprocessing)):
+        return ""
+    remedy = f"take --backbone {_OTHER_STRIDES[name]}" if name in _OTHER_STRIDES else "no such backbone is here"
+    return (
+        f"Warning: by {len(some)} training images these weights look like those of a network that has {name}'s strides "
+        f"in other convolutions (the original ResNet's are in the first 1 x 1, torchvision's in the 3 x 3): {remedy}"
+    )
+
+
+def build_network(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:
+    """`build_model`, its complaints turned into the user's errors."""
+    try:
+        return build_model(settings, weights)
+    except (ValueError, ImportError) as error:
+        raise ConfigurationError(str(error)) from None

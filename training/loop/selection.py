@@ -1,0 +1,61 @@
+"""Which epoch of a run is kept, and when to stop waiting for a better one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..recipes import Recipe
+
+_SIGN = {"val_top1": 1.0, "val_loss": -1.0}
+
+
+@dataclass
+class Selection:
+    """The best epoch so far by the validation part; a resumed run shows it the lines of its log again."""
+
+    by: str  #: val_top1 (higher is better) or val_loss (lower)
+    patience: int = 0  #: epochs without a better one after which to stop; 0: never
+    best: float | None = None  #: the value of the best epoch
+    best_epoch: int = 0  #: its number, from 1; 0 before the first
+
+    @staticmethod
+    def of(recipe: Recipe, log: Sequence[Mapping[str, object]]) -> Selection:
+        """As it is after the epochs of a log, from the first on."""
+        found = Selection(recipe.select_by, recipe.patience)
+        for epoch, line in enumerate(log, 1):
+            found.is_best(epoch, line)
+        return found
+
+    def is_best(self, epoch: int, line: Mapping[str, object]) -> bool:
+        """Whether the epoch of this log line is the best so far; of equals the first is. Remembers it if so.
+
+        Without a validation part there is nothing to choose by: the last epoch counts.
+        """
+        value = line.get(self.by)
+        if value is None:
+            self.best_epoch = epoch
+            return True
+        found = float(str(value))
+        if self.best is not None and not _SIGN[self.by] * found > _SIGN[self.by] * self.best:
+            return False
+        # An epoch whose loss is no number may be kept for want of another, but any other is better.
+        self.best, self.best_epoch = (None if math.isnan(found) else found), epoch
+        return True
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether patience is exhausted after this epoch."""
+        return 0 < self.patience <= epoch - self.best_epoch
+
+    def ending(self, epoch: int, epochs: int) -> str:
+        """Why a run of so many epochs is over after this one, for people; empty while it is not."""
+        if epoch >= epochs:
+            return f"finished: {_counted(epochs)}; epoch {self.best_epoch} is kept"
+        if self.is_over(epoch):
+            return f"no better {self.by} for {_counted(self.patience)}: finished; epoch {self.best_epoch} is kept"
+        return ""
+
+
+def _counted(epochs: int) -> str:
+    return f"{epochs} epoch{'s' if epochs > 1 else ''}"

@@ -1,0 +1,1 @@
+"""Where to compute: devices, several processes, and every private or fragile use of torch."""

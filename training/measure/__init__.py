@@ -1,0 +1,1 @@
+"""What a run's answers are worth: metrics, intervals, comparisons, complexity."""

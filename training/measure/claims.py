@@ -1,0 +1,46 @@
+"""What the paper claims of its six data sets: figures to hold ours against, not to believe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...data.boxes.reader import Boxes
+from ...data.sets.catalogue import CATALOGUE
+from ..models.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Shares of 1 on a data set's whole test part, and whose they are."""
+
+    of: str
+    top1: float
+    mean_average_precision: float | None = None
+
+
+# AG-Net's top-1 and mAP with its best backbone, and top-1 of the paper's plain ResNet-50.
+_PAPER: dict[str, tuple[float, float, float | None]] = {
+    "auc-v1": (0.9970, 0.9963, 0.9063),
+    "auc-v2": (0.9665, 0.9539, 0.7410),
+    "stanford40": (0.9783, 0.9621, 0.7646),
+    "ppmi24": (0.9820, 0.9735, 0.7533),
+    "food101": (0.9930, 0.9893, 0.8004),
+    "caltech256": (0.9689, 0.9457, None),
+}
+
+
+def papers_claim(boxes: Boxes, split: str, settings: ModelSettings) -> Claim | None:
+    """What the paper says of such a network on this test part; None where it is about another: another data set or only
+    a piece of it, another split, or AG-Net with parts changed or taken away.
+    """
+    if boxes.dataset not in _PAPER or split != "test":
+        return None
+    counts = CATALOGUE[boxes.dataset].counts or {}
+    if int((boxes.splits == "test").sum()) != counts.get("test"):
+        return None
+    top1, mean_average_precision, plain = _PAPER[boxes.dataset]
+    if settings.model == "plain":
+        return None if plain is None else Claim(f"its plain ResNet-50; ours is plain {settings.backbone}", plain)
+    if settings != replace(ModelSettings(settings.classes), backbone=settings.backbone):
+        return None
+    return Claim(f"AG-Net with its best backbone; ours has {settings.backbone}", top1, mean_average_precision)

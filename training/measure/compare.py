@@ -1,0 +1,225 @@
+"""Two networks or more on the same images: how much better one is, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...data.errors import ConfigurationError
+from .compared_runs import Runs, cautions, load_runs, model_differences
+from .intervals import difference_interval, measure_intervals
+from .metrics import MEASURES, Scores
+from .statistics import Interval, bootstrap, holm, mcnemar, spread
+
+SIGNIFICANT = 0.05
+TESTED = "top1"  # the measure that the p-values are about
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One of `MEASURES` of one network."""
+
+    value: float  #: the mean over seeds
+    interval: Interval  #: 95 %: of one run over images, of several over images and seeds
+    sd: float | None  #: over seeds, with n - 1
+    by_seed: list[float]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A network as it was given to be compared: one run, or several that differ by their seed."""
+
+    name: str
+    seeds: list[int]
+    measures: dict[str, Measured]
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """Two single runs, image by image: how many each alone is right about, and McNemar's exact p."""
+
+    first_seed: int
+    second_seed: int
+    both_right: int
+    only_first: int
+    only_second: int
+    both_wrong: int
+    p: float
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """Accuracy in one class, the mean over seeds; None without images of it."""
+
+    name: str
+    images: int
+    first: float | None
+    second: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one of `MEASURES` is greater by with the second network."""
+
+    value: float
+    interval: Interval  #: 95 %, over the same images, and seeds where there are several
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A network against the first one: every difference is second - first."""
+
+    first: str
+    second: str
+    differences: dict[str, Difference]
+    tests: list[PairTest]  #: of each seed that both have, or of the two single runs
+    test: str  #: what ``p`` comes from
+    p: float  #: two-sided, of equal top-1
+    p_holm: float  #: the same, corrected for the number of networks compared with the first
+    verdict: str
+    classes: list[ClassChange]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All networks, the others against the first, and what makes it unfair."""
+
+    split: str
+    images: int
+    contestants: list[Contestant]
+    challenges: list[Challenge]
+    model_differences: list[str]  #: of the networks' settings: what is compared
+    cautions: list[str]  #: of anything else
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """S single runs' measures and their bootstrap: the same resamples of images for all."""
+
+    scores: list[Scores]
+    values: np.ndarray  #: ``(S, measures)``
+    drawn: np.ndarray  #: ``(S, measures, draws)``
+
+
+def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
+    """Compare two runs or more, or folders of several seeds, by their predictions for ``split``.
+
+    Two single runs: images are counted or resampled in pairs (`intervals.difference_interval`), and McNemar's exact
+    test is about their top-1; it speaks of these two trained networks, not of other seeds. With several seeds: the same
+    with the seeds fixed, and what seeds do is added as variance of each network's mean (`statistics.joined_test`).
+
+    Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
+    images, labels or classes differ, `ConfigurationError` for fewer than two runs.
+    """
+    if len(runs) < 2:
+        raise ConfigurationError("a comparison takes two runs or more")
+    contestants = load_runs(runs, split)
+    scored = [_score(contestant) for contestant in contestants]
+    images = len(contestants[0].predictions[0].labels)
+    challenges = [
+        _challenge(contestants[0], scored[0], other, its_scored)
+        for other, its_scored in zip(contestants[1:], scored[1:], strict=True)
+    ]
+    corrected = holm([challenge.p for challenge in challenges])
+    challenges = [replace(found, p_holm=p) for found, p in zip(challenges, corrected, strict=True)]
+    return Comparison(
+        split=split,
+        images=images,
+        contestants=[_contestant(found, its) for found, its in zip(contestants, scored, strict=True)],
+        challenges=[replace(found, verdict=_verdict(found, len(challenges) > 1)) for found in challenges],
+        model_differences=list(model_differences(contestants)),
+        cautions=list(cautions(contestants, split)),
+    )
+
+
+def _score(runs: Runs) -> _Scored:
+    scores = [Scores(found.logits, found.labels) for found in runs.predictions]
+    once = np.ones((len(scores[0]), 1))
+    statistics = [list(found.statistics().values()) for found in scores]
+    values = np.array([[statistic(once)[0] for statistic in of_one] for of_one in statistics])
+    return _Scored(scores, values, np.stack([bootstrap(of_one, len(once)) for of_one in statistics]))
+
+
+def _contestant(runs: Runs, scored: _Scored) -> Contestant:
+    intervals, measures = measure_intervals(scored.scores, scored.values, scored.drawn), {}
+    for k, name in enumerate(MEASURES):
+        values = scored.values[:, k].tolist()
+        found = spread(values)
+        measures[name] = Measured(found.mean, intervals[name], found.sd, values)
+    return Contestant(runs.name, runs.seeds, measures)
+
+
+def _challenge(first: Runs, ours: _Scored, second: Runs, theirs: _Scored) -> Challenge:
+    """The second network against the first; its ``p_holm`` and ``verdict`` follow once all are known."""
+    single = len(first.seeds) == len(second.seeds) == 1
+    pairs = [(first.seeds.index(seed), k) for k, seed in enumerate(second.seeds) if seed in first.seeds]
+    differences, p_values = {}, {}
+    for k, name in enumerate(MEASURES):
+        values, drawn = (ours.values[:, k], theirs.values[:, k]), (ours.drawn[:, k], theirs.drawn[:, k])
+        interval, p_values[name] = difference_interval(name, ours.scores, theirs.scores, values, drawn)
+        differences[name] = Difference(float(values[1].mean() - values[0].mean()), interval)
+    tests = [_pair_test(first, ours, own, second, theirs, its) for own, its in ([(0, 0)] if single else pairs)]
+    return Challenge(
+        first=first.name,
+        second=second.name,
+        differences=differences,
+        tests=tests,
+        test="McNemar" if single else "t-test",
+        p=tests[0].p if single else p_values[TESTED],
+        p_holm=1.0,
+        verdict="",
+        classes=_class_changes(first.predictions[0].classes, ours, theirs),
+    )
+
+
+def _pair_test(first: Runs, ours: _Scored, own: int, second: Runs, theirs: _Scored, its: int) -> PairTest:
+    one, other = ours.scores[own].right > 0, theirs.scores[its].right > 0
+    only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
+    return PairTest(
+        first_seed=first.seeds[own],
+        second_seed=second.seeds[its],
+        both_right=int((one & other).sum()),
+        only_first=only_first,
+        only_second=only_second,
+        both_wrong=int((~one & ~other).sum()),
+        p=mcnemar(only_first, only_second),
+    )
+
+
+def _class_changes(classes: Sequence[str], ours: _Scored, theirs: _Scored) -> list[ClassChange]:
+    images = np.bincount(ours.scores[0].labels, minlength=len(classes)).tolist()
+    once = np.ones((len(ours.scores[0]), 1))
+    one, other = (
+        np.mean([found.class_accuracies(once)[:, 0] for found in scored.scores], axis=0).tolist()
+        for scored in (ours, theirs)
+    )
+    return [
+        ClassChange(name, n, first if n else None, second if n else None)
+        for name, n, first, second in zip(classes, images, one, other, strict=True)
+    ]
+
+
+def _verdict(found: Challenge, corrected: bool) -> str:
+    difference = found.differences[TESTED]
+    p = f"{found.test} p = {p_text(found.p)}" + (f", {p_text(found.p_holm)} by Holm" if corrected else "")
+    low, high = 100 * difference.interval.low, 100 * difference.interval.high
+    points = 100 * difference.value
+    if found.p_holm >= SIGNIFICANT:
+        said = f"{points:+.1f} points of top-1 (95 % {low:+.1f} to {high:+.1f}; {p})"
+        return f"no difference was shown between {found.second} and {found.first}: {said}"
+    if points < 0:
+        low, high, points = -high, -low, -points
+    better = "better" if difference.value > 0 else "worse"
+    said = f"{points:.1f} points of top-1 (95 % {low:.1f} to {high:.1f}; {p})"
+    return f"{found.second} is {better} than {found.first} by {said}"
+
+
+def p_text(p: float) -> str:
+    """A p-value with two digits; none is told as 0."""
+    return f"{p:.2g}" if p >= 0.0001 else "0.0001 or less"

@@ -1,0 +1,188 @@
+"""A comparison of runs as text, Markdown, CSV and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ...data.text import printable
+from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
+from .evaluation_report import between, number, rows_csv, table, with_sd
+from .metrics import MEASURES
+
+_SHOWN = 5  # classes that gained, and that lost
+_DRAWN = 12
+_POINTS = ("top1", "top5", "mean_average_precision", "mean_class_accuracy")  # whose differences are drawn
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Verdicts first, then what they rest on."""
+    blocks = [f"{comparison.split}: the same {comparison.images:,} images"]
+    blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
+    blocks.append(table(_measures(comparison)))
+    for challenge in comparison.challenges:
+        blocks.append(table(_differences(challenge)))
+        blocks += [table(rows) for rows in (_tests(challenge), _classes(challenge)) if len(rows) > 1]
+    blocks.append(_basis(comparison))
+    for title, lines in (
+        ("what is compared", comparison.model_differences),
+        ("Warning: what else differs or should be known", comparison.cautions),
+    ):
+        if lines:
+            blocks.append("\n".join([title, *(f"  {printable(line)}" for line in lines)]))
+    return "\n\n".join(blocks)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """The same as tables of a Markdown file."""
+    blocks = [f"**{comparison.split}**: the same {comparison.images:,} images"]
+    blocks += [_escaped(challenge.verdict) for challenge in comparison.challenges]
+    tables = [_measures(comparison)]
+    for challenge in comparison.challenges:
+        tables += [_differences(challenge), _tests(challenge), _classes(challenge)]
+    blocks += [_markdown_table(rows) for rows in tables if len(rows) > 1]
+    blocks.append(_basis(comparison))
+    for title, lines in (("Compared", comparison.model_differences), ("Cautions", comparison.cautions)):
+        if lines:
+            blocks.append("\n".join([f"{title}:\n", *(f"- {_escaped(line)}" for line in lines)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """A row a class: its images and each network's accuracy, in the order they were given."""
+    first = [(change.name, change.images, change.first) for change in comparison.challenges[0].classes]
+    others = zip(*(challenge.classes for challenge in comparison.challenges), strict=True)
+    rows = [[*row, *(change.second for change in changes)] for row, changes in zip(first, others, strict=True)]
+    return rows_csv(["class", "images", *(f"accuracy of {found.name}" for found in comparison.contestants)], rows)
+
+
+def save_comparison(comparison: Comparison, path: Path) -> Path:
+    """Write it as the suffix of ``path`` says, one of `FORMATS`; complete or not at all."""
+    from ...data.files import atomic_file
+
+    if path.suffix.lower() == ".png":
+        return draw_comparison(comparison, path)
+    with atomic_file(path) as unfinished:
+        unfinished.write_text(_TEXTS[path.suffix.lower()](comparison), encoding="utf-8", newline="\n")
+    return path
+
+
+def draw_comparison(comparison: Comparison, path: Path) -> Path:
+    """For each challenger: the differences with their intervals, and the classes that changed most."""
+    from matplotlib.figure import Figure
+
+    from ..runs.plot_texts import class_labels, line
+    from .evaluation_plots import save_figure
+
+    rows = len(comparison.challenges)
+    figure = Figure(figsize=(11, 4.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, 2, squeeze=False)
+    for (left, right), challenge in zip(panels, comparison.challenges, strict=True):
+        found = [challenge.differences[name] for name in _POINTS]
+        for place, difference in enumerate(found):
+            ends = [100 * difference.interval.low, 100 * difference.interval.high]
+            left.plot(ends, [place, place], color="#4363d8", linewidth=2)
+            left.plot(100 * difference.value, place, "o", color="#4363d8")
+        left.axvline(0, color="#6b6b6b", linewidth=1)
+        left.set_yticks(range(len(_POINTS)), [MEASURES[name] for name in _POINTS])
+        left.invert_yaxis()
+        left.set_xlabel("difference in points, with 95 %")
+        (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
+        title = f"{second}\n{first}, {comparison.images:,} images"
+        left.set_title(title, fontsize=10, family=[*family, *others], parse_math=False)
+        changed = _changed(challenge, _DRAWN)
+        labels, family = class_labels([change.name for change in challenge.classes], 8)
+        drawn = {change.name: label for change, label in zip(challenge.classes, labels, strict=True)}
+        names = [f"{drawn[change.name]} ({change.images})" for change in changed]
+        gains = [100 * _gain(change) for change in changed]
+        right.barh(range(len(gains)), gains, color=["#2e8b57" if gain > 0 else "#c0392b" for gain in gains])
+        right.set_yticks(range(len(gains)), names, fontsize=8, family=family, parse_math=False)
+        right.invert_yaxis()
+        right.axvline(0, color="#6b6b6b", linewidth=1)
+        right.set_xlabel("difference of accuracy in points")
+        right.set_title("classes that changed most (images)", fontsize=10)
+    return save_figure(figure, path)
+
+
+_TEXTS: dict[str, Callable[[Comparison], str]] = {".md": comparison_markdown, ".csv": comparison_csv}
+FORMATS = (".png", *_TEXTS)
+
+
+def _measures(comparison: Comparison) -> list[list[str]]:
+    rows = [["", *(_named(found) for found in comparison.contestants)]]
+    for name, title in MEASURES.items():
+        cells = []
+        for found in comparison.contestants:
+            measured = found.measures[name]
+            value = number(name, measured.value) if measured.sd is None else with_sd(name, measured.value, measured.sd)
+            cells.append(f"{value} ({between(name, measured.interval)})")
+        rows.append([title, *cells])
+    return rows
+
+
+def _named(found: Contestant) -> str:
+    return found.name if len(found.seeds) == 1 else f"{found.name} ({len(found.seeds)} seeds)"
+
+
+def _differences(challenge: Challenge) -> list[list[str]]:
+    rows = [[f"{challenge.second} minus {challenge.first}", "difference", "95 %"]]
+    for name, title in MEASURES.items():
+        found = challenge.differences[name]
+        ends = f"{_signed(name, found.interval.low)} to {_signed(name, found.interval.high)}"
+        rows.append([title, _signed(name, found.value), ends])
+    return rows
+
+
+def _signed(measure: str, value: float) -> str:
+    return f"{value:+.3f}" if measure == "negative_log_likelihood" else f"{100 * value:+.2f}"
+
+
+def _tests(challenge: Challenge) -> list[list[str]]:
+    rows = [["image by image", "both right", "only the first", "only the second", "both wrong", "McNemar p"]]
+    for test in challenge.tests:
+        counts = (test.both_right, test.only_first, test.only_second, test.both_wrong)
+        seeds = f"seeds {test.first_seed} and {test.second_seed}"
+        rows.append([seeds, *(f"{count:,}" for count in counts), p_text(test.p)])
+    return rows
+
+
+def _classes(challenge: Challenge) -> list[list[str]]:
+    rows = [["classes that changed most", "images", "first", "second", "difference"]]
+    for change in _changed(challenge, _SHOWN):
+        shares = [f"{share:.1%}" for share in (change.first, change.second) if share is not None]
+        rows.append([change.name, f"{change.images}", *shares, f"{100 * _gain(change):+.1f}"])
+    return rows
+
+
+def _changed(challenge: Challenge, most: int) -> list[ClassChange]:
+    """The classes that gained most, then those that lost most, ``most`` of each at most."""
+    ordered = sorted(challenge.classes, key=_gain, reverse=True)
+    gained = [change for change in ordered if _gain(change) > 0][:most]
+    return gained + [change for change in ordered if _gain(change) < 0][-most:]
+
+
+def _gain(change: ClassChange) -> float:
+    if change.first is None or change.second is None:
+        return 0.0
+    return round(change.second - change.first, 9)  # means over seeds of equal shares may differ in the last digit
+
+
+def _basis(comparison: Comparison) -> str:
+    if all(len(found.seeds) == 1 for found in comparison.contestants):
+        return (
+            "95 %: over other images, in pairs (shares by Wilson, and by Bonett and Price; the rest resampled 1,000 "
+            "times). This is about these trained networks; other seeds may tell otherwise (agnet train --seeds)."
+        )
+    return (
+        "95 %: over other images, in pairs with the seeds fixed, and over other seeds, whose variance of each mean is "
+        "added (Student's t; shares by Wilson). McNemar's test is of one pair of seeds each."
+    )
+
+
+def _markdown_table(rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def _escaped(text: str) -> str:
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")

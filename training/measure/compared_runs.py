@@ -1,0 +1,190 @@
+"""Runs as they are compared: loaded, their images in one order, and what differs between them besides their answers."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...data.errors import CheckpointError, MismatchError
+from ..models.settings import ModelSettings
+from ..recipes import Recipe
+from ..runs.folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
+from ..runs.seen import UNKNOWN
+from .predictions import SplitPredictions, load_predictions
+
+# What may differ between runs that are trained alike: where files are, what makes no other network, and what is
+# compared (the regions) or spoken of elsewhere (the split).
+_UNIMPORTANT = {
+    *("run.seed", "run.workers", "boxes.file_relative_to_run", "boxes.root_relative_to_run", "boxes.fingerprint"),
+}
+_RECORDED_LATER = ("run", "versions", "code")  # older runs tell less of these, which is no difference
+
+_Config = dict[str, dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A contestant's single runs, their images in one order for all."""
+
+    name: str
+    paths: list[Path]
+    seeds: list[int]
+    predictions: list[SplitPredictions]
+    configs: list[_Config]
+
+
+def load_runs(runs: Sequence[Path], split: str) -> list[Runs]:
+    """Runs, or folders of several seeds, with their predictions for ``split``, their images in one order for all.
+
+    Images are found by content, or by path where contents are not known.
+
+    Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
+    images, labels or classes differ.
+    """
+    return _aligned([_load(run, split) for run in runs])
+
+
+def model_differences(contestants: Sequence[Runs]) -> Iterator[str]:
+    """What is compared: what the others' networks and regions are other than the first one's, as sentences."""
+    yield from _differences(contestants, ("model",))
+    first, *others = contestants
+    for other in others:
+        if first.configs[0]["boxes"].get("fingerprint") != other.configs[0]["boxes"].get("fingerprint"):
+            yield f"{first.name} and {other.name} were trained on different boxes files: other regions, or other images"
+
+
+def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
+    """What makes a comparison unfair or unsure, as sentences."""
+    everything = ("model", "recipe", "run", "boxes", "versions", "code")
+    yield from _differences(contestants, everything[1:])
+    sizes = {runs.name: runs.predictions[0].image_size for runs in contestants}
+    if len(set(sizes.values())) > 1:
+        yield "image size: " + ", ".join(f"{size} in {name}" for name, size in sizes.items())
+    if split != "test":
+        yield f"{split} is not the test part: training or the choice of the epoch has looked at it"
+    several = max(len(runs.paths) for runs in contestants) > 1
+    for runs in contestants:
+        if several and len(runs.paths) == 1:
+            yield (
+                f"{runs.name} is a single run: its score is taken to vary with the seed as the other network's does, "
+                "and beside two or three seeds differences are found too easily; train as many seeds of it"
+            )
+        for path, config, found in zip(runs.paths, runs.configs, runs.predictions, strict=True):
+            yield from _unlike(str(runs.paths[0]), runs.configs[0], str(path), config, everything)
+            if found.images_seen_in_training is None:
+                yield f"nobody can tell whether {path} was trained on these images"
+            elif found.images_seen_in_training:
+                yield f"{path} was trained on, or chosen by, {found.images_seen_in_training:,} of these images"
+            finished, wanted = _finished_epochs(path), config["recipe"].get("epochs")
+            stops_early = bool(config["recipe"].get("patience"))
+            if finished is not None and type(wanted) is int and finished < wanted and not stops_early:
+                yield f"{path} was trained for {finished} of its {wanted} epochs"
+
+
+def _load(run: Path, split: str) -> Runs:
+    files = predictions_of(run, split)
+    paths = list(files)
+    configs = [_with_defaults(read_config(path)) for path in paths]
+    predictions = []
+    for path, file in files.items():
+        found = load_predictions(file)
+        if (path / BEST).is_file() and checkpoint_hash(path / BEST) != found.network:
+            raise CheckpointError(
+                f"{file} is older than {path / BEST}; run agnet evaluate --run {shlex.quote(str(run))} again"
+            )
+        predictions.append(found)
+    seeds = [seed if type(seed := config["run"].get("seed")) is int else 0 for config in configs]
+    return Runs(str(run), paths, seeds, predictions, configs)
+
+
+def _with_defaults(config: _Config) -> _Config:
+    """A run older than a setting is one with the setting's default."""
+    kinds = {"model": ModelSettings, "recipe": Recipe}
+    defaults = {
+        section: {setting.name: setting.default for setting in fields(kind) if setting.default is not MISSING}
+        for section, kind in kinds.items()
+    }
+    return {section: defaults.get(section, {}) | values for section, values in config.items()}
+
+
+def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
+    """All in the order of the first run's images."""
+    first = contestants[0].predictions[0]
+    by_content = all(UNKNOWN not in found.contents for runs in contestants for found in runs.predictions)
+    wanted = {key: k for k, key in enumerate(_keys(first, by_content))}
+    aligned = []
+    for runs in contestants:
+        ordered = []
+        for path, found in zip(runs.paths, runs.predictions, strict=True):
+            whose = f"{path} and {contestants[0].paths[0]}"
+            if found.classes != first.classes:
+                other = sorted(set(found.classes) ^ set(first.classes))
+                said = f"{len(other)} are not in both, such as {other[0]!r}" if other else "the same in another order"
+                raise MismatchError(f"{whose} have other classes ({said}): they cannot be compared")
+            place = {key: k for k, key in enumerate(_keys(found, by_content))}
+            strange = [first.names[k] for key, k in wanted.items() if key not in place]
+            strange += [found.names[k] for key, k in place.items() if key not in wanted]
+            if strange:
+                raise MismatchError(
+                    f"{whose} were measured on other images: {len(strange):,} are not in both, such as {strange[0]}; "
+                    "evaluate both on the same boxes file, or on files of the same split"
+                )
+            order = np.array([place[key] for key in wanted])
+            unlike = np.flatnonzero(found.labels[order] != first.labels)
+            if len(unlike):
+                k = unlike[0]
+                labels = first.classes[found.labels[order[k]]], first.classes[first.labels[k]]
+                raise MismatchError(
+                    f"{whose} have other labels for {len(unlike):,} of the same images, such as {first.names[k]}: "
+                    f"{labels[0]!r} and {labels[1]!r}"
+                )
+            ordered.append(replace(found, logits=found.logits[order], labels=first.labels))
+        aligned.append(replace(runs, predictions=ordered))
+    return aligned
+
+
+def _keys(predictions: SplitPredictions, by_content: bool) -> list[tuple[str, str | int]]:
+    """What tells an image from the others: its path; or its content, copies told apart by the order of their labels."""
+    if not by_content:
+        return [("path", name) for name in predictions.names]
+    copies: defaultdict[str, int] = defaultdict(int)
+    keys: dict[int, tuple[str, str | int]] = {}
+    names, labels = predictions.names, predictions.labels
+    for k in sorted(range(len(names)), key=lambda k: (labels[k], names[k])):
+        content = predictions.contents[k]
+        keys[k] = (content, copies[content])
+        copies[content] += 1
+    return [keys[k] for k in range(len(names))]
+
+
+def _differences(contestants: Sequence[Runs], sections: tuple[str, ...]) -> Iterator[str]:
+    """What the others' configurations have other than the first one's, as sentences."""
+    first, *others = contestants
+    for other in others:
+        yield from _unlike(first.name, first.configs[0], other.name, other.configs[0], sections)
+
+
+def _unlike(one: str, its: _Config, two: str, others: _Config, sections: tuple[str, ...]) -> Iterator[str]:
+    for section in sections:
+        ours, theirs = its.get(section, {}), others.get(section, {})
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
+            unrecorded = section in _RECORDED_LATER and (ours.get(name) is None or theirs.get(name) is None)
+            if f"{section}.{name}" not in _UNIMPORTANT and ours.get(name) != theirs.get(name) and not unrecorded:
+                what = name.replace("_", " ") if section == "model" else f"{section}: {name.replace('_', ' ')}"
+                yield f"{what} is {_said(ours.get(name))} in {one}, {_said(theirs.get(name))} in {two}"
+
+
+def _said(value: object) -> str:
+    return "unknown" if value is None else f"{value}"
+
+
+def _finished_epochs(run: Path) -> int | None:
+    try:
+        return len((run / LOG).read_text(encoding="utf-8").splitlines())
+    except OSError:
+        return None

@@ -1,0 +1,123 @@
+"""What networks cost: parameters, arithmetic and time, beside the paper's Table VI."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..loop.preparation import build_network
+from ..machine.devices import Device
+from ..models.settings import ModelSettings
+
+# The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a merging without parameters.
+VARIANTS: dict[str, dict[str, object]] = {
+    "baseline": {"model": "plain"},
+    "-Attn": {"self_attention": False, "inter_attention": False, "fusion": "mean"},
+    "+Attn": {},
+}
+
+PAPER_CLASSES = 40
+# Table VI, for so many classes: millions of trainable parameters, GFLOPs, milliseconds an image on a Titan V. Claims.
+PAPER: dict[str, dict[str, tuple[float, float, float]]] = {
+    "resnet50": {"baseline": (23.62, 7.77, 2.33), "-Attn": (43.02, 9.36, 4.45), "+Attn": (54.79, 10.42, 5.20)},
+    "densenet121": {"baseline": (6.99, 5.68, 2.58), "-Attn": (11.84, 5.71, 4.68), "+Attn": (16.42, 6.10, 4.81)},
+    "inception-v3": {"baseline": (21.85, 5.72, 2.43), "-Attn": (41.25, 5.81, 4.83), "+Attn": (53.02, 6.88, 5.76)},
+    "nasnet-mobile": {"baseline": (4.28, 1.15, 2.89), "-Attn": (9.43, 1.17, 4.63), "+Attn": (14.19, 1.58, 5.74)},
+}
+
+_WARM_UP, _ROUNDS = 2, 7
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A network's cost for one image."""
+
+    backbone: str
+    variant: str
+    parameters: int  #: trainable ones
+    gflops: float  #: of matrix products and convolutions, a multiplication and an addition counting two, as a GPU does
+    milliseconds: float | None = None  #: an image of a batch, where it was measured
+    paper_million_parameters: float | None = None  #: this and what follows: the paper's claims for this very network
+    paper_gflops: float | None = None
+    paper_milliseconds_titan_v: float | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Numbers and texts."""
+        throughput = 1000 / self.milliseconds if self.milliseconds else None
+        return asdict(self) | {"images_a_second": throughput}
+
+
+def network_cost(settings: ModelSettings, variant: str) -> Cost:
+    """Parameters and arithmetic of a variant (a key of `VARIANTS`), without ever building it in memory.
+
+    Raises: `ConfigurationError` for settings no network can be built from.
+    """
+    with torch.device("meta"):
+        model = build_network(replace(settings, **VARIANTS[variant])).eval()  # type: ignore[arg-type]
+        side = model.backbone.preprocessing.size
+        images, regions = torch.empty(1, 3, side, side), torch.empty(1, settings.regions, 4)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(images, regions)
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    cost = Cost(settings.backbone, variant, parameters, counter.get_total_flops() / 1e9)
+    if settings == ModelSettings(classes=PAPER_CLASSES, backbone=settings.backbone) and settings.backbone in PAPER:
+        million, gflops, milliseconds = PAPER[settings.backbone][variant]
+        cost = replace(
+            cost, paper_million_parameters=million, paper_gflops=gflops, paper_milliseconds_titan_v=milliseconds
+        )
+    return cost
+
+
+def network_milliseconds(settings: ModelSettings, batch_size: int, device: Device) -> dict[str, float]:
+    """Median milliseconds an image of inference for each of `VARIANTS`, which take turns on the same random batch."""
+    torch.manual_seed(0)
+    models = {}
+    for variant, changes in VARIANTS.items():
+        model = build_network(replace(settings, **changes)).eval()  # type: ignore[arg-type]
+        models[variant] = device.take(model, torch.channels_last)
+    side = models["baseline"].backbone.preprocessing.size
+    images = torch.randn(batch_size, 3, side, side, device=device.device).to(memory_format=torch.channels_last)
+    corners = torch.rand(batch_size, settings.regions, 2, 2, device=device.device).sort(dim=2).values
+    seconds: dict[str, list[float]] = {variant: [] for variant in models}
+    for turn in range(_WARM_UP + _ROUNDS):
+        for variant, model in models.items():
+            device.wait()
+            start = time.perf_counter()
+            with torch.no_grad(), device.autocast():
+                model(images, corners.flatten(2))
+            device.wait()
+            if turn >= _WARM_UP:
+                seconds[variant].append(time.perf_counter() - start)
+    return {variant: median(taken) / batch_size * 1e3 for variant, taken in seconds.items()}
+
+
+def costs_text(costs: list[Cost]) -> str:
+    """A table for people: ours, with the paper's claim in brackets."""
+    timed = any(cost.milliseconds is not None for cost in costs)
+    width = 2 + max(len(cost.backbone) for cost in costs)
+    head = f"{'':{width + 10}}{'M parameters':>20}{'GFLOPs':>18}"
+    lines = [head + (f"{'ms an image':>18}{'to baseline':>16}{'images/s':>10}" if timed else "")]
+    alone = costs[0]
+    for cost in costs:
+        alone = cost if cost.variant == "baseline" else alone
+        line = f"{cost.backbone if cost is alone else '':{width}}{cost.variant:10}"
+        line += f"{cost.parameters / 1e6:11.2f}{_claim(cost.paper_million_parameters)}"
+        line += f"{cost.gflops:9.2f}{_claim(cost.paper_gflops)}"
+        if cost.milliseconds is not None and alone.milliseconds is not None:
+            theirs, their_base = cost.paper_milliseconds_titan_v, alone.paper_milliseconds_titan_v
+            line += f"{cost.milliseconds:9.2f}{_claim(theirs)}{cost.milliseconds / alone.milliseconds:7.2f}"
+            line += _claim(theirs / their_base if theirs and their_base else None)
+            line += f"{1000 / cost.milliseconds:10.1f}"
+        lines.append(line.rstrip())
+    if any(cost.paper_gflops is not None for cost in costs):
+        lines.append("in brackets: the paper's Table VI" + (", on a Titan V" if timed else ""))
+    lines.append("GFLOPs: convolutions and matrix products, two for a multiplication and an addition")
+    return "\n".join(lines)
+
+
+def _claim(number: float | None) -> str:
+    return f"{'' if number is None else f'({number:.2f})':>9}"

@@ -1,0 +1,84 @@
+"""Pictures of an evaluation: who is taken for whom, and whether confidence is deserved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ...data.files import atomic_file
+from ..runs.plot_texts import DPI, class_labels, inches_of, line
+from .metrics import BINS, Metrics
+
+_BLUE, _RED, _GREY = "#4363d8", "#c0392b", "#6b6b6b"
+_NUMBERED = 25  # with so many classes or fewer, cells have their numbers
+
+
+def draw_confusion(metrics: Metrics, path: Path, dataset: str = "") -> Path:
+    """The confusion matrix as a PNG, each row's shares: every class has a legible name, however many there are.
+    ``dataset`` is what the data set is called, for the title.
+    """
+    counts = np.array(metrics.confusion)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    n = len(counts)
+    cell = 0.42 if n <= _NUMBERED else 0.17 if n <= 120 else 0.12  # inches
+    points = 9 if n <= _NUMBERED else 8 if n <= 120 else 6
+    names, family = class_labels(list(metrics.class_images), points)
+    room = 0.8 + max(inches_of(name, family, points) for name in names)
+    side = max(n * cell, 2.5)
+    figure = Figure(figsize=(room + side + 1.0, room + side + 0.6))
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((room / width, room / height, side / width, side / height))
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
+        axis.set_ticks(range(n), names, fontsize=points, family=family, rotation=rotation, parse_math=False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("true class")
+    _titled(axes, dataset, f"Confusion on {metrics.images:,} images (shares of each row)", side)
+    if n <= _NUMBERED:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+    bar = figure.add_axes(((room + side + 0.15) / width, room / height, 0.15 / width, min(side, 3) / height))
+    figure.colorbar(picture, cax=bar)
+    return save_figure(figure, path)
+
+
+def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
+    """A reliability diagram as a PNG: accuracy of each bin of confidence, and how many images are in it. ``dataset`` is
+    what the data set is called, for the title.
+    """
+    figure = Figure(figsize=(5.2, 6))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = [place for place in metrics.calibration if place.images]
+    middles = [place.above + 0.5 / BINS for place in filled]
+    accuracy = [place.accuracy or 0.0 for place in filled]
+    confidence = [place.confidence or 0.0 for place in filled]
+    above.bar(middles, accuracy, width=0.94 / BINS, color=_BLUE, label="accuracy")
+    above.plot(confidence, accuracy, "o", color="black", markersize=3, label="mean confidence of the bin")
+    above.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=1, label="deserved confidence")
+    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right answers")
+    said = f"Calibration error (ECE) {metrics.calibration_error:.1%}, accuracy {metrics.top1:.1%}"
+    _titled(above, dataset, said, 5.0)
+    above.legend(fontsize=8, loc="best")
+    below.bar(middles, [place.images for place in filled], width=0.94 / BINS, color=_GREY)
+    below.set(xlabel="confidence: probability of the best class", ylabel="images")
+    figure.tight_layout()
+    return save_figure(figure, path)
+
+
+def _titled(axes: Axes, dataset: str, said: str, inches: float) -> None:
+    """The data set's own name, then what is shown."""
+    name, family = line(dataset, 11, max(inches, 3.0))
+    axes.set_title(f"{name}\n{said}" if name else said, fontsize=11, family=family, parse_math=False)
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG with the resolution of a screen, complete or not at all."""
+    with atomic_file(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    return path

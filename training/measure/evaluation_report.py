@@ -1,0 +1,150 @@
+"""What an evaluation found, as text for people and as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from ...data.text import columns, csv_text, padded
+from .claims import Claim
+from .metrics import MEASURES, Metrics
+from .statistics import Interval, Spread
+
+_ALL_CLASSES = 40  # a table of more is for a file
+_WORST = 10
+
+_CLASS_COLUMNS = ("class", "images", "accuracy", "average_precision", "most_taken_for", "images_taken_for_it")
+_SEEDS_COLUMNS = (
+    *("class", "images", "accuracy_mean", "accuracy_sd", "average_precision_mean", "average_precision_sd"),
+)
+
+
+def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
+    """The measures with their intervals, the paper's claim beside ours, what is confused, and the classes: all of them,
+    or of more than 40 the worst.
+    """
+    rows = [["", "ours", "95 % of images like these", *_claim_title(claim)]]
+    for name, title in MEASURES.items():
+        ours = number(name, getattr(metrics, name)), between(name, metrics.intervals[name])
+        rows.append([title, *ours, *_claimed(name, claim)])
+    lines = [table(rows), *_claim_note(claim), ""]
+    confused = confusions(metrics)[:_WORST]
+    if confused:
+        rows = [[f"  {true}", f"taken for {taken}", said] for true, taken, said in confused]
+        lines += ["most often confused", table(rows), ""]
+    present = [name for name, accuracy in metrics.class_accuracy.items() if accuracy is not None]
+    shown, title = present, "class"
+    if len(present) > _ALL_CLASSES:
+        shown = sorted(present, key=lambda name: metrics.class_accuracy[name] or 0)[:_WORST]
+        title = f"class (the {_WORST} worst of {len(present)})"
+    rows = [[title, "images", "accuracy", "AP"]]
+    for name in shown:
+        accuracy, precision = metrics.class_accuracy[name], metrics.average_precision[name]
+        rows.append([name, str(metrics.class_images[name]), _percent(accuracy), _percent(precision)])
+    return "\n".join([*lines, table(rows)])
+
+
+def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], claim: Claim | None) -> str:
+    """Mean ± sd of the measures over single runs, by their names, and each one's."""
+    rows = [["", "mean ± sd", "95 %", *seeds, *_claim_title(claim)]]
+    for name, title in MEASURES.items():
+        values = [number(name, getattr(metrics, name)) for metrics in seeds.values()]
+        rows.append([title, *_spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
+    note = "95 %: of the mean, over other images like these and other seeds"
+    return "\n".join([table(rows), note, *_claim_note(claim)])
+
+
+def confusions(metrics: Metrics) -> list[tuple[str, str, str]]:
+    """(true class, class it was taken for, "k of n") of every pair that was confused, the most images first."""
+    names, matrix = list(metrics.class_images), np.array(metrics.confusion)
+    wrong = matrix * (1 - np.eye(len(names), dtype=matrix.dtype))
+    pairs = sorted(zip(*np.nonzero(wrong), strict=True), key=lambda pair: -wrong[pair])
+    totals = matrix.sum(axis=1)
+    return [(names[true], names[taken], f"{wrong[true, taken]} of {totals[true]}") for true, taken in pairs]
+
+
+def metrics_csv(metrics: Metrics) -> str:
+    """A row a class, in the classes' order; empty cells for what a class without images does not have."""
+    names, rows = list(metrics.class_images), []
+    for name, line in zip(names, metrics.confusion, strict=True):
+        others = [0 if other == name else count for other, count in zip(names, line, strict=True)]
+        most = max(others, default=0)
+        taken = [names[others.index(most)], most] if most else ["", ""]
+        rows.append([name, sum(line), metrics.class_accuracy[name], metrics.average_precision[name], *taken])
+    return rows_csv(_CLASS_COLUMNS, rows)
+
+
+def seeds_csv(seeds: Sequence[Metrics]) -> str:
+    """The same over several seeds: mean and sd (n - 1; empty of one seed)."""
+    rows = []
+    for name, images in seeds[0].class_images.items():
+        row: list[object] = [name, images]
+        for values in ([m.class_accuracy[name] for m in seeds], [m.average_precision[name] for m in seeds]):
+            known = [value for value in values if value is not None]
+            row += [mean(known) if known else None, stdev(known) if len(known) > 1 else None]
+        rows.append(row)
+    return rows_csv(_SEEDS_COLUMNS, rows)
+
+
+def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV with a header line; shares to six digits."""
+    short = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    return csv_text([columns, *short])
+
+
+def number(measure: str, value: float) -> str:
+    """A measure's value as people read it: per cent, or nats with three digits."""
+    return f"{value:.3f}" if measure == "negative_log_likelihood" else f"{100 * value:.2f} %"
+
+
+def between(measure: str, interval: Interval) -> str:
+    """Its two ends."""
+    return f"{number(measure, interval.low).removesuffix(' %')} to {number(measure, interval.high)}"
+
+
+def with_sd(measure: str, mean: float, sd: float) -> str:
+    """``mean ± sd``."""
+    return f"{number(measure, mean).removesuffix(' %')} ± {number(measure, sd)}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns two spaces apart, the first flush left, the others flush right unless they begin with a letter."""
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            padded(cell, width, right=place > 0 and not rows[-1][place][:1].isalpha())
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
+    """``mean ± sd``, or of one value the value, and the interval where there is one."""
+    value = number(measure, found.mean) if found.sd is None else with_sd(measure, found.mean, found.sd)
+    if found.low is None or found.high is None:
+        return value, ""
+    return value, between(measure, Interval(found.low, found.high))
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _claim_title(claim: Claim | None) -> list[str]:
+    return [] if claim is None else ["the paper's claim"]
+
+
+def _claimed(measure: str, claim: Claim | None) -> list[str]:
+    if claim is None:
+        return []
+    value = {"top1": claim.top1, "mean_average_precision": claim.mean_average_precision}.get(measure)
+    return ["" if value is None else number(measure, value)]
+
+
+def _claim_note(claim: Claim | None) -> list[str]:
+    return [] if claim is None else [f"the paper's claim: {claim.of}; not reproduced by anyone we know of"]

@@ -1,0 +1,1 @@
+"""Classifiers cut at their last maps."""

@@ -1,0 +1,1 @@
+"""A run's folder: configuration, checkpoints, what was seen, curves."""

@@ -1,0 +1,285 @@
+"""A run's weights on disk: safetensors, with everything that prediction needs in the file's own header.
+
+Never pickle: a checkpoint may come from a stranger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ... import __version__
+from ...data.errors import CheckpointError
+from ...data.files import atomic_file
+from ..models.backbones.backbone import Preprocessing
+from ..models.backbones.entries import on_meta
+from ..models.build import Model, build_model
+from ..models.settings import ModelSettings
+from .checkpoint_header import (
+    FORMAT,
+    FORMAT_VERSION,
+    check_classes,
+    check_format,
+    check_there,
+    first_line,
+    header_of,
+    parse_header,
+)
+from .folder import checkpoint_of
+
+_HASH = "blake2b"  #: in the header, of all the rest
+_LARGEST_SIDE = 8192  # of an image that a network sees; there is none that asks for more than some hundreds
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what it was trained for."""
+
+    model: Model  #: in evaluation mode
+    settings: ModelSettings
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    proposals: dict[str, object]  #: stage 1's settings; new images get their regions the same way
+    fingerprint: str  #: of the boxes file
+    epoch: int
+    val_top1: float | None
+
+    @property
+    def regions(self) -> int:
+        """How many regions the network looks at: 0 for a plain model, or one whose regions were taken away."""
+        return int(getattr(self.model, "regions", 0))
+
+
+def check_finite(outputs: Iterable[Tensor | None]) -> None:
+    """Raise `CheckpointError` unless all that a network gave are finite numbers; None is what it does not give."""
+    if not all(output.isfinite().all() for output in outputs if output is not None):
+        raise CheckpointError(
+            "the network's own outputs are not finite numbers: its weights are damaged or its training diverged; "
+            "train again"
+        )
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
+    """Write the checkpoint, replacing ``path`` only once it is complete."""
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "agnet": __version__,
+        "model": asdict(checkpoint.settings),
+        "classes": checkpoint.classes,
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "proposals": checkpoint.proposals,
+        "boxes_fingerprint": checkpoint.fingerprint,
+        "epoch": checkpoint.epoch,
+        "val_top1": checkpoint.val_top1,
+    }
+    _save(path, checkpoint.model.state_dict(), header)
+    return path
+
+
+def load_checkpoint(run: str | Path) -> Checkpoint:
+    """Rebuild the network that a run's checkpoint describes.
+
+    Args:
+        run: the run's folder, or the checkpoint's file.
+
+    Raises: `CheckpointError` for anything else than a sound checkpoint.
+    """
+    path = checkpoint_of(run)
+    tensors, values = _load(path)
+    check_format(path, values)
+    try:
+        header = header_of(values)
+        preprocessing = _preprocessing(values["preprocessing"])
+        # Settings may ask for more than there is memory, so shapes come first and numbers later.
+        _check_tensors(on_meta(lambda: build_model(header.settings)).state_dict(), tensors)
+        check_classes(header)
+        model = build_model(header.settings)
+        model.load_state_dict(tensors)
+        told = {field.name: getattr(header, field.name) for field in fields(header)}
+        return Checkpoint(model=model.eval(), preprocessing=preprocessing, **told)
+    except ImportError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged or foreign: its header has no {error}") from None
+    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, LookupError) as error:
+        raise CheckpointError(f"{path} is damaged or foreign: {first_line(error)}") from None
+
+
+def save_training_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    header: Mapping[str, object],
+    average: nn.Module | None = None,
+    keep: Path | None = None,
+) -> None:
+    """Everything a run needs to go on as if it had never stopped: weights, optimiser, and ``header`` (JSON).
+
+    Args:
+        average: the running mean of the weights, where there is one.
+        keep: where the state that was at ``path`` goes, once the new one is complete.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items() if value is not None}
+    _save(path, tensors, header, keep)
+
+
+def load_training_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> dict[str, Any]:
+    """Put a saved state back into ``model``, ``optimizer`` and ``average``. Returns its header.
+
+    Raises: `CheckpointError`.
+    """
+    tensors, header = _load(path)
+    try:
+        for part, module in (("model.", model), ("average.", average)):
+            weights = {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+            _check_tensors(module.state_dict() if module is not None else {}, weights)
+            if module is not None:
+                module.load_state_dict(weights)
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                states.setdefault(int(number), {})[key] = value
+        # A fused optimiser pairs a parameter with its moments by place in memory, which in files is row by row.
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for place, state in states.items():
+            _check_optimizer_state(optimizer, place, state, parameters)
+            for key, value in state.items():
+                if value.shape == parameters[place].shape:
+                    state[key] = torch.empty_like(parameters[place]).copy_(value)
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (LookupError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit this run: {first_line(error)}") from None
+    return header
+
+
+def _check_optimizer_state(
+    optimizer: torch.optim.Optimizer, place: int, state: Mapping[str, Tensor], parameters: Sequence[Tensor]
+) -> None:
+    """Raises: `ValueError` when the state of the parameter number ``place`` is not what its optimiser keeps of it."""
+    if not 0 <= place < len(parameters):
+        raise ValueError(f"it has an optimiser's numbers of parameter {place}, of {len(parameters)}")
+    moments = {"exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
+    counter = {"step"} if isinstance(optimizer, torch.optim.AdamW) else set()
+    if state.keys() != moments | counter:
+        raise ValueError(
+            f"of parameter {place} it has {', '.join(sorted(state))[:80]}, which its optimiser does not keep"
+        )
+    for key, value in state.items():
+        shape = parameters[place].shape if key in moments else torch.Size([])
+        if value.shape != shape or not value.is_floating_point():
+            raise ValueError(
+                f"{key} of parameter {place} has shape {tuple(value.shape)}, wanted {tuple(shape)} of floats"
+            )
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """A plain state dict: safetensors, or a PyTorch file read with ``weights_only``. Half precision becomes single.
+
+    Raises: `CheckpointError` when the file is absent, is something else, or would need unpickling of objects.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no weights file {path}")
+    if path.suffix == ".safetensors":
+        tensors: object = _load(path)[0]
+    else:
+        try:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # whatever broken or hostile bytes lead the unpickler to; PyTorch's advice would be unsafe
+            raise CheckpointError(
+                f"{path} cannot be read as plain weights: it is damaged, no PyTorch file, or holds more than tensors"
+            ) from None
+    if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
+        tensors = tensors["state_dict"]  # how training scripts commonly wrap it
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{path} is not a state dict (names to tensors); save model.state_dict() instead")
+    return {str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object], keep: Path | None = None) -> None:
+    # Channels-last weights are not contiguous, which the format needs.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        with atomic_file(path) as unfinished:
+            unfinished.unlink(missing_ok=True)
+            unfinished.touch()
+            usual = stat.S_IMODE(unfinished.stat().st_mode)  # as of any file here; save_file makes it the user's alone
+            # One entry: the order of several is not the same in every process, and files are compared byte for byte.
+            text = json.dumps({_HASH: _content_hash(plain, header), **header})
+            save_file(plain, unfinished, metadata={"agnet": text})
+            unfinished.chmod(usual)
+            if keep is not None and path.exists():
+                path.replace(keep)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {path}: {first_line(error)}; what was there before is kept") from None
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    check_there(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = parse_header(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        found = header.pop(_HASH, None)  # files of other programs and of earlier versions have none
+        sound = found is None or found == _content_hash(tensors, header)
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or damaged: {first_line(error)}") from None
+    if not sound:
+        raise CheckpointError(f"{path} is damaged: its content is not what was written")
+    return tensors, header
+
+
+def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> str:
+    """Of the header and the tensors' names, types, shapes and bytes: whatever bit of them turns, it is noticed."""
+    found = hashlib.blake2b(json.dumps(header).encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
+    """Raises: `ValueError` or `TypeError` for what no image can be normalised with."""
+    size = values["size"]
+    if type(size) is not int or not 1 <= size <= _LARGEST_SIDE:
+        raise ValueError(f"the size of its images is {size!r}: it must be 1 to {_LARGEST_SIDE}")
+    for name in ("mean", "std"):
+        numbers = torch.tensor(values[name], dtype=torch.float32)
+        if numbers.shape != (3,) or not numbers.isfinite().all() or (name == "std" and not (numbers > 0).all()):
+            wanted = "three numbers" if name == "mean" else "three numbers above 0"
+            raise ValueError(f"the {name} of its images is {str(values[name])[:80]}: it must be {wanted}")
+    return Preprocessing(size, tuple(values["mean"]), tuple(values["std"]))
+
+
+def _check_tensors(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` that names the first tensor which is missing, of another shape, or not asked for."""
+    for name, tensor in wanted.items():
+        if name not in got:
+            if name.endswith("num_batches_tracked"):  # old files lack these counters, which are not used
+                continue
+            raise ValueError(f"{name} is missing")
+        if got[name].shape != tensor.shape:
+            raise ValueError(f"{name} has shape {tuple(got[name].shape)}, and its network {tuple(tensor.shape)}")
+        if (got[name].dtype.is_floating_point, got[name].is_complex()) != (tensor.dtype.is_floating_point, False):
+            raise ValueError(f"{name} has numbers of type {got[name].dtype}, and its network {tensor.dtype}")
+    for name in got:
+        if name not in wanted:
+            raise ValueError(f"{name} is not of its network")

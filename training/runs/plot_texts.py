@@ -1,0 +1,82 @@
+"""Names in matplotlib's pictures: in fonts that have their letters, and measured, so that they fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from matplotlib import ft2font
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+
+from ...data.fonts import cannot_draw, font_files, needs_layout, without_middle
+
+DPI = 120  #: of pictures; letters' widths are rounded to its dots
+_LONGEST = 2.6  # inches of a class's name
+
+
+def class_labels(classes: Sequence[str], points: float, inches: float = _LONGEST) -> tuple[list[str], list[str]]:
+    """Names that take at most ``inches`` at ``points``, each another one, and the font families to draw them in. A name
+    with letters that no font here has is its number in the list of classes, from 0.
+    """
+    family = families(classes)
+    names = []
+    for number, name in enumerate(classes):
+        drawn = name if _is_known(name, family) else f"class {number}"
+        names.append(_fitted(drawn, family, points, inches))
+    several = {name for name, count in Counter(names).items() if count > 1}
+    for number, name in enumerate(names):
+        if name in several:  # they differ in their middles only
+            names[number] = _fitted(f"{number}: {classes[number]}", family, points, inches)
+    return names, family
+
+
+def line(text: str, points: float, inches: float) -> tuple[str, list[str]]:
+    """``text`` in at most ``inches`` at ``points``, "?" for letters that no font here has, and its font families."""
+    family = families([text])
+    text = "".join(letter if _is_known(letter, family) else "?" for letter in text)
+    return _fitted(text, family, points, inches), family
+
+
+def inches_of(text: str, family: Sequence[str], points: float) -> float:
+    """How wide matplotlib draws it."""
+    font = FontProperties(family=list(family), size=points)
+    return float(_renderer().get_text_width_height_descent(text, font, ismath=False)[0]) / DPI
+
+
+@cache
+def _renderer() -> RendererAgg:
+    return FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+
+
+def cannot_label(classes: Iterable[str]) -> str:
+    """What is to be said, in a line, of names that `class_labels` draws as numbers; or nothing."""
+    return cannot_draw(classes, instead="the class's number", in_colour=False)
+
+
+def families(texts: Iterable[str]) -> list[str]:
+    """matplotlib's own fonts, then those of this machine that have the other letters of ``texts``."""
+    found = list(FontProperties().get_family())
+    there = {entry.fname for entry in fontManager.ttflist}
+    for file in font_files(texts):
+        if file not in there:
+            fontManager.addfont(file)
+        found.append(get_font(file).family_name)
+    return found
+
+
+def _is_known(text: str, family: Sequence[str]) -> bool:
+    if needs_layout(text) and not hasattr(ft2font, "__libraqm_version__"):
+        return False  # matplotlib before 3.11 puts letters side by side
+    return all(any(ord(letter) in _letters(name) for name in family) for letter in text)
+
+
+@cache
+def _letters(family: str) -> frozenset[int]:
+    return frozenset(get_font(fontManager.findfont(FontProperties(family=[family]))).get_charmap())
+
+
+def _fitted(text: str, family: Sequence[str], points: float, inches: float) -> str:
+    return without_middle(text, lambda shorter: inches_of(shorter, family, points) <= inches)

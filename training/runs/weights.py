@@ -1,0 +1,52 @@
+"""Where a backbone's weights come from: nowhere, its library's ImageNet weights, or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...data.errors import CheckpointError, ConfigurationError
+from ..models.backbones.backbone import BACKBONES, StateDict, backbone_entry, build_backbone, fits
+from .checkpoints import load_state_dict
+
+
+def find_weights(source: str, backbone: str) -> StateDict | None:
+    """The state dict that ``--weights`` asks for, checked against the backbone.
+
+    Args:
+        source: ``none``, ``imagenet`` (downloaded by the backbone's own library) or a file.
+        backbone: a backbone's name.
+
+    Raises: `ConfigurationError` for an unknown backbone, `CheckpointError` for weights that cannot be had or
+    do not fit, listing missing and unexpected keys and the backbone they do fit.
+    """
+    try:
+        entry = backbone_entry(backbone)
+    except (ValueError, ImportError) as error:
+        raise ConfigurationError(str(error)) from None
+    if source == "none":
+        return None
+    if source == "imagenet":
+        try:
+            return entry.imagenet()
+        except ValueError as error:
+            raise CheckpointError(f"no ImageNet weights for {backbone}: {error}") from None
+        except Exception as error:  # each library fails a download in its own way
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f"the ImageNet weights of {backbone} could not be downloaded ({reason}); use --weights FILE or none"
+            ) from None
+    weights = load_state_dict(Path(source))
+    try:
+        build_backbone(backbone, weights)
+    except ValueError as error:
+        others = [name for name in BACKBONES if name != backbone and _fits(name, weights)]
+        hint = f"; they fit {' and '.join(others)}" if others else ""
+        raise CheckpointError(f"{source} does not hold weights of {backbone}{hint} ({error})") from None
+    return weights
+
+
+def _fits(name: str, weights: StateDict) -> bool:
+    try:
+        return fits(name, weights)
+    except (ImportError, ValueError):
+        return False

@@ -1,0 +1,272 @@
+"""Images and their regions, streamed to the network."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import fields
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ...data.boxes.reader import Boxes
+from ...data.errors import AgnetError, DatasetError, MismatchError
+from ...data.images import pixel_limit, read_image
+from .reading import Propose
+from .views import AffineRange, View
+
+Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it; ~row for a stand-in
+SHARED_MEMORY = Path("/dev/shm")  # small in containers, unless asked for
+BATCHES_OF_A_WORKER = 3  #: under way in shared memory at most: two made ahead, and one that the network has
+STAND_IN = -100  #: label of a sample that counts nothing, PyTorch's own number for it
+
+
+class Batch(NamedTuple):
+    """B samples. Pixels stay bytes until they are on the device: a quarter of the traffic."""
+
+    images: Tensor  #: uint8 ``(B, 3, side, side)``, channels last in memory
+    regions: Tensor  #: float32 ``(B, R, 4)`` xyxy in fractions of the frame
+    labels: Tensor  #: int64 ``(B,)``; `STAND_IN` where a process has no sample of its own in a short batch
+    rows: Tensor  #: int64 ``(B,)``, rows of the boxes file's usable images
+
+
+class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
+    """The usable images of a boxes file, each with its regions in the same view.
+
+    Args:
+        boxes: read once, in the main process; flat arrays, which workers share: by fork, or else as shared memory.
+        root: where the images are.
+        side: of the network's input, in pixels.
+        augment: random views, or None for the plain one.
+        seed: of the views; with epoch and row it decides them.
+        propose: finds the regions of each view anew, as the paper does, instead of moving the file's with the pixels.
+    """
+
+    def __init__(
+        self,
+        boxes: Boxes,
+        root: Path,
+        side: int,
+        augment: AffineRange | None = None,
+        seed: int = 0,
+        propose: Propose | None = None,
+    ) -> None:
+        self.boxes, self.root, self.side = boxes, root, side
+        self.augment, self.seed, self.propose = augment, seed, propose
+        self._shared: dict[str, _SharedArray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is no fork of this process: the boxes' arrays are not copied to each, but mapped."""
+        boxes = {field.name: getattr(self.boxes, field.name) for field in fields(self.boxes)}
+        arrays = {name: value for name, value in boxes.items() if isinstance(value, np.ndarray)}
+        # As much again is left for the batches.
+        if not self._shared and 2 * sum(array.nbytes for array in arrays.values()) < _free_shared_memory():
+            self._shared = {name: _SharedArray.of(array) for name, array in arrays.items()}
+        return self.__dict__ | {"boxes": boxes | self._shared, "_shared": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        boxes = state["boxes"]
+        arrays = {name: value.array() for name, value in boxes.items() if isinstance(value, _SharedArray)}
+        self.__dict__.update(state, boxes=Boxes(**(boxes | arrays)))
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, int, int]:
+        epoch, row = key
+        stands_in, row = row < 0, max(row, ~row)
+        image_number = self.boxes.usable[row]
+        name = self.boxes.names[image_number].decode()
+        image = read_image(self.root / name, pixel_limit(self.boxes.settings.get("proposals", {})))
+        regions = self.boxes.regions(row)
+        if (image.shape[1], image.shape[0]) != regions.size_wh:
+            raise MismatchError(
+                f"{self.root / name} is {image.shape[1]} x {image.shape[0]} pixels, but {self.boxes.path} has its "
+                f"boxes at {regions.size_wh[0]} x {regions.size_wh[1]}; propose again with --restart"
+            )
+        motion = None
+        if self.augment is not None:
+            motion = self.augment.draw(np.random.default_rng([self.seed, epoch, row]), self.side)
+        view = View.of(regions.size_wh, self.side, motion)
+        seen = view.pixels(image)
+        if self.propose is None:
+            fractions = view.boxes(regions)
+        else:
+            fractions = View.of((self.side, self.side), self.side).boxes(self.propose(seen))
+        pixels = torch.from_numpy(seen).permute(2, 0, 1)
+        label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
+        return pixels, torch.from_numpy(fractions), label, row
+
+
+def _free_shared_memory() -> float:
+    """Bytes; infinitely many where it is not limited (no Linux). To write more than there are would be the end."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return math.inf
+
+
+class _SharedArray(NamedTuple):
+    """An array whose bytes are in shared memory: sent to a process, it is their address that goes."""
+
+    content: Tensor
+    dtype: str
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of(array: np.ndarray) -> _SharedArray:
+        content = torch.empty(array.nbytes, dtype=torch.uint8).share_memory_()
+        content.numpy()[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return _SharedArray(content, array.dtype.str, array.shape)
+
+    def array(self) -> np.ndarray:
+        return self.content.numpy().view(self.dtype).reshape(self.shape)
+
+
+class KeySampler:
+    """Batches of (epoch, row), shuffled by (seed, epoch) or in order; every row exactly once.
+
+    Of ``size`` processes each takes its ``rank``'s part of every batch, so that all take the same number of steps. One
+    for whom a short batch has nothing takes the batch's first row as a stand-in.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, batch_size: int, shuffle_seed: int | None, rank: int = 0, size: int = 1
+    ) -> None:
+        self.rows, self.batch_size, self.shuffle_seed = rows, batch_size, shuffle_seed
+        self.rank, self.size = rank, size
+        self.epoch = 0
+        self.first_step = 0  #: batches before it are left out
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rows = self.rows
+        if self.shuffle_seed is not None:
+            rows = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(rows)
+        for at in range(self.first_step * self.batch_size, len(rows), self.batch_size):
+            batch = rows[at : at + self.batch_size]
+            own = np.array_split(batch, self.size)[self.rank].tolist() or [~int(batch[0])]
+            yield [(self.epoch, row) for row in own]
+
+
+class _Batches(DataLoader[Any]):
+    def check_worker_number_rationality(self) -> None:
+        """No warning for more workers than cores: it fills a screen, and two on a single core are meant."""
+
+
+class Loader:
+    """Batches of a `RegionDataset`, epoch by epoch.
+
+    Args:
+        dataset: the samples.
+        rows: which of them.
+        batch_size: of all processes together; the last batch may be smaller; none is dropped or padded.
+        workers: processes that decode and warp, at most: one a batch does, and shared memory has to hold what they
+            make. With 0 of them this process does it.
+        shuffle_seed: None keeps the order.
+        rank, size: which process this is, and of how many that share every batch.
+        postpones_signals: this process notes SIGINT and SIGTERM and goes on for a while, so its readers must, too; it
+            then has to `close` the loader in the end.
+    """
+
+    def __init__(
+        self,
+        dataset: RegionDataset,
+        rows: np.ndarray,
+        batch_size: int,
+        workers: int,
+        shuffle_seed: int | None = None,
+        rank: int = 0,
+        size: int = 1,
+        postpones_signals: bool = False,
+    ) -> None:
+        self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
+        self.images = len(rows)
+        batch_bytes = batch_size * 3 * dataset.side**2  # of all processes: those of a machine share its memory
+        room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
+        workers = int(min(workers, len(self.sampler), room))
+        self._batches = _Batches(
+            dataset,
+            batch_sampler=self.sampler,
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_patient_worker if postpones_signals else _start_worker,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def close(self) -> None:
+        """End the processes that read images."""
+        iterator = getattr(
+            self._batches, "_iterator", None
+        )  # PyTorch ends them when it is garbage, and tracebacks hold it
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+    def epoch(self, number: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``number`` from ``first_step`` on.
+
+        Raises what reading an image raises, also when a worker read it.
+        """
+        self.sampler.epoch, self.sampler.first_step = number, first_step
+        try:
+            for batch in self._batches:
+                yield Batch(*batch)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DatasetError(
+                "a process that reads images has ended, most likely for want of memory (a container's shared memory, "
+                "/dev/shm, is small unless asked for); take fewer --workers; training goes on with --resume"
+            ) from None
+        except OSError as error:
+            if error.errno is None:  # a worker's own arrives without
+                raise
+            raise DatasetError(
+                f"the processes that read images cannot be started: {error.strerror}; take fewer --workers, or raise "
+                "the limits of processes and open files (ulimit -u, ulimit -n) and the size of /dev/shm"
+            ) from None
+        except AgnetError as error:
+            # A worker's error arrives with its traceback in the message; the last line is the message itself.
+            raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None
+
+
+def _full_name(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _collate(samples: list[tuple[Tensor, Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    images, regions, labels, rows = zip(*samples, strict=True)
+    # Stacking the H × W × 3 originals keeps channels last, which convolutions prefer.
+    pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    return pixels, torch.stack(regions), torch.tensor(labels), torch.tensor(rows)
+
+
+def _start_worker(_: int) -> None:
+    # A loader is one of several processes: each keeps to its own core. OpenCV's pool would also not survive a fork.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    # A batch that cannot be sent would else be dropped with a traceback, and waited for for ever.
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, batch: object) -> None:
+    os._exit(1)
+
+
+def _start_patient_worker(number: int) -> None:
+    _start_worker(number)
+    # Ctrl-C and many schedulers signal all processes of a group. A second SIGTERM is the main process's own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *first: signal.signal(signal.SIGTERM, signal.SIG_DFL))
