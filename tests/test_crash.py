@@ -27,7 +27,7 @@ MARK = b"a decoder's death: "
 # A run that stops, as by Ctrl-Z, when its first part is finished: no test has to be quick enough to meet it there.
 PAUSE = """
 import os, signal
-from agnet.data.boxes_writer import Part
+from agnet.data.boxes.writer import Part
 save = Part.save
 
 def save_and_stop(part, path):

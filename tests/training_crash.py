@@ -25,7 +25,7 @@ PROGRAM = """
 import json, os, pathlib, sys, tempfile
 from agnet.cli import main
 import agnet.data.boxes.reader, agnet.proposals.one_image, agnet.training.loop.fit
-from agnet.training.curves import append_events, draw_curves
+from agnet.training.runs.curves import append_events, draw_curves
 
 with tempfile.TemporaryDirectory() as place:  # these load something at their first use only
     draw_curves([{"epoch": 1, "train_loss": 1.0}], pathlib.Path(place, "curves.png"))
@@ -61,7 +61,7 @@ def waiting_before(epoch: int, step: int, seed: int = 0) -> str:
     """Python statements by which a run says ``here`` before that step, and goes on when it has noted a signal."""
     return f"""
 import time
-from agnet.training.interruption import Interruption
+from agnet.training.loop.interruption import Interruption
 from agnet.training.loop.learner import Learner
 noted, note, whole_step = [], Interruption._note, Learner.step
 
