@@ -40,7 +40,7 @@ HANGS_AFTER = 300.0  #: seconds
 PROGRAM = """
 import sys
 from agnet.cli import main
-from agnet.proposals import data_set
+from agnet.proposals import run as data_set
 data_set.PART_IMAGES, data_set.CHUNK_IMAGES = int(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -218,7 +218,7 @@ WAITING_RUN = """
 import sys
 from pathlib import Path
 from agnet.data.sets.catalogue import open_dataset
-from agnet.proposals import data_set, provenance
+from agnet.proposals import provenance, run as data_set
 from agnet.proposals.settings import ProposalSettings
 
 data_set.PART_IMAGES, data_set.CHUNK_IMAGES = 4, 2
