@@ -123,7 +123,7 @@ def test_another_backbone_several_seeds_and_no_run_are_refused_by_name(parent, t
     (tmp_path / "several" / "seed-3" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"several seeds; name one of them, such as .*seed-3$"):
         find_parent(str(tmp_path / "several"), NET.backbone)
-    with pytest.raises(CheckpointError, match="not a run folder"):
+    with pytest.raises(CheckpointError, match="no run in that folder"):
         find_parent(str(tmp_path), NET.backbone)
     for source in ("none", "imagenet", str(tmp_path / "nowhere.pth")):
         assert find_parent(source, NET.backbone) is None
