@@ -6,7 +6,6 @@ import re
 import shutil
 import sys
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -34,6 +33,15 @@ def _installer() -> str:
     mine = first is not None and Path(first).absolute() == Path(sys.executable).absolute()
     python = "python" if mine or not sys.executable else sys.executable
     python = f'"{python}"' if " " in python else python
-    if find_spec("pip") is None and shutil.which("uv"):  # whose environments have no pip
+    if not has_pip() and shutil.which("uv"):  # whose environments have no pip
         return f"uv pip install --python {python}"
     return f"{python} -m pip install"
+
+
+def has_pip() -> bool:
+    """Whether this Python has pip. Looking for its module instead would have setuptools think that pip runs."""
+    try:
+        metadata.distribution("pip")
+    except metadata.PackageNotFoundError:
+        return False
+    return True

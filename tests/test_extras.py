@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -57,7 +56,7 @@ def test_several_packages_are_one_command_and_unknown_ones_are_named_alone(monke
     assert shlex.split(how_to_install("timm"))[-1] == "timm"
 
 
-@pytest.mark.skipif(find_spec("pip") is None, reason="an environment without pip")
+@pytest.mark.skipif(not extras.has_pip(), reason="an environment without pip")
 def test_the_command_works_in_a_shell_and_is_of_this_python():
     command = f"{how_to_install('numpy')} --no-index --dry-run"
     quiet = os.environ | {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -72,7 +71,7 @@ def test_the_command_works_in_a_shell_and_is_of_this_python():
 
 
 def test_where_there_is_uv_and_no_pip_it_is_uvs(monkeypatch):
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "has_pip", lambda: False)
     monkeypatch.setattr(extras.shutil, "which", lambda name: "/opt/uv" if name == "uv" else None)
     assert shlex.split(how_to_install("timm")) == ["uv", "pip", "install", "--python", sys.executable, "timm>=1.0.9"]
     monkeypatch.setattr(extras.shutil, "which", lambda name: None)
