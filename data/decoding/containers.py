@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 _STEPS = 20_000_000  # headers looked at: a day of video has that many, a hostile file might have more
+_MOST_TRACKS = 10_000  # of an MP4 file; a real one has a handful
 _TAIL = 2**18  # bytes at the end of a file in which the last page or packet is looked for
 _TRIMMED = 0.98  # of the pictures' time: an edit list that shows less of it leaves pictures out on purpose
 
@@ -66,6 +67,7 @@ class _Track:
 
 def _mp4(file: BinaryIO, size: int) -> Container:
     tracks: list[_Track] = []
+    fragments = Counter[int]()  # samples that stand in fragments, by the track's number
     film_timescale = fragment_of = 0
     place, missing, broken = 0, 0, False
     moof_waits = False
@@ -85,19 +87,29 @@ def _mp4(file: BinaryIO, size: int) -> Container:
         missing = max(missing, end - size)
         moof_waits = name == b"moof" or (moof_waits and name != b"mdat")
         if name == b"trak":
+            if len(tracks) == _MOST_TRACKS:
+                return Container(missing, True)
             tracks.append(_Track())
         if name in _BOXES:
             place = body
             continue
-        film_timescale, fragment_of = _read_box(file, name, body, tracks, film_timescale, fragment_of)
+        film_timescale, fragment_of = _read_box(file, name, body, tracks, fragments, film_timescale, fragment_of)
         place = end
+    for track in tracks:
+        track.samples += fragments[track.number]
     videos = [track for track in tracks if track.is_video and track.samples and not _is_trimmed(track, film_timescale)]
     whole = [track.samples for track in videos] if len(videos) == sum(track.is_video for track in tracks) else []
     return Container(missing or int(moof_waits), broken, min(whole, default=None))
 
 
 def _read_box(
-    file: BinaryIO, name: bytes, body: int, tracks: list[_Track], film_timescale: int, fragment_of: int
+    file: BinaryIO,
+    name: bytes,
+    body: int,
+    tracks: list[_Track],
+    fragments: Counter[int],
+    film_timescale: int,
+    fragment_of: int,
 ) -> tuple[int, int]:
     """Note what a box says. Returns the film's timescale, and the track that a fragment is of."""
     content = _at(file, body, 40)
@@ -109,8 +121,7 @@ def _read_box(
     elif name == b"tfhd":
         (fragment_of,) = struct.unpack_from(">I", content, 4)
     elif name == b"trun":
-        for track in tracks:
-            track.samples += struct.unpack_from(">I", content, 4)[0] if track.number == fragment_of else 0
+        fragments[fragment_of] += struct.unpack_from(">I", content, 4)[0]
     elif tracks and name == b"tkhd":
         (tracks[-1].number,) = struct.unpack_from(">I", content, 20 if long else 12)
     elif tracks and name == b"mdhd":
