@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, features
 
@@ -371,12 +371,12 @@ def _opened(file: str) -> BinaryIO:
     return io.BytesIO(own.font_bytes)
 
 
-def _strike(font: object) -> int:
+def _strike(font: Any) -> int:
     """The size of its pictures, of a font that has nothing else."""
-    if "CBLC" in font:  # type: ignore[operator]
-        sizes = [strike.bitmapSizeTable.ppemY for strike in font["CBLC"].strikes]  # type: ignore[index]
-    elif "sbix" in font:  # type: ignore[operator]
-        sizes = list(font["sbix"].strikes)  # type: ignore[index]
+    if "CBLC" in font:
+        sizes = [strike.bitmapSizeTable.ppemY for strike in font["CBLC"].strikes]
+    elif "sbix" in font:
+        sizes = list(font["sbix"].strikes)
     else:
         return 0
     return max(sizes)
