@@ -145,8 +145,10 @@ def cannot_draw(texts: Iterable[str], instead: str = "?", in_colour: bool = True
     """
     # Of a hundred thousand names most are ASCII, and all together have few letters.
     others = [text for text in texts if not text.isascii()]
-    marked = (text for text in others if any(map(_belongs_to_letter, text)))
-    found = itertools.chain(dict.fromkeys("".join(others)), *map(_clusters, marked))
+    letters = dict.fromkeys("".join(others))
+    marks = set(filter(_belongs_to_letter, letters))
+    marked = (text for text in others if not marks.isdisjoint(text))
+    found = itertools.chain(letters, *map(_clusters, marked))
     scripts: dict[str, str] = {}
     for cluster in map(_one_line, found):
         alone = len(cluster) == 1 and _belongs_to_letter(cluster)
