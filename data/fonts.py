@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, features
 
@@ -145,8 +145,10 @@ def cannot_draw(texts: Iterable[str], instead: str = "?", in_colour: bool = True
     """
     # Of a hundred thousand names most are ASCII, and all together have few letters.
     others = [text for text in texts if not text.isascii()]
-    marked = (text for text in others if any(map(_belongs_to_letter, text)))
-    found = itertools.chain(dict.fromkeys("".join(others)), *map(_clusters, marked))
+    letters = dict.fromkeys("".join(others))
+    marks = set(filter(_belongs_to_letter, letters))
+    marked = (text for text in others if not marks.isdisjoint(text))
+    found = itertools.chain(letters, *map(_clusters, marked))
     scripts: dict[str, str] = {}
     for cluster in map(_one_line, found):
         alone = len(cluster) == 1 and _belongs_to_letter(cluster)
@@ -371,12 +373,12 @@ def _opened(file: str) -> BinaryIO:
     return io.BytesIO(own.font_bytes)
 
 
-def _strike(font: object) -> int:
+def _strike(font: Any) -> int:
     """The size of its pictures, of a font that has nothing else."""
-    if "CBLC" in font:  # type: ignore[operator]
-        sizes = [strike.bitmapSizeTable.ppemY for strike in font["CBLC"].strikes]  # type: ignore[index]
-    elif "sbix" in font:  # type: ignore[operator]
-        sizes = list(font["sbix"].strikes)  # type: ignore[index]
+    if "CBLC" in font:
+        sizes = [strike.bitmapSizeTable.ppemY for strike in font["CBLC"].strikes]
+    elif "sbix" in font:
+        sizes = list(font["sbix"].strikes)
     else:
         return 0
     return max(sizes)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .decoding.eight_bits import raw_mode_of, take_for, to_rgb
 from .decoding.jpeg_scans import load_jpeg
@@ -120,7 +120,8 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def pixels_of(image: Image.Image) -> np.ndarray:
     """An image of Pillow's as `decode_image` gives a file's: upright RGB, uint8 ``(height, width, 3)``.
 
-    One that was opened and not loaded yet is its file's first picture, decoded as all files are here.
+    One that was opened and not loaded yet is its file's first picture, decoded as all files are here; of a
+    smaller draft (`PIL.Image.Image.draft`), what Pillow makes of it.
 
     Raises: `ImageError` when its file cannot be decoded.
     """
@@ -131,9 +132,12 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            upright = ImageOps.exif_transpose(image)
-            upright = upright.convert("RGBA") if upright.mode == "RGBa" else upright
-            return np.ascontiguousarray(to_rgb(upright, b"", "", _read_no_more))
+            # Turned last: a turned copy has forgotten what the file's tags say of its numbers.
+            plain = image.convert("RGBA") if image.mode == "RGBa" else image
+            made = Image.fromarray(to_rgb(plain, b"", "", _read_no_more))
+            made.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+            ImageOps.exif_transpose(made, in_place=True)
+            return np.ascontiguousarray(made)
         except ImageError:
             raise
         except MemoryError:
@@ -145,7 +149,8 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 def _content_of_unloaded(image: Image.Image) -> bytes | None:
     """The bytes of the file whose first picture ``image`` is to be; None of one that is in memory."""
     file = getattr(image, "fp", None)
-    if file is None or not getattr(image, "tile", None) or image.tell():
+    drafted = getattr(image, "decoderconfig", ())
+    if file is None or drafted or not getattr(image, "tile", None) or image.tell():
         return None
     try:
         place = file.tell()

@@ -6,6 +6,7 @@ the last, x before y. A box is ``x0, y0, x1, y1`` with ``x1`` and ``y1`` exclusi
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -113,7 +114,7 @@ class Proposal:
     regions: Regions | None
     file_bytes: int = 0
     modified_ns: int = NOT_THERE  #: nanoseconds since 1970
-    content_blake2b: str = ""  #: 16 hexadecimal digits; empty when the file could not be read
+    content_blake2b: str = ""  #: as `content_hash` has it; empty when the file could not be read
     reason: str = ""  #: why there are no regions
 
 
@@ -153,3 +154,8 @@ def move_points(matrix: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
 def time_of_change(nanoseconds: int) -> int:
     """A file's time of change since 1970 as 64 bits can hold it, which is never `NOT_THERE`."""
     return min(max(nanoseconds, NOT_THERE + 1), _LATEST)
+
+
+def content_hash(content: bytes) -> str:
+    """What tells an image file's bytes from others': 16 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

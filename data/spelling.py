@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Iterable
 
 _SHOWN = 3
+_COMPARED = 1000  # letter by letter, at a tenth of a millisecond each; of a hundred thousand names the likeliest
 
 
 def close_names(name: str, known: Iterable[str]) -> list[str]:
     """The known names that are spelt most like ``name``, three at most, whatever their letters' case."""
     by_fold = {one.casefold(): one for one in known}
-    return [by_fold[fold] for fold in difflib.get_close_matches(name.casefold(), by_fold, _SHOWN)]
+    wanted, folds = name.casefold(), list(by_fold)
+    if len(folds) > _COMPARED:
+        folds = heapq.nlargest(_COMPARED, folds, lambda fold: _same(wanted, fold) + _same(wanted[::-1], fold[::-1]))
+    return [by_fold[fold] for fold in difflib.get_close_matches(wanted, folds, _SHOWN)]
+
+
+def _same(first: str, second: str) -> int:
+    """How many letters two words begin with alike."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

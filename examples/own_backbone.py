@@ -2,7 +2,7 @@
 
     python examples/own_backbone.py
 
-Two made-up classes, squares and discs: sixteen pictures, learnt by heart in some steps on a CPU.
+Two made-up classes, squares and discs: eight pictures, learnt by heart in some steps on a CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def photograph(label: int, generator: np.random.Generator) -> np.ndarray:
 def main() -> None:
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
-    labels = torch.arange(16) % 2
+    labels = torch.arange(8) % 2
     photographs = [photograph(int(label), generator) for label in labels]
 
     # Stage 1: 36 regions an image, in fractions of its frame.
@@ -45,7 +45,7 @@ def main() -> None:
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    for step in range(12):
+    for step in range(6):
         output = model(images, boxes)
         loss = torch.nn.functional.cross_entropy(output.logits, labels)
         optimizer.zero_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import threadpoolctl
 from ..data.errors import ImageError
 from ..data.faults import PASSING, check_root_is_there, reason_of, unread
 from ..data.images import decode_image
-from ..data.regions import Proposal, time_of_change
+from ..data.regions import Proposal, content_hash, time_of_change
 from .one_image import propose_regions
 from .settings import NETWORKS, ProposalSettings
 
@@ -83,7 +82,7 @@ def _read(root: str, name: str) -> tuple[Proposal, bytes]:
     except (OSError, MemoryError) as error:
         check_root_is_there(root)
         return Proposal(None, reason=reason_of(unread(error))), b""
-    return Proposal(None, len(content), modified, hashlib.blake2b(content, digest_size=8).hexdigest()), content
+    return Proposal(None, len(content), modified, content_hash(content)), content
 
 
 @cache

@@ -30,7 +30,7 @@ def last_line(result):
 def test_from_a_folder_of_photographs_to_a_prediction(agnet, folder, tmp_path):
     proposed = agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
     assert proposed.stdout == "boxes.h5\n" and "12 photographs are in boxes.h5 as previews" in proposed.stderr
-    trained = agnet("train", "--boxes", "boxes.h5", "--run", "run", "--epochs", 2, *TRAIN)
+    trained = agnet("train", "--boxes", "boxes.h5", "--run", "run", "--epochs", 2, "--image-size", 96, *TRAIN)
     assert trained.stdout == "run/best.safetensors\n"
     assert "recipe modern with epochs 2" in trained.stderr and "val_top1" in trained.stderr
 
@@ -56,7 +56,7 @@ def test_from_a_folder_of_photographs_to_a_prediction(agnet, folder, tmp_path):
         assert picture.width > 600 and np.asarray(picture).std() > 20
 
 
-def test_predict_agrees_with_evaluate_to_the_digit(agnet, folder):
+def test_predict_agrees_with_evaluate_to_the_digit(agnet, boxes_file, folder):
     import torch
 
     from agnet.training.loop.engine import evaluate
@@ -64,10 +64,9 @@ def test_predict_agrees_with_evaluate_to_the_digit(agnet, folder):
     from agnet.training.runs.checkpoints import load_checkpoint
     from agnet.training.samples.loader import Loader, RegionDataset
 
-    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--primary", 4)
-    agnet("train", "--run", "run", "--epochs", 1, *TRAIN)
-    checkpoint, boxes = load_checkpoint(Path("run/best.safetensors")), read_boxes("boxes.h5")
-    loader = Loader(RegionDataset(boxes, folder, 224), boxes.rows("test"), 1, 0)
+    agnet("train", "--root", folder, "--run", "run", "--epochs", 1, "--image-size", 96, *TRAIN)
+    checkpoint, boxes = load_checkpoint(Path("run/best.safetensors")), read_boxes(boxes_file)
+    loader = Loader(RegionDataset(boxes, folder, 96), boxes.rows("test"), 1, 0)
     device = Device(torch.device("cpu"))
     scores = evaluate(checkpoint.model, loader.epoch(0), device=device, preprocessing=checkpoint.preprocessing)
     expected = torch.from_numpy(scores.logits).softmax(dim=1).tolist()
@@ -79,8 +78,8 @@ def test_predict_agrees_with_evaluate_to_the_digit(agnet, folder):
 
 
 def test_a_plain_model_goes_the_same_way(agnet, folder):
-    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
-    agnet("train", "--model", "plain", "--epochs", 1, *TRAIN)
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--method", "grid")
+    agnet("train", "--model", "plain", "--epochs", 1, "--image-size", 64, *TRAIN)
     agnet("evaluate", "--run", "runs/images-plain", "--workers", 0)
     agnet("predict", "--run", "runs/images-plain", folder / "val" / "ant", "--save", "pictures")
 
@@ -99,9 +98,9 @@ def test_weights_that_are_no_numbers_predict_nothing(agnet, boxes_file, folder):
     assert failed.stderr.count("\n") == 1 and "train again" in failed.stderr
 
 
+@pytest.mark.usefixtures("boxes_file")
 def test_stopping_and_resuming(agnet, folder):
-    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
-    common = ["train", "--run", "run", "--model", "plain", "--epochs", 3, *TRAIN]
+    common = ["train", "--root", folder, "--run", "run", "--model", "plain", "--epochs", 3, "--image-size", 64, *TRAIN]
     agnet(*common, "--stop-after", 1)
     refused = agnet(*common, code=1)
     assert last_line(refused) == (
@@ -111,12 +110,12 @@ def test_stopping_and_resuming(agnet, folder):
 
 
 def test_the_root_may_come_from_the_environment(agnet, folder, monkeypatch):
-    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--method", "grid")
     elsewhere = folder.rename(folder.with_name("elsewhere"))
-    failed = agnet("train", "--model", "plain", "--epochs", 1, *TRAIN, code=1)
-    assert "--root" in last_line(failed)
+    command = ["train", "--model", "plain", "--epochs", 1, "--image-size", 64, *TRAIN]
+    assert "--root" in last_line(agnet(*command, code=1))
     monkeypatch.setenv("AGNET_ROOT", str(elsewhere))
-    agnet("train", "--model", "plain", "--epochs", 1, *TRAIN)
+    agnet(*command)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +202,8 @@ def test_what_cannot_be_read_and_what_is_left_out_is_told_with_the_remedy(agnet,
 
 
 def test_a_broken_photograph_does_not_stop_the_others(agnet, folder, tmp_path):
-    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
-    agnet("train", "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
+    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--method", "grid")
+    agnet("train", "--run", "run", "--model", "plain", "--epochs", 1, "--image-size", 64, *TRAIN)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 nothing else")
     result = agnet("predict", "--run", "run", "broken.jpg", folder / "val/ant/0.png", "absent.jpg", code=1)
     assert len(result.stdout.splitlines()) == 1
@@ -212,7 +211,7 @@ def test_a_broken_photograph_does_not_stop_the_others(agnet, folder, tmp_path):
 
 
 def test_other_settings_than_the_files_are_an_error_that_names_them(agnet, folder):
-    common = ["propose", "--dataset", "folder", "--root", folder, "--jobs", 1]
+    common = ["propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--method", "grid"]
     agnet(*common)
     refused = agnet(*common, "--primary", 5, code=1)
     assert "primary = 8, this run has 5; add --restart" in last_line(refused)
@@ -233,9 +232,10 @@ def test_a_hyphenless_module_call_works_and_help_names_every_command():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+@pytest.mark.usefixtures("boxes_file")
 def test_an_interrupted_training_goes_on(folder, tmp_path, agnet):
-    agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
-    command = [sys.executable, "-m", "agnet", "train", "--run", "run", "--model", "plain", "--epochs", "200", *TRAIN]
+    options = ["--root", str(folder), "--run", "run", "--model", "plain", "--epochs", "200", "--image-size", "64"]
+    command = [sys.executable, "-m", "agnet", "train", *options, *TRAIN]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     log = tmp_path / "run" / "log.jsonl"
@@ -278,14 +278,21 @@ def test_an_end_of_a_file_is_no_interrupt(monkeypatch):
         CliRunner().invoke(main, ["datasets"], catch_exceptions=False)
 
 
-def test_an_empty_folder_to_predict_is_said(agnet, boxes_file, folder, tmp_path):
+@pytest.fixture
+def plain_run(agnet, boxes_file, folder):
+    """A run of one epoch in the folder ``run``."""
+    options = ["--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, "--image-size", 64]
+    agnet("train", "--boxes", boxes_file, *options, *TRAIN)
+
+
+@pytest.mark.usefixtures("plain_run")
+def test_an_empty_folder_to_predict_is_said(agnet, tmp_path):
     (tmp_path / "empty").mkdir()
-    agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
     assert "no images or videos in empty" in last_line(agnet("predict", "--run", "run", "empty", code=1))
 
 
-def test_saved_pictures_are_never_written_over(agnet, boxes_file, folder, tmp_path):
-    agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
+@pytest.mark.usefixtures("plain_run")
+def test_saved_pictures_are_never_written_over(agnet, folder, tmp_path):
     for _ in range(2):
         agnet("predict", "--run", "run", folder / "val/ant/0.png", folder / "val/bee/0.png", "--save", "pictures")
     names = {path.name for path in (tmp_path / "pictures").iterdir()}

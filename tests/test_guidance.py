@@ -1,5 +1,6 @@
 """What the command line tells a person to do: helps, names that may be meant, and commands that work where they are."""
 
+import difflib
 import itertools
 import json
 import re
@@ -19,7 +20,7 @@ from agnet.commands.next_step import QUIET
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import AgnetError
 from agnet.data.images import MAX_PIXELS
-from agnet.data.spelling import did_you_mean
+from agnet.data.spelling import close_names, did_you_mean
 from agnet.proposals.settings import ProposalSettings
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--model", "plain", "--image-size", 64]
@@ -94,6 +95,20 @@ def test_names_of_settings_are_offered_too(tmp_path):
     with pytest.raises(AgnetError, match=r"got 'paths, label'; did you mean paths\?"):
         open_dataset("csv", tmp_path, list_file=tmp_path / "list.csv")
     assert did_you_mean("zzz", ["abc"]) == ""
+
+
+def test_of_very_many_names_only_those_that_may_be_meant_are_compared(monkeypatch):
+    names = [f"train/ant {number % 100}/{number:05d}.jpg" for number in range(20_000)]
+    compared, matches = [], difflib.get_close_matches
+
+    def noted(word, known, count):
+        compared.append(len(known))
+        return matches(word, known, count)
+
+    monkeypatch.setattr(difflib, "get_close_matches", noted)
+    for typed in ("train/ant 7/12307.jpeg", "train/an 7/12307.jpg", "rain/ant 7/12307.jpg", "TRAIN/ant 7/12307.pg"):
+        assert close_names(typed, names)[0] == "train/ant 7/12307.jpg"
+    assert max(compared) <= 1000
 
 
 # --- what is proposed for, in one word

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -195,3 +196,27 @@ def test_other_formats_cut_off_are_damaged(format_, textured):
     for share in (0.5, 0.9):
         with pytest.raises(ImageError):
             decode_image(content[: int(share * len(content))])
+
+
+def test_a_png_that_unpacks_to_far_more_than_its_pixels_is_given_up():
+    """Behind a checksum that is wrong; whether four gigabytes are a whole stream is not asked."""
+    content = bytearray(png_of(np.zeros((8, 8, 3), dtype=np.uint8)))
+    start = content.index(b"IDAT")
+    packer = zlib.compressobj()
+    first, again = (packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    body = first + again * 4095
+    content[start - 4 :] = struct.pack(">I", len(body)) + b"IDAT" + body + bytes(4)
+    begun = time.process_time()
+    with pytest.raises(ImageError, match="another checksum"):
+        decode_image(bytes(content))
+    assert time.process_time() - begun < 2  # all of it takes fifteen
+
+
+def test_scans_of_more_than_there_can_be_are_no_work(textured):
+    content = jpeg(textured(1), progressive=True)
+    scan = content.index(b"\xff\xda")
+    hostile = b"\xff\xda" + struct.pack(">HB", 2 + 1 + 510 + 3, 255) + bytes(range(255)) * 2 + bytes([0, 255, 0])
+    begun = time.process_time()
+    with pytest.raises(ImageError):
+        decode_image(content[:scan] + hostile * 200 + content[scan:])
+    assert time.process_time() - begun < 2  # one look at each coefficient that they name takes ten

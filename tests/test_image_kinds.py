@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from agnet.data.errors import ImageError
-from agnet.data.images import decode_image
+from agnet.data.images import decode_image, pixels_of
 
 HEIGHT, WIDTH = 9, 13
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
@@ -266,6 +266,38 @@ REFUSED = {
     "camera's raw": tiff([packed(drawn(8, 3), 8)], 8, RGB, 3, subfile=[1]),
     "a camera's raw": tiff([packed(drawn(8, 3), 8)], 8, RGB, 3, dng=[1]),
 }
+
+
+def test_of_a_thousand_depths_a_few_are_named():
+    broken = tiff([packed(drawn(8), 8)], 8, BLACK_IS_0, format=range(1, 1000))
+    with pytest.raises(ImageError) as raised:
+        decode_image(broken)
+    assert "unsigned and signed and float and undefined and others, 8 bits" in str(raised.value)
+
+
+def test_an_image_that_pillow_has_loaded_is_as_its_file():
+    """What the file says of its numbers is not lost by loading, or by turning upright."""
+    files = [
+        tiff([packed(drawn(12), 12)], 12, BLACK_IS_0, orientation=[6]),
+        tiff([packed(drawn(16), 16)], 16, BLACK_IS_0, orientation=[7]),
+        tiff([LONGS], 32, BLACK_IS_0, format=[2]),
+        tiff([LONGS], 32, BLACK_IS_0, format=[1], orientation=[3]),
+        png(drawn(8, 4), 8, 6),
+    ]
+    for content in files:
+        image = Image.open(io.BytesIO(content))
+        unloaded = pixels_of(image)
+        assert np.array_equal(unloaded, decode_image(content))
+        assert image.fp is None or not image.tile  # loaded by now
+        assert np.array_equal(pixels_of(image), unloaded)
+
+
+def test_of_a_draft_the_draft_counts():
+    file = io.BytesIO()
+    Image.fromarray(drawn(8, 3).astype(np.uint8)).resize((160, 80)).save(file, "JPEG")
+    image = Image.open(file)
+    image.draft("RGB", (40, 20))
+    assert pixels_of(image).shape == (20, 40, 3)
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -2,6 +2,7 @@ import os
 import struct
 import subprocess
 import sys
+from time import process_time
 
 import cv2
 import numpy as np
@@ -336,6 +337,15 @@ def test_a_clip_that_names_no_size_and_one_that_something_follows_are_whole(tmp_
 def test_a_hostile_header_ends_the_look_into_it(tmp_path, start, found):
     (tmp_path / "a").write_bytes(start)
     assert look_into(tmp_path / "a") == found
+
+
+def test_a_film_of_very_many_tracks_and_fragments_takes_no_time(tmp_path):
+    begun = process_time()
+    (tmp_path / "a").write_bytes(box(b"ftyp") + box(b"trak") * 9999 + box(b"trun", bytes(40)) * 9999)
+    assert look_into(tmp_path / "a") == Container()
+    (tmp_path / "a").write_bytes(box(b"ftyp") + box(b"trak") * 20_000)
+    assert look_into(tmp_path / "a") == Container(broken=True)
+    assert process_time() - begun < 5  # each fragment looked for among the tracks takes a minute
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from ..errors import ConfigurationError
+from ..spelling import close_names
 from ..text import printable
 from . import schema
 from .reader import Boxes, Listing
@@ -76,7 +76,7 @@ def find_image(listing: Listing, name: str) -> int:
     endings: dict[str, str] = {}
     for path in names:
         endings.setdefault("/".join(path.split("/")[-parts:]), path)
-    close = [endings[ending] for ending in difflib.get_close_matches(name, endings, _SHOWN)]
+    close = [endings[ending] for ending in close_names(name, endings)]
     meant = f"; did you mean {' or '.join(close)}?" if close else f"; they are called like {names[0]}"
     raise ConfigurationError(printable(f"{listing.path} has no image {name}{meant}"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AgnetError, DatasetError, MismatchError
-from ..regions import NOT_THERE, time_of_change
+from ..regions import NOT_THERE, content_hash, time_of_change
 from ..sets.on_disk import OnDisk
 from ..text import printable
 from . import schema
@@ -54,7 +53,7 @@ def changed_images(
         if not there[row]:
             return "is gone"
         if not same_size[row]:
-            return f"had {listing.file_bytes[row]:,} bytes and has {sizes[row]:,} now"
+            return _other_size(listing.file_bytes[row], sizes[row])
         return _other_content(root / names[row], listing.contents[row])
 
     suspects = np.flatnonzero(~known).tolist()
@@ -138,10 +137,7 @@ def look_at_images(
     if not contents:
         retimed = retimed[:0]
     read = retimed[:: max(1, -(-int(sizes[retimed].sum()) // READ_AT_MOST))]
-    reasons = {
-        k: f"had {listing.file_bytes[rows[k]]:,} bytes and has {sizes[k]:,} now"
-        for k in np.flatnonzero(resized).tolist()
-    }
+    reasons = {k: _other_size(listing.file_bytes[rows[k]], sizes[k]) for k in np.flatnonzero(resized).tolist()}
     with _readers() as pool:
         shown = watch("compare with the boxes file", len(read)) if len(read) else None
         digests = listing.contents[rows[read]]
@@ -226,9 +222,13 @@ def _why_missing(root: Path, name: str) -> str:
     return f"there is no folder {lost}" if lost else reason
 
 
+def _other_size(then: int, now: int) -> str:
+    return f"had {then:,} bytes and has {now:,} now"
+
+
 def _other_content(path: Path, digest: bytes) -> str | None:
     try:
         content = path.read_bytes()
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-    return None if hashlib.blake2b(content, digest_size=8).hexdigest().encode() == digest else "has other content"
+    return None if content_hash(content).encode() == digest else "has other content"

@@ -10,13 +10,14 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 _STEPS = 20_000_000  # headers looked at: a day of video has that many, a hostile file might have more
+_MOST_TRACKS = 10_000  # of an MP4 file; a real one has a handful
 _TAIL = 2**18  # bytes at the end of a file in which the last page or packet is looked for
 _TRIMMED = 0.98  # of the pictures' time: an edit list that shows less of it leaves pictures out on purpose
 
@@ -64,9 +65,28 @@ class _Track:
     shown_twice: bool = False
 
 
+@dataclass
+class _Film:
+    """What the boxes of an MP4 file have said so far."""
+
+    timescale: int = 0
+    tracks: list[_Track] = field(default_factory=list)
+    fragment_of: int = 0  # number of the track that the latest fragment belongs to
+    in_fragments: Counter[int] = field(default_factory=Counter)  # samples, by the track's number
+
+    def container(self, missing: int, broken: bool) -> Container:
+        videos = [track for track in self.tracks if track.is_video]
+        counts = [track.samples + self.in_fragments[track.number] for track in videos]
+        whole = [
+            count
+            for track, count in zip(videos, counts, strict=True)
+            if count and not _is_trimmed(track, self.timescale)
+        ]
+        return Container(missing, broken, min(whole, default=None) if len(whole) == len(videos) else None)
+
+
 def _mp4(file: BinaryIO, size: int) -> Container:
-    tracks: list[_Track] = []
-    film_timescale = fragment_of = 0
+    film = _Film()
     place, missing, broken = 0, 0, False
     moof_waits = False
     for _ in range(_STEPS):
@@ -85,45 +105,43 @@ def _mp4(file: BinaryIO, size: int) -> Container:
         missing = max(missing, end - size)
         moof_waits = name == b"moof" or (moof_waits and name != b"mdat")
         if name == b"trak":
-            tracks.append(_Track())
+            if len(film.tracks) == _MOST_TRACKS:
+                return Container(missing, True)
+            film.tracks.append(_Track())
         if name in _BOXES:
             place = body
             continue
-        film_timescale, fragment_of = _read_box(file, name, body, tracks, film_timescale, fragment_of)
+        _read_box(file, name, body, film)
         place = end
-    videos = [track for track in tracks if track.is_video and track.samples and not _is_trimmed(track, film_timescale)]
-    whole = [track.samples for track in videos] if len(videos) == sum(track.is_video for track in tracks) else []
-    return Container(missing or int(moof_waits), broken, min(whole, default=None))
+    return film.container(missing or int(moof_waits), broken)
 
 
-def _read_box(
-    file: BinaryIO, name: bytes, body: int, tracks: list[_Track], film_timescale: int, fragment_of: int
-) -> tuple[int, int]:
-    """Note what a box says. Returns the film's timescale, and the track that a fragment is of."""
-    content = _at(file, body, 40)
-    if len(content) < 40:
-        content += bytes(40 - len(content))
+def _read_box(file: BinaryIO, name: bytes, body: int, film: _Film) -> None:
+    """Note what a box says."""
+    content = _at(file, body, 40).ljust(40, b"\0")
     long = content[0] == 1  # version of the box: times of 8 bytes
     if name == b"mvhd":
-        (film_timescale,) = struct.unpack_from(">I", content, 20 if long else 12)
+        (film.timescale,) = struct.unpack_from(">I", content, 20 if long else 12)
     elif name == b"tfhd":
-        (fragment_of,) = struct.unpack_from(">I", content, 4)
+        (film.fragment_of,) = struct.unpack_from(">I", content, 4)
     elif name == b"trun":
-        for track in tracks:
-            track.samples += struct.unpack_from(">I", content, 4)[0] if track.number == fragment_of else 0
-    elif tracks and name == b"tkhd":
-        (tracks[-1].number,) = struct.unpack_from(">I", content, 20 if long else 12)
-    elif tracks and name == b"mdhd":
-        tracks[-1].timescale, tracks[-1].duration = struct.unpack_from(
-            ">IQ" if long else ">II", content, 20 if long else 12
-        )
-    elif tracks and name == b"hdlr":
-        tracks[-1].is_video |= content[8:12] == b"vide"
-    elif tracks and name in (b"stsz", b"stz2"):
-        (tracks[-1].samples,) = struct.unpack_from(">I", content, 8)
-    elif tracks and name == b"elst":
-        _read_edits(file, body, long, struct.unpack_from(">I", content, 4)[0], tracks[-1])
-    return film_timescale, fragment_of
+        film.in_fragments[film.fragment_of] += struct.unpack_from(">I", content, 4)[0]
+    elif film.tracks:
+        _read_tracks_box(file, name, body, content, film.tracks[-1])
+
+
+def _read_tracks_box(file: BinaryIO, name: bytes, body: int, content: bytes, track: _Track) -> None:
+    long = content[0] == 1
+    if name == b"tkhd":
+        (track.number,) = struct.unpack_from(">I", content, 20 if long else 12)
+    elif name == b"mdhd":
+        track.timescale, track.duration = struct.unpack_from(">IQ" if long else ">II", content, 20 if long else 12)
+    elif name == b"hdlr":
+        track.is_video |= content[8:12] == b"vide"
+    elif name in (b"stsz", b"stz2"):
+        (track.samples,) = struct.unpack_from(">I", content, 8)
+    elif name == b"elst":
+        _read_edits(file, body, long, struct.unpack_from(">I", content, 4)[0], track)
 
 
 def _read_edits(file: BinaryIO, body: int, long: bool, count: int, track: _Track) -> None:

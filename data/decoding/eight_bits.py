@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
-from .known_kinds import is_unsigned
 from .png_chunks import transparent_colour
 
-_TIFF_BITS_PER_SAMPLE = 258
+_TIFF_BITS_PER_SAMPLE, _TIFF_SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
 _BAND = 2**20  # pixels whose 16-bit values are worked on at once
 
 ReadAs = Callable[[str], np.ndarray]  #: a raw mode -> uint8 ``(height, width, channels)``, upright
@@ -33,7 +32,7 @@ def to_rgb(image: Image.Image, content: bytes, raw_mode: str, read_as: ReadAs) -
 
     Args:
         image: loaded and upright.
-        content: of its file.
+        content: of its file; empty where there is none any more.
         raw_mode: what Pillow has taken the file's samples for; see `raw_mode_of`.
         read_as: reads the file again and takes its samples for others.
     """
@@ -53,7 +52,7 @@ def to_rgb(image: Image.Image, content: bytes, raw_mode: str, read_as: ReadAs) -
     if image.mode == "La":
         return _premultiplied(np.asarray(image))
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return np.repeat(_grey(image, content)[..., None], 3, axis=2)
+        return np.repeat(_grey(image)[..., None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -118,14 +117,14 @@ def _premultiplied(values: np.ndarray) -> np.ndarray:
     return over_white if over_white.shape[2] == 3 else np.repeat(over_white, 3, axis=2)
 
 
-def _grey(image: Image.Image, content: bytes) -> np.ndarray:
+def _grey(image: Image.Image) -> np.ndarray:
     """uint8 ``(height, width)`` of samples of more than 8 bits."""
-    values = np.asarray(image)
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16") or (image.format in ("PNG", "PPM") and image.mode == "I"):
         # Cameras and scanners store 10 to 14 bits in 16: the tag tells, the mode does not.
-        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
+        bits = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
         return (values.astype(np.uint16) >> (max(int(bits), 8) - 8)).astype(np.uint8)
-    if image.mode == "I" and image.format == "TIFF" and is_unsigned(content):
+    if image.mode == "I" and image.format == "TIFF" and tags.get(_TIFF_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
         values = values.view(np.uint32)
     return _stretch(values.astype(np.float64))
 

@@ -27,6 +27,7 @@ _FRAMES, _END, _SCAN, _INTERVAL = range(0xC0, 0xD0), 0xD9, 0xDA, 0xDD
 
 # The decoder looks eight bytes ahead. Ones, which no code consists of: they make no pixels, as zeros may.
 _AHEAD = 8
+_COMPONENTS, _COEFFICIENTS = 4, 64  # of a scan, and of a block of it; a hostile header may name more
 _ONE = b"\xff\x00"
 _LEFT_OVER = "data of its pixels are left over when the last of them is made: it is damaged in its middle"
 _MAX_PIECES = 500  # of a scan: looked at one by one they cost as much as a small photograph
@@ -45,7 +46,7 @@ class _Frame:
     @property
     def is_complete(self) -> bool:
         """Whether scans bring every component, and of a progressive JPEG all coefficients to their last bit."""
-        places = range(64 if self.kind == _PROGRESSIVE else 1)
+        places = range(_COEFFICIENTS if self.kind == _PROGRESSIVE else 1)
         return not any(self.digits.get((one, place), 1) for one in self.sampling for place in places)
 
 
@@ -163,9 +164,10 @@ def _read_headers(content: bytes) -> _Frame:
         elif marker == _INTERVAL:
             interval = int.from_bytes(body[:2], "big")
         elif marker == _SCAN and len(body) >= 4:
-            components = list(body[1 : 1 + 2 * body[0] : 2])
+            components = list(body[1 : 1 + 2 * min(body[0], _COMPONENTS) : 2])
             first, last, bits = body[-3:] if frame.kind == _PROGRESSIVE else (0, 0, 0)
-            frame.digits.update({(one, at): bits & 15 for one in components for at in range(first, last + 1)})
+            places = range(first, min(last + 1, _COEFFICIENTS))
+            frame.digits.update({(one, at): bits & 15 for one in components for at in places})
             found = _MARKER.search(content, start)
             end = found.start() if found else len(content)
             frame.scans.append((start, end, _pieces(frame, components, interval) if interval else 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -13,6 +14,10 @@ from ..errors import ImageError
 
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 254, 258, 259, 262, 277, 284
 _COLOUR_MAP, _INKS, _EXTRA, _FORMAT, _DNG_VERSION = 320, 332, 338, 339, 50706
+_TAGS = (
+    *(_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES),
+    *(_COLOUR_MAP, _INKS, _EXTRA, _FORMAT, _DNG_VERSION),
+)
 
 _WHITE_IS_0, _BLACK_IS_0, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRICS = {
@@ -84,8 +89,8 @@ class _Kind:
 
     def name(self) -> str:
         meaning = _PHOTOMETRICS.get(self.photometric, f"photometric interpretation {self.photometric}")
-        numbers = " and ".join(_FORMATS.get(one, f"format {one}") for one in self.formats)
-        bits = " and ".join(map(str, self.bits))
+        numbers = _listed(_FORMATS.get(one, f"format {one}") for one in self.formats)
+        bits = _listed(map(str, self.bits))
         parts = [
             f"{meaning}, {numbers}, {bits} bits",
             f"{self.samples} sample{'s' if self.samples > 1 else ''} a pixel",
@@ -94,6 +99,12 @@ class _Kind:
             "big end first" if self.big_end_first and max(self.bits) > 8 else "",
         ]
         return ", ".join(filter(None, parts))
+
+
+def _listed(words: Iterable[str]) -> str:
+    """A broken file may have a thousand of them."""
+    first, rest = (shown := list(words))[:4], shown[4:]
+    return " and ".join([*first, *(["others"] if rest else [])])
 
 
 def refuse_other_tiffs(content: bytes) -> None:
@@ -138,13 +149,8 @@ def refuse_deep_jpeg2000(content: bytes) -> None:
         )
 
 
-def is_unsigned(content: bytes) -> bool:
-    """Whether the numbers of a TIFF have no sign."""
-    return set(_tags(content).get(_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
-
-
 def _tags(content: bytes) -> dict[int, Any]:
-    """Of its first image; none where the content is no TIFF."""
+    """Those of its first image that tell its kind; none where the content is no TIFF."""
     if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return {}
     try:
@@ -152,7 +158,8 @@ def _tags(content: bytes) -> dict[int, Any]:
         file = io.BytesIO(content)
         file.seek(directory.next)
         directory.load(file)
-        return dict(directory)
+        # The others may be large, or broken, which is no matter here.
+        return {tag: directory[tag] for tag in _TAGS if tag in directory}
     except Exception:  # whatever broken bytes lead to: opening the file will tell
         return {}
 

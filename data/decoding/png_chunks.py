@@ -9,6 +9,7 @@ from ..errors import ImageError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _STEP = 2**20  # bytes, of what a file may announce much of
+_PIXEL = 8  # bytes, at most
 
 
 def refuse_damaged_png(content: bytes) -> None:
@@ -18,7 +19,7 @@ def refuse_damaged_png(content: bytes) -> None:
     """
     chunks = list(_chunks(content, b"IDAT"))
     wrong = [number for number, (body, checksum) in enumerate(chunks) if zlib.crc32(body) != checksum]
-    if wrong and not _unpacks([body for body, _ in chunks]):
+    if wrong and not _unpacks([body for body, _ in chunks], _most_bytes(content)):
         raise ImageError(
             f"{len(wrong):,} of its {len(chunks):,} chunks of pixels have another checksum than they say: it is damaged"
         )
@@ -45,14 +46,20 @@ def _chunks(content: bytes, name: bytes) -> Iterator[tuple[memoryview, int]]:
         at = end + 4
 
 
-def _unpacks(bodies: list[memoryview]) -> bool:
-    """Whether the compressed stream is whole by its own checksum."""
-    stream = zlib.decompressobj()
+def _most_bytes(content: bytes) -> int:
+    """Of a PNG's pixels, as its header says."""
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    return height * (_PIXEL * width + 2)  # each row begins with a byte; an interlaced one begins twice
+
+
+def _unpacks(bodies: list[memoryview], most: int) -> bool:
+    """Whether the compressed stream is whole by its own checksum, and of no more than ``most`` bytes."""
+    stream, made = zlib.decompressobj(), 0
     try:
         for body in bodies:
-            stream.decompress(body[4:], _STEP)
-            while stream.unconsumed_tail:
-                stream.decompress(stream.unconsumed_tail, _STEP)
+            made += len(stream.decompress(body[4:], _STEP))
+            while stream.unconsumed_tail and made <= most:
+                made += len(stream.decompress(stream.unconsumed_tail, _STEP))
     except zlib.error:
         return False
-    return stream.eof
+    return stream.eof and made <= most

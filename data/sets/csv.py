@@ -15,15 +15,14 @@ from .entry import Options, Rows
 from .folder import SPLIT_NAMES, held_out
 from .on_disk import OnDisk
 
-COLUMNS = ("path", "label", "split")
-
 
 def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     """The rows of ``options.list_file``, whose paths are relative to ``root``, in their order.
 
-    The first line names the columns, in any order and letter case; others than `COLUMNS` are not looked at. Commas,
-    semicolons and tabs separate, as the first line has them. UTF-8, or what Excel calls Unicode text. Splits go by the
-    names that folders may have. Without the column split every image is train, and `open_dataset` cuts the test part.
+    The first line names the columns, in any order and letter case; others than path, label and split are not looked at.
+    Commas, semicolons and tabs separate, as the first line has them. UTF-8, or what Excel calls Unicode text. Splits go
+    by the names that folders may have. Without the column split every image is train, and `open_dataset` cuts the test
+    part.
 
     Raises: `DatasetError` naming the line of what cannot be used, or how many images are absent.
     """

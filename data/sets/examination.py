@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from ..errors import ImageError
 from ..faults import check_root_is_there, reason_of
 from ..images import MAX_PIXELS, decode_image, read_content
 from ..index import SPLITS, DatasetIndex
+from ..regions import content_hash
 from ..workers import in_parallel
 from .entry import unlike_the_book
 from .near_duplicates import Looks, closest, look_of
@@ -173,7 +173,7 @@ def _see(root: str, name: str, max_pixels: int) -> Seen:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest() if content else ""
+    return content_hash(content) if content else ""
 
 
 def _oddity(seen: Seen) -> str:

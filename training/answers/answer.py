@@ -34,7 +34,7 @@ class Still:
 class Moment:
     """The answer of one frame of a video."""
 
-    frame: Frame  #: its pixels as `figures.small_frame` makes them, or none of them unless they were asked for
+    frame: Frame  #: its pixels as `pictures.small_frame` makes them, or none of them unless they were asked for
     prediction: Prediction
     label: Label  #: with what was seen before it
 

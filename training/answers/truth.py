@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from ...data.boxes.reader import Listing, read_listing
 from ...data.errors import AgnetError
 from ...data.places import follow_hint
+from ...data.regions import content_hash
 from ..runs.checkpoint_header import CheckpointHeader
 from ..runs.folder import read_config
 
@@ -66,7 +66,7 @@ class KnownImages:
     def _by_content(self, file: str) -> list[int]:
         try:
             rows = self._by_size.get(Path(file).stat().st_size, [])
-            content = hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest().encode() if rows else b""
+            content = content_hash(Path(file).read_bytes()).encode() if rows else b""
         except OSError:
             return []
         return [row for row in rows if self.listing.contents[row] == content]

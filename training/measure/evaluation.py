@@ -72,11 +72,11 @@ def evaluate_run(
         watch: told what is going on, for a progress bar.
         say: told in a line what else a person wants to know.
 
-    Raises: `MismatchError` when ``boxes`` has other classes or was made by other proposal settings, and without
-        ``force`` for the run's own train part, for images of another file that the run has seen (by content), and for
-        another file where the run does not say what it has seen, and for images that have changed since. `DatasetError`
-        when some are missing, `ConfigurationError` when the metrics cannot be
-        written into the run's folder, `CheckpointError` when the network's outputs are not finite numbers.
+    Raises: `MismatchError` when ``boxes`` has other classes or was made by other proposal settings, when images have
+        changed since, and without ``force`` for the run's own train part, for images that the run, or the one it began
+        from, has seen (by content), and where nobody can tell. `DatasetError` when images are missing or there are
+        none, `ConfigurationError` when the metrics cannot be written into the run's folder, `CheckpointError` for an
+        unsound checkpoint, or when the network's outputs are not finite numbers.
     """
     target, seen, warning = check_measurable(run, boxes, root, split, force)
     rows = boxes.rows(split)

@@ -30,7 +30,7 @@ class SplitPredictions:
     logits: np.ndarray  #: float32 ``(n, K)``
     labels: np.ndarray  #: int64 ``(n,)``
     names: tuple[str, ...]  #: of the images, POSIX paths relative to the data set's root
-    contents: tuple[str, ...]  #: of their files, 16 hexadecimal digits or `seen_images.UNKNOWN`
+    contents: tuple[str, ...]  #: of their files, 16 hexadecimal digits or `seen.UNKNOWN`
     classes: tuple[str, ...]
     split: str
     dataset: str

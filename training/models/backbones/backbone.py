@@ -1,6 +1,6 @@
 """Backbones: well-kept classifiers cut at their last feature map, or at the last map of several sizes.
 
-To add one, add an entry to `BACKBONES` and its name to `backbone_names`; to use any classifier of torchvision or timm,
+To add one, add an entry to `BACKBONES` and its name to `names`; to use any classifier of torchvision or timm,
 say ``torchvision:NAME`` or ``timm:NAME``.
 """
 
