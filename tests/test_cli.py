@@ -278,6 +278,15 @@ def test_an_end_of_a_file_is_no_interrupt(monkeypatch):
         CliRunner().invoke(main, ["datasets"], catch_exceptions=False)
 
 
+def test_want_of_memory_is_one_line(agnet, folder, monkeypatch):
+    def wants(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("agnet.proposals.run.propose_dataset", wants)
+    result = agnet("propose", "--dataset", "folder", "--root", folder, "--boxes", "b.h5", "--method", "grid", code=1)
+    assert last_line(result).startswith("Error: not enough memory; close other programs")
+
+
 def test_an_empty_folder_to_predict_is_said(agnet, boxes_file, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     agnet("train", "--boxes", boxes_file, "--root", folder, "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
