@@ -93,6 +93,11 @@ class _OneLineErrors(click.Group):
                 f"OpenCV cannot be loaded ({error}): apt-get install libgl1, or pip uninstall opencv-python and "
                 "pip install opencv-python-headless"
             ) from None
+        except MemoryError:
+            raise click.ClickException(
+                "not enough memory; close other programs, raise its limit (ulimit -v), or take fewer --jobs or "
+                "--workers. What was finished is kept: run the same again"
+            ) from None
         except UnicodeEncodeError as error:
             if "utf-8" in (error.encoding, sys.getfilesystemencoding()):
                 raise

@@ -99,7 +99,7 @@ class Video:
                 yield Frame(number, seconds, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
             number += 1
         if not number:
-            raise ImageError(f"{self.path}: there is no frame in it that can be read")
+            raise ImageError(f"{self.path}: there is no frame in it that can be read{self._why_none()}")
         self._check_whole(number)
 
     def _check_whole(self, number: int) -> None:
@@ -115,9 +115,19 @@ class Video:
             return
         raise ImageError(f"{self.path}: {number:,} frame{'s' if number != 1 else ''} can be read, and {trouble}")
 
+    def _why_none(self) -> str:
+        if not self._container.pictures or self._container.missing or self._container.broken:
+            return ""
+        return (
+            f"; its {self._container.pictures:,} pictures are coded as {self._codec().strip() or 'nobody knows what'}, "
+            "which OpenCV may have no decoder for here: convert it to H.264"
+        )
+
     def _are_fields(self, frames: int, pictures: int) -> bool:
-        code = int(self._get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=False).decode("latin-1").lower()
-        return code.startswith(_OF_FIELDS) and abs(2 * frames - pictures) <= 0.02 * pictures
+        return self._codec().lower().startswith(_OF_FIELDS) and abs(2 * frames - pictures) <= 0.02 * pictures
+
+    def _codec(self) -> str:
+        return int(self._get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=False).decode("latin-1")
 
     def _get(self, what: int) -> float:
         value = self._capture.get(what)

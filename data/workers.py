@@ -227,7 +227,7 @@ def _end_after(parent: int | None) -> None:
 
 
 def _lacks_room(error: Exception) -> bool:
-    return isinstance(error, OSError) or "can't start new thread" in str(error)
+    return isinstance(error, (OSError, MemoryError)) or "can't start new thread" in str(error)
 
 
 def _is_local() -> bool:

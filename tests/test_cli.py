@@ -285,6 +285,15 @@ def plain_run(agnet, boxes_file, folder):
     agnet("train", "--boxes", boxes_file, *options, *TRAIN)
 
 
+def test_want_of_memory_is_one_line(agnet, folder, monkeypatch):
+    def wants(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("agnet.proposals.run.propose_dataset", wants)
+    result = agnet("propose", "--dataset", "folder", "--root", folder, "--boxes", "b.h5", "--method", "grid", code=1)
+    assert last_line(result).startswith("Error: not enough memory; close other programs")
+
+
 @pytest.mark.usefixtures("plain_run")
 def test_an_empty_folder_to_predict_is_said(agnet, tmp_path):
     (tmp_path / "empty").mkdir()

@@ -220,3 +220,34 @@ def test_scans_of_more_than_there_can_be_are_no_work(textured):
     with pytest.raises(ImageError):
         decode_image(content[:scan] + hostile * 200 + content[scan:])
     assert time.process_time() - begun < 2  # one look at each coefficient that they name takes ten
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_zeros_among_a_jpegs_data_are_damage_wherever_they_are(mode):
+    """Also where the decoder comes into step again at the right block, as it does after one of ten holes."""
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        pixels = generator.integers(0, 256, (80, 120, 3), dtype=np.uint8)
+        pixels[50:] = 128
+        content = jpeg(pixels, mode, quality=100)
+        at = int(generator.integers(first_data(content), len(content) - 1500))
+        with pytest.raises(ImageError, match=r"damaged|cut off"):
+            decode_image(content[:at] + bytes(400) + content[at + 400 :])
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_jpeg_that_lacks_its_very_last_block_is_cut_off(mode):
+    """Ones behind its end are read as the end of a block, so that a grey picture's last one seemed to be there."""
+    for seed in range(8):
+        pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        content = jpeg(pixels, mode, quality=90)
+        with pytest.raises(ImageError, match="cut off"):
+            decode_image(content[: len(content) - 2 - len(content) // 64] + END)
+
+
+def test_restarts_nearer_than_the_decoder_looks_ahead_are_no_damage():
+    """Of a progressive JPEG whose least bits come last: a piece is a byte, and there are too many to look at each."""
+    for seed in range(12):
+        pixels = np.random.default_rng(seed).integers(0, 256, (300, 260, 3), dtype=np.uint8)
+        content = jpeg(pixels, "L", progressive=True, restart_marker_blocks=2)
+        assert np.array_equal(decode_image(content), pillows(content))

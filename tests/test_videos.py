@@ -259,6 +259,27 @@ def test_damage_in_the_middle_is_told_after_the_frames_that_can_be_read(tmp_path
     assert 3 <= len(told) <= 7 and said.endswith("there are 11 pictures in it; it is damaged")
 
 
+@pytest.mark.parametrize(("name", "code"), [("a.ts", "mp4v"), ("a.m2ts", "mpg2"), ("a.mpeg", "mpg2")])
+@pytest.mark.parametrize("inside", ["zeros", "anything"])
+def test_a_small_hole_in_a_stream_of_packets_is_damage(tmp_path, name, code, inside):
+    path = write(tmp_path / name, code, greys=range(20, 240, 4), noise=True)
+    content = path.read_bytes()
+    hole = len(content) // 20
+    filling = bytes(hole) if inside == "zeros" else np.random.default_rng(0).bytes(hole)
+    path.write_bytes(content[: 8 * hole] + filling + content[9 * hole :])
+    told, said = seen(path)
+    assert len(told) >= 40 and said.endswith("what is between them cannot; it is damaged")
+
+
+def test_pictures_that_opencv_has_no_decoder_for_are_named(tmp_path):
+    (tmp_path / "a.mkv").write_bytes(matroska(EVEN, 2))
+    with Video(tmp_path / "a.mkv") as video:
+        video._capture = Clock([])
+        video._codec = lambda: "AV01"
+        with pytest.raises(ImageError, match=r"its 50 pictures are coded as AV01, .*: convert it to H.264"):
+            list(video.frames())
+
+
 def test_half_of_a_file_that_can_be_played_from_its_start_is_told_after_its_frames(tmp_path):
     """As servers want MP4: the index comes first."""
     path = write(tmp_path / "a.mp4", "mp4v", noise=True)

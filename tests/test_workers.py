@@ -193,15 +193,20 @@ def too_many_files(*_, **__):
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
+def too_little_memory(*_, **__):
+    raise MemoryError
+
+
 def test_a_machine_that_has_no_room_for_processes_says_so(evaluate, monkeypatch):
     monkeypatch.setattr(parallel, "ProcessPoolExecutor", too_many_files)
     with pytest.raises(WorkerError, match=r"cannot be started: Too many open files; take fewer --jobs"):
         results([["a"]], evaluate)
     with pytest.raises(WorkerError, match="cannot be started"):
         list(ahead_by_processes(["a"], str, lambda item, reason: None, jobs=2, limit=2))
-    monkeypatch.setattr("joblib.externals.loky.process_executor._ExecutorManagerThread.__init__", too_many_files)
-    with pytest.raises(WorkerError, match="cannot be started"):
-        results([["a"], ["b"]], evaluate, jobs=2)
+    for refusal in (too_many_files, too_little_memory):
+        monkeypatch.setattr("joblib.externals.loky.process_executor._ExecutorManagerThread.__init__", refusal)
+        with pytest.raises(WorkerError, match="cannot be started"):
+            results([["a"], ["b"]], evaluate, jobs=2)
 
 
 def disturbed(monkeypatch, faults):

@@ -18,6 +18,7 @@ import numpy as np
 
 _STEPS = 20_000_000  # headers looked at: a day of video has that many, a hostile file might have more
 _MOST_TRACKS = 10_000  # of an MP4 file; a real one has a handful
+_LOST = 0.01  # of a stream: a broadcast that was recorded lacks some packets, and is no damaged file for that
 _TAIL = 2**18  # bytes at the end of a file in which the last page or packet is looked for
 _TRIMMED = 0.98  # of the pictures' time: an edit list that shows less of it leaves pictures out on purpose
 
@@ -319,6 +320,7 @@ _PACK = 2048  # bytes: a sector of a disc
 
 def _program_stream(file: BinaryIO, size: int) -> Container:
     """Packs of one length, of packets that tell theirs; the last pack is filled up, or shorter, or an end."""
+    broken = _between_packets(file, size) > _LOST * size
     tail = _at(file, max(0, size - _TAIL), _TAIL)
     at = tail.find(b"\0\0\1\xba")
     packs, filled = [], False
@@ -333,8 +335,35 @@ def _program_stream(file: BinaryIO, size: int) -> Container:
     if at >= len(tail) and packs and not filled:
         lengths = {int(length) for length in np.diff([*packs, len(tail)])}
         goes_on = len(lengths) == 1 and (len(packs) > 1 or _PACK in lengths)
-        return Container(max(at - len(tail), int(goes_on)))
-    return Container(max(0, at - len(tail)) or int(0 < len(tail) - at < 4 and any(tail[at:])))
+        return Container(max(at - len(tail), int(goes_on)), broken)
+    return Container(max(0, at - len(tail)) or int(0 < len(tail) - at < 4 and any(tail[at:])), broken)
+
+
+def _between_packets(file: BinaryIO, size: int) -> int:
+    """Bytes before the last pack that belong to no packet."""
+    place, lost = 0, 0
+    for _ in range(_STEPS):
+        head = _at(file, place, 14)
+        if len(head) < 14:
+            break
+        if head[:3] == b"\0\0\1" and head[3] == 0xBA:
+            place += 12 if head[4] >> 6 != 1 else 14 + (head[13] & 7)
+        elif head[:3] == b"\0\0\1" and head[3] >= 0xB9:
+            place += 4 if head[3] == 0xB9 else 6 + int.from_bytes(head[4:6], "big")
+        else:
+            pack = _next_pack(file, place, size)
+            lost += max(0, pack - place)
+            place = pack if pack > place else size
+    return lost
+
+
+def _next_pack(file: BinaryIO, place: int, size: int) -> int:
+    """Where one begins at ``place`` or behind it; -1 where none does."""
+    for start in range(place, size, _TAIL):
+        found = _at(file, start, _TAIL + 3).find(b"\0\0\1\xba")
+        if found >= 0:
+            return start + found
+    return -1
 
 
 def _transport_stream(file: BinaryIO, size: int) -> Container:
@@ -346,7 +375,7 @@ def _transport_stream(file: BinaryIO, size: int) -> Container:
         return Container(length - over)
     file.seek(0)
     signs = np.memmap(file, np.uint8, "r")[first : first + (count - 1) * length + 1 : length]
-    broken = float(np.mean(signs != 0x47)) > 0.1
+    broken = float(np.mean(signs != 0x47)) > _LOST
     # Of each stream the last packet is followed from its end to its beginning, which tells its length, or none.
     waiting, carried = _streams(_at(file, first, 8 * _TAIL), length), Counter[int]()
     for number in range(count - 1, max(-1, count - 1 - 8 * _TAIL // length), -1):

@@ -23,25 +23,38 @@ _PROGRESSIVE = 0xC2
 _HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # frames; the others are baseline and extended
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)  # among the markers of frames
 _BODILESS = (0x01, 0xD8)
-_FRAMES, _END, _SCAN, _INTERVAL = range(0xC0, 0xD0), 0xD9, 0xDA, 0xDD
+_FRAMES, _CODES, _END, _SCAN, _INTERVAL = range(0xC0, 0xD0), 0xC4, 0xD9, 0xDA, 0xDD
 
-# The decoder looks eight bytes ahead. Ones, which no code consists of: they make no pixels, as zeros may.
+# The decoder looks eight bytes ahead, so that as many are put behind the last. Ones, which no code consists of, end a
+# block within five bytes. Zeros are better where they are values, of which a block has 63: who lacks one asks for more.
 _AHEAD = 8
 _COMPONENTS, _COEFFICIENTS = 4, 64  # of a scan, and of a block of it; a hostile header may name more
-_ONE = b"\xff\x00"
+_ONES, _ZEROS = b"\xff\x00" * _AHEAD, bytes(_AHEAD)
+_NO_PIXELS = bytes(16)  # where zeros are values: dozens of them, all the same and none of them 0
 _LEFT_OVER = "data of its pixels are left over when the last of them is made: it is damaged in its middle"
 _MAX_PIECES = 500  # of a scan: looked at one by one they cost as much as a small photograph
 
 
+@dataclass(frozen=True)
+class _Scan:
+    """Some or all of a JPEG's data, from ``start`` to ``end``."""
+
+    start: int
+    end: int
+    pieces: int  #: that restarts cut it into; 0 of one that has none
+    zeros_are_values: tuple[bool, ...]  #: of each component, whether a row of zeros in its codes is a row of values
+
+
 @dataclass
 class _Frame:
-    """What a JPEG's headers say. A scan is where its data begin and end, and how many pieces it is cut into."""
+    """What a JPEG's headers say."""
 
     kind: int = 0  #: its marker
     size_wh: tuple[int, int] = (0, 0)
     sampling: dict[int, tuple[int, int]] = field(default_factory=dict)  #: of each component, across and down
     digits: dict[tuple[int, int], int] = field(default_factory=dict)  #: of (component, coefficient): lowest bit there
-    scans: list[tuple[int, int, int]] = field(default_factory=list)
+    zeros: dict[int, int] = field(default_factory=dict)  #: of each table for all but a block's mean: what 0, 0, … says
+    scans: list[_Scan] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
@@ -65,14 +78,15 @@ def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
     decoder = _Decoder(image)
     if frame.kind in _HUFFMAN:
         fed = 0
-        for number, (start, end, pieces) in enumerate(frame.scans):
-            restarts = [found.start() for found in _RESTART.finditer(content, start, end)] if pieces else []
-            _refuse_missing_pieces(content, restarts, pieces)
-            cuts = [start, *(restarts if pieces <= _MAX_PIECES else ()), end]
+        for number, scan in enumerate(frame.scans):
+            found = _RESTART.finditer(content, scan.start, scan.end) if scan.pieces else ()
+            restarts = [restart.start() for restart in found]
+            _refuse_missing_pieces(content, restarts, scan.pieces)
+            cuts = [scan.start, *(restarts if scan.pieces <= _MAX_PIECES else ()), scan.end]
             for begin, stop in pairwise(cuts):
                 decoder.feed(content[fed:begin])
                 fed = stop
-                if problem := _problem_of_piece(decoder, content[begin:stop]):
+                if problem := _problem_of_piece(decoder, content[begin:stop], scan.zeros_are_values):
                     several = f" (scan {number + 1} of {len(frame.scans)})" if len(frame.scans) > 1 else ""
                     raise ImageError(problem + (several or ("" if problem == _LEFT_OVER else _share(image))))
         if not frame.is_complete:
@@ -108,12 +122,15 @@ class _Decoder:
         return not self._left
 
 
-def _problem_of_piece(decoder: _Decoder, data: bytes) -> str:
+def _problem_of_piece(decoder: _Decoder, data: bytes, zeros_are_values: tuple[bool, ...]) -> str:
     """Feed a scan's data, or those between two restarts; what is wrong with them, or nothing."""
     bare = len(data.rstrip(b"\0\xff"))  # some cameras fill up to a whole block
+    if any(zeros_are_values) and data.find(_NO_PIXELS, 0, bare) >= 0:
+        return "zeros, which are no pixels, stand among its data: it is damaged in its middle"
     near = max(0, bare - _AHEAD)
     decoder.feed(data[:near])
-    if _ready(decoder, data[near:bare]):
+    short = _RESTART.search(data, max(0, near - 1), bare)  # a decoder needs few bytes ahead of a restart
+    if _ready(decoder, data[near:bare]) and not short:
         return _LEFT_OVER
     padding = data[bare + _AHEAD :]  # zeros before it may belong to the last pixel
     decoder.feed(data[bare : bare + _AHEAD])
@@ -125,10 +142,9 @@ def _problem_of_piece(decoder: _Decoder, data: bytes) -> str:
             return "its data end in zeros, which are no pixels: it is cut off or damaged"
     else:
         decoder.feed(padding)
-    decoder.feed(_ONE * _AHEAD)
-    return (
-        "" if _ready(decoder, _ONE * (_AHEAD // 2)) else "its data end before its pixels do: it is cut off or damaged"
-    )
+    more = _ZEROS if zeros_are_values[-1:] == (True,) else _ONES
+    decoder.feed(more)
+    return "" if _ready(decoder, more[:_AHEAD]) else "its data end before its pixels do: it is cut off or damaged"
 
 
 def _ready(decoder: _Decoder, data: bytes) -> bool:
@@ -161,6 +177,8 @@ def _read_headers(content: bytes) -> _Frame:
             height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
             frame.kind, frame.size_wh = marker, (width, height)
             frame.sampling = {body[at]: (body[at + 1] >> 4, body[at + 1] & 15) for at in range(6, len(body) - 2, 3)}
+        elif marker == _CODES:
+            frame.zeros.update(_zeros_of(body))
         elif marker == _INTERVAL:
             interval = int.from_bytes(body[:2], "big")
         elif marker == _SCAN and len(body) >= 4:
@@ -170,8 +188,23 @@ def _read_headers(content: bytes) -> _Frame:
             frame.digits.update({(one, at): bits & 15 for one in components for at in places})
             found = _MARKER.search(content, start)
             end = found.start() if found else len(content)
-            frame.scans.append((start, end, _pieces(frame, components, interval) if interval else 0))
+            tables = [one & 15 for one in body[2 : 2 + 2 * min(body[0], _COMPONENTS) : 2]]
+            # The scans of a progressive JPEG give zeros other meanings.
+            values = tuple(frame.kind != _PROGRESSIVE and frame.zeros.get(one, 0) & 15 > 0 for one in tables)
+            frame.scans.append(_Scan(start, end, _pieces(frame, components, interval) if interval else 0, values))
     return frame
+
+
+def _zeros_of(body: bytes) -> Iterator[tuple[int, int]]:
+    """Of a segment with tables of Huffman codes, those for all but means: number, and the symbol whose code is zeros.
+
+    A symbol's lower half is the bits of a value; without any it ends a block, or passes over a part of it.
+    """
+    at = 0
+    while at + 17 < len(body):
+        if body[at] >> 4:
+            yield body[at] & 15, body[at + 17]
+        at += 17 + sum(body[at + 1 : at + 17])
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, bytes]]:
