@@ -114,7 +114,8 @@ def test_the_root_may_come_from_the_environment(agnet, folder, monkeypatch):
     agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1)
     elsewhere = folder.rename(folder.with_name("elsewhere"))
     failed = agnet("train", "--model", "plain", "--epochs", 1, *TRAIN, code=1)
-    assert "--root" in last_line(failed)
+    assert f"are not under {folder.name} (looked for {folder.name}/" in last_line(failed)  # where they were
+    assert "; say where with --root" in last_line(failed)
     monkeypatch.setenv("AGNET_ROOT", str(elsewhere))
     agnet("train", "--model", "plain", "--epochs", 1, *TRAIN)
 
