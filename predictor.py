@@ -115,6 +115,8 @@ class Predictor:
             if result.error:
                 raise ImageError(result.error)
             return result
+        if not isinstance(images, (str, Path, Iterable)):
+            raise TypeError(f"wanted paths, arrays or images of Pillow's, got {type(images).__name__}")
         return list(self._results([images] if isinstance(images, (str, Path)) else images, top, batch_size))
 
     def _results(self, images: Iterable[Picture], top: int, batch_size: int) -> Iterator[Result]:

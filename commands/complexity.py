@@ -30,7 +30,9 @@ from . import options
 )
 @options.stages()
 @click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of --latency.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at once, with --latency."
+)
 @options.device
 @options.json_
 def complexity(

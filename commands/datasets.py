@@ -25,10 +25,12 @@ from .progress import advance, close, progress_bar
     is_flag=True,
     help="Count NAME's images, decode every one, and find duplicates; exit code 1 if images are missing or broken.",
 )
-@click.option("--csv", "list_file", type=click.Path(path_type=Path), help="Of --verify: the list of csv.")
-@click.option("--jobs", type=click.IntRange(1), help="Of --verify: worker processes; default: all cores.")
-@click.option("--sheet", type=click.Path(path_type=Path), help="Of --verify: draw what looks alike across splits.")
-@options.max_pixels("Of --verify.")
+@click.option("--csv", "list_file", type=click.Path(path_type=Path), help="The list of images of csv, with --verify.")
+@click.option("--jobs", type=click.IntRange(1), help="Worker processes of --verify; default: all cores.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="A picture of what looks alike across splits, with --verify."
+)
+@options.max_pixels("For --verify.")
 @options.json_
 @click.pass_context
 def datasets(

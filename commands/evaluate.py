@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from ..proposals.settings import ProposalSettings
 from . import options
-from .next_step import say_next
+from .next_step import say_predict
 from .places import images_root
 from .progress import watch
 
@@ -109,6 +108,4 @@ def evaluate(
         click.echo(said, err=True)
     click.echo(f"written: {file}, and more beside it", err=True)
     _, config, found = measured[0]
-    if found.settings.get("proposals", {}).get("weights", ProposalSettings.weights) == ProposalSettings.weights:
-        name = found.names[found.usable[found.rows(split)[0]]].decode()
-        say_next("predict", "--run", singles[0], images_root(found, root) / name)
+    say_predict(singles[0], found, images_root(found, root), split)

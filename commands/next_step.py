@@ -12,7 +12,7 @@ import click
 from .places import images_root
 
 if TYPE_CHECKING:
-    from ..data.boxes.reader import Listing
+    from ..data.boxes.reader import Boxes, Listing
 
 QUIET = "no next step"  #: the root context's object, where a command is a step of another one
 
@@ -26,6 +26,15 @@ def say_next(*words: str | Path) -> None:
     """Tell the command that comes next, in its words."""
     if click.get_current_context().find_root().obj != QUIET:
         click.echo(f"next: {command_text(words)}", err=True)
+
+
+def say_predict(run: Path, found: Boxes, images: Path, split: str) -> None:
+    """Tell how to predict the first image of a part; nothing where that takes a file of weights, too."""
+    from ..proposals.settings import ProposalSettings
+
+    if found.settings.get("proposals", {}).get("weights", ProposalSettings.weights) == ProposalSettings.weights:
+        name = found.names[found.usable[found.rows(split)[0]]].decode()
+        say_next("predict", "--run", run, images / name)
 
 
 def root_words(boxes: Listing, images: Path) -> list[str | Path]:

@@ -88,7 +88,7 @@ stages = partial(
     type=click.IntRange(1),
     default=ModelSettings.stages,
     show_default=True,
-    help="Of the backbone, from its last map back to larger ones: regions are pooled from each.",
+    help="Maps of the backbone that regions are pooled from, the last one and larger ones before it.",
 )
 
 

@@ -22,11 +22,16 @@ def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> 
 
 
 def images_root(boxes: Listing, root: Path | None) -> Path:
-    """Where a boxes file's images are: as told, else where they were when it was made, else as the environment says."""
-    from ..data.places import follow_hint
+    """Where a boxes file's images are: as told, else where they were when it was made, else as the environment says.
 
-    hint = follow_hint(boxes.attributes.get("root_relative_to_this_file"), boxes.path.parent)
-    return root or hint or root_of_environment() or Path("datasets")
+    Where there is nothing in any of these places, it is where they were: an error about it is one that people know.
+    """
+    from ..data.places import follow_hint, hinted_place
+
+    told = boxes.attributes.get("root_relative_to_this_file")
+    found = root or follow_hint(told, boxes.path.parent) or root_of_environment()
+    datasets = Path("datasets")
+    return found or (None if datasets.exists() else hinted_place(told, boxes.path.parent)) or datasets
 
 
 def root_of_environment() -> Path | None:

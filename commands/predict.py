@@ -36,15 +36,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Say 'unsure' where the likeliest class is less likely than this.",
 )
-@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Of a video, only each Nth frame.")
+@click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Frames of a video from one that is looked at to the next.",
+)
 @click.option(
     "--smooth",
     type=click.FloatRange(0),
     default=0.5,
     show_default=True,
-    help="Of a video, seconds over which probabilities are averaged (time constant of the exponential mean).",
+    help="Seconds of a video over which probabilities are averaged (time constant of the exponential mean).",
 )
-@click.option("--format", "format_", type=options.Choice(FORMATS), help="Of what is printed.  [default: text]")
+@click.option("--format", "format_", type=options.Choice(FORMATS), help="Form of what is printed.  [default: text]")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object a line.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A FILE instead of stdout.")
 @click.option(

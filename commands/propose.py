@@ -27,12 +27,12 @@ _MAX_UNREADABLE, _A_FEW = 0.01, 3
     "--csv",
     "list_file",
     type=click.Path(path_type=Path),
-    help="Of --dataset csv: a FILE with columns path (relative to --root), label and, if it is split, split.",
+    help="List of images, with --dataset csv: columns path (relative to --root), label and, if there are parts, split.",
 )
 @click.option(
     "--without-leaked-frames",
     is_flag=True,
-    help="Of --dataset auc-v2: leave out the test frames that reportedly show a driver of train.",
+    help="Leave out the test frames of auc-v2 that reportedly show a driver of train.",
 )
 @click.option("--any-counts", is_flag=True, help="Take a named data set whose numbers are not those of the book.")
 @options.boxes
@@ -84,16 +84,18 @@ _MAX_UNREADABLE, _A_FEW = 0.01, 3
     type=int,
     default=ProposalSettings.seed,
     show_default=True,
-    help="Of k-means and random boxes.",
+    help="Seed of k-means and of random boxes.",
 )
 @click.option(
     "--split-seed",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Of the parts that are drawn: validation, and test where none is given.",
+    help="Seed of the parts that are drawn: validation, and test where none is given.",
 )
-@click.option("--val-fraction", type=float, default=0.1, show_default=True, help="Of train, cut for validation.")
+@click.option(
+    "--val-fraction", type=float, default=0.1, show_default=True, help="Share of train that is cut off for validation."
+)
 @click.option("--limit", type=int, help="At most this many images, in the shares of classes and splits, for a trial.")
 @click.option("--jobs", type=click.IntRange(1), help="Worker processes; default: all cores.")
 @click.option("--no-preview", is_flag=True, help="Put no photographs into the file for people to look at.")

@@ -17,7 +17,7 @@ from ..training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS,
 from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, Recipe, RunSettings
 from . import options
 from .epoch_lines import EpochLines
-from .next_step import root_words, say_next
+from .next_step import root_words, say_next, say_predict
 from .places import images_root
 from .progress import watch
 from .sections import SectionedOption, recipe_options
@@ -76,10 +76,10 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
     type=options.Choice(PRECISIONS),
     default=RunSettings.precision,
     show_default=True,
-    help="Of autocast; auto: bf16 on a GPU that has it, else fp32.",
+    help="Precision of autocast; auto: bf16 on a GPU that has it, else fp32.",
 )
 @options.workers
-@click.option("--compile", is_flag=True, help="By torch.compile: a slow start, then faster steps.")
+@click.option("--compile", is_flag=True, help="Use torch.compile: a slow start, then faster steps.")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -105,7 +105,7 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
     type=options.Choice(FUSIONS),
     default=ModelSettings.fusion,
     show_default=True,
-    help="Of maximum and average pooling, or one of them.",
+    help="Weights of maximum and average pooling, learned, or one of the two alone.",
 )
 @part_option(
     "--se",
@@ -126,30 +126,34 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
     type=options.Choice(POOLINGS),
     default=ModelSettings.pooling,
     show_default=True,
-    help="Of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
+    help="Pooling of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
 )
 @part_option(
     "--pooling-samples",
     type=click.IntRange(1),
     default=ModelSettings.pooling_samples,
     show_default=True,
-    help="Along each side of a bin of the region pooling.",
+    help="Samples along each side of a bin of the region pooling.",
 )
 @options.stages(cls=SectionedOption, section=_PARTS)
-@part_option("--no-regions", is_flag=True, help="The whole image is the only token.")
+@part_option("--no-regions", is_flag=True, help="Look at the whole image only, as one token.")
 @part_option(
     "--no-self-attention",
     is_flag=True,
-    help="Regions are pooled from the backbone's own map.",
+    help="Pool regions from the backbone's own map.",
 )
-@part_option("--no-inter-attention", is_flag=True, help="Tokens are averaged.")
-@part_option("--spectral-norm", is_flag=True, help="On the self-attention's projections.")
+@part_option("--no-inter-attention", is_flag=True, help="Average the tokens instead.")
+@part_option("--spectral-norm", is_flag=True, help="Normalise the self-attention's projections by their spectral norm.")
 @part_option(
     "--attention-softmax",
     is_flag=True,
-    help="After the inter-attention's sigmoid.",
+    help="Take a softmax after the inter-attention's sigmoid.",
 )
-@part_option("--shortcut", is_flag=True, help="The map's average beside F, whose share begins at 0; not in the paper.")
+@part_option(
+    "--shortcut",
+    is_flag=True,
+    help="Classify by the map's average beside F, whose share begins at 0; not in the paper.",
+)
 @recipe_options
 @click.pass_context
 def train(
@@ -341,6 +345,7 @@ def _say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stop_a
         return
     split = next((part for part in ("test", "val") if len(found.rows(part))), None)
     if split is None:
+        say_predict(runs_of(run)[0], found, images, "train")
         return
     config = read_config(runs_of(run)[0])["boxes"]
     known = follow_hint(config.get("file_relative_to_run"), runs_of(run)[0])
@@ -363,8 +368,15 @@ def _check_beforehand(
     dry_run: bool,
 ) -> None:
     """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
-    from ..training.loop.preflight import check_backbone, check_device, check_input, check_same_images, check_weights
-    from ..training.runs.folder import CONFIG, check_free, check_same_run, one_training, weights_name
+    from ..training.loop.preflight import (
+        check_backbone,
+        check_device,
+        check_input,
+        check_same_images,
+        check_weights,
+        ending_of,
+    )
+    from ..training.runs.folder import BEST, CONFIG, check_free, check_same_run, has_state, one_training, weights_name
 
     check_input(boxes, recipe, proposes=True)
     check_device(settings.device, settings.precision)
@@ -384,6 +396,8 @@ def _check_beforehand(
         chosen = {"weights": weights_name(settings.weights), "seed": number, "compile": settings.compile}
         parts = {"model": asdict(model_settings), "recipe": asdict(recipe), "run": chosen}
         check_same_run(folder, {**parts, "boxes": {"fingerprint": boxes.fingerprint}}, other_epochs)
+        if (folder / BEST).is_file() and not has_state(folder):
+            ending_of(folder, recipe)
     if not dry_run:
         with one_training(run):
             pass  # it can be made, and written to

@@ -41,7 +41,12 @@ def _homes(target: Path) -> set[Path]:
 
 def follow_hint(hint: object, start: Path) -> Path | None:
     """The existing place a hint leads to from the folder ``start``, or None."""
+    place = hinted_place(hint, start)
+    return place if place is not None and (start / str(hint)).exists() else None
+
+
+def hinted_place(hint: object, start: Path) -> Path | None:
+    """The place a hint leads to from the folder ``start``, whether something is there or not; None for no hint."""
     if not isinstance(hint, str) or not hint or Path(hint).is_absolute():
         return None
-    place = start / hint
-    return Path(os.path.normpath(place)) if place.exists() else None
+    return Path(os.path.normpath(start / hint))

@@ -113,7 +113,9 @@ def test_the_root_may_come_from_the_environment(agnet, folder, monkeypatch):
     agnet("propose", "--dataset", "folder", "--root", folder, "--jobs", 1, "--method", "grid")
     elsewhere = folder.rename(folder.with_name("elsewhere"))
     command = ["train", "--model", "plain", "--epochs", 1, "--image-size", 64, *TRAIN]
-    assert "--root" in last_line(agnet(*command, code=1))
+    failed = agnet(*command, code=1)
+    assert f"are not under {folder.name} (looked for {folder.name}/" in last_line(failed)  # where they were
+    assert "; say where with --root" in last_line(failed)
     monkeypatch.setenv("AGNET_ROOT", str(elsewhere))
     agnet(*command)
 

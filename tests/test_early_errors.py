@@ -1,22 +1,30 @@
 """What a user gets wrong is told before PyTorch is loaded, which takes seconds."""
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from agnet.data.boxes.reader import read_boxes
+from agnet.data.errors import CheckpointError
+from agnet.data.files import atomic_file
 from agnet.training.models.backbones.names import _names_in_source, check_backbone_name
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES
+from agnet.training.runs.checkpoint_header import read_header
 from agnet.training.runs.checkpoints import save_checkpoint
+from agnet.training.runs.folder import read_config
 
 MODEL = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
+
+DONE = "--boxes boxes.h5 --backbone mobilenet-v3-small --model plain"  # how the finished run was trained
 
 # (what is asked for, what is answered), in a folder with a sound run, its boxes file and its images
 ERRORS = [
@@ -47,6 +55,8 @@ ERRORS = [
     ("train --boxes boxes.h5 --run new --resume", "new is not a run folder"),
     ("train --boxes boxes.h5 --run new --resume --seeds 0 1", "new holds no run of these seeds"),
     ("train --boxes boxes.h5 --run run --resume --epochs 7", "was started with model|was started with epochs"),
+    (f"train --run done --resume --epochs 30 {DONE}", "deleted then; .*, --weights done --epochs 30 --run ANOTHER"),
+    (f"train --run done --resume --epochs 10 {DONE}", "done is after epoch 20 of 20 already; take --epochs 20"),
     ("train --boxes boxes.h5 --model plain --se none", "changes nothing with --model plain"),
     ("train --boxes boxes.h5 --json", "--json goes with --dry-run"),
     ("evaluate --run nothing", "nothing is not a run folder"),
@@ -63,6 +73,9 @@ ERRORS = [
     ("evaluate --run empty", "empty is not a run folder"),
     ("evaluate --run half", "there is no half/best.safetensors"),
     ("predict --run nothing images", "there is no nothing/best.safetensors"),
+    ("predict --run rum images", r"there is no rum/best.safetensors; did you mean run\?"),
+    ("predict --run runs images", r"there is no runs/best.safetensors; did you mean 'runs/a run'\?"),
+    ("evaluate --run runs", r"runs is not a run folder \(no config.json in it\); did you mean 'runs/a run'\?"),
     ("predict --run empty images", "there is no empty/best.safetensors"),
     ("predict --run text.txt images", "text.txt is not a run"),
     ("predict --run broken images", "is not a safetensors file, or damaged"),
@@ -94,6 +107,7 @@ ERRORS = [
     ("datasets food10", "food10"),
     ("datasets folder --verify --root nowhere", "nowhere"),
     ("propose --dataset folder --root nowhere", "nowhere"),
+    ("propose red.png", "red.png is no text .*; name a folder with a folder of photographs for each class"),
 ]
 
 PROGRAM = """
@@ -127,8 +141,14 @@ def answers(place, untrained):
     }
     (place / "run" / "config.json").write_text(json.dumps(config))
     (place / "run" / "last.safetensors").write_bytes(b"")
-    for name in ("empty", "half", "broken"):
-        (place / name).mkdir()
+    for name in ("empty", "half", "broken", "done", "runs/a run"):
+        (place / name).mkdir(parents=True)
+    for name in ("done", "runs/a run"):
+        save_checkpoint(place / name / "best.safetensors", checkpoint)
+    (place / "done" / "config.json").write_text(json.dumps(config))
+    epochs = range(1, RECIPES["modern"].epochs + 1)
+    (place / "done" / "log.jsonl").write_text("".join(f'{{"epoch": {n}, "val_loss": 1.0}}\n' for n in epochs))
+    Image.new("RGB", (40, 40), "red").save(place / "red.png")
     (place / "half" / "config.json").write_text(json.dumps(config))
     (place / "broken" / "best.safetensors").write_bytes(b"no such thing")
     (place / "text.txt").write_text("text")
@@ -175,3 +195,26 @@ def test_a_name_that_is_spelt_wrong_is_answered_with_those_that_may_be_meant(nam
         pytest.importorskip("timm")
     with pytest.raises(ValueError, match=rf"; did you mean .*{meant}.*\?$"):
         check_backbone_name(name)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_what_may_not_be_read_is_not_said_to_be_absent_or_damaged(answers, place, monkeypatch, number):
+    def refused(path, *args, **options):
+        raise OSError(number, os.strerror(number), str(path))
+
+    run = place / "done"
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(Path, "read_text", refused)
+    for read, name in ((read_header, "best.safetensors"), (read_config, "config.json")):
+        with pytest.raises(CheckpointError, match=f"{name} cannot be read: {os.strerror(number)}"):
+            read(run / name if read is read_header else run)
+
+
+@pytest.mark.parametrize("named", [None, "unfinished"])
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, named):
+    with pytest.raises(OSError) as caught, atomic_file(tmp_path / "sheet.png") as unfinished:
+        raise OSError(errno.ENOSPC, "No space left on device", *([str(unfinished)] if named else []))
+    assert caught.value.filename == str(tmp_path / "sheet.png")
+    with pytest.raises(OSError) as caught, atomic_file(tmp_path / "sheet.png"):
+        raise OSError(errno.EIO, "Input/output error")  # of whatever was read meanwhile
+    assert caught.value.filename is None

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import click
@@ -175,6 +176,19 @@ def test_each_command_names_the_next_one_which_works(agnet, folder, tmp_path, mo
     # A run that is not finished goes on; one that has a validation part alone is measured on it.
     begun = agnet("train", "--boxes", "the boxes.h5", "--run", "new", *TRAIN, *QUICK, "--epochs", 2, "--stop-after", 1)
     assert begun.stderr.strip().splitlines()[-1].startswith("next: the same command with --resume")
+
+
+def test_a_run_without_a_part_to_be_measured_on_is_tried_on_an_image(agnet, folder, tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        shutil.copy(next(iter(sorted(folder.rglob("*.png")))), tmp_path / "few" / name)
+    agnet("propose", tmp_path / "few", "--jobs", 1, "--method", "grid")
+    boxes = read_boxes("boxes.h5")
+    assert len(boxes.rows("train")) == len(boxes.names)
+    words = next_command(agnet("train", "--run", "run", *TRAIN, *QUICK))
+    assert words == ["predict", "--run", "run", words[3]]
+    assert Path(words[3]).name == Path(boxes.names[0].decode()).name
+    assert agnet(*words).exit_code == 0
 
 
 def test_the_next_command_says_where_images_and_boxes_are_where_nobody_would_find_them(agnet, folder, monkeypatch):

@@ -47,7 +47,7 @@ class Recipe:
     optimizer: str = _choice(OPTIMISER, "What moves the weights.", ("sgd", "adamw"))
     lr: float = _setting(OPTIMISER, "Learning rate of the head, at its highest.", ABOVE_0)
     backbone_lr: float = _setting(OPTIMISER, "The backbone's, as a multiple of --lr; 0 freezes it.", NOT_NEGATIVE)
-    momentum: float = _setting(OPTIMISER, "Of SGD; the first beta of AdamW.", SHARE)
+    momentum: float = _setting(OPTIMISER, "Momentum of SGD, or the first beta of AdamW.", SHARE)
     weight_decay: float = _setting(OPTIMISER, "On weight matrices, not on biases and norms.", NOT_NEGATIVE)
     epochs: int = _setting(SCHEDULE, "How often every training image is seen.", AT_LEAST_1)
     batch_size: int = _setting(OPTIMISER, "Images that go through the network at once.", AT_LEAST_1)
@@ -74,7 +74,7 @@ class Recipe:
     nesterov: bool = _setting(OPTIMISER, "Look ahead, with SGD.", ANY, False)
     accumulate: int = _setting(OPTIMISER, "Batches to a step of the optimiser.", AT_LEAST_1, 1)
     clip_norm: float = _setting(OPTIMISER, "Gradients are scaled down to this norm; 0 leaves them.", NOT_NEGATIVE, 0.0)
-    step_epochs: int = _setting(SCHEDULE, "Of --schedule step.", AT_LEAST_1, 25)
+    step_epochs: int = _setting(SCHEDULE, "Epochs from one step of --schedule step to the next.", AT_LEAST_1, 25)
     warmup_epochs: float = _setting(SCHEDULE, "The learning rate rises linearly from 0 for so long.", NOT_NEGATIVE, 0.0)
     select_by: str = _choice(
         SCHEDULE,
@@ -95,7 +95,9 @@ class Recipe:
         NOT_NEGATIVE,
         0.0,
     )
-    dropout: float = _setting(REGULARISATION, "Of what the classifier sees, while training.", SHARE, 0.0)
+    dropout: float = _setting(
+        REGULARISATION, "Dropout probability of what the classifier sees, while training.", SHARE, 0.0
+    )
     class_weights: str = _choice(
         REGULARISATION, "Balanced: rare classes count as much as frequent ones.", ("none", "balanced"), "none"
     )

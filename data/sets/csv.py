@@ -77,6 +77,11 @@ def _table(path: Path) -> list[tuple[int, list[str]]]:
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
+        if b"\0" in content:
+            raise DatasetError(
+                f"{path} is no text (a photograph? a spreadsheet?); name a folder with a folder of photographs for "
+                "each class, or a table saved as CSV UTF-8"
+            ) from None
         line = content.count(b"\n", 0, error.start) + 1
         raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8 (line {line} is something else)") from None
     if "\0" in text:  # UTF-16 without its mark

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...data.boxes.reader import Boxes
-from ...data.errors import CheckpointError, MismatchError
+from ...data.errors import CheckpointError
 from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
 from ..models.settings import ModelSettings
@@ -28,12 +28,10 @@ from ..runs.folder import (
     check_same_run,
     configuration,
     drop_states,
-    epochs_of,
     has_state,
     load_state,
     one_training,
     read_config,
-    read_log,
     save_state,
     start_folder,
     write_log,
@@ -43,7 +41,7 @@ from ..samples.loader import Batch, Loader, Propose
 from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epoch
 from .interruption import Interrupted, Interruption
 from .learner import Learner, means
-from .preflight import check_input, check_same_images
+from .preflight import check_input, check_same_images, ending_of
 from .preparation import (
     begin_network,
     build_learner,
@@ -349,20 +347,7 @@ def _beginning(
     if not (run / BEST).is_file():
         say("stopped before anything was saved: begins anew")
         return False, ""
-    log, before = read_log(run), epochs_of(run)
-    selection = Selection.of(recipe, log)
-    ending = selection.ending(len(log), before)
-    new_run = f"begin a new run with its weights, --weights {run} --epochs {recipe.epochs} --run ANOTHER"
-    if not ending:
-        raise CheckpointError(f"{run} has no state to go on from any more; {new_run}")
-    if recipe.epochs < len(log):
-        raise MismatchError(f"{run} is after epoch {len(log)} of {before} already; take --epochs {len(log)} or more")
-    if recipe.epochs != before and not selection.is_over(len(log)):
-        raise CheckpointError(
-            f"{run} has finished its {before} epochs, and the states to go on from were deleted then; {new_run} (a run "
-            "that is to go on later keeps them with --keep-states)"
-        )
-    return False, ending
+    return False, ending_of(run, recipe)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import runpy
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...data.boxes.verification import Watch, look_at_images
-from ...data.errors import CheckpointError, ConfigurationError, DatasetError
+from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ...data.spelling import did_you_mean
 from ..models.backbones.names import WITHOUT_IMAGENET, check_backbone_name, nobody_has
 from ..recipes import Recipe
 from ..runs.checkpoint_header import is_checkpoint, read_header
-from ..runs.folder import BEST, runs_of
+from ..runs.folder import BEST, epochs_of, read_log, runs_of
+from .selection import Selection
 
 if TYPE_CHECKING:
     from ...data.boxes.reader import Boxes
@@ -37,6 +39,28 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool) -> None:
         raise DatasetError(f"{boxes.path} has no usable training images")
     if recipe.patience and not len(boxes.rows("val")):
         raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
+
+
+def ending_of(run: Path, recipe: Recipe) -> str:
+    """Why a run without a state to go on from is over, of which nothing but its epochs may be asked anew.
+
+    Raises: `CheckpointError` or `MismatchError` where it is to go on.
+    """
+    log, before = read_log(run), epochs_of(run)
+    selection = Selection.of(recipe, log)
+    ending = selection.ending(len(log), before)
+    new_run = f"--weights {shlex.quote(str(run))} --epochs {recipe.epochs} --run ANOTHER"
+    new_run = f"begin a new run with its weights, {new_run}"
+    if not ending:
+        raise CheckpointError(f"{run} has no state to go on from any more; {new_run}")
+    if recipe.epochs < len(log):
+        raise MismatchError(f"{run} is after epoch {len(log)} of {before} already; take --epochs {len(log)} or more")
+    if recipe.epochs != before and not selection.is_over(len(log)):
+        raise CheckpointError(
+            f"{run} has finished its {before} epochs, and the states to go on from were deleted then; {new_run} (a run "
+            "that is to go on later keeps them with --keep-states)"
+        )
+    return ending
 
 
 def check_same_images(

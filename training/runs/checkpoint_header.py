@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ...data.errors import CheckpointError
+from ...data.spelling import close_names
 from ...data.text import composed_all
 from ..models.settings import ModelSettings
 
@@ -77,9 +78,23 @@ def check_classes(header: CheckpointHeader) -> None:
 
 
 def check_there(path: Path) -> None:
-    """Raises: `CheckpointError` where there is no file."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no {path}; agnet train --run {shlex.quote(str(path.parent))} makes one")
+    """Raises: `CheckpointError` where there is no file, or none that this user may read."""
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"there is no {path}; {how_to_get(path.parent)}")
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def how_to_get(run: Path) -> str:
+    """What to do where a folder holds no run: the runs in it or beside it that may be meant, or how to make one."""
+    inside = sorted(best.parent for best in run.glob("*/best.safetensors"))
+    beside = {best.parent.name: best.parent for best in run.parent.glob("*/best.safetensors")}
+    meant = inside[:3] or [beside[name] for name in close_names(run.name, beside)]
+    if meant:
+        return f"did you mean {' or '.join(shlex.quote(str(one)) for one in meant)}?"
+    return f"agnet train --run {shlex.quote(str(run))} makes one"
 
 
 def parse_header(metadata: Mapping[str, str] | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ...data.files import atomic_file, one_process
 from ...data.places import relative_hint
 from ..models.settings import ModelSettings
 from ..recipes import Recipe, RunSettings
+from .checkpoint_header import how_to_get
 from .provenance import code_revision, split_hash, versions
 from .seen import SEEN
 
@@ -58,8 +59,10 @@ def read_config(run: Path) -> dict[str, dict[str, object]]:
     """A run's configuration. Raises: `CheckpointError` when ``run`` is no run folder."""
     try:
         config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(_no_run(run)) from None
+    except OSError as error:
+        raise CheckpointError(f"{run / CONFIG} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{run / CONFIG} is damaged: {error}") from None
     sections = ("model", "recipe", "run", "boxes", "versions")
@@ -201,8 +204,8 @@ def check_same_past(run: Path, progress: Progress, recipe: Recipe) -> None:
     if not recipe.same_rates(before, reached):
         raise MismatchError(
             f"{run} was started with epochs = {before.epochs}, on which its learning rates so far depend (schedule "
-            f"cosine): begin a new run with its weights, --weights {run} --epochs {recipe.epochs} --run ANOTHER, or go "
-            f"on with --epochs {before.epochs}; of --schedule step the epochs may change"
+            f"cosine): begin a new run with its weights, --weights {shlex.quote(str(run))} --epochs {recipe.epochs} "
+            f"--run ANOTHER, or go on with --epochs {before.epochs}; of --schedule step the epochs may change"
         )
 
 
@@ -356,7 +359,7 @@ def folder_of(run: str | Path) -> Path:
 
 
 def _no_run(folder: Path) -> str:
-    return f"{folder} is not a run folder (no {CONFIG} in it); agnet train --run {shlex.quote(str(folder))} makes one"
+    return f"{folder} is not a run folder (no {CONFIG} in it); {how_to_get(folder)}"
 
 
 def runs_of(run: str | Path) -> list[Path]:
