@@ -1,4 +1,4 @@
-"""Texts that strangers chose, such as the names of files and classes, where a program would obey them."""
+"""Texts for people: what strangers chose, such as names of files, where a program would obey it, and what we say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 _KINDS = 8
+_LONGEST_REASON = 300
 _JOINERS = "\u200c\u200d"
 _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -48,6 +49,17 @@ def padded(text: str, width: int, right: bool = False) -> str:
     """`printable` text in at least ``width`` columns, flush left, or flush right."""
     space = " " * (width - columns(text))
     return space + printable(text) if right else printable(text) + space
+
+
+def first_line(error: BaseException, nothing: str = "") -> str:
+    """What a library's error begins with, 300 letters at most.
+
+    Args:
+        error: whatever was raised.
+        nothing: what to say where it says nothing; its type's name unless given.
+    """
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else nothing or type(error).__name__)[:_LONGEST_REASON]
 
 
 def tally(counts: Mapping[str, int]) -> str:

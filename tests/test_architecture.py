@@ -30,7 +30,7 @@ ROOT = Path(agnet.__file__).resolve().parent
 ALLOWED = {
     "data": set(),
     "proposals": {"data"},
-    "training.models": {"data.spelling"},
+    "training.models": {"data.spelling", "data.text"},
     "training": {"data", "training.models"},
 }
 # The command line may read settings at import, everything else inside its commands.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ... import __version__
 from ...data.errors import CheckpointError, ConfigurationError
+from ...data.text import first_line
 from .target import SUFFIXES
 
 METADATA = "agnet"  #: the key of ONNX' metadata; with .json the name of the extra file of a .pt2
@@ -113,4 +114,4 @@ def reason(error: BaseException) -> str:
     """The first line of what began it: what exporters wrap around that says only that they failed."""
     while error.__cause__:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
