@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..errors import ConfigurationError
-from ..text import printable
+from ..text import printable, table
 from . import schema
 from .reader import Boxes, Listing
-from .summary import table
 
 _SHOWN = 3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from ..errors import AbsentError, DatasetError
-from ..text import printable
+from ..text import printable, table
 from .catalogue import CATALOGUE, difference_from_book
 from .entry import Download, Entry, Options
 from .on_disk import leftover
@@ -64,16 +64,7 @@ def look_up(dataset: str, root: Path) -> Availability:
 def table_text(found: list[Availability]) -> str:
     """A line for each data set."""
     header = ("name", "train", "test", "classes", "size", "on this machine", "fetch", "licence")
-    lines = [header, *map(_cells, found)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = {1, 2, 3}
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(table([header, *map(_cells, found)], right={1, 2, 3}))
 
 
 def details_text(found: Availability) -> str:
