@@ -51,7 +51,7 @@ run = click.option(
 
 
 def _check_device(context: click.Context, parameter: click.Parameter, name: str) -> str:
-    from ..training.loop.preflight import check_device  # no torch, which takes seconds to load
+    from ..training.machine.device_names import check_device  # no torch, which takes seconds to load
 
     check_device(name)
     return name

@@ -363,7 +363,8 @@ def _check_beforehand(
     dry_run: bool,
 ) -> None:
     """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
-    from ..training.loop.preflight import check_backbone, check_device, check_input, check_same_images, check_weights
+    from ..training.loop.preflight import check_backbone, check_input, check_same_images, check_weights
+    from ..training.machine.device_names import check_device
     from ..training.runs.folder import CONFIG, check_free, check_same_run, one_training, weights_name
 
     check_input(boxes, recipe, proposes=True)

@@ -23,6 +23,7 @@ from agnet.data.errors import CheckpointError
 from agnet.training.loop.fit import fit
 from agnet.training.loop.interruption import Interruption
 from agnet.training.loop.learner import Learner
+from agnet.training.loop.state import Progress, load_state, save_state
 from agnet.training.machine.devices import Device
 from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.build import assemble
@@ -30,7 +31,7 @@ from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import provenance
 from agnet.training.runs.curves import CURVES, EVENTS, append_events, draw_curves
-from agnet.training.runs.folder import Progress, check_free, chosen_line, load_state, read_config, save_state
+from agnet.training.runs.folder import check_free, chosen_line, read_config
 
 RECIPE = RECIPES["modern"].override(epochs=2, batch_size=4, image_size=64)
 PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")

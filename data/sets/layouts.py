@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DatasetError
+from ..listing import OnDisk, join
 from .entry import Options, Rows
-from .on_disk import OnDisk, Origin, images_in, is_absent, is_incomplete, join, listed_images, locate
+from .on_disk import Origin, images_in, is_absent, is_incomplete, listed_images, locate
 from .origins import AUC_V1, AUC_V2, CALTECH256, FOOD101, PPMI24, STANFORD40
 
 INSTRUMENTS = (

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ...data.errors import ConfigurationError
 from ...data.memory import give_back_memory
 from ...data.text import first_line
-from ..loop.preflight import NO_MPS, check_device
 from ..models.backbones.backbone import Preprocessing
+from .device_names import NO_MPS, check_device
 
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
