@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ...data.files import write_text
 from ...data.text import printable, table
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, with_sd
@@ -58,12 +59,9 @@ def comparison_csv(comparison: Comparison) -> str:
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:
     """Write it as the suffix of ``path`` says, one of `FORMATS`; complete or not at all."""
-    from ...data.files import atomic_file
-
     if path.suffix.lower() == ".png":
         return draw_comparison(comparison, path)
-    with atomic_file(path) as unfinished:
-        unfinished.write_text(_TEXTS[path.suffix.lower()](comparison), encoding="utf-8", newline="\n")
+    write_text(path, _TEXTS[path.suffix.lower()](comparison))
     return path
 
 

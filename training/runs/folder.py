@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
@@ -239,6 +239,19 @@ def runs_of(run: str | Path) -> list[Path]:
     if not seeds:
         raise CheckpointError(_no_run(folder))
     return sorted(seeds, key=lambda path: int(path.name[5:]))
+
+
+def folders_of_seeds(run: Path, seeds: Sequence[int], resume: bool) -> list[Path]:
+    """A folder for each seed.
+
+    Raises: `CheckpointError` when ``run`` is a single run, or on resuming holds none of them.
+    """
+    folders = [run / f"seed-{seed}" for seed in seeds]
+    if (run / CONFIG).exists():
+        raise CheckpointError(f"{run} is a run of one seed; name another folder with --run")
+    if resume and not any((folder / CONFIG).exists() for folder in folders):
+        raise CheckpointError(f"{run} holds no run of these seeds; train without --resume")
+    return folders
 
 
 def checkpoint_of(run: str | Path) -> Path:
