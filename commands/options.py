@@ -28,8 +28,6 @@ class Choice(click.Choice):
             self.fail(f"{error.message.rstrip('.')}{meant or '.'}", param, ctx)
 
 
-DATASETS = ("demo", "folder", "csv", "food101", "stanford40", "ppmi24", "auc-v1", "auc-v2", "caltech256")
-
 root = click.option(
     "--root",
     type=click.Path(path_type=Path),

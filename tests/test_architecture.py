@@ -8,14 +8,9 @@ from pathlib import Path
 import agnet
 from agnet.commands.compare import SAVED_AS
 from agnet.commands.export import EXPORT_FORMATS
-from agnet.commands.options import DATASETS
-from agnet.data.regions import KINDS
+from agnet.data.references import named_function
 from agnet.data.sets.catalogue import CATALOGUE
-from agnet.proposals.hulls import ORDER_SLOTS
-from agnet.proposals.one_image import METHODS
-from agnet.proposals.settings import KINDS as KINDS_OFFERED
-from agnet.proposals.settings import METHODS as METHODS_OFFERED
-from agnet.proposals.settings import NETWORKS, SLOT_ORDERS
+from agnet.proposals.settings import METHODS, NETWORKS, SLOT_ORDERS
 from agnet.training.export.formats import FORMATS
 from agnet.training.export.target import PACKAGES, SUFFIXES
 from agnet.training.measure.compare_report import FORMATS as SAVED
@@ -50,7 +45,14 @@ ALLOWED = {
     "training.export": RUNS - {"training.samples"},
 }
 # The command line may read settings at import, everything else inside its commands.
-LIGHT = {"data.text", "proposals.settings", "training.recipes", "training.models.settings"}
+LIGHT = {
+    "data.names",
+    "data.sets.catalogue",
+    "data.text",
+    "proposals.settings",
+    "training.recipes",
+    "training.models.settings",
+}
 
 
 def room(module):
@@ -153,10 +155,11 @@ def test_images_are_decoded_in_one_place():
 
 
 def test_names_offered_are_names_known():
-    assert set(DATASETS) == set(CATALOGUE)
-    assert set(SLOT_ORDERS) == set(ORDER_SLOTS)
-    assert set(METHODS_OFFERED) == set(METHODS) > set(NETWORKS)
-    assert KINDS_OFFERED == KINDS
+    for where in {*METHODS.values(), *SLOT_ORDERS.values()}:
+        assert callable(named_function(where, "agnet.proposals"))
+    for entry in CATALOGUE.values():
+        assert callable(named_function(entry.layout, "agnet.data.sets"))
+    assert set(METHODS) > set(NETWORKS)
     assert set(MODEL_NAMES) == set(MODELS)
     assert list(BACKBONE_NAMES) == list(BACKBONES)
     assert set(LIBRARY_NAMES) == set(LIBRARIES)

@@ -12,7 +12,6 @@ from ..text import printable, table
 from .catalogue import CATALOGUE, difference_from_book
 from .entry import Download, Entry, Options
 from .on_disk import leftover
-from .origins import ORIGINS
 
 COMPLETE = "complete"
 PARTLY = "partly there"
@@ -89,15 +88,14 @@ def details_text(found: Availability) -> str:
 
 
 def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
-    origin = ORIGINS.get(dataset)
-    if origin is None:
+    if not entry.archives:
         made = bool(entry.folder) and (root / entry.folder).is_dir()
         return (COMPLETE if made else MADE if entry.folder else OWN), ""
     left_out: Counter[str] = Counter()
     try:
         difference = difference_from_book(entry, entry.rows(root, left_out, Options()), left_out)
     except AbsentError as error:
-        found = leftover(origin, root)
+        found = leftover(entry, root)
         return (NOT_THERE if found is None else NOT_EXTRACTED if found[1] else HALF_A_DOWNLOAD), str(error)
     except DatasetError as error:
         return PARTLY, str(error)
@@ -107,7 +105,7 @@ def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
 def _cells(found: Availability) -> tuple[str, ...]:
     entry = found.entry
     counts = entry.counts or {}
-    fetch = "" if found.dataset not in ORIGINS else "--download" if entry.downloads else "by form"
+    fetch = "" if not entry.archives else "--download" if entry.downloads else "by form"
     return (
         found.dataset,
         *(f"{counts[split]:,}" if split in counts else "" for split in ("train", "test")),

@@ -6,38 +6,25 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AbsentError, DatasetError
 from ..images import IMAGE_SUFFIXES
 from ..listing import OnDisk, join, plain, suffix_of
-from .entry import Rows
+from .entry import Entry, Rows
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")
 _HALF = (".part", ".partial", ".crdownload", ".download", ".aria2")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A data set that others distribute: what its errors tell."""
-
-    dataset: str  #: a key of the catalogue
-    title: str
-    folder: str  #: the folder under the root that it usually lives in
-    archives: tuple[str, ...]  #: beginnings of the names of its archives
-    how: str  #: how to get it, in a sentence
-    fetched: bool = True  #: whether ``agnet datasets --download`` may fetch it
-
-
-def locate(disk: OnDisk, origin: Origin, part: str, *, file: bool = False) -> str | None:
+def locate(disk: OnDisk, entry: Entry, part: str, *, file: bool = False) -> str | None:
     """Where ``part`` (a folder's or a file's name, or a path's) is on disk; None when it is in none of its places.
 
     Looked for in the data set's folder, in the root, then one level deeper: archives are often extracted into a
     folder of their own name. A root that is the part itself counts.
     """
     find = disk.file if file else disk.folder
-    for place in _places(disk, origin.folder):
+    for place in _places(disk, entry.folder):
         found = find(join(place, part))
         if found is not None:
             again = None if file else disk.folder(join(found, part))  # extracted into a folder of the same name
@@ -45,28 +32,28 @@ def locate(disk: OnDisk, origin: Origin, part: str, *, file: bool = False) -> st
     return "" if not file and plain(disk.root.resolve().name) == plain(part) else None
 
 
-def is_absent(origin: Origin, root: Path, part: str) -> DatasetError:
+def is_absent(entry: Entry, root: Path, part: str) -> DatasetError:
     """The error for a data set of which not even ``part`` is there."""
-    usual = root / part if part.startswith(origin.folder) else root / origin.folder / part
+    usual = root / part if part.startswith(entry.folder) else root / entry.folder / part
     looked = f"looked for {usual}, also one folder higher and one deeper"
-    return AbsentError(f"{origin.title} is not under {root}: {looked}; {_remedy(origin, root)}")
+    return AbsentError(f"{entry.title} is not under {root}: {looked}; {_remedy(entry, root)}")
 
 
-def is_incomplete(origin: Origin, root: Path, what: str) -> DatasetError:
+def is_incomplete(entry: Entry, root: Path, what: str) -> DatasetError:
     """The error for a data set of which a part is there; ``what`` says what is missing where."""
-    return DatasetError(f"{origin.title} is not whole: {what}; {to_be_whole(origin, root)}")
+    return DatasetError(f"{entry.title} is not whole: {what}; {to_be_whole(entry, root)}")
 
 
-def to_be_whole(origin: Origin, root: Path) -> str:
+def to_be_whole(entry: Entry, root: Path) -> str:
     """What to do where not all of a data set is there: its archives may lie beside what came out of them."""
-    found = leftover(origin, root)
+    found = leftover(entry, root)
     if found is None:
         return "extract the whole archive again"
     path, whole = found
-    return f"extract its archives in {path.parent} again, whole" if whole else _remains(origin, root)
+    return f"extract its archives in {path.parent} again, whole" if whole else _remains(entry, root)
 
 
-def listed_images(disk: OnDisk, origin: Origin, rows: Rows, left_out: Counter[str]) -> Rows:
+def listed_images(disk: OnDisk, entry: Entry, rows: Rows, left_out: Counter[str]) -> Rows:
     """The rows that lists name, by their names on disk; other images in the same folders are counted as left out.
 
     Raises: `DatasetError` that says how many are absent: a data set must not quietly shrink.
@@ -80,7 +67,7 @@ def listed_images(disk: OnDisk, origin: Origin, rows: Rows, left_out: Counter[st
             found.append((on_disk, label, split))
     if missing:
         what = f"{len(missing):,} of the {len(rows):,} images that its lists name are not there, first"
-        raise is_incomplete(origin, disk.root, f"{what} {disk.root / missing[0]}")
+        raise is_incomplete(entry, disk.root, f"{what} {disk.root / missing[0]}")
     names = {name for name, _, _ in found}
     for folder in {name.rpartition("/")[0] for name in names}:
         for file in disk.files(folder):
@@ -120,24 +107,24 @@ def _places(disk: OnDisk, folder: str) -> Iterator[str]:
                 yield deeper
 
 
-def _remedy(origin: Origin, root: Path) -> str:
-    left = _remains(origin, root)
+def _remedy(entry: Entry, root: Path) -> str:
+    left = _remains(entry, root)
     if left:
         return left
-    fetch = f"{_fetching(origin, root)} fetches it, or by hand: " if origin.fetched else ""
-    return f"{fetch}{origin.how}, or name the folder that holds {origin.folder} with --root"
+    fetch = f"{_fetching(entry, root)} fetches it, or by hand: " if entry.downloads else ""
+    return f"{fetch}{entry.how}, or name the folder that holds {entry.folder} with --root"
 
 
-def _fetching(origin: Origin, root: Path) -> str:
+def _fetching(entry: Entry, root: Path) -> str:
     """The command that fetches the data set to where it was looked for."""
-    return f"agnet datasets --download {origin.dataset} --root {shlex.quote(str(root))}"
+    return f"agnet datasets --download {entry.name} --root {shlex.quote(str(root))}"
 
 
-def leftover(origin: Origin, root: Path) -> tuple[Path, bool] | None:
+def leftover(entry: Entry, root: Path) -> tuple[Path, bool] | None:
     """An archive of the data set that lies about, and whether it is whole: half a download comes first."""
-    for place in (root, root / origin.folder):
+    for place in (root, root / entry.folder):
         files = sorted(path.name for path in place.iterdir() if path.is_file()) if place.is_dir() else []
-        mine = [name for name in files if plain(name).startswith(tuple(map(plain, origin.archives)))]
+        mine = [name for name in files if plain(name).startswith(tuple(map(plain, entry.archives)))]
         for whole, endings in ((False, _HALF), (True, _ARCHIVES)):
             for name in mine:
                 if name.lower().endswith(endings):
@@ -145,13 +132,13 @@ def leftover(origin: Origin, root: Path) -> tuple[Path, bool] | None:
     return None
 
 
-def _remains(origin: Origin, root: Path) -> str:
+def _remains(entry: Entry, root: Path) -> str:
     """What lies about of a download that is not finished or not extracted, and what to do with it; or nothing."""
-    found = leftover(origin, root)
+    found = leftover(entry, root)
     if found is None:
         return ""
     path, whole = found
-    by_us = _fetching(origin, root)
+    by_us = _fetching(entry, root)
     if whole:
-        return f"{path} is not extracted: {f'{by_us} extracts it' if origin.fetched else 'extract it there'}"
-    return f"{path} is half a download: {f'{by_us} goes on with it' if origin.fetched else 'fetch it again'}"
+        return f"{path} is not extracted: {f'{by_us} extracts it' if entry.downloads else 'extract it there'}"
+    return f"{path} is half a download: {f'{by_us} goes on with it' if entry.downloads else 'fetch it again'}"
