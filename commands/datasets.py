@@ -74,7 +74,7 @@ def datasets(
 
 
 def _download(dataset: str, root: Path) -> None:
-    from ..data.sets.acquisition import acquire
+    from ..data.sets.fetch import acquire
 
     bar: Any = None
     shown = ""

@@ -199,7 +199,7 @@ def test_ctrl_c_tells_how_to_go_on(agnet, stanford40, monkeypatch):
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agnet.data.sets.acquisition.extract", interrupted)
+    monkeypatch.setattr("agnet.data.sets.fetch.extract", interrupted)
     result = agnet("datasets", "stanford40", "--download", code=130)
     assert "Interrupted. What has arrived is kept in datasets: run the same to go on" in result.stderr
 
