@@ -7,18 +7,17 @@ from pathlib import Path
 
 import agnet
 from agnet.commands.compare import SAVED_AS
-from agnet.commands.export import EXPORT_FORMATS
 from agnet.data.references import named_function
 from agnet.data.sets.catalogue import CATALOGUE
 from agnet.proposals.settings import METHODS, NETWORKS, SLOT_ORDERS
 from agnet.training.export.formats import FORMATS
-from agnet.training.export.target import PACKAGES, SUFFIXES
 from agnet.training.measure.compare_report import FORMATS as SAVED
 from agnet.training.models.backbones.backbone import BACKBONES, LIBRARIES
 from agnet.training.models.backbones.names import BACKBONE_NAMES, LIBRARY_NAMES
 from agnet.training.models.build import MODELS
 from agnet.training.models.settings import MODEL_NAMES
 
+EXPORT = "agnet.training.export"
 ROOT = Path(agnet.__file__).resolve().parent
 
 # room -> the rooms, or single modules, that it may import from, besides itself
@@ -50,6 +49,7 @@ LIGHT = {
     "data.sets.catalogue",
     "data.text",
     "proposals.settings",
+    "training.export.formats",
     "training.recipes",
     "training.models.settings",
 }
@@ -164,7 +164,8 @@ def test_names_offered_are_names_known():
     assert list(BACKBONE_NAMES) == list(BACKBONES)
     assert set(LIBRARY_NAMES) == set(LIBRARIES)
     assert SAVED_AS == SAVED
-    assert set(SUFFIXES) == set(PACKAGES) == set(FORMATS) == set(EXPORT_FORMATS)
+    for format in FORMATS.values():
+        assert callable(named_function(format.write, EXPORT)) and callable(named_function(format.load, EXPORT))
 
 
 def test_every_package_is_listed_for_installation():
