@@ -38,11 +38,10 @@ from agnet.data.images import IMAGE_SUFFIXES, decode_image
 from agnet.data.memory import keep_freed_memory
 from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals.hulls import Groups, count_distinct, regions_of_groups
-from agnet.proposals.keypoints import detect_keypoints, squash
 from agnet.proposals.mixture import fit_mixture, initial_labels
 from agnet.proposals.run import CHUNK_IMAGES, propose_dataset
-from agnet.proposals.seeds import seed_of
 from agnet.proposals.settings import ProposalSettings
+from agnet.proposals.sift import detect_keypoints, seed_of, squash
 from agnet.proposals.worker import propose_chunk
 
 SETTINGS = ProposalSettings()

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
+from ..data.sets.catalogue import CATALOGUE
 from . import options
-from .options import DATASETS
 from .pictures import say_what_cannot_be_drawn
 from .places import root_of_dataset, root_of_environment
 from .progress import advance, close, progress_bar
 
 
 @click.command()
-@click.argument("dataset", metavar="[NAME]", required=False, type=options.Choice(DATASETS))
+@click.argument("dataset", metavar="[NAME]", required=False, type=options.Choice(list(CATALOGUE)))
 @options.dataset_root
 @click.option("--download", is_flag=True, help="Fetch NAME and unpack it, where no form has to be signed.")
 @click.option(
@@ -62,7 +62,7 @@ def datasets(
     if verify and dataset:
         _examine(dataset, given, list_file, jobs, sheet, max_pixels, as_json)
         return
-    found = [look_up(name, root) for name in ([dataset] if dataset else DATASETS)]
+    found = [look_up(name, root) for name in ([dataset] if dataset else CATALOGUE)]
     if as_json:
         told = [one.to_dict() for one in found]
         click.echo(json.dumps(told[0] if dataset else told))
@@ -76,7 +76,7 @@ def datasets(
 
 
 def _download(dataset: str, root: Path) -> None:
-    from ..data.sets.acquisition import acquire
+    from ..data.sets.fetch import acquire
 
     bar: Any = None
     shown = ""
@@ -111,7 +111,7 @@ def _examine(
     as_json: bool,
 ) -> None:
     from ..data.drawing import check_picture_path, save_picture
-    from ..data.sets.catalogue import CATALOGUE, open_dataset
+    from ..data.sets.catalogue import open_dataset
     from ..data.sets.examination import examine
     from ..data.sets.examination_report import examination_text, near_duplicate_sheet
 

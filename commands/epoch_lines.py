@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from ..data.text import duration
+
 _MUCH = 0.1  # of an epoch's time spent waiting for images: told, for more workers would help
 
 
@@ -56,13 +58,6 @@ class EpochLines:
         if epochs <= 0:
             return " " * len(", 0:00:00 left")
         return f", {duration(epochs * sum(self._seconds) / len(self._seconds)):>7} left"
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, 4:05, or hours as well, 1:04:05."""
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def _figure(name: str, value: float) -> str:

@@ -68,8 +68,9 @@ def evaluate(
         measured.append((single, config, found))
     # Only now: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
-    from ..training.measure.evaluation import evaluate_run, summarise_seeds
+    from ..training.measure.evaluation import evaluate_run
     from ..training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
+    from ..training.measure.seeds import summarise_evaluations
     from ..training.runs.plot_texts import cannot_label
 
     keep_network_memory()
@@ -95,7 +96,7 @@ def evaluate(
     if singles == [run]:
         table, text = metrics_csv(metrics), metrics_text(metrics, evaluation.claim)
     else:
-        seeds = summarise_seeds(run, evaluations)
+        seeds = summarise_evaluations(run, evaluations)
         by_run, file = {name: found.metrics for name, found in evaluations.items()}, seeds.file
         table, text = seeds_csv(list(by_run.values())), seeds_text(by_run, seeds.spreads, evaluation.claim)
     if as_json:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
+from ..training.export.formats import FORMATS
 from . import options
-
-EXPORT_FORMATS = ("onnx", "torch")
 
 
 @click.command()
@@ -17,8 +16,8 @@ EXPORT_FORMATS = ("onnx", "torch")
 @click.option(
     "--format",
     "format_",
-    type=options.Choice(EXPORT_FORMATS),
-    default=EXPORT_FORMATS[0],
+    type=options.Choice(list(FORMATS)),
+    default="onnx",
     show_default=True,
     help="ONNX, by the packages onnx, onnxscript and onnxruntime, or a program of torch.export.",
 )

@@ -28,8 +28,6 @@ class Choice(click.Choice):
             self.fail(f"{error.message.rstrip('.')}{meant or '.'}", param, ctx)
 
 
-DATASETS = ("demo", "folder", "csv", "food101", "stanford40", "ppmi24", "auc-v1", "auc-v2", "caltech256")
-
 root = click.option(
     "--root",
     type=click.Path(path_type=Path),
@@ -51,7 +49,7 @@ run = click.option(
 
 
 def _check_device(context: click.Context, parameter: click.Parameter, name: str) -> str:
-    from ..training.loop.preflight import check_device  # no torch, which takes seconds to load
+    from ..training.machine.device_names import check_device  # no torch, which takes seconds to load
 
     check_device(name)
     return name

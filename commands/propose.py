@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
-from ..proposals.settings import KINDS, METHODS, MIXTURES, NETWORKS, SLOT_ORDERS, ProposalSettings, name_of_weights
+from ..data.names import KINDS
+from ..data.sets.catalogue import CATALOGUE
+from ..proposals.settings import METHODS, MIXTURES, NETWORKS, SLOT_ORDERS, ProposalSettings, name_of_weights
 from . import options
 from .next_step import root_words, say_next
-from .options import DATASETS
 from .places import root_of_dataset
 from .progress import advance, progress_bar
 
@@ -21,7 +22,7 @@ _MAX_UNREADABLE, _A_FEW = 0.01, 3
 
 @click.command()
 @click.argument("source", metavar="[PHOTOS]", required=False)
-@click.option("--dataset", type=options.Choice(DATASETS), help="Name of the data set; the same as PHOTOS.")
+@click.option("--dataset", type=options.Choice(list(CATALOGUE)), help="Name of the data set; the same as PHOTOS.")
 @options.dataset_root
 @click.option(
     "--csv",
@@ -38,7 +39,7 @@ _MAX_UNREADABLE, _A_FEW = 0.01, 3
 @options.boxes
 @click.option(
     "--method",
-    type=options.Choice(METHODS),
+    type=options.Choice(list(METHODS)),
     default=ProposalSettings.method,
     show_default=True,
     help="What proposes: the paper's keypoints, a network (needs weights), or a control that does not look.",
@@ -74,7 +75,7 @@ _MAX_UNREADABLE, _A_FEW = 0.01, 3
 )
 @click.option(
     "--slot-order",
-    type=options.Choice(SLOT_ORDERS),
+    type=options.Choice(list(SLOT_ORDERS)),
     default=ProposalSettings.slot_order,
     show_default=True,
     help="Which mixture component is region 0, 1, ...",
@@ -141,7 +142,7 @@ def propose(
     """
     from ..data.boxes.reader import read_listing
     from ..data.index import VAL_IS_TEST
-    from ..data.sets.catalogue import CATALOGUE, open_dataset
+    from ..data.sets.catalogue import open_dataset
     from ..data.text import printable, tally
     from ..proposals.run import PART_IMAGES, propose_dataset
 
@@ -246,7 +247,7 @@ def _what_is_meant(
     if dataset is not None or list_file is not None:
         other = f"--dataset {dataset}" if dataset is not None else f"--csv {list_file}"
         raise click.UsageError(f"{source} and {other} both say what to propose for: give one of them")
-    named = [name for name in DATASETS if name not in ("folder", "csv")]
+    named = [name for name in CATALOGUE if name not in ("folder", "csv")]
     path = Path(source)
     if source in named:
         if path.is_dir():

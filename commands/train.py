@@ -21,7 +21,7 @@ from .next_step import root_words, say_next, say_predict
 from .places import images_root
 from .progress import watch
 from .sections import SectionedOption, recipe_options
-from .seeds import SeveralSeeds, check_seeds, folders_of_seeds, summarise, train_seeds
+from .seeds import SeveralSeeds, check_seeds
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
@@ -245,6 +245,7 @@ def train(
     from ..training.loop.fit import fit
     from ..training.loop.interruption import Interrupted
     from ..training.machine.distributed import meeting, place_of_this_process
+    from ..training.runs.folder import CONFIG, folders_of_seeds
 
     keep_network_memory()
     place = place_of_this_process()
@@ -319,7 +320,9 @@ def train(
             if not seeds:
                 best = train_one(run, seed, resume)
             else:
-                folders = train_seeds(run, seeds, resume, train_one)
+                folders = folders_of_seeds(run, seeds, resume)
+                for number, folder in zip(seeds, folders, strict=True):  # those not begun yet are begun on resuming
+                    train_one(folder, number, resume and (folder / CONFIG).exists())
         except Interrupted as stopped:
             say(f"\nInterrupted {stopped}; all is saved: the same command and --resume goes on from there.")
             code = stopped.exit_code
@@ -329,8 +332,11 @@ def train(
     if code:
         sys.exit(code)
     if place.first:
-        for line in summarise(run, folders) if seeds else []:
-            say(line)
+        if seeds:
+            from ..training.measure.seeds import summarise_training
+
+            for line in summarise_training(run, folders):
+                say(line)
         click.echo(run if seeds else best)
         _say_what_is_next(found, images, boxes, run, stop_after)
 
@@ -368,15 +374,18 @@ def _check_beforehand(
     dry_run: bool,
 ) -> None:
     """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
-    from ..training.loop.preflight import (
-        check_backbone,
-        check_device,
-        check_input,
-        check_same_images,
-        check_weights,
-        ending_of,
+    from ..training.loop.preflight import check_backbone, check_input, check_same_images, check_weights, ending_of
+    from ..training.machine.device_names import check_device
+    from ..training.runs.folder import (
+        BEST,
+        CONFIG,
+        check_free,
+        check_same_run,
+        folders_of_seeds,
+        has_state,
+        one_training,
+        weights_name,
     )
-    from ..training.runs.folder import BEST, CONFIG, check_free, check_same_run, has_state, one_training, weights_name
 
     check_input(boxes, recipe, proposes=True)
     check_device(settings.device, settings.precision)

@@ -62,6 +62,12 @@ def check_folder_writable(folder: Path, remedy: str) -> None:
         raise ConfigurationError(f"{folder} cannot be written to, for want of permission in {there}; {remedy}")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text, complete or not at all, its lines ending alike on every system."""
+    with atomic_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+
+
 @contextmanager
 def one_process(lock: Path, complaint: Exception) -> Iterator[None]:
     """The block, in one process at a time for the file ``lock``; raises ``complaint`` while another is in it."""

@@ -17,6 +17,7 @@ from .decoding.known_kinds import refuse_deep_jpeg2000, refuse_other_tiffs, refu
 from .decoding.png_chunks import refuse_damaged_png
 from .errors import ImageError, PassingError
 from .faults import unread
+from .text import first_line
 
 # What a data set's folder scan takes for an image; the decoder goes by content, not by this name.
 IMAGE_SUFFIXES = frozenset(
@@ -114,7 +115,7 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         except Exception as error:
             if "out of memory" in str(error).lower():  # Pillow's form, for decoders written in C
                 raise PassingError("not enough memory to decode it") from None
-            raise ImageError(f"not a readable image ({_first_line(error)})") from None
+            raise ImageError(f"not a readable image ({first_line(error)})") from None
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
@@ -143,7 +144,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
         except MemoryError:
             raise PassingError("not enough memory to decode it") from None
         except Exception as error:  # as of files
-            raise ImageError(f"not a readable image ({_first_line(error)})") from None
+            raise ImageError(f"not a readable image ({first_line(error)})") from None
 
 
 def _content_of_unloaded(image: Image.Image) -> bytes | None:
@@ -208,8 +209,3 @@ def _open_heif(content: bytes) -> ImageFile.ImageFile:
             "it is a HEIC photograph, which cannot be read without the package pillow-heif: pip install pillow-heif"
         ) from None
     return pillow_heif.HeifImageFile(io.BytesIO(content))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .images import IMAGE_SUFFIXES
-from .sets.on_disk import is_a_systems, suffix_of
+from .listing import is_a_systems, suffix_of
 from .text import tally
 from .videos import VIDEO_SUFFIXES
 

@@ -14,12 +14,12 @@ from itertools import combinations
 import numpy as np
 
 from .errors import ConfigurationError
+from .names import KINDS
 
 # A box never gets thinner than a pixel, so that it can be seen, drawn and pooled.
 MIN_SIDE = 1.0
 
 
-KINDS = ("both", "primary", "secondary")
 # The time of change of a file that is not there; every other is possible, 0 in many archives.
 NOT_THERE = -(2**63)
 _LATEST = 2**63 - 1  # nanoseconds of 64 bits: 1677 to 2262; disks tell of times before and after

@@ -1,13 +1,14 @@
-"""Texts that strangers chose, such as the names of files and classes, where a program would obey them."""
+"""Texts for people: what strangers chose, such as names of files, where a program would obey it, and what we say."""
 
 from __future__ import annotations
 
 import csv
 import io
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 _KINDS = 8
+_LONGEST_REASON = 300
 _JOINERS = "\u200c\u200d"
 _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -48,6 +49,59 @@ def padded(text: str, width: int, right: bool = False) -> str:
     """`printable` text in at least ``width`` columns, flush left, or flush right."""
     space = " " * (width - columns(text))
     return space + printable(text) if right else printable(text) + space
+
+
+def table(rows: Sequence[Sequence[str]], right: Container[int] | None = None) -> list[str]:
+    """A line for each row of `printable` cells, the columns two spaces apart.
+
+    Args:
+        rows: of as many cells each, the first row the heads of the columns.
+        right: the columns that are flush right; all but the first unless given, and but those whose last cell begins
+            with a letter.
+    """
+    if right is None:
+        right = [place for place, cell in enumerate(rows[-1]) if place and not cell[:1].isalpha()]
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        line = (padded(cell, width, right=place in right) for place, (cell, width) in enumerate(cells))
+        lines.append("  ".join(line).rstrip())
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, 4:05, or hours as well, 1:04:05."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def rough_time(seconds: float) -> str:
+    """A time that was reckoned, such as ``3.5 hours``."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def rough_size(number: int) -> str:
+    """So many bytes in three digits, such as ``25.6 MB``."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number} bytes"
+
+
+def first_line(error: BaseException, nothing: str = "") -> str:
+    """What a library's error begins with, 300 letters at most.
+
+    Args:
+        error: whatever was raised.
+        nothing: what to say where it says nothing; its type's name unless given.
+    """
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else nothing or type(error).__name__)[:_LONGEST_REASON]
 
 
 def tally(counts: Mapping[str, int]) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .hulls import Groups, count_distinct
-from .keypoints import squash
-from .seeds import seed_of
 from .settings import ProposalSettings
+from .sift import seed_of, squash
 
 # Sides of random boxes, as shares of the frame's: from a detail to nearly all of it.
 _RANDOM_SIDES = (0.1, 0.9)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from ..data.references import named_function
 from ..data.regions import Layout, Regions, whole_image_hull
+from .settings import SLOT_ORDERS
 
 IN_NO_GROUP = -1
 
@@ -28,28 +29,34 @@ class Groups:
     distinct: int  #: different positions among the points
 
 
-# Every slot owns weights in the network, so slots need an order that means something. None of these
-# depends on the augmentation: order is fixed on the original image and travels with the pixels.
-_Order = Callable[[np.ndarray, Groups], np.ndarray]
-ORDER_SLOTS: dict[str, _Order] = {
-    # Most points first: slot 0 is where the image is busiest. Ties go by weight, then by position.
-    "weight": lambda claimed, groups: np.lexsort((*groups.centres_xy.T, -groups.weights, -claimed)),
-    # By the group's centre.
-    "left-to-right": lambda claimed, groups: np.lexsort(groups.centres_xy.T[::-1]),
-    "top-to-bottom": lambda claimed, groups: np.lexsort(groups.centres_xy.T),
-    # As the mixture numbers them: the paper's, arbitrary.
-    "mixture": lambda claimed, groups: np.arange(len(claimed)),
-}
+def by_weight(claimed: np.ndarray, groups: Groups) -> np.ndarray:
+    """Most points first: slot 0 is where the image is busiest. Ties go by weight, then by position."""
+    return np.lexsort((*groups.centres_xy.T, -groups.weights, -claimed))
+
+
+def left_to_right(claimed: np.ndarray, groups: Groups) -> np.ndarray:
+    """By the group's centre."""
+    return np.lexsort(groups.centres_xy.T[::-1])
+
+
+def top_to_bottom(claimed: np.ndarray, groups: Groups) -> np.ndarray:
+    """By the group's centre."""
+    return np.lexsort(groups.centres_xy.T)
+
+
+def as_found(claimed: np.ndarray, groups: Groups) -> np.ndarray:
+    """As the mixture numbers them: the paper's, arbitrary."""
+    return np.arange(len(claimed))
 
 
 def in_slot_order(groups: Groups, slot_order: str) -> Groups:
     """The same groups, numbered as the slots of the network: group k becomes region k.
 
-    ``slot_order`` is a key of `ORDER_SLOTS`.
+    ``slot_order`` is a key of `settings.SLOT_ORDERS`.
     """
     primary = len(groups.weights)
     claimed = np.bincount(groups.labels[groups.labels != IN_NO_GROUP], minlength=primary)
-    order = ORDER_SLOTS[slot_order](claimed, groups)
+    order = named_function(SLOT_ORDERS[slot_order], __package__)(claimed, groups)
     slot_of = np.full(primary + 1, IN_NO_GROUP)  # the last entry is that of label `IN_NO_GROUP`
     slot_of[order] = np.arange(primary)
     return replace(
@@ -66,7 +73,7 @@ def regions_of_groups(groups: Groups, layout: Layout, slot_order: str, size_wh: 
     Args:
         groups: as many as the layout has primaries.
         layout: which boxes are made of the primaries.
-        slot_order: a key of `ORDER_SLOTS`.
+        slot_order: a key of `settings.SLOT_ORDERS`.
         size_wh: of the image, in pixels.
     """
     groups = in_slot_order(groups, slot_order)

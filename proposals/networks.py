@@ -14,6 +14,7 @@ from torchvision.models import WeightsEnum
 
 from ..data.errors import CheckpointError
 from ..data.resizing import resize
+from ..data.text import first_line
 from .controls import groups_of_boxes
 from .hulls import Groups
 from .settings import ProposalSettings
@@ -92,7 +93,7 @@ def _state(published: WeightsEnum, file: Path | None) -> dict[str, torch.Tensor]
             return torch.load(file, map_location="cpu", weights_only=True)
         return published.get_state_dict(progress=False, check_hash=True, map_location="cpu")
     except Exception as error:  # a damaged file and a failed download are reported in a dozen ways
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if file is not None:
             raise CheckpointError(f"{file} holds no readable weights ({reason})") from None
         raise CheckpointError(

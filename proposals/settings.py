@@ -6,7 +6,7 @@ Nothing heavy is imported here: the command line takes its defaults from these c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +17,27 @@ from ..data.spelling import did_you_mean
 if TYPE_CHECKING:
     from ..data.regions import Layout
 
-KINDS = ("both", "primary", "secondary")
-METHODS = ("sift", "cnn-features", "mask-rcnn", "grid", "random")
+# A way of proposing is a function of this package: uint8 RGB (H, W, 3) and settings, and for `NETWORKS` weights -> κ
+# groups of points. The file, its inspection and training never ask which one it was.
+METHODS = {
+    "sift": "sift:group_keypoints",
+    "cnn-features": "networks:group_feature_map",
+    "mask-rcnn": "networks:group_detections",
+    "grid": "controls:group_grid",
+    "random": "controls:group_random",
+}
 NETWORKS = ("cnn-features", "mask-rcnn")  # the methods that need weights
 # Raised when a method begins to find other regions in the same pixels: what was made before is not gone on with.
 REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
 MIXTURES = ("closed-form", "scikit-learn")
-SLOT_ORDERS = ("weight", "left-to-right", "top-to-bottom", "mixture")
+# Every slot owns weights in the network, so slots need an order that means something. None of these
+# depends on the augmentation: order is fixed on the original image and travels with the pixels.
+SLOT_ORDERS = {
+    "weight": "hulls:by_weight",
+    "left-to-right": "hulls:left_to_right",
+    "top-to-bottom": "hulls:top_to_bottom",
+    "mixture": "hulls:as_found",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class EM:
 class ProposalSettings:
     """The paper's values by default (section III-A of the paper); the image's pixels are the rest."""
 
-    method: str = "sift"  #: what proposes: a key of `proposals.one_image.METHODS`
+    method: str = "sift"  #: what proposes: a key of `METHODS`
     primary: int = 8  #: κ, mixture components = primary regions
     kinds: str = "both"  #: which regions an image has: primary, secondary or both
     weights: str = "default"  #: of `NETWORKS`, as `name_of_weights` names them
@@ -110,7 +124,7 @@ def name_of_weights(file: Path | None) -> str:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         meant = did_you_mean(value, choices)
         raise ConfigurationError(f"proposal setting {name!r}: wanted one of {', '.join(choices)}, got {value!r}{meant}")

@@ -16,6 +16,7 @@ from ..data.errors import ImageError
 from ..data.faults import PASSING, check_root_is_there, reason_of, unread
 from ..data.images import decode_image
 from ..data.regions import Proposal, content_hash, time_of_change
+from ..data.text import first_line
 from .one_image import propose_regions
 from .settings import NETWORKS, ProposalSettings
 
@@ -57,8 +58,7 @@ def _propose_file(root: str, name: str, settings: ProposalSettings, weights: Pat
     except (cv2.error, MemoryError) as error:
         if isinstance(error, MemoryError) or error.code == cv2.Error.StsNoMem:
             return _without_regions(file, f"{PASSING}not enough memory to find its regions")
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        return _without_regions(file, f"{settings.method} failed on it: {reason}")
+        return _without_regions(file, f"{settings.method} failed on it: {first_line(error, 'no reason given')}")
     return replace(file, regions=regions)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import runpy
 import shutil
 import signal
 import socket
@@ -12,7 +11,6 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import cv2
 import joblib
@@ -26,6 +24,7 @@ from agnet.cli import main
 from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
+from training_crash import Nursery
 
 # As in the workers of stage 1: on a few hundred points several threads only stand in each other's way.
 cv2.setNumThreads(1)
@@ -251,8 +250,7 @@ def place(tmp_path_factory, _original_folder, _original_boxes):
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory):
     """Processes that train, and that may be killed: of ``training_crash.py``."""
-    crash = runpy.run_path(str(Path(__file__).with_name("training_crash.py")))
-    with crash["Nursery"](tmp_path_factory.mktemp("said")) as nursery:
+    with Nursery(tmp_path_factory.mktemp("said")) as nursery:
         yield nursery
 
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from agnet.data.resizing import resize
 from agnet.proposals import networks
-from agnet.proposals.keypoints import detect_keypoints, squash
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
+from agnet.proposals.sift import detect_keypoints, squash
 from agnet.training.samples.views import AffineRange, View
 
 SHAPES_WH = [

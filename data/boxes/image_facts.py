@@ -8,10 +8,9 @@ import numpy as np
 
 from ..errors import ConfigurationError
 from ..spelling import close_names
-from ..text import printable
+from ..text import printable, table
 from . import schema
 from .reader import Boxes, Listing
-from .summary import table
 
 _SHOWN = 3
 

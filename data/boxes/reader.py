@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import BoxesFileError, ConfigurationError
 from ..index import NOT_TEXT, SPLITS, leaves_root
 from ..regions import KINDS, Layout, Regions, boxes_of_hulls
-from ..text import composed_all, printable
+from ..text import composed_all, first_line, printable
 from . import schema
 from .hdf5_tables import is_variable_text, read_table
 
@@ -177,8 +177,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise BoxesFileError(f"{path}: another program has it open for writing; close it there") from None
     # h5py reports damage as whatever its C library stumbled over.
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_MESSAGE]
-        raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({reason})") from None
+        raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({first_line(error)})") from None
 
 
 def _attributes(file: h5py.File) -> tuple[dict[str, object], Settings]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..index import SPLITS, VAL_IS_TEST
-from ..text import columns, padded, printable
+from ..text import columns, padded, printable, table
 from . import schema
 from .reader import Boxes, Settings
 
@@ -163,17 +163,6 @@ def summary_text(summary: Summary) -> str:
     for section, values in summary.settings.items():
         lines += ["", f"{section}:", *_pairs(*((name, str(value)) for name, value in values.items()))]
     return "\n".join(map(printable, lines))
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Cells in columns, the first to the left and the others to the right."""
-    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            padded(cell, width, right=number > 0) for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _areas(boxes_xyxy: np.ndarray) -> np.ndarray:

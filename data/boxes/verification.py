@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AgnetError, DatasetError, MismatchError
+from ..listing import OnDisk
 from ..regions import NOT_THERE, content_hash, time_of_change
-from ..sets.on_disk import OnDisk
 from ..text import printable
 from . import schema
 from .reader import Listing

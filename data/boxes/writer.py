@@ -15,6 +15,7 @@ from ..errors import BoxesFileError
 from ..files import PatientFile, atomic_file, interrupts_postponed
 from ..index import SPLITS, DatasetIndex
 from ..regions import Layout, Proposal, Regions
+from ..text import first_line
 from . import schema
 
 
@@ -192,7 +193,7 @@ def _check_room(path: Path, needed: float) -> None:
 def _cannot_write(path: Path, error: Exception) -> BoxesFileError:
     """NumPy and HDF5 report a full disk in their own words; say it in ours."""
     full = shutil.disk_usage(path.parent).free < 2**20 or "No space left" in str(error)
-    reason = "no space left on the disk" if full else (str(error).strip().splitlines() or ["unknown reason"])[0]
+    reason = "no space left on the disk" if full else first_line(error, "unknown reason")
     return BoxesFileError(f"cannot write {path}: {reason}. Finished images are kept: make room and run the same again")
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from textwrap import shorten
 
 from ..errors import AbsentError, DatasetError
-from ..text import printable
+from ..text import printable, table
 from .catalogue import CATALOGUE, difference_from_book
 from .entry import Download, Entry, Options
 from .on_disk import leftover
-from .origins import ORIGINS
 
 COMPLETE = "complete"
 PARTLY = "partly there"
@@ -64,16 +63,7 @@ def look_up(dataset: str, root: Path) -> Availability:
 def table_text(found: list[Availability]) -> str:
     """A line for each data set."""
     header = ("name", "train", "test", "classes", "size", "on this machine", "fetch", "licence")
-    lines = [header, *map(_cells, found)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = {1, 2, 3}
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(table([header, *map(_cells, found)], right={1, 2, 3}))
 
 
 def details_text(found: Availability) -> str:
@@ -98,15 +88,14 @@ def details_text(found: Availability) -> str:
 
 
 def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
-    origin = ORIGINS.get(dataset)
-    if origin is None:
+    if not entry.archives:
         made = bool(entry.folder) and (root / entry.folder).is_dir()
         return (COMPLETE if made else MADE if entry.folder else OWN), ""
     left_out: Counter[str] = Counter()
     try:
         difference = difference_from_book(entry, entry.rows(root, left_out, Options()), left_out)
     except AbsentError as error:
-        found = leftover(origin, root)
+        found = leftover(entry, root)
         return (NOT_THERE if found is None else NOT_EXTRACTED if found[1] else HALF_A_DOWNLOAD), str(error)
     except DatasetError as error:
         return PARTLY, str(error)
@@ -116,7 +105,7 @@ def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
 def _cells(found: Availability) -> tuple[str, ...]:
     entry = found.entry
     counts = entry.counts or {}
-    fetch = "" if found.dataset not in ORIGINS else "--download" if entry.downloads else "by form"
+    fetch = "" if not entry.archives else "--download" if entry.downloads else "by form"
     return (
         found.dataset,
         *(f"{counts[split]:,}" if split in counts else "" for split in ("train", "test")),

@@ -1,32 +1,171 @@
-"""The named data sets: what there is to know of each, and how its files become a `DatasetIndex`."""
+"""The named data sets: what there is to know of each, and how its files become a `DatasetIndex`.
+
+Nothing heavy is imported before a data set is opened: the command line takes their names from here.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, DatasetError
-from ..index import DatasetIndex, build_index, cut_from_train, limit_index
 from ..places import own_name
 from ..spelling import did_you_mean
 from ..text import composed, printable
-from . import demo, origins
-from .csv import csv_rows
 from .entry import Download, Entry, Options, Rows, unlike_the_book
-from .folder import folder_rows
-from .layouts import (
-    LEAKED,
-    auc_v1_rows,
-    auc_v2_rows,
-    caltech256_rows,
-    food101_rows,
-    ppmi24_rows,
-    stanford40_rows,
-)
-from .on_disk import to_be_whole
+
+if TYPE_CHECKING:
+    from ..index import DatasetIndex
 
 TEST_FRACTION_OF_FOLDERS = 0.2
+LEAKED = "test frames of a driver in train"  #: the kind under which AUC-V2's are counted when left out
+
+DEMO = Entry(
+    name="demo",
+    title="the embedded data set",
+    layout="demo:demo_rows",
+    folder="agnet-demo-1",
+    classes=16,
+    split="30 / 12 a class, disjoint draws of views of one photograph",
+    licence="public domain and free licences, as scikit-image and scikit-learn tell of each photograph",
+    size="15 MB, made on first use",
+    how="nothing to get: it is made from photographs that ship with scikit-image and scikit-learn",
+    flaws="a class is one photograph: it shows that everything works, not how well",
+)
+FOLDER = Entry(
+    name="folder",
+    title="a folder of class folders",
+    layout="folder:folder_rows",
+    split="train, val and test folders, or a fifth of each class drawn for test",
+    how="name the folder of class folders with --root",
+)
+CSV = Entry(
+    name="csv",
+    title="a list of images",
+    layout="csv:csv_rows",
+    split="the column split, or a fifth of each class drawn for test",
+    how="name a CSV file with columns path, label and, if it is split, split with --csv",
+)
+FOOD101 = Entry(
+    name="food101",
+    title="Food-101",
+    layout="layouts:food101_rows",
+    folder="food-101",
+    archives=("food-101", "food101"),
+    classes=101,
+    counts={"train": 75_750, "test": 25_250},
+    split="750 / 250 a class, by its lists",
+    licence="photographs of foodspotting.com's users: research within fair use; no licence of the images",
+    size="5 GB",
+    homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+    how="get food-101.tar.gz (5 GB) from https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/ and extract it "
+    "there",
+    downloads=(
+        Download(
+            "https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+            bytes=4_996_278_331,
+            md5="85eeb15f3717b99a5da872d97d918f87",
+            sha256="d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
+        ),
+    ),
+    flaws="labels of train were left noisy on purpose",
+)
+STANFORD40 = Entry(
+    name="stanford40",
+    title="Stanford-40",
+    layout="layouts:stanford40_rows",
+    folder="Stanford40",
+    archives=("stanford40", "stanford-40"),
+    classes=40,
+    counts={"train": 4_000, "test": 5_532},
+    split="100 / the rest a class, by its lists",
+    licence="for research; none is stated",
+    size="0.3 GB",
+    homepage="http://vision.stanford.edu/Datasets/40actions.html",
+    how="get Stanford40_JPEGImages.zip and Stanford40_ImageSplits.zip from "
+    "http://vision.stanford.edu/Datasets/40actions.html and extract both there",
+    downloads=(
+        Download("http://vision.stanford.edu/Datasets/Stanford40_JPEGImages.zip"),
+        Download("http://vision.stanford.edu/Datasets/Stanford40_ImageSplits.zip"),
+    ),
+)
+PPMI24 = Entry(
+    name="ppmi24",
+    title="PPMI-24",
+    layout="layouts:ppmi24_rows",
+    folder="norm_ppmi_12class",
+    archives=("norm_ppmi", "ppmi"),
+    classes=24,
+    counts={"train": 2_400, "test": 2_400},
+    split="100 / 100 a class, by its folders",
+    licence="for research; none is stated",
+    size="0.1 GB",
+    homepage="https://ai.stanford.edu/~bangpeng/ppmi.html",
+    how="get norm_ppmi_12class.zip, the normalised images of 12 instruments, from "
+    "https://ai.stanford.edu/~bangpeng/ppmi.html and extract it there",
+    downloads=(
+        Download("http://vision.stanford.edu/Datasets/norm_ppmi_12class.zip", md5="88118d8c6b50d72f0bb37a89269185ab"),
+    ),
+)
+_AUC = (
+    "sign the licence agreement at https://abouelnaga.io/projects/auc-distracted-driver-dataset/, send it to its "
+    "makers, who answer with a link, and extract auc.distracted.driver.dataset_v2.zip there"
+)
+AUC_V1 = Entry(
+    name="auc-v1",
+    title="AUC-V1",
+    layout="layouts:auc_v1_rows",
+    folder="auc.distracted.driver.dataset_v2",
+    archives=("auc", "v1_cam1", "distracted"),
+    classes=10,
+    counts={"train": 12_977, "test": 4_331},
+    split="its lists: frames drawn at random",
+    licence="non-commercial research, after a signed agreement",
+    homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
+    how=_AUC,
+    flaws="frames of one video are on both sides of the split: a score says little of other drivers",
+)
+AUC_V2 = Entry(
+    name="auc-v2",
+    title="AUC-V2",
+    layout="layouts:auc_v2_rows",
+    folder="auc.distracted.driver.dataset_v2",
+    archives=("auc", "v2_cam1", "distracted"),
+    classes=10,
+    counts={"train": 12_555, "test": 1_923},
+    split="its folders, by driver; both cameras",
+    licence="non-commercial research, after a signed agreement",
+    homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
+    how=_AUC,
+    flaws="Camera 1/test/c0/322 to 415 reportedly show a driver of train; --without-leaked-frames leaves them out",
+)
+CALTECH256 = Entry(
+    name="caltech256",
+    title="Caltech-256",
+    layout="layouts:caltech256_rows",
+    folder="256_ObjectCategories",
+    archives=("256_objectcategories", "caltech256", "caltech-256", "caltech_256"),
+    classes=256,
+    counts={"train": 15_360, "test": 14_420},
+    split="60 of each class drawn for train by --split-seed; the rest is test; report five seeds, mean ± sd",
+    licence="CC BY 4.0",
+    size="1.2 GB",
+    homepage="https://data.caltech.edu/records/nyy15-4j048",
+    how="get 256_ObjectCategories.tar (1.2 GB) from https://data.caltech.edu/records/nyy15-4j048 and extract it there",
+    downloads=(
+        Download(
+            "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
+            md5="67b4f42ca05d46448c6bb8ecd2220f6d",
+        ),
+    ),
+    flaws="clutter (257) and stray files are left out; no split is official",
+)
+
+CATALOGUE = {
+    entry.name: entry for entry in (DEMO, FOLDER, CSV, FOOD101, STANFORD40, PPMI24, AUC_V1, AUC_V2, CALTECH256)
+}
 
 
 def open_dataset(
@@ -57,6 +196,9 @@ def open_dataset(
 
     Raises: `DatasetError` naming what was looked for, where, and how to get it, or the counts expected and found.
     """
+    from ..index import build_index, cut_from_train, limit_index
+    from .on_disk import to_be_whole
+
     if dataset not in CATALOGUE:
         raise ConfigurationError(
             f"unknown data set {dataset!r}; known: {', '.join(CATALOGUE)}{did_you_mean(dataset, CATALOGUE)}"
@@ -68,8 +210,7 @@ def open_dataset(
     rows = entry.rows(root, left_out, options)
     difference = difference_from_book(entry, rows, left_out)
     if difference and not any_counts:
-        origin = origins.ORIGINS.get(dataset)
-        remedy = to_be_whole(origin, root) if origin else "get it anew"
+        remedy = to_be_whole(entry, root) if entry.archives else "get it anew"
         raise DatasetError(
             f"{entry.title} under {root} is not as distributed: {difference}; {remedy}, or, if the copy was changed on "
             "purpose, say --any-counts"
@@ -116,133 +257,3 @@ def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str]) -> st
     found["test"] += left_out[LEAKED]
     classes = len({label for _, label, _ in rows})
     return ", ".join(unlike_the_book(classes, found, entry.classes, entry.counts))
-
-
-def demo_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """The embedded data set, made under ``root`` on first use; see `demo`."""
-    place = demo.ensure_demo(root)
-    return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place, left_out, options)]
-
-
-CATALOGUE: dict[str, Entry] = {
-    "demo": Entry(
-        title="the embedded data set",
-        rows=demo_rows,
-        folder=demo.FOLDER,
-        classes=16,
-        split="30 / 12 a class, disjoint draws of views of one photograph",
-        licence="public domain and free licences, as scikit-image and scikit-learn tell of each photograph",
-        size="15 MB, made on first use",
-        how="nothing to get: it is made from photographs that ship with scikit-image and scikit-learn",
-        flaws="a class is one photograph: it shows that everything works, not how well",
-    ),
-    "folder": Entry(
-        title="a folder of class folders",
-        rows=folder_rows,
-        split="train, val and test folders, or a fifth of each class drawn for test",
-        how="name the folder of class folders with --root",
-    ),
-    "csv": Entry(
-        title="a list of images",
-        rows=csv_rows,
-        split="the column split, or a fifth of each class drawn for test",
-        how="name a CSV file with columns path, label and, if it is split, split with --csv",
-    ),
-    "food101": Entry(
-        title=origins.FOOD101.title,
-        rows=food101_rows,
-        folder=origins.FOOD101.folder,
-        classes=101,
-        counts={"train": 75_750, "test": 25_250},
-        split="750 / 250 a class, by its lists",
-        licence="photographs of foodspotting.com's users: research within fair use; no licence of the images",
-        size="5 GB",
-        homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-        how=origins.FOOD101.how,
-        downloads=(
-            Download(
-                "https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
-                bytes=4_996_278_331,
-                md5="85eeb15f3717b99a5da872d97d918f87",
-                sha256="d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
-            ),
-        ),
-        flaws="labels of train were left noisy on purpose",
-    ),
-    "stanford40": Entry(
-        title=origins.STANFORD40.title,
-        rows=stanford40_rows,
-        folder=origins.STANFORD40.folder,
-        classes=40,
-        counts={"train": 4_000, "test": 5_532},
-        split="100 / the rest a class, by its lists",
-        licence="for research; none is stated",
-        size="0.3 GB",
-        homepage="http://vision.stanford.edu/Datasets/40actions.html",
-        how=origins.STANFORD40.how,
-        downloads=(
-            Download("http://vision.stanford.edu/Datasets/Stanford40_JPEGImages.zip"),
-            Download("http://vision.stanford.edu/Datasets/Stanford40_ImageSplits.zip"),
-        ),
-    ),
-    "ppmi24": Entry(
-        title=origins.PPMI24.title,
-        rows=ppmi24_rows,
-        folder=origins.PPMI24.folder,
-        classes=24,
-        counts={"train": 2_400, "test": 2_400},
-        split="100 / 100 a class, by its folders",
-        licence="for research; none is stated",
-        size="0.1 GB",
-        homepage="https://ai.stanford.edu/~bangpeng/ppmi.html",
-        how=origins.PPMI24.how,
-        downloads=(
-            Download(
-                "http://vision.stanford.edu/Datasets/norm_ppmi_12class.zip", md5="88118d8c6b50d72f0bb37a89269185ab"
-            ),
-        ),
-    ),
-    "auc-v1": Entry(
-        title=origins.AUC_V1.title,
-        rows=auc_v1_rows,
-        folder=origins.AUC_V1.folder,
-        classes=10,
-        counts={"train": 12_977, "test": 4_331},
-        split="its lists: frames drawn at random",
-        licence="non-commercial research, after a signed agreement",
-        homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
-        how=origins.AUC_V1.how,
-        flaws="frames of one video are on both sides of the split: a score says little of other drivers",
-    ),
-    "auc-v2": Entry(
-        title=origins.AUC_V2.title,
-        rows=auc_v2_rows,
-        folder=origins.AUC_V2.folder,
-        classes=10,
-        counts={"train": 12_555, "test": 1_923},
-        split="its folders, by driver; both cameras",
-        licence="non-commercial research, after a signed agreement",
-        homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
-        how=origins.AUC_V2.how,
-        flaws="Camera 1/test/c0/322 to 415 reportedly show a driver of train; --without-leaked-frames leaves them out",
-    ),
-    "caltech256": Entry(
-        title=origins.CALTECH256.title,
-        rows=caltech256_rows,
-        folder=origins.CALTECH256.folder,
-        classes=256,
-        counts={"train": 15_360, "test": 14_420},
-        split="60 of each class drawn for train by --split-seed; the rest is test; report five seeds, mean ± sd",
-        licence="CC BY 4.0",
-        size="1.2 GB",
-        homepage="https://data.caltech.edu/records/nyy15-4j048",
-        how=origins.CALTECH256.how,
-        downloads=(
-            Download(
-                "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
-                md5="67b4f42ca05d46448c6bb8ecd2220f6d",
-            ),
-        ),
-        flaws="clutter (257) and stray files are left out; no split is official",
-    ),
-}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from ..index import NOT_TEXT, leaves_root
+from ..listing import OnDisk
 from ..spelling import did_you_mean
 from .entry import Options, Rows
 from .folder import SPLIT_NAMES, held_out
-from .on_disk import OnDisk
 
 
 def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:

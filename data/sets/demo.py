@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,11 @@ from PIL import Image
 
 from ...extras import how_to_install
 from ..errors import DatasetError
+from .catalogue import DEMO
+from .entry import Options, Rows
+from .folder import folder_rows
 
-FOLDER = "agnet-demo-1"  # the number is the recipe's: another recipe must not reuse these files
+FOLDER = DEMO.folder  # the number is the recipe's: another recipe must not reuse these files
 IMAGES_OF_A_CLASS = {"train": 30, "test": 12}
 SIZE_WH = (320, 240)
 
@@ -39,6 +43,12 @@ _SCIKIT_IMAGE = {
     "tissue": "immunohistochemistry",
 }
 _SCIKIT_LEARN = {"pagoda": "china.jpg", "flower": "flower.jpg"}
+
+
+def demo_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
+    """The embedded data set, made under ``root`` on first use; see `ensure_demo`."""
+    place = ensure_demo(root)
+    return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place, left_out, options)]
 
 
 def ensure_demo(root: Path) -> Path:

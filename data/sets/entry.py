@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..references import named_function
 
 Rows = list[tuple[str, str, str]]  #: (name relative to the root, class, split) of every image
 
@@ -33,12 +35,12 @@ class Download:
 class Entry:
     """A named data set: what its makers say of it, and how its files become rows.
 
-    ``rows`` takes the root, counts files left out by kind, and raises `DatasetError` naming what was looked for, where,
-    and how to get it.
+    Its ``layout`` is a function of this package, ``module:function``, imported when asked for; see `rows`.
     """
 
+    name: str  #: the catalogue's
     title: str
-    rows: Callable[[Path, Counter[str], Options], Rows]
+    layout: str
     folder: str = ""  #: the folder under the root that it lives in and is extracted to
     classes: int | None = None  #: None: as many as there are
     counts: Mapping[str, int] | None = None  #: images by split (train, test) by the book, before validation is cut
@@ -47,8 +49,17 @@ class Entry:
     size: str = ""  #: of what is to be fetched
     homepage: str = ""
     how: str = ""  #: how to get it by hand, in a sentence
-    downloads: tuple[Download, ...] = ()
+    archives: tuple[str, ...] = ()  #: beginnings of the names of its archives, of what others distribute
+    downloads: tuple[Download, ...] = ()  #: what ``agnet datasets --download`` may fetch
     flaws: str = ""  #: what is known to be wrong with it
+
+    def rows(self, root: Path, left_out: Counter[str], options: Options) -> Rows:
+        """Its images as they lie under ``root``; files left out are counted by kind.
+
+        Raises: `DatasetError` naming what was looked for, where, and how to get it.
+        """
+        found: Rows = named_function(self.layout, __package__)(root, left_out, options)
+        return found
 
 
 def unlike_the_book(

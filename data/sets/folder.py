@@ -10,9 +10,9 @@ from pathlib import Path
 from ..errors import DatasetError
 from ..images import IMAGE_SUFFIXES
 from ..index import SPLITS
+from ..listing import is_a_systems
 from ..text import composed, tally
 from .entry import Options, Rows
-from .on_disk import is_a_systems
 
 # What people call the parts of a split data set, in lower case; lists may name them so, too.
 SPLIT_NAMES = {

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DatasetError
-from .entry import Options, Rows
-from .on_disk import OnDisk, Origin, images_in, is_absent, is_incomplete, join, listed_images, locate
-from .origins import AUC_V1, AUC_V2, CALTECH256, FOOD101, PPMI24, STANFORD40
+from ..listing import OnDisk, join
+from .catalogue import AUC_V1, AUC_V2, CALTECH256, FOOD101, LEAKED, PPMI24, STANFORD40
+from .entry import Entry, Options, Rows
+from .on_disk import images_in, is_absent, is_incomplete, listed_images, locate
 
 INSTRUMENTS = (
     "bassoon",
@@ -45,7 +46,6 @@ POSTURES = {
     "c9": "c9 talking to passenger",
 }
 LEAKED_FRAMES = range(322, 416)  #: of AUC-V2's Camera 1/test/c0
-LEAKED = "test frames of a driver in train"  #: the kind under which they are counted when left out
 CALTECH_TRAIN = 60  #: training images a class
 
 
@@ -207,19 +207,19 @@ def caltech256_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     return rows
 
 
-def _needed(disk: OnDisk, origin: Origin, folder: str) -> str:
+def _needed(disk: OnDisk, entry: Entry, folder: str) -> str:
     """The folder's name on disk. Raises: `DatasetError` when it is not there."""
     place = disk.folder(folder)
     if place is None:
-        raise is_incomplete(origin, disk.root, f"there is no folder {disk.root / folder}")
+        raise is_incomplete(entry, disk.root, f"there is no folder {disk.root / folder}")
     return place
 
 
-def _lines(disk: OnDisk, origin: Origin, listing: str) -> tuple[Path, list[str]]:
+def _lines(disk: OnDisk, entry: Entry, listing: str) -> tuple[Path, list[str]]:
     """A list's path, and its lines that are not empty, stripped. Raises: `DatasetError` when it cannot be read."""
     name = disk.file(listing)
     if name is None:
-        raise is_incomplete(origin, disk.root, f"there is no list {disk.root / listing}")
+        raise is_incomplete(entry, disk.root, f"there is no list {disk.root / listing}")
     path = disk.root / name
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -227,5 +227,5 @@ def _lines(disk: OnDisk, origin: Origin, listing: str) -> tuple[Path, list[str]]
         raise DatasetError(f"{path}: is no UTF-8 text; extract it again") from None
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
-        raise is_incomplete(origin, disk.root, f"the list {path} is empty")
+        raise is_incomplete(entry, disk.root, f"the list {path} is empty")
     return path, lines

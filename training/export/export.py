@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from ... import __version__
 from ...data.errors import CheckpointError
 from ...data.files import atomic_file
+from ...data.references import named_function
 from ..machine.devices import Device
 from ..models.backbones.backbone import Preprocessing
 from ..models.build import Model
 from ..models.output import Output
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
-from .formats import FORMATS, About, Inputs, Outputs, Runner, reason
+from .formats import FORMATS
 from .target import check_export
+from .writing import About, Inputs, Outputs, Runner, reason
 
 FORMAT = "agnet network"
 FORMAT_VERSION = 1
@@ -114,7 +116,7 @@ def export_run(run: str | Path, format: str = "onnx", output: Path | None = None
         own = largest_differences([run_rounded(inputs) for inputs in trials], wanted)
         program = _trace(network, trials[-1], checkpoint.settings.backbone)
         with atomic_file(output) as unfinished:
-            chosen.write(program, _about(checkpoint, trials[-1], wanted[-1]), unfinished)
+            named_function(chosen.write, __package__)(program, _about(checkpoint, trials[-1], wanted[-1]), unfinished)
             differences = largest_differences(_run_file(format, unfinished, trials), wanted)
             _check_differences(differences, own, format, checkpoint.settings.backbone)
     return Exported(output, format, differences)
@@ -147,7 +149,7 @@ def eager(checkpoint: Checkpoint, noise: float = 0.0) -> Runner:
 
 def _run_file(format: str, file: Path, trials: list[Inputs]) -> list[Outputs]:
     try:
-        run = FORMATS[format].load(file)
+        run = named_function(FORMATS[format].load, __package__)(file)
         return [run(inputs) for inputs in trials]
     except Exception as error:  # onnxruntime's have no other base
         raise CheckpointError(f"the exported network does not run, so no file was written: {reason(error)}") from error

@@ -10,9 +10,7 @@ from ...data.files import check_writable
 from ...extras import how_to_install
 from ..runs.checkpoint_header import read_header
 from ..runs.folder import checkpoint_of
-
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}  #: of the extra ``onnx``
+from .formats import FORMATS
 
 
 def check_export(run: str | Path, format: str, output: Path | None) -> tuple[Path, Path]:
@@ -20,23 +18,23 @@ def check_export(run: str | Path, format: str, output: Path | None) -> tuple[Pat
 
     Args:
         run: the run's folder or its checkpoint.
-        format: a key of `SUFFIXES`.
+        format: a key of `FORMATS`.
         output: None for ``model`` with the format's suffix beside the checkpoint.
 
     Raises: as `export.export_run`, for all that is known before the network is.
     """
-    missing = [package for package in PACKAGES[format] if find_spec(package) is None]
+    missing = [package for package in FORMATS[format].packages if find_spec(package) is None]
     if missing:
         raise ConfigurationError(f"--format {format} needs {', '.join(missing)}: {how_to_install(*missing)}")
     checkpoint = checkpoint_of(run)
     read_header(checkpoint)
-    output = output or checkpoint.with_name(f"model{SUFFIXES[format]}")
+    output = output or checkpoint.with_name(f"model{FORMATS[format].suffix}")
     _check_output(format, output)
     return checkpoint, output
 
 
 def _check_output(format: str, output: Path) -> None:
-    suffix = SUFFIXES[format]
+    suffix = FORMATS[format].suffix
     if output.is_dir():
         raise ConfigurationError(f"{output} is a folder; name a file in it, such as {output / f'model{suffix}'}")
     if not output.parent.is_dir():

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ...data.boxes.reader import Boxes
+from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
 from ..models.settings import ModelSettings
 from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
@@ -226,12 +227,13 @@ def dry_run_text(found: DryRun) -> str:
         f"{found.images['train']:,} training images: {found.steps_per_epoch:,} steps of {found.images_per_step} images"
         f"{at_once} an epoch, {found.steps:,} in all; {found.images['val']:,} validation images",
         f"on {found.device} in {found.precision}: {found.seconds_per_step:.3g} s a step, {found.data_wait:.0%} of it "
-        f"waiting for images; about {_time(found.seconds_per_epoch)} an epoch, {_time(found.seconds)} in all{of_seeds}",
+        f"waiting for images; about {rough_time(found.seconds_per_epoch)} an epoch, {rough_time(found.seconds)} in "
+        f"all{of_seeds}",
     ]
     if found.peak_memory_bytes is not None:
         whose = "of this process" if found.device == "cpu" else "on the device"
-        lines.append(f"memory {whose}, at most so far: {_bytes(found.peak_memory_bytes)}")
-    size = _bytes(found.seeds * sum(found.files.values()))
+        lines.append(f"memory {whose}, at most so far: {rough_size(found.peak_memory_bytes)}")
+    size = rough_size(found.seeds * sum(found.files.values()))
     lines.append(f"would write into {found.folder}, about {size}{of_seeds}: {_listed(found.files)}{each}")
     if found.states:
         lines.append(f"and until it has finished{each and ', for the seed under way'}: {_listed(found.states)}")
@@ -239,24 +241,10 @@ def dry_run_text(found: DryRun) -> str:
 
 
 def _listed(files: dict[str, int]) -> str:
-    return ", ".join(f"{name} {_bytes(size)}" for name, size in files.items())
+    return ", ".join(f"{name} {rough_size(size)}" for name, size in files.items())
 
 
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _time(seconds: float) -> str:
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
-
-
-def _bytes(number: int) -> str:
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number} bytes"

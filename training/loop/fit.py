@@ -21,18 +21,12 @@ from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..runs.curves import CURVES, append_events, draw_curves
 from ..runs.folder import (
     BEST,
-    Progress,
-    change_epochs,
     check_free,
-    check_same_past,
     check_same_run,
     configuration,
-    drop_states,
     has_state,
-    load_state,
     one_training,
     read_config,
-    save_state,
     start_folder,
     write_log,
 )
@@ -50,6 +44,7 @@ from .preparation import (
     doubt_of_strides,
 )
 from .selection import Selection
+from .state import Progress, change_epochs, check_same_past, drop_states, load_state, save_state
 from .warm_start import STARTED_FROM, Parent
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.errors import TrainingError
+from ...data.text import first_line
 from ..machine.devices import Device, is_out_of_memory
 from ..machine.distributed import ALONE, Processes
 from ..models.build import Model
@@ -171,8 +172,9 @@ class Learner:
                 ) from None
             except RuntimeError as error:
                 if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                    reason = str(error).strip().splitlines()[0]
-                    raise TrainingError(f"torch.compile failed ({reason}); train without --compile") from None
+                    raise TrainingError(
+                        f"torch.compile failed ({first_line(error)}); train without --compile"
+                    ) from None
                 if not is_out_of_memory(error):
                     raise
             # Only here are the tensors of the attempt gone, which the error's traceback held.

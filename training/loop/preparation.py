@@ -12,6 +12,7 @@ import torch
 
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError
+from ...data.text import first_line
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..models.backbones.backbone import Backbone
@@ -94,7 +95,7 @@ def _check_takes(backbone: Backbone, side: int, device: Device) -> None:
             backbone.eval()(torch.zeros(1, 3, side, side, device=device.device))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigurationError(
-            f"the backbone cannot take images of {side} x {side} pixels ({str(error).splitlines()[0]}); leave out "
+            f"the backbone cannot take images of {side} x {side} pixels ({first_line(error)}); leave out "
             "--image-size, or take another backbone"
         ) from None
 

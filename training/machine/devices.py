@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ...data.errors import ConfigurationError
 from ...data.memory import give_back_memory
-from ..loop.preflight import NO_MPS, check_device
+from ...data.text import first_line
 from ..models.backbones.backbone import Preprocessing
+from .device_names import NO_MPS, check_device
 
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
@@ -139,8 +140,7 @@ class Pieces:
                 if size == 1:
                     raise ConfigurationError(
                         f"the memory of {self._device.device} does not suffice for a single image "
-                        f"({(str(error).splitlines() or ['no reason given'])[0][:200]}); free some, or take another "
-                        "--device"
+                        f"({first_line(error, 'no reason given')}); free some, or take another --device"
                     ) from None
             # Only here are the tensors of the attempt gone, which the error's traceback held.
             self._at_once = size // 2
@@ -163,7 +163,7 @@ def choose_device(name: str, precision: str = "auto") -> Device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise ConfigurationError(f"device {name!r} cannot be used: {reason}; take --device auto") from None
     if precision not in ("fp32", "bf16", "fp16"):  # auto
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...data.errors import AgnetError, ConfigurationError
+from ...data.text import first_line
 
 Result = TypeVar("Result")
 
@@ -194,7 +195,7 @@ def meeting(place: Processes) -> Iterator[Processes]:
     except (RuntimeError, ValueError) as error:  # PyTorch's errors of a connection are RuntimeErrors
         raise LostProcessError(
             f"the {place.size} processes of this training did not find one another at "
-            f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {_first_line(error)}"
+            f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {first_line(error)}"
         ) from None
     watch.start()
     with _named_loss():
@@ -261,9 +262,5 @@ def _named_loss() -> Iterator[None]:
         known = re.search(
             r"connection (was )?(closed|reset|refused)[\w ]*|broken pipe|timed? ?out", text, re.IGNORECASE
         )
-        reason = known[0] if known else _first_line(error)[:200]
+        reason = known[0] if known else first_line(error)
         raise LostProcessError(f"another process of this training has ended ({reason}); {_REMEDY}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...data.text import printable
+from ...data.files import write_text
+from ...data.text import printable, table
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
-from .evaluation_report import between, number, rows_csv, table, with_sd
+from .evaluation_report import between, number, rows_csv, with_sd
 from .metrics import MEASURES
 
 _SHOWN = 5  # classes that gained, and that lost
@@ -19,10 +20,10 @@ def comparison_text(comparison: Comparison) -> str:
     """Verdicts first, then what they rest on."""
     blocks = [f"{comparison.split}: the same {comparison.images:,} images"]
     blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
-    blocks.append(table(_measures(comparison)))
+    blocks.append("\n".join(table(_measures(comparison))))
     for challenge in comparison.challenges:
-        blocks.append(table(_differences(challenge)))
-        blocks += [table(rows) for rows in (_tests(challenge), _classes(challenge)) if len(rows) > 1]
+        tables = (_differences(challenge), _tests(challenge), _classes(challenge))
+        blocks += ["\n".join(table(rows)) for rows in tables if len(rows) > 1]
     blocks.append(_basis(comparison))
     for title, lines in (
         ("what is compared", comparison.model_differences),
@@ -58,12 +59,9 @@ def comparison_csv(comparison: Comparison) -> str:
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:
     """Write it as the suffix of ``path`` says, one of `FORMATS`; complete or not at all."""
-    from ...data.files import atomic_file
-
     if path.suffix.lower() == ".png":
         return draw_comparison(comparison, path)
-    with atomic_file(path) as unfinished:
-        unfinished.write_text(_TEXTS[path.suffix.lower()](comparison), encoding="utf-8", newline="\n")
+    write_text(path, _TEXTS[path.suffix.lower()](comparison))
     return path
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import look_at_images
-from ...data.errors import MismatchError
-from ...data.files import atomic_file
+from ...data.files import write_text
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
@@ -21,12 +19,10 @@ from ..runs.folder import BEST, SUFFIX, checkpoint_hash
 from ..runs.seen import contents_of
 from ..samples.loader import Loader, RegionDataset
 from .claims import Claim, papers_claim
-from .evaluation_report import metrics_csv, seeds_csv
-from .intervals import measure_intervals
+from .evaluation_report import metrics_csv
 from .measurable import check_measurable
-from .metrics import MEASURES, Metrics, Scores, measure
+from .metrics import Metrics, measure
 from .predictions import SplitPredictions, save_predictions
-from .statistics import Interval, Spread, bootstrap, spread
 
 
 @dataclass(frozen=True)
@@ -38,15 +34,6 @@ class Evaluation:
     warning: str = ""
     claim: Claim | None = None  #: what the paper says of such a network on this test part
     predictions: SplitPredictions | None = None  #: of every image
-
-
-@dataclass(frozen=True)
-class SeedsEvaluation:
-    """The metrics of a run's several seeds, and where their summary was written to."""
-
-    evaluations: dict[str, Evaluation]  #: by the name of the single run's folder
-    spreads: dict[str, Spread]  #: of each of `MEASURES`; intervals over other images and other seeds
-    file: Path
 
 
 def evaluate_run(
@@ -112,44 +99,6 @@ def evaluate_run(
     return Evaluation(metrics, target, warning, claim, named)
 
 
-def summarise_seeds(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvaluation:
-    """Mean ± sd of single runs that differ by their seed, of one split; written into the folder that holds them.
-
-    Raises: `MismatchError` when they have other classes.
-    """
-    if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
-        raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
-    values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
-    intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])
-    spreads = {name: spread(values[name]) for name in MEASURES}
-    spreads |= {name: replace(spreads[name], low=its.low, high=its.high) for name, its in intervals.items()}
-    first = next(iter(evaluations.values()))
-    target = run / first.file.name
-    content = {
-        "runs": list(evaluations),
-        "images": first.metrics.images,
-        "papers_claim": first.claim and asdict(first.claim),
-        **{name: {**asdict(spreads[name]), "values": values[name]} for name in MEASURES},
-    }
-    _write(target.with_suffix(".csv"), seeds_csv([found.metrics for found in evaluations.values()]))
-    _write(target, json.dumps(content, indent=1) + "\n")
-    return SeedsEvaluation(evaluations, spreads, target)
-
-
-def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Interval]:
-    """`measure_intervals` of single runs, whose images are put in one order; none of runs of different images."""
-    if not predictions or len({frozenset(found.names) for found in predictions}) > 1:
-        return {}
-    ordered = [np.argsort(np.array(found.names), kind="stable") for found in predictions]
-    scores = [
-        Scores(found.logits[order], found.labels[order]) for found, order in zip(predictions, ordered, strict=True)
-    ]
-    once = np.ones((len(scores[0]), 1))
-    statistics = [list(found.statistics().values()) for found in scores]
-    values = np.array([[statistic(once)[0] for statistic in of_one] for of_one in statistics])
-    return measure_intervals(scores, values, np.stack([bootstrap(of_one, len(once)) for of_one in statistics]))
-
-
 def _with_images(
     predictions: Predictions, run: Path, boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None
 ) -> SplitPredictions:
@@ -178,10 +127,5 @@ def _write_all(
     save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
     draw_confusion(metrics, target.with_name(f"confusion{part}.png"), title)
     draw_calibration(metrics, target.with_name(f"calibration{part}.png"), title)
-    _write(target.with_suffix(".csv"), metrics_csv(metrics))
-    _write(target, json.dumps(content, indent=1) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
+    write_text(target.with_suffix(".csv"), metrics_csv(metrics))
+    write_text(target, json.dumps(content, indent=1) + "\n")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.text import columns, csv_text, padded
+from ...data.text import csv_text, table
 from .claims import Claim
 from .metrics import MEASURES, Metrics
 from .statistics import Interval, Spread
@@ -30,11 +30,11 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
     for name, title in MEASURES.items():
         ours = number(name, getattr(metrics, name)), between(name, metrics.intervals[name])
         rows.append([title, *ours, *_claimed(name, claim)])
-    lines = [table(rows), *_claim_note(claim), ""]
+    lines = [*table(rows), *_claim_note(claim), ""]
     confused = confusions(metrics)[:_WORST]
     if confused:
         rows = [[f"  {true}", f"taken for {taken}", said] for true, taken, said in confused]
-        lines += ["most often confused", table(rows), ""]
+        lines += ["most often confused", *table(rows), ""]
     present = [name for name, accuracy in metrics.class_accuracy.items() if accuracy is not None]
     shown, title = present, "class"
     if len(present) > _ALL_CLASSES:
@@ -44,7 +44,7 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
     for name in shown:
         accuracy, precision = metrics.class_accuracy[name], metrics.average_precision[name]
         rows.append([name, str(metrics.class_images[name]), _percent(accuracy), _percent(precision)])
-    return "\n".join([*lines, table(rows)])
+    return "\n".join([*lines, *table(rows)])
 
 
 def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], claim: Claim | None) -> str:
@@ -54,7 +54,7 @@ def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], clai
         values = [number(name, getattr(metrics, name)) for metrics in seeds.values()]
         rows.append([title, *_spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
     note = "95 %: of the mean, over other images like these and other seeds"
-    return "\n".join([table(rows), note, *_claim_note(claim)])
+    return "\n".join([*table(rows), note, *_claim_note(claim)])
 
 
 def confusions(metrics: Metrics) -> list[tuple[str, str, str]]:
@@ -108,19 +108,6 @@ def between(measure: str, interval: Interval) -> str:
 def with_sd(measure: str, mean: float, sd: float) -> str:
     """``mean ± sd``."""
     return f"{number(measure, mean).removesuffix(' %')} ± {number(measure, sd)}"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart, the first flush left, the others flush right unless they begin with a letter."""
-    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            padded(cell, width, right=place > 0 and not rows[-1][place][:1].isalpha())
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...data.errors import CheckpointError
 from ...data.spelling import close_names
-from ...data.text import composed_all
+from ...data.text import composed_all, first_line
 from ..models.settings import ModelSettings
 
 FORMAT = "agnet checkpoint"
@@ -146,8 +146,3 @@ def _model_settings(values: Mapping[str, object]) -> ModelSettings:
         if type(value).__name__ != known[name].type:
             raise ValueError(f"{name} is {value!r}: it must be of type {known[name].type}")
     return ModelSettings(**values)  # type: ignore[arg-type]
-
-
-def first_line(error: BaseException) -> str:
-    """What a library's error begins with."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

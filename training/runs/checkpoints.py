@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ... import __version__
 from ...data.errors import CheckpointError
 from ...data.files import atomic_file
+from ...data.text import first_line
 from ..models.backbones.backbone import Preprocessing
 from ..models.backbones.entries import on_meta
 from ..models.build import Model, build_model
@@ -31,7 +32,6 @@ from .checkpoint_header import (
     check_classes,
     check_format,
     check_there,
-    first_line,
     header_of,
     parse_header,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...data.errors import CheckpointError, ConfigurationError
+from ...data.text import first_line
 from ..models.backbones.backbone import BACKBONES, StateDict, backbone_entry, build_backbone, fits
 from .checkpoints import load_state_dict
 
@@ -31,9 +32,9 @@ def find_weights(source: str, backbone: str) -> StateDict | None:
         except ValueError as error:
             raise CheckpointError(f"no ImageNet weights for {backbone}: {error}") from None
         except Exception as error:  # each library fails a download in its own way
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"the ImageNet weights of {backbone} could not be downloaded ({reason}); use --weights FILE or none"
+                f"the ImageNet weights of {backbone} could not be downloaded ({first_line(error)}); use --weights FILE "
+                "or none"
             ) from None
     weights = load_state_dict(Path(source))
     try:

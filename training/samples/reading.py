@@ -13,6 +13,7 @@ from ...data.errors import ImageError
 from ...data.images import MAX_PIXELS, read_image
 from ...data.inputs import Input
 from ...data.regions import Regions
+from ...data.text import first_line
 from ...data.videos import Video
 from .views import View
 
@@ -57,7 +58,7 @@ def sample_or_reason(name: str, image: np.ndarray, side: int, propose: Propose |
     try:
         return sample(name, image, side, propose)
     except (cv2.error, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or ["not enough memory"])[0]
+        reason = first_line(error, "not enough memory")
         return Unreadable(name, f"{name}: proposing its regions failed: {reason}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ....data.text import first_line
 from .entries import BackboneEntry, Preprocessing, Stages, StateDict, as_map, last_of_each_size, on_meta
 from .names import no_such_model, no_timm
 
@@ -86,12 +87,8 @@ def _cut(name: str) -> _Cut:
             )
             idle, frozen = _unused(_Body(net, cut), cut.preprocessing.size)
     except Exception as error:  # each of a thousand networks fails in its own way
-        raise ValueError(f"timm:{name} cannot be a backbone: {_first_line(error)}") from None
+        raise ValueError(f"timm:{name} cannot be a backbone: {first_line(error)}") from None
     return replace(cut, idle=idle, frozen=frozen)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _unused(body: nn.Module, side: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -132,7 +129,7 @@ def _stages(name: str) -> Stages:
             last, maps = body.net.forward_intermediates(torch.empty(1, 3, size, size, device="meta"))
             shapes = [*(features.shape for features in maps), as_map(last, cut.channels).shape]
     except Exception as error:  # not every network of every version has the method
-        raise ValueError(f"timm:{name} gives nothing but its last map: {_first_line(error)}") from None
+        raise ValueError(f"timm:{name} gives nothing but its last map: {first_line(error)}") from None
     *before, _ = stages = last_of_each_size([shape[2] for shape in shapes])
     final = len(maps) - 1
     return Stages(

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from agnet.data.text import columns, csv_text, padded, printable, tally
+from agnet.data.text import columns, csv_text, first_line, padded, printable, rough_size, rough_time, table, tally
 
 
 def cells(*row):
@@ -80,3 +80,23 @@ def test_columns_are_a_terminals(text, width):
     assert columns(text) == width
     assert columns(padded(text, 9)) == columns(padded(text, 9, right=True)) == 9
     assert padded(text, 0) == printable(text) and padded("a", 3, right=True) == "  a"
+
+
+def test_an_error_says_its_first_line():
+    assert first_line(ValueError("\nit is late\nand dark")) == "it is late"
+    assert first_line(MemoryError()) == "MemoryError" and first_line(MemoryError(" \n"), "no memory") == "no memory"
+    assert first_line(ValueError("x" * 999)) == "x" * 300
+
+
+def test_columns_begin_with_their_heads_and_numbers_end_with_theirs():
+    assert table([("", "n", "state"), ("a", "10", "there"), ("bb", "", "gone")]) == [
+        *("     n  state", "a   10  there", "bb      gone"),
+    ]
+    assert table([("a", "b"), ("1", "22")], right={0}) == ["a  b", "1  22"]
+
+
+def test_times_and_sizes_are_said_roughly():
+    assert [rough_time(seconds) for seconds in (1, 119, 120, 7200, 200_000)] == [
+        *("1.0 seconds", "119.0 seconds", "2.0 minutes", "2.0 hours", "2.3 days"),
+    ]
+    assert [rough_size(size) for size in (999, 1_000, 25_600_000)] == ["999 bytes", "1 kB", "25.6 MB"]

@@ -12,8 +12,9 @@ from agnet.data.errors import ConfigurationError, ImageError
 from agnet.data.regions import Layout, Regions
 from agnet.proposals import figures
 from agnet.proposals.figures import choose_pairs, draw_proposal, draw_sheet
-from agnet.proposals.hulls import IN_NO_GROUP, ORDER_SLOTS, Groups, in_slot_order, regions_of_groups
+from agnet.proposals.hulls import IN_NO_GROUP, Groups, in_slot_order, regions_of_groups
 from agnet.proposals.inspection import picture_image, picture_sheet
+from agnet.proposals.settings import SLOT_ORDERS
 
 GREY = np.full((100, 150, 3), 127, dtype=np.uint8)
 
@@ -42,7 +43,7 @@ def regions_of(groups, kinds="both"):
     return regions_of_groups(groups, Layout(2, kinds), "weight", (150, 100))
 
 
-@pytest.mark.parametrize("slot_order", ORDER_SLOTS)
+@pytest.mark.parametrize("slot_order", SLOT_ORDERS)
 def test_groups_in_slot_order_are_the_regions_groups(slot_order):
     generator = np.random.default_rng(0)
     labels = np.append(generator.integers(0, 5, 60), IN_NO_GROUP)

@@ -9,11 +9,10 @@ from sklearn.mixture import GaussianMixture
 
 from agnet.data.errors import ConfigurationError
 from agnet.data.images import decode_image
-from agnet.proposals.keypoints import detect_keypoints, squash
 from agnet.proposals.mixture import fit_mixture, initial_labels
 from agnet.proposals.one_image import propose_regions
-from agnet.proposals.seeds import seed_of
 from agnet.proposals.settings import ProposalSettings
+from agnet.proposals.sift import detect_keypoints, seed_of, squash
 
 
 def opencv_keypoints(image, side):

@@ -1,25 +1,23 @@
 """Whatever stops `agnet propose`, nothing finished is lost: the command in processes of its own, really killed."""
 
 import os
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+import crash
 from agnet.data.boxes.reader import read_boxes
+from crash import PROGRAM
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
 
-CRASH = Path(__file__).with_name("crash.py")
-PROGRAM = runpy.run_path(str(CRASH))["PROGRAM"]
 PART_IMAGES, CHUNK_IMAGES = 4, 2  # the 18 images of `folder` make five parts
 PATIENCE = 300  # seconds: only what hangs is to exceed them, on whatever machine
 MARK = b"a decoder's death: "
@@ -138,7 +136,7 @@ def half(folder, tmp_path):
 
 
 def test_thirty_kills_at_random_moments_lose_nothing():
-    result = subprocess.run([sys.executable, CRASH, "--kills", "30"], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, crash.__file__, "--kills", "30"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     print(result.stdout)
 

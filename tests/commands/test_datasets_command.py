@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from agnet.commands.options import DATASETS
 from agnet.data.sets import availability
 from agnet.data.sets.availability import look_up
 from agnet.data.sets.catalogue import CATALOGUE
@@ -56,7 +55,7 @@ def state(root):
 
 def test_the_table_has_a_line_for_every_data_set_and_makes_nothing(agnet, tmp_path):
     lines = agnet("datasets").stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(DATASETS)
+    assert [line.split()[0] for line in lines[1:]] == list(CATALOGUE)
     food = next(line for line in lines if line.startswith("food101"))
     assert all(word in food for word in ("75,750", "25,250", "101", "5 GB", "not there", "--download"))
     assert "by form" in next(line for line in lines if line.startswith("auc-v2"))
@@ -66,13 +65,13 @@ def test_the_table_has_a_line_for_every_data_set_and_makes_nothing(agnet, tmp_pa
 
 def test_json_has_all_of_it(agnet):
     told = {one["name"]: one for one in json.loads(agnet("datasets", "--json").stdout)}
-    assert list(told) == list(DATASETS)
+    assert list(told) == list(CATALOGUE)
     assert told["ppmi24"]["images"] == {"train": 2400, "test": 2400} and told["ppmi24"]["classes"] == 24
     assert told["caltech256"]["state"] == availability.NOT_THERE and told["caltech256"]["downloads"][0]["md5"]
     assert json.loads(agnet("datasets", "auc-v1", "--json").stdout) == told["auc-v1"]
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_every_data_set_tells_of_itself(agnet, name):
     text = agnet("datasets", name).stdout
     entry = CATALOGUE[name]
@@ -200,7 +199,7 @@ def test_ctrl_c_tells_how_to_go_on(agnet, stanford40, monkeypatch):
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agnet.data.sets.acquisition.extract", interrupted)
+    monkeypatch.setattr("agnet.data.sets.fetch.extract", interrupted)
     result = agnet("datasets", "stanford40", "--download", code=130)
     assert "Interrupted. What has arrived is kept in datasets: run the same to go on" in result.stderr
 

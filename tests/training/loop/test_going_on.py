@@ -9,10 +9,11 @@ from agnet.data.errors import CheckpointError, MismatchError
 from agnet.training.loop import fit as story
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
+from agnet.training.loop.state import Progress, check_same_past, drop_states
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import folder as run_folder
-from agnet.training.runs.folder import Progress, read_config
+from agnet.training.runs.folder import read_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -151,7 +152,7 @@ def test_the_older_state_goes_first(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(b"x")
     gone = []
     monkeypatch.setattr("pathlib.Path.unlink", lambda path, missing_ok: gone.append(path.name))
-    run_folder.drop_states(tmp_path)
+    drop_states(tmp_path)
     assert gone == ["previous.safetensors", "last.safetensors"]
 
 
@@ -160,9 +161,9 @@ def test_fewer_epochs_than_steps_have_begun_are_too_few(tmp_path):
         json.dumps({name: {} for name in ("model", "run", "boxes", "versions")} | {"recipe": {"epochs": 9}})
     )
     progress = Progress(1, 2, [1.0] * 4, 1.0, [{"epoch": 1}])
-    run_folder.check_same_past(tmp_path, progress, STEP.override(epochs=2))
+    check_same_past(tmp_path, progress, STEP.override(epochs=2))
     with pytest.raises(MismatchError, match="take --epochs 2 or more"):
-        run_folder.check_same_past(tmp_path, progress, STEP.override(epochs=1))
+        check_same_past(tmp_path, progress, STEP.override(epochs=1))
 
 
 def test_epochs_change_from_the_command_line_only_where_they_are_given(agnet, boxes_file, folder, tmp_path):

@@ -13,38 +13,11 @@ from agnet.training.loop import learner as learning
 from agnet.training.loop.engine import TIMINGS, Trained, evaluate, timings, train_epoch
 from agnet.training.loop.learner import Learner, balanced_weights, means
 from agnet.training.machine.devices import Device, Pieces, choose_training_device
-from agnet.training.models.backbones.backbone import Backbone, Preprocessing
-from agnet.training.models.build import assemble
-from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
+from factories import BARE, CPU, CPU_IS_FULL, EYES, GPU_IS_FULL, LUCK, Small, batch_of, normalised, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-CPU = Device(torch.device("cpu"))
-EYES = Preprocessing(16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-# A rate that never changes, and nothing else.
-BARE = RECIPES["paper"].override(lr=0.1, momentum=0.0, step_epochs=99, batch_size=4, epochs=4)
-
-
-def tiny(model="plain", norm=False, seed=0):
-    torch.manual_seed(seed)
-    layers = [nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU()]
-    body = nn.Sequential(*layers, nn.Conv2d(8, 16, 3, stride=2), nn.ReLU())
-    return assemble(ModelSettings(classes=3, regions=6, model=model), Backbone(body, 16, EYES))
-
-
-def batch_of(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
-    corners = torch.rand(count, 6, 2, 2, generator=generator).sort(dim=2).values
-    labels = torch.randint(0, 3, (count,), generator=generator)
-    return Batch(images, corners.flatten(2), labels, torch.arange(count))
-
-
-def normalised(images):
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (EYES.mean, EYES.std))
-    return (images / 255 - mean) / std
 
 
 def gradients_by_hand(model, batch, **loss):
@@ -132,25 +105,6 @@ def test_balanced_weights_are_scikit_learns():
     np.testing.assert_allclose(balanced_weights([5, 1, 0, 10]), [expected[0], expected[1], 0, expected[2]], rtol=1e-6)
 
 
-class Small(nn.Module):
-    """A network in a memory for so many images."""
-
-    def __init__(self, model, most, error):
-        super().__init__()
-        self.model, self.most, self.error = model, most, error
-        self.backbone, self.dropout, self.seen = model.backbone, model.dropout, []
-
-    def forward(self, images, regions):
-        self.seen.append(len(images))
-        if len(images) > self.most:
-            raise self.error
-        return self.model(images, regions)
-
-
-GPU_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-CPU_IS_FULL = RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-
-
 @pytest.mark.parametrize("error", [GPU_IS_FULL, CPU_IS_FULL])
 def test_what_does_not_fit_goes_through_in_smaller_pieces_with_the_same_outcome(error):
     recipe = BARE.override(accumulate=2, mixup=1.0)
@@ -210,9 +164,6 @@ def test_mixup_mixes_pixels_and_labels_and_keeps_the_regions_of_the_larger_share
     # The larger of x and 1 - x, for x from Beta(1, 1), is even between a half and one.
     assert np.mean(shares) == pytest.approx(0.75, abs=5 * 0.5 / np.sqrt(12 * 60))
     assert len(set(shares)) == 60
-
-
-LUCK = RECIPES["modern"].override(mixup=0.4, dropout=0.5, lr=0.01, accumulate=2, ema_decay=0.9, epochs=2)
 
 
 def test_an_epoch_in_two_parts_is_the_epoch_bit_for_bit():

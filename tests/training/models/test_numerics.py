@@ -21,6 +21,7 @@ from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.blocks.self_attention import SelfAttention
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
+from factories import images_and_regions, small_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,30 +34,9 @@ VARIANTS = [{}, {"spectral_norm": True}, WITHOUT_ATTENTION | {"se": "none"}, OTH
 CANCELLED = {"self_attention.f.bias", "inter_attention.weigh.bias", "fusion.score.bias"}
 
 
-def bare_body():
-    return nn.Conv2d(3, 16, 8, stride=8)
-
-
 def normed_body():
     """Its batch norm sees to it that training is something else than evaluation, and must be kept up to date."""
     return nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.BatchNorm2d(16), nn.ReLU())
-
-
-def small_model(body=bare_body, channels=16, dtype=torch.float64, classes=3, regions=4, **changes):
-    """In evaluation mode and away from its start, where δ = 0 hides the self-attention. 7 × 7 at 56 × 56."""
-    torch.manual_seed(0)
-    settings = ModelSettings(classes, regions, units=4, se_ratio=4, **changes)
-    model = assemble(settings, Backbone(body(), channels))
-    if getattr(model, "self_attention", None):
-        nn.init.constant_(model.self_attention.delta, 0.7)
-    return model.to(dtype).eval()
-
-
-def batch(images=3, regions=4, side=56, dtype=torch.float64, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randn(images, 3, side, side, generator=generator, dtype=dtype)
-    corners = torch.rand(images, regions, 2, 2, generator=generator, dtype=dtype)
-    return pixels, corners.sort(dim=2).values.flatten(2)
 
 
 def gradients(model, images, regions):
@@ -136,7 +116,7 @@ def test_gradients_of_region_pooling_are_the_numerical_ones_wherever_boxes_lie(s
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_gradients_of_the_whole_network_are_the_numerical_ones(changes):
     model = small_model(lambda: nn.Conv2d(3, 8, 2, stride=2), 8, regions=2, **changes)
-    images, regions = batch(2, 2, side=14)
+    images, regions = images_and_regions(2, 2, side=14)
     names = [name for name, _ in model.named_parameters()]
 
     def run(images, *parameters):
@@ -150,7 +130,7 @@ def test_gradients_of_the_whole_network_are_the_numerical_ones(changes):
 @pytest.mark.parametrize("changes", VARIANTS)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_single_precision_gives_the_numbers_of_double(changes, memory_format):
-    model, (images, regions) = small_model(**changes), batch()
+    model, (images, regions) = small_model(**changes), images_and_regions()
     wanted, slopes = gradients(model, images, regions)
     images = images.float().contiguous(memory_format=memory_format)
     got, single = gradients(model.float(), images, regions.float())
@@ -161,7 +141,7 @@ def test_single_precision_gives_the_numbers_of_double(changes, memory_format):
 
 def test_the_gradient_of_a_batch_is_the_sum_of_its_images():
     model = small_model().train()
-    images, regions = batch()
+    images, regions = images_and_regions()
     labels = torch.tensor([0, 2, 1])
     together = torch.autograd.grad(
         cross_entropy(model(images, regions).logits, labels, reduction="sum"), list(model.parameters())
@@ -179,7 +159,7 @@ def test_the_gradient_of_a_batch_is_the_sum_of_its_images():
 
 @pytest.mark.parametrize("changes", [*VARIANTS, {"model": "plain"}])
 def test_without_gradients_the_numbers_are_the_same_and_inputs_are_left_alone(changes):
-    model, (images, regions) = small_model(**changes), batch()
+    model, (images, regions) = small_model(**changes), images_and_regions()
     before = images.clone(), regions.clone()
     wanted = model(images, regions)._asdict()
     with torch.no_grad():
@@ -227,7 +207,7 @@ def test_compiled_is_eager_whole_and_for_any_batch(fresh_compiler, changes, trai
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
     compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, backend=backend)  # refuses graph breaks
-    assert_same_network(eager, compiled, [batch(n, side=side, seed=n) for n in (2, 3, 5)], 1e-10)
+    assert_same_network(eager, compiled, [images_and_regions(n, side=side, seed=n) for n in (2, 3, 5)], 1e-10)
     assert 1 <= len(graphs) <= 2  # once for the first batch, once for any
     for name, value in compiled.state_dict().items():
         assert torch.allclose(value, eager.state_dict()[name.removeprefix("_orig_mod.")]), name
@@ -243,7 +223,7 @@ def test_fused_kernels_give_the_numbers_of_eager(fresh_compiler, tmp_path, monke
     eager = small_model(dtype=torch.float32)
     compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, dynamic=False)
     with torch.no_grad():
-        wanted, got = (model(*batch(dtype=torch.float32)) for model in (eager, compiled))
+        wanted, got = (model(*images_and_regions(dtype=torch.float32)) for model in (eager, compiled))
     assert_close(got._asdict(), wanted._asdict(), 1e-5)
 
 
@@ -252,14 +232,14 @@ def test_fused_kernels_give_the_numbers_of_eager(fresh_compiler, tmp_path, monke
 )
 def test_exported_is_eager_for_any_batch(fresh_compiler, changes, side):
     eager = small_model(normed_body, **changes)
-    images, regions = batch(2, side=side)
+    images, regions = images_and_regions(2, side=side)
     dynamic = {0: torch.export.Dim("batch")}
     exported = torch.export.export(
         eager, (images, regions), dynamic_shapes={"images": dynamic, "regions": dynamic}
     ).module()
     with torch.no_grad():
         for count in (2, 3, 7):
-            inputs = batch(count, side=side, seed=count)
+            inputs = images_and_regions(count, side=side, seed=count)
             wanted, got = eager(*inputs), exported(*inputs)
             assert type(got) is type(wanted)
             assert_close(got._asdict(), wanted._asdict(), 1e-12)
@@ -277,7 +257,7 @@ def test_bfloat16_stays_within_its_bounds_of_float32(delta):
     nn.init.constant_(model.self_attention.delta, delta)
     nn.init.uniform_(model.se_residual.excite, -(128**-0.5), 128**-0.5)  # even gates would hide the squeezing
     nn.init.uniform_(model.fusion.score.weight, -(2048**-0.5), 2048**-0.5)  # nearly decided, it has hardly a gradient
-    images, regions = batch(4, 36, dtype=torch.float32)
+    images, regions = images_and_regions(4, 36, dtype=torch.float32)
     outputs, slopes = [], []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -320,7 +300,7 @@ def test_bfloat16_does_not_move_the_boxes():
 
 
 def test_one_class_has_nothing_to_learn():
-    model, (images, regions) = small_model(classes=1).train(), batch()
+    model, (images, regions) = small_model(classes=1).train(), images_and_regions()
     loss = cross_entropy(model(images, regions).logits, torch.zeros(3, dtype=torch.int64))
     loss.backward()
     assert loss == 0
@@ -329,7 +309,7 @@ def test_one_class_has_nothing_to_learn():
 
 def test_two_classes_learn_from_one_difference():
     """Softmax of two scores is the logistic function of their difference."""
-    model, (images, regions) = small_model(classes=2).train(), batch()
+    model, (images, regions) = small_model(classes=2).train(), images_and_regions()
     labels = torch.tensor([0, 1, 1])
     logits = model(images, regions).logits
     cross_entropy(logits, labels).backward()
@@ -342,7 +322,7 @@ def test_two_classes_learn_from_one_difference():
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [*VARIANTS, {"model": "plain"}])
 def test_no_images_give_no_outputs(changes):
-    images, regions = batch(2)
+    images, regions = images_and_regions(2)
     model = small_model(**changes)
     none, some = model(images[:0], regions[:0]), model(images, regions)
     for empty, full in zip(none, some, strict=True):
@@ -375,7 +355,7 @@ def test_images_of_other_sizes_and_shapes_work(with_backbone, name, size_hw):
     model = with_backbone(name).train()  # random weights need their batch norms
     images = torch.randn(2, 3, *size_hw, generator=torch.Generator().manual_seed(0))
     images[1] += torch.linspace(-2, 2, size_hw[1])
-    _, regions = batch(1, 3, dtype=torch.float32)
+    _, regions = images_and_regions(1, 3, dtype=torch.float32)
     output = model(images, regions.expand(2, 3, 4))
     assert output.logits.shape == (2, 5) and output.attention_map.shape == (2, 7, 7)
     assert all(part.isfinite().all() for part in output)
@@ -398,7 +378,7 @@ def test_tiny_images_work_or_the_size_is_what_the_error_names(with_backbone, nam
 
 def test_a_real_backbone_trains_on_one_image_at_a_time(with_backbone):
     model = copy.deepcopy(with_backbone("mobilenet-v3-small")).train()
-    images, regions = batch(1, 3, 224, torch.float32)
+    images, regions = images_and_regions(1, 3, 224, torch.float32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     losses = []
     for _ in range(4):
@@ -501,7 +481,7 @@ def operations(model, images, regions):
 @pytest.mark.parametrize("changes", [*VARIANTS, {"fusion": "max"}])
 def test_no_operation_of_the_head_is_left_to_chance_on_a_gpu(changes, side):
     # On the meta device, where nothing is computed: a CPU has routes of its own.
-    images, regions = (each.to("meta") for each in batch(side=side))
+    images, regions = (each.to("meta") for each in images_and_regions(side=side))
     names = operations(small_model(**changes).train().to("meta"), images, regions)
     assert "convolution_backward" in names  # backward is on record
     assert not names & NOT_DETERMINISTIC_ON_CUDA
@@ -512,7 +492,7 @@ def test_the_network_runs_where_only_deterministic_algorithms_are_allowed(change
     allowed = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
-        _, slopes = gradients(small_model(normed_body, **changes).train(), *batch())
+        _, slopes = gradients(small_model(normed_body, **changes).train(), *images_and_regions())
     finally:
         torch.use_deterministic_algorithms(allowed)
     assert slopes["backbone.body.0.weight"].any()
@@ -524,7 +504,7 @@ def test_the_network_runs_where_only_deterministic_algorithms_are_allowed(change
 @pytest.mark.parametrize("where", ["an image", "a pixel", "its regions"])
 def test_an_image_that_is_no_number_spoils_only_itself(changes, value, where):
     model = small_model(normed_body, **changes)
-    images, regions = batch()
+    images, regions = images_and_regions()
     wanted = model(images, regions)
     match where:
         case "an image":

@@ -17,6 +17,7 @@ from agnet.training.models.blocks.token_products import (
 )
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
+from factories import images_and_regions, small_model
 
 B, N, P, C, K = 3, 5, 4, 6, 2
 
@@ -126,16 +127,8 @@ def test_only_an_eager_cpu_in_single_or_double_precision_has_routes_of_its_own()
     assert torch.compile(lambda x: x + on_eager_cpu(x), backend="eager", fullgraph=True)(x) == 0
 
 
-def small_network():
-    torch.manual_seed(0)
-    settings = ModelSettings(classes=3, regions=4, units=4, se_ratio=4)
-    network = assemble(settings, Backbone(torch.nn.Conv2d(3, 16, 8, 8), 16)).double().eval()
-    corners = torch.rand(2, 4, 2, 2, dtype=torch.float64).sort(dim=2).values.flatten(2)
-    return network, torch.randn(2, 3, 56, 56, dtype=torch.float64), corners
-
-
 def test_transforms_of_torch_func_work():
-    network, images, boxes = small_network()
+    network, (images, boxes) = small_model(), images_and_regions(2)
     names, weights = zip(*network.named_parameters(), strict=True)
 
     def total(*weights):
@@ -150,7 +143,7 @@ def test_transforms_of_torch_func_work():
 
 
 def test_second_derivatives_need_the_plain_formulas():
-    network, images, boxes = small_network()
+    network, (images, boxes) = small_model(), images_and_regions(2)
     images.requires_grad_()
 
     def slope():

@@ -2,8 +2,6 @@
 
 import copy
 import itertools
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +14,9 @@ from agnet.training.loop.learner import Learner, means
 from agnet.training.machine.distributed import Processes
 from agnet.training.models.backbones.backbone import build_backbone
 from agnet.training.samples.loader import STAND_IN, Batch
+from factories import BARE, CPU, GPU_IS_FULL, LUCK, Small, batch_of, normalised, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-STEP = runpy.run_path(str(Path(__file__).with_name("test_learner.py")))
-BARE, LUCK, CPU, GPU_IS_FULL = (STEP[name] for name in ("BARE", "LUCK", "CPU", "GPU_IS_FULL"))
-Small, batch_of, normalised, tiny = (STEP[name] for name in ("Small", "batch_of", "normalised", "tiny"))
 
 SEEN = [30, 6, 2]  # training images of each class
 BALANCED = [38 / 90, 38 / 18, 38 / 6]  # all of them, by three classes times the class's own

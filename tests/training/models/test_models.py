@@ -16,6 +16,7 @@ from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.blocks.self_attention import SelfAttention
 from agnet.training.models.build import build_model
 from agnet.training.models.settings import ModelSettings
+from factories import images_and_regions
 
 CHANNELS = 32
 TINY = ModelSettings(classes=5, regions=6, backbone="tiny", units=4, se_ratio=4)
@@ -52,10 +53,7 @@ def tiny_model(seed=0, **changes):
 
 
 def batch(images=3, regions=6, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randn(images, 3, 224, 224, generator=generator, dtype=torch.float64)
-    corners = torch.rand(images, regions, 2, 2, generator=generator, dtype=torch.float64)
-    return pixels, corners.sort(dim=2).values.flatten(2)
+    return images_and_regions(images, regions, 224, seed=seed)
 
 
 def count(module):

@@ -17,20 +17,22 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
 from agnet.cli import main
-from agnet.commands.seeds import SeveralSeeds, summarise
+from agnet.commands.seeds import SeveralSeeds
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError
 from agnet.training.loop.fit import fit
 from agnet.training.loop.interruption import Interruption
 from agnet.training.loop.learner import Learner
+from agnet.training.loop.state import Progress, load_state, save_state
 from agnet.training.machine.devices import Device
+from agnet.training.measure.seeds import summarise_training
 from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import provenance
 from agnet.training.runs.curves import CURVES, EVENTS, append_events, draw_curves
-from agnet.training.runs.folder import Progress, check_free, chosen_line, load_state, read_config, save_state
+from agnet.training.runs.folder import check_free, chosen_line, read_config
 
 RECIPE = RECIPES["modern"].override(epochs=2, batch_size=4, image_size=64)
 PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
@@ -314,7 +316,7 @@ def test_a_summary_of_seeds_is_no_surer_than_their_validation_images(tmp_path, a
         config = {name: {} for name in ("model", "recipe", "run", "versions")} | {"boxes": {"images": {"val": 12}}}
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "log.jsonl").write_text(json.dumps({"epoch": 1, "val_top1": accuracy, "val_loss": 1, "best": True}))
-    told, loss = summarise(tmp_path, folders)
+    told, loss = summarise_training(tmp_path, folders)
     wilson = binomtest(hits, 12).proportion_ci(method="wilson")
     found = json.loads((tmp_path / "seeds.json").read_text())["figures"]["val_top1"]
     assert (found["low"], found["high"]) == (pytest.approx(wilson.low), pytest.approx(wilson.high))

@@ -1,11 +1,9 @@
 """Two processes over gloo train as one does, and none waits for a dead one."""
 
 import json
-import runpy
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +13,8 @@ from agnet.data.errors import ConfigurationError
 from agnet.training.machine.distributed import ALONE, place_of_this_process
 from agnet.training.runs.folder import read_config
 from agnet.training.samples.loader import KeySampler
+from training_crash import result_of, waiting_before
 
-CRASH = runpy.run_path(str(Path(__file__).with_name("training_crash.py")))
-waiting_before = CRASH["waiting_before"]
 # Nine images: the last batch has one, and the last of an epoch's two steps one batch.
 FROZEN = ("--backbone-lr", "0", "--epochs", "2", "--batch-size", "4", "--accumulate", "2")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and sends signals")
@@ -154,7 +151,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_is_saved_once(place,
     assert "after 1 step of epoch 2 of 2" in both[0].said()
     again = pair("signalled", "--resume")
     assert [child.wait() for child in again] == [0, 0], [child.said() for child in again]
-    expected, found = (CRASH["result_of"](run) for run in (together[0], place / "signalled"))
+    expected, found = (result_of(run) for run in (together[0], place / "signalled"))
     assert expected["best"] == found["best"]
     for line, other in zip(expected["log"], found["log"], strict=True):  # the sums are added up in another order
         assert line == pytest.approx(other, rel=1e-12)

@@ -3,19 +3,17 @@
 import json
 import os
 import resource
-import runpy
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
+from training_crash import result_of, waiting_before  # runs of three epochs of three steps
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks and sends signals")
 
-CRASH = runpy.run_path(str(Path(__file__).with_name("training_crash.py")))
-result_of, waiting_before = CRASH["result_of"], CRASH["waiting_before"]  # runs of three epochs of three steps
 SMOOTH = ("--ema-decay", "0.9", "--mixup", "0.4", "--dropout", "0.1")  # all that could differ when it goes on
 
 

@@ -16,12 +16,13 @@ from PIL import Image
 from agnet.cli import main
 from agnet.commands import demo as demo_command
 from agnet.commands.demo import demo
-from agnet.commands.epoch_lines import EpochLines, duration
+from agnet.commands.epoch_lines import EpochLines
 from agnet.commands.next_step import QUIET
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import AgnetError
 from agnet.data.images import MAX_PIXELS
 from agnet.data.spelling import close_names, did_you_mean
+from agnet.data.text import duration
 from agnet.proposals.settings import ProposalSettings
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--model", "plain", "--image-size", 64]

@@ -9,10 +9,11 @@ import pytest
 
 from agnet.data.boxes.image_facts import facts_text, find_image, image_facts
 from agnet.data.boxes.reader import read_boxes
-from agnet.data.boxes.summary import ClassCounts, Failure, Spread, printable, summarise, summary_text, table
+from agnet.data.boxes.summary import ClassCounts, Failure, Spread, printable, summarise, summary_text
 from agnet.data.errors import ConfigurationError
 from agnet.data.regions import Layout
 from agnet.data.sets.catalogue import open_dataset
+from agnet.data.text import table
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 
@@ -107,7 +108,7 @@ def test_nothing_in_a_text_commands_the_terminal(boxes):
 
 
 def test_a_table_aligns_its_columns():
-    assert table([("a", "bb"), ("ccc", "d")]) == ["a    bb", "ccc   d"]
+    assert table([("a", "bb"), ("ccc", "1")]) == ["a    bb", "ccc   1"]
 
 
 def test_an_image_is_found_by_path_ending_or_row(boxes):

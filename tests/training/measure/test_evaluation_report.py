@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from agnet.data import fonts
+from agnet.data.text import table
 from agnet.training.measure.claims import Claim
 from agnet.training.measure.evaluation_plots import draw_calibration, draw_confusion
-from agnet.training.measure.evaluation_report import confusions, metrics_csv, metrics_text, seeds_csv, seeds_text, table
+from agnet.training.measure.evaluation_report import confusions, metrics_csv, metrics_text, seeds_csv, seeds_text
 from agnet.training.measure.metrics import MEASURES, measure
 from agnet.training.measure.statistics import spread
 from agnet.training.runs.plot_texts import cannot_label, class_labels, inches_of, line
@@ -83,7 +84,7 @@ def test_several_seeds_as_text_and_csv():
 
 
 def test_columns_stand_below_each_other_in_any_script():
-    lines = table([["空空", "1"], ["ab", "10"], ["e\u0301", "2"]]).splitlines()
+    lines = table([["空空", "1"], ["ab", "10"], ["e\u0301", "2"]])
     assert lines == ["空空   1", "ab    10", "e\u0301      2"]
 
 

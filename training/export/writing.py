@@ -1,0 +1,104 @@
+"""How each kind of file that a network is exported to is written and run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import __version__
+from ...data.errors import CheckpointError, ConfigurationError
+from ...data.text import first_line
+
+METADATA = "agnet"  #: the key of ONNX' metadata; with .json the name of the extra file of a .pt2
+
+Inputs = dict[str, Tensor]  #: ``images`` uint8 ``(B, 3, S, S)``; ``boxes`` float32 ``(B, R, 4)`` where R > 0
+Outputs = dict[str, Tensor]  #: as `Network.forward` returns them
+About = dict[str, Any]  #: what the file says of itself, in JSON
+Runner = Callable[[Inputs], Outputs]
+
+_PROTOBUF_LIMIT = 2**31 - 2**20  # of bytes in one ONNX file; a mebibyte for all that is not weights
+
+
+def write_onnx(program: torch.export.ExportedProgram, about: About, file: Path) -> None:
+    """Raises: `ConfigurationError` for more weights than a file holds, `CheckpointError` for an operator it lacks."""
+    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    if size > _PROTOBUF_LIMIT:
+        raise ConfigurationError(f"{size / 2**30:.1f} GiB of weights: one ONNX file holds 2; use --format torch")
+    inputs, outputs = about["inputs"], about["outputs"]
+    try:
+        made = torch.onnx.export(
+            program,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dict.fromkeys(inputs) | {"images": {0: "batch"}},  # its name, for every input
+            dynamo=True,
+            verbose=False,
+        )
+    except RuntimeError as error:  # such as an operator that ONNX does not have
+        raise CheckpointError(f"ONNX cannot express this network: {reason(error)}; use --format torch") from error
+    assert made is not None
+    _keep_only_names(made.model)
+    made.model.producer_name, made.model.producer_version = "agnet", __version__
+    made.model.metadata_props[METADATA] = json.dumps(about)
+    for value in (*made.model.graph.inputs, *made.model.graph.outputs):
+        value.doc_string = (inputs | outputs)[value.name]
+    file.write_bytes(made.model_proto.SerializeToString())
+
+
+def _keep_only_names(model: Any) -> None:
+    """Leave of the exporter's notes which module an operator is from; others could tell where the source code lies."""
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        namespace = node.metadata_props.get("namespace")
+        node.metadata_props.clear()
+        node.doc_string = None
+        if namespace:
+            node.metadata_props["namespace"] = namespace
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def load_onnx(file: Path) -> Runner:
+    """As ONNX Runtime runs it on a CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Inputs) -> Outputs:
+        found = session.run(names, {name: value.numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
+
+    return run
+
+
+def write_torch(program: torch.export.ExportedProgram, about: About, file: Path) -> None:
+    """As `torch.export` saves it."""
+    content = io.BytesIO()  # on a full disk, its own writing ends the process
+    torch.export.save(program, content, extra_files={f"{METADATA}.json": json.dumps(about)})
+    file.write_bytes(content.getbuffer())
+
+
+def load_torch(file: Path) -> Runner:
+    """As PyTorch runs it."""
+    with file.open("rb") as opened:
+        loaded = torch.export.load(opened).module()
+    return lambda inputs: loaded(**inputs)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what began it: what exporters wrap around that says only that they failed."""
+    while error.__cause__:
+        error = error.__cause__
+    return first_line(error)

@@ -1,0 +1,145 @@
+"""The state of a run under way: how far it has come, and all that is needed to go on from there."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ...data.errors import CheckpointError, MismatchError
+from ..recipes import Recipe
+from ..runs.checkpoints import load_training_state, save_training_state
+from ..runs.folder import LAST, LOG, PREVIOUS, epochs_of, read_config, write_config, writing
+from .learner import IMAGES, WEIGHT, Learner
+
+
+@dataclass
+class Progress:
+    """How far a run has come. With the weights and the optimiser it decides all that follows."""
+
+    epoch: int = 0  #: finished epochs
+    step: int = 0  #: finished steps of the next one
+    totals: list[float] = field(default_factory=list)  #: what those steps summed up
+    seconds: float = 0.0  #: what those steps took
+    log: list[dict[str, Any]] = field(default_factory=list)  #: a line for each finished epoch
+
+    def describe(self, epochs: int) -> str:
+        """Where that is, of so many epochs, for people."""
+        if not self.step:
+            return f"after epoch {self.epoch} of {epochs}"
+        return f"after {self.step:,} step{'s' if self.step > 1 else ''} of epoch {self.epoch + 1} of {epochs}"
+
+
+def check_same_past(run: Path, progress: Progress, recipe: Recipe) -> None:
+    """Raises: `MismatchError` where a run that has come so far, and is now to have ``recipe.epochs``, would have had
+    other learning rates until now, or has come further than that.
+    """
+    before = recipe.override(epochs=epochs_of(run))
+    reached = progress.epoch + (progress.step > 0)
+    if recipe.epochs < reached:
+        raise MismatchError(f"{run} is {progress.describe(before.epochs)} already; take --epochs {reached} or more")
+    if not recipe.same_rates(before, reached):
+        raise MismatchError(
+            f"{run} was started with epochs = {before.epochs}, on which its learning rates so far depend (schedule "
+            f"cosine): begin a new run with its weights, --weights {shlex.quote(str(run))} --epochs {recipe.epochs} "
+            f"--run ANOTHER, or go on with --epochs {before.epochs}; of --schedule step the epochs may change"
+        )
+
+
+def change_epochs(run: Path, progress: Progress, epochs: int) -> None:
+    """Record in the configuration that the run goes on to so many epochs, and how many there were to be until now."""
+    config: dict[str, Any] = read_config(run)
+    then = {"epochs": config["recipe"].get("epochs"), "finished_epochs": progress.epoch, "steps": progress.step}
+    if then["epochs"] == epochs:
+        return
+    config["recipe"]["epochs"] = epochs
+    write_config(run, config | {"epochs_before": [*config.get("epochs_before", ()), then]})
+
+
+def save_state(run: Path, progress: Progress, learner: Learner) -> None:
+    """Save all that is needed to go on; the state saved before stays as `PREVIOUS`. Raises: `CheckpointError`."""
+    header = asdict(progress) | {"scaler": learner.scaler.state_dict()}
+    save_training_state(run / LAST, learner.model, learner.optimizer, header, _average(learner), keep=run / PREVIOUS)
+
+
+def drop_states(run: Path) -> None:
+    """Delete the states of a finished run. The older goes first: a kill in between leaves the one of the end."""
+    with writing(run):
+        for name in (PREVIOUS, LAST):
+            (run / name).unlink(missing_ok=True)
+
+
+def load_state(run: Path, learner: Learner) -> tuple[Progress, str]:
+    """Put the newest sound state of the folder back into ``learner``.
+
+    Returns: how far it had come, and which file that was and why, for people.
+    Raises: `CheckpointError` when none is sound.
+    """
+    complaints = []
+    for name in (LAST, PREVIOUS):
+        if not (run / name).exists():
+            continue
+        try:
+            header = load_training_state(run / name, learner.model, learner.optimizer, _average(learner))
+            progress = _progress(run, name, header)
+            _load_scaler(run / name, header.get("scaler"), learner)
+        except CheckpointError as error:
+            complaints.append(str(error))
+            continue
+        return progress, "; ".join([*complaints, f"going on from {name}"])
+    raise CheckpointError(
+        f"{run} has no sound state to go on from: {'; '.join(complaints)}; train anew into another folder"
+    )
+
+
+def _average(learner: Learner) -> nn.Module | None:
+    return learner.average.model if learner.average else None
+
+
+def _load_scaler(path: Path, state: object, learner: Learner) -> None:
+    """Raises: `CheckpointError` for a state that is none of fp16's gradient scaler, where that is used."""
+    if not learner.scaler.is_enabled():
+        return
+    wanted = learner.scaler.state_dict().keys()
+    if not isinstance(state, dict) or state.keys() != wanted or not all(map(_is_finite, state.values())):
+        raise CheckpointError(f"{path} is damaged or foreign: it has no sound state of the gradients' scale")
+    learner.scaler.load_state_dict(state)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e300
+
+
+def _progress(run: Path, name: str, header: dict[str, Any]) -> Progress:
+    try:
+        if "log" not in header:  # an earlier version's; it saved finished epochs only
+            lines = (run / LOG).read_text(encoding="utf-8").splitlines()[: int(header["epoch"])]
+            progress = Progress(epoch=int(header["epoch"]), log=[json.loads(line) for line in lines])
+        else:
+            progress = Progress(**{key: header[key] for key in asdict(Progress())})
+        _check_progress(progress)
+        return progress
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise CheckpointError(f"{run / name} is damaged or foreign: {str(error)[:200]!r}") from None
+
+
+def _check_progress(progress: Progress) -> None:
+    """Raises: `ValueError`, `TypeError` or `LookupError` for what no run can have come to."""
+    counts = (progress.epoch, progress.step)
+    if not all(type(count) is int and 0 <= count < 2**31 for count in counts):
+        raise ValueError("its epochs and steps are no counts")
+    if [line["epoch"] for line in progress.log] != list(range(1, progress.epoch + 1)):
+        raise ValueError("its epochs and its log do not fit together")
+    figures = [value for line in progress.log for value in line.values()]
+    if not all(type(figure) in (bool, float) or (type(figure) is int and abs(figure) < 2**63) for figure in figures):
+        raise ValueError("its log has other things than numbers")
+    if not all(map(_is_finite, [*progress.totals, progress.seconds])) or len(progress.totals) not in (0, 4):
+        raise ValueError("its sums are no numbers")
+    if progress.step and not (progress.totals and min(progress.totals[WEIGHT], progress.totals[IMAGES]) > 0):
+        raise ValueError("its steps have seen no images")
+    if progress.step and progress.seconds <= 0:
+        raise ValueError("its steps have taken no time")

@@ -1,0 +1,109 @@
+"""Several seeds of one run: what training came to with them, and what they are worth on a split, each and together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.errors import MismatchError
+from ...data.files import write_text
+from ..runs.folder import chosen_line, read_config
+from .evaluation import Evaluation
+from .evaluation_report import seeds_csv
+from .intervals import measure_intervals
+from .metrics import MEASURES, Scores
+from .predictions import SplitPredictions
+from .statistics import Interval, Spread, bootstrap, share_interval_of_means, spread
+
+TRAINING = "seeds.json"  #: in the folder that holds the single runs'
+
+
+@dataclass(frozen=True)
+class SeedsEvaluation:
+    """The metrics of a run's several seeds, and where their summary was written to."""
+
+    evaluations: dict[str, Evaluation]  #: by the name of the single run's folder
+    spreads: dict[str, Spread]  #: of each of `MEASURES`; intervals over other images and other seeds
+    file: Path
+
+
+def summarise_training(run: Path, folders: Sequence[Path]) -> list[str]:
+    """Write `TRAINING`: the validation figures of the epochs chosen and their spread. Returns that as text.
+
+    Accuracy's interval is over other images and other seeds; the loss's over seeds alone, for the log does not tell how
+    it varies over images.
+    """
+    chosen = {folder.name: chosen_line(folder) for folder in folders}
+    counts: Any = read_config(folders[0])["boxes"].get("images", {})
+    images = int(counts.get("val", 0))
+    # Where one lacks it, there is no validation part, or a run without a finished epoch.
+    names = [name for name in ("val_top1", "val_loss") if all(name in line for line in chosen.values())]
+    values = {name: [float(line[name]) for line in chosen.values()] for name in names}
+    intervals = {"val_top1": share_interval_of_means(values["val_top1"], images)} if "val_top1" in values else {}
+    figures = _spreads(values, intervals)
+    if "val_loss" in figures and (low := figures["val_loss"].low) is not None:
+        figures["val_loss"] = replace(figures["val_loss"], low=max(low, 0.0))
+    content = {"runs": chosen, "figures": {name: asdict(found) for name, found in figures.items()}}
+    write_text(run / TRAINING, json.dumps(content, indent=1) + "\n")
+    return [
+        f"{name} of {found.n} seed{'s' if found.n > 1 else ''}: {_text(name, found, images)}"
+        for name, found in figures.items()
+    ]
+
+
+def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvaluation:
+    """Mean ± sd of single runs that differ by their seed, of one split; written into the folder that holds them.
+
+    Raises: `MismatchError` when they have other classes.
+    """
+    if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
+        raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
+    values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
+    intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])
+    spreads = _spreads(values, intervals)
+    first = next(iter(evaluations.values()))
+    target = run / first.file.name
+    content = {
+        "runs": list(evaluations),
+        "images": first.metrics.images,
+        "papers_claim": first.claim and asdict(first.claim),
+        **{name: {**asdict(spreads[name]), "values": values[name]} for name in MEASURES},
+    }
+    write_text(target.with_suffix(".csv"), seeds_csv([found.metrics for found in evaluations.values()]))
+    write_text(target, json.dumps(content, indent=1) + "\n")
+    return SeedsEvaluation(evaluations, spreads, target)
+
+
+def _spreads(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval]) -> dict[str, Spread]:
+    """Each quantity's spread over seeds, with the interval of its own where it has one."""
+    found = {name: spread(of_seeds) for name, of_seeds in values.items()}
+    return found | {name: replace(found[name], low=its.low, high=its.high) for name, its in intervals.items()}
+
+
+def _text(name: str, found: Spread, images: int) -> str:
+    """Accuracies in per cent."""
+    form = "{:.1%}" if name == "val_top1" else "{:.4f}"
+    value = form.format(found.mean) + ("" if found.sd is None else f" ± {form.format(found.sd)}")
+    if found.low is None or found.high is None:
+        return value
+    over = f"over {images:,} images and the seeds" if name == "val_top1" else "over the seeds, on these images"
+    return f"{value}, 95 % interval of the mean {form.format(found.low)} to {form.format(found.high)} ({over})"
+
+
+def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Interval]:
+    """`measure_intervals` of single runs, whose images are put in one order; none of runs of different images."""
+    if not predictions or len({frozenset(found.names) for found in predictions}) > 1:
+        return {}
+    ordered = [np.argsort(np.array(found.names), kind="stable") for found in predictions]
+    scores = [
+        Scores(found.logits[order], found.labels[order]) for found, order in zip(predictions, ordered, strict=True)
+    ]
+    once = np.ones((len(scores[0]), 1))
+    statistics = [list(found.statistics().values()) for found in scores]
+    values = np.array([[statistic(once)[0] for statistic in of_one] for of_one in statistics])
+    return measure_intervals(scores, values, np.stack([bootstrap(of_one, len(once)) for of_one in statistics]))
