@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from multiprocessing.queues import Queue
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,6 +73,11 @@ def test_the_gradients_of_a_convolution_are_autograds():
     got = gradients_of_convolution(upstream, images.detach(), kernels.detach())
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_the_file_that_is_read_without_pytorch_says_what_it_was_built_with():
+    told = runpy.run_path(str(Path(torch.__file__).with_name("version.py")))
+    assert told["cuda"] == torch.version.cuda and told["hip"] == torch.version.hip
 
 
 def test_a_processors_want_of_memory_is_known_by_its_words():
