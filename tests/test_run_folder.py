@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
+import agnet
 from agnet.cli import main
 from agnet.commands.seeds import SeveralSeeds, summarise
 from agnet.data.boxes.reader import read_boxes
@@ -44,6 +46,9 @@ LINES = [
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+PLACE = Path(provenance.__file__).resolve().relative_to(Path(agnet.__file__).resolve().parent)  # within a checkout
+
+
 def git(folder, *words):
     """Whoever's settings these are, and from whatever hook the tests are run."""
     who = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", "commit.gpgsign=false")
@@ -58,8 +63,8 @@ def git(folder, *words):
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_revision_of_a_checkout_and_its_changes_are_told(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "another repository"))  # as in a hook of one
-    (tmp_path / "training").mkdir()
-    code = tmp_path / "training" / "provenance.py"
+    code = tmp_path / PLACE
+    code.parent.mkdir(parents=True)
     code.write_text("one = 1\n")
     monkeypatch.setattr(provenance, "__file__", str(code))
     unknown = {"git_revision": None, "git_dirty": None}
@@ -75,16 +80,15 @@ def test_the_revision_of_a_checkout_and_its_changes_are_told(tmp_path, monkeypat
     assert provenance.code_revision()["git_dirty"] is False
     code.write_text("one = 2\n")
     assert provenance.code_revision() == {"git_revision": revision, "git_dirty": True}
-    inner = tmp_path / "site-packages" / "agnet" / "training"
-    inner.mkdir(parents=True)
-    monkeypatch.setattr(provenance, "__file__", str(inner / "provenance.py"))
+    inner = tmp_path / "site-packages" / "agnet" / PLACE
+    inner.parent.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(inner))
     assert provenance.code_revision() == unknown  # the checkout is another program's
 
 
 def test_without_git_the_revision_is_not_known(tmp_path, monkeypatch):
-    (tmp_path / "training").mkdir()
     (tmp_path / ".git").mkdir()
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "training" / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / PLACE))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.code_revision() == {"git_revision": None, "git_dirty": None}
 
