@@ -67,7 +67,7 @@ def composed(label: str) -> str:
 
 
 def composed_all(labels: Iterable[str]) -> tuple[str, ...]:
-    """Names of classes as older versions and other programs wrote them, `composed` if that leaves them all apart."""
+    """Names of classes as other programs write them, `composed` if that leaves them all apart."""
     found = tuple(labels)
     alike = tuple(map(composed, found))
     return alike if len(set(alike)) == len(set(found)) else found

@@ -281,11 +281,7 @@ def _is_finite(value: object) -> bool:
 
 def _progress(run: Path, name: str, header: dict[str, Any]) -> Progress:
     try:
-        if "log" not in header:  # an earlier version's; it saved finished epochs only
-            lines = (run / LOG).read_text(encoding="utf-8").splitlines()[: int(header["epoch"])]
-            progress = Progress(epoch=int(header["epoch"]), log=[json.loads(line) for line in lines])
-        else:
-            progress = Progress(**{key: header[key] for key in asdict(Progress())})
+        progress = Progress(**{key: header[key] for key in asdict(Progress())})
         _check_progress(progress)
         return progress
     except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
