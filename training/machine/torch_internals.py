@@ -61,7 +61,7 @@ def gradients_of_convolution(upstream: Tensor, images: Tensor, kernels: Tensor) 
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a computation failed for want of memory, on whatever device: a type of error only GPUs have for it."""
+    """Whether a computation failed for want of memory, on whatever device; only GPUs have a type of error for it."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(_FULL.search(str(error)))
 
 
@@ -78,7 +78,7 @@ def is_of_compiler(error: Exception) -> bool:
 def lost_connection(error: RuntimeError) -> str | None:
     """What an exchange says of the connection to another process; empty for nothing known, None if it is not that.
 
-    Gloo and NCCL raise plain errors, and PyTorch gives types only to those of its own store.
+    Gloo raises plain errors; those of PyTorch's store and of NCCL have a type.
     """
     text = str(error)
     if not isinstance(error, dist.DistError) and not any(name in text for name in ("gloo", "NCCL", "Connection")):
