@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from .decoding.eight_bits import raw_mode_of, take_for, to_rgb
+from .decoding.eight_bits import to_rgb
 from .decoding.jpeg_scans import load_jpeg
 from .decoding.known_kinds import refuse_deep_jpeg2000, refuse_other_tiffs, refuse_tiff
+from .decoding.pillow_internals import is_drafted, is_out_of_memory, is_unloaded, raw_mode_of, take_for
 from .decoding.png_chunks import refuse_damaged_png
 from .errors import ImageError, PassingError
 from .faults import unread
@@ -113,7 +114,7 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise PassingError("not enough memory to decode it") from None
         # Decoders of two dozen formats raise whatever broken bytes lead them to.
         except Exception as error:
-            if "out of memory" in str(error).lower():  # Pillow's form, for decoders written in C
+            if is_out_of_memory(error):
                 raise PassingError("not enough memory to decode it") from None
             raise ImageError(f"not a readable image ({first_line(error)})") from None
 
@@ -150,8 +151,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 def _content_of_unloaded(image: Image.Image) -> bytes | None:
     """The bytes of the file whose first picture ``image`` is to be; None of one that is in memory."""
     file = getattr(image, "fp", None)
-    drafted = getattr(image, "decoderconfig", ())
-    if file is None or drafted or not getattr(image, "tile", None) or image.tell():
+    if file is None or is_drafted(image) or not is_unloaded(image) or image.tell():
         return None
     try:
         place = file.tell()

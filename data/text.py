@@ -109,7 +109,7 @@ def tally(counts: Mapping[str, int]) -> str:
     kinds = sorted(counts.items(), key=lambda kind: -kind[1])
     told = [f"{count:,} {printable(kind)}" for kind, count in kinds[:_KINDS]]
     rest = sum(count for _, count in kinds[_KINDS:])
-    return ", ".join([*told, f"{rest:,} of {len(kinds) - _KINDS:,} other kinds"] if rest else told)
+    return ", ".join([*told, f"{rest:,} more of {len(kinds) - _KINDS:,} other kinds"] if rest else told)
 
 
 def composed(label: str) -> str:
@@ -121,7 +121,7 @@ def composed(label: str) -> str:
 
 
 def composed_all(labels: Iterable[str]) -> tuple[str, ...]:
-    """Names of classes as older versions and other programs wrote them, `composed` if that leaves them all apart."""
+    """Names of classes as other programs write them, `composed` if that leaves them all apart."""
     found = tuple(labels)
     alike = tuple(map(composed, found))
     return alike if len(set(alike)) == len(set(found)) else found

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import signal
 import threading
 import time
@@ -19,11 +18,21 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import joblib
-from joblib._parallel_backends import LokyBackend
-from joblib.externals.loky import ProcessPoolExecutor
 
 from .errors import WorkerError
 from .faults import PASSING
+from .joblib_internals import (
+    ProcessPoolExecutor,
+    can_stream,
+    cause_of_death,
+    get_active_backend,
+    is_dask,
+    is_death,
+    is_from_worker,
+    is_loky,
+    lacks_threads,
+    submit_to_dask,
+)
 from .memory import keep_freed_memory
 from .python_path import current_folder_hidden, strange_modules
 
@@ -51,8 +60,6 @@ _REASONS = {
 # By which a process ends that does what it must not.
 _CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"})
 
-# How loky, Dask and Ray say that a worker process died; the latter two need not be installed.
-_DEATHS = frozenset({"BrokenProcessPool", "KilledWorker", "RayActorError"})
 # An innocent image may be struck once by whatever killed its neighbours; twice, alone, is no accident.
 _LIVES = 2
 # Images that kill their processes before a single one has not: it is not the images, then.
@@ -100,8 +107,8 @@ def in_parallel(
             except Exception as error:
                 if isinstance(error.__context__, KeyboardInterrupt):
                     raise error.__context__ from None  # joblib stumbled while it was tidying up after it
-                if not _is_death(error):
-                    if _is_local() and not error.__cause__ and _lacks_room(error):  # a worker's error has a cause
+                if not is_death(error):
+                    if is_loky(get_active_backend()[0]) and not is_from_worker(error) and _lacks_room(error):
                         raise _no_start(error, others) from None
                     raise
                 for chunk in chunks[done : begun + waiting.given]:
@@ -195,7 +202,7 @@ def _submit(executor: ProcessPoolExecutor, task: Callable[[Item], Result], item:
         with _starting():
             return executor.submit(task, item)
     except Exception as error:
-        if not _is_death(error):
+        if not is_death(error):
             raise
         dead: Future[Result] = Future()
         dead.set_exception(error)
@@ -204,7 +211,7 @@ def _submit(executor: ProcessPoolExecutor, task: Callable[[Item], Result], item:
 
 def _died(future: Future[Result]) -> bool:
     error = future.exception()
-    return isinstance(error, Exception) and _is_death(error)
+    return isinstance(error, Exception) and is_death(error)
 
 
 def _each(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -227,11 +234,7 @@ def _end_after(parent: int | None) -> None:
 
 
 def _lacks_room(error: Exception) -> bool:
-    return isinstance(error, (OSError, MemoryError)) or "can't start new thread" in str(error)
-
-
-def _is_local() -> bool:
-    return isinstance(joblib.parallel.get_active_backend()[0], LokyBackend)
+    return isinstance(error, (OSError, MemoryError)) or lacks_threads(error)
 
 
 class _Counted:
@@ -247,16 +250,16 @@ class _Counted:
 
 
 def _stream(chunks: Iterable[Chunk], task: Task[Result], jobs: int | None) -> Generator[list[Result], None, None]:
-    backend, configured = joblib.parallel.get_active_backend()
+    backend, configured = get_active_backend()
     workers = jobs or configured or -1
-    if isinstance(backend, LokyBackend) and joblib.effective_n_jobs(workers) == 1:
+    if is_loky(backend) and joblib.effective_n_jobs(workers) == 1:
         with closing(_Process()) as process:
             yield from (process.run(task, chunk) for chunk in chunks)
-    elif type(backend).__name__ == "DaskDistributedBackend":
+    elif is_dask(backend):
         yield from _on_dask(backend, chunks, task, 2 * joblib.effective_n_jobs(workers))
-    elif backend.supports_return_generator:
+    elif can_stream(backend):
         # A chunk is work enough to travel alone: joblib's own batches would only delay what is finished.
-        begin = {"initializer": start_local_worker} if isinstance(backend, LokyBackend) else {}
+        begin = {"initializer": start_local_worker} if is_loky(backend) else {}
         parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, **begin)
         results = parallel(joblib.delayed(task)(chunk) for chunk in chunks)
         try:
@@ -276,11 +279,11 @@ def _stream(chunks: Iterable[Chunk], task: Task[Result], jobs: int | None) -> Ge
 def _on_dask(
     backend: Any, chunks: Iterable[Chunk], task: Task[Result], ahead: int
 ) -> Generator[list[Result], None, None]:
-    """By the client that joblib's backend holds: joblib itself (1.6) waits forever for a chunk that killed workers."""
+    """Chunks handed to Dask, at most so many ``ahead`` of the one whose results are waited for."""
     futures: deque[Any] = deque()
     try:
         for chunk in chunks:
-            futures.append(backend.client.submit(task, chunk, pure=False, **backend.submit_kwargs))
+            futures.append(submit_to_dask(backend, task, chunk))
             if len(futures) == ahead:
                 yield futures.popleft().result()
         while futures:
@@ -393,10 +396,6 @@ def _memory_is_limited() -> bool:
     return any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits if limit is not None)
 
 
-def _is_death(error: Exception) -> bool:
-    return any(kind.__name__ in _DEATHS for kind in type(error).__mro__)
-
-
 @contextmanager
 def _starting() -> Iterator[None]:
     """Raises: `WorkerError` where the system has no room for more processes."""
@@ -404,7 +403,7 @@ def _starting() -> Iterator[None]:
     try:
         yield
     except (OSError, NotImplementedError, ImportError, RuntimeError, MemoryError) as error:
-        if _is_death(error):
+        if is_death(error):
             raise
         raise _no_start(error, others) from None
 
@@ -443,12 +442,9 @@ class _Process:
         try:
             return self.run(task, chunk)
         except Exception as error:
-            if not _is_death(error):
+            if not is_death(error):
                 raise
-            told = re.search(r"(SIG\w+)\(-\d+\)|EXIT\((\d+)\)", str(error))  # as loky words it
-            self.death = "" if told is None else told[1] or f"EXIT {told[2]}"
-            lines = [line for line in str(error.__cause__ or "").splitlines() if line.strip(' "')]
-            self.complaint = lines[-1].strip() if lines else ""
+            self.death, self.complaint = cause_of_death(error)
             self.close()
             return None
 

@@ -1,8 +1,10 @@
 """The layers of the code: who may import whom, and what must not be loaded where."""
 
 import ast
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import agnet
@@ -24,6 +26,8 @@ ROOT = Path(agnet.__file__).resolve().parent
 DATA = {"data", "data.boxes"}
 MODELS_WHOLE = {"training.models", "training.models.backbones", "training.models.blocks"}
 WORDS = {"data.spelling", "data.text"}
+# It imports nothing of ours: what is fragile about PyTorch has one home, for networks, too.
+FRAGILE_TORCH = "training.machine.torch_internals"
 RUNS = {"training", "training.machine", "training.runs", "training.samples", *MODELS_WHOLE, *DATA}
 ALLOWED = {
     "data": {"data.decoding"},
@@ -32,10 +36,10 @@ ALLOWED = {
     "data.sets": {"data"},
     "proposals": DATA,
     "training": {"data"},  # the recipes
-    "training.models.blocks": set(),
-    "training.models.backbones": {"training.models.blocks", *WORDS},
+    "training.models.blocks": {FRAGILE_TORCH},
+    "training.models.backbones": {"training.models.blocks", FRAGILE_TORCH, *WORDS},
     "training.models": {"training.models.backbones", "training.models.blocks", *WORDS},
-    "training.samples": DATA,
+    "training.samples": DATA | {"training.machine"},
     "training.machine": {"data", *MODELS_WHOLE},
     "training.runs": RUNS - {"training.runs", "training.samples"},
     "training.loop": RUNS,
@@ -109,6 +113,10 @@ def test_every_room_imports_only_the_rooms_below_it():
                 assert {room(target), target} & (ALLOWED[here] | {here}), f"{path} imports {target}"
 
 
+def test_the_home_of_what_is_fragile_about_pytorch_imports_nothing_of_ours():
+    assert not list(relative_imports(ROOT / "training" / "machine" / "torch_internals.py"))
+
+
 def test_inside_the_package_imports_are_relative():
     for path in [*sources(), *command_line()]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -152,6 +160,59 @@ def test_images_are_decoded_in_one_place():
         text = path.read_text(encoding="utf-8")
         if "Image.open" in text or "imread" in text or "imdecode" in text:
             assert path.relative_to(ROOT).as_posix() == "data/images.py"
+
+
+# Where foreign names are used that are not promised, and errors are known by their words: each with a test of its own.
+FRAGILE = {
+    "training/machine/torch_internals.py",
+    "data/joblib_internals.py",
+    "data/decoding/pillow_internals.py",
+}
+DOCUMENTED = {
+    "_exit",
+    "_asdict",
+    "_replace",
+    "_fields",
+    "_make",
+}  # for all their underscore: of os and named tuples
+UNDOCUMENTED = {"aten", "externals", "decoderconfig", "load_prepare"}  # though they have none
+SYSTEMS_WORDS = {"libGL", "No space left"}  # of the system's loader and of the C library, whoever passes them on
+
+
+def is_fragile(name):
+    return name in UNDOCUMENTED or (name.startswith("_") and not name.startswith("__") and name not in DOCUMENTED)
+
+
+def fragile_uses(tree):
+    """(line, what) of names that other packages do not promise, and of words looked for in an error's text."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [part for alias in node.names for part in alias.name.split(".")]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+        elif isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+            names = [node.attr]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr"):
+            names = [str(getattr(node.args[1], "value", ""))]
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+            where = ast.unparse(node.comparators[0])
+            if isinstance(node.left, ast.Constant) and "str(error)" in where and node.left.value not in SYSTEMS_WORDS:
+                yield node.lineno, ast.unparse(node)
+        yield from ((node.lineno, name) for name in names if name != "__future__" and is_fragile(name))
+
+
+def test_what_is_fragile_about_other_packages_has_one_home_each():
+    for path in [*sources(), *command_line(), *(ROOT / name for name in ("extras.py", "hubconf.py", "predictor.py"))]:
+        found = list(fragile_uses(ast.parse(path.read_text(encoding="utf-8"))))
+        assert bool(found) == (path.relative_to(ROOT).as_posix() in FRAGILE), f"{path}: {found}"
+
+
+def test_packages_with_fragile_uses_end_before_their_next_major_version():
+    listed = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    for package in ("torch", "torchvision", "joblib", "pillow"):
+        end = re.search(rf"^    {package}>=[\d.]+,<(\d+)$", listed, re.MULTILINE)
+        assert end and int(metadata.version(package).split(".")[0]) < int(end[1]), package
 
 
 def test_names_offered_are_names_known():

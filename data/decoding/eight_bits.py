@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from ..errors import ImageError
 from .png_chunks import transparent_colour
@@ -33,7 +32,7 @@ def to_rgb(image: Image.Image, content: bytes, raw_mode: str, read_as: ReadAs) -
     Args:
         image: loaded and upright.
         content: of its file; empty where there is none any more.
-        raw_mode: what Pillow has taken the file's samples for; see `raw_mode_of`.
+        raw_mode: what Pillow has taken the file's samples for; see `pillow_internals.raw_mode_of`.
         read_as: reads the file again and takes its samples for others.
     """
     if image.mode not in ("P", "RGBA", "LA") and (colour := transparent_colour(content)):
@@ -57,24 +56,6 @@ def to_rgb(image: Image.Image, content: bytes, raw_mode: str, read_as: ReadAs) -
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def raw_mode_of(image: ImageFile.ImageFile) -> str:
-    """What Pillow, which has opened but not loaded ``image``, will take its samples for; empty where it has no word."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
-
-
-def take_for(image: ImageFile.ImageFile, raw_mode: str) -> None:
-    """Have Pillow, which has opened but not loaded ``image``, take its samples for others of as many bits."""
-    image.tile = [_tile_of(tile, raw_mode) for tile in image.tile]
-
-
-def _tile_of(tile: Any, raw_mode: str) -> Any:
-    decoder, box, offset, arguments = tile
-    arguments = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
-    return type(tile)(decoder, box, offset, arguments) if type(tile) is not tuple else (decoder, box, offset, arguments)
 
 
 def _without_colour(image: Image.Image, depth: int, colour: list[int], read_as: ReadAs) -> np.ndarray:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
+from .pillow_internals import Decoder, end_loading, is_unloaded, rows_made
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for restarts, which stand in the midst of data
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -72,10 +73,10 @@ def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
 
     Raises: `ImageError` where not all pixels are in the file, or where more data than they need are.
     """
-    if not image.tile:
+    if not is_unloaded(image):
         raise ImageError("it has headers, but no pixels")
     frame = _read_headers(content)
-    decoder = _Decoder(image)
+    decoder = Decoder(image)
     if frame.kind in _HUFFMAN:
         fed = 0
         for number, scan in enumerate(frame.scans):
@@ -96,33 +97,10 @@ def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
     decoder.feed(b"\xff\xd9")
     if not decoder.finished:
         raise ImageError("its data end before its pixels do: the file is cut off or damaged")
-    image.tile = []  # there is nothing left to load
+    end_loading(image)
 
 
-class _Decoder:
-    """Pillow's decoder, fed by hand."""
-
-    def __init__(self, image: ImageFile.ImageFile) -> None:
-        image.load_prepare()
-        name, box, _, arguments = image.tile[0]
-        self.finished = False
-        self._left = b""
-        self._decoder = Image._getdecoder(image.mode, name, arguments, image.decoderconfig)
-        self._decoder.setimage(image.im, box)
-
-    def feed(self, data: bytes) -> bool:
-        """Whether it has use for none of ``data``: it took them at once, as it does only with what is no pixels'."""
-        if not self.finished:
-            self._left += data
-            taken, error = self._decoder.decode(self._left)
-            if error < 0:
-                raise ImageError("its data are broken: the file is damaged")
-            self.finished = taken < 0
-            self._left = b"" if self.finished else self._left[taken:]
-        return not self._left
-
-
-def _problem_of_piece(decoder: _Decoder, data: bytes, zeros_are_values: tuple[bool, ...]) -> str:
+def _problem_of_piece(decoder: Decoder, data: bytes, zeros_are_values: tuple[bool, ...]) -> str:
     """Feed a scan's data, or those between two restarts; what is wrong with them, or nothing."""
     bare = len(data.rstrip(b"\0\xff"))  # some cameras fill up to a whole block
     if any(zeros_are_values) and data.find(_NO_PIXELS, 0, bare) >= 0:
@@ -147,7 +125,7 @@ def _problem_of_piece(decoder: _Decoder, data: bytes, zeros_are_values: tuple[bo
     return "" if _ready(decoder, more[:_AHEAD]) else "its data end before its pixels do: it is cut off or damaged"
 
 
-def _ready(decoder: _Decoder, data: bytes) -> bool:
+def _ready(decoder: Decoder, data: bytes) -> bool:
     """Whether the decoder has all pixels before ``data``, `_AHEAD` bytes; fewer do not tell.
 
     In two halves: where it waits for more, it keeps one of them at least.
@@ -165,8 +143,7 @@ def _refuse_missing_pieces(content: bytes, restarts: list[int], pieces: int) -> 
 
 
 def _share(image: Image.Image) -> str:
-    box = image.im.getbbox()  # rows that are not made yet are zeros
-    return f" (about {(box[3] if box else 0) / image.height:.0%} of its rows are there)"
+    return f" (about {rows_made(image) / image.height:.0%} of its rows are there)"
 
 
 def _read_headers(content: bytes) -> _Frame:

@@ -96,13 +96,13 @@ def test_cases_are_two_classes_and_the_error_says_so(tmp_path):
         open_dataset("folder", tmp_path)
 
 
-def test_what_older_versions_wrote_is_read_in_one_form():
+def test_what_other_programs_wrote_is_read_in_one_form():
     assert composed_all(["bar", APART]) == ("bar", COMPOSED)
     assert composed_all([COMPOSED, APART]) == (COMPOSED, APART)  # a file that has both keeps both apart
 
 
 def with_names_apart(path):
-    """The boxes file as an older version makes it on a Mac: é in two letters."""
+    """The boxes file as another program makes it on a Mac: é in two letters."""
     import h5py
     import numpy as np
 

@@ -35,7 +35,7 @@ def test_a_row_is_a_line_whatever_is_in_it():
 def test_a_tally_tells_the_most_first_and_the_rest_as_one():
     assert tally({".a": 1, ".pdf": 2_000, ".b\x1b": 1}) == "2,000 .pdf, 1 .a, 1 .b�"
     assert tally({}) == ""
-    assert tally({f".{number}": 20 - number for number in range(10)}).endswith("13 .7, 23 of 2 other kinds")
+    assert tally({f".{number}": 20 - number for number in range(10)}).endswith("13 .7, 23 more of 2 other kinds")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from ..machine.torch_internals import move_towards
 from ..models.build import Model
 
 # Statistics of BatchNorm belong to the weights they were gathered with, so they are averaged alike. Other buffers
@@ -41,4 +42,4 @@ class WeightAverage:
                 values.append(value)
             else:
                 mean.copy_(value)
-        torch._foreach_lerp_(means, values, share)
+        move_towards(means, values, share)

@@ -184,7 +184,7 @@ class _Story:
         """
         if not self._processes.first:
             return
-        if not (self.run / SEEN).exists():  # a run begun by an older version has none
+        if not (self.run / SEEN).exists():  # it begins, or somebody has taken the file away
             lost = parent is None and STARTED_FROM in read_config(self.run)
             write_seen(self.run, self.boxes, parent.contents if parent else [UNKNOWN] * lost)
         write_log(self.run, self.progress.log)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ...data.errors import TrainingError
 from ...data.text import first_line
-from ..machine.devices import Device, is_out_of_memory
+from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
+from ..machine.torch_internals import is_lone_value, is_of_compiler, is_out_of_memory
 from ..models.build import Model
 from ..recipes import Recipe
 from ..samples.loader import STAND_IN, Batch
@@ -171,7 +172,7 @@ class Learner:
                     "--image-size, or --frozen-norms, in a new run"
                 ) from None
             except RuntimeError as error:
-                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                if is_of_compiler(error):
                     raise TrainingError(
                         f"torch.compile failed ({first_line(error)}); train without --compile"
                     ) from None
@@ -286,11 +287,6 @@ class Learner:
         if self._class_weights is None:
             return float(sum(len(labels) for labels in real))
         return float(sum(self._class_weights[labels].sum() for labels in real))
-
-
-def is_lone_value(error: ValueError) -> bool:
-    """Whether a batch norm complains that it sees one value: of a single image, whose map is a single cell."""
-    return "more than 1 value per channel" in str(error)
 
 
 def balanced_weights(class_images: Sequence[int]) -> Tensor:

@@ -11,6 +11,7 @@ from ..recipes import Recipe
 from .backbone_stages import stages_of_parameters
 
 BACKBONE, CLASSIFIER = "backbone.", "classifier."
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def part_of(name: str) -> str:
@@ -81,7 +82,7 @@ def rest_frozen(model: Model, norms: bool = False) -> None:
         if asks and not any(asks):
             module.eval()
     for module in model.backbone.modules():
-        if norms and isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if norms and isinstance(module, _BATCH_NORMS):
             module.eval()
 
 

@@ -15,6 +15,7 @@ from ...data.errors import ConfigurationError
 from ...data.text import first_line
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
+from ..machine.torch_internals import is_lone_value
 from ..models.backbones.backbone import Backbone
 from ..models.build import Model, build_model
 from ..models.settings import ModelSettings
@@ -23,7 +24,7 @@ from ..runs.seen import count_seen
 from ..runs.weights import find_weights
 from ..samples.loader import Loader, Propose, RegionDataset
 from ..samples.views import AffineRange
-from .learner import Learner, is_lone_value
+from .learner import Learner
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 from ...data.errors import CheckpointError, MismatchError
 from ..recipes import Recipe
 from ..runs.checkpoints import load_training_state, save_training_state
-from ..runs.folder import LAST, LOG, PREVIOUS, epochs_of, read_config, write_config, writing
+from ..runs.folder import LAST, PREVIOUS, epochs_of, read_config, write_config, writing
 from .learner import IMAGES, WEIGHT, Learner
 
 
@@ -116,11 +115,7 @@ def _is_finite(value: object) -> bool:
 
 def _progress(run: Path, name: str, header: dict[str, Any]) -> Progress:
     try:
-        if "log" not in header:  # an earlier version's; it saved finished epochs only
-            lines = (run / LOG).read_text(encoding="utf-8").splitlines()[: int(header["epoch"])]
-            progress = Progress(epoch=int(header["epoch"]), log=[json.loads(line) for line in lines])
-        else:
-            progress = Progress(**{key: header[key] for key in asdict(Progress())})
+        progress = Progress(**{key: header[key] for key in asdict(Progress())})
         _check_progress(progress)
         return progress
     except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:

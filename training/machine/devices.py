@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from ...data.memory import give_back_memory
 from ...data.text import first_line
 from ..models.backbones.backbone import Preprocessing
 from .device_names import NO_MPS, check_device
+from .torch_internals import is_out_of_memory
 
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
@@ -95,19 +95,6 @@ class Device:
             torch.mps.empty_cache()
         else:  # convolutions take theirs from the system, which has none for them while the heap keeps it
             give_back_memory()
-
-
-# The last is all that a CPU's convolutions (oneDNN) say of it; of what they cannot do on this CPU, such as bf16, they
-# say "could not create a primitive descriptor".
-_FULL = re.compile(
-    "out of memory|DefaultCPUAllocator|can't allocate memory|not enough memory|std::bad_alloc"
-    "|could not create a primitive(?! descriptor)"
-)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a computation failed for want of memory, on whatever device."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(_FULL.search(str(error)))
 
 
 class Pieces:

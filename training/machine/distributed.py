@@ -6,7 +6,6 @@ Started by torchrun, or by hand with its environment variables: RANK, LOCAL_RANK
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from ...data.errors import AgnetError, ConfigurationError
 from ...data.text import first_line
+from .torch_internals import lost_connection
 
 Result = TypeVar("Result")
 
@@ -256,11 +256,8 @@ def _named_loss() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if not isinstance(error, dist.DistError) and not any(name in text for name in ("gloo", "NCCL", "Connection")):
+        reason = lost_connection(error)
+        if reason is None:
             raise
-        known = re.search(
-            r"connection (was )?(closed|reset|refused)[\w ]*|broken pipe|timed? ?out", text, re.IGNORECASE
-        )
-        reason = known[0] if known else first_line(error)
+        reason = reason or first_line(error)
         raise LostProcessError(f"another process of this training has ended ({reason}); {_REMEDY}") from None

@@ -105,9 +105,9 @@ def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int 
     if seen is None or UNKNOWN in contents_of(boxes, split):
         if not force:
             raise MismatchError(
-                f"{run if seen is None else boxes.path} does not say what its images are (an older version or another "
-                f"program made it), so nobody can tell whether those of {boxes.path} are new to {run}; say --force to "
-                "measure all the same"
+                f"{run if seen is None else boxes.path} does not say what its images are (another program "
+                f"made it), so nobody can tell whether those of {boxes.path} are new to {run}; say --force to measure "
+                "all the same"
             )
         return None, "nobody can tell whether the run was trained on these images"
     count = count_seen(boxes, split, seen)

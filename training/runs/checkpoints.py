@@ -237,7 +237,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = parse_header(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        found = header.pop(_HASH, None)  # files of other programs and of earlier versions have none
+        found = header.pop(_HASH, None)  # files of other programs have none
         sound = found is None or found == _content_hash(tensors, header)
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file, or damaged: {first_line(error)}") from None
@@ -273,8 +273,6 @@ def _check_tensors(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> N
     """Raise `ValueError` that names the first tensor which is missing, of another shape, or not asked for."""
     for name, tensor in wanted.items():
         if name not in got:
-            if name.endswith("num_batches_tracked"):  # old files lack these counters, which are not used
-                continue
             raise ValueError(f"{name} is missing")
         if got[name].shape != tensor.shape:
             raise ValueError(f"{name} has shape {tuple(got[name].shape)}, and its network {tuple(tensor.shape)}")

@@ -44,7 +44,7 @@ def code_revision() -> dict[str, object]:
 
     Both None where it runs from no checkout of its own, or there is no git.
     """
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     unknown: dict[str, object] = {"git_revision": None, "git_dirty": None}
     if not (root / ".git").exists():  # installed, perhaps within the checkout of something else
         return unknown

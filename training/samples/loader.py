@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import fields
-from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +14,18 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ...data.boxes.reader import Boxes
 from ...data.errors import AgnetError, DatasetError, MismatchError
 from ...data.images import pixel_limit, read_image
+from ..machine.torch_internals import (
+    Batches,
+    end_if_a_batch_cannot_be_sent,
+    is_lost_worker,
+    is_of_worker,
+    message_of_worker,
+)
 from .reading import Propose
 from .views import AffineRange, View
 
@@ -157,11 +162,6 @@ class KeySampler:
             yield [(self.epoch, row) for row in own]
 
 
-class _Batches(DataLoader[Any]):
-    def check_worker_number_rationality(self) -> None:
-        """No warning for more workers than cores: it fills a screen, and two on a single core are meant."""
-
-
 class Loader:
     """Batches of a `RegionDataset`, epoch by epoch.
 
@@ -193,7 +193,7 @@ class Loader:
         batch_bytes = batch_size * 3 * dataset.side**2  # of all processes: those of a machine share its memory
         room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
         workers = int(min(workers, len(self.sampler), room))
-        self._batches = _Batches(
+        self._batches = Batches(
             dataset,
             batch_sampler=self.sampler,
             num_workers=workers,
@@ -208,11 +208,7 @@ class Loader:
 
     def close(self) -> None:
         """End the processes that read images."""
-        iterator = getattr(
-            self._batches, "_iterator", None
-        )  # PyTorch ends them when it is garbage, and tracebacks hold it
-        if iterator is not None:
-            iterator._shutdown_workers()
+        self._batches.close()
 
     def epoch(self, number: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``number`` from ``first_step`` on.
@@ -224,26 +220,21 @@ class Loader:
             for batch in self._batches:
                 yield Batch(*batch)
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not is_lost_worker(error):
                 raise
             raise DatasetError(
                 "a process that reads images has ended, most likely for want of memory (a container's shared memory, "
                 "/dev/shm, is small unless asked for); take fewer --workers; training goes on with --resume"
             ) from None
         except OSError as error:
-            if error.errno is None:  # a worker's own arrives without
+            if is_of_worker(error):
                 raise
             raise DatasetError(
                 f"the processes that read images cannot be started: {error.strerror}; take fewer --workers, or raise "
                 "the limits of processes and open files (ulimit -u, ulimit -n) and the size of /dev/shm"
             ) from None
         except AgnetError as error:
-            # A worker's error arrives with its traceback in the message; the last line is the message itself.
-            raise type(error)(str(error).strip().splitlines()[-1].removeprefix(f"{_full_name(error)}: ")) from None
-
-
-def _full_name(error: Exception) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+            raise type(error)(message_of_worker(error)) from None
 
 
 def _collate(samples: list[tuple[Tensor, Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -257,12 +248,7 @@ def _start_worker(_: int) -> None:
     # A loader is one of several processes: each keeps to its own core. OpenCV's pool would also not survive a fork.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # A batch that cannot be sent would else be dropped with a traceback, and waited for for ever.
-    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
-
-
-def _end_worker(error: Exception, batch: object) -> None:
-    os._exit(1)
+    end_if_a_batch_cannot_be_sent()
 
 
 def _start_patient_worker(number: int) -> None:

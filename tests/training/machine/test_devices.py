@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from agnet.data.errors import ConfigurationError
-from agnet.training.machine.devices import Device, Pieces, choose_device, is_out_of_memory
+from agnet.training.machine.devices import Device, Pieces, choose_device
+from agnet.training.machine.torch_internals import is_out_of_memory
 
 CPU = Device(torch.device("cpu"))
 FULL = [

@@ -20,6 +20,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, embedding_bag
 
+from ...machine.torch_internals import are_functions_transformed, gradients_of_convolution
+
 _closed = ContextVar("closed", default=False)
 
 
@@ -37,7 +39,7 @@ def on_eager_cpu(x: Tensor) -> bool:
     """Whether ``x`` is computed with eagerly on a CPU, in single or double precision, and nothing looks on."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
-    watched = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    watched = torch.compiler.is_compiling() or are_functions_transformed()
     return not (watched or torch.is_autocast_enabled("cpu") or _closed.get())
 
 
@@ -116,10 +118,7 @@ class _Project(Function):
         tokens, weight = ctx.saved_tensors
         image, kernel = _as_convolution(tokens, weight)
         upstream = to_projected.reshape(len(image), -1, 1, 1)
-        # `torch.nn.grad` has this in two halves, each of which first writes the other's operand for nothing.
-        through, to_weight, _ = torch.ops.aten.convolution_backward(
-            upstream, image, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
-        )
+        through, to_weight = gradients_of_convolution(upstream, image, kernel)
         through = through.permute(0, 2, 3, 1).reshape(tokens.shape)
         return through.add_(to_tokens), to_weight.permute(0, 2, 3, 1).reshape(weight.shape)
 
