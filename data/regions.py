@@ -19,6 +19,7 @@ MIN_SIDE = 1.0
 
 
 KINDS = ("both", "primary", "secondary")
+NONE = "none"  # of images without regions
 # The time of change of a file that is not there; every other is possible, 0 in many archives.
 NOT_THERE = -(2**63)
 _LATEST = 2**63 - 1  # nanoseconds of 64 bits: 1677 to 2262; disks tell of times before and after
@@ -37,10 +38,12 @@ class Layout:
     Raises: `ConfigurationError` when the primaries alone are too many, or ``kinds`` is none of `KINDS`.
     """
 
-    primary: int  #: κ, at least 2
+    primary: int  #: κ, at least 2; 0 in `NO_REGIONS` alone
     kinds: str = "both"  #: one of `KINDS`
 
     def __post_init__(self) -> None:
+        if (self.primary, self.kinds) == (0, NONE):
+            return
         if self.kinds not in KINDS:
             raise ConfigurationError(f"setting 'kinds': wanted one of {', '.join(KINDS)}, got {self.kinds!r}")
         if not 2 <= self.primary <= MAX_REGIONS:
@@ -49,7 +52,7 @@ class Layout:
     @cached_property
     def pairs(self) -> np.ndarray:
         """The primaries around which each secondary lies, int16 ``(S, 2)``, the smaller number first."""
-        room = {"primary": 0, "secondary": MAX_REGIONS, "both": MAX_REGIONS - self.primary}[self.kinds]
+        room = {"secondary": MAX_REGIONS, "both": MAX_REGIONS - self.primary}.get(self.kinds, 0)
         ranked = sorted(combinations(range(self.primary), 2), key=lambda pair: pair[::-1])
         pairs = np.array(sorted(ranked[:room]), dtype=np.int16).reshape(-1, 2)
         pairs.flags.writeable = False  # shared by everyone who asks
@@ -70,6 +73,9 @@ class Layout:
         """All regions: ``(..., κ, 4)`` -> ``(..., R, 4)``."""
         secondary = self.secondary(primary_xyxy)
         return secondary if self.kinds == "secondary" else np.concatenate([primary_xyxy, secondary], axis=-2)
+
+
+NO_REGIONS = Layout(0, NONE)  #: of images for models that look at none
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ class Regions:
 
     @property
     def enough_keypoints(self) -> bool:
-        """Whether there were points to draw regions around; if not, every region is the whole image."""
-        return bool(self.keypoints.any())
+        """Whether there were points to draw regions around, if any are wanted; if not, each is the whole image."""
+        return not self.layout.count or bool(self.keypoints.any())
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ class Proposal:
     modified_ns: int = NOT_THERE  #: nanoseconds since 1970
     content_blake2b: str = ""  #: 16 hexadecimal digits; empty when the file could not be read
     reason: str = ""  #: why there are no regions
+    fault: str = ""  #: the same in two or three words
 
 
 def whole_image_hull(size_wh: tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.regions import Regions
-from .controls import group_grid, group_random
+from .controls import group_grid, group_nothing, group_random
 from .hulls import Groups, regions_of_groups
 from .settings import ProposalSettings
 from .sift import group_keypoints
@@ -36,6 +36,7 @@ METHODS: dict[str, Callable[[np.ndarray, ProposalSettings, Weights], Groups]] = 
     "mask-rcnn": _mask_rcnn,
     "grid": lambda image, settings, weights: group_grid(image, settings),
     "random": lambda image, settings, weights: group_random(image, settings),
+    "none": lambda image, settings, weights: group_nothing(image, settings),
 }
 
 

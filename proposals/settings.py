@@ -18,10 +18,21 @@ if TYPE_CHECKING:
     from ..data.regions import Layout
 
 KINDS = ("both", "primary", "secondary")
-METHODS = ("sift", "cnn-features", "mask-rcnn", "grid", "random")
+METHODS = ("sift", "cnn-features", "mask-rcnn", "grid", "random", "none")
+NONE = "none"  # the method of models that look at no regions, and its only kind of them
 NETWORKS = ("cnn-features", "mask-rcnn")  # the methods that need weights
 # Raised when a method begins to find other regions in the same pixels: what was made before is not gone on with.
 REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
+# Settings that decide nothing of what a method finds.
+_EM = ("mixture", "max_iter", "tol", "reg_covar")
+IDLE = {
+    "sift": ("weights",),
+    "cnn-features": ("image_size", *_EM),
+    "mask-rcnn": ("image_size", "seed", *_EM),
+    "grid": ("weights", "image_size", "seed", *_EM),
+    "random": ("weights", *_EM),
+    NONE: ("primary", "kinds", "weights", "image_size", "slot_order", "seed", *_EM),
+}
 MIXTURES = ("closed-form", "scikit-learn")
 SLOT_ORDERS = ("weight", "left-to-right", "top-to-bottom", "mixture")
 
@@ -56,6 +67,11 @@ class ProposalSettings:
         _one_of("method", self.method, METHODS)
         _one_of("mixture", self.mixture, MIXTURES)
         _one_of("slot_order", self.slot_order, SLOT_ORDERS)
+        if (self.method == NONE) != ((self.primary, self.kinds) == (0, NONE)):
+            raise ConfigurationError(
+                f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, and nothing else does; got "
+                f"{self.method} with primary {self.primary} and kinds {self.kinds}"
+            )
         _ = self.layout  # raises if there are too many or none
         _between("image_size", self.image_size, 32, 4096)
         _between("max_iter", self.max_iter, 1, 10_000)
@@ -69,6 +85,11 @@ class ProposalSettings:
         from ..data.regions import Layout
 
         return Layout(self.primary, self.kinds)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Settings that decide nothing of what this method finds."""
+        return IDLE[self.method]
 
     @property
     def em(self) -> EM:

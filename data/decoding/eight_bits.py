@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
+from ..faults import OTHER_KIND
 from .known_kinds import is_unsigned
 from .png_chunks import transparent_colour
 
@@ -133,7 +134,7 @@ def _grey(image: Image.Image, content: bytes) -> np.ndarray:
 def _stretch(values: np.ndarray) -> np.ndarray:
     """32-bit integers and floats name no white point: 8-bit and 16-bit ranges are recognised, others stretched."""
     if not np.isfinite(values).all():
-        raise ImageError("it has pixels that are not finite numbers")
+        raise ImageError("it has pixels that are not finite numbers", OTHER_KIND)
     low, high = values.min(), values.max()
     if low >= 0 and high <= 255 and high > 1:
         low, high = 0.0, 255.0
