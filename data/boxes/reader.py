@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -97,8 +98,8 @@ class Boxes(Listing):
         """Raise `MismatchError` if there are none. ``who`` wants them."""
         if not self.layout.count:
             raise MismatchError(
-                f"{who} looks at regions, and {self.path} has none (it was made with --method none); make a file with "
-                "regions, with another --method of agnet propose"
+                f"{who} wants regions, and {self.path} has none: make a file that has them with another --method of "
+                "agnet propose, or train what looks at none, such as --model plain"
             )
 
     def rows(self, split: str) -> np.ndarray:
@@ -365,7 +366,7 @@ def _read(path: Path, file: h5py.File) -> Boxes:
     )
 
 
-def _no_regions(file: h5py.File, usable: int) -> dict[str, np.ndarray]:
+def _no_regions(file: h5py.File, usable: int) -> dict[str, Any]:
     """Those fields of `Boxes` that `_regions` reads."""
     for name in ("primary", "hulls"):
         _check(not file.id.links.exists(name.encode()), f"{name}: is there, though the settings say primary = 0")
@@ -379,7 +380,7 @@ def _no_regions(file: h5py.File, usable: int) -> dict[str, np.ndarray]:
     }
 
 
-def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str, np.ndarray]:
+def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str, Any]:
     """The regions of usable images, checked: those fields of `Boxes` that say what they are."""
     version, primaries, sizes_wh = listing.format_version, listing.layout.primary, listing.sizes_wh
     primary = _table(file, version, "primary", len(usable) * primaries, f"{primaries} for each usable image")

@@ -208,6 +208,10 @@ def labels_dtype(class_width: int, splits: Sequence[str] = SPLITS) -> np.dtype:
     return np.dtype([("label", "<i2"), (CLASS, text(class_width)), *counts])
 
 
+def read_me_dtype(width: int) -> np.dtype:
+    return np.dtype([(SENTENCE, text(width))])
+
+
 def settings_dtype(name_width: int, value_width: int) -> np.dtype:
     return np.dtype([(SETTING, text(name_width)), (VALUE, text(value_width)), (USED, text(3))])
 

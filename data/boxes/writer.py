@@ -376,7 +376,7 @@ def read_me(index: DatasetIndex, layout: Layout, unreadable: int, few: int) -> l
 
 
 def _write_read_me(file: h5py.File, sentences: Sequence[str]) -> None:
-    dtype = np.dtype([(schema.SENTENCE, schema.text(_widest(sentences)))])
+    dtype = schema.read_me_dtype(_widest(sentences))
     _fill(file, schema.READ_ME, np.array([(sentence.encode(),) for sentence in sentences], dtype))
 
 
