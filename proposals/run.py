@@ -309,7 +309,8 @@ def _previews(
 ) -> dict[str, tuple[np.ndarray, str]]:
     """Up to `PREVIEWS` usable images with their regions drawn, called by their rows, and a sheet of all.
 
-    Evenly over the data set, but for up to `FEW_PREVIEWS` with too few keypoints: whoever looks must see them, too.
+    Evenly over the data set, but for `FEW_PREVIEWS` with too few keypoints, if there are any: whoever looks must see
+    them, too.
     """
     layout = settings.layout
     digits = max(5, len(str(len(index) - 1)))  # of a name, so that they sort
