@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import BoxesFileError, ConfigurationError, MismatchError
 from ..index import ALL_SPLITS, NOT_TEXT, SPLITS, Clips, leaves_root
 from ..regions import KINDS, Layout, Regions, boxes_of_hulls
-from ..text import composed_all, printable
+from ..text import composed, composed_all, printable
 from . import schema
 from .hdf5_tables import is_variable_text, read_table
 
@@ -303,8 +303,10 @@ def _listing(path: Path, file: h5py.File) -> Listing:
         _check((images["image"] == np.arange(len(images))).all(), "images: not numbered 0, 1, 2, ...")
         files = _lines("images", images[schema.FILE])
         _check(files == [name.rpartition("/")[2] for name in names], "images: a file name that is not its path's")
-        of_labels = labels[schema.CLASS][images["label"]]
-        _check((images[schema.CLASS_OF] == of_labels).all(), "images: a class that is not its label's")
+        pairs = sorted(set(zip(images["label"].tolist(), images[schema.CLASS_OF].tolist(), strict=True)))
+        said = _lines("images", np.array([name for _, name in pairs], bytes))
+        alike = [composed(name) == composed(class_names[label]) for (label, _), name in zip(pairs, said, strict=True)]
+        _check(all(alike), "images: a class that is not its label's")
         has_rows = (status != schema.STATUS_UNREADABLE) & (layout.primary > 0)
         first_rows = np.where(has_rows, (np.cumsum(has_rows) - 1) * layout.primary, -1)
         _check((images[schema.FIRST_ROW] == first_rows).all(), "images: a first_row_in_primary that is not its first")
