@@ -63,7 +63,7 @@ def demo(output: Path) -> None:
     step("What it says of three of them, and where it looked", "predict", "--run", run, *saving, *photographs)
     click.echo()
     written = {
-        boxes: "the regions: open it in HDFView, begin with preview/contact_sheet",
+        boxes: "the regions: open it in HDFView, begin with 00_read_me",
         run: "configuration, log and checkpoint; curves.png shows how it learnt",
         run / "metrics-test.json": "accuracy on the test part; confusion-test.png shows what was taken for what",
         pictures: "three test photographs with what the network made of them",

@@ -98,6 +98,7 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     from ..proposals.inspection import picture_image, picture_sheet, rows_of_sheet
 
     check_picture_path(target)
+    boxes.require_regions("a picture of regions")
     rows = np.arange(len(boxes.names)) if name is None else np.array([find_image(boxes, name)])
     say_what_cannot_be_drawn([*boxes.classes, *(boxes.names[row].decode() for row in rows.tolist())])
     drawn = boxes.usable[rows_of_sheet(boxes, count)] if name is None else rows
@@ -116,13 +117,15 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
 
 def _tell(boxes: Boxes, root: Path, name: str | None, as_json: bool) -> None:
     from ..data.boxes.image_facts import facts_text, find_image, image_facts
+    from ..data.boxes.reader import sizes_of
     from ..data.boxes.summary import summarise, summary_text
     from ..data.boxes.verification import stamps_of
     from ..data.regions import NOT_THERE
 
     if name is None:
         _, times = stamps_of(root, [path.decode() for path in boxes.names.tolist()])
-        summary = summarise(boxes, boxes.path.stat().st_size, str(root), int((times != NOT_THERE).sum()))
+        there = int((times != NOT_THERE).sum())
+        summary = summarise(boxes, sizes_of(boxes.path), str(root), there)
         click.echo(json.dumps(summary.to_dict()) if as_json else summary_text(summary))
     else:
         facts = image_facts(boxes, find_image(boxes, name))

@@ -8,9 +8,17 @@ from pathlib import Path
 
 import click
 
-from ..data.names import KINDS
+from ..data.names import KINDS, NONE
 from ..data.sets.catalogue import CATALOGUE
-from ..proposals.settings import METHODS, MIXTURES, NETWORKS, SLOT_ORDERS, ProposalSettings, name_of_weights
+from ..proposals.settings import (
+    IDLE,
+    METHODS,
+    MIXTURES,
+    NETWORKS,
+    SLOT_ORDERS,
+    ProposalSettings,
+    name_of_weights,
+)
 from . import options
 from .next_step import root_words, say_next
 from .places import root_of_dataset
@@ -42,7 +50,8 @@ _MAX_UNREADABLE, _A_FEW = 0.01, 3
     type=options.Choice(list(METHODS)),
     default=ProposalSettings.method,
     show_default=True,
-    help="What proposes: the paper's keypoints, a network (needs weights), or a control that does not look.",
+    help="What proposes: the paper's keypoints, a network (needs weights), a control that does not look, or nothing, "
+    "for models without regions.",
 )
 @click.option(
     "--weights",
@@ -149,6 +158,9 @@ def propose(
     dataset, root, list_file = _what_is_meant(source, dataset, root, list_file)
     if weights and method not in NETWORKS:
         raise click.UsageError(f"--weights is for the methods {' and '.join(NETWORKS)}")
+    if method == NONE:
+        _refuse_idle_settings()
+        primary, kinds = 0, NONE
     if without_leaked_frames and dataset != "auc-v2":
         raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
     if any_counts and dataset in ("folder", "csv"):
@@ -227,7 +239,16 @@ def propose(
             raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
         if count:
             click.echo(complaint, err=True)
-    say_next("train", "--boxes", boxes, *root_words(read_listing(boxes), index.root))
+    model = ["--model", "plain"] if method == NONE else []
+    say_next("train", "--boxes", boxes, *model, *root_words(read_listing(boxes), index.root))
+
+
+def _refuse_idle_settings() -> None:
+    """What is given for regions would change nothing where there are none."""
+    context = click.get_current_context()
+    for name in IDLE[NONE]:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} changes nothing with --method {NONE}; leave it out")
 
 
 def _what_is_meant(

@@ -237,6 +237,8 @@ def train(
         pooling_samples=pooling_samples,
         stages=stages,
     )
+    if model != "plain" and not no_regions:
+        found.require_regions(f"--model {model}")
     images = images_root(found, root)
     settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
     other_epochs = context.get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE

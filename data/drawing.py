@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .errors import ConfigurationError
 from .files import atomic_file
-from .fonts import draw_text, text_width
+from .fonts import draw_text, shortened, text_width
 from .regions import Layout
 
 # Eight colours that stay apart over photographs and for most colour-blind eyes; further slots repeat them.
@@ -142,6 +142,23 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int, cell_wh: tuple[i
         left = number % columns * width + (width - tile.width) // 2
         top = number // columns * height + (height - tile.height) // 2
         sheet.paste(tile, (left, top))
+    return np.asarray(sheet)
+
+
+def captioned_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, legend: str) -> np.ndarray:
+    """Pictures in a grid of cells of 4:3, each above its caption, and a legend below all, uint8 RGB."""
+    (width, height), strip, size = (300, 225), 24, 15
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (width + 6), rows * (height + strip) + strip + 6), "#202020")
+    for number, (picture, caption) in enumerate(tiles):
+        left, top = number % columns * (width + 6) + 3, number // columns * (height + strip) + 3
+        tile = Image.fromarray(picture)
+        tile.thumbnail((width, height), Image.Resampling.LANCZOS)
+        sheet.paste(tile, (left + (width - tile.width) // 2, top + (height - tile.height) // 2))
+        draw_text(sheet, (left, top + height + 17), shortened(caption, size, width), size, "#f0f0f0", "ls")
+    foot = sheet.height - 8
+    draw_text(sheet, (3, foot), shortened(legend, size, sheet.width - 6), size, "#c0c0c0", "ls")
     return np.asarray(sheet)
 
 

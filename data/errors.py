@@ -21,11 +21,24 @@ class AbsentError(DatasetError):
 
 
 class ImageError(AgnetError):
-    """One image cannot be decoded, or must not be (too many pixels)."""
+    """One image cannot be decoded, or must not be (too many pixels).
+
+    Args:
+        reason: a sentence for people.
+        fault: what is wrong in two or three words, one of `faults`; the boxes file counts images by it.
+    """
+
+    fault = "cannot be read"
+
+    def __init__(self, reason: str, fault: str = "") -> None:
+        super().__init__(reason)
+        self.fault = fault or self.fault
 
 
 class PassingError(ImageError):
     """One image cannot be read or decoded now, for want of memory or by a fault of a disk or network, not its own."""
+
+    fault = "left for now"
 
 
 class WorkerError(AgnetError):

@@ -7,6 +7,12 @@ import os
 
 from .errors import DatasetError, ImageError, PassingError
 
+# What is wrong with an image, in words that fit a narrow column: `ImageError.fault`.
+BROKEN, CUT_OFF, EMPTY = "broken data", "cut off", "empty file"
+NO_IMAGE, OTHER_KIND, TOO_LARGE = "not an image", "kind cannot be read", "too many pixels"
+NOT_OPENED, LATER = "cannot be opened", PassingError.fault
+CRASHES, NO_REGIONS = "crashes its decoder", "regions not found"
+
 PASSING = "for now: "  #: how a recorded reason begins that is the machine's, not the image's
 
 # What a disk, a network or too small a machine answers for whatever file it is asked; not every system has all.
@@ -26,8 +32,8 @@ def unread(error: OSError | MemoryError) -> ImageError:
     """What to say of a file that was not read because of ``error``: `PassingError` where it is no fault of the file."""
     if isinstance(error, MemoryError):
         return PassingError("cannot be read: not enough memory")
-    kind = PassingError if error.errno in _PASSING_ERRORS else ImageError
-    return kind(f"cannot be read: {error.strerror or error}")
+    reason = f"cannot be read: {error.strerror or error}"
+    return PassingError(reason) if error.errno in _PASSING_ERRORS else ImageError(reason, NOT_OPENED)
 
 
 def reason_of(error: ImageError) -> str:

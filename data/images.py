@@ -14,10 +14,17 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from .decoding.eight_bits import to_rgb
 from .decoding.jpeg_scans import load_jpeg
 from .decoding.known_kinds import refuse_deep_jpeg2000, refuse_other_tiffs, refuse_tiff
-from .decoding.pillow_internals import is_drafted, is_out_of_memory, is_unloaded, raw_mode_of, take_for
+from .decoding.pillow_internals import (
+    is_drafted,
+    is_of_a_cut_file,
+    is_out_of_memory,
+    is_unloaded,
+    raw_mode_of,
+    take_for,
+)
 from .decoding.png_chunks import refuse_damaged_png
 from .errors import ImageError, PassingError
-from .faults import unread
+from .faults import BROKEN, CUT_OFF, EMPTY, NO_IMAGE, NOT_OPENED, OTHER_KIND, TOO_LARGE, unread
 from .text import first_line
 
 # What a data set's folder scan takes for an image; the decoder goes by content, not by this name.
@@ -59,14 +66,14 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     try:
         return decode_image(read_content(path), max_pixels)
     except ImageError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}", error.fault) from None
 
 
 def read_content(path: str | Path) -> bytes:
     """The bytes of an image file. Raises `ImageError`, which does not name the file, where there is none."""
     try:
         if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, a device never ends
-            raise ImageError("is not a file")
+            raise ImageError("is not a file", NOT_OPENED)
         return Path(path).read_bytes()
     except (OSError, MemoryError) as error:
         raise unread(error) from None
@@ -83,7 +90,7 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     pixels are in them; or when the header announces more than ``max_pixels`` (checked before anything is decoded).
     """
     if not content:
-        raise ImageError("the file is empty")
+        raise ImageError("the file is empty", EMPTY)
     # Broken metadata and odd palettes make Pillow warn; the pixels are what counts here, and a
     # decompression bomb is refused below by our own limit.
     with warnings.catch_warnings():
@@ -94,7 +101,8 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             if width * height > max_pixels:
                 raise ImageError(
                     f"the header announces {width} x {height} pixels, more than the limit of {max_pixels:,}, which "
-                    "agnet propose --max-pixels raises"
+                    "agnet propose --max-pixels raises",
+                    TOO_LARGE,
                 )
             raw_mode = raw_mode_of(image)
             if image.format in ("JPEG", "MPO"):
@@ -107,16 +115,18 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         except ImageError:
             raise
         except Image.DecompressionBombError:
-            raise ImageError(f"the header announces more pixels than the limit of {max_pixels:,}") from None
+            reason = f"the header announces more pixels than the limit of {max_pixels:,}"
+            raise ImageError(reason, TOO_LARGE) from None
         except UnidentifiedImageError:
-            raise ImageError("its content is in no image format that can be read here") from None
+            raise ImageError("its content is in no image format that can be read here", NO_IMAGE) from None
         except MemoryError:
             raise PassingError("not enough memory to decode it") from None
         # Decoders of two dozen formats raise whatever broken bytes lead them to.
         except Exception as error:
             if is_out_of_memory(error):
                 raise PassingError("not enough memory to decode it") from None
-            raise ImageError(f"not a readable image ({first_line(error)})") from None
+            fault = CUT_OFF if is_of_a_cut_file(error) else BROKEN
+            raise ImageError(f"not a readable image ({first_line(error)})", fault) from None
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
@@ -183,8 +193,10 @@ def _open(content: bytes) -> ImageFile.ImageFile:
             refuse_deep_jpeg2000(content)
         return image
     if name == "EPS":  # Pillow would hand the program inside to Ghostscript
-        raise ImageError("its content is PostScript, which is run rather than decoded; refused")
-    raise ImageError(f"its content is in the format {name}, which cannot be read here; save it as PNG or JPEG")
+        raise ImageError("its content is PostScript, which is run rather than decoded; refused", OTHER_KIND)
+    raise ImageError(
+        f"its content is in the format {name}, which cannot be read here; save it as PNG or JPEG", OTHER_KIND
+    )
 
 
 def _read_as(content: bytes, raw_mode: str) -> np.ndarray:
@@ -206,6 +218,7 @@ def _open_heif(content: bytes) -> ImageFile.ImageFile:
         import pillow_heif
     except ImportError:
         raise ImageError(
-            "it is a HEIC photograph, which cannot be read without the package pillow-heif: pip install pillow-heif"
+            "it is a HEIC photograph, which cannot be read without the package pillow-heif: pip install pillow-heif",
+            OTHER_KIND,
         ) from None
     return pillow_heif.HeifImageFile(io.BytesIO(content))

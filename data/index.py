@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +17,22 @@ from .text import composed
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 
 SPLITS = ("train", "val", "test")
+ALL_SPLITS = (*SPLITS, "query", "gallery")  #: the last two of data sets in which images are searched for
 VAL_IS_TEST = "its val is the test part, as it brings no other; the val counted here is cut from train"
 MAX_CLASSES = 32_767  #: labels are int16
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Which frames of a video each clip is."""
+
+    first_frame: np.ndarray  #: int32 ``(clips,)``, from 0
+    frames: np.ndarray  #: int32 ``(clips,)``, how many
+    frames_a_second: np.ndarray  #: float32 ``(clips,)``
+
+    def of(self, rows: Sequence[int] | np.ndarray) -> Clips:
+        """Those of some rows."""
+        return Clips(self.first_frame[rows], self.frames[rows], self.frames_a_second[rows])
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,7 @@ class DatasetIndex:
     """The images of a data set in a fixed order.
 
     ``names`` are POSIX paths relative to ``root``; ``labels`` index ``classes``; ``splits`` holds one of
-    `SPLITS` for each image.
+    `ALL_SPLITS` for each image.
     """
 
     dataset: str
@@ -33,11 +48,14 @@ class DatasetIndex:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     labels: np.ndarray  #: int16 ``(images,)``
-    splits: np.ndarray  #: ``U5 (images,)``
+    splits: np.ndarray  #: ``U (images,)``
     opened_with: dict[str, object] = field(default_factory=dict)  #: the settings that made it what it is
     left_out: dict[str, int] = field(default_factory=dict)  #: files that are no images by their names, by kind
     title: str = ""  #: what people call it; of their own data, a folder's or list's name
     val_is_test: bool = False  #: whether its maker called the test part val
+    groups: tuple[str, ...] = ()  #: of each image what no cut may divide (a subject, a source, a person), if known
+    cameras: tuple[str, ...] = ()  #: of each image, if known
+    clips: Clips | None = None  #: of each row its frames, where rows are clips rather than images
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,7 +97,7 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         classes=tuple(classes),
         names=tuple(names),
         labels=np.array([number_of[name] for name in class_names], dtype=np.int16),
-        splits=np.array(splits, dtype="U5"),
+        splits=np.array(splits, dtype=f"U{max(map(len, ALL_SPLITS))}"),
     )
 
 
@@ -122,6 +140,9 @@ def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
         names=tuple(index.names[row] for row in keep),
         labels=index.labels[keep],
         splits=index.splits[keep],
+        groups=tuple(index.groups[row] for row in keep) if index.groups else (),
+        cameras=tuple(index.cameras[row] for row in keep) if index.cameras else (),
+        clips=index.clips.of(keep) if index.clips else None,
     )
 
 

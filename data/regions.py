@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from .errors import ConfigurationError
-from .names import KINDS
+from .names import KINDS, NONE
 
 # A box never gets thinner than a pixel, so that it can be seen, drawn and pooled.
 MIN_SIDE = 1.0
@@ -38,10 +38,12 @@ class Layout:
     Raises: `ConfigurationError` when the primaries alone are too many, or ``kinds`` is none of `KINDS`.
     """
 
-    primary: int  #: κ, at least 2
+    primary: int  #: κ, at least 2; 0 in `NO_REGIONS` alone
     kinds: str = "both"  #: one of `KINDS`
 
     def __post_init__(self) -> None:
+        if (self.primary, self.kinds) == (0, NONE):
+            return
         if self.kinds not in KINDS:
             raise ConfigurationError(f"setting 'kinds': wanted one of {', '.join(KINDS)}, got {self.kinds!r}")
         if not 2 <= self.primary <= MAX_REGIONS:
@@ -50,7 +52,7 @@ class Layout:
     @cached_property
     def pairs(self) -> np.ndarray:
         """The primaries around which each secondary lies, int16 ``(S, 2)``, the smaller number first."""
-        room = {"primary": 0, "secondary": MAX_REGIONS, "both": MAX_REGIONS - self.primary}[self.kinds]
+        room = {"secondary": MAX_REGIONS, "both": MAX_REGIONS - self.primary}.get(self.kinds, 0)
         ranked = sorted(combinations(range(self.primary), 2), key=lambda pair: pair[::-1])
         pairs = np.array(sorted(ranked[:room]), dtype=np.int16).reshape(-1, 2)
         pairs.flags.writeable = False  # shared by everyone who asks
@@ -71,6 +73,9 @@ class Layout:
         """All regions: ``(..., κ, 4)`` -> ``(..., R, 4)``."""
         secondary = self.secondary(primary_xyxy)
         return secondary if self.kinds == "secondary" else np.concatenate([primary_xyxy, secondary], axis=-2)
+
+
+NO_REGIONS = Layout(0, NONE)  #: of images for models that look at none
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,8 @@ class Regions:
 
     @property
     def enough_keypoints(self) -> bool:
-        """Whether there were points to draw regions around; if not, every region is the whole image."""
-        return bool(self.keypoints.any())
+        """Whether there were points to draw regions around, if any are wanted; if not, each is the whole image."""
+        return not self.layout.count or bool(self.keypoints.any())
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,7 @@ class Proposal:
     modified_ns: int = NOT_THERE  #: nanoseconds since 1970
     content_blake2b: str = ""  #: as `content_hash` has it; empty when the file could not be read
     reason: str = ""  #: why there are no regions
+    fault: str = ""  #: the same in two or three words
 
 
 def whole_image_hull(size_wh: tuple[int, int]) -> np.ndarray:

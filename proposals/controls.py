@@ -29,6 +29,11 @@ def group_random(image: np.ndarray, settings: ProposalSettings) -> Groups:
     return groups_of_boxes(np.hstack([low, low + sides]) * _frame(image), settings.primary)
 
 
+def group_nothing(image: np.ndarray, settings: ProposalSettings) -> Groups:
+    """No groups: for models that look at no regions."""
+    return Groups(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros((0, 2)), distinct=0)
+
+
 def groups_of_boxes(boxes_xyxy: np.ndarray, primary: int, weights: np.ndarray | None = None) -> Groups:
     """Groups whose points are the corners of up to κ boxes ``(n, 4)``; groups beyond them are empty.
 

@@ -85,7 +85,7 @@ def regions_of_groups(groups: Groups, layout: Layout, slot_order: str, size_wh: 
     ]
     return Regions(
         # A tenth of a pixel keeps the file's cells readable; boxes are computed from these very points.
-        hull_xy=np.concatenate(hulls).round(1),
+        hull_xy=np.concatenate([np.zeros((0, 2), np.float32), *hulls]).round(1),
         hull_counts=np.array([len(hull) for hull in hulls], dtype=np.int32),
         keypoints=claimed[1:].astype(np.int32),
         weights=groups.weights.astype(np.float32),

@@ -26,14 +26,15 @@ from ..data.boxes import schema
 from ..data.boxes.reader import Settings, embedded_photographs, read_boxes, read_listing, refuse_to_replace_other
 from ..data.boxes.verification import stamps_of
 from ..data.boxes.writer import Part, build_part, write_boxes
-from ..data.drawing import contact_sheet, draw_regions, fit_within
+from ..data.drawing import captioned_sheet, draw_regions
 from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError, WorkerError
 from ..data.faults import PASSING
 from ..data.files import atomic_file
 from ..data.images import decode_image
 from ..data.index import DatasetIndex
 from ..data.places import relative_hint
-from ..data.regions import Layout, Proposal
+from ..data.regions import Proposal
+from ..data.text import file_name
 from ..data.workers import in_parallel
 from .provenance import REMEDY, digest, recorded_settings, refuse_difference, refuse_other
 from .settings import ProposalSettings, name_of_weights
@@ -41,7 +42,7 @@ from .worker import lost_image, propose_chunk
 
 PART_IMAGES = 256
 CHUNK_IMAGES = 16
-PREVIEWS = 12
+PREVIEWS, FEW_PREVIEWS = 12, 3
 
 _LOCK, _SETTINGS = "lock", "settings.json"
 Progress = Callable[[int, int], None]
@@ -113,14 +114,16 @@ def propose_dataset(
         _claim(folder, recorded, index)
         run = _Run(index, settings, weights, folder, _part_keys(index, recorded))
         reused, postponed = run.finish(jobs, progress)
+        attributes, statuses = _attributes(index, settings, boxes, run.paths)
         write_boxes(
             boxes,
             index,
             [partial(Part.load, path) for path in run.paths],
             settings.layout,
-            attributes=_attributes(index, settings, boxes, run.paths, previews),
+            attributes=attributes,
             settings=recorded,
-            previews=_previews(index, settings.layout, run.paths, settings.max_pixels) if previews else {},
+            previews=_previews(index, settings, run.paths, statuses) if previews else {},
+            idle=settings.idle,
         )
         if not postponed:
             _clear(folder)
@@ -262,8 +265,9 @@ def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
 
 
 def _attributes(
-    index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Path], previews: bool
-) -> dict[str, str | int]:
+    index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Path]
+) -> tuple[dict[str, str | int], np.ndarray]:
+    """Root attributes, and each image's status."""
     hulls = hashlib.blake2b(digest_size=16)
     tables = []
     for path in parts:
@@ -275,9 +279,9 @@ def _attributes(
     contents.update(json.dumps([settings.to_dict(), index.classes, hulls.hexdigest()]).encode())
     for column in (schema.PATH, "label", "split", "content_blake2b"):
         contents.update(images[column].tobytes())
-    statuses = images["status"].tolist()
+    statuses = images[schema.STATUS].tolist()
     attributes: dict[str, str | int] = {
-        "description": schema.DESCRIPTION if previews else schema.DESCRIPTION_WITHOUT_PREVIEW,
+        "description": schema.DESCRIPTION,
         "made_by": f"agnet {__version__}",
         "dataset": index.dataset,
         "title": index.title or index.dataset,
@@ -287,7 +291,7 @@ def _attributes(
         "root_relative_to_this_file": relative_hint(index.root, boxes.parent),
         "fingerprint": contents.hexdigest(),  # what the boxes and their images are
     }
-    return attributes | ({"val_is_test": 1} if index.val_is_test else {})
+    return attributes | ({"val_is_test": 1} if index.val_is_test else {}), images[schema.STATUS]
 
 
 def _summary(boxes: Path, reused: int, postponed: int = 0) -> Summary:
@@ -301,25 +305,49 @@ def _summary(boxes: Path, reused: int, postponed: int = 0) -> Summary:
 
 
 def _previews(
-    index: DatasetIndex, layout: Layout, parts: list[Path], max_pixels: int
+    index: DatasetIndex, settings: ProposalSettings, parts: list[Path], statuses: np.ndarray
 ) -> dict[str, tuple[np.ndarray, str]]:
-    """Up to `PREVIEWS` usable images, evenly over the data set, with their regions drawn, and a sheet of all."""
-    wanted = set(np.linspace(0, len(index) - 1, min(PREVIEWS, len(index))).astype(int).tolist())
+    """Up to `PREVIEWS` usable images with their regions drawn, called by their rows, and a sheet of all.
+
+    Evenly over the data set, but for `FEW_PREVIEWS` with too few keypoints, if there are any: whoever looks must see
+    them, too.
+    """
+    layout = settings.layout
+    digits = max(5, len(str(len(index) - 1)))  # of a name, so that they sort
     pictures: dict[str, tuple[np.ndarray, str]] = {}
-    for path in parts:
-        primary = Part.load(path).primary
-        for number in sorted(wanted & set(primary["image"].tolist())):
-            rows = primary[primary["image"] == number]
-            boxes = np.stack([rows[column] for column in ("x0", "y0", "x1", "y1")], axis=-1)
-            name = index.names[number]
-            try:
-                image = decode_image((index.root / name).read_bytes(), max_pixels)
-            except (OSError, ImageError):
-                continue
-            label = index.classes[index.labels[number]]
-            key = f"{len(pictures) + 1:02d}_{''.join(c if c.isalnum() else '_' for c in label)}"
-            pictures[key] = draw_regions(image, boxes, layout, 480), f"image {number}, {name}, class {label}"
-    if pictures:
-        tiles = [fit_within(picture, 300) for picture, _ in pictures.values()]
-        pictures = {schema.SHEET: (contact_sheet(tiles, 4, (306, 306)), "all pictures of this group"), **pictures}
-    return pictures
+    tiles: list[tuple[np.ndarray, str]] = []
+    for number in _previewed(statuses):
+        name, label = index.names[number], index.classes[index.labels[number]]
+        part = Part.load(parts[number // PART_IMAGES]).primary
+        rows = part[part["image"] == number]
+        boxes = np.stack([rows[column] for column in ("x0", "y0", "x1", "y1")], axis=-1)
+        try:
+            image = decode_image((index.root / name).read_bytes(), settings.max_pixels)
+        except (OSError, ImageError):
+            continue
+        picture = draw_regions(image, boxes, layout, 480)
+        pictures[f"image_{number:0{digits}d}_{file_name(label)}"] = picture, f"image {number}, {name}, class {label}"
+        tiles.append((picture, f"{number} · {label} · {statuses[number].decode()}"))
+    if not tiles:
+        return {}
+    legend = "Row in the table images · class · status."
+    if layout.count:
+        legend += " Boxes: primary regions by their numbers; white: around 0 and 1."
+    sheet = captioned_sheet(tiles, 4, legend)
+    return {schema.SHEET: (sheet, "all pictures of this group"), **pictures}
+
+
+def _previewed(statuses: np.ndarray) -> list[int]:
+    """Which images are previewed, rising: ``statuses`` are those of all."""
+    few = np.flatnonzero(statuses == schema.STATUS_FEW.encode())
+    chosen = set(_evenly(few, FEW_PREVIEWS))
+    usable = np.flatnonzero(statuses != schema.STATUS_UNREADABLE.encode())
+    others = usable[~np.isin(usable, list(chosen))]
+    return sorted(chosen | set(_evenly(others, PREVIEWS - len(chosen))))
+
+
+def _evenly(rows: np.ndarray, count: int) -> list[int]:
+    """At most ``count`` of them, the first and the last among them."""
+    if not len(rows):
+        return []
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)].tolist()

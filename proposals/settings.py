@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.errors import CheckpointError, ConfigurationError
+from ..data.names import NONE
 from ..data.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -25,10 +26,21 @@ METHODS = {
     "mask-rcnn": "networks:group_detections",
     "grid": "controls:group_grid",
     "random": "controls:group_random",
+    "none": "controls:group_nothing",
 }
 NETWORKS = ("cnn-features", "mask-rcnn")  # the methods that need weights
 # Raised when a method begins to find other regions in the same pixels: what was made before is not gone on with.
 REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
+# Settings that decide nothing of what a method finds.
+_EM = ("mixture", "max_iter", "tol", "reg_covar")
+IDLE = {
+    "sift": ("weights",),
+    "cnn-features": ("image_size", *_EM),
+    "mask-rcnn": ("image_size", "seed", *_EM),
+    "grid": ("weights", "image_size", "seed", *_EM),
+    "random": ("weights", *_EM),
+    NONE: ("primary", "kinds", "weights", "image_size", "slot_order", "seed", *_EM),
+}
 MIXTURES = ("closed-form", "scikit-learn")
 # Every slot owns weights in the network, so slots need an order that means something. None of these
 # depends on the augmentation: order is fixed on the original image and travels with the pixels.
@@ -70,6 +82,11 @@ class ProposalSettings:
         _one_of("method", self.method, METHODS)
         _one_of("mixture", self.mixture, MIXTURES)
         _one_of("slot_order", self.slot_order, SLOT_ORDERS)
+        if (self.method == NONE) != ((self.primary, self.kinds) == (0, NONE)):
+            raise ConfigurationError(
+                f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, and nothing else does; got "
+                f"{self.method} with primary {self.primary} and kinds {self.kinds}"
+            )
         _ = self.layout  # raises if there are too many or none
         _between("image_size", self.image_size, 32, 4096)
         _between("max_iter", self.max_iter, 1, 10_000)
@@ -83,6 +100,11 @@ class ProposalSettings:
         from ..data.regions import Layout
 
         return Layout(self.primary, self.kinds)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Settings that decide nothing of what this method finds."""
+        return IDLE[self.method]
 
     @property
     def em(self) -> EM:

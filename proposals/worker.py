@@ -13,7 +13,7 @@ import cv2
 import threadpoolctl
 
 from ..data.errors import ImageError
-from ..data.faults import PASSING, check_root_is_there, reason_of, unread
+from ..data.faults import CRASHES, LATER, NO_REGIONS, NOT_OPENED, PASSING, check_root_is_there, reason_of, unread
 from ..data.images import decode_image
 from ..data.regions import Proposal, content_hash, time_of_change
 from ..data.text import first_line
@@ -43,7 +43,8 @@ def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, na
 
 def lost_image(root: str, name: str, reason: str) -> Proposal:
     """The proposal of an image that killed the process that worked on it."""
-    return _without_regions(_read(root, name)[0], reason)
+    fault = LATER if reason.startswith(PASSING) else CRASHES
+    return _without_regions(_read(root, name)[0], reason, fault)
 
 
 def _propose_file(root: str, name: str, settings: ProposalSettings, weights: Path | None) -> Proposal:
@@ -54,17 +55,19 @@ def _propose_file(root: str, name: str, settings: ProposalSettings, weights: Pat
         image = decode_image(content, settings.max_pixels)
         regions = propose_regions(image, settings, weights)
     except ImageError as error:
-        return _without_regions(file, reason_of(error))
+        return _without_regions(file, reason_of(error), error.fault)
     except (cv2.error, MemoryError) as error:
         if isinstance(error, MemoryError) or error.code == cv2.Error.StsNoMem:
-            return _without_regions(file, f"{PASSING}not enough memory to find its regions")
-        return _without_regions(file, f"{settings.method} failed on it: {first_line(error, 'no reason given')}")
+            return _without_regions(file, f"{PASSING}not enough memory to find its regions", LATER)
+        reason = first_line(error, "no reason given")
+        return _without_regions(file, f"{settings.method} failed on it: {reason}", NO_REGIONS)
     return replace(file, regions=regions)
 
 
-def _without_regions(file: Proposal, reason: str) -> Proposal:
+def _without_regions(file: Proposal, reason: str, fault: str) -> Proposal:
     """What another run may find otherwise is recorded as if the file had never been read: it will be again."""
-    return Proposal(None, reason=reason) if reason.startswith(PASSING) else replace(file, reason=reason)
+    file = Proposal(None) if reason.startswith(PASSING) else file
+    return replace(file, reason=reason, fault=fault)
 
 
 def _read(root: str, name: str) -> tuple[Proposal, bytes]:
@@ -75,13 +78,14 @@ def _read(root: str, name: str) -> tuple[Proposal, bytes]:
     path = os.path.join(root, name)  # noqa: PTH118 - faster
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a pipe would be waited for, a device never ends
-            return Proposal(None, reason="is not a file"), b""
+            return Proposal(None, reason="is not a file", fault=NOT_OPENED), b""
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             modified = time_of_change(os.fstat(file.fileno()).st_mtime_ns)
             content = file.read()
     except (OSError, MemoryError) as error:
         check_root_is_there(root)
-        return Proposal(None, reason=reason_of(unread(error))), b""
+        trouble = unread(error)
+        return Proposal(None, reason=reason_of(trouble), fault=trouble.fault), b""
     return Proposal(None, len(content), modified, content_hash(content)), content
 
 

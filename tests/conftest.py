@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
+import h5py
 import joblib
 import numpy as np
 import pytest
@@ -153,6 +154,61 @@ def _original_boxes(_original_folder):
 def boxes_file(_original_boxes, tmp_path):
     """The boxes file of `folder`, with three primary regions; free to damage."""
     return shutil.copy(_original_boxes, tmp_path / "boxes.h5")
+
+
+# The tables of version 2: column of theirs -> what version 3 calls it.
+_VERSION_2 = {
+    "images": {
+        "path_relative_to_the_dataset_root": "path_relative_to_the_dataset_root",
+        **{name: name for name in ("split", "label", "width", "height", "keypoints", "distinct_keypoints")},
+        "distinct_regions": "distinct_regions",
+        "status": "status_of_the_image",
+        **{name: name for name in ("file_bytes", "modified_utc", "content_blake2b")},
+    },
+    "failures": {
+        "image": "image",
+        "path_relative_to_the_dataset_root": "name_of_the_image_file",
+        "reason_the_image_could_not_be_used": ("the_whole_reason_why_this_image_could_not_be_used_for_any_regions"),
+    },
+    "settings": {
+        "name_of_the_setting": "name_of_the_setting_of_the_run",
+        "value_used_when_the_boxes_were_computed": "value_used_when_the_boxes_were_computed",
+    },
+}
+
+
+def _as_version_2(path):
+    """Make of a boxes file what version 2 would have written. Returns ``path``."""
+    with h5py.File(path, "r+", libver=("earliest", "v110")) as file:
+        paths = file["images"]["path_relative_to_the_dataset_root"]
+        for table, columns in _VERSION_2.items():
+            if table not in file:
+                continue
+            rows, description = file[table][:], file[table].attrs["description"]
+            cells = {name: rows[column] for name, column in columns.items()}
+            if table == "failures":
+                cells["path_relative_to_the_dataset_root"] = paths[rows["image"]]
+            kinds = [(name, values.dtype) for name, values in cells.items()]
+            texts = [(n, h5py.string_dtype("utf-8", k.itemsize) if k.kind == "S" else k) for n, k in kinds]
+            old = np.zeros(len(rows), np.dtype(kinds))
+            for name, values in cells.items():
+                old[name] = values
+            del file[table]
+            options = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+            made = file.create_dataset(table, (len(old),), np.dtype(texts), chunks=(len(old),), **options)
+            made[:] = old.view(made.dtype)
+            made.attrs["description"] = description
+        del file["00_read_me"]
+        if "preview/00_contact_sheet" in file:
+            file.move("preview/00_contact_sheet", "preview/contact_sheet")
+        file.attrs["format_version"] = np.int32(2)
+    return path
+
+
+@pytest.fixture(scope="session")
+def as_version_2():
+    """A function that makes of a boxes file, in its place, one as it was before version 3."""
+    return _as_version_2
 
 
 @pytest.fixture

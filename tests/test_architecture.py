@@ -31,7 +31,7 @@ FRAGILE_TORCH = "training.machine.torch_internals"
 RUNS = {"training", "training.machine", "training.runs", "training.samples", *MODELS_WHOLE, *DATA}
 ALLOWED = {
     "data": {"data.decoding"},
-    "data.decoding": {"data.errors"},
+    "data.decoding": {"data.errors", "data.faults"},
     "data.boxes": {"data"},
     "data.sets": {"data"},
     "proposals": DATA,

@@ -80,13 +80,10 @@ def test_the_map_of_files_is_complete():
 def test_the_format_is_the_schemas():
     rows = dict(re.findall(r"^\| `(\w+)/?` \| [^|]+ \| ([^|]+) \|$", README, flags=re.MULTILINE))
     dtypes = {
-        "images": boxes_schema.images_dtype(1),
-        "primary": boxes_schema.PRIMARY,
+        **boxes_schema.COLUMNS,
+        boxes_schema.READ_ME: boxes_schema.read_me_dtype(1),
         "secondary": boxes_schema.SECONDARY,
-        "hulls": boxes_schema.HULLS,
-        "labels": boxes_schema.labels_dtype(1),
         "settings": boxes_schema.settings_dtype(1, 1),
-        "failures": boxes_schema.failures_dtype(1, 1),
     }
     assert set(dtypes) == set(boxes_schema.TABLES)
     for table, dtype in dtypes.items():

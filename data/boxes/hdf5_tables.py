@@ -9,7 +9,7 @@ chunks are decoded here, and such texts refused.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import h5py
@@ -29,16 +29,22 @@ MAX_CELL = 4096  # bytes of a text in a table; no system has longer paths
 
 
 def read_table(
-    file: h5py.File, name: str, expected: np.dtype, rows_wanted: int | None = None, because: str = ""
+    file: h5py.File,
+    name: str,
+    expected: np.dtype,
+    rows_wanted: int | None = None,
+    because: str = "",
+    optional: Collection[str] = (),
 ) -> np.ndarray:
     """A table of the expected columns, read whole, after every check that can be made without reading it.
 
     Args:
         file: the open file.
         name: of the table.
-        expected: its columns; texts may be of another width.
+        expected: its columns, in order; texts may be of another width.
         rows_wanted: how many rows it must have, where what was read before says so.
         because: what says so.
+        optional: columns that need not be there.
 
     Raises: `BoxesFileError` for anything else than such a table, whole, inside this very file.
     """
@@ -50,7 +56,7 @@ def read_table(
         raise BoxesFileError(f"{name!r} is not a one-dimensional table")
     # The type first: HDF5 looks up fill values of variable length. Then the storage: the shape of a virtual data set
     # is looked up in its source files.
-    dtype = _dtype(name, expected, table.get_type())
+    dtype = _dtype(name, expected, optional, table.get_type())
     creation = table.get_create_plist()
     if creation.get_layout() == h5py.h5d.VIRTUAL or creation.get_external_count():
         raise BoxesFileError(f"the table {name!r} takes its content from other files; refused")
@@ -71,18 +77,18 @@ def read_table(
     return found
 
 
-def _dtype(name: str, expected: np.dtype, stored: h5py.h5t.TypeID) -> np.dtype:
+def _dtype(name: str, expected: np.dtype, optional: Collection[str], stored: h5py.h5t.TypeID) -> np.dtype:
     """The NumPy type of a table's rows as they are stored, once it is one of the expected columns and no other."""
-    wanted_names = expected.names or ()
+    needed = tuple(column for column in expected.names or () if column not in optional)
     if not isinstance(stored, h5py.h5t.TypeCompoundID):
-        raise BoxesFileError(f"the table {name!r} has no columns, wanted {wanted_names}")
+        raise BoxesFileError(f"the table {name!r} has no columns, wanted {needed}")
     columns = range(stored.get_nmembers())
     names = tuple(stored.get_member_name(column).decode(errors="replace") for column in columns)
-    if names != wanted_names:
-        raise BoxesFileError(f"the table {name!r} has columns {names}, wanted {wanted_names}")
+    if names != tuple(column for column in expected.names or () if column in needed or column in names):
+        raise BoxesFileError(f"the table {name!r} has columns {names}, wanted {needed}")
     formats = []
     for column in columns:
-        wanted, member = expected[column], stored.get_member_type(column)
+        wanted, member = expected[names[column]], stored.get_member_type(column)
         is_text = isinstance(member, h5py.h5t.TypeStringID) and not is_variable_text(member)
         if is_text and wanted.kind == "S" and member.get_size() <= MAX_CELL:
             formats.append(np.dtype(f"S{member.get_size()}"))

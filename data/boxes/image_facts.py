@@ -112,9 +112,10 @@ def facts_text(facts: ImageFacts) -> str:
         f"  status     {facts.status}{': ' if facts.reason else ''}{facts.reason}",
         f"  file       {facts.file_bytes:,} bytes",
     ]
+    if facts.width:
+        lines.append(f"  size       {facts.width:,} x {facts.height:,} pixels")
     if facts.regions:
         lines += [
-            f"  size       {facts.width:,} x {facts.height:,} pixels",
             f"  keypoints  {facts.keypoints:,}, at {facts.distinct_keypoints:,} places",
             f"  regions    {len(facts.regions)}, {facts.distinct_regions} distinct",
             "",

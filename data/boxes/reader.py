@@ -11,14 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from ..errors import BoxesFileError, ConfigurationError
-from ..index import NOT_TEXT, SPLITS, leaves_root
-from ..regions import KINDS, Layout, Regions, boxes_of_hulls
-from ..text import composed_all, first_line, printable
+from ..errors import BoxesFileError, ConfigurationError, MismatchError
+from ..index import ALL_SPLITS, NOT_TEXT, SPLITS, Clips, leaves_root
+from ..names import KINDS
+from ..regions import Layout, Regions, boxes_of_hulls
+from ..text import composed, composed_all, first_line, printable
 from . import schema
 from .hdf5_tables import is_variable_text, read_table
 
@@ -38,13 +40,14 @@ class Listing:
     """What a boxes file says of its images, their regions aside. Row k of an array is image k of the data set."""
 
     path: Path
+    format_version: int
     dataset: str
     classes: tuple[str, ...]
     settings: Settings  #: everything that made the boxes, in sections: dataset, proposals, versions
     attributes: dict[str, object]  #: the other root attributes
     layout: Layout  #: which regions each image has
     names: np.ndarray  #: bytes ``(images,)``, POSIX paths relative to the data set's root
-    splits: np.ndarray  #: ``U5 (images,)``
+    splits: np.ndarray  #: ``U (images,)``
     labels: np.ndarray  #: int64 ``(images,)``
     sizes_wh: np.ndarray  #: int64 ``(images, 2)``
     status: np.ndarray  #: ``U (images,)``
@@ -54,6 +57,9 @@ class Listing:
     file_bytes: np.ndarray  #: int64 ``(images,)``
     modified_utc: np.ndarray  #: bytes ``(images,)``, see `schema.modified_text`
     contents: np.ndarray  #: bytes ``(images,)``, BLAKE2b of the files in hexadecimal
+    groups: tuple[str, ...]  #: of each image, what no cut may divide; empty where the file does not say
+    cameras: tuple[str, ...]  #: of each image; empty where the file does not say
+    clips: Clips | None  #: where rows are clips rather than images
 
     @property
     def title(self) -> str:
@@ -82,11 +88,20 @@ class Boxes(Listing):
     hull_first: np.ndarray  #: int64 ``(usable,)``, first vertex of the image's first hull
     hull_counts: np.ndarray  #: int32 ``(usable, κ)``
     failures: tuple[tuple[str, str], ...]  #: (name, reason)
+    faults: tuple[str, ...]  #: of each failure, in two or three words; empty in files of version 2
 
     @property
     def fingerprint(self) -> str:
         """What these boxes and their images are, in 32 hexadecimal digits."""
         return str(self.attributes["fingerprint"])
+
+    def require_regions(self, who: str) -> None:
+        """Raise `MismatchError` if there are none. ``who`` wants them."""
+        if not self.layout.count:
+            raise MismatchError(
+                f"{who} wants regions, and {self.path} has none: make a file that has them with another --method of "
+                "agnet propose, or train what looks at none, such as --model plain"
+            )
 
     def rows(self, split: str) -> np.ndarray:
         """Rows (of `usable`) whose image is in ``split``."""
@@ -113,7 +128,7 @@ def read_boxes(path: str | Path) -> Boxes:
     """Read a whole boxes file and check that it holds together.
 
     Raises: `BoxesFileError` naming what is wrong, for anything that is not a complete, consistent boxes
-    file of this format version.
+    file of one of `schema.VERSIONS`.
     """
     path = Path(path)
     with _opened(path) as file:
@@ -129,10 +144,46 @@ def read_listing(path: Path) -> Listing:
 def embedded_photographs(path: Path) -> int:
     """How many photographs the file holds as previews. Raises as `read_boxes`."""
     with _opened(path) as file:
-        if not isinstance(file.get("preview", getlink=True), h5py.HardLink):  # no link is followed
-            return 0
-        pictures = file["preview"]
-        return sum(name != schema.SHEET for name in pictures) if isinstance(pictures, h5py.Group) else 0
+        pictures = _group(file, schema.PREVIEW)
+        return sum(not schema.is_sheet(name) for name in pictures) if pictures else 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a boxes file, and of them what its tables and pictures take as they are stored."""
+
+    file: int
+    tables: int
+    previews: int
+
+
+def sizes_of(path: Path) -> Sizes:
+    """How large the file at ``path`` is, and what is in it. Raises as `read_boxes`."""
+    with _opened(path) as file:
+        pictures = _group(file, schema.PREVIEW)
+        return Sizes(
+            file=path.stat().st_size,
+            tables=sum(_stored_bytes(file, name) for name in schema.TABLES),
+            previews=sum(_stored_bytes(pictures, name) for name in pictures) if pictures else 0,
+        )
+
+
+def _group(file: h5py.File, name: str) -> h5py.Group | None:
+    """None where it is something else, or behind a link: none is followed."""
+    found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    return found if isinstance(found, h5py.Group) else None
+
+
+def _stored_bytes(group: h5py.Group, name: str) -> int:
+    """What a table or picture takes in this very file."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return 0
+    found = h5py.h5o.open(group.id, name.encode())
+    if not isinstance(found, h5py.h5d.DatasetID):
+        return 0
+    creation = found.get_create_plist()
+    elsewhere = creation.get_layout() == h5py.h5d.VIRTUAL or creation.get_external_count()
+    return 0 if elsewhere else int(found.get_storage_size())
 
 
 def refuse_to_replace_other(path: Path) -> None:
@@ -199,10 +250,11 @@ def _attributes(file: h5py.File) -> tuple[dict[str, object], Settings]:
         found[name] = _decoded_text(f"root attribute {name!r}", value) if isinstance(value, bytes) else value
     if found.get("format") != schema.FORMAT:
         raise BoxesFileError("an HDF5 file, but not a boxes file (no attribute format = 'agnet boxes')")
-    if found.get("format_version") != schema.FORMAT_VERSION:
+    if found.get("format_version") not in schema.VERSIONS:
         raise BoxesFileError(
-            f"format version {found.get('format_version')!r}, this program reads {schema.FORMAT_VERSION}; make the "
-            "file again with the agnet propose command that made it, and --restart"
+            f"format version {found.get('format_version')!r}, this program reads "
+            f"{' and '.join(map(str, schema.VERSIONS))}; make the file again with the agnet propose command that made "
+            "it, and --restart"
         )
     if found.get("complete") != 1:
         raise BoxesFileError("incomplete: it has no mark 'complete'; run the same agnet propose command again")
@@ -231,10 +283,11 @@ def _layout(proposals: dict[str, object]) -> Layout:
 
 def _listing(path: Path, file: h5py.File) -> Listing:
     attributes, settings = _attributes(file)
+    version = next(version for version in schema.VERSIONS if version == attributes["format_version"])
     layout = _layout(settings.get("proposals", {}))
-    images, labels = _table(file, "images"), _table(file, "labels")
-    status = _choices(images, "status", schema.STATUSES)
-    splits = _choices(images, "split", SPLITS)
+    images, labels = _table(file, version, "images"), _table(file, version, "labels")
+    status = _choices(images, schema.STATUS, schema.STATUSES)
+    splits = _choices(images, "split", SPLITS if version == 2 else ALL_SPLITS)
     names = _lines("images", images[schema.PATH])
     _check(not any(map(leaves_root, names)), "images: a path that leaves the data set's root")
     _check(len(set(names)) == len(names), "images: a path is listed twice")
@@ -244,12 +297,25 @@ def _listing(path: Path, file: h5py.File) -> Listing:
     _check(((images["label"] >= 0) & (images["label"] < len(labels))).all(), "images: a label without a class")
     for table, rows in (("images", images), ("labels", labels)):
         for column in _COUNTS[table]:
-            _check((rows[column] >= 0).all(), f"{table}: a number below 0 in column {column!r}")
+            if column in (rows.dtype.names or ()):
+                _check((rows[column] >= 0).all(), f"{table}: a number below 0 in column {column!r}")
+    if version > 2:
+        _check((images["image"] == np.arange(len(images))).all(), "images: not numbered 0, 1, 2, ...")
+        files = _lines("images", images[schema.FILE])
+        _check(files == [name.rpartition("/")[2] for name in names], "images: a file name that is not its path's")
+        pairs = sorted(set(zip(images["label"].tolist(), images[schema.CLASS_OF].tolist(), strict=True)))
+        said = _lines("images", np.array([name for _, name in pairs], bytes))
+        alike = [composed(name) == composed(class_names[label]) for (label, _), name in zip(pairs, said, strict=True)]
+        _check(all(alike), "images: a class that is not its label's")
+        has_rows = (status != schema.STATUS_UNREADABLE) & (layout.primary > 0)
+        first_rows = np.where(has_rows, (np.cumsum(has_rows) - 1) * layout.primary, -1)
+        _check((images[schema.FIRST_ROW] == first_rows).all(), "images: a first_row_in_primary that is not its first")
 
     sizes_wh = np.stack([images["width"], images["height"]], axis=1).astype(np.int64)
     _check((sizes_wh[status != schema.STATUS_UNREADABLE] > 0).all(), "images: a width or height below 1")
     return Listing(
         path=path,
+        format_version=version,
         dataset=str(settings.get("dataset", {}).get("name")),
         classes=class_names,
         settings=settings,
@@ -266,15 +332,63 @@ def _listing(path: Path, file: h5py.File) -> Listing:
         file_bytes=images["file_bytes"].copy(),
         modified_utc=images["modified_utc"].copy(),
         contents=images["content_blake2b"].copy(),
+        groups=_texts(images, "group"),
+        cameras=_texts(images, "camera"),
+        clips=_clips(images),
     )
+
+
+def _texts(images: np.ndarray, column: str) -> tuple[str, ...]:
+    return tuple(_lines("images", images[column])) if column in (images.dtype.names or ()) else ()
+
+
+def _clips(images: np.ndarray) -> Clips | None:
+    there = [column for column in schema.CLIPS if column in (images.dtype.names or ())]
+    if not there:
+        return None
+    _check(len(there) == len(schema.CLIPS), f"images: clips have the columns {', '.join(schema.CLIPS)}, or none")
+    clips = Clips(*(images[column].copy() for column in schema.CLIPS))
+    _check((clips.first_frame >= 0).all() and (clips.frames >= 1).all(), "images: a clip without frames")
+    rates = clips.frames_a_second
+    _check((np.isfinite(rates) & (rates > 0)).all(), "images: frames_a_second that are no number above 0")
+    return clips
 
 
 def _read(path: Path, file: h5py.File) -> Boxes:
     listing = _listing(path, file)
-    primaries, sizes_wh = listing.layout.primary, listing.sizes_wh
     usable = np.flatnonzero(listing.status != schema.STATUS_UNREADABLE)
     _check(len(usable) > 0, "images: none is usable")
-    primary = _table(file, "primary", len(usable) * primaries, f"{primaries} for each usable image")
+    failures, faults = _failures(file, listing)
+    return Boxes(
+        **{field.name: getattr(listing, field.name) for field in fields(Listing)},
+        usable=usable,
+        **(_regions(file, listing, usable) if listing.layout.primary else _no_regions(file, len(usable))),
+        failures=failures,
+        faults=faults,
+    )
+
+
+def _no_regions(file: h5py.File, usable: int) -> dict[str, Any]:
+    """Those fields of `Boxes` that `_regions` reads."""
+    for name in ("primary", "hulls"):
+        _check(not file.id.links.exists(name.encode()), f"{name}: is there, though the settings say primary = 0")
+    return {
+        "primary_xyxy": np.zeros((usable, 0, 4), np.float32),
+        "keypoints": np.zeros((usable, 0), np.int32),
+        "weights": np.zeros((usable, 0), np.float32),
+        "hull_xy": np.zeros((0, 2), np.float32),
+        "hull_first": np.zeros(usable, np.int64),
+        "hull_counts": np.zeros((usable, 0), np.int32),
+    }
+
+
+def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str, Any]:
+    """The regions of usable images, checked: those fields of `Boxes` that say what they are."""
+    version, primaries, sizes_wh = listing.format_version, listing.layout.primary, listing.sizes_wh
+    primary = _table(file, version, "primary", len(usable) * primaries, f"{primaries} for each usable image")
+    for column, value in (("frame", 0), ("valid", 1)):
+        if column in (primary.dtype.names or ()):
+            _check((primary[column] == value).all(), f"primary: a {column} other than {value}: of clips, unknown here")
     _check((primary["image"] == np.repeat(usable, primaries)).all(), "primary: rows are not sorted by image")
     _check((primary["region"] == np.tile(np.arange(primaries), len(usable))).all(), "primary: regions out of order")
 
@@ -289,7 +403,7 @@ def _read(path: Path, file: h5py.File) -> Boxes:
 
     counts = primary["hull_count"].astype(np.int64)
     _check((counts >= 1).all(), "primary: a hull_count below 1")
-    hulls = _table(file, "hulls", int(counts.sum()), "the sum of primary's hull_count")
+    hulls = _table(file, version, "hulls", int(counts.sum()), "the sum of primary's hull_count")
     _check((primary["hull_first"] == np.cumsum(counts) - counts).all(), "primary: hull_first out of order")
     sorted_alike = [(hulls[name] == np.repeat(primary[name], counts)).all() for name in ("image", "region")]
     _check(all(sorted_alike), "hulls: rows are not sorted by image and region")
@@ -299,48 +413,47 @@ def _read(path: Path, file: h5py.File) -> Boxes:
     # Training moves hulls, people look at boxes: both must say the same.
     off = np.abs(boxes_of_hulls(hull_xy, counts, frame) - boxes).max()
     _check(off <= BOX_TOLERANCE, f"primary: a box is up to {off:.1f} pixels off the box of its hull")
-
-    return Boxes(
-        **{field.name: getattr(listing, field.name) for field in fields(Listing)},
-        usable=usable,
-        primary_xyxy=boxes.reshape(-1, primaries, 4),
-        keypoints=primary["keypoints"].reshape(-1, primaries).copy(),
-        weights=weights.reshape(-1, primaries).copy(),
-        hull_xy=hull_xy,
-        hull_first=primary["hull_first"].reshape(-1, primaries)[:, 0].astype(np.int64),
-        hull_counts=counts.astype(np.int32).reshape(-1, primaries),
-        failures=_failures(file, listing),
-    )
+    return {
+        "primary_xyxy": boxes.reshape(-1, primaries, 4),
+        "keypoints": primary["keypoints"].reshape(-1, primaries).copy(),
+        "weights": weights.reshape(-1, primaries).copy(),
+        "hull_xy": hull_xy,
+        "hull_first": primary["hull_first"].reshape(-1, primaries)[:, 0].astype(np.int64),
+        "hull_counts": counts.astype(np.int32).reshape(-1, primaries),
+    }
 
 
-def _failures(file: h5py.File, listing: Listing) -> tuple[tuple[str, str], ...]:
+def _failures(file: h5py.File, listing: Listing) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Name and reason of each, and what is wrong in two or three words."""
     unreadable = np.flatnonzero(listing.status == schema.STATUS_UNREADABLE)
     if not len(unreadable) and not file.id.links.exists(b"failures"):
-        return ()
-    failures = _table(file, "failures", len(unreadable), "one for each unreadable image")
+        return (), ()
+    wanted = len(unreadable), "one for each unreadable image"
+    failures = _table(file, listing.format_version, "failures", *wanted)
     _check((failures["image"] == unreadable).all(), "failures: not the unreadable images, in order")
-    names = _lines("failures", failures[schema.PATH])
-    _check((failures[schema.PATH] == listing.names[unreadable]).all(), "failures: a path that is not its image's")
-    return tuple(zip(names, _lines("failures", failures[schema.REASON]), strict=True))
+    names = [name.decode() for name in listing.names[unreadable].tolist()]
+    if listing.format_version == 2:
+        said, faults = _lines("failures", failures[schema.PATH]), []
+        _check(said == names, "failures: a path that is not its image's")
+    else:
+        said, faults = (_lines("failures", failures[name]) for name in (schema.FAILED_FILE, schema.FAULT))
+        _check(said == [name.rpartition("/")[2] for name in names], "failures: a file that is not its image's")
+    return tuple(zip(names, _lines("failures", failures[schema.REASON]), strict=True)), tuple(faults)
 
 
-_EXPECTED = {
-    "images": schema.images_dtype(1),
-    "labels": schema.labels_dtype(1),
-    "primary": schema.PRIMARY,
-    "hulls": schema.HULLS,
-    "failures": schema.failures_dtype(1, 1),
-}
-
-
-def _table(file: h5py.File, name: str, rows_wanted: int | None = None, because: str = "") -> np.ndarray:
-    return read_table(file, name, _EXPECTED[name], rows_wanted, because)
+def _table(file: h5py.File, version: int, name: str, rows_wanted: int | None = None, because: str = "") -> np.ndarray:
+    """A table of a file of some version, its columns called as in the newest."""
+    if version > 2:
+        return read_table(file, name, schema.COLUMNS[name], rows_wanted, because, schema.OPTIONAL)
+    found = read_table(file, name, schema.COLUMNS_2[name], rows_wanted, because)
+    found.dtype.names = tuple(schema.RENAMED.get(column, column) for column in found.dtype.names or ())
+    return found
 
 
 # Columns that count something; those of the other tables are checked against each other.
 _COUNTS = {
     "images": ("keypoints", "distinct_keypoints", "distinct_regions", "file_bytes"),
-    "labels": tuple(f"images_in_{split}" for split in SPLITS),
+    "labels": tuple(f"images_in_{split}" for split in ALL_SPLITS),
 }
 
 

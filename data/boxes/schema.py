@@ -6,13 +6,17 @@ documents it for people who want to write one; a change here needs a new `FORMAT
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+
 import h5py
 import numpy as np
 
+from ..index import ALL_SPLITS, SPLITS
 from ..regions import NOT_THERE
 
 FORMAT = "agnet boxes"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+VERSIONS = (2, FORMAT_VERSION)  #: that are read
 
 STATUS_OK, STATUS_FEW, STATUS_UNREADABLE = "ok", "few keypoints", "unreadable"
 STATUSES = (STATUS_OK, STATUS_FEW, STATUS_UNREADABLE)
@@ -21,7 +25,9 @@ STATUSES = (STATUS_OK, STATUS_FEW, STATUS_UNREADABLE)
 GZIP_LEVEL = 4
 ALLOWED_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
 
+READ_ME = "00_read_me"
 TABLES = {
+    READ_ME: "What this file holds, a sentence of at most 60 characters in each row.",
     "failures": "One row for each image that could not be used, with the reason.",
     "hulls": (
         "The vertices of the primary regions' convex hulls, in pixels of the upright original. Regions move with "
@@ -29,7 +35,8 @@ TABLES = {
     ),
     "images": (
         "One row for each image of the data set, in its order; other tables name an image by its row number here, "
-        "from 0. status: ok; few keypoints (every region is the whole image); unreadable (see failures)."
+        "from 0. status_of_the_image: ok; few keypoints (every region is the whole image); unreadable (see failures). "
+        "first_row_in_primary: where the image's regions begin; -1 where it has none."
     ),
     "labels": "One row for each class; label is its number.",
     "primary": (
@@ -41,25 +48,44 @@ TABLES = {
         "One row for each pair of an image's primary regions (first, second): the box around both. Derived from "
         "primary; region numbers go on from the last primary's."
     ),
-    "settings": "What made these boxes.",
+    "settings": "What made these boxes, and whether this method looks at it.",
 }
 
-DESCRIPTION = (
-    "Salient regions of the images of a data set, for AG-Net (Bera et al., IEEE TIP 30, 2021). Begin with the pictures "
-    "in preview, then the table images; primary and secondary hold the boxes, settings tells what made them. Each "
-    "table explains its rows in its attribute description."
-)
+DESCRIPTION = f"Regions of the images of a data set, for attention networks. Begin with the table {READ_ME}."
 
-DESCRIPTION_WITHOUT_PREVIEW = DESCRIPTION.replace("the pictures in preview, then ", "")
-
-SHEET = "contact_sheet"  #: in the group ``preview``, all its other pictures in one
+PREVIEW = "preview"  #: the group of pictures
+SHEET = "00_contact_sheet"  #: in it, all its other pictures in one
+_SHEETS = frozenset({SHEET, "contact_sheet"})  # version 2 sorts it last
 
 UNITS = (
     "x0 y0 x1 y1 and x y are pixels of the upright original (orientation in its metadata applied); (0, 0) is the "
     "outer corner of the first pixel, x1 and y1 are exclusive. weight is a share of 1."
 )
 
+# HDFView makes a column as wide as its header, in a table 694 pixels wide of some 7 a letter. So what a person reads
+# has a header as long as its texts and stands to the left; numbers have short ones.
+FILE = "name_of_the_image_file_and_ending"
+CLASS_OF = "class_of_the_image"
+STATUS = "status_of_the_image"
+FIRST_ROW = "first_row_in_primary"
+PATH = "path_relative_to_the_dataset_root"
+CLASS = "name_of_the_class"
+SETTING, VALUE, USED = (
+    "name_of_the_setting_of_the_run",
+    "value_used_when_the_boxes_were_computed",
+    "used_by_this_method",
+)
+FAULT, FAILED_FILE = "what_is_wrong_with_it", "name_of_the_image_file"
+REASON = "the_whole_reason_why_this_image_could_not_be_used_for_any_regions"
+SENTENCE = "what_this_file_holds_and_how_to_read_it_one_sentence_in_each_row"
+
+READ_ME_LETTERS = 60  #: of a row, at most
+# Reasons are sentences for people; longer ones are cut.
+MAX_REASON, MAX_FAULT = 300, len(FAULT)
+
+_TEXT = "S1"  # of some width
 _BOX = [("x0", "<f4"), ("y0", "<f4"), ("x1", "<f4"), ("y1", "<f4")]
+_FRAME, _VALID = ("frame", "<i2"), ("valid", "i1")
 
 PRIMARY = np.dtype(
     [
@@ -75,13 +101,74 @@ PRIMARY = np.dtype(
 SECONDARY = np.dtype([("image", "<i4"), ("region", "<i2"), ("first", "<i2"), ("second", "<i2"), *_BOX])
 HULLS = np.dtype([("image", "<i4"), ("region", "<i2"), ("x", "<f4"), ("y", "<f4")])
 
-PATH = "path_relative_to_the_dataset_root"
-CLASS = "name_of_the_class"
-SETTING, VALUE = "name_of_the_setting", "value_used_when_the_boxes_were_computed"
-REASON = "reason_the_image_could_not_be_used"
+#: Every column of the tables that a program reads, in order; texts may be wider.
+COLUMNS = {
+    "images": np.dtype(
+        [
+            ("image", "<i4"),
+            (FILE, _TEXT),
+            (CLASS_OF, _TEXT),
+            ("split", _TEXT),
+            (STATUS, _TEXT),
+            (FIRST_ROW, "<i8"),
+            ("width", "<i4"),
+            ("height", "<i4"),
+            ("keypoints", "<i4"),
+            ("distinct_keypoints", "<i4"),
+            ("distinct_regions", "<i2"),
+            ("label", "<i2"),
+            ("group", _TEXT),
+            ("camera", _TEXT),
+            ("first_frame", "<i4"),
+            ("frames", "<i4"),
+            ("frames_a_second", "<f4"),
+            (PATH, _TEXT),
+            ("file_bytes", "<i8"),
+            ("modified_utc", _TEXT),
+            ("content_blake2b", _TEXT),
+        ]
+    ),
+    "labels": np.dtype([("label", "<i2"), (CLASS, _TEXT), *((f"images_in_{split}", "<i4") for split in ALL_SPLITS)]),
+    "primary": np.dtype([PRIMARY.descr[0], _FRAME, *PRIMARY.descr[1:], _VALID]),
+    "hulls": HULLS,
+    "failures": np.dtype([("image", "<i4"), (FAULT, _TEXT), (FAILED_FILE, _TEXT), (REASON, _TEXT)]),
+}
 
-# Reasons are sentences for people; longer ones are cut.
-MAX_REASON = 300
+GROUPS, CLIPS = ("group", "camera"), ("first_frame", "frames", "frames_a_second")
+#: Those that need not be there.
+OPTIONAL = frozenset({*GROUPS, *CLIPS, *(f"images_in_{split}" for split in ALL_SPLITS), "frame", "valid"})
+
+_PATH_2, _REASON_2 = "path_relative_to_the_dataset_root", "reason_the_image_could_not_be_used"
+#: The same of version 2, all of which are there.
+COLUMNS_2 = {
+    "images": np.dtype(
+        [
+            (_PATH_2, _TEXT),
+            ("split", _TEXT),
+            ("label", "<i2"),
+            ("width", "<i4"),
+            ("height", "<i4"),
+            ("keypoints", "<i4"),
+            ("distinct_keypoints", "<i4"),
+            ("distinct_regions", "<i2"),
+            ("status", _TEXT),
+            ("file_bytes", "<i8"),
+            ("modified_utc", _TEXT),
+            ("content_blake2b", _TEXT),
+        ]
+    ),
+    "labels": np.dtype([("label", "<i2"), (CLASS, _TEXT), *((f"images_in_{split}", "<i4") for split in SPLITS)]),
+    "primary": PRIMARY,
+    "hulls": HULLS,
+    "failures": np.dtype([("image", "<i4"), (_PATH_2, _TEXT), (_REASON_2, _TEXT)]),
+}
+#: What version 3 calls them.
+RENAMED = {_PATH_2: PATH, _REASON_2: REASON, "status": STATUS}
+
+
+def is_sheet(picture: str) -> bool:
+    """Whether it is the preview of all others rather than a photograph's."""
+    return picture in _SHEETS
 
 
 def modified_text(nanoseconds: np.ndarray) -> np.ndarray:
@@ -103,33 +190,32 @@ def stored(dtype: np.dtype) -> np.dtype:
     )
 
 
-def images_dtype(path_width: int) -> np.dtype:
+def images_dtype(widths: Mapping[str, int], optional: Collection[str] = ()) -> np.dtype:
+    """Of the table ``images`` as it is written, with ``optional`` columns and texts of these ``widths`` in bytes."""
+    known = {STATUS: max(map(len, STATUSES)), "modified_utc": 29, "content_blake2b": 16, **widths}
+    columns = COLUMNS["images"]
     return np.dtype(
         [
-            (PATH, text(path_width)),
-            ("split", text(5)),
-            ("label", "<i2"),
-            ("width", "<i4"),
-            ("height", "<i4"),
-            ("keypoints", "<i4"),
-            ("distinct_keypoints", "<i4"),
-            ("distinct_regions", "<i2"),
-            ("status", text(max(map(len, STATUSES)))),
-            ("file_bytes", "<i8"),
-            ("modified_utc", text(29)),
-            ("content_blake2b", text(16)),
+            (name, text(known[name]) if columns[name].kind == "S" else columns[name])
+            for name in columns.names or ()
+            if name not in OPTIONAL or name in optional
         ]
     )
 
 
-def labels_dtype(class_width: int) -> np.dtype:
-    counts = [(f"images_in_{split}", "<i4") for split in ("train", "val", "test")]
+def labels_dtype(class_width: int, splits: Sequence[str] = SPLITS) -> np.dtype:
+    counts = [(f"images_in_{split}", "<i4") for split in splits]
     return np.dtype([("label", "<i2"), (CLASS, text(class_width)), *counts])
 
 
+def read_me_dtype(width: int) -> np.dtype:
+    return np.dtype([(SENTENCE, text(width))])
+
+
 def settings_dtype(name_width: int, value_width: int) -> np.dtype:
-    return np.dtype([(SETTING, text(name_width)), (VALUE, text(value_width))])
+    return np.dtype([(SETTING, text(name_width)), (VALUE, text(value_width)), (USED, text(3))])
 
 
-def failures_dtype(path_width: int, reason_width: int) -> np.dtype:
-    return np.dtype([("image", "<i4"), (PATH, text(path_width)), (REASON, text(reason_width))])
+def failures_dtype(file_width: int, reason_width: int) -> np.dtype:
+    reasons = (FAULT, text(MAX_FAULT)), (FAILED_FILE, text(file_width)), (REASON, text(reason_width))
+    return np.dtype([("image", "<i4"), *reasons])

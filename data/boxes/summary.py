@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..index import SPLITS, VAL_IS_TEST
-from ..text import columns, padded, printable, table
+from ..index import ALL_SPLITS, SPLITS, VAL_IS_TEST
+from ..text import columns, padded, printable, table, tally
 from . import schema
-from .reader import Boxes, Settings
+from .reader import Boxes, Settings, Sizes
 
 # More classes than fit on a screen are told by their extremes.
 _CLASSES_SHOWN = 20
@@ -41,16 +42,19 @@ class ClassCounts:
     train: int
     val: int
     test: int
+    query: int = 0
+    gallery: int = 0
 
     @property
     def all(self) -> int:
-        return self.train + self.val + self.test
+        return self.train + self.val + self.test + self.query + self.gallery
 
 
 @dataclass(frozen=True)
 class Failure:
     image: str
     reason: str
+    fault: str = ""  #: the same in two or three words, if the file has them
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Summary:
     made_by: str
     fingerprint: str
     file_bytes: int
-    bytes_per_image: float
+    table_bytes: int  #: of them, as stored
+    preview_bytes: int  #: of them, pictures for people
+    bytes_per_image: float  #: of the whole file
     dataset: str
     title: str  #: what people call the data set
     val_is_test: bool  #: whether its maker called the test part val
@@ -88,34 +94,37 @@ class Summary:
         return asdict(self)
 
 
-def summarise(boxes: Boxes, file_bytes: int, root: str, images_there: int) -> Summary:
+def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summary:
     """The numbers of a boxes file.
 
     Args:
         boxes: the file's content.
-        file_bytes: its size on disk.
+        sizes: on disk, of the file and of what is in it.
         root: where its images are expected.
         images_there: how many of them were found there.
     """
     layout, usable = boxes.layout, boxes.usable
-    counts = [np.bincount(boxes.labels[boxes.splits == split], minlength=len(boxes.classes)) for split in SPLITS]
+    splits = [split for split in ALL_SPLITS if split in SPLITS or (boxes.splits == split).any()]
+    counts = [np.bincount(boxes.labels[boxes.splits == split], minlength=len(boxes.classes)) for split in splits]
     total, distinct = boxes.total_keypoints[usable], boxes.distinct_keypoints[usable]
     frames = boxes.sizes_wh[usable].prod(axis=1)[:, None]
-    has_primaries = layout.count > len(layout.pairs)
+    has_primaries = bool(layout.count > len(layout.pairs))
     return Summary(
         file=str(boxes.path),
-        format_version=schema.FORMAT_VERSION,
+        format_version=boxes.format_version,
         made_by=str(boxes.attributes.get("made_by", "")),
         fingerprint=boxes.fingerprint,
-        file_bytes=file_bytes,
-        bytes_per_image=file_bytes / len(boxes.names),
+        file_bytes=sizes.file,
+        table_bytes=sizes.tables,
+        preview_bytes=sizes.previews,
+        bytes_per_image=sizes.file / len(boxes.names),
         dataset=boxes.dataset,
         title=boxes.title,
         val_is_test=boxes.val_is_test,
         images=len(boxes.names),
         root=root,
         images_there=images_there,
-        splits={split: int(count.sum()) for split, count in zip(SPLITS, counts, strict=True)},
+        splits={split: int(count.sum()) for split, count in zip(splits, counts, strict=True)},
         statuses={status: int((boxes.status == status).sum()) for status in schema.STATUSES},
         classes=tuple(
             ClassCounts(name, *numbers)
@@ -129,7 +138,10 @@ def summarise(boxes: Boxes, file_bytes: int, root: str, images_there: int) -> Su
         distinct_regions=Spread.of(boxes.distinct_regions[usable]),
         primary_areas=Spread.of(_areas(boxes.primary_xyxy) / frames) if has_primaries else None,
         secondary_areas=Spread.of(_areas(layout.secondary(boxes.primary_xyxy)) / frames) if len(layout.pairs) else None,
-        failures=tuple(Failure(*failure) for failure in boxes.failures),
+        failures=tuple(
+            Failure(*failure, fault)
+            for failure, fault in zip(boxes.failures, boxes.faults or [""] * len(boxes.failures), strict=True)
+        ),
         settings=boxes.settings,
     )
 
@@ -145,18 +157,17 @@ def summary_text(summary: Summary) -> str:
             ("status", ", ".join(f"{count:,} {status}" for status, count in summary.statuses.items())),
             ("regions", _regions(summary)),
             ("images at", _whereabouts(summary)),
-            ("file", f"{summary.file_bytes / 1e6:,.2f} MB, {summary.bytes_per_image:,.0f} bytes an image"),
+            ("file", _sizes(summary)),
             ("format", f"version {summary.format_version}, made by {summary.made_by or 'an unnamed program'}"),
             ("fingerprint", summary.fingerprint),
         ),
         "",
-        *_spreads(summary),
-        f"{summary.duplicate_keypoints:.1%} of the keypoints stand where another one stands already",
-        "",
-        *_classes(summary.classes),
+        *(_spreads(summary) if summary.primary_regions + summary.secondary_regions else ()),
+        *_classes(summary.classes, tuple(summary.splits)),
     ]
     if summary.failures:
-        lines += ["", f"unreadable: {len(summary.failures):,}"]
+        faults = Counter(failure.fault for failure in summary.failures if failure.fault)
+        lines += ["", f"unreadable: {len(summary.failures):,}{f' ({tally(faults)})' if faults else ''}"]
         lines += [f"  {failure.image}: {failure.reason}" for failure in summary.failures[:_FAILURES_SHOWN]]
         if len(summary.failures) > _FAILURES_SHOWN:
             lines.append(f"  and {len(summary.failures) - _FAILURES_SHOWN:,} others; --json lists them all")
@@ -169,7 +180,17 @@ def _areas(boxes_xyxy: np.ndarray) -> np.ndarray:
     return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).astype(np.float64).prod(axis=-1)
 
 
+def _sizes(summary: Summary) -> str:
+    of_tables = (
+        f"tables {summary.table_bytes / 1e6:,.2f} MB, {summary.table_bytes / summary.images:,.0f} bytes an image"
+    )
+    of_previews = f"previews {summary.preview_bytes / 1e6:,.2f} MB" if summary.preview_bytes else "no previews"
+    return f"{summary.file_bytes / 1e6:,.2f} MB: {of_tables}; {of_previews}"
+
+
 def _regions(summary: Summary) -> str:
+    if not summary.primary_regions + summary.secondary_regions:
+        return "none: for models that look at none"
     kinds = (("primary", summary.primary_regions), ("secondary", summary.secondary_regions))
     parts = [f"{count} {kind}" for kind, count in kinds if count]
     return f"{summary.primary_regions + summary.secondary_regions} an image: {', '.join(parts)}"
@@ -197,17 +218,18 @@ def _spreads(summary: Summary) -> list[str]:
     for name, share in areas.items():
         if share:
             rows.append([name, *(f"{value:.1%}" for value in (share.min, share.median, share.mean, share.max))])
-    return table(rows)
+    again = f"{summary.duplicate_keypoints:.1%} of the keypoints stand where another one stands already"
+    return [*table(rows), again, ""]
 
 
-def _classes(classes: Sequence[ClassCounts]) -> list[str]:
+def _classes(classes: Sequence[ClassCounts], splits: Sequence[str]) -> list[str]:
     shown, note = list(classes), []
     if len(classes) > _CLASSES_SHOWN:
         ranked = sorted(classes, key=lambda counts: -counts.all)
         shown = [*ranked[:_EXTREMES], *ranked[-_EXTREMES:]]
         note = [f"the {_EXTREMES} largest and the {_EXTREMES} smallest of {len(classes):,} classes; --json lists all"]
-    rows = [(counts.name, *(f"{n:,}" for n in (counts.train, counts.val, counts.test, counts.all))) for counts in shown]
-    return [*table([("class", *SPLITS, "all"), *rows]), *note]
+    rows = [(counts.name, *(f"{getattr(counts, split):,}" for split in (*splits, "all"))) for counts in shown]
+    return [*table([("class", *splits, "all"), *rows]), *note]
 
 
 def _pairs(*pairs: tuple[str, str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,17 @@ import numpy as np
 
 from ..errors import BoxesFileError
 from ..files import PatientFile, atomic_file, interrupts_postponed
-from ..index import SPLITS, DatasetIndex
+from ..index import ALL_SPLITS, SPLITS, DatasetIndex
 from ..regions import Layout, Proposal, Regions
-from ..text import first_line
+from ..text import first_line, printable
 from . import schema
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of consecutive images, ready for the tables; ``hull_first`` counts from the part's own start."""
+    """The rows of consecutive images, ready for the tables but that ``first_row_in_primary`` and ``hull_first`` count
+    from the part's own start.
+    """
 
     images: np.ndarray
     primary: np.ndarray
@@ -43,17 +45,49 @@ class Part:
 
 
 def path_width(index: DatasetIndex) -> int:
-    return max(len(name.encode()) for name in index.names)
+    return _widest(index.names)
+
+
+def _images_dtype(index: DatasetIndex) -> np.dtype:
+    widths = {
+        schema.FILE: _widest(map(_file_name, index.names)),
+        schema.CLASS_OF: _widest(index.classes),
+        "split": max(len("train"), _widest(set(index.splits.tolist()))),
+        "group": _widest(index.groups),
+        "camera": _widest(index.cameras),
+        schema.PATH: path_width(index),
+    }
+    known = [name for name, values in zip(schema.GROUPS, (index.groups, index.cameras), strict=True) if values]
+    return schema.images_dtype(widths, [*known, *(schema.CLIPS if index.clips else ())])
+
+
+def _widest(texts: Iterable[str]) -> int:
+    """Bytes of the longest as UTF-8."""
+    return max((len(text.encode()) for text in texts), default=0)
+
+
+def _file_name(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Proposal]) -> Part:
     """The table rows of images ``first_image, first_image + 1, ...`` of ``index``."""
-    images = np.zeros(len(proposals), schema.images_dtype(path_width(index)))
+    images = np.zeros(len(proposals), _images_dtype(index))
     images["modified_utc"] = schema.modified_text(np.array([proposal.modified_ns for proposal in proposals]))
-    primary, hulls, failures, hull_first = [], [], [], 0
+    images[schema.FIRST_ROW] = -1
+    for column, texts in zip(schema.GROUPS, (index.groups, index.cameras), strict=True):
+        if texts:
+            images[column] = [text.encode() for text in texts[first_image : first_image + len(proposals)]]
+    if index.clips:
+        for column in schema.CLIPS:
+            images[column] = getattr(index.clips, column)[first_image : first_image + len(proposals)]
+    primary, hulls, failures, primary_first, hull_first = [], [], [], 0, 0
     for offset, proposal in enumerate(proposals):
         number = first_image + offset
         row = images[offset]
+        row["image"] = number
+        row[schema.FILE] = _file_name(index.names[number]).encode()
+        row[schema.CLASS_OF] = index.classes[index.labels[number]].encode()
         row[schema.PATH] = index.names[number].encode()
         row["split"] = index.splits[number].encode()
         row["label"] = index.labels[number]
@@ -61,17 +95,21 @@ def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Propos
         row["content_blake2b"] = proposal.content_blake2b.encode()
         regions = proposal.regions
         if regions is None:
-            row["status"] = schema.STATUS_UNREADABLE.encode()
-            failures.append((number, index.names[number].encode(), _cut(proposal.reason)))
+            row[schema.STATUS] = schema.STATUS_UNREADABLE.encode()
+            texts = proposal.fault[: schema.MAX_FAULT], _file_name(index.names[number])
+            failures.append((number, *(text.encode() for text in texts), _cut(proposal.reason)))
             continue
         boxes = regions.primary_xyxy
-        row["status"] = (schema.STATUS_OK if regions.enough_keypoints else schema.STATUS_FEW).encode()
+        row[schema.STATUS] = (schema.STATUS_OK if regions.enough_keypoints else schema.STATUS_FEW).encode()
         row["width"], row["height"] = regions.size_wh
         row["keypoints"], row["distinct_keypoints"] = regions.total_keypoints, regions.distinct_keypoints
         row["distinct_regions"] = len(np.unique(regions.layout.boxes(boxes), axis=0))
+        if not len(boxes):
+            continue
+        row[schema.FIRST_ROW] = primary_first
         primary.append(_primary_rows(number, regions, boxes, hull_first))
         hulls.append(_hull_rows(number, regions))
-        hull_first += len(regions.hull_xy)
+        primary_first, hull_first = primary_first + len(boxes), hull_first + len(regions.hull_xy)
     return Part(
         images=images,
         primary=np.concatenate(primary) if primary else np.zeros(0, schema.PRIMARY),
@@ -88,6 +126,7 @@ def write_boxes(
     attributes: Mapping[str, str | int | float],
     settings: Mapping[str, Mapping[str, object]],
     previews: Mapping[str, tuple[np.ndarray, str]],
+    idle: Collection[str] = (),
 ) -> Path:
     """Merge ``parts`` into a boxes file at ``path``, replacing what is there only once the new one is complete.
 
@@ -101,6 +140,7 @@ def write_boxes(
         settings: the whole configuration in sections; shown as a table and kept as JSON in the attribute
             ``settings``.
         previews: name -> (uint8 RGB picture, caption), for the group ``preview``; without them there is none.
+        idle: settings that this method of proposing does not look at.
 
     Returns: ``path``.
     Raises: `BoxesFileError` when no image could be used or the disk is full; ``path`` is then as it was.
@@ -108,14 +148,17 @@ def write_boxes(
     parts = list(parts)
     sizes = [(len(part.primary), len(part.hulls), len(part.failures)) for part in (load() for load in parts)]
     primary_rows, hull_rows, failure_rows = np.sum(sizes, axis=0).tolist()
-    if not primary_rows:
-        name, reason = (parts[0]().failures[0][column].decode() for column in (schema.PATH, schema.REASON))
+    if failure_rows == len(index):
+        reason = parts[0]().failures[0][schema.REASON].decode()
         raise BoxesFileError(
-            f"{path}: not written, because none of the {len(index)} images could be used; the first, {name}: {reason}"
+            f"{path}: not written, because none of the {len(index)} images could be used; the first, "
+            f"{index.names[0]}: {reason}"
         )
+    pair_rows = primary_rows // layout.primary * len(layout.pairs) if layout.primary else 0
     needed = (
-        len(index) * schema.images_dtype(path_width(index)).itemsize
-        + primary_rows * (schema.PRIMARY.itemsize + len(layout.pairs) / layout.primary * schema.SECONDARY.itemsize)
+        len(index) * _images_dtype(index).itemsize
+        + primary_rows * schema.PRIMARY.itemsize
+        + pair_rows * schema.SECONDARY.itemsize
         + hull_rows * schema.HULLS.itemsize
         + sum(picture.nbytes for picture, _ in previews.values())
     )
@@ -128,13 +171,15 @@ def write_boxes(
             PatientFile(unfinished) as disk,
             h5py.File(disk, "w", libver=("earliest", "v110")) as file,
         ):
-            for _ in _write_tables(file, index, parts, layout, primary_rows, hull_rows):
+            for _ in _write_tables(file, index, parts, layout, primary_rows, hull_rows, pair_rows):
                 interrupts()
                 disk.check()
             if failure_rows:  # a table without rows looks broken
-                _write_failures(file, np.concatenate([load().failures for load in parts]), path_width(index))
+                _write_failures(file, np.concatenate([load().failures for load in parts]))
             _write_labels(file, index)
-            _write_settings(file, settings)
+            _write_settings(file, settings, idle)
+            few = attributes.get("images_with_few_keypoints", 0)
+            _write_read_me(file, read_me(index, layout, unreadable=failure_rows, few=int(few)))
             if previews:
                 _write_previews(file, previews)
             file.attrs.update({name: _scalar(value) for name, value in attributes.items()})
@@ -156,24 +201,27 @@ def _write_tables(
     layout: Layout,
     primary_rows: int,
     hull_rows: int,
+    pair_rows: int,
 ) -> Iterator[None]:
     """The tables that grow with the data set, a part a step; their lengths are known before."""
-    images = _create(file, "images", schema.images_dtype(path_width(index)), len(index), 1024)
-    primary = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * layout.primary)
-    hulls = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
-    tables = [images, primary, hulls]
-    if len(layout.pairs):  # a table without rows looks broken
-        pair_rows = primary_rows // layout.primary * len(layout.pairs)
-        tables.append(_create(file, "secondary", schema.SECONDARY, pair_rows, 64 * len(layout.pairs)))
-    at = [0] * len(tables)
+    tables = {"images": _create(file, "images", _images_dtype(index), len(index), 1024)}
+    if primary_rows:  # a table without rows looks broken
+        tables["primary"] = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * layout.primary)
+        tables["hulls"] = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
+    if pair_rows:
+        tables["secondary"] = _create(file, "secondary", schema.SECONDARY, pair_rows, 64 * len(layout.pairs))
+    at = dict.fromkeys(("images", "primary", "hulls", "secondary"), 0)
     for load in parts:
         part = load()
-        rows = part.primary.copy()
-        rows["hull_first"] += at[tables.index(hulls)]
-        new_rows = [part.images, rows, part.hulls, _secondary_rows(part.primary, layout)]
-        for number, (table, new) in enumerate(zip(tables, new_rows, strict=False)):
-            table[at[number] : at[number] + len(new)] = new.view(table.dtype)
-            at[number] += len(new)
+        images, primary = part.images.copy(), part.primary.copy()
+        images[schema.FIRST_ROW] += np.where(images[schema.FIRST_ROW] < 0, 0, at["primary"])
+        primary["hull_first"] += at["hulls"]
+        rows = {"images": images, "primary": primary, "hulls": part.hulls}
+        if pair_rows:
+            rows["secondary"] = _secondary_rows(part.primary, layout)
+        for name, table in tables.items():
+            table[at[name] : at[name] + len(rows[name])] = rows[name].view(table.dtype)
+            at[name] += len(rows[name])
         yield
 
 
@@ -252,15 +300,15 @@ def _fill(file: h5py.File, name: str, rows: np.ndarray) -> None:
     table[:] = rows.view(table.dtype)
 
 
-def _write_failures(file: h5py.File, failures: np.ndarray, width: int) -> None:
-    reason_width = max(len(reason) for reason in failures[schema.REASON])
-    dtype = schema.failures_dtype(width, reason_width)
-    _fill(file, "failures", failures.astype(dtype))
+def _write_failures(file: h5py.File, failures: np.ndarray) -> None:
+    widths = [max(len(text) for text in failures[column]) for column in (schema.FAILED_FILE, schema.REASON)]
+    _fill(file, "failures", failures.astype(schema.failures_dtype(*widths)))
 
 
 def _write_labels(file: h5py.File, index: DatasetIndex) -> None:
-    dtype = schema.labels_dtype(max(len(name.encode()) for name in index.classes))
-    counts = [index.counts(split).tolist() for split in SPLITS]
+    splits = _splits_of(index)
+    dtype = schema.labels_dtype(_widest(index.classes), splits)
+    counts = [index.counts(split).tolist() for split in splits]
     rows = [
         (label, name.encode(), *numbers)
         for label, (name, *numbers) in enumerate(zip(index.classes, *counts, strict=True))
@@ -268,20 +316,76 @@ def _write_labels(file: h5py.File, index: DatasetIndex) -> None:
     _fill(file, "labels", np.array(rows, dtype))
 
 
-def _write_settings(file: h5py.File, settings: Mapping[str, Mapping[str, object]]) -> None:
+def _splits_of(index: DatasetIndex) -> list[str]:
+    """The three that every data set has, empty or not, and those others that this one has."""
+    there = set(index.splits.tolist())
+    return [split for split in ALL_SPLITS if split in SPLITS or split in there]
+
+
+def _write_settings(file: h5py.File, settings: Mapping[str, Mapping[str, object]], idle: Collection[str]) -> None:
     rows = [
-        (f"{section}: {name}".encode(), str(value).encode())
+        (
+            f"{section}: {name}".encode(),
+            str(value).encode(),
+            b"no" if section == "proposals" and name in idle else b"yes",
+        )
         for section, values in settings.items()
         for name, value in values.items()
     ]
-    dtype = schema.settings_dtype(*(max(map(len, column)) for column in zip(*rows, strict=True)))
-    _fill(file, "settings", np.array(rows, dtype))
+    names, values, _ = zip(*rows, strict=True)
+    _fill(file, "settings", np.array(rows, schema.settings_dtype(max(map(len, names)), max(map(len, values)))))
+
+
+def read_me(index: DatasetIndex, layout: Layout, unreadable: int, few: int) -> list[str]:
+    """The sentences of the table that a person opens first, of `schema.READ_ME_LETTERS` letters at most each.
+
+    Args:
+        index: the data set.
+        layout: which regions an image has.
+        unreadable: how many images have none.
+        few: how many have too few keypoints.
+    """
+    parts = [f"{int((index.splits == split).sum()):,} {split}" for split in _splits_of(index)]
+    pairs = len(layout.pairs)
+    kinds = [f"{layout.primary} primary regions" if layout.primary else "", f"{pairs} around pairs" if pairs else ""]
+    of_regions = (
+        f"A usable image has {' and '.join(filter(None, kinds))}.",
+        "first_row_in_primary of images says where they begin.",
+        "Boxes are in pixels of the upright photograph.",
+        "x0 y0 is the upper left corner, x1 y1 the lower right one.",
+        "hulls holds the outlines that the primary regions enclose.",
+    )
+    sentences = [
+        "Regions of a data set's images, for attention networks.",
+        f"The data set is {index.title or index.dataset}",
+        f"It has {len(index):,} images of {len(index.classes):,} classes:",
+        *(f"   {part}" for part in parts),
+        f"{unreadable:,} images could not be used{': see failures.' if unreadable else '.'}",
+        *([f"{few:,} have few keypoints: regions are the whole image."] if few else []),
+        "The file is complete.",
+        "If there is a group preview, begin with its pictures.",
+        "images has a row an image, counted from 0 everywhere.",
+        *(of_regions if layout.count else ("There are no regions: for models that look at none.",)),
+        "settings tells what made this file, labels the classes.",
+        "In Python, FILE being this file's name:",
+        "   import pandas",
+        "   images = pandas.read_hdf(FILE, 'images')",
+    ]
+    longest = schema.READ_ME_LETTERS
+    return [text if len(text) <= longest else text[: longest - 1] + "…" for text in map(printable, sentences)]
+
+
+def _write_read_me(file: h5py.File, sentences: Sequence[str]) -> None:
+    dtype = schema.read_me_dtype(_widest(sentences))
+    _fill(file, schema.READ_ME, np.array([(sentence.encode(),) for sentence in sentences], dtype))
 
 
 def _write_previews(file: h5py.File, previews: Mapping[str, tuple[np.ndarray, str]]) -> None:
     """Pictures by the HDF5 Image specification: HDFView opens them as pictures on a double click."""
-    group = file.create_group("preview")
-    group.attrs["description"] = np.bytes_("A few images with their primary regions, and the box around the first two.")
+    group = file.create_group(schema.PREVIEW)
+    group.attrs["description"] = np.bytes_(
+        "A few images by their rows in the table images, with their primary regions."
+    )
     for name, (picture, caption) in previews.items():
         dataset = group.create_dataset(name, data=picture, compression="gzip", compression_opts=schema.GZIP_LEVEL)
         dataset.attrs["CLASS"] = np.bytes_("IMAGE")

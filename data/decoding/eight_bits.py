@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
+from ..faults import OTHER_KIND
 from .png_chunks import transparent_colour
 
 _TIFF_BITS_PER_SAMPLE, _TIFF_SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
@@ -113,7 +114,7 @@ def _grey(image: Image.Image) -> np.ndarray:
 def _stretch(values: np.ndarray) -> np.ndarray:
     """32-bit integers and floats name no white point: 8-bit and 16-bit ranges are recognised, others stretched."""
     if not np.isfinite(values).all():
-        raise ImageError("it has pixels that are not finite numbers")
+        raise ImageError("it has pixels that are not finite numbers", OTHER_KIND)
     low, high = values.min(), values.max()
     if low >= 0 and high <= 255 and high > 1:
         low, high = 0.0, 255.0

@@ -16,6 +16,7 @@ from itertools import pairwise
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
+from ..faults import BROKEN, CUT_OFF
 from .pillow_internals import Decoder, end_loading, is_unloaded, rows_made
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for restarts, which stand in the midst of data
@@ -74,7 +75,7 @@ def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
     Raises: `ImageError` where not all pixels are in the file, or where more data than they need are.
     """
     if not is_unloaded(image):
-        raise ImageError("it has headers, but no pixels")
+        raise ImageError("it has headers, but no pixels", CUT_OFF)
     frame = _read_headers(content)
     decoder = Decoder(image)
     if frame.kind in _HUFFMAN:
@@ -89,14 +90,16 @@ def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
                 fed = stop
                 if problem := _problem_of_piece(decoder, content[begin:stop], scan.zeros_are_values):
                     several = f" (scan {number + 1} of {len(frame.scans)})" if len(frame.scans) > 1 else ""
-                    raise ImageError(problem + (several or ("" if problem == _LEFT_OVER else _share(image))))
+                    if problem == _LEFT_OVER:
+                        raise ImageError(problem + several, BROKEN)
+                    raise ImageError(problem + (several or _share(image)), CUT_OFF)
         if not frame.is_complete:
-            raise ImageError("scans that complete its pixels are not in the file: it is cut off")
+            raise ImageError("scans that complete its pixels are not in the file: it is cut off", CUT_OFF)
     else:
         decoder.feed(content)
     decoder.feed(b"\xff\xd9")
     if not decoder.finished:
-        raise ImageError("its data end before its pixels do: the file is cut off or damaged")
+        raise ImageError("its data end before its pixels do: the file is cut off or damaged", CUT_OFF)
     end_loading(image)
 
 
@@ -139,7 +142,8 @@ def _refuse_missing_pieces(content: bytes, restarts: list[int], pieces: int) -> 
     in_order = all(content[at + 1] == 0xD0 + number % 8 for number, at in enumerate(restarts))
     if pieces and (len(restarts) + 1 != pieces or not in_order):
         found = f"{len(restarts) + 1:,} of the {pieces:,} pieces of its data are there"
-        raise ImageError(f"{found}{'' if in_order else ', out of order'}: it is cut off or damaged")
+        reason = f"{found}{'' if in_order else ', out of order'}: it is cut off or damaged"
+        raise ImageError(reason, CUT_OFF if in_order else BROKEN)
 
 
 def _share(image: Image.Image) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import TiffImagePlugin
 
 from ..errors import ImageError
+from ..faults import OTHER_KIND
 
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 254, 258, 259, 262, 277, 284
 _COLOUR_MAP, _INKS, _EXTRA, _FORMAT, _DNG_VERSION = 320, 332, 338, 339, 50706
@@ -117,7 +118,9 @@ def refuse_other_tiffs(content: bytes) -> None:
         return
     # What stands in front of a camera's raw data is a thumbnail or a preview, developed by the camera.
     if content[8:10] == b"CR" or _DNG_VERSION in tags or tags.get(_SUBFILE, 0) & 1:
-        raise ImageError("it is a camera's raw file, or begins with a thumbnail; develop it to a JPEG, PNG or TIFF")
+        raise ImageError(
+            "it is a camera's raw file, or begins with a thumbnail; develop it to a JPEG, PNG or TIFF", OTHER_KIND
+        )
     kind = _Kind.of(tags, big_end_first=content[:1] == b"M")
     extra = tags.get(_EXTRA, ())
     planes = kind.planes and kind.samples - sum(one == 0 for one in extra) > 1  # what means nothing is left out
@@ -129,7 +132,7 @@ def refuse_other_tiffs(content: bytes) -> None:
     if not known or coarse or layout not in right:
         raise _refusal(kind)
     if kind.photometric == _PALETTE and 0 < max(tags.get(_COLOUR_MAP, (0,))) < 256:
-        raise ImageError(f"it is a TIFF whose palette has 8 bits where the format has 16; {_REMEDY}")
+        raise ImageError(f"it is a TIFF whose palette has 8 bits where the format has 16; {_REMEDY}", OTHER_KIND)
 
 
 def refuse_tiff(content: bytes) -> None:
@@ -145,7 +148,8 @@ def refuse_deep_jpeg2000(content: bytes) -> None:
     bits = [(sample & 0x7F) + 1 for sample in content[size + 40 : size + 40 + 3 * count : 3]]
     if count > 1 and max(bits, default=0) > 8:
         raise ImageError(
-            f"it is a JPEG 2000 of {count} channels of {max(bits)} bits, which cannot be read here; save it as PNG"
+            f"it is a JPEG 2000 of {count} channels of {max(bits)} bits, which cannot be read here; save it as PNG",
+            OTHER_KIND,
         )
 
 
@@ -165,4 +169,4 @@ def _tags(content: bytes) -> dict[int, Any]:
 
 
 def _refusal(kind: _Kind) -> ImageError:
-    return ImageError(f"it is a TIFF of {kind.name()}, which cannot be read here; {_REMEDY}")
+    return ImageError(f"it is a TIFF of {kind.name()}, which cannot be read here; {_REMEDY}", OTHER_KIND)

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
+from ..faults import BROKEN
 
 
 class Decoder:
@@ -39,7 +40,7 @@ class Decoder:
             self._left += data
             taken, error = self._decoder.decode(self._left)
             if error < 0:
-                raise ImageError("its data are broken: the file is damaged")
+                raise ImageError("its data are broken: the file is damaged", BROKEN)
             self.finished = taken < 0
             self._left = b"" if self.finished else self._left[taken:]
         return not self._left
@@ -76,6 +77,11 @@ def raw_mode_of(image: ImageFile.ImageFile) -> str:
 def take_for(image: ImageFile.ImageFile, raw_mode: str) -> None:
     """Have Pillow, which has opened but not loaded ``image``, take its samples for others of as many bits."""
     image.tile = [_tile_of(tile, raw_mode) for tile in image.tile]
+
+
+def is_of_a_cut_file(error: Exception) -> bool:
+    """Whether a file ended too early: Pillow has one class of error for all damage, and says this in a word alone."""
+    return "truncated" in str(error)
 
 
 def is_out_of_memory(error: Exception) -> bool:

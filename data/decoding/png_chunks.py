@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 
 from ..errors import ImageError
+from ..faults import BROKEN
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _STEP = 2**20  # bytes, of what a file may announce much of
@@ -21,7 +22,9 @@ def refuse_damaged_png(content: bytes) -> None:
     wrong = [number for number, (body, checksum) in enumerate(chunks) if zlib.crc32(body) != checksum]
     if wrong and not _unpacks([body for body, _ in chunks], _most_bytes(content)):
         raise ImageError(
-            f"{len(wrong):,} of its {len(chunks):,} chunks of pixels have another checksum than they say: it is damaged"
+            f"{len(wrong):,} of its {len(chunks):,} chunks of pixels have another checksum than they say: "
+            "it is damaged",
+            BROKEN,
         )
 
 

@@ -130,3 +130,34 @@ def test_images_elsewhere_are_asked_for(inspect, arguments):
 )
 def test_options_that_do_not_go_together_are_wrong_usage(inspect, arguments):
     inspect(*arguments, code=2)
+
+
+def test_a_file_of_version_2_is_looked_into(inspect, boxes_file, as_version_2):
+    new = json.loads(inspect("--json").stdout)
+    as_version_2(boxes_file)
+    old = json.loads(inspect("--json").stdout)
+    assert (new["format_version"], old["format_version"]) == (3, 2)
+    same = set(new) - {"format_version", "file_bytes", "bytes_per_image", "table_bytes"}
+    assert {name: new[name] for name in same} == {name: old[name] for name in same}
+    assert inspect("--verify").stdout == "18 images are as they were\n"
+    assert inspect("--image", "val/ant/1.png", "--save", "one.png").stdout == "one.png\n"
+
+
+def test_tables_and_previews_are_sized_apart(inspect):
+    values = json.loads(inspect("--json").stdout)
+    assert 0 < values["table_bytes"] < values["preview_bytes"] < values["file_bytes"]
+    line = next(line for line in inspect().stdout.splitlines() if line.startswith("  file "))
+    assert f"previews {values['preview_bytes'] / 1e6:,.2f} MB" in line
+
+
+def test_a_file_without_regions_is_told_and_not_drawn(agnet, folder):
+    agnet("propose", "images", "--method", "none", "--boxes", "none.h5", "--no-preview")
+    assert "regions      none" in (text := agnet("inspect", "--boxes", "none.h5").stdout) and "no previews" in text
+    assert "area" not in text and "keypoints   " not in text
+    assert "96 x 80 pixels" in agnet("inspect", "--boxes", "none.h5", "--image", "train/ant/0.png").stdout
+    for what in (["--sheet", "a.png"], ["--image", "0", "--save", "a.png"]):
+        result = agnet("inspect", "--boxes", "none.h5", *what, code=1)
+        assert "a picture of regions wants regions, and none.h5 has none" in last_line(result)
+    assert "--model agnet wants regions" in last_line(agnet("train", "--boxes", "none.h5", code=1))
+    for idle in (["--primary", "4"], ["--seed", "1"], ["--kinds", "both"]):
+        assert "none.h5" not in agnet("propose", "images", "--method", "none", "--boxes", "2.h5", *idle, code=2).stdout

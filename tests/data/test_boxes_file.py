@@ -1,15 +1,18 @@
 import shutil
 import subprocess
+import warnings
+from dataclasses import fields, replace
 
 import h5py
 import numpy as np
 import pytest
 
-from agnet.data.boxes.reader import read_boxes, read_listing
-from agnet.data.boxes.writer import Part, build_part, write_boxes
-from agnet.data.errors import BoxesFileError
-from agnet.data.index import build_index
-from agnet.data.regions import Layout, Proposal, Regions
+from agnet.data.boxes.reader import read_boxes, read_listing, sizes_of
+from agnet.data.boxes.summary import summarise, summary_text
+from agnet.data.boxes.writer import Part, build_part, read_me, write_boxes
+from agnet.data.errors import BoxesFileError, MismatchError
+from agnet.data.index import Clips, build_index, limit_index
+from agnet.data.regions import NO_REGIONS, Layout, Proposal, Regions
 
 PATH = "path_relative_to_the_dataset_root"
 
@@ -48,7 +51,7 @@ def proposals():
             1_700_000_000_123_456_789,
             "aa" * 8,
         ),
-        Proposal(None, 12, 1, "bb" * 8, "not a readable image (é" + "x" * 400 + ")"),
+        Proposal(None, 12, 1, "bb" * 8, "not a readable image (é" + "x" * 400 + ")", "broken data"),
         Proposal(hulls_of(corners, corners, size_wh=(30, 20), keypoints=(0, 0)), 13, 1, "cc" * 8),
         Proposal(hulls_of([(4, 4)], [(3, 5), (6, 5)], size_wh=(8, 8), keypoints=(1, 2)), 14, 1, "dd" * 8),
     ]
@@ -70,6 +73,7 @@ def write(path, index, parts=None):
         {"fingerprint": "f" * 32},
         SETTINGS,
         {"one": (picture, "ünder")},
+        idle=["tol"],
     )
 
 
@@ -101,6 +105,7 @@ def test_what_is_written_is_read_again(tmp_path, index):
     assert boxes.distinct_keypoints.tolist() == [9, 0, 0, 3]
     ((name, reason),) = boxes.failures
     assert name == "crème/broken.jpg"
+    assert boxes.faults == ("broken data",)
     assert reason.startswith("not a readable image (éxxx")
     assert 290 < len(reason.encode()) <= 300
 
@@ -144,6 +149,7 @@ def test_secondary_rows_are_the_unions_of_their_pair(boxes_file):
 def test_tables_suit_people_and_foreign_programs(tmp_path, index):
     with h5py.File(write(tmp_path / "boxes.h5", index)) as file:
         assert sorted(file) == [
+            "00_read_me",
             "failures",
             "hulls",
             "images",
@@ -162,7 +168,7 @@ def test_tables_suit_people_and_foreign_programs(tmp_path, index):
                 text = h5py.check_string_dtype(table.dtype[column])
                 assert text is None or (text.encoding, text.length is None) == ("utf-8", False)
         assert file["labels"][:].tolist() == [(0, b"ant", 0, 1, 1), (1, "crème".encode(), 2, 0, 0)]
-        assert file["settings"][1].tolist() == (b"proposals: primary", b"2")
+        assert file["settings"][1].tolist() == (b"proposals: primary", b"2", b"yes")
         assert file["images"]["distinct_regions"].tolist() == [3, 0, 1, 3]
         picture = file["preview/one"]
         assert picture.attrs["CLASS"] == b"IMAGE"
@@ -250,3 +256,127 @@ def test_the_header_alone_can_be_read(tmp_path, index):
     attributes, settings = listing.attributes, listing.settings
     assert settings["proposals"]["primary"] == 2
     assert attributes["complete"] == 1
+
+
+def test_what_a_person_reads_stands_in_the_window(tmp_path, index):
+    """HDFView opens a table 694 pixels wide, some 99 letters, each column as wide as its header."""
+    with h5py.File(write(tmp_path / "boxes.h5", index)) as file:
+        telling = {
+            "images": ("status_of_the_image", "first_row_in_primary"),
+            "failures": ("what_is_wrong_with_it", "name_of_the_image_file"),
+            "settings": ("name_of_the_setting_of_the_run", "used_by_this_method"),
+        }
+        for table, (widest, last) in telling.items():
+            names = file[table].dtype.names
+            assert sum(len(name) + 1 for name in names[: names.index(last)]) < 95
+            assert max(map(len, file[table][widest])) <= len(widest)
+        (read_me,) = file["00_read_me"].dtype.names
+        sentences = [line.decode() for line in file["00_read_me"][read_me]]
+        assert max(map(len, sentences)) <= 60 <= len(read_me) <= 70
+        (reason,) = file["failures"].dtype.names[3:]
+        assert 60 <= len(reason) <= 70
+
+
+def test_an_image_is_found_in_the_tables_by_hand(tmp_path, index):
+    with h5py.File(write(tmp_path / "boxes.h5", index)) as file:
+        images, primary, failures = file["images"][:], file["primary"][:], file["failures"][:]
+        assert file["settings"]["used_by_this_method"].tolist() == [b"yes", b"yes", b"no"]
+    assert images["image"].tolist() == [0, 1, 2, 3]
+    assert images["name_of_the_image_file_and_ending"][3].decode() == "🐜.jpg"
+    assert [name.decode() for name in images["class_of_the_image"]] == ["crème", "crème", "ant", "ant"]
+    assert images["first_row_in_primary"].tolist() == [0, -1, 2, 4]
+    assert primary["image"][images["first_row_in_primary"][3]] == 3
+    assert failures[["image", "what_is_wrong_with_it", "name_of_the_image_file"]].tolist() == [
+        (1, b"broken data", b"broken.jpg")
+    ]
+
+
+def test_the_first_table_tells_the_numbers_and_stays_short(index):
+    def sentences(**changes):
+        return read_me(replace(index, **changes), Layout(36, "primary"), unreadable=123_456, few=123_456)
+
+    assert "It has 4 images of 2 classes:" in sentences() and "   2 train" in sentences()
+    assert "123,456 have few keypoints: regions are the whole image." in sentences()
+    long = sentences(title="ひ" * 80)
+    assert max(map(len, long)) <= 60 and "The data set is ひひ" in "".join(long)
+    assert "   1 gallery" in sentences(splits=np.array(["train", "train", "query", "gallery"]))
+    assert not any("pixels" in line for line in read_me(index, NO_REGIONS, 0, 0))
+
+
+def test_groups_cameras_and_parts_to_search_in_are_kept(tmp_path, index):
+    splits = np.array(["train", "train", "query", "gallery"])
+    index = replace(index, splits=splits, groups=("Åsa", "Åsa", "b", "b"), cameras=("1", "2", "1", "2"))
+    boxes = read_boxes(write(tmp_path / "boxes.h5", index))
+    assert (boxes.groups, boxes.cameras, boxes.clips) == (index.groups, index.cameras, None)
+    assert boxes.splits.tolist() == splits.tolist() and boxes.rows("query").tolist() == [1]
+    summary = summarise(boxes, sizes_of(boxes.path), "", 0)
+    assert summary.splits == {"train": 2, "val": 0, "test": 0, "query": 1, "gallery": 1}
+    assert "class  train  val  test  query  gallery  all" in summary_text(summary)
+    with h5py.File(boxes.path) as file:
+        assert file["labels"]["images_in_gallery"].tolist() == [1, 0]
+
+
+def test_clips_are_kept(tmp_path, index):
+    clips = Clips(np.array([0, 8, 16, 0]), np.array([8, 8, 8, 1]), np.array([25, 25, 29.97, 1]))
+    boxes = read_boxes(write(tmp_path / "boxes.h5", replace(index, clips=clips)))
+    assert boxes.clips.first_frame.tolist() == [0, 8, 16, 0] and boxes.clips.frames.tolist() == [8, 8, 8, 1]
+    np.testing.assert_allclose(boxes.clips.frames_a_second, [25, 25, 29.97, 1], rtol=1e-6)
+    few = limit_index(replace(index, clips=clips, groups=("a", "b", "c", "d")), 3)
+    assert few.clips.first_frame.tolist() == [0, 16, 0] and few.groups == ("a", "c", "d")
+
+
+def test_a_file_may_have_no_regions(tmp_path, index):
+    none = [
+        replace(
+            proposal,
+            regions=proposal.regions
+            and replace(
+                proposal.regions,
+                hull_xy=np.zeros((0, 2), np.float32),
+                **{name: getattr(proposal.regions, name)[:0] for name in ("hull_counts", "keypoints", "weights")},
+                layout=NO_REGIONS,
+            ),
+        )
+        for proposal in proposals()
+    ]
+    part, settings = build_part(index, 0, none), {"proposals": {"primary": 0, "kinds": "none"}}
+    path = write_boxes(
+        tmp_path / "boxes.h5", index, [lambda: part], NO_REGIONS, {"fingerprint": "f"}, settings, previews={}
+    )
+    with h5py.File(path) as file:
+        assert sorted(file) == ["00_read_me", "failures", "images", "labels", "settings"]
+    boxes = read_boxes(path)
+    assert boxes.layout == NO_REGIONS and boxes.layout.count == 0
+    assert boxes.status.tolist() == ["ok", "unreadable", "ok", "ok"]
+    assert boxes.primary_xyxy.shape == (3, 0, 4) and boxes.regions(2).boxes_xyxy.shape == (0, 4)
+    with pytest.raises(MismatchError, match=r"the model wants regions, and .* has none: .* --method"):
+        boxes.require_regions("the model")
+
+
+def test_version_2_says_the_same(tmp_path, index, as_version_2):
+    new = read_boxes(write(tmp_path / "boxes.h5", index))
+    old = read_boxes(as_version_2(write(tmp_path / "old.h5", index)))
+    assert (new.format_version, old.format_version, old.faults) == (3, 2, ())
+    for field in fields(new):
+        if field.name not in ("path", "format_version", "attributes", "faults"):
+            assert np.array_equal(getattr(new, field.name), getattr(old, field.name)), field.name
+
+
+def test_tables_and_pictures_are_sized_apart(tmp_path, index):
+    path = write(tmp_path / "boxes.h5", index)
+    sizes = sizes_of(path)
+    with h5py.File(path) as file:
+        tables = [file[name].id.get_storage_size() for name in file if name != "preview"]
+        assert sizes.previews == file["preview/one"].id.get_storage_size() > 0
+    assert sizes.tables == sum(tables) and sizes.file == path.stat().st_size > sizes.tables + sizes.previews
+
+
+def test_pandas_reads_every_table(tmp_path, index):
+    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("tables")
+    path = write(tmp_path / "boxes.h5", index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name that begins with digits is no attribute
+        tables = {name: pandas.read_hdf(path, name) for name in ("00_read_me", "images", "primary", "failures")}
+    assert tables["images"]["class_of_the_image"].tolist() == ["crème", "crème", "ant", "ant"]
+    assert tables["primary"]["x1"].tolist()[:2] == [9, 28]
+    assert len(tables["00_read_me"]) > 10 and tables["failures"]["what_is_wrong_with_it"][0] == "broken data"

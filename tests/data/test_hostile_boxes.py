@@ -26,12 +26,14 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="needs pipes and limi
 def write_by_the_readme(path, **storage):
     """A boxes file as README.md's section "The boxes file" tells strangers to write one, and no more than that."""
     images = [
-        ("b/1.png", "train", 1, 40, 30, 9, 9, 3, "ok", 100, "", "00" * 8),
-        ("b/broken.png", "train", 1, 0, 0, 0, 0, 0, "unreadable", 7, "", ""),
-        ("a/é.png", "test", 0, 20, 10, 0, 0, 1, "few keypoints", 300, "", "11" * 8),
+        (0, "1.png", "b", "train", "ok", 0, 40, 30, 9, 9, 3, 1, "b/1.png", 100, "", "00" * 8),
+        (1, "broken.png", "b", "train", "unreadable", -1, 0, 0, 0, 0, 0, 1, "b/broken.png", 7, "", ""),
+        (2, "é.png", "a", "test", "few keypoints", 2, 20, 10, 0, 0, 1, 0, "a/é.png", 300, "", "11" * 8),
     ]
-    image_columns = f"{PATH}:S12 split:S5 label:i2 width:i4 height:i4 keypoints:i4 distinct_keypoints:i4 "
-    image_columns += "distinct_regions:i2 status:S13 file_bytes:i8 modified_utc:S29 content_blake2b:S16"
+    image_columns = "image:i4 name_of_the_image_file_and_ending:S10 class_of_the_image:S1 split:S5 "
+    image_columns += "status_of_the_image:S13 first_row_in_primary:i8 width:i4 height:i4 keypoints:i4 "
+    image_columns += f"distinct_keypoints:i4 distinct_regions:i2 label:i2 {PATH}:S12 file_bytes:i8 modified_utc:S29 "
+    image_columns += "content_blake2b:S16"
     hulls = [[(1, 2), (9, 2), (5, 8)], [(20, 3), (28, 19.5)]] + [[(0, 0), (20, 0), (20, 10), (0, 10)]] * 2
     primary, vertices = [], []
     for (image, region, keypoints), hull in zip([(0, 0, 7), (0, 1, 2), (2, 0, 0), (2, 1, 0)], hulls, strict=True):
@@ -49,7 +51,11 @@ def write_by_the_readme(path, **storage):
             "image:i4 region:i2 x0:f4 y0:f4 x1:f4 y1:f4 keypoints:i4 weight:f4 hull_first:i4 hull_count:i4",
         ),
         "hulls": (vertices, "image:i4 region:i2 x:f4 y:f4"),
-        "failures": ([(1, "b/broken.png", "no image")], f"image:i4 {PATH}:S12 reason_the_image_could_not_be_used:S8"),
+        "failures": (
+            [(1, "not an image", "broken.png", "no image")],
+            "image:i4 what_is_wrong_with_it:S12 name_of_the_image_file:S10 "
+            "the_whole_reason_why_this_image_could_not_be_used_for_any_regions:S8",
+        ),
     }
     with h5py.File(path, "w", libver=("earliest", "v110")) as file:
         for name, (rows, columns) in tables.items():
@@ -69,7 +75,7 @@ def test_a_stranger_can_write_a_file_from_the_readme(tmp_path, storage):
     assert [name.decode() for name in boxes.names] == ["b/1.png", "b/broken.png", "a/é.png"]
     assert boxes.primary_xyxy.tolist() == [[[1, 2, 9, 8], [20, 3, 28, 19.5]], [[0, 0, 20, 10]] * 2]
     assert boxes.regions(1).hull_xy.tolist() == [[0, 0], [20, 0], [20, 10], [0, 10]] * 2
-    assert boxes.failures == (("b/broken.png", "no image"),)
+    assert boxes.failures == (("b/broken.png", "no image"),) and boxes.faults == ("not an image",)
 
 
 def same_content(one, other):
@@ -225,6 +231,40 @@ def with_setting(name, value):
     return damage
 
 
+def without_regions_by_its_settings(file):
+    with_setting("primary", 0)(file)
+    with_setting("kinds", "none")(file)
+    with_cell("images", slice(None), "first_row_in_primary", -1)(file)
+
+
+def with_columns(table, **values):
+    """More columns, which `schema.COLUMNS` has in their place, each of one value."""
+
+    def damage(file):
+        old = file[table][:]
+        known = [name for name in schema.COLUMNS[table].names if name in old.dtype.names or name in values]
+        kinds = {name: old.dtype[name] for name in old.dtype.names} | {
+            name: np.dtype(f"S{len(value)}") if isinstance(value, bytes) else schema.COLUMNS[table][name]
+            for name, value in values.items()
+        }
+        rows = np.zeros(len(old), np.dtype([(name, kinds[name]) for name in known]))
+        for name in known:
+            rows[name] = values[name] if name in values else old[name]
+        remake(file, table, rows)
+
+    return damage
+
+
+def with_two_columns_swapped(file):
+    old = file["images"][:]
+    first, second, *others = old.dtype.names
+    names = [second, first, *others]
+    rows = np.zeros(len(old), np.dtype([(name, old.dtype[name]) for name in names]))
+    for name in names:
+        rows[name] = old[name]
+    remake(file, "images", rows)
+
+
 def with_fewer_rows(table, start, stop):
     return lambda file: remake(file, table, file[table][start:stop])
 
@@ -324,7 +364,8 @@ REFUSED = {
     "a part of a primary": (with_setting("primary", 3.0), "primary'"),
     "unknown kinds": (with_setting("kinds", "all"), "'kinds': wanted one of both"),
     "kinds in a list": (with_setting("kinds", ["both"]), "kinds': wanted text"),
-    "another number of primaries": (with_setting("primary", 2), "primary: .* 2 for each usable image"),
+    "another number of primaries": (with_setting("primary", 2), "first_row_in_primary"),
+    "no regions where there are some": (without_regions_by_its_settings, "primary: is there, though"),
     "a missing table": (lambda file: file.__delitem__("hulls"), "'hulls' is missing"),
     "a group for a table": (with_a_group_for_a_table, "'hulls' is not a one-dimensional table"),
     "a type for a table": (with_a_type_for_a_table, "'hulls' is not a one-dimensional table"),
@@ -398,7 +439,7 @@ REFUSED = {
     "a class too few": (with_fewer_rows("labels", 0, -1), "a label without a class"),
     "classes from 1": (with_fewer_rows("labels", 1, 3), "not numbered"),
     "hulls too few": (with_fewer_rows("hulls", 0, -1), "hulls: .* the sum of primary's hull_count"),
-    "an unknown status": (with_cell("images", 0, "status", b"fine"), "a status other than"),
+    "an unknown status": (with_cell("images", 0, "status_of_the_image", b"fine"), "a status_of_the_image other than"),
     "an unknown split": (with_cell("images", 0, "split", b"dev"), "a split other than"),
     "a label below 0": (with_cell("images", 0, "label", -1), "a label without a class"),
     "an image no pixel wide": (with_cell("images", 0, "width", 0), "width or height"),
@@ -443,6 +484,31 @@ REFUSED = {
     "a path that is no text": (with_cell("images", 1, PATH, b"a\xff\xfe"), "images: .*UTF-8"),
     "a class that is no text": (with_cell("labels", 1, CLASS, b"\xff\xfe"), "labels: .*UTF-8"),
     "a path named twice": (with_a_row_twice("images", PATH), "a path is listed twice"),
+    "images from 1": (with_cell("images", slice(None), "image", 1), "images: not numbered"),
+    "another file's name": (with_cell("images", 1, "name_of_the_image_file_and_ending", b"9.png"), "not its path's"),
+    "another class's name": (with_cell("images", 1, "class_of_the_image", b"bee"), "a class that is not its label's"),
+    "another image's first row": (with_cell("images", 1, "first_row_in_primary", 0), "first_row_in_primary"),
+    "a row beyond all": (with_cell("images", 1, "first_row_in_primary", 2**62), "first_row_in_primary"),
+    "columns in another order": (with_two_columns_swapped, "'images' has columns"),
+    "a group in two lines": (with_columns("images", group=b"a\nb"), "control characters"),
+    "a camera that is no text": (with_columns("images", camera=b"\xff"), "UTF-8"),
+    "a group in kilobytes": (with_columns("images", group=b"g" * 5000), "column 'group'"),
+    "frames from nowhere": (with_columns("images", frames=8), "clips have the columns"),
+    "a clip of no frame": (
+        with_columns("images", first_frame=0, frames=0, frames_a_second=25.0),
+        "a clip without frames",
+    ),
+    "a clip before the beginning": (
+        with_columns("images", first_frame=-1, frames=8, frames_a_second=25.0),
+        "a clip without frames",
+    ),
+    "frames at no rate": (
+        with_columns("images", first_frame=0, frames=8, frames_a_second=np.nan),
+        "frames_a_second that are no number",
+    ),
+    "regions of a second frame": (with_columns("primary", frame=1), "a frame other than 0"),
+    "a region that was filled in": (with_columns("primary", valid=0), "a valid other than 1"),
+    "fewer queries than none": (with_columns("labels", images_in_query=-1), "column 'images_in_query'"),
     "a class named twice": (with_a_row_twice("labels", CLASS), "a class is listed twice"),
 }
 
@@ -495,6 +561,8 @@ FINE = {
     "no chunks": lambda file: remake(file, "hulls"),
     "stored within the header": lambda file: remake_compact(file, "labels"),
     "a table under two names": lambda file: file.__setitem__("another name", file["primary"]),
+    "columns of clips in primary": with_columns("primary", frame=0, valid=1),
+    "other splits' numbers": with_columns("labels", images_in_query=0, images_in_gallery=7),
     "links that nobody needs": lambda file: file.update(
         {"outside": h5py.ExternalLink("/nowhere.h5", "/x"), "preview/gone": h5py.SoftLink("/nowhere")}
     ),
@@ -526,9 +594,10 @@ def test_a_huge_attribute_is_not_read(boxes_file, tmp_path):
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ((0, b"b/broken.png", b"no image"), "not the unreadable images"),
-        ((1, b"b/1.png", b"no image"), "a path that is not its image's"),
-        ((1, b"b/broken.png", b"no\nimage"), "control characters"),
+        ((0, b"cut off", b"broken.png", b"no image"), "not the unreadable images"),
+        ((1, b"cut off", b"1.png", b"no image"), "a file that is not its image's"),
+        ((1, b"cut off", b"broken.png", b"no\nimage"), "control characters"),
+        ((1, b"cut\noff", b"broken.png", b"no image"), "control characters"),
     ],
 )
 def test_failures_that_fit_no_image_are_refused(row, complaint, tmp_path):

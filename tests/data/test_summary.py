@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agnet.data.boxes.image_facts import facts_text, find_image, image_facts
-from agnet.data.boxes.reader import read_boxes
+from agnet.data.boxes.reader import Sizes, read_boxes
 from agnet.data.boxes.summary import ClassCounts, Failure, Spread, printable, summarise, summary_text
 from agnet.data.errors import ConfigurationError
 from agnet.data.regions import Layout
@@ -24,7 +24,7 @@ def boxes(boxes_file):
 
 
 def summary_of(boxes, there=18):
-    return summarise(boxes, 9000, "photos", there)
+    return summarise(boxes, Sizes(9000, 3600, 4000), "photos", there)
 
 
 def test_images_are_counted_by_split_status_and_class(boxes):
@@ -34,7 +34,8 @@ def test_images_are_counted_by_split_status_and_class(boxes):
     assert summary.splits == {"train": 9, "val": 3, "test": 6}
     assert summary.statuses == {"ok": 18, "few keypoints": 0, "unreadable": 0}
     assert summary.classes == tuple(ClassCounts(name, 3, 1, 2) for name in ("ant", "bee", "côté"))
-    assert summary.bytes_per_image == 500
+    assert (summary.bytes_per_image, summary.table_bytes, summary.preview_bytes) == (500, 3600, 4000)
+    assert "0.01 MB: tables 0.00 MB, 200 bytes an image; previews 0.00 MB" in summary_text(summary)
     assert (summary.primary_regions, summary.secondary_regions) == (3, 3)
 
 
@@ -157,8 +158,9 @@ def test_an_unreadable_image_has_a_reason_and_no_regions(folder, tmp_path):
     name = next(name.decode() for name, status in zip(boxes.names, boxes.status, strict=True) if status == "unreadable")
     facts = image_facts(boxes, find_image(boxes, name))
     assert facts.regions == () and "format" in facts.reason and facts.reason in facts_text(facts)
-    summary = summarise(boxes, 1, "", 0)
-    assert summary.statuses["unreadable"] == 1 and summary.failures == (Failure(name, facts.reason),)
+    summary = summarise(boxes, Sizes(1, 1, 0), "", 0)
+    assert summary.statuses["unreadable"] == 1 and summary.failures == (Failure(name, facts.reason, "not an image"),)
+    assert "unreadable: 1 (1 not an image)" in summary_text(summary)
     # The rows of later images are theirs, though one before them has no regions.
     last = len(boxes.names) - 1
     assert image_facts(boxes, last).regions[0].keypoints == boxes.keypoints[-1, 0]
