@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..proposals.settings import ProposalSettings
-from ..training.models.settings import ModelSettings
+from ..training.models.settings import AGNetSettings
 from ..training.recipes import RunSettings
 
 
@@ -86,7 +86,7 @@ stages = partial(
     click.option,
     "--stages",
     type=click.IntRange(1),
-    default=ModelSettings.stages,
+    default=AGNetSettings.stages,
     show_default=True,
     help="Of the backbone, from its last map back to larger ones: regions are pooled from each.",
 )

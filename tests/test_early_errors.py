@@ -12,7 +12,7 @@ from PIL import Image
 
 from agnet.data.boxes.reader import read_boxes
 from agnet.training.models.backbones.names import _names_in_source, check_backbone_name
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.runs.checkpoints import save_checkpoint
 

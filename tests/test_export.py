@@ -26,7 +26,7 @@ from agnet.training.export.export import Network, eager, export_run, largest_dif
 from agnet.training.export.formats import FORMATS
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble, build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import Checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

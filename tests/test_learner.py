@@ -15,7 +15,7 @@ from agnet.training.loop.learner import Learner, balanced_weights, means
 from agnet.training.machine.devices import Device, Pieces, choose_training_device
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
 

@@ -20,7 +20,7 @@ from agnet.training.models.blocks.region_pooling import region_pooling
 from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.blocks.self_attention import SelfAttention
 from agnet.training.models.build import assemble
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -26,7 +26,7 @@ from agnet.training.loop.learner import Learner
 from agnet.training.machine.devices import Device
 from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.build import assemble
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import provenance
 from agnet.training.runs.curves import CURVES, EVENTS, append_events, draw_curves

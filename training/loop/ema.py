@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from ..models.build import Model
+from ..models.model import Model
 
 # Statistics of BatchNorm belong to the weights they were gathered with, so they are averaged alike. Other buffers
 # (counters, the vectors of a spectral norm) mean nothing in between two values.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...data.errors import TrainingError
 from ..machine.devices import Device, is_out_of_memory
 from ..machine.distributed import ALONE, Processes
-from ..models.build import Model
+from ..models.model import Model
 from ..recipes import Recipe
 from ..samples.loader import STAND_IN, Batch
 from .ema import WeightAverage
