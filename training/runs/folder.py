@@ -178,7 +178,8 @@ def check_same_run(run: Path, config: dict[str, dict[str, object]], other_epochs
         # A run older than a setting is one with the setting's default.
         complete = comparable if kind is None else partial(_with_defaults, kind)
         started = json.loads(json.dumps(complete(before[part])))
-        for name, value in json.loads(json.dumps(complete(config[part]))).items():
+        asked = config[part] if kind else comparable(config[part])  # of a run the command line asks only for some
+        for name, value in json.loads(json.dumps(asked)).items():
             if name not in free and started.get(name) != value:
                 raise MismatchError(
                     f"{run} was started with {name} = {started.get(name)!r}, now it is {value!r}; {remedy}"
