@@ -25,7 +25,7 @@ if _TYPE_CHECKING:  # for type checkers, to which `__getattr__` says nothing
     from .training.models.backbones.backbone import Backbone as Backbone
     from .training.models.build import assemble as assemble
     from .training.models.build import build_model as build_model
-    from .training.models.settings import ModelSettings as ModelSettings
+    from .training.models.registry import ModelSettings as ModelSettings
     from .training.runs.checkpoints import load_checkpoint as load_checkpoint
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _HOMES = {
     "Result": ".predictor",
     "AGNet": ".training.models.agnet",
     "Backbone": ".training.models.backbones.backbone",
-    "ModelSettings": ".training.models.settings",
+    "ModelSettings": ".training.models.registry",
     "assemble": ".training.models.build",
     "build_model": ".training.models.build",
     "ProposalSettings": ".proposals.settings",

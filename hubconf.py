@@ -12,7 +12,7 @@ import sys
 import typing  # as modules: torch.hub would list names taken out of them as entries
 
 if typing.TYPE_CHECKING:
-    from agnet.training.models.build import Model as _Model
+    from agnet.training.models.model import Model as _Model
     from agnet.training.runs.checkpoints import Checkpoint as _Checkpoint
 
 dependencies = ["torch", "torchvision", "safetensors"]
@@ -67,7 +67,7 @@ def trained(checkpoint: "str | pathlib.Path") -> "_Checkpoint":
 def _built(model: str, classes: int, backbone: str, weights: str, others: dict[str, typing.Any]) -> "_Model":
     _import_package()
     from agnet.training.models.build import build_model
-    from agnet.training.models.settings import ModelSettings
+    from agnet.training.models.registry import ModelSettings
     from agnet.training.runs.weights import find_weights
 
     settings = ModelSettings(classes, model=model, backbone=backbone, **others)

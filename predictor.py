@@ -78,7 +78,7 @@ class Predictor:
 
     def __repr__(self) -> str:
         settings = self.checkpoint.settings
-        return f"<{settings.model} on {settings.backbone}: {len(self.classes):,} classes, {self.device.device}>"
+        return f"<{settings.model} on {settings.backbones}: {len(self.classes):,} classes, {self.device.device}>"
 
     @overload  # an array is an iterable, too, but of nothing that is an image
     def predict(  # type: ignore[overload-overlap]

@@ -30,11 +30,13 @@ from agnet.data.memory import keep_freed_memory
 from agnet.training.loop.optimizer import build_optimizer
 from agnet.training.machine.devices import Device, choose_device
 from agnet.training.models.blocks.token_products import plain_formulas
-from agnet.training.models.build import Model, build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.build import build_model
+from agnet.training.models.contract import Settings
+from agnet.training.models.model import Model
+from agnet.training.models.settings import AGNetSettings, PlainSettings
 from agnet.training.recipes import RECIPES
 
-AGNET = ModelSettings(classes=40)
+AGNET = AGNetSettings(classes=40)
 FORMULAS = "plain formulas"
 WARM_UP = 4  # rounds until memory has been asked for once and for all
 SWITCHES: dict[str, dict[str, object]] = {
@@ -66,7 +68,10 @@ class Bench:
         self.labels = torch.randint(AGNET.classes, (size,), device=device.device)
 
     def network(self, **changes: object) -> Model:
-        built = build_model(replace(AGNET, backbone=self.backbone, **changes))  # type: ignore[arg-type]
+        return self.built(replace(AGNET, backbone=self.backbone, **changes))  # type: ignore[arg-type]
+
+    def built(self, settings: Settings) -> Model:
+        built = build_model(settings)
         return built.to(device=self.device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def infer(self, model: Model) -> None:
@@ -153,7 +158,7 @@ def main() -> None:
     )
     columns = f"{'inference: ms, plain, ratio':>29}{'MB':>7}{'training: ms, plain, ratio':>29}{'MB':>7}"
     print(f"{'':22}{'parameters':>12}{columns}")
-    plain = bench.network(model="plain")
+    plain = bench.built(PlainSettings(AGNET.classes, bench.backbone))
     for name, changes in variants.items():
         models = {"plain": plain, name: bench.network(**changes)}
         optimizers = {each: build_optimizer(model, RECIPES["modern"]) for each, model in models.items()}

@@ -42,8 +42,9 @@ from agnet.proposals.settings import ProposalSettings
 from agnet.training.loop.engine import steps_of_epoch, train_epoch
 from agnet.training.loop.learner import IMAGES, Learner
 from agnet.training.machine.devices import Device, choose_device
-from agnet.training.models.build import Model, build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.build import build_model
+from agnet.training.models.model import Model
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Loader, RegionDataset
 from agnet.training.samples.views import AffineRange

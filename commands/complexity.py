@@ -6,7 +6,7 @@ import json
 
 import click
 
-from ..training.models.settings import ModelSettings
+from ..training.models.settings import AGNetSettings
 from . import options
 
 
@@ -24,7 +24,7 @@ from . import options
     "--region-count",
     "regions",
     type=click.IntRange(0),
-    default=ModelSettings.regions,
+    default=AGNetSettings.regions,
     show_default=True,
     help="Regions of an image, which are tokens beside the whole of it.",
 )
@@ -60,7 +60,7 @@ def complexity(
     keep_network_memory()
     costs = []
     for backbone in backbones:
-        settings = ModelSettings(classes=classes, regions=regions, backbone=backbone, stages=stages)
+        settings = AGNetSettings(classes=classes, regions=regions, backbone=backbone, stages=stages)
         found = [network_cost(settings, variant) for variant in VARIANTS]
         if latency:
             taken = network_milliseconds(settings, batch_size, choose_device(device))

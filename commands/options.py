@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..proposals.settings import ProposalSettings
-from ..training.models.settings import ModelSettings
+from ..training.models.settings import AGNetSettings
 from ..training.recipes import RunSettings
 
 
@@ -84,7 +84,7 @@ stages = partial(
     click.option,
     "--stages",
     type=click.IntRange(1),
-    default=ModelSettings.stages,
+    default=AGNetSettings.stages,
     show_default=True,
     help="Maps of the backbone that regions are pooled from, the last one and larger ones before it.",
 )

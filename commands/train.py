@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..proposals.settings import ProposalSettings
-from ..training.models.settings import FUSIONS, MODEL_NAMES, POOLINGS, SE_KINDS, ModelSettings
+from ..training.models.contract import Settings
+from ..training.models.registry import MODELS, ModelSettings, record_of
+from ..training.models.settings import FUSIONS, POOLINGS, SE_KINDS, AGNetSettings
 from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, Recipe, RunSettings
 from . import options
 from .epoch_lines import EpochLines
@@ -36,14 +38,14 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
 @click.option(
     "--model",
-    type=options.Choice(MODEL_NAMES),
-    default=ModelSettings.model,
+    type=options.Choice(list(MODELS)),
+    default=AGNetSettings.model,
     show_default=True,
     help="AG-Net, or its control: the backbone with one linear layer.",
 )
 @click.option(
     "--backbone",
-    default=ModelSettings.backbone,
+    default=AGNetSettings.backbone,
     show_default=True,
     help="A backbone's name, torchvision:NAME or timm:NAME.",
 )
@@ -103,35 +105,35 @@ part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
 @part_option(
     "--fusion",
     type=options.Choice(FUSIONS),
-    default=ModelSettings.fusion,
+    default=AGNetSettings.fusion,
     show_default=True,
     help="Weights of maximum and average pooling, learned, or one of the two alone.",
 )
 @part_option(
     "--se",
     type=options.Choice(SE_KINDS),
-    default=ModelSettings.se,
+    default=AGNetSettings.se,
     show_default=True,
     help="An SE-Residual for each token slot, one for all, or none.",
 )
 @part_option(
     "--units",
     type=click.IntRange(1),
-    default=ModelSettings.units,
+    default=AGNetSettings.units,
     show_default=True,
     help="Width of the inter-attention.",
 )
 @part_option(
     "--pooling",
     type=options.Choice(POOLINGS),
-    default=ModelSettings.pooling,
+    default=AGNetSettings.pooling,
     show_default=True,
     help="Pooling of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
 )
 @part_option(
     "--pooling-samples",
     type=click.IntRange(1),
-    default=ModelSettings.pooling_samples,
+    default=AGNetSettings.pooling_samples,
     show_default=True,
     help="Samples along each side of a bin of the region pooling.",
 )
@@ -367,7 +369,7 @@ def _check_beforehand(
     boxes: Boxes,
     images: Path,
     run: Path,
-    model_settings: ModelSettings,
+    model_settings: Settings,
     recipe: Recipe,
     settings: RunSettings,
     seeds: tuple[int, ...],
@@ -376,7 +378,14 @@ def _check_beforehand(
     dry_run: bool,
 ) -> None:
     """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
-    from ..training.loop.preflight import check_backbone, check_input, check_same_images, check_weights, ending_of
+    from ..training.loop.preflight import (
+        SOURCES,
+        check_backbone,
+        check_input,
+        check_same_images,
+        check_weights,
+        ending_of,
+    )
     from ..training.machine.device_names import check_device
     from ..training.runs.folder import (
         BEST,
@@ -391,9 +400,13 @@ def _check_beforehand(
 
     check_input(boxes, recipe, proposes=True)
     check_device(settings.device, settings.precision)
-    check_backbone(model_settings.backbone)
+    for stream in model_settings.streams:
+        check_backbone(stream.backbone)
     if not (resume or (dry_run and settings.weights == "imagenet")):
-        check_weights(settings.weights, model_settings.backbone)
+        for stream in model_settings.streams if settings.weights in SOURCES else ():
+            check_weights(settings.weights, stream.backbone)
+        if settings.weights not in SOURCES:
+            check_weights(settings.weights, model_settings.backbones)
     if "WORLD_SIZE" in os.environ:  # one of several processes: the first one alone looks at images and the folder
         return
     check_same_images(boxes, images, contents=False)
@@ -405,7 +418,7 @@ def _check_beforehand(
             check_free(folder)
             continue
         chosen = {"weights": weights_name(settings.weights), "seed": number, "compile": settings.compile}
-        parts = {"model": asdict(model_settings), "recipe": asdict(recipe), "run": chosen}
+        parts = {"model": record_of(model_settings), "recipe": asdict(recipe), "run": chosen}
         check_same_run(folder, {**parts, "boxes": {"fingerprint": boxes.fingerprint}}, other_epochs)
         if (folder / BEST).is_file() and not has_state(folder):
             ending_of(folder, recipe)

@@ -13,7 +13,7 @@ from PIL import Image
 import agnet as package
 from agnet.data.errors import CheckpointError, ConfigurationError, ImageError
 from agnet.training.models.backbones.backbone import Preprocessing
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,31 +6,12 @@ Nothing heavy is imported here: the command line makes its options from this mod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from ..data.errors import ConfigurationError
 from ..data.spelling import did_you_mean
-
-Rule = tuple[str, Callable[[Any], bool]]  #: what is wanted, in words, and whether a value is that
-
-ABOVE_0: Rule = ("a number above 0", lambda value: 0 < value < math.inf)
-NOT_NEGATIVE: Rule = ("0 or above", lambda value: 0 <= value < math.inf)
-SHARE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
-AT_LEAST_1: Rule = ("1 or more", lambda value: value >= 1)
-ANY: Rule = ("yes or no", lambda value: isinstance(value, bool))
-
-
-def _setting(section: str, about: str, rule: Rule, default: object = MISSING) -> Any:
-    return field(default=default, metadata={"section": section, "about": about, "rule": rule})
-
-
-def _choice(section: str, about: str, choices: tuple[str, ...], default: object = MISSING) -> Any:
-    rule = (" or ".join(choices), lambda value: value in choices)
-    metadata = {"section": section, "about": about, "rule": rule, "choices": choices}
-    return field(default=default, metadata=metadata)
-
+from .models.fields import ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, SHARE, choice, setting
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and choice of the epoch"
 REGULARISATION, IMAGES = "Regularisation", "Images"
@@ -40,80 +21,79 @@ REGULARISATION, IMAGES = "Regularisation", "Images"
 class Recipe:
     """Optimiser, schedule and regularisation of a run. What has a default is off by default.
 
-    A field's metadata is all there is to know of it: ``section``, ``about``, ``rule`` and perhaps ``choices``. The
-    command line makes an option of each.
+    A field's metadata is all there is to know of it (`setting`). The command line makes an option of each.
     """
 
-    optimizer: str = _choice(OPTIMISER, "What moves the weights.", ("sgd", "adamw"))
-    lr: float = _setting(OPTIMISER, "Learning rate of the head, at its highest.", ABOVE_0)
-    backbone_lr: float = _setting(OPTIMISER, "The backbone's, as a multiple of --lr; 0 freezes it.", NOT_NEGATIVE)
-    momentum: float = _setting(OPTIMISER, "Momentum of SGD, or the first beta of AdamW.", SHARE)
-    weight_decay: float = _setting(OPTIMISER, "On weight matrices, not on biases and norms.", NOT_NEGATIVE)
-    epochs: int = _setting(SCHEDULE, "How often every training image is seen.", AT_LEAST_1)
-    batch_size: int = _setting(OPTIMISER, "Images that go through the network at once.", AT_LEAST_1)
-    schedule: str = _choice(SCHEDULE, "x0.1 every --step-epochs, or a cosine to 0.", ("step", "cosine"))
-    classifier_lr: float = _setting(OPTIMISER, "The classifier's, as a multiple of --lr.", ABOVE_0, 1.0)
-    fan_in: int = _setting(
+    optimizer: str = choice(OPTIMISER, "What moves the weights.", ("sgd", "adamw"))
+    lr: float = setting(OPTIMISER, "Learning rate of the head, at its highest.", ABOVE_0)
+    backbone_lr: float = setting(OPTIMISER, "The backbone's, as a multiple of --lr; 0 freezes it.", NOT_NEGATIVE)
+    momentum: float = setting(OPTIMISER, "Momentum of SGD, or the first beta of AdamW.", SHARE)
+    weight_decay: float = setting(OPTIMISER, "On weight matrices, not on biases and norms.", NOT_NEGATIVE)
+    epochs: int = setting(SCHEDULE, "How often every training image is seen.", AT_LEAST_1)
+    batch_size: int = setting(OPTIMISER, "Images that go through the network at once.", AT_LEAST_1)
+    schedule: str = choice(SCHEDULE, "x0.1 every --step-epochs, or a cosine to 0.", ("step", "cosine"))
+    classifier_lr: float = setting(OPTIMISER, "The classifier's, as a multiple of --lr.", ABOVE_0, 1.0)
+    fan_in: int = setting(
         OPTIMISER,
         "The head's weights of more inputs than this learn slower by as much; 0: all at one rate.",
         NOT_NEGATIVE,
         0,
     )
-    layer_decay: float = _setting(
+    layer_decay: float = setting(
         OPTIMISER,
         "The learning rate of a stage of the backbone, as a multiple of the next deeper one's.",
         ("above 0, at most 1", lambda value: 0 < value <= 1),
         1.0,
     )
-    frozen_stages: int = _setting(
+    frozen_stages: int = setting(
         OPTIMISER, "Stages of the backbone that do not learn, counted from the image.", NOT_NEGATIVE, 0
     )
-    frozen_norms: bool = _setting(
+    frozen_norms: bool = setting(
         OPTIMISER, "The backbone's batch norms keep the statistics that came with its weights.", ANY, False
     )
-    nesterov: bool = _setting(OPTIMISER, "Look ahead, with SGD.", ANY, False)
-    accumulate: int = _setting(OPTIMISER, "Batches to a step of the optimiser.", AT_LEAST_1, 1)
-    clip_norm: float = _setting(OPTIMISER, "Gradients are scaled down to this norm; 0 leaves them.", NOT_NEGATIVE, 0.0)
-    step_epochs: int = _setting(SCHEDULE, "Epochs from one step of --schedule step to the next.", AT_LEAST_1, 25)
-    warmup_epochs: float = _setting(SCHEDULE, "The learning rate rises linearly from 0 for so long.", NOT_NEGATIVE, 0.0)
-    select_by: str = _choice(
+    nesterov: bool = setting(OPTIMISER, "Look ahead, with SGD.", ANY, False)
+    accumulate: int = setting(OPTIMISER, "Batches to a step of the optimiser.", AT_LEAST_1, 1)
+    clip_norm: float = setting(OPTIMISER, "Gradients are scaled down to this norm; 0 leaves them.", NOT_NEGATIVE, 0.0)
+    step_epochs: int = setting(SCHEDULE, "Epochs from one step of --schedule step to the next.", AT_LEAST_1, 25)
+    warmup_epochs: float = setting(SCHEDULE, "The learning rate rises linearly from 0 for so long.", NOT_NEGATIVE, 0.0)
+    select_by: str = choice(
         SCHEDULE,
         "The epoch is kept that is best on the validation part by this.",
         ("val_top1", "val_loss"),
         "val_top1",
     )
-    patience: int = _setting(
+    patience: int = setting(
         SCHEDULE, "Stop after so many epochs without a better one; 0 goes on to the end.", NOT_NEGATIVE, 0
     )
-    ema_decay: float = _setting(
+    ema_decay: float = setting(
         REGULARISATION, "Validate and keep a running mean of the weights, of about 1 / (1 - this) steps.", SHARE, 0.0
     )
-    label_smoothing: float = _setting(REGULARISATION, "Share of a label given to all classes alike.", SHARE, 0.0)
-    mixup: float = _setting(
+    label_smoothing: float = setting(REGULARISATION, "Share of a label given to all classes alike.", SHARE, 0.0)
+    mixup: float = setting(
         REGULARISATION,
         "Mix each image with another of its batch, by shares from Beta(a, a); regions are the larger share's.",
         NOT_NEGATIVE,
         0.0,
     )
-    dropout: float = _setting(
+    dropout: float = setting(
         REGULARISATION, "Dropout probability of what the classifier sees, while training.", SHARE, 0.0
     )
-    class_weights: str = _choice(
+    class_weights: str = choice(
         REGULARISATION, "Balanced: rare classes count as much as frequent ones.", ("none", "balanced"), "none"
     )
-    augment: bool = _setting(IMAGES, "Random affine views of training images.", ANY, True)
-    regions: str = _choice(
+    augment: bool = setting(IMAGES, "Random affine views of training images.", ANY, True)
+    regions: str = choice(
         IMAGES,
         "Move the file's regions with each augmented view, or find them anew on it, as the paper does.",
         ("cached", "live"),
         "cached",
     )
-    image_size: int = _setting(IMAGES, "Side of the network's input in pixels; 0: its weights' own.", NOT_NEGATIVE, 0)
+    image_size: int = setting(IMAGES, "Side of the network's input in pixels; 0: its weights' own.", NOT_NEGATIVE, 0)
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            wanted, holds = setting.metadata["rule"]
-            _check(holds(getattr(self, setting.name)), setting.name, wanted, getattr(self, setting.name))
+        for one in fields(self):
+            wanted, holds = one.metadata["rule"]
+            _check(holds(getattr(self, one.name)), one.name, wanted, getattr(self, one.name))
         _check(
             self.image_size == 0 or 32 <= self.image_size <= 4096,
             "image_size",
@@ -128,7 +108,7 @@ class Recipe:
 
         Raises: `ConfigurationError` for an unknown name or a bad value.
         """
-        known = [setting.name for setting in fields(self)]
+        known = [one.name for one in fields(self)]
         if unknown := sorted(set(options) - set(known)):
             raise ConfigurationError(f"a recipe has no {', '.join(unknown)}{did_you_mean(unknown[0], known)}")
         return replace(self, **{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
@@ -136,9 +116,9 @@ class Recipe:
     def differences(self, other: Recipe) -> dict[str, object]:
         """What this recipe has otherwise than ``other``, by name."""
         return {
-            setting.name: getattr(self, setting.name)
-            for setting in fields(self)
-            if getattr(self, setting.name) != getattr(other, setting.name)
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if getattr(self, one.name) != getattr(other, one.name)
         }
 
     def lr_factor(self, epoch: float) -> float:
@@ -159,7 +139,7 @@ class Recipe:
 
 def settings_of_a_recipe() -> dict[str, Field[Any]]:
     """A recipe's fields by name, with their metadata."""
-    return {setting.name: setting for setting in fields(Recipe)}
+    return {one.name: one for one in fields(Recipe)}
 
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

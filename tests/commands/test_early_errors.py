@@ -16,7 +16,7 @@ from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError
 from agnet.data.files import atomic_file
 from agnet.training.models.backbones.names import _names_in_source, check_backbone_name
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.runs.checkpoint_header import read_header
 from agnet.training.runs.checkpoints import save_checkpoint

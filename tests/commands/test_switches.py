@@ -1,7 +1,6 @@
 """The options of `agnet train` that take AG-Net's parts away: each reaches the network it names."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from click.testing import CliRunner
 import agnet
 from agnet.cli import main
 from agnet.training.loop import fit as fitting
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 
 README = (Path(agnet.__file__).parent / "README.md").read_text(encoding="utf-8")
 
@@ -71,12 +70,12 @@ def options_of(row):
 def test_the_options_of_table_7_give_its_networks(settings_of, row):
     options = options_of(row)
     assert bool(options) == bool(TABLE_7[row])
-    assert settings_of(options) == replace(ModelSettings(classes=3, regions=6), **TABLE_7[row])
+    assert settings_of(options) == ModelSettings(classes=3, regions=6, **TABLE_7[row])
 
 
 @pytest.mark.parametrize("options", BEYOND)
 def test_every_other_switch_changes_what_it_names_and_nothing_else(settings_of, options):
-    assert settings_of(options) == replace(ModelSettings(classes=3, regions=6), **BEYOND[options])
+    assert settings_of(options) == ModelSettings(classes=3, regions=6, **BEYOND[options])
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ...data.regions import Regions
 from ..machine.devices import Device, Pieces
-from ..models.build import Model
-from ..models.output import Output
+from ..models.contract import Output
+from ..models.model import Model
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from ..samples.reading import Propose, Sample, Unreadable, sample
 

@@ -21,8 +21,9 @@ from ...data.files import atomic_file
 from ...data.references import named_function
 from ..machine.devices import Device
 from ..models.backbones.backbone import Preprocessing
-from ..models.build import Model
-from ..models.output import Output
+from ..models.contract import Output
+from ..models.model import Model
+from ..models.registry import record_of
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from .formats import FORMATS
 from .target import check_export
@@ -87,7 +88,7 @@ class Network(nn.Module):
 
 def _named(output: Output) -> Outputs:
     named = {"logits": output.logits, "probabilities": output.logits.softmax(dim=1), **output._asdict()}
-    return {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 
 def export_run(run: str | Path, format: str = "onnx", output: Path | None = None) -> Exported:
@@ -114,11 +115,11 @@ def export_run(run: str | Path, format: str = "onnx", output: Path | None = None
         wanted = [run_network(inputs) for inputs in trials]
         check_finite(output for outputs in wanted for output in outputs.values())
         own = largest_differences([run_rounded(inputs) for inputs in trials], wanted)
-        program = _trace(network, trials[-1], checkpoint.settings.backbone)
+        program = _trace(network, trials[-1], checkpoint.settings.backbones)
         with atomic_file(output) as unfinished:
             named_function(chosen.write, __package__)(program, _about(checkpoint, trials[-1], wanted[-1]), unfinished)
             differences = largest_differences(_run_file(format, unfinished, trials), wanted)
-            _check_differences(differences, own, format, checkpoint.settings.backbone)
+            _check_differences(differences, own, format, checkpoint.settings.backbones)
     return Exported(output, format, differences)
 
 
@@ -220,7 +221,7 @@ def _about(checkpoint: Checkpoint, inputs: Inputs, outputs: Outputs) -> About:
         "preprocessing": asdict(checkpoint.preprocessing),
         "regions": inputs["boxes"].shape[1] if "boxes" in inputs else 0,
         "proposals": checkpoint.proposals,
-        "model": asdict(checkpoint.settings),
+        "model": record_of(checkpoint.settings),
         "boxes_fingerprint": checkpoint.fingerprint,
         "epoch": checkpoint.epoch,
         "val_top1": checkpoint.val_top1,

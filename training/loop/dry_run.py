@@ -14,7 +14,7 @@ import torch
 from ...data.boxes.reader import Boxes
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
-from ..models.settings import ModelSettings
+from ..models.contract import Settings
 from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
@@ -76,7 +76,7 @@ def dry_run(
     run: Path,
     boxes: Boxes,
     root: Path,
-    model_settings: ModelSettings,
+    model_settings: Settings,
     recipe_name: str,
     recipe: Recipe,
     settings: RunSettings,

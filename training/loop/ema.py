@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..machine.torch_internals import move_towards
-from ..models.build import Model
+from ..models.model import Model
 
 # Statistics of BatchNorm belong to the weights they were gathered with, so they are averaged alike. Other buffers
 # (counters, the vectors of a spectral norm) mean nothing in between two values.

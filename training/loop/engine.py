@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..machine.devices import Device, Pieces
 from ..machine.distributed import ALONE, Processes
 from ..models.backbones.backbone import Preprocessing
-from ..models.build import Model
+from ..models.model import Model
 from ..samples.loader import STAND_IN, Batch
 from .learner import IMAGES, PULSE, Learner, means
 

@@ -15,7 +15,7 @@ from ...data.boxes.reader import Boxes
 from ...data.errors import CheckpointError
 from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
-from ..models.settings import ModelSettings
+from ..models.contract import Settings
 from ..recipes import SAVE_MINUTES, Recipe, RunSettings
 from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..runs.curves import CURVES, append_events, draw_curves
@@ -52,7 +52,7 @@ def fit(
     run: Path,
     boxes: Boxes,
     root: Path,
-    model_settings: ModelSettings,
+    model_settings: Settings,
     recipe: Recipe,
     settings: RunSettings,
     *,
@@ -113,7 +113,7 @@ def fit(
             model, parent = begin_network(model_settings, settings.weights, boxes, say)
             config |= parent.provenance() if parent else {}
             if parent is None and settings.weights not in ("none", "imagenet") and processes.first:
-                doubt = doubt_of_strides(device.take(model), model_settings.backbone, boxes, root, device)
+                doubt = doubt_of_strides(device.take(model), model_settings.backbones, boxes, root, device)
                 if doubt:
                     say(doubt)
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
@@ -150,7 +150,7 @@ class _Story:
 
     run: Path
     boxes: Boxes
-    model_settings: ModelSettings
+    model_settings: Settings
     learner: Learner
     training: Loader
     validation: Loader
@@ -215,7 +215,7 @@ class _Story:
                 write_log(self.run, progress.log)
                 append_events(self.run, [line])
                 settings, seed = self.model_settings, self.learner.seed
-                title = f"{self.boxes.title}: {settings.model} on {settings.backbone}, seed {seed}"
+                title = f"{self.boxes.title}: {settings.model} on {settings.backbones}, seed {seed}"
                 draw_curves(progress.log, self.run / CURVES, title)
         return line
 

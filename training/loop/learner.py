@@ -15,7 +15,7 @@ from ...data.text import first_line
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value, is_of_compiler, is_out_of_memory
-from ..models.build import Model
+from ..models.model import Model
 from ..recipes import Recipe
 from ..samples.loader import STAND_IN, Batch
 from .ema import WeightAverage

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.errors import ConfigurationError
-from ..models.build import Model
+from ..models.model import Model
 from ..recipes import Recipe
 from .backbone_stages import stages_of_parameters
 

@@ -117,7 +117,7 @@ def parents_checkpoint(source: str, backbone: str) -> Path | None:
         if runs != [path]:
             raise CheckpointError(f"{path} holds a run for each of several seeds; name one of them, such as {runs[0]}")
         path = path / BEST
-    trained = read_header(path).settings.backbone
+    trained = read_header(path).settings.backbones
     if trained != backbone:
         raise CheckpointError(
             f"{source} was trained with backbone {trained}, and this run has {backbone}: take --backbone {trained}, or "

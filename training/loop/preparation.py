@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,10 @@ from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value
 from ..models.backbones.backbone import Backbone
-from ..models.build import Model, build_model
-from ..models.settings import ModelSettings
+from ..models.backbones.entries import StateDict
+from ..models.build import build_model
+from ..models.contract import Settings
+from ..models.model import Model
 from ..recipes import Recipe, RunSettings
 from ..runs.seen import count_seen
 from ..runs.weights import find_weights
@@ -121,7 +123,7 @@ def _check_takes_one(learner: Learner, images: int) -> None:
 
 
 def begin_network(
-    settings: ModelSettings, source: str, boxes: Boxes, say: Callable[[str], None]
+    settings: Settings, source: str, boxes: Boxes, say: Callable[[str], None]
 ) -> tuple[Model, Parent | None]:
     """The network with the weights it begins with, and the run that these are of, if ``source`` is one.
 
@@ -130,9 +132,10 @@ def begin_network(
 
     Raises: `ConfigurationError` and `CheckpointError` as `build_network`, `find_parent` and `find_weights`.
     """
-    parent = find_parent(source, settings.backbone)
+    parent = find_parent(source, settings.backbones)
     if parent is None:
-        return build_network(settings, find_weights(source, settings.backbone)), None
+        found = {stream.backbone: find_weights(source, stream.backbone) for stream in settings.streams}
+        return build_network(settings, {name: weights for name, weights in found.items() if weights is not None}), None
     model = build_network(settings)
     say(parent.hand_over(model, settings, boxes.classes))
     seen = count_seen(boxes, "test", frozenset(parent.contents))
@@ -167,7 +170,7 @@ def doubt_of_strides(model: Model, name: str, boxes: Boxes, root: Path, device: 
     )
 
 
-def build_network(settings: ModelSettings, weights: dict[str, torch.Tensor] | None = None) -> Model:
+def build_network(settings: Settings, weights: Mapping[str, StateDict] | None = None) -> Model:
     """`build_model`, its complaints turned into the user's errors."""
     try:
         return build_model(settings, weights)

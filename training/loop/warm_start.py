@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...data.errors import CheckpointError
-from ..models.build import Model
-from ..models.settings import ModelSettings
+from ..models.contract import Settings
+from ..models.model import Model
 from ..runs.checkpoints import Checkpoint, load_checkpoint
 from ..runs.folder import BEST, checkpoint_hash, weights_name
 from ..runs.seen import UNKNOWN, read_seen
@@ -46,7 +46,7 @@ class Parent:
         about = {"run": self.name, "checkpoint_blake2b": self.digest, "epoch": self.checkpoint.epoch}
         return {STARTED_FROM: about}
 
-    def hand_over(self, model: Model, settings: ModelSettings, classes: Sequence[str]) -> str:
+    def hand_over(self, model: Model, settings: Settings, classes: Sequence[str]) -> str:
         """Copy into ``model`` what fits: the backbone with its preprocessing, each part of the head that has the same
         shapes, and the classifier's rows of classes of the same name.
 
@@ -57,7 +57,7 @@ class Parent:
         taken, anew = ["backbone"], defaultdict[str, list[str]](list)
         own = _of(mine, "backbone")
         if _shapes(own) != _shapes(_of(theirs, "backbone")):
-            raise CheckpointError(f"the backbone of {self.name} has other weights than this one's {settings.backbone}")
+            raise CheckpointError(f"the backbone of {self.name} has other weights than this one's {settings.backbones}")
         state = {name: theirs[name] for name in own}
         for part, title in _PARTS.items():
             own, found = _of(mine, part), _of(theirs, part)
@@ -78,9 +78,9 @@ class Parent:
         begins = f"; begin anew: {news}" if news else ""
         return f"weights of {self.name}, epoch {self.checkpoint.epoch}: {', '.join(taken)}{begins}"
 
-    def _reason(self, settings: ModelSettings) -> str:
+    def _reason(self, settings: Settings) -> str:
         before = self.checkpoint.settings
-        differing = [name for name in _SHAPING if getattr(before, name) != getattr(settings, name)]
+        differing = [name for name in _SHAPING if getattr(before, name, None) != getattr(settings, name, None)]
         said = [f"{name.replace('_', ' ')} {getattr(before, name)} there" for name in differing]
         return ", ".join(said) or "of other shapes there"
 

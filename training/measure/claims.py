@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...data.boxes.reader import Boxes
 from ...data.sets.catalogue import CATALOGUE
-from ..models.settings import ModelSettings
+from ..models.contract import Settings
+from ..models.settings import AGNetSettings
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ _PAPER: dict[str, tuple[float, float, float | None]] = {
 }
 
 
-def papers_claim(boxes: Boxes, split: str, settings: ModelSettings) -> Claim | None:
+def papers_claim(boxes: Boxes, split: str, settings: Settings) -> Claim | None:
     """What the paper says of such a network on this test part; None where it is about another: another data set or only
     a piece of it, another split, or AG-Net with parts changed or taken away.
     """
@@ -40,7 +41,9 @@ def papers_claim(boxes: Boxes, split: str, settings: ModelSettings) -> Claim | N
         return None
     top1, mean_average_precision, plain = _PAPER[boxes.dataset]
     if settings.model == "plain":
-        return None if plain is None else Claim(f"its plain ResNet-50; ours is plain {settings.backbone}", plain)
-    if settings != replace(ModelSettings(settings.classes), backbone=settings.backbone):
+        return None if plain is None else Claim(f"its plain ResNet-50; ours is plain {settings.backbones}", plain)
+    if not isinstance(settings, AGNetSettings) or settings != AGNetSettings(
+        settings.classes, backbone=settings.backbone
+    ):
         return None
     return Claim(f"AG-Net with its best backbone; ours has {settings.backbone}", top1, mean_average_precision)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...data.errors import CheckpointError, MismatchError
-from ..models.settings import ModelSettings
+from ..models.registry import comparable
 from ..recipes import Recipe
 from ..runs.folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
 from ..runs.seen import UNKNOWN
@@ -104,12 +104,11 @@ def _load(run: Path, split: str) -> Runs:
 
 def _with_defaults(config: _Config) -> _Config:
     """A run older than a setting is one with the setting's default."""
-    kinds = {"model": ModelSettings, "recipe": Recipe}
-    defaults = {
-        section: {setting.name: setting.default for setting in fields(kind) if setting.default is not MISSING}
-        for section, kind in kinds.items()
+    recipe = {one.name: one.default for one in fields(Recipe) if one.default is not MISSING}
+    return {
+        section: comparable(values) if section == "model" else recipe | values if section == "recipe" else values
+        for section, values in config.items()
     }
-    return {section: defaults.get(section, {}) | values for section, values in config.items()}
 
 
 def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
@@ -173,7 +172,10 @@ def _unlike(one: str, its: _Config, two: str, others: _Config, sections: tuple[s
     for section in sections:
         ours, theirs = its.get(section, {}), others.get(section, {})
         for name in [*ours, *(name for name in theirs if name not in ours)]:
-            unrecorded = section in _RECORDED_LATER and (ours.get(name) is None or theirs.get(name) is None)
+            # Of two families of models each has settings that the other knows nothing of.
+            of_one = section == "model" and ours.get("model") != theirs.get("model")
+            unrecorded = section in _RECORDED_LATER or of_one
+            unrecorded &= ours.get(name) is None or theirs.get(name) is None
             if f"{section}.{name}" not in _UNIMPORTANT and ours.get(name) != theirs.get(name) and not unrecorded:
                 what = name.replace("_", " ") if section == "model" else f"{section}: {name.replace('_', ' ')}"
                 yield f"{what} is {_said(ours.get(name))} in {one}, {_said(theirs.get(name))} in {two}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 
@@ -11,13 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..loop.preparation import build_network
 from ..machine.devices import Device
-from ..models.settings import ModelSettings
+from ..models.contract import Settings
+from ..models.settings import AGNetSettings, PlainSettings
 
 # The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a merging without parameters.
-VARIANTS: dict[str, dict[str, object]] = {
-    "baseline": {"model": "plain"},
-    "-Attn": {"self_attention": False, "inter_attention": False, "fusion": "mean"},
-    "+Attn": {},
+VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
+    "baseline": lambda settings: PlainSettings(settings.classes, settings.backbone),
+    "-Attn": lambda settings: replace(settings, self_attention=False, inter_attention=False, fusion="mean"),
+    "+Attn": lambda settings: settings,
 }
 
 PAPER_CLASSES = 40
@@ -51,20 +53,20 @@ class Cost:
         return asdict(self) | {"images_a_second": throughput}
 
 
-def network_cost(settings: ModelSettings, variant: str) -> Cost:
+def network_cost(settings: AGNetSettings, variant: str) -> Cost:
     """Parameters and arithmetic of a variant (a key of `VARIANTS`), without ever building it in memory.
 
     Raises: `ConfigurationError` for settings no network can be built from.
     """
     with torch.device("meta"):
-        model = build_network(replace(settings, **VARIANTS[variant])).eval()  # type: ignore[arg-type]
+        model = build_network(VARIANTS[variant](settings)).eval()
         side = model.backbone.preprocessing.size
         images, regions = torch.empty(1, 3, side, side), torch.empty(1, settings.regions, 4)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(images, regions)
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     cost = Cost(settings.backbone, variant, parameters, counter.get_total_flops() / 1e9)
-    if settings == ModelSettings(classes=PAPER_CLASSES, backbone=settings.backbone) and settings.backbone in PAPER:
+    if settings == AGNetSettings(classes=PAPER_CLASSES, backbone=settings.backbone) and settings.backbone in PAPER:
         million, gflops, milliseconds = PAPER[settings.backbone][variant]
         cost = replace(
             cost, paper_million_parameters=million, paper_gflops=gflops, paper_milliseconds_titan_v=milliseconds
@@ -72,12 +74,12 @@ def network_cost(settings: ModelSettings, variant: str) -> Cost:
     return cost
 
 
-def network_milliseconds(settings: ModelSettings, batch_size: int, device: Device) -> dict[str, float]:
+def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Device) -> dict[str, float]:
     """Median milliseconds an image of inference for each of `VARIANTS`, which take turns on the same random batch."""
     torch.manual_seed(0)
     models = {}
-    for variant, changes in VARIANTS.items():
-        model = build_network(replace(settings, **changes)).eval()  # type: ignore[arg-type]
+    for variant, change in VARIANTS.items():
+        model = build_network(change(settings)).eval()
         models[variant] = device.take(model, torch.channels_last)
     side = models["baseline"].backbone.preprocessing.size
     images = torch.randn(batch_size, 3, side, side, device=device.device).to(memory_format=torch.channels_last)

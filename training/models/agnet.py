@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +11,18 @@ from torch import Tensor, nn
 from .backbones.backbone import Backbone
 from .blocks.fusion import Pooling, PoolingFusion
 from .blocks.inter_attention import InterAttention, TokenMean
-from .blocks.region_pooling import region_pooling
+from .blocks.region_pooling import POOLED, crop_pooling, region_pooling
 from .blocks.se_residual import SEResidual
-from .blocks.self_attention import SelfAttention
-from .output import Output
+from .blocks.self_attention import KEYS_SHARE, SelfAttention
+from .contract import Output
+from .model import Model
+from .settings import AGNetSettings
 
 
-class AGNet(nn.Module):
+class AGNet(Model):
     """Recognise an image by its parts and by what they have to do with each other.
 
-    The blocks are passed in; `build_model` (a backbone by its name) and `assemble` (any other) know their numbers.
+    The blocks are passed in; `assemble_agnet` knows their numbers.
 
     Args:
         backbone: images ``(B, 3, H, W)`` -> feature map ``(B, C, 7, 7)``. If it gives maps of several stages, regions
@@ -92,3 +95,29 @@ class AGNet(nn.Module):
         """Every box of every map, what the maps give side by side: ``(B, N, 49, C)``, or its mean ``(B, N, 1, C)``."""
         pooled = [self.pool(features, boxes_xyxy, mean=mean) for features in maps]
         return torch.cat(pooled, dim=-1) if len(pooled) > 1 else pooled[0]  # a single one is not copied
+
+
+def assemble_agnet(settings: AGNetSettings, backbones: Sequence[Backbone]) -> AGNet:
+    """The one place that knows AG-Net's numbers. Raises: `ValueError` for settings that do not fit the backbone."""
+    (backbone,) = backbones
+    regions = settings.regions if settings.use_regions else 0
+    channels, tokens = sum(backbone.channels_of_maps), regions + 1
+    if settings.se != "none" and not 1 <= settings.se_ratio <= channels:
+        raise ValueError(f"wanted se_ratio 1 to {channels}, the tokens' channels; got {settings.se_ratio}")
+    if settings.self_attention and backbone.channels < KEYS_SHARE:
+        raise ValueError(f"self-attention wants {KEYS_SHARE} channels or more; the last map has {backbone.channels}")
+    return AGNet(
+        backbone=backbone,
+        self_attention=SelfAttention(backbone.channels, settings.spectral_norm) if settings.self_attention else None,
+        se_residual=None
+        if settings.se == "none"
+        else SEResidual(tokens if settings.se == "slot" else 1, channels, settings.se_ratio),
+        inter_attention=InterAttention(tokens, POOLED * POOLED * channels, settings.units, settings.attention_softmax)
+        if settings.inter_attention
+        else TokenMean(),
+        fusion=PoolingFusion(channels) if settings.fusion == "learned" else Pooling(settings.fusion),
+        classifier=nn.Linear(channels, settings.classes),
+        regions=regions,
+        pool=crop_pooling if settings.pooling == "crop" else partial(region_pooling, samples=settings.pooling_samples),
+        shortcut=settings.shortcut,
+    )

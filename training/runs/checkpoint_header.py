@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from ...data.errors import CheckpointError
 from ...data.spelling import close_names
 from ...data.text import composed_all, first_line
-from ..models.settings import ModelSettings
+from ..models.contract import Settings
+from ..models.registry import needs_of, settings_of
 
 FORMAT = "agnet checkpoint"
 FORMAT_VERSION = 1
@@ -27,7 +28,7 @@ _LARGEST_HEADER = 2**26  # characters; 100,000 classes with long names take a te
 class CheckpointHeader:
     """What a network was trained for, without the network."""
 
-    settings: ModelSettings
+    settings: Settings
     classes: tuple[str, ...]
     proposals: dict[str, object]  #: stage 1's settings; new images get their regions the same way
     fingerprint: str  #: of the boxes file
@@ -37,7 +38,7 @@ class CheckpointHeader:
     @property
     def regions(self) -> int:
         """How many regions the network looks at: 0 for a plain model, or one whose regions were taken away."""
-        return self.settings.regions if self.settings.model != "plain" and self.settings.use_regions else 0
+        return needs_of(self.settings).regions
 
 
 def read_header(path: Path) -> CheckpointHeader:
@@ -123,7 +124,7 @@ def check_format(path: Path, values: Mapping[str, Any]) -> None:
 
 def header_of(values: Mapping[str, Any]) -> CheckpointHeader:
     """The header of its values. Raises: `ValueError`, `LookupError`, … for what they cannot mean."""
-    settings = _model_settings(values["model"])
+    settings = settings_of(values["model"])
     classes, epoch, val_top1 = values["classes"], values["epoch"], values["val_top1"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError("its classes are not a list of names")
@@ -136,13 +137,3 @@ def header_of(values: Mapping[str, Any]) -> CheckpointHeader:
     return CheckpointHeader(
         settings, composed_all(classes), values["proposals"], str(values["boxes_fingerprint"]), epoch, val_top1
     )
-
-
-def _model_settings(values: Mapping[str, object]) -> ModelSettings:
-    known = {field.name: field for field in fields(ModelSettings)}
-    if unknown := set(values) - set(known):
-        raise ValueError(f"unknown model settings {', '.join(sorted(unknown))}")
-    for name, value in values.items():
-        if type(value).__name__ != known[name].type:
-            raise ValueError(f"{name} is {value!r}: it must be of type {known[name].type}")
-    return ModelSettings(**values)  # type: ignore[arg-type]

@@ -24,8 +24,10 @@ from ...data.files import atomic_file
 from ...data.text import first_line
 from ..models.backbones.backbone import Preprocessing
 from ..models.backbones.entries import on_meta
-from ..models.build import Model, build_model
-from ..models.settings import ModelSettings
+from ..models.build import build_model
+from ..models.contract import Settings
+from ..models.model import Model
+from ..models.registry import needs_of, record_of
 from .checkpoint_header import (
     FORMAT,
     FORMAT_VERSION,
@@ -46,7 +48,7 @@ class Checkpoint:
     """A trained network and what it was trained for."""
 
     model: Model  #: in evaluation mode
-    settings: ModelSettings
+    settings: Settings
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     proposals: dict[str, object]  #: stage 1's settings; new images get their regions the same way
@@ -57,12 +59,12 @@ class Checkpoint:
     @property
     def regions(self) -> int:
         """How many regions the network looks at: 0 for a plain model, or one whose regions were taken away."""
-        return int(getattr(self.model, "regions", 0))
+        return needs_of(self.settings).regions
 
 
-def check_finite(outputs: Iterable[Tensor | None]) -> None:
-    """Raise `CheckpointError` unless all that a network gave are finite numbers; None is what it does not give."""
-    if not all(output.isfinite().all() for output in outputs if output is not None):
+def check_finite(outputs: Iterable[object]) -> None:
+    """Raise `CheckpointError` unless all that a network gave are finite numbers; what is no tensor is not looked at."""
+    if not all(output.isfinite().all() for output in outputs if isinstance(output, Tensor)):
         raise CheckpointError(
             "the network's own outputs are not finite numbers: its weights are damaged or its training diverged; "
             "train again"
@@ -75,7 +77,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "agnet": __version__,
-        "model": asdict(checkpoint.settings),
+        "model": record_of(checkpoint.settings),
         "classes": checkpoint.classes,
         "preprocessing": asdict(checkpoint.preprocessing),
         "proposals": checkpoint.proposals,

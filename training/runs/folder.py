@@ -8,13 +8,15 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...data.errors import CheckpointError, MismatchError
 from ...data.files import atomic_file, one_process
 from ...data.places import relative_hint
-from ..models.settings import ModelSettings
+from ..models.contract import Settings
+from ..models.registry import comparable, record_of
 from ..recipes import Recipe, RunSettings
 from .checkpoint_header import how_to_get
 from .provenance import code_revision, split_hash, versions
@@ -55,7 +57,7 @@ def configuration(
     run: Path,
     boxes: Boxes,
     root: Path,
-    model: ModelSettings,
+    model: Settings,
     recipe: Recipe,
     settings: RunSettings,
     device: Device,
@@ -72,7 +74,7 @@ def configuration(
     from ...data.index import SPLITS  # and NumPy with it
 
     return {
-        "model": asdict(model),
+        "model": record_of(model),
         "recipe": asdict(recipe),
         "run": {
             "weights": weights_name(settings.weights),
@@ -156,17 +158,22 @@ def check_same_run(run: Path, config: dict[str, dict[str, object]], other_epochs
     before = read_config(run)
     free = (*_FREE, "epochs") if other_epochs else _FREE
     remedy = "resume with the options the run was started with"
-    for part, kind in (("model", ModelSettings), ("recipe", Recipe), ("run", RunSettings)):
+    for part, kind in (("model", None), ("recipe", Recipe), ("run", RunSettings)):
         # A run older than a setting is one with the setting's default.
-        defaults = {setting.name: setting.default for setting in fields(kind) if setting.default is not MISSING}
-        started = json.loads(json.dumps(defaults)) | before[part]
-        for name, value in json.loads(json.dumps(config[part])).items():
+        complete = comparable if kind is None else partial(_with_defaults, kind)
+        started = json.loads(json.dumps(complete(before[part])))
+        asked = config[part] if kind else comparable(config[part])  # of a run the command line asks only for some
+        for name, value in json.loads(json.dumps(asked)).items():
             if name not in free and started.get(name) != value:
                 raise MismatchError(
                     f"{run} was started with {name} = {started.get(name)!r}, now it is {value!r}; {remedy}"
                 )
     if before["boxes"].get("fingerprint") != config["boxes"]["fingerprint"]:
         raise MismatchError(f"{run} was started with another boxes file; {remedy}")
+
+
+def _with_defaults(kind: type[Recipe | RunSettings], values: Mapping[str, object]) -> dict[str, object]:
+    return {one.name: one.default for one in fields(kind) if one.default is not MISSING} | dict(values)
 
 
 def epochs_of(run: Path) -> int:

@@ -15,7 +15,7 @@ from agnet.training.answers.video_labels import Label
 from agnet.training.machine.devices import Device
 from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import Checkpoint
 
 

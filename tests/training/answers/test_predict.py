@@ -41,7 +41,7 @@ from agnet.training.answers.video_labels import Label
 from agnet.training.machine.devices import Device
 from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from agnet.training.samples.reading import Unreadable, sample, sample_of_file
 

@@ -24,7 +24,7 @@ from agnet.training.export.export import Network, eager, export_run, largest_dif
 from agnet.training.export.formats import FORMATS
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble, build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import Checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -123,7 +123,8 @@ def test_a_file_computes_what_the_network_computes_for_any_batch(exports, format
         inputs["boxes"][0, :3] = [(0.3, 0.3, 0.3, 0.3), (0, 0, 1, 1), (0.2, 0.9, 0.8, 0.9)]
         wanted, got = expected(checkpoint(), inputs), outputs_of(exported.file, inputs)
         assert set(got) == {"logits", "probabilities", "region_weights", "attention_map", "embedding"}
-        for name, value in wanted._asdict().items():
+        assert wanted.losses is None
+        for name, value in list(wanted._asdict().items())[:4]:
             np.testing.assert_allclose(got[name], value.numpy(), atol=2e-5, rtol=2e-4, err_msg=name)
         np.testing.assert_allclose(got["probabilities"], wanted.logits.softmax(dim=1).numpy(), atol=2e-5)
     assert 0 <= max(exported.largest_differences.values()) < 1e-4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agnet.training.models.build import build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import REASONS, RECIPES, Recipe
 from agnet.training.runs.checkpoints import load_checkpoint
 

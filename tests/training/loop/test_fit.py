@@ -16,7 +16,7 @@ from agnet.training.loop.optimizer import build_optimizer
 from agnet.training.machine.devices import Device, choose_device
 from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.folder import read_config
 from agnet.training.samples.loader import Batch, Loader, RegionDataset

@@ -10,7 +10,7 @@ from agnet.training.loop import fit as story
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
 from agnet.training.loop.state import Progress, check_same_past, drop_states
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import folder as run_folder
 from agnet.training.runs.folder import read_config

@@ -14,7 +14,7 @@ from agnet.training.loop.optimizer import build_optimizer, part_of
 from agnet.training.machine.devices import Device
 from agnet.training.models.backbones.backbone import Backbone, build_backbone
 from agnet.training.models.build import assemble
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
 

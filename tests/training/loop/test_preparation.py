@@ -8,7 +8,7 @@ from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.training.loop.fit import fit
 from agnet.training.loop.preparation import build_learner, build_network
 from agnet.training.machine.devices import Device
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

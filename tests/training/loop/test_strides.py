@@ -14,7 +14,7 @@ from agnet.training.loop.strides import are_misplaced, stride_blocks
 from agnet.training.machine.devices import Device
 from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.build import assemble
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -19,7 +19,7 @@ from agnet.training.machine.devices import Device
 from agnet.training.measure.evaluation import evaluate_run
 from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from agnet.training.runs.folder import read_config, weights_name
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = Device(torch.device("cpu"))
 NET = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")
-PLAIN = replace(NET, model="plain")
+PLAIN = ModelSettings(classes=3, model="plain", backbone="mobilenet-v3-small")
 SIZE = Preprocessing(64, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
 CLASSES = ("ant", "bee", "côté")
 

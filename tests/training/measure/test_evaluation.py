@@ -25,7 +25,7 @@ from agnet.training.measure.claims import papers_claim
 from agnet.training.measure.evaluation import evaluate_run
 from agnet.training.measure.metrics import MEASURES
 from agnet.training.measure.predictions import load_predictions
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 from agnet.training.runs.folder import read_config, split_hash

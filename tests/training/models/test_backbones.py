@@ -19,7 +19,7 @@ from agnet.training.models.backbones import timm as timm_backbones
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing, backbone_entry, build_backbone, fits
 from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.build import build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.weights import find_weights
 
 CLASSIFIERS = {

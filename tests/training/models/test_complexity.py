@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from agnet.cli import main
 from agnet.training.measure.complexity import PAPER, VARIANTS, network_cost
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 
 # What torchvision's bodies have fewer or more than Keras', in trainable parameters: ResNet-50's convolutions have no
 # biases, Inception-V3's batch norms have scales.

@@ -17,7 +17,7 @@ from agnet.training.measure.complexity import network_cost
 from agnet.training.models.backbones.backbone import Backbone, backbone_entry, build_backbone
 from agnet.training.models.blocks.region_pooling import region_pooling
 from agnet.training.models.build import assemble, build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,7 @@ from agnet.training.models.blocks.token_products import (
     weighted_sum,
 )
 from agnet.training.models.build import assemble
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from factories import images_and_regions, small_model
 
 B, N, P, C, K = 3, 5, 4, 6, 2

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from agnet.data.errors import CheckpointError
 from agnet.training.loop.optimizer import build_optimizer
 from agnet.training.models.build import build_model
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.runs.checkpoints import (
     check_finite,

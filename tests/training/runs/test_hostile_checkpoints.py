@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from agnet.data.errors import CheckpointError
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint, load_state_dict, save_checkpoint
 
 MUTATIONS = 200

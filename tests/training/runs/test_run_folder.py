@@ -30,7 +30,7 @@ from agnet.training.machine.devices import Device
 from agnet.training.measure.seeds import summarise_training
 from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.build import assemble
-from agnet.training.models.settings import ModelSettings
+from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import provenance
 from agnet.training.runs.curves import CURVES, EVENTS, append_events, draw_curves

@@ -1,0 +1,75 @@
+"""Families of models: their settings, and those as files have them."""
+
+import json
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from agnet.training.models.registry import MODELS, ModelSettings, comparable, needs_of, record_of, settings_of
+from agnet.training.models.settings import AGNetSettings, PlainSettings
+
+# What version 1 of the checkpoint's format has of a plain network: AG-Net's fields, too.
+OLD_PLAIN = {
+    **{"classes": 3, "regions": 6, "model": "plain", "backbone": "vgg16", "units": 32, "se_ratio": 16},
+    **{"spectral_norm": False, "attention_softmax": False, "use_regions": True, "self_attention": True},
+    **{"inter_attention": True, "fusion": "learned", "se": "slot", "pooling": "align", "pooling_samples": 1},
+    **{"shortcut": False, "stages": 1},
+}
+
+
+@pytest.mark.parametrize(
+    "settings", [AGNetSettings(4, 7, "vgg16", se="none", stages=2), PlainSettings(4, "densenet121")]
+)
+def test_a_record_and_back_gives_the_settings(settings):
+    record = json.loads(json.dumps(record_of(settings)))
+    assert settings_of(record) == settings
+    assert set(record) == set(OLD_PLAIN)  # whoever reads these files finds what was always there
+
+
+def test_records_from_before_families_had_settings_of_their_own_are_read():
+    assert settings_of(OLD_PLAIN) == PlainSettings(3, "vgg16")
+    assert settings_of(OLD_PLAIN | {"model": "agnet", "units": 5}) == AGNetSettings(3, 6, "vgg16", units=5)
+    older = {name: OLD_PLAIN[name] for name in ("classes", "regions", "model", "backbone")}
+    assert settings_of(older | {"model": "agnet"}) == AGNetSettings(3, 6, "vgg16")
+    assert ModelSettings(3, regions=6, model="plain", backbone="vgg16", units=9) == PlainSettings(3, "vgg16")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": 3}, "unknown model settings depth"),
+        ({"model": "agnett"}, "unknown model 'agnett'; known: agnet, plain"),
+        ({"model": ["agnet"]}, "model is"),
+        ({"units": "32"}, "units is '32': it must be of type int"),
+        ({"classes": True}, "classes is True: it must be of type int"),
+    ],
+)
+def test_records_of_no_network_are_refused_by_name(change, message):
+    with pytest.raises(ValueError, match=message):
+        settings_of(OLD_PLAIN | change)
+
+
+def test_what_a_family_does_not_have_is_no_difference_between_its_runs():
+    assert comparable(OLD_PLAIN) == comparable(OLD_PLAIN | {"regions": 36, "units": 5})
+    assert comparable({"model": "agnet", "units": 5})["se"] == AGNetSettings.se
+    assert comparable({"model": "of tomorrow", "depth": 3}) == {"model": "of tomorrow", "depth": 3}
+
+
+def test_every_family_says_what_it_needs_without_being_loaded():
+    assert needs_of(AGNetSettings(3, 7)).regions == 7
+    assert needs_of(AGNetSettings(3, 7, use_regions=False)).regions == needs_of(PlainSettings(3)).regions == 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_settings_are_frozen_and_every_field_says_what_it_is(name):
+    kind = MODELS[name].settings
+    assert kind.model == name
+    own = [one for one in fields(kind) if one.name != "classes"]
+    for one in own:
+        wanted, holds = one.metadata["rule"]
+        assert one.metadata["about"].endswith(".") and one.metadata["section"] and wanted
+        assert holds(one.default)
+        needed = one.metadata["needs"]
+        assert needed is None or getattr(kind, needed[0]) == needed[1]  # by default nothing is idle
+    with pytest.raises(FrozenInstanceError):
+        kind(3).classes = 4

@@ -1,0 +1,39 @@
+"""What a field of a settings class says of itself: all that an option, a check or a table has to know of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, field
+from typing import Any
+
+Rule = tuple[str, Callable[[Any], bool]]  #: what is wanted, in words, and whether a value is that
+
+ABOVE_0: Rule = ("a number above 0", lambda value: 0 < value < math.inf)
+NOT_NEGATIVE: Rule = ("0 or above", lambda value: 0 <= value < math.inf)
+SHARE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+AT_LEAST_1: Rule = ("1 or more", lambda value: value >= 1)
+ANY: Rule = ("yes or no", lambda value: isinstance(value, bool))
+A_NAME: Rule = ("a name", lambda value: isinstance(value, str) and bool(value))
+
+
+def setting(
+    section: str, about: str, rule: Rule, default: object = MISSING, needs: tuple[str, object] | None = None
+) -> Any:
+    """A field whose metadata is ``section``, ``about``, ``rule`` and ``needs``: another field and the value of it with
+    which alone this one changes anything, or None.
+    """
+    return field(default=default, metadata={"section": section, "about": about, "rule": rule, "needs": needs})
+
+
+def choice(
+    section: str,
+    about: str,
+    choices: tuple[str, ...],
+    default: object = MISSING,
+    needs: tuple[str, object] | None = None,
+) -> Any:
+    """`setting` of one of several values, which its metadata has as ``choices``."""
+    rule = (" or ".join(choices), lambda value: value in choices)
+    metadata = {"section": section, "about": about, "rule": rule, "needs": needs, "choices": choices}
+    return field(default=default, metadata=metadata)
