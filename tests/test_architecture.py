@@ -33,7 +33,7 @@ ALLOWED = {
     "data.boxes": {"data"},
     "data.sets": {"data"},
     "proposals": DATA,
-    "training": {"data"},  # the recipes
+    "training": {"data", "training.models.fields"},  # the recipes, whose fields say of themselves what models' do
     "training.models.blocks": {FRAGILE_TORCH},
     "training.models.backbones": {"training.models.blocks", FRAGILE_TORCH, *WORDS},
     "training.models": {"training.models.backbones", "training.models.blocks", *WORDS},
