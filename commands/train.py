@@ -342,15 +342,15 @@ def train(
             for line in summarise_training(run, folders):
                 say(line)
         click.echo(run if seeds else best)
-        _say_what_is_next(found, images, boxes, run, stop_after)
+        _say_what_is_next(found, images, boxes, run, stopped=stop_after is not None and stop_after < resolved.epochs)
 
 
-def _say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stop_after: int | None) -> None:
+def _say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stopped: bool) -> None:
     """The command that measures the run, on the part that is there for it; where it is not finished, how it goes on."""
     from ..data.places import follow_hint
     from ..training.runs.folder import read_config, runs_of
 
-    if stop_after:
+    if stopped:
         click.echo("next: the same command with --resume instead of --stop-after, to go on to the end", err=True)
         return
     split = next((part for part in ("test", "val") if len(found.rows(part))), None)

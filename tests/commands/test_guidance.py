@@ -177,6 +177,10 @@ def test_each_command_names_the_next_one_which_works(agnet, folder, tmp_path, mo
     # A run that is not finished goes on; one that has a validation part alone is measured on it.
     begun = agnet("train", "--boxes", "the boxes.h5", "--run", "new", *TRAIN, *QUICK, "--epochs", 2, "--stop-after", 1)
     assert begun.stderr.strip().splitlines()[-1].startswith("next: the same command with --resume")
+    ended = agnet(
+        "train", "--boxes", "the boxes.h5", "--run", "new", *TRAIN, *QUICK, "--epochs", 2, "--resume", "--stop-after", 2
+    )
+    assert next_command(ended) == ["evaluate", "--run", "new"]
 
 
 def test_a_run_without_a_part_to_be_measured_on_is_tried_on_an_image(agnet, folder, tmp_path):

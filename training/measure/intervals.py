@@ -96,7 +96,8 @@ def difference_interval(
         variance = float(draws.var()) + 2 * unit**2
         half = NORMAL * 2**0.5 * unit
         least = hull(bootstrap_interval(measure, value, draws), Interval(value - half, value + half))
-    return (least, 1.0) if single else joined_test(value, variance, images, [each.tolist() for each in values])
+    found, p = (least, 1.0) if single else joined_test(value, variance, images, [each.tolist() for each in values])
+    return possible(measure, found, difference=True), p
 
 
 def bootstrap_interval(measure: str, value: float, drawn: np.ndarray) -> Interval:
@@ -104,10 +105,10 @@ def bootstrap_interval(measure: str, value: float, drawn: np.ndarray) -> Interva
     return basic_interval(value, drawn) if measure in _RAISED_BY_NOISE else percentile_interval(drawn)
 
 
-def possible(measure: str, interval: Interval) -> Interval:
-    """The part of it that a measure can be in: basic ones and those of Student's t may leave it."""
+def possible(measure: str, interval: Interval, difference: bool = False) -> Interval:
+    """The part of it that a measure, or a difference of two, can be in: basic ones and Student's t may leave it."""
     highest = np.inf if measure == "negative_log_likelihood" else 1.0
-    low, high = np.clip([interval.low, interval.high], 0.0, highest).tolist()
+    low, high = np.clip([interval.low, interval.high], -highest if difference else 0.0, highest).tolist()
     return Interval(low, high)
 
 

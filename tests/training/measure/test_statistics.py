@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from agnet.training.measure.intervals import possible
 from agnet.training.measure.metrics import Scores
 from agnet.training.measure.statistics import (
+    Interval,
     basic_interval,
     bootstrap,
     holm,
@@ -290,3 +292,11 @@ def test_holm_by_hand():
     """The smallest of three times 3, the next times 2, none below the one before it, none above 1."""
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.5, 0.6]) == [1, 1] and holm([0.02]) == [0.02] and holm([]) == []
+
+
+def test_an_interval_holds_only_what_can_be():
+    """A measure is a share; a difference of two goes from one end to the other; a log-likelihood has no upper end."""
+    wide = Interval(-2.27, 2.15)
+    assert possible("mean_average_precision", wide) == Interval(0.0, 1.0)
+    assert possible("mean_average_precision", wide, difference=True) == Interval(-1.0, 1.0)
+    assert possible("negative_log_likelihood", wide, difference=True) == wide
