@@ -16,7 +16,7 @@ from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError
 from agnet.data.files import atomic_file
 from agnet.training.models.backbones.names import _names_in_source, check_backbone_name
-from agnet.training.models.registry import ModelSettings
+from agnet.training.models.registry import ModelSettings, record_of
 from agnet.training.recipes import RECIPES
 from agnet.training.runs.checkpoint_header import read_header
 from agnet.training.runs.checkpoints import save_checkpoint
@@ -133,7 +133,7 @@ def answers(place, untrained):
     checkpoint = replace(untrained(MODEL), classes=boxes.classes, proposals=proposals, fingerprint=boxes.fingerprint)
     save_checkpoint(place / "run" / "best.safetensors", checkpoint)
     config = {
-        "model": asdict(MODEL),
+        "model": record_of(MODEL),
         "recipe": asdict(RECIPES["modern"]),
         "run": {"weights": "imagenet", "seed": 0, "compile": False},
         "boxes": {"file_relative_to_run": "../boxes.h5", "fingerprint": boxes.fingerprint},

@@ -242,7 +242,7 @@ def tables(boxes):
     with h5py.File(boxes) as file:
         found = {name: table[:] for name, table in file.items() if isinstance(table, h5py.Dataset)}
     del found["failures"]
-    found["images"] = found["images"][found["images"]["status"] != b"unreadable"]
+    found["images"] = found["images"][found["images"]["status_of_the_image"] != b"unreadable"]
     return found
 
 
