@@ -209,7 +209,7 @@ def test_a_png_that_unpacks_to_far_more_than_its_pixels_is_given_up():
     begun = time.process_time()
     with pytest.raises(ImageError, match="another checksum"):
         decode_image(bytes(content))
-    assert time.process_time() - begun < 2  # all of it takes fifteen
+    assert time.process_time() - begun < 5  # all of it takes fifteen
 
 
 def test_scans_of_more_than_there_can_be_are_no_work(textured):
@@ -219,7 +219,7 @@ def test_scans_of_more_than_there_can_be_are_no_work(textured):
     begun = time.process_time()
     with pytest.raises(ImageError):
         decode_image(content[:scan] + hostile * 200 + content[scan:])
-    assert time.process_time() - begun < 2  # one look at each coefficient that they name takes ten
+    assert time.process_time() - begun < 5  # one look at each coefficient that they name takes ten
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
