@@ -23,7 +23,7 @@ ROOT = Path(agnet.__file__).resolve().parent
 # room -> the rooms, or single modules, that it may import from, besides itself
 DATA = {"data", "data.boxes"}
 MODELS_WHOLE = {"training.models", "training.models.backbones", "training.models.blocks"}
-WORDS = {"data.spelling", "data.text"}
+WORDS = {"data.fields", "data.spelling", "data.text"}
 # It imports nothing of ours: what is fragile about PyTorch has one home, for networks, too.
 FRAGILE_TORCH = "training.machine.torch_internals"
 RUNS = {"training", "training.machine", "training.runs", "training.samples", *MODELS_WHOLE, *DATA}
@@ -33,7 +33,7 @@ ALLOWED = {
     "data.boxes": {"data"},
     "data.sets": {"data"},
     "proposals": DATA,
-    "training": {"data", "training.models.fields"},  # the recipes, whose fields say of themselves what models' do
+    "training": {"data"},
     "training.models.blocks": {FRAGILE_TORCH},
     "training.models.backbones": {"training.models.blocks", FRAGILE_TORCH, *WORDS},
     "training.models": {"training.models.backbones", "training.models.blocks", *WORDS},
@@ -47,6 +47,7 @@ ALLOWED = {
 }
 # The command line may read settings at import, everything else inside its commands.
 LIGHT = {
+    "data.fields",
     "data.names",
     "data.sets.catalogue",
     "data.text",

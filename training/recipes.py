@@ -10,8 +10,8 @@ from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from ..data.errors import ConfigurationError
+from ..data.fields import ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, SHARE, choice, setting
 from ..data.spelling import did_you_mean
-from .models.fields import ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, SHARE, choice, setting
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and choice of the epoch"
 REGULARISATION, IMAGES = "Regularisation", "Images"

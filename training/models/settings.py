@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, choice, setting
 from .contract import Needs, Settings, Stream
-from .fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, choice, setting
 
 FUSIONS = ("learned", "max", "mean")
 SE_KINDS = ("slot", "shared", "none")
