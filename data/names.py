@@ -1,4 +1,4 @@
-"""Names that settings choose among and files record, known before anything heavy is loaded."""
+"""Names used in settings and files, available without any heavy import."""
 
-KINDS = ("both", "primary", "secondary")  #: which regions of an image there are
-NONE = "none"  #: of images without regions: the method that proposes nothing, and its only kind
+KINDS = ("both", "primary", "secondary")  #: kinds of regions of an image
+NONE = "none"  #: method and kind for images without regions

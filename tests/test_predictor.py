@@ -90,7 +90,7 @@ def test_an_image_is_the_same_however_it_is_given(network, photographs):
 def test_a_folder_and_a_pattern_hold_all_that_is_in_them(network, photographs):
     found = network.predict(photographs)
     assert [Path(one.image).name for one in found] == ["0.png", "1.png", "2.png", "3.png", "clip.mp4"]
-    assert "no image format" in found[3].error and "is a video" in found[4].error
+    assert "not in a supported image format" in found[3].error and "is a video" in found[4].error
     assert len(network.predict(f"{photographs}/[01].png")) == 2
     assert len(network.predict([photographs, photographs / "0.png"], batch_size=2)) == 6
 

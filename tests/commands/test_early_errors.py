@@ -82,7 +82,7 @@ ERRORS = [
     ("predict --run boxes.h5 images", "boxes.h5 is not a run"),
     ("predict --run run nothing.jpg", "nothing.jpg: cannot be read: No such file"),
     ("predict --run run nothing.mp4", "nothing.mp4"),
-    ("predict --run run text.txt", "text.txt: .*no image format"),
+    ("predict --run run text.txt", "text.txt: .*not in a supported image format"),
     ("predict --run run empty", "no images or videos in empty"),
     ("predict --run run *.gif --json", "no images or videos match"),
     ("predict --run run images --output no/where.csv", "there is no folder no"),

@@ -54,7 +54,9 @@ def test_every_image_that_cannot_be_decoded_is_named_with_its_reason(folder):
     reasons = {odd.image: odd.reason for odd in found.unreadable}
     assert set(reasons) == {"train/ant/0.png", "train/bee/1.png", "val/ant/1.png", "val/bee/0.png"}
     assert "empty" in reasons["train/bee/1.png"] and "No such file" in reasons["val/bee/0.png"]
-    assert "no image format" in reasons["val/ant/1.png"] and str(folder) not in json.dumps(found.to_dict())
+    assert "not in a supported image format" in reasons["val/ant/1.png"] and str(folder) not in json.dumps(
+        found.to_dict()
+    )
     assert not found.sound and not found.duplicates and done[-1] == (18, 4)
 
 
@@ -301,12 +303,12 @@ def test_verify_reports_and_draws(agnet, folder, textured):
 def test_verify_fails_on_a_broken_image_in_one_line_after_the_report(agnet, folder):
     (folder / "val/bee/0.png").write_bytes(b"not an image")
     failed = agnet("datasets", "folder", "--verify", "--root", folder, "--sheet", "alike.png", code=1)
-    assert "val/bee/0.png: its content is in no image format" in failed.stdout
+    assert "val/bee/0.png: its content is not in a supported image format" in failed.stdout
     assert failed.stderr.splitlines()[-1] == f"Error: folder under {folder}: 1 images cannot be read"
     assert "alike.png is not written" in failed.stderr
     told = agnet("datasets", "folder", "--verify", "--root", folder, "--json", code=1).stdout
     assert json.loads(told)["unreadable"] == [
-        {"image": "val/bee/0.png", "reason": "its content is in no image format that can be read here"}
+        {"image": "val/bee/0.png", "reason": "its content is not in a supported image format"}
     ]
 
 

@@ -199,7 +199,7 @@ def too_little_memory(*_, **__):
 
 def test_a_machine_that_has_no_room_for_processes_says_so(evaluate, monkeypatch):
     monkeypatch.setattr(parallel, "ProcessPoolExecutor", too_many_files)
-    with pytest.raises(WorkerError, match=r"cannot be started: Too many open files; take fewer --jobs"):
+    with pytest.raises(WorkerError, match=r"cannot be started: Too many open files; use fewer --jobs"):
         results([["a"]], evaluate)
     with pytest.raises(WorkerError, match="cannot be started"):
         list(ahead_by_processes(["a"], str, lambda item, reason: None, jobs=2, limit=2))

@@ -291,7 +291,7 @@ def test_every_format_says_the_same_in_the_same_order(agnet, network, photograph
     for row, cells in zip(rows, table, strict=True):
         assert cells["image"] == row["image"] and cells["error"] == row.get("error", "")
         if "error" in row:
-            assert cells["label"] == "" and "in no image format" in row["error"]
+            assert cells["label"] == "" and "not in a supported image format" in row["error"]
             continue
         ranked = [(cells[f"class_{rank}"], float(cells[f"probability_{rank}"])) for rank in (1, 2)]
         assert ranked == list(row["probabilities"].items())
@@ -528,7 +528,7 @@ def test_broken_videos_are_reported_and_the_rest_goes_on(agnet, network, photogr
     arguments = ["predict", "--run", network, "bad.mp4", "cut.avi", photographs / "1.png", "--json"]
     result = agnet(*arguments, "--batch-size", 4, code=1)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert "in no video format" in rows[0]["error"]
+    assert "not in a supported video format" in rows[0]["error"]
     frames = [row for row in rows if "frame" in row]
     assert [row["frame"] for row in frames] == list(range(len(frames))) and 5 <= len(frames) <= 15
     assert rows[1 + len(frames)]["frames"] == len(frames)

@@ -259,8 +259,7 @@ def test_a_folder_that_may_not_be_written_is_said_before_the_work(run, agnet, mo
     failed = agnet("export", "--run", "run", *(["--output", output] if output else []), code=1)
     file = output or Path("run/model.onnx")
     assert failed.stderr == (
-        f"Error: {file} cannot be written, for want of permission in the folder {file.parent}; name another file with "
-        "--output\n"
+        f"Error: {file} cannot be written: no permission in the folder {file.parent}; name another file with --output\n"
     )
 
 
