@@ -73,7 +73,7 @@ def test_verify_finds_what_has_changed(inspect, folder):
     other = folder / "train" / "bee" / "1.png"
     other.write_bytes(other.read_bytes()[:-1] + b"?")  # the same size
     result = inspect("--verify", code=1)
-    assert sorted(result.stdout.splitlines()) == ["train/bee/1.png has other content", "val/ant/1.png is gone"]
+    assert sorted(result.stdout.splitlines()) == ["train/bee/1.png has different content", "val/ant/1.png is gone"]
     assert last_line(result).startswith("Error: 2 of the 18 images")
     values = json.loads(inspect("--verify", "--json", code=1).stdout)
     assert values["images"] == 18
@@ -157,7 +157,7 @@ def test_a_file_without_regions_is_told_and_not_drawn(agnet, folder):
     assert "96 x 80 pixels" in agnet("inspect", "--boxes", "none.h5", "--image", "train/ant/0.png").stdout
     for what in (["--sheet", "a.png"], ["--image", "0", "--save", "a.png"]):
         result = agnet("inspect", "--boxes", "none.h5", *what, code=1)
-        assert "a picture of regions wants regions, and none.h5 has none" in last_line(result)
-    assert "--model agnet wants regions" in last_line(agnet("train", "--boxes", "none.h5", code=1))
+        assert "a picture of regions needs regions, and none.h5 has none" in last_line(result)
+    assert "--model agnet needs regions" in last_line(agnet("train", "--boxes", "none.h5", code=1))
     for idle in (["--primary", "4"], ["--seed", "1"], ["--kinds", "both"]):
         assert "none.h5" not in agnet("propose", "images", "--method", "none", "--boxes", "2.h5", *idle, code=2).stdout

@@ -365,7 +365,7 @@ REFUSED = {
     "unknown kinds": (with_setting("kinds", "all"), "'kinds': wanted one of both"),
     "kinds in a list": (with_setting("kinds", ["both"]), "kinds': wanted text"),
     "another number of primaries": (with_setting("primary", 2), "first_row_in_primary"),
-    "no regions where there are some": (without_regions_by_its_settings, "primary: is there, though"),
+    "no regions where there are some": (without_regions_by_its_settings, "primary: exists, though"),
     "a missing table": (lambda file: file.__delitem__("hulls"), "'hulls' is missing"),
     "a group for a table": (with_a_group_for_a_table, "'hulls' is not a one-dimensional table"),
     "a type for a table": (with_a_type_for_a_table, "'hulls' is not a one-dimensional table"),
@@ -504,7 +504,7 @@ REFUSED = {
     ),
     "frames at no rate": (
         with_columns("images", first_frame=0, frames=8, frames_a_second=np.nan),
-        "frames_a_second that are no number",
+        "a frames_a_second that is not a number above 0",
     ),
     "regions of a second frame": (with_columns("primary", frame=1), "a frame other than 0"),
     "a region that was filled in": (with_columns("primary", valid=0), "a valid other than 1"),

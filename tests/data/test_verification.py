@@ -100,11 +100,11 @@ def test_other_sizes_and_other_contents_are_counted_and_the_first_is_named(boxes
         check_images(boxes, folder, every(boxes))
     assert str(raised.value) == (
         f"2 of the 18 images of {boxes.path} have changed since that file was made, first {smaller} "
-        f"(had {had:,} bytes and has {had - 1:,} now); put back what was there, or run the same agnet propose with "
+        f"(had {had:,} bytes and has {had - 1:,} now); restore the original images, or run the same agnet propose with "
         "--restart"
     )
     smaller.write_bytes(smaller.read_bytes() + b"?")
-    with pytest.raises(MismatchError, match=r"2 of the 18 .*first .*train/ant/2\.png \(has other content\)"):
+    with pytest.raises(MismatchError, match=r"2 of the 18 .*first .*train/ant/2\.png \(has different content\)"):
         check_images(boxes, folder, every(boxes))
 
 
@@ -142,9 +142,14 @@ def take_apart(path):
         ("train/bee/1.png", lose, 1, "No such file or directory"),
         ("train/bee/1.png", make_folder, 1, "it is a folder or device now"),
         ("train/bee/1.png", break_link, 1, "it is a link that leads nowhere"),
-        ("train/bee/1.png", lambda path: path.rename(path.with_name("1.PNG")), 1, "train/bee/1.PNG there, in other"),
+        (
+            "train/bee/1.png",
+            lambda path: path.rename(path.with_name("1.PNG")),
+            1,
+            "train/bee/1.PNG there, in another spelling",
+        ),
         ("train/bee/0.png", rename_class, 4, "there is no folder .*/train/bee"),
-        ("train/côté/0.png", take_apart, 4, "train/co.*/0.png there, in other letters"),
+        ("train/côté/0.png", take_apart, 4, "train/co.*/0.png there, in another spelling"),
     ],
 )
 def test_some_that_are_missing_are_no_wrong_root(boxes, folder, name, change, count, why):
@@ -155,7 +160,7 @@ def test_some_that_are_missing_are_no_wrong_root(boxes, folder, name, change, co
         check_images(boxes, folder, every(boxes))
     with pytest.raises(DatasetError) as raised:
         check_images(boxes, folder, every(boxes))
-    assert "put back what was there, or run the same agnet propose with --restart" in str(raised.value)
+    assert "restore the original images, or run the same agnet propose with --restart" in str(raised.value)
     assert "--root" not in str(raised.value)
 
 
