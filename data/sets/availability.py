@@ -1,4 +1,4 @@
-"""The named data sets as a table: what there is to know of each, and what of it is on this machine."""
+"""A table of the named data sets: facts about each, and what is on this machine."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ MADE = "made on first use"
 
 @dataclass(frozen=True)
 class Availability:
-    """A named data set and what of it is under a root."""
+    """A named data set and its state under a root."""
 
     dataset: str
     entry: Entry
     root: Path
     state: str  #: one of the texts above
-    detail: str  #: what was looked for and what to do, in a sentence; empty where all is there
+    detail: str  #: what was searched for and what to do, in a sentence; empty if the data set is complete
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: all but the functions."""
+        """The facts for JSON, without functions."""
         entry = self.entry
         return {
             "name": self.dataset,
@@ -54,20 +54,20 @@ class Availability:
 
 
 def look_up(dataset: str, root: Path) -> Availability:
-    """What is under ``root`` of a data set; names and counts are looked at, no image is opened, nothing is made."""
+    """Find out what exists under ``root`` of a data set, from names and counts alone; no image is opened or written."""
     entry = CATALOGUE[dataset]
     state, detail = _state(dataset, entry, root)
     return Availability(dataset, entry, root, state, detail)
 
 
 def table_text(found: list[Availability]) -> str:
-    """A line for each data set."""
+    """A table with one line per data set."""
     header = ("name", "train", "test", "classes", "size", "on this machine", "fetch", "licence")
     return "\n".join(table([header, *map(_cells, found)], right={1, 2, 3}))
 
 
 def details_text(found: Availability) -> str:
-    """All that is known of one data set, a line for each thing."""
+    """All facts about one data set, one line each."""
     entry = found.entry
     told = {
         "name": f"{found.dataset}: {entry.title}",
@@ -78,7 +78,7 @@ def details_text(found: Availability) -> str:
         "licence": entry.licence,
         "size": entry.size,
         "homepage": entry.homepage,
-        "how": "" if found.detail else entry.how,  # which tells it, too
+        "how": "" if found.detail else entry.how,  # `detail` includes it
         "folder": str(found.root / entry.folder) if entry.folder else "",
         "state": f"{found.state}: {found.detail}" if found.detail else found.state,
     }
@@ -118,7 +118,7 @@ def _cells(found: Availability) -> tuple[str, ...]:
 
 
 def _checked(download: Download) -> str:
-    """What tells that a download is the published file."""
+    """How a download is verified to be the published file."""
     known = [name for name in ("sha256", "md5") if getattr(download, name)]
     size = f"{download.bytes:,} bytes, " if download.bytes else ""
     return f"{size}checked by {known[0]}" if known else f"{size}no checksum is known: the archive's own are checked"

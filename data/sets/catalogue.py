@@ -1,6 +1,6 @@
-"""The named data sets: what there is to know of each, and how its files become a `DatasetIndex`.
+"""The named data sets: facts about each, and how its files become a `DatasetIndex`.
 
-Nothing heavy is imported before a data set is opened: the command line takes their names from here.
+Nothing heavy is imported before a data set is opened, because the command line takes the names from here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..index import DatasetIndex
 
 TEST_FRACTION_OF_FOLDERS = 0.2
-LEAKED = "test frames of a driver in train"  #: the kind under which AUC-V2's are counted when left out
+LEAKED = "test frames of a driver in train"  #: the kind under which AUC-V2's are counted if left out
 
 DEMO = Entry(
     name="demo",
@@ -29,9 +29,9 @@ DEMO = Entry(
     folder="agnet-demo-1",
     classes=16,
     split="30 / 12 a class, disjoint draws of views of one photograph",
-    licence="public domain and free licences, as scikit-image and scikit-learn tell of each photograph",
+    licence="public domain and free licences, as listed by scikit-image and scikit-learn for each photograph",
     size="15 MB, made on first use",
-    how="nothing to get: it is made from photographs that ship with scikit-image and scikit-learn",
+    how="nothing to download: it is made from photographs that ship with scikit-image and scikit-learn",
     flaws="a class is one photograph: it shows that everything works, not how well",
 )
 FOLDER = Entry(
@@ -110,8 +110,8 @@ PPMI24 = Entry(
     ),
 )
 _AUC = (
-    "sign the licence agreement at https://abouelnaga.io/projects/auc-distracted-driver-dataset/, send it to its "
-    "makers, who answer with a link, and extract auc.distracted.driver.dataset_v2.zip there"
+    "sign the licence agreement at https://abouelnaga.io/projects/auc-distracted-driver-dataset/, send it to the "
+    "authors of the data set, who answer with a link, and extract auc.distracted.driver.dataset_v2.zip there"
 )
 AUC_V1 = Entry(
     name="auc-v1",
@@ -125,7 +125,7 @@ AUC_V1 = Entry(
     licence="non-commercial research, after a signed agreement",
     homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
     how=_AUC,
-    flaws="frames of one video are on both sides of the split: a score says little of other drivers",
+    flaws="frames of one video are on both sides of the split: a score says little about other drivers",
 )
 AUC_V2 = Entry(
     name="auc-v2",
@@ -179,22 +179,24 @@ def open_dataset(
     leaked_frames: bool = True,
     any_counts: bool = False,
 ) -> DatasetIndex:
-    """The index of a data set, its validation part cut from train where it brings none.
+    """Open a data set and build its index. If it has no validation split, one is cut from train.
 
-    A lone ``val`` is taken as the held-out test part, and said to be.
+    A lone ``val`` is used as the held-out test split, and reported as such.
 
     Args:
-        dataset: a key of `CATALOGUE`.
-        root: the folder that holds the data set (for ``folder``, the folder of class folders itself; for ``csv``, the
-            one that the paths in the list are relative to).
-        val_fraction: share of each class's training images that becomes validation; 0 cuts none.
-        split_seed: seed of that cut, of Caltech-256's draw, and of the test split where the layout has none.
-        limit: keep at most this many images.
-        list_file: the list of ``csv``.
-        leaked_frames: keep AUC-V2's test frames that reportedly show a driver of train.
-        any_counts: take a named data set whose numbers of images or classes are not those of the book.
+        dataset: Key of `CATALOGUE`.
+        root: Folder that holds the data set (for ``folder``, the folder of class folders itself; for ``csv``, the one
+            that the paths in the list are relative to).
+        val_fraction: Share of each class's training images that becomes validation; 0 cuts none.
+        split_seed: Seed of that cut, of Caltech-256's draw, and of the test split if the layout has none.
+        limit: Maximum number of images.
+        list_file: List of images for ``csv``.
+        leaked_frames: Whether to keep AUC-V2's test frames that reportedly show a driver of train.
+        any_counts: Whether to accept a named data set whose numbers of images or classes differ from the published
+            counts.
 
-    Raises: `DatasetError` naming what was looked for, where, and how to get it, or the counts expected and found.
+    Raises: `DatasetError`, which names what was searched for, where, and how to get it, or the counts expected and
+        found.
     """
     from ..index import build_index, cut_from_train, limit_index
     from .on_disk import to_be_whole
@@ -210,12 +212,12 @@ def open_dataset(
     rows = entry.rows(root, left_out, options)
     difference = difference_from_book(entry, rows, left_out)
     if difference and not any_counts:
-        remedy = to_be_whole(entry, root) if entry.archives else "get it anew"
+        remedy = to_be_whole(entry, root) if entry.archives else "download it again"
         raise DatasetError(
             f"{entry.title} under {root} is not as distributed: {difference}; {remedy}, or, if the copy was changed on "
-            "purpose, say --any-counts"
+            "purpose, add --any-counts"
         )
-    # A lone val would otherwise be selected on and reported at once.
+    # Otherwise, a lone val would serve for both model selection and the final score.
     val_is_test = {split for _, _, split in rows} == {"train", "val"}
     if val_is_test:
         rows = [(name, label, "test" if split == "val" else split) for name, label, split in rows]
@@ -243,15 +245,15 @@ def open_dataset(
 
 
 def _title(dataset: str, root: Path, options: Options) -> str:
-    """People's own data by the name that they gave it, others by the catalogue's."""
+    """The title of a data set: for the user's own data, the name of the folder or list; otherwise the catalogue's."""
     own = {"folder": own_name(root), "csv": options.list_file.stem if options.list_file else ""}
     return printable(composed(own.get(dataset, ""))) or dataset
 
 
 def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str]) -> str:
-    """What an entry's rows have other than the book says, before validation is cut; empty when nothing.
+    """Describe how an entry's rows differ from the published counts, before validation is cut; empty if they agree.
 
-    AUC-V2's frames of a driver in train count as there when they are left out on purpose.
+    AUC-V2's frames of a driver in train count as present if they are left out on purpose.
     """
     found = Counter(split for _, _, split in rows)
     found["test"] += left_out[LEAKED]

@@ -1,7 +1,7 @@
-"""The official layouts: files as their makers distribute them, turned into (name, class, split) rows.
+"""The official layouts: files as distributed by their authors, converted to (name, class, split) rows.
 
-Each function takes the root, counts files left out by kind, and raises `DatasetError` when a part is not there. Whether
-the numbers are those of the book is for the catalogue to say.
+Each function takes the root, counts files left out by kind, and raises `DatasetError` if something is missing. The
+catalogue compares the numbers with the published counts.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ POSTURES = {
     "c9": "c9 talking to passenger",
 }
 LEAKED_FRAMES = range(322, 416)  #: of AUC-V2's Camera 1/test/c0
-CALTECH_TRAIN = 60  #: training images a class
+CALTECH_TRAIN = 60  #: training images per class
 
 
 def food101_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``food-101/images/<class>/<id>.jpg`` by the lists ``food-101/meta/{train,test}.txt`` of ``<class>/<id>``."""
+    """Read ``food-101/images/<class>/<id>.jpg`` by the lists ``food-101/meta/{train,test}.txt`` of ``<class>/<id>``."""
     disk = OnDisk(root)
     listing = locate(disk, FOOD101, "meta/train.txt", file=True)
     if listing is None:
@@ -70,7 +70,7 @@ def food101_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
 
 def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``JPEGImages/<action>_<NNN>.jpg`` by the lists ``ImageSplits/<action>_{train,test}.txt``.
+    """Read ``JPEGImages/<action>_<NNN>.jpg`` by the lists ``ImageSplits/<action>_{train,test}.txt``.
 
     ``ImageSplits/actions.txt`` names the actions, below a header, before a tab. The class comes from the list; file
     names and the lists of all actions, ``{train,test}.txt``, must agree.
@@ -80,7 +80,7 @@ def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     if lists is None:
         raise is_absent(STANFORD40, root, "ImageSplits")
     above = lists.rpartition("/")[0]
-    # Images and lists come in archives of their own, which may have been extracted apart.
+    # Images and lists come in separate archives, which may have been extracted to different places.
     images = disk.folder(join(above, "JPEGImages")) or locate(disk, STANFORD40, "JPEGImages")
     if images is None:
         raise is_incomplete(STANFORD40, root, f"there is no folder {root / above / 'JPEGImages'} beside ImageSplits")
@@ -102,7 +102,7 @@ def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Row
 
 
 def ppmi24_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``norm_image/{play_instrument,with_instrument}/<instrument>/{train,test}/*``: "play violin", "with violin", …"""
+    """Read ``norm_image/{play,with}_instrument/<instrument>/{train,test}/*``: "play violin", "with violin", …"""
     disk = OnDisk(root)
     base = locate(disk, PPMI24, "norm_image")
     if base is None:
@@ -110,7 +110,7 @@ def ppmi24_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     rows: Rows = []
     for deed in ("play", "with"):
         above = join(base, f"{deed}_instrument")
-        # French horn is one word, two, or joined by a line, in one letter case or another.
+        # "French horn" is written as one word, as two, or with a hyphen, in any letter case.
         spelt = {re.sub(r"[\s_-]", "", name).casefold(): name for name in disk.folders(disk.folder(above) or above)}
         for instrument in INSTRUMENTS:
             folder = join(above, spelt.get(instrument.replace(" ", ""), instrument))
@@ -121,9 +121,9 @@ def ppmi24_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
 
 def auc_v1_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``v1_cam1_no_split/c0 … c9/*.jpg`` by ``Train_data_list.csv`` and ``Test_data_list.csv``, in it or beside it.
+    """Read ``v1_cam1_no_split/c0 … c9/*.jpg`` by ``Train_data_list.csv`` and ``Test_data_list.csv`` in it or beside it.
 
-    The lists have columns Image and Label (0 … 9); their paths begin in another folder and are taken by their endings.
+    The lists have the columns Image and Label (0 … 9). Their paths start in another folder; only their ends are used.
     """
     disk = OnDisk(root)
     base = locate(disk, AUC_V1, "v1_cam1_no_split")
@@ -151,7 +151,7 @@ def auc_v1_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
 
 def auc_v2_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``v2_cam1_cam2_split_by_driver/Camera {1,2}/{train,test}/c0 … c9/*.jpg``, both cameras.
+    """Read ``v2_cam1_cam2_split_by_driver/Camera {1,2}/{train,test}/c0 … c9/*.jpg``, both cameras.
 
     ``options.leaked_frames=False`` leaves out `LEAKED_FRAMES` of ``Camera 1/test/c0``.
     """
@@ -178,10 +178,10 @@ def auc_v2_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
 
 def caltech256_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``256_ObjectCategories/NNN.name/*.jpg`` without ``257.clutter``; 60 of each class, drawn, are train.
+    """Read ``256_ObjectCategories/NNN.name/*.jpg`` without ``257.clutter``; 60 of each class, drawn, are train.
 
-    The class is the name without its number. A class's draw depends on ``options.split_seed``, its number and its image
-    names alone.
+    The class is the name without its number. The draw for a class depends only on ``options.split_seed``, its number
+    and its image names.
     """
     disk = OnDisk(root)
     base = locate(disk, CALTECH256, "256_ObjectCategories")
@@ -208,7 +208,7 @@ def caltech256_rows(root: Path, left_out: Counter[str], options: Options) -> Row
 
 
 def _needed(disk: OnDisk, entry: Entry, folder: str) -> str:
-    """The folder's name on disk. Raises: `DatasetError` when it is not there."""
+    """The folder's name on disk. Raises: `DatasetError` if it is missing."""
     place = disk.folder(folder)
     if place is None:
         raise is_incomplete(entry, disk.root, f"there is no folder {disk.root / folder}")
@@ -216,7 +216,7 @@ def _needed(disk: OnDisk, entry: Entry, folder: str) -> str:
 
 
 def _lines(disk: OnDisk, entry: Entry, listing: str) -> tuple[Path, list[str]]:
-    """A list's path, and its lines that are not empty, stripped. Raises: `DatasetError` when it cannot be read."""
+    """A list's path and its non-empty lines, stripped. Raises: `DatasetError` if it cannot be read."""
     name = disk.file(listing)
     if name is None:
         raise is_incomplete(entry, disk.root, f"there is no list {disk.root / listing}")
@@ -224,7 +224,7 @@ def _lines(disk: OnDisk, entry: Entry, listing: str) -> tuple[Path, list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise DatasetError(f"{path}: is no UTF-8 text; extract it again") from None
+        raise DatasetError(f"{path}: is not UTF-8 text; extract it again") from None
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise is_incomplete(entry, disk.root, f"the list {path} is empty")

@@ -107,7 +107,7 @@ ERRORS = [
     ("datasets food10", "food10"),
     ("datasets folder --verify --root nowhere", "nowhere"),
     ("propose --dataset folder --root nowhere", "nowhere"),
-    ("propose red.png", "red.png is no text .*; name a folder with a folder of photographs for each class"),
+    ("propose red.png", "red.png is not text .*; name a folder with a folder of photographs for each class"),
 ]
 
 PROGRAM = """

@@ -240,7 +240,7 @@ def test_trains_are_photographed_too(tmp_path):
     touch(tmp_path, *(f"{label}/{n}.jpg" for label in ("bus", "car", "train") for n in range(2)))
     assert open_dataset("folder", tmp_path).classes == ("bus", "car", "train")
     touch(tmp_path, "train/a/1.jpg")
-    with pytest.raises(DatasetError, match="'bus' beside train is no split"):
+    with pytest.raises(DatasetError, match="'bus' beside train is not a split"):
         open_dataset("folder", tmp_path)
 
 

@@ -95,10 +95,10 @@ def test_the_name_of_the_list_is_recorded_without_its_folder(listed):
         ("1.jpg,a\n2.jpg,b\n", "must name a column path and a column label"),
         ("path\n1.jpg\n", "must name a column label"),
         ("path,label,path\n1.jpg,a,2.jpg\n", "must name a column path"),
-        ("path,label,split\n1.jpg,a,train\n2.jpg,b,holdout\n", "line 3: the split 'holdout' is none of train"),
-        ("path,label,split\n1.jpg,a,\n", "line 2: the split '' is none of"),
-        ("path,label\n1.jpg,\n", "line 2: the label '' is no name"),
-        ('path,label\n1.jpg,"a\nb"\n', "line 3: the label 'a.nb' is no name"),
+        ("path,label,split\n1.jpg,a,train\n2.jpg,b,holdout\n", "line 3: the split 'holdout' is not one of train"),
+        ("path,label,split\n1.jpg,a,\n", "line 2: the split '' is not one of"),
+        ("path,label\n1.jpg,\n", "line 2: the label '' is not a valid class name"),
+        ('path,label\n1.jpg,"a\nb"\n', "line 3: the label 'a.nb' is not a valid class name"),
         ("path,label\n1.jpg,a,b\n", "line 2: expected 2 cells, got 3"),
         ('path,label\n"1.jpg,a\n', "line 2: unexpected end of data"),
         ("path,label\n../1.jpg,a\n", r"line 2: the path '\.\./1\.jpg' does not lead below .* --root"),
@@ -114,7 +114,7 @@ def test_the_name_of_the_list_is_recorded_without_its_folder(listed):
         ("path,label,split\n1.jpg,a,train\n2.jpg,b,test\n", "class 'b' has images to test on but none in train"),
         (
             "path,label\n1.jpg,a\n7.jpg,b\n2.jpg,b\n8.jpg,b\n",
-            "2 of the 4 images that .*list.csv names are not there, first .*7.jpg; paths in it are relative to --root",
+            "2 of the 4 images that .*list.csv names do not exist, first .*7.jpg; paths in it are relative to --root",
         ),
     ],
 )

@@ -426,7 +426,7 @@ def test_a_data_set_that_is_not_there_says_where_it_was_looked_for_and_how_to_ge
         entry = CATALOGUE[dataset]
         assert f"{entry.title} is not under {root}: looked for {root / entry.folder}" in message
         assert entry.how in message and "--root" in message
-        fetch = f"agnet datasets --download {dataset} --root {root} fetches it"
+        fetch = f"agnet datasets --download {dataset} --root {root} downloads it"
         assert (fetch in message) == (not dataset.startswith("auc"))
 
 
@@ -461,7 +461,7 @@ def test_images_that_lists_name_and_are_absent_are_counted_and_the_first_is_name
     (root / index.names[4]).unlink()
     (root / index.names[4]).symlink_to(root / "gone")
     message = complaint(dataset, root)
-    assert f"4 of the {len(index)} images that its lists name are not there, first {root / index.names[1]}" in message
+    assert f"4 of the {len(index)} images that its lists name do not exist, first {root / index.names[1]}" in message
     assert "extract the whole archive again" in message
 
 
@@ -507,14 +507,14 @@ def test_a_part_that_is_missing_is_named(dataset, lost, copy_of):
     root = copy_of(dataset)
     shutil.move(root / lost, root.with_name("lost"))
     message = complaint(dataset, root)
-    assert "is not whole: there is no " in message and str(root / lost) in message
+    assert "is incomplete: there is no " in message and str(root / lost) in message
 
 
 def test_a_part_that_is_missing_may_still_be_in_its_archive(copy_of):
     root = copy_of("stanford40")
     shutil.rmtree(root / "Stanford40/JPEGImages")
     write(root / "Stanford40", ["Stanford40_JPEGImages.zip"])
-    assert f"extract its archives in {root / 'Stanford40'} again, whole" in complaint("stanford40", root)
+    assert f"extract its archives in {root / 'Stanford40'} again, completely" in complaint("stanford40", root)
 
 
 @pytest.mark.parametrize("dataset", ["stanford40", "caltech256"])
@@ -523,7 +523,7 @@ def test_half_a_download_is_told_where_images_are_absent(dataset, copy_of):
     (root / open_dataset(dataset, root).names[0]).unlink()
     half = f"{CATALOGUE[dataset].folder}_images.zip.part"
     write(root, [half])
-    remedy = f"agnet datasets --download {dataset} --root {root} goes on with it"
+    remedy = f"agnet datasets --download {dataset} --root {root} resumes it"
     assert f"{half} is half a download: {remedy}" in complaint(dataset, root)
 
 
