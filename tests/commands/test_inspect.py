@@ -56,7 +56,7 @@ def test_a_changed_image_is_drawn_with_a_warning(inspect, folder, textured):
     Image.fromarray(textured(99, 128, 80)).save(folder / "val" / "ant" / "1.png")
     result = inspect("--image", "val/ant/1.png", "--save", "one.png")
     assert result.stdout == "one.png\n"
-    assert "Warning: val/ant/1.png: other regions are found now than the file has" in result.stderr
+    assert "Warning: val/ant/1.png: other regions are found now than those in the file" in result.stderr
 
 
 def test_a_sheet_with_a_missing_image_says_so(inspect, folder):
