@@ -289,7 +289,7 @@ def _tar_members(archive: Path, raw: IO[bytes], kind: str) -> Iterator[Member]:
     forward = _Forward(archive, stream)
     with tarfile.open(fileobj=cast(Any, forward), mode="r:") as file:
         while info := forward.headers_of(file.next):
-            file.members = []  # type: ignore[attr-defined]  # type: ignore[attr-defined]  # tarfile would keep them all
+            file.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
             fault = ""
             if info.issym() or info.islnk():
                 fault = "is a link"
