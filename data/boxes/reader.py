@@ -59,7 +59,7 @@ class Listing:
     contents: np.ndarray  #: bytes ``(images,)``, BLAKE2b of the files in hexadecimal
     groups: tuple[str, ...]  #: group of each image that no split may divide; empty if the file has none
     cameras: tuple[str, ...]  #: camera of each image; empty if the file has none
-    clips: Clips | None  #: if rows are clips rather than images
+    clips: Clips | None  #: video frames of each row, if rows are clips rather than images
 
     @property
     def title(self) -> str:
