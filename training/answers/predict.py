@@ -64,7 +64,7 @@ def predict(
     if isinstance(checkpoint, (str, Path)):
         checkpoint = load_checkpoint(checkpoint)
     wanted = propose if checkpoint.regions else None
-    side = checkpoint.preprocessing.size
+    side = checkpoint.size_hw[0]
     samples = (sample(name, image, side, wanted) for name, image in images)
     for prediction in predict_samples(checkpoint, samples, device, top, evidence, batch_size):
         assert isinstance(prediction, Prediction)  # of what was read before, all can be read
@@ -112,7 +112,7 @@ def _predictions(
     checkpoint: Checkpoint, model: Model, samples: list[Sample], device: Device, top: int, evidence: bool
 ) -> list[Prediction]:
     pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, side, side)
-    images = device.images(pixels, checkpoint.preprocessing)
+    images = device.images(pixels)
     boxes = torch.from_numpy(np.stack([one.boxes for one in samples])).to(device.device)  # (B, R, 4)
     with device.autocast():
         if evidence:
@@ -156,7 +156,7 @@ def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Outpu
         seen.append(features.detach().requires_grad_())
         return seen[0]
 
-    handle = model.backbone.last.register_forward_hook(watch)
+    handle = model.map_layer.register_forward_hook(watch)
     try:
         with torch.enable_grad():
             output = model(images, regions)

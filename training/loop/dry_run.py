@@ -102,8 +102,7 @@ def dry_run(
     source = "none" if settings.weights == "imagenet" else settings.weights
     model, _ = begin_network(model_settings, source, boxes, lambda text: None)
     learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
-    side = learner.model.backbone.preprocessing.size
-    training, validation = build_loaders(boxes, root, recipe, settings, side, propose)
+    training, validation = build_loaders(boxes, root, recipe, settings, model.size_hw[0], propose)
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
         peak = device.peak_memory()
@@ -157,7 +156,7 @@ def _validation_seconds(learner: Learner, validation: Loader) -> float:
     def look(some: Iterator[Batch]) -> tuple[int, float]:
         started, found = time.perf_counter(), list(some)
         if found:
-            evaluate(learner.judged, found, device=learner.device, preprocessing=learner.model.backbone.preprocessing)
+            evaluate(learner.judged, found, device=learner.device)
         return sum(len(batch.labels) for batch in found), time.perf_counter() - started
 
     first = look(islice(batches, 1))
