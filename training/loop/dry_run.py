@@ -15,6 +15,7 @@ from ...data.boxes.reader import Boxes
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
 from ..models.contract import Settings
+from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
 from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
@@ -22,7 +23,6 @@ from ..runs.seen import SEEN
 from ..samples.loader import Batch, Loader, Propose
 from .engine import Watch, evaluate, steps_of_epoch, train_epoch
 from .learner import Learner
-from .optimizer import part_of
 from .preflight import check_input, check_same_images
 from .preparation import begin_network, build_learner, build_loaders
 
@@ -177,9 +177,10 @@ def _settings(name: str, recipe: Recipe) -> dict[str, Setting]:
 
 
 def _parameters(learner: Learner) -> dict[str, dict[str, int]]:
-    found = {part: {"total": 0, "trainable": 0} for part in ("backbone", "head", "classifier", "all")}
+    found = {part: {"total": 0, "trainable": 0} for part in (BACKBONE, HEAD, CLASSIFIER, "all")}
+    parts = learner.model.parts()
     for name, parameter in learner.model.named_parameters():
-        for part in (part_of(name), "all"):
+        for part in (kind_of(parts, name), "all"):
             found[part]["total"] += parameter.numel()
             found[part]["trainable"] += parameter.numel() if parameter.requires_grad else 0
     return found

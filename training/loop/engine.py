@@ -145,7 +145,7 @@ def evaluate(
 
     def scores(batch: Batch, cut: slice) -> Tensor:
         with device.autocast():
-            output = model(device.images(batch.images[cut]), device.on(batch.regions[cut]))
+            output = model(*device.inputs(model.inputs, batch, cut).values())
         return output.logits.float()
 
     model.eval()

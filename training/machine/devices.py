@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +61,22 @@ class Device:
         """The tensor on the device, without waiting for it to arrive."""
         return tensor.to(self.device, non_blocking=True)
 
-    def images(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` on the device, channels last in memory."""
-        return self.on(images).to(memory_format=torch.channels_last)
+    def pixels(self, pixels: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)`` on the device, channels last in memory; those of clips as they are."""
+        return self.on(pixels).to(memory_format=torch.channels_last if pixels.ndim == 4 else torch.preserve_format)
+
+    def inputs(self, names: Sequence[str], batch: object, cut: slice = slice(None)) -> dict[str, Any]:
+        """What a model is called with, in order: the fields of a batch that ``names`` (its `Model.inputs`) says, here.
+
+        Args:
+            names: fields such as ``images``, ``regions``, ``frames``, ``valid``; one that is None stays None.
+            cut: of the batch's samples.
+        """
+        given = {name: getattr(batch, name) for name in names}
+        return {
+            name: None if value is None else self.pixels(value[cut]) if name == "images" else self.on(value[cut])
+            for name, value in given.items()
+        }
 
     def forget_peak(self) -> None:
         """Begin to measure `peak_memory` anew, where that is possible."""

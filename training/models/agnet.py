@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,9 @@ class AGNet(Model):
         shortcut: classify GAP(map) + γF, γ = 0 at the start, instead of F: training begins as the plain backbone's.
     """
 
+    inputs = ("images", "regions")
+    titles: ClassVar = {"se_residual": "SE-residuals"}
+
     def __init__(
         self,
         backbone: Backbone,
@@ -63,17 +67,20 @@ class AGNet(Model):
         self.pool = pool
         self.shortcut = nn.Parameter(torch.zeros(())) if shortcut else None  # γ
 
-    def forward(self, images: Tensor, regions: Tensor) -> Output:
+    def forward(self, images: Tensor, regions: Tensor | None = None) -> Output:
         """Classify images by their regions.
 
         Args:
             images: ``(B, 3, H, W)`` RGB, uint8 or floats 0..255.
-            regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for.
+            regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for, None where that
+                is 0.
 
         Raises: `ValueError` for another number of regions or images.
         """
         wanted = (images.shape[0], self.regions, 4)
-        if self.regions == 0:
+        if regions is None:
+            regions = images.new_zeros((images.shape[0], 0, 4), dtype=torch.float32)
+        elif self.regions == 0:
             regions = regions[:, :0]
         if regions.shape != wanted:
             raise ValueError(f"regions must be {wanted}, as this model was built; got {tuple(regions.shape)}")
