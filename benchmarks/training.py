@@ -74,7 +74,7 @@ class Agnet:
     def __init__(self, model: str, arguments: argparse.Namespace, boxes: Boxes, root: Path, device: Device) -> None:
         self.model = network(model, arguments.backbone, boxes, device)
         self.learner = Learner(self.model, RECIPE, device)
-        dataset = RegionDataset(boxes, root, self.model.backbone.preprocessing.size, AffineRange())
+        dataset = RegionDataset(boxes, root, self.model.size_hw[0], AffineRange())
         self.loader = Loader(dataset, boxes.rows("train"), arguments.batch_size, arguments.workers, shuffle_seed=0)
 
     def train(self, epoch: int, held: list[Any] | None = None) -> int:
@@ -94,6 +94,7 @@ class Published:
         self, loader: Iterable[tuple[Tensor, Tensor]], reads_every: int, network: Model, device: Device
     ) -> None:
         self.loader, self.reads_every, self.device, self.model = loader, reads_every, device, network
+        self.body = network.backbones[0].body
         self.optimizer = torch.optim.SGD(network.parameters(), lr=RECIPE.lr, momentum=RECIPE.momentum)
         self.loss_fn = nn.CrossEntropyLoss()
 
@@ -106,7 +107,8 @@ class Published:
             labels = labels.to(self.device.device, non_blocking=True)
             seen += len(labels)
             with self.device.autocast():
-                logits = self.model(images, None).logits
+                # The body, not the backbone: this loader has normalised the images.
+                logits = self.model.classifier(self.body(images).mean(dim=(2, 3)))
                 loss = self.loss_fn(logits, labels)
             self.optimizer.zero_grad()
             loss.backward()
@@ -198,7 +200,7 @@ def main() -> None:
         boxes = propose(arguments.root, arguments.images, folder)
         root, images = arguments.root, len(boxes.rows("train"))
         ours = {name: Agnet(name, arguments, boxes, root, device) for name in ("agnet", "plain")}
-        side = ours["plain"].model.backbone.preprocessing.size
+        side = ours["plain"].model.size_hw[0]
         ways: dict[str, Agnet | Published] = {
             "AG-Net": ours["agnet"],
             "plain": ours["plain"],

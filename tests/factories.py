@@ -6,11 +6,13 @@ from torch import nn
 from agnet.training.machine.devices import Device
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble
+from agnet.training.models.model import Model
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
 
 CPU = Device(torch.device("cpu"))
+RAW = Preprocessing(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # pixels as they are
 EYES = Preprocessing(16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 # A rate that never changes, and nothing else.
 BARE = RECIPES["paper"].override(lr=0.1, momentum=0.0, step_epochs=99, batch_size=4, epochs=4)
@@ -34,24 +36,28 @@ def batch_of(count, seed=0):
     return Batch(images, corners.flatten(2), labels, torch.arange(count))
 
 
-def normalised(images):
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (EYES.mean, EYES.std))
-    return (images / 255 - mean) / std
-
-
-class Small(nn.Module):
+class Small(Model):
     """A network in a memory for so many images."""
 
     def __init__(self, model, most, error):
         super().__init__()
         self.model, self.most, self.error = model, most, error
-        self.backbone, self.dropout, self.seen = model.backbone, model.dropout, []
+        self.inputs, self.dropout, self.seen = model.inputs, model.dropout, []
 
-    def forward(self, images, regions):
+    def forward(self, images, *others):
         self.seen.append(len(images))
         if len(images) > self.most:
             raise self.error
-        return self.model(images, regions)
+        return self.model(images, *others)
+
+    def parts(self):
+        return {f"model.{path}": kind for path, kind in self.model.parts().items()}
+
+
+def call(model, images, regions):
+    """What a model says, given those of the two that it takes."""
+    inputs = {"images": images, "regions": regions}
+    return model(*[inputs[name] for name in model.inputs])
 
 
 def bare_body():
@@ -62,7 +68,7 @@ def small_model(body=bare_body, channels=16, dtype=torch.float64, classes=3, reg
     """In evaluation mode and away from its start, where δ = 0 hides the self-attention. 7 × 7 at 56 × 56."""
     torch.manual_seed(0)
     settings = ModelSettings(classes, regions, units=4, se_ratio=4, **changes)
-    model = assemble(settings, Backbone(body(), channels))
+    model = assemble(settings, Backbone(body(), channels, RAW))
     if getattr(model, "self_attention", None):
         nn.init.constant_(model.self_attention.delta, 0.7)
     return model.to(dtype).eval()

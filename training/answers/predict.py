@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def predict(
     if isinstance(checkpoint, (str, Path)):
         checkpoint = load_checkpoint(checkpoint)
     wanted = propose if checkpoint.regions else None
-    side = checkpoint.preprocessing.size
+    side = checkpoint.size_hw[0]
     samples = (sample(name, image, side, wanted) for name, image in images)
     for prediction in predict_samples(checkpoint, samples, device, top, evidence, batch_size):
         assert isinstance(prediction, Prediction)  # of what was read before, all can be read
@@ -112,14 +113,14 @@ def _predictions(
     checkpoint: Checkpoint, model: Model, samples: list[Sample], device: Device, top: int, evidence: bool
 ) -> list[Prediction]:
     pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, side, side)
-    images = device.images(pixels, checkpoint.preprocessing)
-    boxes = torch.from_numpy(np.stack([one.boxes for one in samples])).to(device.device)  # (B, R, 4)
+    boxes = torch.from_numpy(np.stack([one.boxes for one in samples]))  # (B, R, 4)
+    inputs = device.inputs(model.inputs, SimpleNamespace(images=pixels, regions=boxes)).values()
     with device.autocast():
         if evidence:
-            output, places = _with_evidence(model, images, boxes)
+            output, places = _with_evidence(model, *inputs)
         else:
             with torch.no_grad():
-                output, places = model(images, boxes), None
+                output, places = model(*inputs), None
     check_finite(output)
     distributions = output.logits.detach().float().softmax(dim=1).cpu()
     probabilities, orders = distributions.sort(dim=1, descending=True, stable=True)
@@ -143,7 +144,7 @@ def _predictions(
     ]
 
 
-def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Output, Tensor]:
+def _with_evidence(model: Model, *inputs: Tensor) -> tuple[Output, Tensor]:
     """The output, and ``(B, h, w)``: how many logits each place of the feature map adds to the winning class.
 
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; below 0 where a place speaks
@@ -156,10 +157,10 @@ def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Outpu
         seen.append(features.detach().requires_grad_())
         return seen[0]
 
-    handle = model.backbone.last.register_forward_hook(watch)
+    handle = model.map_layer.register_forward_hook(watch)
     try:
         with torch.enable_grad():
-            output = model(images, regions)
+            output = model(*inputs)
             (gradient,) = torch.autograd.grad(output.logits.amax(dim=1).sum(), seen)
     finally:
         handle.remove()

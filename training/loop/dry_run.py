@@ -15,6 +15,7 @@ from ...data.boxes.reader import Boxes
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
 from ..models.contract import Settings
+from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
 from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
@@ -22,7 +23,6 @@ from ..runs.seen import SEEN
 from ..samples.loader import Batch, Loader, Propose
 from .engine import Watch, evaluate, steps_of_epoch, train_epoch
 from .learner import Learner
-from .optimizer import part_of
 from .preflight import check_input, check_same_images
 from .preparation import begin_network, build_learner, build_loaders
 
@@ -102,8 +102,7 @@ def dry_run(
     source = "none" if settings.weights == "imagenet" else settings.weights
     model, _ = begin_network(model_settings, source, boxes, lambda text: None)
     learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
-    side = learner.model.backbone.preprocessing.size
-    training, validation = build_loaders(boxes, root, recipe, settings, side, propose)
+    training, validation = build_loaders(boxes, root, recipe, settings, model.size_hw[0], propose)
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
         peak = device.peak_memory()
@@ -157,7 +156,7 @@ def _validation_seconds(learner: Learner, validation: Loader) -> float:
     def look(some: Iterator[Batch]) -> tuple[int, float]:
         started, found = time.perf_counter(), list(some)
         if found:
-            evaluate(learner.judged, found, device=learner.device, preprocessing=learner.model.backbone.preprocessing)
+            evaluate(learner.judged, found, device=learner.device)
         return sum(len(batch.labels) for batch in found), time.perf_counter() - started
 
     first = look(islice(batches, 1))
@@ -178,9 +177,10 @@ def _settings(name: str, recipe: Recipe) -> dict[str, Setting]:
 
 
 def _parameters(learner: Learner) -> dict[str, dict[str, int]]:
-    found = {part: {"total": 0, "trainable": 0} for part in ("backbone", "head", "classifier", "all")}
+    found = {part: {"total": 0, "trainable": 0} for part in (BACKBONE, HEAD, CLASSIFIER, "all")}
+    parts = learner.model.parts()
     for name, parameter in learner.model.named_parameters():
-        for part in (part_of(name), "all"):
+        for part in (kind_of(parts, name), "all"):
             found[part]["total"] += parameter.numel()
             found[part]["trainable"] += parameter.numel() if parameter.requires_grad else 0
     return found

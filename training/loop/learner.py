@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ PULSE = 20  #: steps between two looks at a GPU's numbers; each look waits for a
 
 LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: of the totals: summed loss and the weight it is summed over, hits, images
 
+_PIXELS = ("images", "frames")  # inputs of a model that mixup mixes
 
 _LESS = (
     "free some, take a smaller --backbone or --image-size, freeze a part (--frozen-stages, --backbone-lr 0), or try "
@@ -34,12 +35,11 @@ _LESS = (
 
 
 class _Piece(NamedTuple):
-    """Some images of a batch, on the device; with mixup, also those they are mixed with."""
+    """Some samples of a batch, on the device; with mixup, also the pixels they are mixed with."""
 
-    images: Tensor
-    regions: Tensor
+    inputs: dict[str, Any]  #: of the model, by their names
     labels: Tensor
-    others: Tensor | None
+    others: dict[str, Tensor]  #: neighbours' pixels, by the names of the inputs; empty where nothing is mixed
     other_labels: Tensor
 
 
@@ -219,24 +219,25 @@ class Learner:
             divisor: of the summed loss.
         """
         for piece in self._pieces(batch, mixed=share < 1):
-            images = self.device.images(piece.images, self.model.backbone.preprocessing)
-            if piece.others is not None:
-                others = self.device.images(piece.others, self.model.backbone.preprocessing)
-                images = torch.lerp(others, images, share)
+            inputs = dict(piece.inputs)
+            for name, others in piece.others.items():
+                inputs[name] = torch.lerp(others.float(), inputs[name].float(), share)
             with self.device.autocast():
-                logits = self._network(images, piece.regions).logits.float()
+                logits = self._network(*inputs.values()).logits.float()
                 loss = share * self._loss(logits, piece.labels)
-                if piece.others is not None:
+                if piece.others:
                     loss = loss + (1 - share) * self._loss(logits, piece.other_labels)
             self.scaler.scale(loss / divisor).backward()
             with torch.no_grad():
                 chosen = logits.argmax(dim=1)
                 correct = (chosen == piece.labels).sum() * share
-                if piece.others is not None:
+                if piece.others:
                     correct = correct + (chosen == piece.other_labels).sum() * (1 - share)
                 totals[LOSS] += loss
                 totals[CORRECT] += correct
-                finite &= torch.stack([value.isfinite().all() for value in (images, piece.regions, logits)])
+                pixels = [inputs[name] for name in _PIXELS if name in inputs]
+                seen = (pixels, [inputs.get("regions")], [logits])  # in the watchdog's order
+                finite &= torch.stack([_are_finite(values, logits.device) for values in seen])
 
     def _share(self, generator: np.random.Generator) -> float:
         """How much of an image stays when it is mixed with another, at least half: its regions are then where the
@@ -249,15 +250,17 @@ class Learner:
 
     def _pieces(self, batch: Batch, mixed: bool) -> list[_Piece]:
         """The batch on the device, in pieces of `micro_batch`, each image with its neighbour where they are mixed."""
-        images, regions, labels = (self.device.on(part) for part in (batch.images, batch.regions, batch.labels))
-        # Batches are shuffled, so that an image's neighbour is any other. The last one's is the first.
-        others, other_labels = (images.roll(1, 0), labels.roll(1, 0)) if mixed else (None, labels)
+        inputs, labels = self.device.inputs(self.model.inputs, batch), self.device.on(batch.labels)
+        others, other_labels = {}, labels
+        if mixed:  # batches are shuffled, so that an image's neighbour is any other; the last one's is the first
+            rolled = {name: inputs[name].roll(1, 0) for name in _PIXELS if name in inputs}
+            others, other_labels = (
+                {name: self.device.pixels(value) for name, value in rolled.items()},
+                labels.roll(1, 0),
+            )
         size = self.micro_batch or len(labels)
         cuts = [slice(at, at + size) for at in range(0, len(labels), size)]
-        return [
-            _Piece(images[cut], regions[cut], labels[cut], None if others is None else others[cut], other_labels[cut])
-            for cut in cuts
-        ]
+        return [_Piece(_cut(inputs, cut), labels[cut], _cut(others, cut), other_labels[cut]) for cut in cuts]
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The sum over images of w(true class) · cross entropy; stand-ins count nothing.
@@ -287,6 +290,18 @@ class Learner:
         if self._class_weights is None:
             return float(sum(len(labels) for labels in real))
         return float(sum(self._class_weights[labels].sum() for labels in real))
+
+
+def _cut(inputs: dict[str, Any], cut: slice) -> dict[str, Any]:
+    return {name: None if value is None else value[cut] for name, value in inputs.items()}
+
+
+def _are_finite(values: Sequence[Tensor | None], device: torch.device) -> Tensor:
+    """Whether all of them are, as a boolean on the device; bytes and what is absent are."""
+    floats = [value for value in values if value is not None and value.is_floating_point()]
+    return torch.stack(
+        [torch.ones((), dtype=torch.bool, device=device), *(one.isfinite().all() for one in floats)]
+    ).all()
 
 
 def balanced_weights(class_images: Sequence[int]) -> Tensor:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from ...data.errors import ConfigurationError
 from ...data.memory import give_back_memory
 from ...data.text import first_line
-from ..models.backbones.backbone import Preprocessing
 from .device_names import NO_MPS, check_device
 from .torch_internals import is_out_of_memory
 
@@ -63,11 +61,22 @@ class Device:
         """Move a tensor to the device, without waiting for its arrival."""
         return tensor.to(self.device, non_blocking=True)
 
-    def images(self, images: Tensor, preprocessing: Preprocessing) -> Tensor:
-        """Convert uint8 pixels to normalised float32 on the device, channels last."""
-        mean, std = _mean_and_std(preprocessing, self.device)
-        pixels = self.on(images).to(memory_format=torch.channels_last)
-        return (pixels.float() - mean) / std
+    def pixels(self, pixels: Tensor) -> Tensor:
+        """Move images ``(B, 3, H, W)`` to the device, channels last in memory; frames of clips keep their layout."""
+        return self.on(pixels).to(memory_format=torch.channels_last if pixels.ndim == 4 else torch.preserve_format)
+
+    def inputs(self, names: Sequence[str], batch: object, cut: slice = slice(None)) -> dict[str, Any]:
+        """Collect a model's inputs from a batch and move them to the device.
+
+        Args:
+            names: names of the batch's fields, in order (`Model.inputs`); a field that is None stays None.
+            cut: Samples of the batch to take.
+        """
+        given = {name: getattr(batch, name) for name in names}
+        return {
+            name: None if value is None else self.pixels(value[cut]) if name == "images" else self.on(value[cut])
+            for name, value in given.items()
+        }
 
     def forget_peak(self) -> None:
         """Restart the measurement of `peak_memory`, where possible."""
@@ -166,10 +175,3 @@ def choose_training_device(name: str, precision: str = "auto") -> Device:
             "--precision bf16 or fp32"
         )
     return device
-
-
-@cache
-def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and std for values of 0 to 255, ``(1, 3, 1, 1)`` on the device; cached, since a copy waits for it."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (preprocessing.mean, preprocessing.std))
-    return mean.to(device), std.to(device)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from statistics import median
+from types import SimpleNamespace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -60,10 +61,9 @@ def network_cost(settings: AGNetSettings, variant: str) -> Cost:
     """
     with torch.device("meta"):
         model = build_network(VARIANTS[variant](settings)).eval()
-        side = model.backbone.preprocessing.size
-        images, regions = torch.empty(1, 3, side, side), torch.empty(1, settings.regions, 4)
+        inputs = {"images": torch.empty(1, 3, *model.size_hw), "regions": torch.empty(1, settings.regions, 4)}
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(images, regions)
+            model(*(inputs[name] for name in model.inputs))
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     cost = Cost(settings.backbone, variant, parameters, counter.get_total_flops() / 1e9)
     if settings == AGNetSettings(classes=PAPER_CLASSES, backbone=settings.backbone) and settings.backbone in PAPER:
@@ -81,16 +81,17 @@ def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Devic
     for variant, change in VARIANTS.items():
         model = build_network(change(settings)).eval()
         models[variant] = device.take(model, torch.channels_last)
-    side = models["baseline"].backbone.preprocessing.size
-    images = torch.randn(batch_size, 3, side, side, device=device.device).to(memory_format=torch.channels_last)
-    corners = torch.rand(batch_size, settings.regions, 2, 2, device=device.device).sort(dim=2).values
+    pixels = torch.randint(0, 256, (batch_size, 3, *models["baseline"].size_hw), dtype=torch.uint8)
+    corners = torch.rand(batch_size, settings.regions, 2, 2).sort(dim=2).values
+    batch = SimpleNamespace(images=pixels, regions=corners.flatten(2))
     seconds: dict[str, list[float]] = {variant: [] for variant in models}
     for turn in range(_WARM_UP + _ROUNDS):
         for variant, model in models.items():
+            inputs = device.inputs(model.inputs, batch).values()
             device.wait()
             start = time.perf_counter()
             with torch.no_grad(), device.autocast():
-                model(images, corners.flatten(2))
+                model(*inputs)
             device.wait()
             if turn >= _WARM_UP:
                 seconds[variant].append(time.perf_counter() - start)

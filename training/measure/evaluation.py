@@ -71,12 +71,11 @@ def evaluate_run(
     if error := look.error(f"{split} images"):
         raise error
     checkpoint = load_checkpoint(run / BEST)
-    loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
+    loader = Loader(RegionDataset(boxes, root, checkpoint.size_hw[0]), rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),
         loader.epoch(0),
         device=device,
-        preprocessing=checkpoint.preprocessing,
         progress=watch(f"evaluate {split}", loader.images),
         pieces=Pieces(device, say),
     )
@@ -112,7 +111,7 @@ def _with_images(
         split=split,
         dataset=boxes.dataset,
         network=checkpoint_hash(run / BEST),
-        image_size=checkpoint.preprocessing.size,
+        image_size=checkpoint.size_hw[0],
         images_seen_in_training=seen,
     )
 

@@ -7,7 +7,7 @@ from torchvision.ops import roi_align
 
 from agnet.training.models.agnet import AGNet
 from agnet.training.models.backbones import backbone as backbones
-from agnet.training.models.backbones.backbone import Backbone, BackboneEntry, Preprocessing
+from agnet.training.models.backbones.backbone import Backbone, BackboneEntry
 from agnet.training.models.blocks.fusion import PoolingFusion
 from agnet.training.models.blocks.inter_attention import InterAttention
 from agnet.training.models.blocks.region_pooling import region_pooling
@@ -15,7 +15,7 @@ from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.blocks.self_attention import SelfAttention
 from agnet.training.models.build import build_model
 from agnet.training.models.registry import ModelSettings
-from factories import images_and_regions
+from factories import RAW, call, images_and_regions
 
 CHANNELS = 32
 TINY = {"classes": 5, "regions": 6, "backbone": "tiny", "units": 4, "se_ratio": 4}
@@ -31,7 +31,7 @@ def tiny_backbone(monkeypatch):
     def build():
         return nn.Conv2d(3, CHANNELS, 32, stride=32)
 
-    entry = BackboneEntry(build, lambda net: net, CHANNELS, "head.", dict)
+    entry = BackboneEntry(build, lambda net: net, CHANNELS, "head.", dict, RAW)
     monkeypatch.setitem(backbones.BACKBONES, "tiny", lambda: entry)
 
 
@@ -152,11 +152,11 @@ def test_forward_is_figure_1(softmax):
 def test_an_image_does_not_depend_on_its_batch_mates(changes):
     model = tiny_model(**changes)
     images, regions = batch(images=4)
-    together = model(images, regions)
+    together = call(model, images, regions)
     order = torch.tensor([2, 0, 3, 1])
-    permuted = model(images[order], regions[order])
+    permuted = call(model, images[order], regions[order])
     for number in range(4):
-        alone = model(images[number : number + 1], regions[number : number + 1])
+        alone = call(model, images[number : number + 1], regions[number : number + 1])
         place = order.tolist().index(number)
         for single, many, moved in zip(alone, together, permuted, strict=True):
             if single is not None:
@@ -189,17 +189,17 @@ def test_regions_matter_and_so_does_their_order():
 
 
 @torch.no_grad()
-def test_the_plain_network_is_pooling_and_one_layer_whatever_the_regions():
+def test_the_plain_network_is_pooling_and_one_layer():
     model = tiny_model(model="plain")
     images, regions = batch()
-    output = model(images, regions)
+    output = model(images)
     features = model.backbone.body(images)
     for number in range(len(images)):
         mean = sum(features[number, :, row, column] for row in range(7) for column in range(7)) / 49
         assert torch.allclose(output.embedding[number], mean)
         assert torch.allclose(output.logits[number], model.classifier.weight @ mean + model.classifier.bias)
-    for others in (regions * 0.5, regions[:, :2], None):
-        assert torch.equal(model(images, others).logits, output.logits)
+    with pytest.raises(TypeError):
+        model(images, regions)  # it takes none
     assert output.region_weights is None
     assert output.attention_map is None
 
@@ -272,10 +272,10 @@ def test_a_seed_decides_the_network_and_the_network_its_output(changes):
     for name, value in first.state_dict().items():
         assert torch.equal(value, same.state_dict()[name])
     images, regions = batch()
-    logits = first(images, regions).logits
-    assert torch.equal(first(images, regions).logits, logits)
-    assert torch.equal(same(images, regions).logits, logits)
-    assert not torch.allclose(other(images, regions).logits, logits)
+    logits = call(first, images, regions).logits
+    assert torch.equal(call(first, images, regions).logits, logits)
+    assert torch.equal(call(same, images, regions).logits, logits)
+    assert not torch.allclose(call(other, images, regions).logits, logits)
 
 
 @torch.no_grad()
@@ -441,7 +441,7 @@ def test_spectral_norm_is_on_the_three_projections_only_when_asked_for():
 
 def test_a_backbone_is_any_network_that_gives_a_map():
     body = nn.Conv2d(3, 8, 16, stride=16)
-    assert Backbone(body, 8, Preprocessing())(torch.zeros(2, 3, 224, 224)).shape == (2, 8, 7, 7)
+    assert Backbone(body, 8)(torch.zeros(2, 3, 224, 224)).shape == (2, 8, 14, 14)
 
 
 def test_with_the_shortcut_a_network_begins_as_its_plain_backbone_and_leaves_it():
