@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..proposals.settings import ProposalSettings
-from ..training.models.contract import Settings
 from ..training.models.registry import MODELS, ModelSettings, record_of
 from ..training.models.settings import FUSIONS, POOLINGS, SE_KINDS, AGNetSettings
-from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, Recipe, RunSettings
+from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, RunSettings
 from . import options
 from .epoch_lines import EpochLines
 from .next_step import root_words, say_next, say_predict
@@ -27,6 +26,7 @@ from .seeds import SeveralSeeds, check_seeds
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
+    from ..training.loop.job import Job
 
 _PARTS = "AG-Net's parts"
 part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
@@ -201,6 +201,7 @@ def train(
     from ..data.fonts import cannot_draw
     from ..data.memory import keep_network_memory
     from ..data.text import file_name
+    from ..training.loop.job import Console, Job
     from ..training.runs.folder import folder_of
 
     _refuse_idle_switches(context)
@@ -243,8 +244,17 @@ def train(
         found.require_regions(f"--model {model}")
     images = images_root(found, root)
     settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
-    other_epochs = context.get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE
-    _check_beforehand(found, images, run, model_settings, resolved, settings, seeds, resume, other_epochs, dry_run)
+    job = Job(
+        *(run, found, images, model_settings, resolved, settings),
+        propose=propose,
+        resume=resume,
+        stop_after=stop_after,
+        other_epochs=context.get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE,
+        keep_states=keep_states,
+        save_every=save_every,
+        command={"recipe": recipe, "options": _given(context)},
+    )
+    _check_beforehand(job, seeds, dry_run)
     # Only now: PyTorch takes seconds to load.
     from ..training.loop.fit import fit
     from ..training.loop.interruption import Interrupted
@@ -265,6 +275,8 @@ def train(
     def report(line: dict[str, object]) -> None:
         say(lines.line(line))
 
+    console = Console(watch, report, say) if place.first else Console()
+
     if found.failures:
         say(f"{len(found.failures):,} unreadable images are left out")
     counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
@@ -283,14 +295,7 @@ def train(
 
         say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
         several = max(1, len(seeds))
-        told = try_out(
-            *(run, found, images, model_settings, recipe, resolved, settings),
-            propose=propose,
-            keep_states=keep_states,
-            seeds=several,
-            watch=watch,
-            say=say,
-        )
+        told = try_out(job, console, recipe_name=recipe, seeds=several)
         click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
         return
     code = 0
@@ -300,25 +305,8 @@ def train(
             if seeds:
                 say(f"seed {number}, into {folder}")
             lines.begin_seed()
-            return fit(
-                folder,
-                found,
-                images,
-                model_settings,
-                resolved,
-                replace(settings, seed=number),
-                propose=propose,
-                resume=goes_on,
-                stop_after=stop_after,
-                other_epochs=other_epochs,
-                keep_states=keep_states,
-                save_every=save_every,
-                processes=processes,
-                command={"recipe": recipe, "options": _given(context)},
-                watch=watch if place.first else lambda what, count: lambda done, values: None,
-                report=report,
-                say=say,
-            )
+            one = replace(job, run=folder, settings=replace(settings, seed=number), resume=goes_on)
+            return fit(one, console, processes)
 
         try:
             if not seeds:
@@ -365,18 +353,7 @@ def _say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stoppe
     say_next(*words, *root_words(found, images), *(() if split == "test" else ("--split", split)))
 
 
-def _check_beforehand(
-    boxes: Boxes,
-    images: Path,
-    run: Path,
-    model_settings: Settings,
-    recipe: Recipe,
-    settings: RunSettings,
-    seeds: tuple[int, ...],
-    resume: bool,
-    other_epochs: bool,
-    dry_run: bool,
-) -> None:
+def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
     from ..training.loop.preflight import (
         SOURCES,
@@ -398,32 +375,33 @@ def _check_beforehand(
         weights_name,
     )
 
-    check_input(boxes, recipe, proposes=True)
+    settings = job.settings
+    check_input(job.boxes, job.recipe, proposes=job.proposes)
     check_device(settings.device, settings.precision)
-    for stream in model_settings.streams:
+    for stream in job.model.streams:
         check_backbone(stream.backbone)
-    if not (resume or (dry_run and settings.weights == "imagenet")):
-        for stream in model_settings.streams if settings.weights in SOURCES else ():
+    if not (job.resume or (dry_run and settings.weights == "imagenet")):
+        for stream in job.model.streams if settings.weights in SOURCES else ():
             check_weights(settings.weights, stream.backbone)
         if settings.weights not in SOURCES:
-            check_weights(settings.weights, model_settings.backbones)
+            check_weights(settings.weights, job.model.backbones)
     if "WORLD_SIZE" in os.environ:  # one of several processes: the first one alone looks at images and the folder
         return
-    check_same_images(boxes, images, contents=False)
-    folders = folders_of_seeds(run, seeds, resume) if seeds else [run]
+    check_same_images(job.boxes, job.root, contents=False)
+    folders = folders_of_seeds(job.run, seeds, job.resume) if seeds else [job.run]
     for number in seeds:
         replace(settings, seed=number)  # is it one?
     for number, folder in zip(seeds or [settings.seed], folders, strict=True):
-        if not resume or (seeds and not (folder / CONFIG).exists()):
+        if not job.resume or (seeds and not (folder / CONFIG).exists()):
             check_free(folder)
             continue
         chosen = {"weights": weights_name(settings.weights), "seed": number, "compile": settings.compile}
-        parts = {"model": record_of(model_settings), "recipe": asdict(recipe), "run": chosen}
-        check_same_run(folder, {**parts, "boxes": {"fingerprint": boxes.fingerprint}}, other_epochs)
+        parts = {"model": record_of(job.model), "recipe": asdict(job.recipe), "run": chosen}
+        check_same_run(folder, {**parts, "boxes": {"fingerprint": job.boxes.fingerprint}}, job.other_epochs)
         if (folder / BEST).is_file() and not has_state(folder):
-            ending_of(folder, recipe)
+            ending_of(folder, job.recipe)
     if not dry_run:
-        with one_training(run):
+        with one_training(job.run):
             pass  # it can be made, and written to
 
 

@@ -46,8 +46,8 @@ def settings_of(boxes_file, folder, monkeypatch):
     class Asked(Exception):
         pass
 
-    def fit(run, boxes, root, settings, *others, **more):
-        raise Asked(settings)
+    def fit(job, *others):
+        raise Asked(job.model)
 
     monkeypatch.setattr(fitting, "fit", fit)
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import count, islice
-from pathlib import Path
 
 import torch
 
-from ...data.boxes.reader import Boxes
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
-from ..models.contract import Settings
-from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
+from ..recipes import REASONS, RECIPES, SOURCES, Recipe
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from ..runs.seen import SEEN
-from ..samples.loader import Batch, Loader, Propose
-from .engine import Watch, evaluate, steps_of_epoch, train_epoch
+from ..samples.loader import Batch, Loader
+from .engine import evaluate, steps_of_epoch, train_epoch
+from .job import SILENT, Console, Job
 from .learner import Learner
 from .optimizer import part_of
 from .preflight import check_input, check_same_images
@@ -72,38 +70,30 @@ class DryRun:
         return asdict(self)
 
 
-def dry_run(
-    run: Path,
-    boxes: Boxes,
-    root: Path,
-    model_settings: Settings,
-    recipe_name: str,
-    recipe: Recipe,
-    settings: RunSettings,
-    *,
-    propose: Propose | None = None,
-    keep_states: bool = False,
-    seeds: int = 1,
-    watch: Watch = lambda what, images: lambda done, values: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> DryRun:
-    """Take a few steps of the run that `fit` would do with the same arguments, and reckon; also of several ``seeds``,
-    of which ``settings`` has the first. ``watch`` and ``say`` are of the look at the images before.
+def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int = 1) -> DryRun:
+    """Take a few steps of the run that `fit` would do of the same job, and reckon.
 
     ImageNet weights are not fetched for it: their numbers cost no more time than random ones.
 
+    Args:
+        job: of a whole new run.
+        console: gets progress and warnings of the look at the images.
+        recipe_name: of `RECIPES`, from which the job's recipe may differ.
+        seeds: that are trained one after the other; the job has the first.
+
     Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
     """
-    check_input(boxes, recipe, proposes=propose is not None)
-    check_free(run)
-    check_same_images(boxes, root, watch=watch, say=say)
+    boxes, recipe, settings = job.boxes, job.recipe, job.settings
+    check_input(boxes, recipe, proposes=job.proposes)
+    check_free(job.run)
+    check_same_images(boxes, job.root, watch=console.watch, say=console.say)
     device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     source = "none" if settings.weights == "imagenet" else settings.weights
-    model, _ = begin_network(model_settings, source, boxes, lambda text: None)
-    learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
+    model, _ = begin_network(job.model, source, boxes, SILENT.say)
+    learner = build_learner(model, recipe, settings, device, boxes, SILENT.say)
     side = learner.model.backbone.preprocessing.size
-    training, validation = build_loaders(boxes, root, recipe, settings, side, propose)
+    training, validation = build_loaders(boxes, job.root, recipe, settings, side, job.propose)
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
         peak = device.peak_memory()
@@ -129,9 +119,9 @@ def dry_run(
         seconds=epoch * recipe.epochs * seeds,
         peak_memory_bytes=peak,
         images_at_once=min(learner.micro_batch or recipe.batch_size, training.images),
-        folder=str(run),
-        files=files | states if keep_states else files,
-        states={} if keep_states else states,
+        folder=str(job.run),
+        files=files | states if job.keep_states else files,
+        states={} if job.keep_states else states,
     )
 
 

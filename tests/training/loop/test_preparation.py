@@ -6,6 +6,7 @@ import torch
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.training.loop.fit import fit
+from agnet.training.loop.job import Job
 from agnet.training.loop.preparation import build_learner, build_network
 from agnet.training.machine.devices import Device
 from agnet.training.models.registry import ModelSettings
@@ -64,9 +65,9 @@ def test_other_batches_can_be_learnt_from_and_looking_changes_nothing(boxes, cha
 )
 def test_a_run_that_cannot_be_leaves_nothing_behind(boxes, folder, tmp_path, recipe, run, error):
     with pytest.raises(error):
-        fit(tmp_path / "runs" / "run", boxes, folder, PLAIN, recipe, run)
+        fit(Job(tmp_path / "runs" / "run", boxes, folder, PLAIN, recipe, run))
     assert not (tmp_path / "runs").exists()
     (tmp_path / "mine").mkdir()
     with pytest.raises(error):
-        fit(tmp_path / "mine", boxes, folder, PLAIN, recipe, run)
+        fit(Job(tmp_path / "mine", boxes, folder, PLAIN, recipe, run))
     assert list((tmp_path / "mine").iterdir()) == []  # not made by it, so not its to take away
