@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..data.fields import is_rule, meets
 from .sections import SectionedCommand, SectionedOption
 
 _Settings = TypeVar("_Settings")
@@ -128,14 +129,16 @@ class SettingsCommand(SectionedCommand):
             return ""
         name, wanted = field.metadata["needs"]
         (needed,) = (one for one in self.field_options() if one.name == name)
-        allowed = wanted if isinstance(wanted, tuple) else (wanted,)
         found = needed.value_in(context)
-        if found in allowed:
+        if meets(found, wanted):
             return ""
         idle = f"{option.typed(context)} changes nothing with {needed.spelled(found)}"
         if by_the_user(context, needed):
             return f"{idle}; leave one of them out"
-        remedy = " or ".join(needed.spelled(one) for one in allowed)
+        if is_rule(wanted):
+            remedy = f"{needed.opts[-1]} with {wanted[0]}"
+        else:
+            remedy = " or ".join(map(needed.spelled, wanted if isinstance(wanted, tuple) else (wanted,)))
         return f"{idle}{needed.origin_in(context)}; add {remedy}, or leave it out"
 
 

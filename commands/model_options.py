@@ -11,7 +11,7 @@ import click
 from ..training.models.contract import Settings
 from ..training.models.registry import MODELS, needs_of
 from ..training.models.settings import AGNetSettings
-from ..training.recipes import REASONS, RECIPES, REGIONS_OF_THE_MODEL, SOURCES, Recipe
+from ..training.recipes import REASONS, RECIPES, REGIONS_OF_THE_MODEL, SOURCES, Recipe, idle_settings
 from .field_options import Choice, FieldOption, SettingsCommand, field_names, value_text
 from .sections import SectionedOption
 
@@ -128,8 +128,17 @@ class ModelCommand(SettingsCommand):
         for parameter in self.get_params(ctx):
             of_recipe = isinstance(parameter, RecipeOption)
             other = isinstance(parameter, ModelOption) and parameter.field_in(ctx) is None
-            if of_recipe == bool(self._page_of_recipe(ctx)) and not other:
+            if of_recipe == bool(self._page_of_recipe(ctx)) and not (
+                other or self._is_of_another_recipe(ctx, parameter)
+            ):
                 yield parameter
+
+    def _is_of_another_recipe(self, context: click.Context, option: click.Parameter) -> bool:
+        """Whether the option changes something in another recipe, but nothing in the one whose page this is."""
+        if not isinstance(option, RecipeOption) or (recipe := self._page_of_recipe(context)) is None:
+            return False
+        using = {name for name, one in RECIPES.items() if option.field.name not in idle_settings(one)}
+        return bool(using) and recipe not in using
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if recipe := self._page_of_recipe(ctx):

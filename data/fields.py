@@ -18,6 +18,18 @@ A_SEED: Rule = ("0 to 4294967295", lambda value: 0 <= value < 2**32)
 A_NAME: Rule = ("a name", lambda value: isinstance(value, str) and bool(value))
 
 
+def meets(value: object, wanted: object) -> bool:
+    """Whether a field's value is what another's ``needs`` wants: a value, one of a tuple, or what a rule holds of."""
+    if is_rule(wanted):
+        return bool(wanted[1](value))  # type: ignore[index]
+    return value in wanted if isinstance(wanted, tuple) else value == wanted
+
+
+def is_rule(wanted: object) -> bool:
+    """Whether what a ``needs`` wants is a rule."""
+    return isinstance(wanted, tuple) and callable(wanted[-1])
+
+
 def setting(
     section: str,
     about: str,
@@ -36,7 +48,8 @@ def setting(
         about: What it is, for people.
         rule: What is wanted, in words, and whether a value is that.
         default: Default value; a field without one is required.
-        needs: Another field, and the value of it (or a tuple of values) without which this field changes nothing.
+        needs: Another field, and what it must be (a value, a tuple of values, or a rule) for this one to change
+            anything.
         option: Name of its option, without dashes; the field's own by default.
         off: Name of the option that switches a flag off, without dashes; ``no-`` and the option's name by default.
         parse: Function from a word of the command line to a value; `ValueError` for a word that is none. By default

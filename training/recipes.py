@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from ..data.errors import ConfigurationError
-from ..data.fields import A_NAME, A_SEED, ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, SHARE, choice, setting
+from ..data.fields import A_NAME, A_SEED, ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, SHARE, choice, meets, setting
 from ..data.spelling import did_you_mean
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and choice of the epoch"
@@ -38,7 +38,7 @@ class Recipe:
     batch_size: int = setting(OPTIMISER, "Number of images per batch.", AT_LEAST_1)
     schedule: str = choice(
         SCHEDULE,
-        "Learning rate schedule: a factor of 0.1 every --step-epochs, or a cosine to 0.",
+        "Learning rate schedule: a factor of --step-factor every --step-epochs, or a cosine to 0.",
         ("step", "cosine"),
     )
     classifier_lr: float = setting(OPTIMISER, "Learning rate of the classifier, as a multiple of --lr.", ABOVE_0, 1.0)
@@ -61,6 +61,9 @@ class Recipe:
     frozen_norms: bool = setting(
         OPTIMISER, "Frozen batch norms: the backbone's keep the statistics of its weights.", ANY, False
     )
+    beta2: float = setting(
+        OPTIMISER, "Second beta of AdamW: decay of its second moments.", SHARE, 0.999, needs=("optimizer", "adamw")
+    )
     nesterov: bool = setting(OPTIMISER, "Nesterov momentum, of SGD.", ANY, False, needs=("optimizer", "sgd"))
     accumulate: int = setting(OPTIMISER, "Number of batches per step of the optimiser.", AT_LEAST_1, 1)
     clip_norm: float = setting(
@@ -69,8 +72,22 @@ class Recipe:
     step_epochs: int = setting(
         SCHEDULE, "Number of epochs between two steps of --schedule step.", AT_LEAST_1, 25, needs=("schedule", "step")
     )
+    step_factor: float = setting(
+        SCHEDULE,
+        "Factor of the learning rate at each step of --schedule step.",
+        ("above 0, at most 1", lambda value: 0 < value <= 1),
+        0.1,
+        needs=("schedule", "step"),
+    )
     warmup_epochs: float = setting(
-        SCHEDULE, "Number of epochs in which the learning rate rises linearly from 0.", NOT_NEGATIVE, 0.0
+        SCHEDULE, "Number of epochs in which the learning rate rises linearly from --warmup-start.", NOT_NEGATIVE, 0.0
+    )
+    warmup_start: float = setting(
+        SCHEDULE,
+        "Share of the learning rate at which the warm-up starts.",
+        SHARE,
+        0.0,
+        needs=("warmup_epochs", ABOVE_0),
     )
     select_by: str = choice(
         SCHEDULE,
@@ -87,6 +104,13 @@ class Recipe:
         "steps; 0: none.",
         SHARE,
         0.0,
+    )
+    ema_warmup: int = setting(
+        REGULARISATION,
+        "Warm-up w of the running mean: its decay at step k is at most (1 + k) / (w + k).",
+        AT_LEAST_1,
+        10,
+        needs=("ema_decay", ABOVE_0),
     )
     label_smoothing: float = setting(
         REGULARISATION, "Label smoothing: share of a label spread over all classes.", SHARE, 0.0
@@ -106,6 +130,27 @@ class Recipe:
         "none",
     )
     augment: bool = setting(IMAGES, "Random affine augmentation of training images.", ANY, True)
+    rotation: float = setting(
+        IMAGES,
+        "Range of the augmentation's rotation in degrees, either way.",
+        ("0 to 180", lambda value: 0 <= value <= 180),
+        15.0,
+        needs=("augment", True),
+    )
+    shift: float = setting(
+        IMAGES,
+        "Range of the augmentation's shift as a share of the side, either way.",
+        SHARE,
+        0.15,
+        needs=("augment", True),
+    )
+    scale: float = setting(
+        IMAGES,
+        "Range of the augmentation's scale: 0.15 is 0.85 to 1.15.",
+        SHARE,
+        0.15,
+        needs=("augment", True),
+    )
     regions: str = choice(
         IMAGES,
         "Regions of an augmented view: those of the file, moved with the view, or found on it live, as in the paper.",
@@ -149,9 +194,9 @@ class Recipe:
     def lr_factor(self, epoch: float) -> float:
         """The learning rate at a moment of training, as a share of its highest; ``epoch`` counts fractions."""
         if epoch < self.warmup_epochs:
-            return epoch / self.warmup_epochs
+            return self.warmup_start + (1 - self.warmup_start) * epoch / self.warmup_epochs
         if self.schedule == "step":
-            return 0.1 ** (int(epoch) // self.step_epochs)
+            return self.step_factor ** (int(epoch) // self.step_epochs)
         progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
@@ -160,6 +205,16 @@ class Recipe:
         many epochs.
         """
         return self.schedule == "step" or self.epochs == other.epochs or epochs <= self.warmup_epochs
+
+
+def idle_settings(recipe: Recipe) -> set[str]:
+    """Names of the settings that change nothing in a recipe, by what they need of its others."""
+    needs = {one.name: one.metadata["needs"] for one in fields(recipe) if one.metadata["needs"]}
+    return {
+        name
+        for name, (other, wanted) in needs.items()
+        if other != REGIONS_OF_THE_MODEL and not meets(getattr(recipe, other), wanted)
+    }
 
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -245,10 +300,14 @@ REASONS: dict[str, dict[str, str]] = {
         "weight_decay": "none is named",
         "epochs": "section IV (VGG-16: 100 more)",
         "batch_size": "section IV",
-        "schedule": "x0.1 every 25 epochs, section IV",
+        "schedule": "section IV",
         "step_epochs": "section IV",
+        "step_factor": "section IV",
         "select_by": "accuracy is what it reports; by what it chose the epoch it does not say",
-        "augment": "rotation 15 degrees, shift 15 %, scale 0.85 to 1.15, no flip: section IV",
+        "augment": "affine, no flip: section IV",
+        "rotation": "section IV",
+        "shift": "section IV: 15%",
+        "scale": "section IV: 0.85 to 1.15",
         "nesterov": "not named; the authors' sister code (CAP) has it",
         "regions": "moved with the pixels; the paper finds them anew (--regions live)",
         "image_size": "224 x 224, what its weights were trained on",
@@ -259,6 +318,7 @@ REASONS: dict[str, dict[str, str]] = {
         "fan_in": "outputs of few and of 100,352 inputs move alike (Yang et al., 2021)",
         "backbone_lr": "a tenth: pretrained weights need less than new ones (Girshick et al., 2014)",
         "momentum": "AdamW's own",
+        "beta2": "AdamW's own",
         "weight_decay": "0.05, as DeiT and ConvNeXt (2021, 2022); 30 million weights of the head overfit easily",
         "epochs": "what a night on two cores can bear; more is better",
         "batch_size": "fits where memory is small",
@@ -268,6 +328,9 @@ REASONS: dict[str, dict[str, str]] = {
         "clip_norm": "1: a bad batch moves no more than a good one",
         "select_by": "with a few dozen validation images accuracies tie and jump by a whole image; the loss does not",
         "augment": "the paper's; no flip, which would swap left and right classes",
+        "rotation": "the paper's",
+        "shift": "the paper's",
+        "scale": "the paper's",
         "regions": "cached: finding them anew on every view costs more than it moves them beyond another seed's",
         "image_size": "its weights' own, whatever the backbone; 320 for 224 gained 3 points, in twice the time",
     },

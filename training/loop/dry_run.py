@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import count, islice
 
 import torch
 
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
+from ..models.registry import comparable, record_of
 from ..recipes import REASONS, RECIPES, SOURCES, Recipe
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
@@ -36,7 +37,7 @@ class Setting:
     """A setting of the recipe, and why it is so."""
 
     value: object
-    reason: str  #: the recipe's own; empty where it only leaves a thing off, or for what was overridden
+    reason: str  #: the recipe's own; empty where it only leaves a thing off; of an overridden one, the recipe's value
     overridden: bool
 
 
@@ -47,6 +48,8 @@ class DryRun:
     recipe: str
     source: str
     settings: dict[str, Setting]
+    model: dict[str, object]  #: settings of its family
+    run: dict[str, object]  #: `RunSettings`, device and precision as chosen
     parameters: dict[str, dict[str, int]]  #: of backbone, head, classifier and all: total and trainable
     images: dict[str, int]  #: of train and val
     steps_per_epoch: int
@@ -105,6 +108,8 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
         recipe=recipe_name,
         source=SOURCES[recipe_name],
         settings=_settings(recipe_name, recipe),
+        model=comparable(record_of(job.model)),
+        run=asdict(replace(settings, device=str(device.device), precision=device.precision)),
         parameters=_parameters(learner),
         images={"train": training.images, "val": validation.images},
         steps_per_epoch=steps,
@@ -157,12 +162,13 @@ def _validation_seconds(learner: Learner, validation: Loader) -> float:
 
 def _settings(name: str, recipe: Recipe) -> dict[str, Setting]:
     changed = recipe.differences(RECIPES[name])
+
+    def reason(field: str) -> str:
+        own = f"given; the recipe has {_value(getattr(RECIPES[name], field))}"
+        return own if field in changed else REASONS[name].get(field, "")
+
     return {
-        field.name: Setting(
-            getattr(recipe, field.name),
-            "" if field.name in changed else REASONS[name].get(field.name, ""),
-            field.name in changed,
-        )
+        field.name: Setting(getattr(recipe, field.name), reason(field.name), field.name in changed)
         for field in fields(Recipe)
     }
 
@@ -206,11 +212,11 @@ def _weights(learner: Learner) -> int:
 def dry_run_text(found: DryRun) -> str:
     """For people."""
     lines = [f"recipe {found.recipe}: {found.source}"]
-    for name, setting in found.settings.items():
-        why = "given on the command line" if setting.overridden else setting.reason
-        lines.append(f"  {name:16}{_value(setting.value):10}{why}".rstrip())
-    lines.append(f"{'':18}{'parameters':>14}{'trainable':>14}")
-    lines += [f"  {part:16}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
+    lines += [_line(name, setting.value, setting.reason) for name, setting in found.settings.items()]
+    for title, values in ((f"model {found.model['model']}", found.model), ("run", found.run)):
+        lines += [title, *(_line(name, value) for name, value in values.items() if name != "model")]
+    lines.append(f"{'':20}{'parameters':>14}{'trainable':>14}")
+    lines += [f"  {part:18}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
     at_once = f", {found.images_at_once} at once" if found.images_at_once < found.images_per_step else ""
     of_seeds, each = (f" for {found.seeds} seeds", " each") if found.seeds > 1 else ("", "")
     lines += [
@@ -228,6 +234,10 @@ def dry_run_text(found: DryRun) -> str:
     if found.states:
         lines.append(f"and until it has finished{each and ', for the seed under way'}: {_listed(found.states)}")
     return "\n".join([*lines, "nothing was written"])
+
+
+def _line(name: str, value: object, why: str = "") -> str:
+    return f"  {name:18}{_value(value):10}{why and f' {why}'}".rstrip()
 
 
 def _listed(files: dict[str, int]) -> str:

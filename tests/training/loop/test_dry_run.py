@@ -72,7 +72,9 @@ def test_a_recipe_is_told_with_its_reasons_and_what_was_overridden(train):
     for name, reason in REASONS["paper"].items():
         if name not in ("lr", "image_size"):
             assert re.search(rf"^  {name} .*{re.escape(reason)}$", text, flags=re.MULTILINE), name
-    assert re.search(r"^  lr +0\.25 +given on the command line$", text, flags=re.MULTILINE)
+    assert re.search(r"^  lr +0\.25 +given; the recipe has 1e-05$", text, flags=re.MULTILINE)
+    assert re.search(r"^model plain$\n  backbone +mobilenet-v3-small$", text, flags=re.MULTILINE)
+    assert re.search(r"^run$(\n  .*)*\n  seed +0$", text, flags=re.MULTILINE)
     assert REASONS["paper"]["lr"] not in text and "section IV, but for regions" in text
     assert "nothing was written" in text
 

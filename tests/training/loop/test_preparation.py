@@ -7,7 +7,7 @@ from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.training.loop.fit import fit
 from agnet.training.loop.job import Job
-from agnet.training.loop.preparation import build_learner, build_network
+from agnet.training.loop.preparation import build_learner, build_loaders, build_network
 from agnet.training.machine.devices import Device
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
@@ -71,3 +71,17 @@ def test_a_run_that_cannot_be_leaves_nothing_behind(boxes, folder, tmp_path, rec
     with pytest.raises(error):
         fit(Job(tmp_path / "mine", boxes, folder, PLAIN, recipe, run))
     assert list((tmp_path / "mine").iterdir()) == []  # not made by it, so not its to take away
+
+
+def test_the_recipe_says_how_far_training_images_are_moved(boxes, folder):
+    def pixels(part=0, **changes):
+        loaders = build_loaders(boxes, folder, TINY.override(**changes), RUN, 32, None)
+        loader = loaders[part]
+        loader.sampler.shuffle_seed = None
+        return torch.cat([batch.images for batch in loader.epoch(0)])
+
+    plain, moved = pixels(augment=False), pixels()
+    assert torch.equal(pixels(rotation=0, shift=0, scale=0), plain) and not torch.equal(moved, plain)
+    for name in ("rotation", "shift", "scale"):
+        assert not torch.equal(pixels(**{name: 0}), moved), name
+    assert torch.equal(pixels(part=1), pixels(part=1, augment=False))
