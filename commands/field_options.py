@@ -84,9 +84,9 @@ class FieldOption(SectionedOption):
 
     def origin_in(self, context: click.Context) -> str:
         """Where the value of this call comes from, for people: words that follow it."""
-        if by_the_user(context, self):
+        if by_the_user(context, self.name):
             return ""
-        return " of the configuration file" if is_given(context, self) else ", the default"
+        return " of the configuration file" if is_given(context, self.name) else ", the default"
 
     def typed(self, context: click.Context) -> str:
         """The option's name as it was typed: that of a flag depends on its value."""
@@ -115,10 +115,10 @@ class SettingsCommand(SectionedCommand):
     def check(self, context: click.Context) -> None:
         """Raises: `click.UsageError` for a value that its field does not allow, or an option that changes nothing."""
         for option in self.field_options():
-            if is_given(context, option):
+            if is_given(context, option.name):
                 _check_rule(context, option)
         for option in self.field_options():
-            if by_the_user(context, option) and (reason := self.why_idle(context, option)):
+            if by_the_user(context, option.name) and (reason := self.why_idle(context, option)):
                 raise click.UsageError(reason)
 
     def why_idle(self, context: click.Context, option: FieldOption) -> str:
@@ -133,7 +133,7 @@ class SettingsCommand(SectionedCommand):
         if meets(found, wanted):
             return ""
         idle = f"{option.typed(context)} changes nothing with {needed.spelled(found)}"
-        if by_the_user(context, needed):
+        if by_the_user(context, needed.name):
             return f"{idle}; leave one of them out"
         if is_rule(wanted):
             remedy = f"{needed.opts[-1]} with {wanted[0]}"
@@ -173,14 +173,14 @@ def settings_from(context: click.Context, kind: type[_Settings], **known: object
     return kind(**{name: value for name, value in context.params.items() if name in names} | known)
 
 
-def by_the_user(context: click.Context, option: click.Parameter) -> bool:
-    """Whether an option was given on the command line, not by a configuration file (click's ``default_map``)."""
-    return context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+def by_the_user(context: click.Context, name: str | None) -> bool:
+    """Whether a parameter was given on the command line, not by a configuration file (click's ``default_map``)."""
+    return context.get_parameter_source(str(name)) is ParameterSource.COMMANDLINE
 
 
-def is_given(context: click.Context, option: click.Parameter) -> bool:
-    """Whether an option was given, on the command line or by a configuration file."""
-    return context.get_parameter_source(str(option.name)) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+def is_given(context: click.Context, name: str | None) -> bool:
+    """Whether a parameter was given, on the command line or by a configuration file."""
+    return context.get_parameter_source(str(name)) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
 
 
 def value_text(value: object) -> str:
@@ -197,7 +197,7 @@ def _check_rule(context: click.Context, option: FieldOption) -> None:
     wanted, holds = field.metadata["rule"]
     value = option.value_in(context)
     if not holds(value):
-        name = option.opts[-1] if by_the_user(context, option) else f"{option.name}{option.origin_in(context)}"
+        name = option.opts[-1] if by_the_user(context, option.name) else f"{option.name}{option.origin_in(context)}"
         raise click.UsageError(f"{name}: wanted {wanted}, got {value_text(value)}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,21 @@ import click
 
 from ..proposals.settings import ProposalSettings
 from ..training.models.registry import record_of
-from ..training.recipes import RECIPES, SAVE_MINUTES, RunSettings
+from ..training.recipes import SAVE_MINUTES, RunSettings
 from . import options
 from .epoch_lines import EpochLines
-from .field_options import field_option, settings_from
-from .model_options import ModelCommand, chosen_recipe, looks_at_regions, model_in, model_settings
-from .next_step import root_words, say_next, say_predict
+from .field_options import by_the_user, field_option, settings_from
+from .model_options import ModelCommand, chosen_recipe, looks_at_regions, model_settings
 from .places import images_root
 from .progress import watch
 from .seeds import SeveralSeeds, check_seeds
+from .training_lines import given_options, introduction, say_what_is_next
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
-    from ..training.loop.job import Job
+    from ..training.loop.job import Console, Job
+    from ..training.machine.distributed import Processes
+    from ..training.samples.reading import Propose
 
 
 class _TrainCommand(SeveralSeeds, ModelCommand):
@@ -72,160 +74,166 @@ class _TrainCommand(SeveralSeeds, ModelCommand):
     help="Minutes between two states saved within an epoch.",
 )
 @click.pass_context
-def train(
-    context: click.Context,
-    boxes: Path,
-    root: Path | None,
-    run: Path | None,
-    seeds: tuple[int, ...],
-    dry_run: bool,
-    as_json: bool,
-    stop_after: int | None,
-    resume: bool,
-    keep_states: bool,
-    save_every: float,
-    **_: Any,
-) -> None:
+def train(context: click.Context, **given: Any) -> None:
     """Stage 2: train AG-Net (or the plain backbone, its control) on images and their cached regions.
 
-    The epoch is chosen on a validation part cut from train; the test part is left for `agnet evaluate`.
+    The epoch is chosen on a validation split cut from train; the test split is left for `agnet evaluate`.
     """
-    from ..data.boxes.reader import read_boxes
-    from ..data.fonts import cannot_draw
     from ..data.memory import keep_network_memory
-    from ..data.text import file_name
-    from ..training.loop.job import Console, Job
-    from ..training.runs.folder import folder_of
 
-    if seeds and _by_the_user(context, "seed"):
-        raise click.UsageError("--seed and --seeds exclude each other")
-    if as_json and not dry_run:
-        raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
-    if dry_run and (resume or stop_after):
-        raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
-    found = read_boxes(boxes)
-    recipe, resolved = context.params["recipe"], chosen_recipe(context)
-    propose = None
-    if resolved.regions == "live":
-        proposals = ProposalSettings.from_dict(found.settings["proposals"])
-        if proposals.weights != ProposalSettings.weights:
-            raise click.UsageError("--regions live needs regions proposed without a weights file")
-        from ..proposals.one_image import propose_regions
-
-        propose = partial(propose_regions, settings=proposals)
-    run = folder_of(run) if run else Path("runs") / f"{file_name(found.title)}-{model_in(context)}"
-    model = model_settings(context, classes=len(found.classes), regions=found.layout.count)
-    if looks_at_regions(context):
-        found.require_regions(f"--model {model.model}")
-    images = images_root(found, root)
-    settings = settings_from(context, RunSettings, **({"seed": seeds[0]} if seeds else {}))
-    job = Job(
-        *(run, found, images, model, resolved, settings),
-        propose=propose,
-        resume=resume,
-        stop_after=stop_after,
-        other_epochs=_by_the_user(context, "epochs"),
-        keep_states=keep_states,
-        save_every=save_every,
-        command={"recipe": recipe, "options": _given(context)},
-    )
-    _check_beforehand(job, seeds, dry_run)
+    call = _Call(**{one.name: given[one.name] for one in fields(_Call)})
+    _check_call(call, context)
+    job = _job(call, context)
+    _check_beforehand(job, call.seeds, call.dry_run)
     # Only now: PyTorch takes seconds to load.
-    from ..training.loop.fit import fit
-    from ..training.loop.interruption import Interrupted
-    from ..training.machine.distributed import meeting, place_of_this_process
-    from ..training.runs.folder import CONFIG, folders_of_seeds
+    from ..training.loop.job import Console
+    from ..training.machine.distributed import place_of_this_process
 
     keep_network_memory()
     place = place_of_this_process()
-    if dry_run and not place.alone:
+    if call.dry_run and not place.alone:
         raise click.UsageError("--dry-run is for one process; leave out torchrun")
+    lines = EpochLines(job.recipe.epochs, max(1, len(call.seeds)), call.stop_after)
+    console = Console(watch, lambda line: _say(lines.line(line)), _say) if place.first else Console()
+    for line in introduction(job, call.seeds, given["recipe"], place.size):
+        console.say(line)
+    if call.dry_run:
+        _try_out(job, call, given["recipe"], console)
+    else:
+        _train_and_report(job, call, place, console, lines)
 
-    def say(text: str) -> None:
-        if place.first:
-            click.echo(text, err=True)
 
-    lines = EpochLines(resolved.epochs, max(1, len(seeds)), stop_after)
+@dataclass(frozen=True)
+class _Call:
+    """What a call asks for, besides the settings of model, recipe and run."""
 
-    def report(line: dict[str, object]) -> None:
-        say(lines.line(line))
+    boxes: Path
+    root: Path | None
+    run: Path | None
+    seeds: tuple[int, ...]
+    dry_run: bool
+    as_json: bool
+    stop_after: int | None
+    resume: bool
+    keep_states: bool
+    save_every: float
 
-    console = Console(watch, report, say) if place.first else Console()
 
-    if found.failures:
-        say(f"{len(found.failures):,} unreadable images are left out")
-    counts = ", ".join(f"{len(found.rows(split)):,} {split}" for split in ("train", "val", "test"))
-    say(f"{found.title}: {counts} images of {len(found.classes)} classes")
-    if unknown := cannot_draw([found.title], in_colour=False):  # of the curves' title
-        say(unknown)
-    with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {settings.seed}"
-    say(f"model {model.model}, backbone {model.backbones} with weights {settings.weights}, {with_seeds}, into {run}")
-    changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
-    say(f"recipe {recipe}{f' with {changed}' if changed else ''}")
-    if not place.alone:
-        say(f"{place.size} processes share every batch of {resolved.batch_size}")
-    if dry_run:
-        from ..training.loop.dry_run import dry_run as try_out
-        from ..training.loop.dry_run import dry_run_text
+def _check_call(call: _Call, context: click.Context) -> None:
+    if call.seeds and by_the_user(context, "seed"):
+        raise click.UsageError("--seed and --seeds exclude each other")
+    if call.as_json and not call.dry_run:
+        raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
+    if call.dry_run and (call.resume or call.stop_after):
+        raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
 
-        say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
-        several = max(1, len(seeds))
-        told = try_out(job, console, recipe_name=recipe, seeds=several)
-        click.echo(json.dumps(told.to_dict(), indent=1) if as_json else dry_run_text(told))
+
+def _job(call: _Call, context: click.Context) -> Job:
+    """The training asked for; of several seeds, with the first. Raises: `AgnetError` children for a bad boxes file."""
+    from ..data.boxes.reader import read_boxes
+    from ..data.text import file_name
+    from ..training.loop.job import Job
+    from ..training.runs.folder import folder_of
+
+    boxes, recipe = read_boxes(call.boxes), chosen_recipe(context)
+    propose = _live_regions(boxes) if recipe.regions == "live" else None
+    model = model_settings(context, classes=len(boxes.classes), regions=boxes.layout.count)
+    if looks_at_regions(context):
+        boxes.require_regions(f"--model {model.model}")
+    return Job(
+        run=folder_of(call.run) if call.run else Path("runs") / f"{file_name(boxes.title)}-{model.model}",
+        boxes=boxes,
+        root=images_root(boxes, call.root),
+        model=model,
+        recipe=recipe,
+        settings=settings_from(context, RunSettings, **({"seed": call.seeds[0]} if call.seeds else {})),
+        propose=propose,
+        resume=call.resume,
+        stop_after=call.stop_after,
+        other_epochs=by_the_user(context, "epochs"),
+        keep_states=call.keep_states,
+        save_every=call.save_every,
+        command={"recipe": context.params["recipe"], "options": given_options(context)},
+    )
+
+
+def _live_regions(boxes: Boxes) -> Propose:
+    """Stage 1's function for one image, with the settings of the boxes file."""
+    proposals = ProposalSettings.from_dict(boxes.settings["proposals"])
+    if proposals.weights != ProposalSettings.weights:
+        raise click.UsageError("--regions live needs regions proposed without a weights file")
+    from ..proposals.one_image import propose_regions
+
+    return partial(propose_regions, settings=proposals)
+
+
+def _try_out(job: Job, call: _Call, recipe_name: str, console: Console) -> None:
+    from ..training.loop.dry_run import dry_run, dry_run_text
+
+    console.say(f"measuring a few steps{f' of the first of {len(call.seeds)} seeds' if call.seeds else ''}")
+    found = dry_run(job, console, recipe_name=recipe_name, seeds=max(1, len(call.seeds)))
+    click.echo(json.dumps(found.to_dict(), indent=1) if call.as_json else dry_run_text(found))
+
+
+def _train_and_report(job: Job, call: _Call, place: Processes, console: Console, lines: EpochLines) -> None:
+    """Train with each seed, print where the result is and, on stderr, what to run next."""
+    jobs = _jobs(job, call.seeds) if call.seeds else [job]
+    best = _train_each(jobs, call, place, console, lines)
+    if not place.first:
         return
+    if call.seeds:
+        from ..training.measure.seeds import summarise_training
+
+        for line in summarise_training(job.run, [one.run for one in jobs]):
+            _say(line)
+    click.echo(job.run if call.seeds else best)
+    stopped = call.stop_after is not None and call.stop_after < job.recipe.epochs
+    say_what_is_next(job.boxes, job.root, call.boxes, job.run, stopped)
+
+
+def _jobs(job: Job, seeds: tuple[int, ...]) -> list[Job]:
+    """A job for each seed; on resuming, those that have not begun start from scratch."""
+    from ..training.runs.folder import CONFIG, folders_of_seeds
+
+    return [
+        replace(
+            job,
+            run=folder,
+            settings=replace(job.settings, seed=seed),
+            resume=job.resume and (folder / CONFIG).exists(),
+        )
+        for seed, folder in zip(seeds, folders_of_seeds(job.run, seeds, job.resume), strict=True)
+    ]
+
+
+def _train_each(jobs: list[Job], call: _Call, place: Processes, console: Console, lines: EpochLines) -> Path:
+    """Returns the last best checkpoint. An interruption ends the program with a code of its own."""
+    from ..training.loop.fit import fit
+    from ..training.loop.interruption import Interrupted
+    from ..training.machine.distributed import meeting
+
     code = 0
     with meeting(place) as processes:
-
-        def train_one(folder: Path, number: int, goes_on: bool) -> Path:
-            if seeds:
-                say(f"seed {number}, into {folder}")
-            lines.begin_seed()
-            one = replace(job, run=folder, settings=replace(settings, seed=number), resume=goes_on)
-            return fit(one, console, processes)
-
         try:
-            if not seeds:
-                best = train_one(run, settings.seed, resume)
-            else:
-                folders = folders_of_seeds(run, seeds, resume)
-                for number, folder in zip(seeds, folders, strict=True):  # those not begun yet are begun on resuming
-                    train_one(folder, number, resume and (folder / CONFIG).exists())
+            for job in jobs:
+                if call.seeds:
+                    console.say(f"seed {job.settings.seed}, into {job.run}")
+                lines.begin_seed()
+                best = fit(job, console, processes)
         except Interrupted as stopped:
-            say(f"\nInterrupted {stopped}; all is saved: the same command and --resume goes on from there.")
+            console.say(f"\nInterrupted {stopped}; all is saved: the same command and --resume goes on from there.")
             code = stopped.exit_code
         except KeyboardInterrupt:
-            say(f"\nInterrupted at once: --resume goes on from the newest state in {run}, if one was saved.")
+            run = job.run.parent if call.seeds else job.run
+            console.say(f"\nInterrupted at once: --resume goes on from the newest state in {run}, if one was saved.")
             sys.exit(130)  # not waiting for other processes, which wait for this one's part of a step
     if code:
         sys.exit(code)
-    if place.first:
-        if seeds:
-            from ..training.measure.seeds import summarise_training
-
-            for line in summarise_training(run, folders):
-                say(line)
-        click.echo(run if seeds else best)
-        _say_what_is_next(found, images, boxes, run, stopped=stop_after is not None and stop_after < resolved.epochs)
+    return best
 
 
-def _say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stopped: bool) -> None:
-    """The command that measures the run, on the part that is there for it; where it is not finished, how it goes on."""
-    from ..data.places import follow_hint
-    from ..training.runs.folder import read_config, runs_of
-
-    if stopped:
-        click.echo("next: the same command with --resume instead of --stop-after, to go on to the end", err=True)
-        return
-    split = next((part for part in ("test", "val") if len(found.rows(part))), None)
-    if split is None:
-        say_predict(runs_of(run)[0], found, images, "train")
-        return
-    config = read_config(runs_of(run)[0])["boxes"]
-    known = follow_hint(config.get("file_relative_to_run"), runs_of(run)[0])
-    words: list[str | Path] = ["evaluate", "--run", run]
-    if known is None or known.resolve() != boxes.resolve():
-        words += ["--boxes", boxes]
-    say_next(*words, *root_words(found, images), *(() if split == "test" else ("--split", split)))
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
@@ -278,17 +286,3 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     if not dry_run:
         with one_training(job.run):
             pass  # it can be made, and written to
-
-
-def _given(context: click.Context) -> dict[str, object]:
-    """The options of the command line by name; of a path its last part only, for the folder is nobody's business."""
-    from ..training.runs.folder import weights_name
-
-    given = {name: value for name, value in context.params.items() if _by_the_user(context, name)}
-    if "weights" in given:
-        given["weights"] = weights_name(given["weights"])
-    return {name: value.name if isinstance(value, Path) else value for name, value in given.items()}
-
-
-def _by_the_user(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
