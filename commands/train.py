@@ -16,6 +16,7 @@ from ..proposals.settings import ProposalSettings
 from ..training.models.registry import record_of
 from ..training.recipes import RECIPES, SAVE_MINUTES, RunSettings
 from . import options
+from .configuration import ConfigurableCommand, config, configuration_in
 from .epoch_lines import EpochLines
 from .field_options import field_option, settings_from
 from .model_options import ModelCommand, chosen_recipe, looks_at_regions, model_in, model_settings
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from ..training.loop.job import Job
 
 
-class _TrainCommand(SeveralSeeds, ModelCommand):
-    """With the options of a model, a recipe and several seeds."""
+class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
+    """With the options of a model, a recipe, several seeds and a configuration file."""
 
 
 @click.command(cls=_TrainCommand, known=("classes", "regions"), recipe=True)
+@config
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
@@ -162,6 +164,8 @@ def train(
     say(f"model {model.model}, backbone {model.backbones} with weights {settings.weights}, {with_seeds}, into {run}")
     changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
     say(f"recipe {recipe}{f' with {changed}' if changed else ''}")
+    if given := configuration_in(context):
+        say("\n".join([f"configuration of {given.file}", *given.cautions(found, place.size)]))
     if not place.alone:
         say(f"{place.size} processes share every batch of {resolved.batch_size}")
     if dry_run:
