@@ -150,7 +150,7 @@ class _Reader:
     def _take_model(self, section: Mapping[str, Any], is_record: bool) -> None:
         """The model's settings, where the chosen family has them. A record may name those of another, too."""
         if "model" in section:
-            if section["model"] not in MODELS:
+            if section["model"] not in list(MODELS):
                 self._refuse("model.model", " or ".join(MODELS), section["model"])
             self._take("model", section["model"], "model.model")
         family = {one.name: one for one in fields(MODELS[self._family()].settings)}
@@ -170,7 +170,7 @@ class _Reader:
             if name in family or value != one.default:
                 self._take(name, value, where)
         for name in others:
-            if name not in family and name in self._found.options:
+            if name not in (*family, *_OF_THE_BOXES_FILE) and name in self._found.options:
                 if "model" not in self._given:
                     self._fail(f"{self._origins[name]}: the model {self._family()} has no such setting; leave it out")
                 del self._found.options[name]
@@ -185,7 +185,7 @@ class _Reader:
             values[name] = self._checked(f"recipe.{name}", known[name], value)
         if "recipe" in self._given:
             return
-        if command.get("recipe") in RECIPES:
+        if command.get("recipe") in list(RECIPES):
             self._take("recipe", command["recipe"], "command.recipe")
         for name, value in values.items():
             self._take(name, value, f"recipe.{name}")

@@ -94,6 +94,7 @@ def test_options_by_name_and_sections_as_json_and_as_yaml(place):
     got = values("--config", write("mixed.yml", mixed))
     assert (got["model"], got["backbone"], got["lr"], got["epochs"]) == ("plain", "vgg16", 1e-5, 2)
     assert got["device"] == "cpu"
+    assert values("--config", write("plain.yaml", "model: plain\nregions: cached\n"))["regions"] == "cached"
     assert values("--config", write("old/record.yaml", RECORD)) == values("--config", "old/config.json") | {
         "config": values("--config", "old/record.yaml")["config"]
     }
@@ -130,6 +131,9 @@ ERRORS = [
     ("flat.json", {"optimizer": "adam"}, "optimizer: wanted sgd or adamw, got 'adam'"),
     ("flat.json", {"optimizer": ["sgd"]}, "optimizer: wanted sgd or adamw, got a list"),
     ("flat.json", {"model": {"model": "agnett"}}, r"model\.model: wanted agnet or plain, got 'agnett'"),
+    ("flat.json", {"model": {"model": ["agnet"]}}, r"model\.model: wanted agnet or plain, got a list"),
+    ("flat.json", {"recipe": "moderne"}, "recipe: 'moderne' is not one of 'paper', 'modern'; did you mean modern"),
+    ("flat.json", f'{{"lr": {"1" * 5000}}}', "flat.json: broken JSON: Exceeds the limit"),
     ("flat.json", {"epochs": {"a": 1}}, "epochs: wanted a whole number, 1 or more, got a section"),
     ("flat.json", {"epochs": 1, "versions": 3}, "versions: wanted a section of names and values, got 3"),
     ("flat.json", {"keep_states": "no"}, "keep_states: wanted true or false, got 'no'"),
