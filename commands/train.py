@@ -16,6 +16,7 @@ from ..proposals.settings import ProposalSettings
 from ..training.models.registry import record_of
 from ..training.recipes import SAVE_MINUTES, RunSettings
 from . import options
+from .configuration import ConfigurableCommand, config, configuration_in
 from .epoch_lines import EpochLines
 from .field_options import by_the_user, field_option, settings_from
 from .model_options import ModelCommand, chosen_recipe, looks_at_regions, model_settings
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from ..training.samples.reading import Propose
 
 
-class _TrainCommand(SeveralSeeds, ModelCommand):
-    """With the options of a model, a recipe and several seeds."""
+class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
+    """With the options of a model, a recipe, several seeds and a configuration file."""
 
 
 @click.command(cls=_TrainCommand, known=("classes", "regions"), recipe=True)
+@config
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
@@ -97,6 +99,10 @@ def train(context: click.Context, **given: Any) -> None:
     console = Console(watch, lambda line: _say(lines.line(line)), _say) if place.first else Console()
     for line in introduction(job, call.seeds, given["recipe"], place.size):
         console.say(line)
+    if configuration := configuration_in(context):
+        console.say(
+            "\n".join([f"configuration of {configuration.file}", *configuration.cautions(job.boxes, place.size)])
+        )
     if call.dry_run:
         _try_out(job, call, given["recipe"], console)
     else:
