@@ -9,7 +9,7 @@ import click
 
 from ..training.models.settings import AGNetSettings
 from . import options
-from .field_options import SettingsCommand, field_options, settings_from
+from .field_options import SettingsCommand, field_option, field_options, settings_from
 
 
 @click.command(cls=SettingsCommand)
@@ -21,13 +21,13 @@ from .field_options import SettingsCommand, field_options, settings_from
     show_default=True,
     help="May be given several times.",
 )
-@click.option("--classes", type=click.IntRange(1), default=40, show_default=True, help="Number of classes.")
 @click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
 @click.option(
     "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at once, with --latency."
 )
 @options.device
 @options.json_
+@field_option(AGNetSettings, "classes", default=40)
 @field_options(AGNetSettings, without=("classes", "backbone"))
 @click.pass_context
 def complexity(

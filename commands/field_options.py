@@ -184,9 +184,11 @@ def is_given(context: click.Context, name: str | None) -> bool:
 
 
 def value_text(value: object) -> str:
-    """A value for people."""
+    """A value for people, as it is typed: ``on``, ``0.5``, ``256x128``."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, tuple):
+        return "x".join(map(value_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

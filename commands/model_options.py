@@ -7,6 +7,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..training.models.contract import Settings
 from ..training.models.registry import MODELS, needs_of
@@ -23,7 +24,10 @@ class ModelOption(FieldOption):
 
     def __init__(self, of_families: Mapping[str, Field[Any]]) -> None:
         first = next(iter(of_families.values()))
-        super().__init__(field_names(first), first, default=None)
+        # One choice of several families offers what any of them has; the rule of the chosen one decides.
+        choices = dict.fromkeys(one for field in of_families.values() for one in field.metadata.get("choices", ()))
+        more: dict[str, Any] = {"type": Choice(list(choices))} if choices else {}
+        super().__init__(field_names(first), first, default=None, **more)
         self.of_families = of_families
 
     def field_in(self, context: click.Context) -> Field[Any] | None:
@@ -34,9 +38,9 @@ class ModelOption(FieldOption):
         return field.default if given is None and field else given
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        field, record = self.field_in(ctx), super().get_help_record(ctx)
-        assert field is not None and record is not None  # only the options of the model are listed
-        return record[0], f"{field.metadata['about']}  [default: {value_text(field.default)}]"
+        """That of the chosen family's field."""
+        field = self.field_in(ctx)
+        return FieldOption(field_names(field), field).get_help_record(ctx) if field else None
 
 
 class RecipeOption(FieldOption):
@@ -107,6 +111,16 @@ class ModelCommand(SettingsCommand):
             taker = self._regions_taken_by(context)
             return f"{option.typed(context)} changes nothing with {taker}; leave one of them out" if taker else ""
         return super().why_idle(context, option)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Without the options of other families."""
+        other = {
+            name
+            for option in self.field_options()
+            if option.field_in(ctx) is None
+            for name in [*option.opts, *option.secondary_opts]
+        }
+        return [item for item in super().shell_complete(ctx, incomplete) if item.value not in other]
 
     def _regions_taken_by(self, context: click.Context) -> str:
         """The option without which the model would look at regions; empty where it looks at them."""
