@@ -130,7 +130,7 @@ class ModelCommand(SettingsCommand):
         for option in self.field_options():
             name = option.field.name
             if isinstance(option, ModelOption) and name in values and looks_at_regions(context, without=name):
-                return option.spelled(values[name])
+                return f"{option.spelled(values[name])}{option.origin_in(context)}"
         return f"--model {model_in(context)}"
 
     # --- the help's pages

@@ -194,6 +194,8 @@ def test_values_of_a_configuration_file_are_defaults_that_need_change_nothing():
     assert chosen_recipe(context) == RECIPES["modern"].override(step_epochs=3, epochs=4, lr=0.5)
     other = train.make_context("train", ["--model", "agnet", "--self-attention"], default_map=values)
     assert model_settings(other, classes=2, regions=1) == ModelSettings(classes=2, regions=1, units=7)
+    with pytest.raises(click.UsageError, match="--regions changes nothing with --no-regions of the configuration fi"):
+        train.make_context("train", ["--regions", "live"], default_map={"use_regions": False})
     with pytest.raises(click.UsageError, match="epochs of the configuration file: wanted 1 or more, got 0"):
         train.make_context("train", [], default_map={"epochs": 0})
 
