@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -74,6 +74,22 @@ class FieldOption(SectionedOption):
         super().__init__(names, **given | attributes)
         self.field = field
 
+    #: Whether the field is the same in every call, so that its rule is checked as soon as the value is known.
+    fixed: ClassVar[bool] = True
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        found = super().process_value(ctx, value)
+        if self.fixed and is_given(ctx, self.name):
+            self.check_rule(ctx, self.field, found)
+        return found
+
+    def check_rule(self, context: click.Context, field: Field[Any], value: Any) -> None:
+        """Raises: `click.UsageError` for a value that the field's rule does not allow."""
+        wanted, holds = field.metadata["rule"]
+        if not holds(value):
+            name = self.opts[-1] if by_the_user(context, self.name) else f"{self.name}{self.origin_in(context)}"
+            raise click.UsageError(f"{name}: wanted {wanted}, got {value_text(value)}")
+
     def field_in(self, context: click.Context) -> Field[Any] | None:
         """The field that the option sets in this call; None where nothing has it."""
         return self.field
@@ -100,7 +116,7 @@ class FieldOption(SectionedOption):
 
 
 class SettingsCommand(SectionedCommand):
-    """A command whose `FieldOption` options are checked: the values, and whether they change anything."""
+    """A command whose `FieldOption` options are checked: do they fit the model chosen, and change anything?"""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
@@ -115,8 +131,9 @@ class SettingsCommand(SectionedCommand):
     def check(self, context: click.Context) -> None:
         """Raises: `click.UsageError` for a value that its field does not allow, or an option that changes nothing."""
         for option in self.field_options():
-            if is_given(context, option.name):
-                _check_rule(context, option)
+            field = option.field_in(context)
+            if field and not option.fixed and is_given(context, option.name):
+                option.check_rule(context, field, option.value_in(context))
         for option in self.field_options():
             if by_the_user(context, option.name) and (reason := self.why_idle(context, option)):
                 raise click.UsageError(reason)
@@ -190,17 +207,6 @@ def value_text(value: object) -> str:
     if isinstance(value, tuple):
         return "x".join(map(value_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _check_rule(context: click.Context, option: FieldOption) -> None:
-    field = option.field_in(context)
-    if field is None:
-        return
-    wanted, holds = field.metadata["rule"]
-    value = option.value_in(context)
-    if not holds(value):
-        name = option.opts[-1] if by_the_user(context, option.name) else f"{option.name}{option.origin_in(context)}"
-        raise click.UsageError(f"{name}: wanted {wanted}, got {value_text(value)}")
 
 
 def _type(field: Field[Any]) -> click.ParamType:

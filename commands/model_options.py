@@ -13,7 +13,7 @@ from ..training.models.contract import Settings
 from ..training.models.registry import MODELS, needs_of
 from ..training.models.settings import AGNetSettings
 from ..training.recipes import REASONS, RECIPES, REGIONS_OF_THE_MODEL, SOURCES, Recipe, idle_settings
-from .field_options import Choice, FieldOption, SettingsCommand, field_names, value_text
+from .field_options import Choice, FieldOption, SettingsCommand, field_names, is_given, value_text
 from .sections import SectionedOption
 
 DEFAULT_RECIPE = "modern"
@@ -21,6 +21,8 @@ DEFAULT_RECIPE = "modern"
 
 class ModelOption(FieldOption):
     """The option of all fields of one name in the settings of families of models; each has a default of its own."""
+
+    fixed = False
 
     def __init__(self, of_families: Mapping[str, Field[Any]]) -> None:
         first = next(iter(of_families.values()))
@@ -54,7 +56,7 @@ class RecipeOption(FieldOption):
         return getattr(RECIPES[context.params["recipe"]], self.field.name) if given is None else given
 
     def origin_in(self, context: click.Context) -> str:
-        own = context.params[self.field.name] is None
+        own = not is_given(context, self.name)
         return f" of the recipe {context.params['recipe']}" if own else super().origin_in(context)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:

@@ -200,6 +200,10 @@ def test_values_of_a_configuration_file_are_defaults_that_need_change_nothing():
         train.make_context("train", [], default_map={"epochs": 0})
 
 
+def test_a_shared_option_is_checked_in_every_command():
+    assert "--workers: wanted 0 or above, got -1" in invoke("evaluate --run run --workers -1", code=2)
+
+
 def test_complexity_has_the_same_options_of_a_model():
     assert {"--region-count", "--classes", "--units", "--stages", "--se-ratio"} <= set(listed("complexity --help"))
     assert len(listed("complexity --help")) <= 33
