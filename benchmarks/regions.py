@@ -47,7 +47,7 @@ def main() -> None:
             image = read_image(path)
         except ImageError:
             continue
-        motion = AffineRange().draw(np.random.default_rng([arguments.seed, number]), SIDE)
+        motion = AffineRange(15, 0.15, 0.15).draw(np.random.default_rng([arguments.seed, number]), SIDE)
         view = View.of((image.shape[1], image.shape[0]), SIDE, motion)
         seen = view.pixels(image)
         cached = view.boxes(propose_regions(image, settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from ..data.text import duration
+from ..data.text import duration, percent
 
 _MUCH = 0.1  # of an epoch's time spent waiting for images: told, for more workers would help
 
@@ -62,4 +62,4 @@ class EpochLines:
 
 def _figure(name: str, value: float) -> str:
     """An accuracy in per cent, a loss as it is; always of one width, so far as losses are of usual size."""
-    return f"{value:6.1%}" if name.endswith("top1") else f"{value:8.4f}"
+    return percent(value).rjust(6) if name.endswith("top1") else f"{value:8.4f}"

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ..data.text import percent
+
 
 def progress_bar(what: str, total: int | None, unit: str = "image") -> Any:
     from tqdm import tqdm
@@ -29,7 +31,7 @@ def advance(bar: Any, done: int, values: dict[str, Any]) -> None:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.1%}" if name == "top1" else f"{value:.3f}"
+    return percent(value) if name == "top1" else f"{value:.3f}"
 
 
 def close(bar: Any) -> None:

@@ -93,6 +93,11 @@ def rough_size(number: int) -> str:
     return f"{number} bytes"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share as people read it in percent, such as ``33.3%``."""
+    return f"{share:.{digits}%}"
+
+
 def first_line(error: BaseException, nothing: str = "") -> str:
     """What a library's error begins with, 300 letters at most.
 

@@ -37,7 +37,7 @@ def test_from_a_folder_of_photographs_to_a_prediction(agnet, folder, tmp_path):
     measured = json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)
     assert measured["images"] == 6 and 0 <= measured["top1"] <= 1
     table = agnet("evaluate", "--run", "run", "--workers", 0).stdout
-    assert re.search(rf"top-1 +{100 * measured['top1']:.2f} %", table) and "côté" in table
+    assert re.search(rf"top-1 +{100 * measured['top1']:.2f}%", table) and "côté" in table
     assert json.loads((tmp_path / "run" / "metrics-test.json").read_text())["confusion"] == measured["confusion"]
 
     photographs = sorted((folder / "val").rglob("*.png"))

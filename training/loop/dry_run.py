@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import count, islice
-from pathlib import Path
 
 import torch
 
-from ...data.boxes.reader import Boxes
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
-from ..models.contract import Settings
 from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
-from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
+from ..models.registry import comparable, record_of
+from ..recipes import REASONS, RECIPES, SOURCES, Recipe
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from ..runs.seen import SEEN
-from ..samples.loader import Batch, Loader, Propose
-from .engine import Watch, evaluate, steps_of_epoch, train_epoch
+from ..samples.loader import Batch, Loader
+from .engine import evaluate, steps_of_epoch, train_epoch
+from .job import SILENT, Console, Job
 from .learner import Learner
 from .preflight import check_input, check_same_images
 from .preparation import begin_network, build_learner, build_loaders
@@ -38,7 +37,7 @@ class Setting:
     """A setting of the recipe, and why it is so."""
 
     value: object
-    reason: str  #: the recipe's own; empty where it only leaves a thing off, or for what was overridden
+    reason: str  #: the recipe's own; empty where it only leaves a thing off; of an overridden one, the recipe's value
     overridden: bool
 
 
@@ -49,6 +48,8 @@ class DryRun:
     recipe: str
     source: str
     settings: dict[str, Setting]
+    model: dict[str, object]  #: settings of its family
+    run: dict[str, object]  #: `RunSettings`, device and precision as chosen
     parameters: dict[str, dict[str, int]]  #: of backbone, head, classifier and all: total and trainable
     images: dict[str, int]  #: of train and val
     steps_per_epoch: int
@@ -72,37 +73,29 @@ class DryRun:
         return asdict(self)
 
 
-def dry_run(
-    run: Path,
-    boxes: Boxes,
-    root: Path,
-    model_settings: Settings,
-    recipe_name: str,
-    recipe: Recipe,
-    settings: RunSettings,
-    *,
-    propose: Propose | None = None,
-    keep_states: bool = False,
-    seeds: int = 1,
-    watch: Watch = lambda what, images: lambda done, values: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> DryRun:
-    """Take a few steps of the run that `fit` would do with the same arguments, and reckon; also of several ``seeds``,
-    of which ``settings`` has the first. ``watch`` and ``say`` are of the look at the images before.
+def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int = 1) -> DryRun:
+    """Take a few steps of the run that `fit` would do of the same job, and reckon.
 
     ImageNet weights are not fetched for it: their numbers cost no more time than random ones.
 
+    Args:
+        job: of a whole new run.
+        console: gets progress and warnings of the look at the images.
+        recipe_name: of `RECIPES`, from which the job's recipe may differ.
+        seeds: that are trained one after the other; the job has the first.
+
     Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
     """
-    check_input(boxes, recipe, proposes=propose is not None)
-    check_free(run)
-    check_same_images(boxes, root, watch=watch, say=say)
+    boxes, recipe, settings = job.boxes, job.recipe, job.settings
+    check_input(boxes, recipe, proposes=job.proposes)
+    check_free(job.run)
+    check_same_images(boxes, job.root, watch=console.watch, say=console.say)
     device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     source = "none" if settings.weights == "imagenet" else settings.weights
-    model, _ = begin_network(model_settings, source, boxes, lambda text: None)
-    learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
-    training, validation = build_loaders(boxes, root, recipe, settings, model.size_hw[0], propose)
+    model, _ = begin_network(job.model, source, boxes, SILENT.say)
+    learner = build_learner(model, recipe, settings, device, boxes, SILENT.say)
+    training, validation = build_loaders(boxes, job.root, recipe, settings, model.size_hw[0], job.propose)
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
         peak = device.peak_memory()
@@ -114,6 +107,8 @@ def dry_run(
         recipe=recipe_name,
         source=SOURCES[recipe_name],
         settings=_settings(recipe_name, recipe),
+        model=comparable(record_of(job.model)),
+        run=asdict(replace(settings, device=str(device.device), precision=device.precision)),
         parameters=_parameters(learner),
         images={"train": training.images, "val": validation.images},
         steps_per_epoch=steps,
@@ -128,9 +123,9 @@ def dry_run(
         seconds=epoch * recipe.epochs * seeds,
         peak_memory_bytes=peak,
         images_at_once=min(learner.micro_batch or recipe.batch_size, training.images),
-        folder=str(run),
-        files=files | states if keep_states else files,
-        states={} if keep_states else states,
+        folder=str(job.run),
+        files=files | states if job.keep_states else files,
+        states={} if job.keep_states else states,
     )
 
 
@@ -166,12 +161,13 @@ def _validation_seconds(learner: Learner, validation: Loader) -> float:
 
 def _settings(name: str, recipe: Recipe) -> dict[str, Setting]:
     changed = recipe.differences(RECIPES[name])
+
+    def reason(field: str) -> str:
+        own = f"given; the recipe has {_value(getattr(RECIPES[name], field))}"
+        return own if field in changed else REASONS[name].get(field, "")
+
     return {
-        field.name: Setting(
-            getattr(recipe, field.name),
-            "" if field.name in changed else REASONS[name].get(field.name, ""),
-            field.name in changed,
-        )
+        field.name: Setting(getattr(recipe, field.name), reason(field.name), field.name in changed)
         for field in fields(Recipe)
     }
 
@@ -216,11 +212,11 @@ def _weights(learner: Learner) -> int:
 def dry_run_text(found: DryRun) -> str:
     """For people."""
     lines = [f"recipe {found.recipe}: {found.source}"]
-    for name, setting in found.settings.items():
-        why = "given on the command line" if setting.overridden else setting.reason
-        lines.append(f"  {name:16}{_value(setting.value):10}{why}".rstrip())
-    lines.append(f"{'':18}{'parameters':>14}{'trainable':>14}")
-    lines += [f"  {part:16}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
+    lines += [_line(name, setting.value, setting.reason) for name, setting in found.settings.items()]
+    for title, values in ((f"model {found.model['model']}", found.model), ("run", found.run)):
+        lines += [title, *(_line(name, value) for name, value in values.items() if name != "model")]
+    lines.append(f"{'':20}{'parameters':>14}{'trainable':>14}")
+    lines += [f"  {part:18}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
     at_once = f", {found.images_at_once} at once" if found.images_at_once < found.images_per_step else ""
     of_seeds, each = (f" for {found.seeds} seeds", " each") if found.seeds > 1 else ("", "")
     lines += [
@@ -238,6 +234,10 @@ def dry_run_text(found: DryRun) -> str:
     if found.states:
         lines.append(f"and until it has finished{each and ', for the seed under way'}: {_listed(found.states)}")
     return "\n".join([*lines, "nothing was written"])
+
+
+def _line(name: str, value: object, why: str = "") -> str:
+    return f"  {name:18}{_value(value):10}{why and f' {why}'}".rstrip()
 
 
 def _listed(files: dict[str, int]) -> str:

@@ -20,18 +20,19 @@ class WeightAverage:
 
     Args:
         model: where it begins.
-        decay: how much of the mean stays at a step. Early on less does, min(decay, (1 + k) / (10 + k)) at step k, so
-            that a short run is not the mean of its beginning.
+        decay: share of the mean that stays at a step.
+        warmup: w; at step k the share is min(decay, (1 + k) / (w + k)), so that a short run is not the mean of its
+            beginning.
     """
 
-    def __init__(self, model: Model, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: Model, decay: float, warmup: int) -> None:
+        self.decay, self.warmup = decay, warmup
         self.model = deepcopy(model).requires_grad_(False).eval()  #: the mean; its ``state_dict`` is all there is
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards ``model`` after the optimiser's step number ``step`` of the run, from 0."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        share = 1 - min(self.decay, (1 + step) / (self.warmup + step))
         learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         mine, theirs = dict(self.model.named_parameters()), dict(model.named_parameters())
         means: list[Tensor] = [mine[name].data for name in learning]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,9 @@ from typing import Any
 
 import torch
 
-from ...data.boxes.reader import Boxes
 from ...data.errors import CheckpointError
 from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
-from ..models.contract import Settings
-from ..recipes import SAVE_MINUTES, Recipe, RunSettings
 from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..runs.curves import CURVES, append_events, draw_curves
 from ..runs.folder import (
@@ -31,9 +28,10 @@ from ..runs.folder import (
     write_log,
 )
 from ..runs.seen import SEEN, UNKNOWN, write_seen
-from ..samples.loader import Batch, Loader, Propose
-from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epoch
+from ..samples.loader import Batch, Loader
+from .engine import Trained, evaluate, steps_of_epoch, timings, train_epoch
 from .interruption import Interrupted, Interruption
+from .job import SILENT, Console, Job
 from .learner import Learner, means
 from .preflight import check_input, check_same_images, ending_of
 from .preparation import (
@@ -48,72 +46,41 @@ from .state import Progress, change_epochs, check_same_past, drop_states, load_s
 from .warm_start import STARTED_FROM, Parent
 
 
-def fit(
-    run: Path,
-    boxes: Boxes,
-    root: Path,
-    model_settings: Settings,
-    recipe: Recipe,
-    settings: RunSettings,
-    *,
-    propose: Propose | None = None,
-    resume: bool = False,
-    stop_after: int | None = None,
-    other_epochs: bool = False,
-    keep_states: bool = False,
-    save_every: float = SAVE_MINUTES,
-    processes: Processes = ALONE,
-    command: Mapping[str, object] | None = None,
-    watch: Watch = lambda what, images: lambda done, values: None,
-    report: Callable[[dict[str, object]], None] = lambda line: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Path:
-    """Train a network into the folder ``run``.
+def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Path:
+    """Train a network into the folder of a job.
+
+    The folder gets the configuration, a JSON line for each epoch, curves, the best checkpoint, what it has seen, and
+    until it has finished the state to go on from and the one before it. Process 0 alone writes; on resuming, all read.
 
     Args:
-        run: gets the configuration, a JSON line for each epoch, curves, the best checkpoint, what it has seen, and
-            until it has finished the state to go on from and the one before it. Process 0 alone writes; on resuming,
-            all read.
-        boxes: the boxes file; its ``train`` part is trained on, its ``val`` part chooses the epoch, ``test`` is
-            not looked at.
-        root: where the images are.
-        model_settings, recipe, settings: what to train and how.
-        propose: stage 1's function for one image, for ``recipe.regions`` live.
-        resume: go on from the newest state in ``run``, in the middle of an epoch or not.
-        stop_after: stop once this many epochs are finished; ``resume`` goes on as if it had not stopped.
-        other_epochs: on resuming, go on to ``recipe.epochs`` also where the run was to have others, if its learning
-            rates so far are the same then.
-        keep_states: the states stay when the run has finished.
-        save_every: minutes between states saved in the middle of an epoch; after every epoch one is saved anyway.
+        job: what to train, from what and how.
+        console: gets progress, each epoch's log line, and what else a person wants to know.
         processes: that train together.
-        command: the recipe's name and the options given, for the configuration.
-        watch: told what is going on, for progress bars.
-        report: told each epoch's log line.
-        say: told what else a person wants to know.
 
     Returns: the best checkpoint's path.
     Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
         on SIGINT or SIGTERM, when the state is saved.
     """
-    check_input(boxes, recipe, proposes=propose is not None)
+    run, boxes, recipe, settings, say = job.run, job.boxes, job.recipe, job.settings, console.say
+    check_input(boxes, recipe, proposes=job.proposes)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
-        run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
+        run, boxes, job.root, job.model, recipe, settings, device, command=job.command, processes=processes.size
     )
     with _one_training(run, processes):
-        goes_on, ending = processes.from_first(lambda: _beginning(run, config, recipe, resume, other_epochs, say))
+        goes_on, ending = processes.from_first(lambda: _beginning(job, config, say))
         if ending:
             say(ending)
             return run / BEST
-        processes.from_first(lambda: check_same_images(boxes, root, watch=watch, say=say))
+        processes.from_first(lambda: check_same_images(boxes, job.root, watch=console.watch, say=say))
         torch.manual_seed(settings.seed)
         if goes_on:
-            model, parent = build_network(model_settings), None
+            model, parent = build_network(job.model), None
         else:
-            model, parent = begin_network(model_settings, settings.weights, boxes, say)
+            model, parent = begin_network(job.model, settings.weights, boxes, say)
             config |= parent.provenance() if parent else {}
             if parent is None and settings.weights not in ("none", "imagenet") and processes.first:
-                doubt = doubt_of_strides(device.take(model), model_settings, boxes, root, device)
+                doubt = doubt_of_strides(device.take(model), job.model, boxes, job.root, device)
                 if doubt:
                     say(doubt)
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
@@ -127,17 +94,17 @@ def fit(
         else:  # not before all is built: a run that cannot be leaves nothing behind
             processes.from_first(lambda: start_folder(run, config))
         processes.gather(None)  # all have read it: from here on it may be replaced
-        training, validation = build_loaders(boxes, root, recipe, settings, model.size_hw[0], propose, processes)
+        training, validation = build_loaders(
+            boxes, job.root, recipe, settings, model.size_hw[0], job.propose, processes
+        )
         with closing(training), closing(validation), Interruption() as interruption:
-            story = _Story(
-                run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch
-            )
+            story = _Story(job, console, learner, training, validation, progress, interruption)
             story.begin(parent)
-            while progress.epoch < min(recipe.epochs, stop_after or recipe.epochs) and not story.is_over:
-                report(story.one_epoch())
+            while progress.epoch < min(recipe.epochs, job.stop_after or recipe.epochs) and not story.is_over:
+                console.report(story.one_epoch())
                 story.leave_if_asked()
             if story.is_over:
-                if not keep_states:  # all else that the run leaves is written
+                if not job.keep_states:  # all else that the run leaves is written
                     processes.from_first(lambda: drop_states(run))
                 say(story.why_over)
     return run / BEST
@@ -147,20 +114,17 @@ def fit(
 class _Story:
     """A run under way. Its public methods are called by all processes at the same time."""
 
-    run: Path
-    boxes: Boxes
-    model_settings: Settings
+    job: Job
+    console: Console
     learner: Learner
     training: Loader
     validation: Loader
     progress: Progress
     interruption: Interruption
-    save_every: float  #: minutes
-    watch: Watch
 
     def __post_init__(self) -> None:
         recipe = self.learner.recipe
-        self._processes = self.learner.processes
+        self._run, self._processes = self.job.run, self.learner.processes
         self._steps = steps_of_epoch(len(self.training), recipe.accumulate)
         self._saved_at = time.monotonic()
         self._pieces = Pieces(self.learner.device, self.learner.say)
@@ -183,11 +147,11 @@ class _Story:
         """
         if not self._processes.first:
             return
-        if not (self.run / SEEN).exists():  # it begins, or somebody has taken the file away
-            lost = parent is None and STARTED_FROM in read_config(self.run)
-            write_seen(self.run, self.boxes, parent.contents if parent else [UNKNOWN] * lost)
-        write_log(self.run, self.progress.log)
-        append_events(self.run, self.progress.log, anew=True)
+        if not (self._run / SEEN).exists():  # it begins, or somebody has taken the file away
+            lost = parent is None and STARTED_FROM in read_config(self._run)
+            write_seen(self._run, self.job.boxes, parent.contents if parent else [UNKNOWN] * lost)
+        write_log(self._run, self.progress.log)
+        append_events(self._run, self.progress.log, anew=True)
         # A state of an epoch's end is saved before the epoch's weights are kept.
         just_chosen = self.progress.step == 0 < self.progress.epoch == self._selection.best_epoch
         if just_chosen and not self._best_is_kept():
@@ -211,18 +175,18 @@ class _Story:
             with self.interruption.saving():
                 if "best" in line:
                     self._keep_best()
-                write_log(self.run, progress.log)
-                append_events(self.run, [line])
-                settings, seed = self.model_settings, self.learner.seed
-                title = f"{self.boxes.title}: {settings.model} on {settings.backbones}, seed {seed}"
-                draw_curves(progress.log, self.run / CURVES, title)
+                write_log(self._run, progress.log)
+                append_events(self._run, [line])
+                model, seed = self.job.model, self.learner.seed
+                title = f"{self.job.boxes.title}: {model.model} on {model.backbones}, seed {seed}"
+                draw_curves(progress.log, self._run / CURVES, title)
         return line
 
     def _train(self) -> dict[str, Any]:
         """The rest of the epoch's steps. Returns their part of the log line, with that of earlier parts."""
         progress, learner = self.progress, self.learner
         epoch, images = progress.epoch, self.training.images
-        shown = self.watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", images)
+        shown = self.console.watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", images)
         parts: list[Trained] = []  # between them a state is saved; those before this process are in its totals alone
         while progress.step < self._steps:
             self._steps_asked = 0
@@ -260,7 +224,7 @@ class _Story:
     def _validate(self) -> dict[str, Any]:
         if not self.validation.images:
             return {}
-        shown = self.watch("validation", self.validation.images)
+        shown = self.console.watch("validation", self.validation.images)
         self._processes.share_buffers(self.learner.judged)
         scored = evaluate(
             self.learner.judged,
@@ -282,7 +246,7 @@ class _Story:
 
     def _pause(self) -> bool:
         """Whether it is time to save, in any process's view."""
-        late = self._processes.first and time.monotonic() - self._saved_at > 60 * self.save_every
+        late = self._processes.first and time.monotonic() - self._saved_at > 60 * self.job.save_every
         late &= self._steps_asked > 0  # a step at least between two states, however slow the disk
         self._steps_asked += 1
         return self._processes.any(self.interruption.number > 0 or late)
@@ -290,7 +254,7 @@ class _Story:
     def _save(self) -> None:
         if self._processes.first:
             with self.interruption.saving():
-                save_state(self.run, self.progress, self.learner)
+                save_state(self._run, self.progress, self.learner)
         self._saved_at = time.monotonic()
 
     def leave_if_asked(self) -> None:
@@ -301,45 +265,39 @@ class _Story:
 
     def _best_is_kept(self) -> bool:
         try:
-            return load_checkpoint(self.run / BEST).epoch == self.progress.epoch
+            return load_checkpoint(self._run / BEST).epoch == self.progress.epoch
         except CheckpointError:
             return False
 
     def _keep_best(self) -> None:
         checkpoint = Checkpoint(
             model=self.learner.judged,
-            settings=self.model_settings,
-            classes=self.boxes.classes,
-            proposals=self.boxes.settings["proposals"],
-            fingerprint=self.boxes.fingerprint,
+            settings=self.job.model,
+            classes=self.job.boxes.classes,
+            proposals=self.job.boxes.settings["proposals"],
+            fingerprint=self.job.boxes.fingerprint,
             epoch=self.progress.epoch,
             val_top1=self.progress.log[-1].get("val_top1"),
         )
-        save_checkpoint(self.run / BEST, checkpoint)
+        save_checkpoint(self._run / BEST, checkpoint)
 
 
-def _beginning(
-    run: Path,
-    config: dict[str, dict[str, object]],
-    recipe: Recipe,
-    resume: bool,
-    other_epochs: bool,
-    say: Callable[[str], None],
-) -> tuple[bool, str]:
+def _beginning(job: Job, config: dict[str, dict[str, object]], say: Callable[[str], None]) -> tuple[bool, str]:
     """Whether there is a state in the folder to go on from; and of a finished run without one, why it is over.
 
     Raises: `CheckpointError` or `MismatchError` when this run may not go into the folder.
     """
-    if not resume:
+    run = job.run
+    if not job.resume:
         check_free(run)
         return False, ""
-    check_same_run(run, config, other_epochs)
+    check_same_run(run, config, job.other_epochs)
     if has_state(run):
         return True, ""
     if not (run / BEST).is_file():
         say("stopped before anything was saved: begins anew")
         return False, ""
-    return False, ending_of(run, recipe)
+    return False, ending_of(run, job.recipe)
 
 
 @contextmanager

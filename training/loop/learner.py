@@ -76,7 +76,7 @@ class Learner:
         self.processes = processes
         model.dropout.p = recipe.dropout
         self.optimizer = build_optimizer(model, recipe)
-        self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+        self.average = WeightAverage(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.precision == "fp16")
         self.micro_batch: int | None = None  #: images at once, once memory has not sufficed for a batch
         self._watchdog = Watchdog(device)

@@ -69,7 +69,7 @@ def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused
         )
-    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
+    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=fused)
 
 
 def rest_frozen(model: Model, norms: bool = False) -> None:

@@ -44,8 +44,7 @@ def ending_of(run: Path, recipe: Recipe) -> str:
     log, before = read_log(run), epochs_of(run)
     selection = Selection.of(recipe, log)
     ending = selection.ending(len(log), before)
-    new_run = f"--weights {shlex.quote(str(run))} --epochs {recipe.epochs} --run ANOTHER"
-    new_run = f"begin a new run with its weights, {new_run}"
+    new_run = start_from(run, recipe.epochs)
     if not ending:
         raise CheckpointError(f"{run} has no state to go on from any more; {new_run}")
     if recipe.epochs < len(log):
@@ -56,6 +55,11 @@ def ending_of(run: Path, recipe: Recipe) -> str:
             "that is to go on later keeps them with --keep-states)"
         )
     return ending
+
+
+def start_from(run: Path, epochs: int) -> str:
+    """The remedy for a run that cannot go on to so many epochs, for people."""
+    return f"start a new run from its weights, --weights {shlex.quote(str(run))} --epochs {epochs} --run ANOTHER"
 
 
 def check_same_images(

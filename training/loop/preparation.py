@@ -39,7 +39,7 @@ def build_loaders(
     processes: Processes = ALONE,
 ) -> tuple[Loader, Loader]:
     """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
-    augment = AffineRange() if recipe.augment else None
+    augment = AffineRange(recipe.rotation, recipe.shift, recipe.scale) if recipe.augment else None
     live = propose if recipe.regions == "live" else None
     train_set = RegionDataset(boxes, root, side, augment, settings.seed, live)
     plain_set = RegionDataset(boxes, root, side)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ..recipes import Recipe
 from ..runs.checkpoints import load_training_state, save_training_state
 from ..runs.folder import LAST, PREVIOUS, epochs_of, read_config, write_config, writing
 from .learner import IMAGES, WEIGHT, Learner
+from .preflight import start_from
 
 
 @dataclass
@@ -44,8 +44,8 @@ def check_same_past(run: Path, progress: Progress, recipe: Recipe) -> None:
     if not recipe.same_rates(before, reached):
         raise MismatchError(
             f"{run} was started with epochs = {before.epochs}, on which its learning rates so far depend (schedule "
-            f"cosine): begin a new run with its weights, --weights {shlex.quote(str(run))} --epochs {recipe.epochs} "
-            f"--run ANOTHER, or go on with --epochs {before.epochs}; of --schedule step the epochs may change"
+            f"cosine): {start_from(run, recipe.epochs)}, or go on with --epochs {before.epochs}; of --schedule step "
+            "the epochs may change"
         )
 
 

@@ -211,12 +211,12 @@ def _verdict(found: Challenge, corrected: bool) -> str:
     low, high = 100 * difference.interval.low, 100 * difference.interval.high
     points = 100 * difference.value
     if found.p_holm >= SIGNIFICANT:
-        said = f"{points:+.1f} points of top-1 (95 % {low:+.1f} to {high:+.1f}; {p})"
+        said = f"{points:+.1f} points of top-1 (95% {low:+.1f} to {high:+.1f}; {p})"
         return f"no difference was shown between {found.second} and {found.first}: {said}"
     if points < 0:
         low, high, points = -high, -low, -points
     better = "better" if difference.value > 0 else "worse"
-    said = f"{points:.1f} points of top-1 (95 % {low:.1f} to {high:.1f}; {p})"
+    said = f"{points:.1f} points of top-1 (95% {low:.1f} to {high:.1f}; {p})"
     return f"{found.second} is {better} than {found.first} by {said}"
 
 

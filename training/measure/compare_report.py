@@ -84,7 +84,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
         left.axvline(0, color="#6b6b6b", linewidth=1)
         left.set_yticks(range(len(_POINTS)), [MEASURES[name] for name in _POINTS])
         left.invert_yaxis()
-        left.set_xlabel("difference in points, with 95 %")
+        left.set_xlabel("difference in points, with 95%")
         (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
         title = f"{second}\n{first}, {comparison.images:,} images"
         left.set_title(title, fontsize=10, family=[*family, *others], parse_math=False)
@@ -123,7 +123,7 @@ def _named(found: Contestant) -> str:
 
 
 def _differences(challenge: Challenge) -> list[list[str]]:
-    rows = [[f"{challenge.second} minus {challenge.first}", "difference", "95 %"]]
+    rows = [[f"{challenge.second} minus {challenge.first}", "difference", "95%"]]
     for name, title in MEASURES.items():
         found = challenge.differences[name]
         ends = f"{_signed(name, found.interval.low)} to {_signed(name, found.interval.high)}"
@@ -168,11 +168,11 @@ def _gain(change: ClassChange) -> float:
 def _basis(comparison: Comparison) -> str:
     if all(len(found.seeds) == 1 for found in comparison.contestants):
         return (
-            "95 %: over other images, in pairs (shares by Wilson, and by Bonett and Price; the rest resampled 1,000 "
+            "95%: over other images, in pairs (shares by Wilson, and by Bonett and Price; the rest resampled 1,000 "
             "times). This is about these trained networks; other seeds may tell otherwise (agnet train --seeds)."
         )
     return (
-        "95 %: over other images, in pairs with the seeds fixed, and over other seeds, whose variance of each mean is "
+        "95%: over other images, in pairs with the seeds fixed, and over other seeds, whose variance of each mean is "
         "added (Student's t; shares by Wilson). McNemar's test is of one pair of seeds each."
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.text import csv_text, table
+from ...data.text import csv_text, percent, table
 from .claims import Claim
 from .metrics import MEASURES, Metrics
 from .statistics import Interval, Spread
@@ -26,7 +26,7 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
     """The measures with their intervals, the paper's claim beside ours, what is confused, and the classes: all of them,
     or of more than 40 the worst.
     """
-    rows = [["", "ours", "95 % of images like these", *_claim_title(claim)]]
+    rows = [["", "ours", "95% of images like these", *_claim_title(claim)]]
     for name, title in MEASURES.items():
         ours = number(name, getattr(metrics, name)), between(name, metrics.intervals[name])
         rows.append([title, *ours, *_claimed(name, claim)])
@@ -49,11 +49,11 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
 
 def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], claim: Claim | None) -> str:
     """Mean ± sd of the measures over single runs, by their names, and each one's."""
-    rows = [["", "mean ± sd", "95 %", *seeds, *_claim_title(claim)]]
+    rows = [["", "mean ± sd", "95%", *seeds, *_claim_title(claim)]]
     for name, title in MEASURES.items():
         values = [number(name, getattr(metrics, name)) for metrics in seeds.values()]
         rows.append([title, *_spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
-    note = "95 %: of the mean, over other images like these and other seeds"
+    note = "95%: of the mean, over other images like these and other seeds"
     return "\n".join([*table(rows), note, *_claim_note(claim)])
 
 
@@ -97,17 +97,17 @@ def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def number(measure: str, value: float) -> str:
     """A measure's value as people read it: per cent, or nats with three digits."""
-    return f"{value:.3f}" if measure == "negative_log_likelihood" else f"{100 * value:.2f} %"
+    return f"{value:.3f}" if measure == "negative_log_likelihood" else percent(value, 2)
 
 
 def between(measure: str, interval: Interval) -> str:
     """Its two ends."""
-    return f"{number(measure, interval.low).removesuffix(' %')} to {number(measure, interval.high)}"
+    return f"{number(measure, interval.low).removesuffix('%')} to {number(measure, interval.high)}"
 
 
 def with_sd(measure: str, mean: float, sd: float) -> str:
     """``mean ± sd``."""
-    return f"{number(measure, mean).removesuffix(' %')} ± {number(measure, sd)}"
+    return f"{number(measure, mean).removesuffix('%')} ± {number(measure, sd)}"
 
 
 def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
@@ -119,7 +119,7 @@ def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
+    return "" if share is None else percent(share)
 
 
 def _claim_title(claim: Claim | None) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...data.errors import MismatchError
 from ...data.files import write_text
+from ...data.text import percent
 from ..runs.folder import chosen_line, read_config
 from .evaluation import Evaluation
 from .evaluation_report import seeds_csv
@@ -87,12 +88,12 @@ def _spreads(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Inte
 
 def _text(name: str, found: Spread, images: int) -> str:
     """Accuracies in per cent."""
-    form = "{:.1%}" if name == "val_top1" else "{:.4f}"
-    value = form.format(found.mean) + ("" if found.sd is None else f" ± {form.format(found.sd)}")
+    form = percent if name == "val_top1" else "{:.4f}".format
+    value = form(found.mean) + ("" if found.sd is None else f" ± {form(found.sd)}")
     if found.low is None or found.high is None:
         return value
     over = f"over {images:,} images and the seeds" if name == "val_top1" else "over the seeds, on these images"
-    return f"{value}, 95 % interval of the mean {form.format(found.low)} to {form.format(found.high)} ({over})"
+    return f"{value}, 95% interval of the mean {form(found.low)} to {form(found.high)} ({over})"
 
 
 def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Interval]:

@@ -12,11 +12,11 @@ from ...data.regions import Regions, boxes_of_hulls, move_points
 
 @dataclass(frozen=True)
 class AffineRange:
-    """The paper's augmentation (section IV): how far a training image may be moved. No flip: it swaps sides."""
+    """How far a training image may be moved, as in the paper's section IV. No flip: it swaps sides."""
 
-    degrees: float = 15.0  #: rotation either way
-    shift: float = 0.15  #: of width and of height, either way
-    scale: float = 0.15  #: larger or smaller
+    degrees: float  #: rotation either way
+    shift: float  #: share of width and of height, either way
+    scale: float  #: larger or smaller, by this share
 
     def draw(self, generator: np.random.Generator, side: int) -> np.ndarray:
         """A random map ``(2, 3)`` of a ``side`` × ``side`` frame into itself, about its middle."""

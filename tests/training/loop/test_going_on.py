@@ -9,6 +9,7 @@ from agnet.data.errors import CheckpointError, MismatchError
 from agnet.training.loop import fit as story
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
+from agnet.training.loop.job import Console, Job
 from agnet.training.loop.state import Progress, check_same_past, drop_states
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
@@ -32,7 +33,7 @@ def train(boxes_file, folder, tmp_path):
 
     def run(name, recipe=STEP, settings=RUN, **options):
         said = []
-        fit(tmp_path / name, boxes, folder, PLAIN, recipe, settings, say=said.append, **options)
+        fit(Job(tmp_path / name, boxes, folder, PLAIN, recipe, settings, **options), Console(say=said.append))
         return tmp_path / name, said
 
     return run

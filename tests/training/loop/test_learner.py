@@ -197,12 +197,12 @@ def test_luck_differs_between_steps_epochs_and_seeds():
 
 
 def test_the_running_mean_of_the_weights_against_a_loop():
-    learner = Learner(tiny(norm=True), BARE.override(ema_decay=0.3), CPU)
+    learner = Learner(tiny(norm=True), BARE.override(ema_decay=0.3, ema_warmup=6), CPU)
     expected = {name: value.clone() for name, value in learner.model.state_dict().items()}
     learner.start()
     for step in range(5):
         learner.step([batch_of(4, step)], 0, step, 5)
-        keep = min(0.3, (1 + step) / (10 + step))
+        keep = min(0.3, (1 + step) / (6 + step))
         for name, value in learner.model.state_dict().items():
             expected[name] = value if "num_batches" in name else keep * expected[name] + (1 - keep) * value
     assert learner.judged is not learner.model and not learner.judged.training

@@ -141,3 +141,9 @@ def test_what_is_frozen_does_not_move_nor_do_its_statistics(options, frozen):
         state = network_.state_dict()
         still = {name for name, value in before.items() if torch.equal(state[name], value)}
         assert still == {name for name in before if name.startswith(tuple(f"backbone.body.{n}." for n in frozen))}
+
+
+def test_adamw_has_the_betas_of_its_recipe():
+    model = network(Backbone(nn.Sequential(Stage(3, 4), Stage(4, 8)), 8))
+    optimizer = build_optimizer(model, RECIPES["modern"].override(momentum=0.8, beta2=0.95))
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.95)}

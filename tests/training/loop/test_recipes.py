@@ -24,6 +24,11 @@ def test_the_modern_schedule_warms_up_and_ends_at_nothing():
     assert modern.lr_factor(modern.epochs) == pytest.approx(0)
 
 
+def test_a_schedule_has_its_own_step_and_start():
+    recipe = RECIPES["paper"].override(step_epochs=2, step_factor=0.5, warmup_epochs=1.0, warmup_start=0.2)
+    assert [recipe.lr_factor(epoch) for epoch in (0, 0.5, 1, 2, 5.9)] == pytest.approx([0.2, 0.6, 1, 0.5, 0.25])
+
+
 def test_one_epoch_is_a_schedule_too():
     short = RECIPES["modern"].override(epochs=1)
     assert 0 < short.lr_factor(0.5) <= 1
@@ -63,6 +68,13 @@ def test_options_replace_and_none_keeps():
         {"select_by": "train_loss"},
         {"class_weights": "rare"},
         {"image_size": 31},
+        {"beta2": 1.0},
+        {"step_factor": 0.0},
+        {"warmup_start": 1.0},
+        {"ema_warmup": 0},
+        {"rotation": 181.0},
+        {"shift": -0.1},
+        {"scale": 1.0},
         {"image_size": 5000},
         {"nesterov": True},
     ],

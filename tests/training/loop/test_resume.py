@@ -179,6 +179,6 @@ def test_several_seeds_are_resumed_as_a_whole(train, place, straight):
     assert [got["mean"], got["sd"], got["low"], got["high"]] == pytest.approx(expected)
     top1 = content["figures"]["val_top1"]
     assert 0 <= top1["low"] <= top1["mean"] <= top1["high"] <= 1  # Student's t knows no bounds, a share has some
-    assert f"val_loss of 3 seeds: {mean:.4f} ± {sd:.4f}, 95 % interval of the mean" in child.said()
+    assert f"val_loss of 3 seeds: {mean:.4f} ± {sd:.4f}, 95% interval of the mean" in child.said()
     again = train("seeds")  # one seed among several would be mistaken for all
     assert again.wait() == 1 and "several seeds" in again.said()

@@ -14,6 +14,7 @@ from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.loop.fit import fit
+from agnet.training.loop.job import Console, Job
 from agnet.training.loop.warm_start import find_parent
 from agnet.training.machine.devices import Device
 from agnet.training.measure.evaluation import evaluate_run
@@ -155,7 +156,7 @@ def measured(run, boxes, root, **options):
 def test_what_the_parent_has_seen_the_child_has_seen(boxes_file, folder, tmp_path):
     """The parent of another split of the same photographs; the grandchild is told by its parent."""
     boxes = read_boxes(boxes_file)
-    fit(tmp_path / "old", boxes, folder, PLAIN, RECIPE, RUN)
+    fit(Job(tmp_path / "old", boxes, folder, PLAIN, RECIPE, RUN))
     # A photograph that the parent was trained on is now in test, under another name.
     shutil.copytree(folder, tmp_path / "moved")
     moved = sorted((tmp_path / "moved" / "train" / "ant").iterdir())[0]
@@ -173,7 +174,7 @@ def test_what_the_parent_has_seen_the_child_has_seen(boxes_file, folder, tmp_pat
     assert both >= 3
     said = []
     weights = replace(RUN, weights=str(tmp_path / "old"))
-    fit(tmp_path / "child", other, tmp_path / "moved", PLAIN, RECIPE, weights, say=said.append)
+    fit(Job(tmp_path / "child", other, tmp_path / "moved", PLAIN, RECIPE, weights), Console(say=said.append))
     assert any("weights of old, epoch 1: backbone, classifier" in line for line in said)
     assert any("of the test images were seen by old" in line for line in said)
     assert read_seen(tmp_path / "child") >= read_seen(tmp_path / "old")
@@ -183,23 +184,23 @@ def test_what_the_parent_has_seen_the_child_has_seen(boxes_file, folder, tmp_pat
     for run, start in (("child", None), ("grandchild", "child")):
         if start:
             settings = replace(RUN, weights=str(tmp_path / start / "best.safetensors"))
-            fit(tmp_path / run, other, tmp_path / "moved", PLAIN, RECIPE, settings)
+            fit(Job(tmp_path / run, other, tmp_path / "moved", PLAIN, RECIPE, settings))
         with pytest.raises(MismatchError, match=r"began with the weights of a run that was trained on or selected by"):
             measured(tmp_path / run, other, tmp_path / "moved")
         forced = measured(tmp_path / run, other, tmp_path / "moved", force=True)
         assert "had been seen by the run it began from" in forced.warning
     # On the parent's own split nothing new is seen.
-    fit(tmp_path / "again", boxes, folder, PLAIN, RECIPE, weights)
+    fit(Job(tmp_path / "again", boxes, folder, PLAIN, RECIPE, weights))
     assert measured(tmp_path / "again", boxes, folder).warning == ""
 
 
 def test_a_parent_that_does_not_say_what_it_saw_makes_test_images_doubtful(parent, boxes_file, folder, tmp_path):
     boxes, run = read_boxes(boxes_file), tmp_path / "child"
     settings = replace(RUN, weights=str(parent(PLAIN)))
-    fit(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, stop_after=1)
+    fit(Job(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, stop_after=1))
     shutil.rmtree(tmp_path / "parent")  # not needed any more
     (run / "seen.txt").unlink()  # as the child's own word is
-    fit(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, resume=True)
+    fit(Job(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, resume=True))
     with pytest.raises(MismatchError, match=r"nobody knows which images.*--force"):
         measured(run, boxes, folder)
     assert "nobody can tell" in measured(run, boxes, folder, force=True).warning

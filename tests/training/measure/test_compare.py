@@ -79,7 +79,7 @@ def test_two_runs_by_hand(write):
     half = 1.96 * np.sqrt(0.11 - 0.0049) / 10
     assert difference.interval.low == pytest.approx(0.07 - half, abs=0.011)
     assert difference.interval.high == pytest.approx(0.07 + half, abs=0.011)
-    assert challenge.verdict.startswith("no difference was shown between agnet and plain: +7.0 points of top-1 (95 % ")
+    assert challenge.verdict.startswith("no difference was shown between agnet and plain: +7.0 points of top-1 (95% ")
     assert found.model_differences == ["model is plain in plain, agnet in agnet"] and found.cautions == []
     for contestant, scores in zip(found.contestants, (first, second), strict=True):
         assert contestant.measures["top1"].value == pytest.approx(np.mean(scores))
@@ -89,7 +89,7 @@ def test_a_clear_difference_is_said_in_a_sentence_and_the_other_way_round_mirror
     first, second = answers(3, 20, 60, 17)
     runs = [write("plain", predictions(first)), write("agnet", predictions(second, seed=1))]
     (there,), (back,) = (compare_runs(order, "test").challenges for order in (runs, runs[::-1]))
-    assert there.verdict.startswith("agnet is better than plain by 17.0 points of top-1 (95 % ")
+    assert there.verdict.startswith("agnet is better than plain by 17.0 points of top-1 (95% ")
     assert back.verdict == there.verdict.replace("agnet is better than plain", "plain is worse than agnet")
     assert there.p == back.p < 0.001
     for name in MEASURES:

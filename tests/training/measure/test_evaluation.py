@@ -20,6 +20,7 @@ from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
+from agnet.training.loop.job import Job
 from agnet.training.machine.devices import Device
 from agnet.training.measure.claims import papers_claim
 from agnet.training.measure.evaluation import evaluate_run
@@ -47,7 +48,7 @@ def boxes(boxes_file):
 @pytest.fixture(scope="module")
 def _original_run(_original_boxes, _original_folder, one_thread, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
-    fit(run, read_boxes(_original_boxes), _original_folder, PLAIN, RECIPE, RUN)
+    fit(Job(run, read_boxes(_original_boxes), _original_folder, PLAIN, RECIPE, RUN))
     return run
 
 
@@ -103,7 +104,7 @@ def test_copies_of_training_images_in_the_test_part_are_told_with_their_number(f
     shutil.copy(trained[0], folder / "val" / "ant" / "copy.png")
     shutil.copy(trained[1], folder / "val" / "bee" / "copy.png")
     boxes = proposed(folder, tmp_path / "twice.h5")
-    fit(tmp_path / "run", boxes, folder, PLAIN, RECIPE, RUN)
+    fit(Job(tmp_path / "run", boxes, folder, PLAIN, RECIPE, RUN))
     evaluation = measured(tmp_path / "run", boxes, folder)
     assert evaluation.warning == "2 of the 8 test images are in train or val too, byte for byte"
     assert json.loads(evaluation.file.read_text())["images_seen_in_training"] == 2
@@ -139,7 +140,7 @@ def test_another_draw_of_the_test_part_is_refused(folder, tmp_path):
     shutil.rmtree(folder / "val")
     one, other = (proposed(folder / "train", tmp_path / f"{seed}.h5", split_seed=seed) for seed in (0, 1))
     assert split_hash(one) != split_hash(other)
-    fit(tmp_path / "run", one, folder / "train", PLAIN, RECIPE, RUN)
+    fit(Job(tmp_path / "run", one, folder / "train", PLAIN, RECIPE, RUN))
     with pytest.raises(MismatchError, match="byte for byte"):
         measured(tmp_path / "run", other, folder / "train")
 
@@ -179,7 +180,7 @@ def test_a_file_without_hashes_cannot_vouch_for_its_images(run, boxes, others, t
 
 
 def test_a_run_on_a_file_without_hashes_knows_that_it_does_not_know(boxes, folder, tmp_path):
-    fit(tmp_path / "run", replace(boxes, contents=np.full_like(boxes.contents, b"")), folder, PLAIN, RECIPE, RUN)
+    fit(Job(tmp_path / "run", replace(boxes, contents=np.full_like(boxes.contents, b"")), folder, PLAIN, RECIPE, RUN))
     assert read_seen(tmp_path / "run") is None
 
 
@@ -204,19 +205,19 @@ def test_what_was_seen_is_train_and_val_and_not_test(run, boxes, folder):
 
 def test_a_resumed_run_of_an_older_version_learns_what_it_saw(boxes, folder, tmp_path):
     run = tmp_path / "run"
-    fit(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), RUN, stop_after=1)
+    fit(Job(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), RUN, stop_after=1))
     before = (run / "seen.txt").read_bytes()
     (run / "seen.txt").unlink()
-    fit(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), RUN, resume=True)
+    fit(Job(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), RUN, resume=True))
     assert (run / "seen.txt").read_bytes() == before
 
 
 def test_a_run_begun_anew_after_a_first_epoch_that_never_ended_forgets_what_it_saw(boxes, folder, others, tmp_path):
     run = tmp_path / "run"
-    fit(run, boxes, folder, PLAIN, RECIPE, RUN)
+    fit(Job(run, boxes, folder, PLAIN, RECIPE, RUN))
     (run / "best.safetensors").unlink()
     elsewhere = proposed(others, tmp_path / "others.h5")
-    fit(run, elsewhere, others, PLAIN, RECIPE, RUN)
+    fit(Job(run, elsewhere, others, PLAIN, RECIPE, RUN))
     seen = {c.decode() for c in elsewhere.contents[elsewhere.splits != "test"].tolist()}
     assert read_seen(run) == seen
 
@@ -229,7 +230,7 @@ def test_the_split_is_recorded_in_the_run(folder, tmp_path):
         ("c", {"split_seed": 7, "val_fraction": 0.3}),
     ):
         boxes = proposed(folder, tmp_path / f"{name}.h5", **options)
-        fit(tmp_path / name, boxes, folder, PLAIN, RECIPE, RUN)
+        fit(Job(tmp_path / name, boxes, folder, PLAIN, RECIPE, RUN))
         kept[name] = read_config(tmp_path / name)["boxes"]
         assert boxes.settings["dataset"].items() >= options.items()
     assert kept["a"]["opened_with"] == {"split_seed": 5, "val_fraction": 0.3, "limit": None}
@@ -241,12 +242,12 @@ def test_the_split_is_recorded_in_the_run(folder, tmp_path):
 def test_training_gives_the_same_bits_whatever_the_test_part_is(boxes, folder, tmp_path):
     """Other labels, and other pixels on disk, of the test images: not a bit of the network or of the log changes."""
     recipe = RECIPE.override(epochs=2)
-    fit(tmp_path / "one", boxes, folder, PLAIN, recipe, RUN, keep_states=True)
+    fit(Job(tmp_path / "one", boxes, folder, PLAIN, recipe, RUN, keep_states=True))
     test = boxes.splits == "test"
     for name in boxes.names[test].tolist():
         (folder / name.decode()).write_bytes(b"no image at all")
     changed = replace(boxes, labels=np.where(test, (boxes.labels + 1) % 3, boxes.labels))
-    fit(tmp_path / "other", changed, folder, PLAIN, recipe, RUN, keep_states=True)
+    fit(Job(tmp_path / "other", changed, folder, PLAIN, recipe, RUN, keep_states=True))
     for name in ("best.safetensors", "seen.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
     states = [load_file(tmp_path / name / "last.safetensors") for name in ("one", "other")]
@@ -305,7 +306,7 @@ def test_every_image_and_class_is_written_and_they_agree(run, boxes, folder):
 def test_several_seeds_are_measured_each_and_together(agnet, run, boxes_file, boxes, folder, tmp_path):
     seeds = tmp_path / "seeds"
     shutil.copytree(run, seeds / "seed-0")
-    fit(seeds / "seed-3", boxes, folder, PLAIN, RECIPE, replace(RUN, seed=3))
+    fit(Job(seeds / "seed-3", boxes, folder, PLAIN, RECIPE, replace(RUN, seed=3)))
     common = ["evaluate", "--boxes", boxes_file, "--root", folder, "--workers", 0, "--device", "cpu", "--run"]
     printed = agnet(*common, seeds).stdout
     single = [json.loads((seeds / name / "metrics-test.json").read_text()) for name in ("seed-0", "seed-3")]

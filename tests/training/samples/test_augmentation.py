@@ -34,7 +34,7 @@ def test_a_painted_square_stays_tightly_in_its_box(seed):
     x1, y1 = x0 + int(0.3 * width), y0 + int(0.25 * height)
     image = np.full((height, width, 3), GREY, dtype=np.uint8)
     image[y0:y1, x0:x1] = 255
-    view = View.of((width, height), side, AffineRange().draw(generator, side))
+    view = View.of((width, height), side, AffineRange(15, 0.15, 0.15).draw(generator, side))
 
     seen = view.pixels(image)[..., 0] > (255 + GREY) / 2
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
@@ -49,7 +49,7 @@ def test_the_box_of_moved_points_is_the_box_of_their_moved_hull():
     points = generator.uniform(40, 260, (60, 2)).astype(np.float32)
     hull = cv2.convexHull(points).reshape(-1, 2)
     for _ in range(50):
-        motion = AffineRange().draw(generator, 224)
+        motion = AffineRange(15, 0.15, 0.15).draw(generator, 224)
         view = View.of((300, 300), 224, motion)
         box = view.boxes(regions_of([hull, hull], (300, 300)))[0] * 224
         moved = np.array([motion[:, :2] @ (point * 224 / 300) + motion[:, 2] for point in points])
@@ -86,7 +86,7 @@ def test_the_unmoved_view_only_squashes():
 
 def test_a_large_photograph_is_averaged_not_sampled():
     checkers = (np.indices((1500, 1200)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    for motion in (None, AffineRange().draw(np.random.default_rng(3), 224)):
+    for motion in (None, AffineRange(15, 0.15, 0.15).draw(np.random.default_rng(3), 224)):
         seen = View.of((1200, 1500), 224, motion).pixels(np.repeat(checkers[..., None], 3, axis=2))
         assert seen.shape == (224, 224, 3)
         assert abs(float(seen.mean()) - 127.5) < 3 and seen.std() < 12
@@ -102,7 +102,7 @@ def test_draws_stay_within_the_papers_range_and_reach_its_ends():
     generator = np.random.default_rng(4)
     angles, scales, shifts = [], [], []
     for _ in range(2000):
-        motion = AffineRange().draw(generator, 224)
+        motion = AffineRange(15, 0.15, 0.15).draw(generator, 224)
         a, b = motion[0, 0], motion[1, 0]
         angles.append(np.degrees(np.arctan2(b, a)))
         scales.append(np.hypot(a, b))

@@ -54,7 +54,7 @@ def test_every_row_comes_once_and_none_is_added(boxes, folder):
 
 def test_samples_are_a_function_of_seed_epoch_and_row_whatever_worker_makes_them(boxes, folder):
     def load(workers, seed, epoch):
-        dataset = RegionDataset(boxes, folder, SIDE, AffineRange(), seed)
+        dataset = RegionDataset(boxes, folder, SIDE, AffineRange(15, 0.15, 0.15), seed)
         return everything(Loader(dataset, boxes.rows("train"), 2, workers, shuffle_seed=seed), epoch)
 
     here, elsewhere = load(0, 5, 3), load(2, 5, 3)
@@ -65,7 +65,7 @@ def test_samples_are_a_function_of_seed_epoch_and_row_whatever_worker_makes_them
 
 
 def test_workers_that_are_no_forks_map_the_boxes_instead_of_copying_them(boxes, folder):
-    dataset = RegionDataset(boxes, folder, SIDE, AffineRange(), 3)
+    dataset = RegionDataset(boxes, folder, SIDE, AffineRange(15, 0.15, 0.15), 3)
     sent = [ForkingPickler.dumps(dataset) for _ in range(2)]
     got = [pickle.loads(content) for content in sent]
     for other in got:
@@ -175,8 +175,10 @@ def test_a_vanished_image_is_named(boxes, folder):
 def test_live_regions_are_those_of_the_view_itself(boxes_file, folder):
     boxes = read_boxes(boxes_file)
     settings = ProposalSettings.from_dict(boxes.settings["proposals"])
-    live = RegionDataset(boxes, folder, 160, AffineRange(), 3, partial(propose_regions, settings=settings))
-    cached = RegionDataset(boxes, folder, 160, AffineRange(), 3)
+    live = RegionDataset(
+        boxes, folder, 160, AffineRange(15, 0.15, 0.15), 3, partial(propose_regions, settings=settings)
+    )
+    cached = RegionDataset(boxes, folder, 160, AffineRange(15, 0.15, 0.15), 3)
     for row in range(4):
         pixels, regions, label, _ = live[2, row]
         same_pixels, moved, same_label, _ = cached[2, row]
