@@ -74,7 +74,8 @@ class Agnet:
     def __init__(self, model: str, arguments: argparse.Namespace, boxes: Boxes, root: Path, device: Device) -> None:
         self.model = network(model, arguments.backbone, boxes, device)
         self.learner = Learner(self.model, RECIPE, device)
-        dataset = RegionDataset(boxes, root, self.model.backbone.preprocessing.size, AffineRange())
+        side = self.model.backbone.preprocessing.size
+        dataset = RegionDataset(boxes, root, (side, side), AffineRange(), regions=model != "plain")
         self.loader = Loader(dataset, boxes.rows("train"), arguments.batch_size, arguments.workers, shuffle_seed=0)
 
     def train(self, epoch: int, held: list[Any] | None = None) -> int:

@@ -40,7 +40,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         values = [getattr(recipe, name) for recipe in RECIPES.values()]
         own = ", ".join(f"{recipe} {_text(value)}" for recipe, value in zip(RECIPES, values, strict=True))
         choices = setting.metadata.get("choices")
-        kind = Choice(choices) if choices else type(values[0])
+        kind = Choice(choices) if choices else setting.metadata.get("parse") or type(values[0])
         names = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         command = click.option(
             names,

@@ -64,8 +64,8 @@ def predict(
     if isinstance(checkpoint, (str, Path)):
         checkpoint = load_checkpoint(checkpoint)
     wanted = propose if checkpoint.regions else None
-    side = checkpoint.preprocessing.size
-    samples = (sample(name, image, side, wanted) for name, image in images)
+    size_hw = (checkpoint.preprocessing.size, checkpoint.preprocessing.size)
+    samples = (sample(name, image, size_hw, wanted) for name, image in images)
     for prediction in predict_samples(checkpoint, samples, device, top, evidence, batch_size):
         assert isinstance(prediction, Prediction)  # of what was read before, all can be read
         yield prediction
@@ -113,7 +113,8 @@ def _predictions(
 ) -> list[Prediction]:
     pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, side, side)
     images = device.images(pixels, checkpoint.preprocessing)
-    boxes = torch.from_numpy(np.stack([one.boxes for one in samples])).to(device.device)  # (B, R, 4)
+    found = [one.boxes for one in samples if one.boxes is not None]
+    boxes = device.on(torch.from_numpy(np.stack(found))) if found else None  # (B, R, 4)
     with device.autocast():
         if evidence:
             output, places = _with_evidence(model, images, boxes)
@@ -143,7 +144,7 @@ def _predictions(
     ]
 
 
-def _with_evidence(model: Model, images: Tensor, regions: Tensor) -> tuple[Output, Tensor]:
+def _with_evidence(model: Model, images: Tensor, regions: Tensor | None) -> tuple[Output, Tensor]:
     """The output, and ``(B, h, w)``: how many logits each place of the feature map adds to the winning class.
 
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; below 0 where a place speaks

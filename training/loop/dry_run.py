@@ -15,6 +15,7 @@ from ...data.boxes.reader import Boxes
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
 from ..models.contract import Settings
+from ..models.registry import needs_of
 from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
@@ -103,7 +104,9 @@ def dry_run(
     model, _ = begin_network(model_settings, source, boxes, lambda text: None)
     learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
     side = learner.model.backbone.preprocessing.size
-    training, validation = build_loaders(boxes, root, recipe, settings, side, propose)
+    training, validation = build_loaders(
+        boxes, root, recipe, settings, (side, side), needs_of(model_settings).regions > 0, propose
+    )
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
         peak = device.peak_memory()

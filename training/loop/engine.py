@@ -147,7 +147,8 @@ def evaluate(
 
     def scores(batch: Batch, cut: slice) -> Tensor:
         with device.autocast():
-            output = model(device.images(batch.images[cut], preprocessing), device.on(batch.regions[cut]))
+            regions = None if batch.regions is None else device.on(batch.regions[cut, 0])
+            output = model(device.images(batch.images[cut], preprocessing), regions)
         return output.logits.float()
 
     model.eval()

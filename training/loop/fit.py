@@ -16,6 +16,7 @@ from ...data.errors import CheckpointError
 from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
 from ..models.contract import Settings
+from ..models.registry import needs_of
 from ..recipes import SAVE_MINUTES, Recipe, RunSettings
 from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..runs.curves import CURVES, append_events, draw_curves
@@ -128,7 +129,8 @@ def fit(
             processes.from_first(lambda: start_folder(run, config))
         processes.gather(None)  # all have read it: from here on it may be replaced
         side = model.backbone.preprocessing.size
-        training, validation = build_loaders(boxes, root, recipe, settings, side, propose, processes)
+        regions = needs_of(model_settings).regions > 0
+        training, validation = build_loaders(boxes, root, recipe, settings, (side, side), regions, propose, processes)
         with closing(training), closing(validation), Interruption() as interruption:
             story = _Story(
                 run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch

@@ -37,7 +37,7 @@ class _Piece(NamedTuple):
     """Some images of a batch, on the device; with mixup, also those they are mixed with."""
 
     images: Tensor
-    regions: Tensor
+    regions: Tensor | None
     labels: Tensor
     others: Tensor | None
     other_labels: Tensor
@@ -236,7 +236,8 @@ class Learner:
                     correct = correct + (chosen == piece.other_labels).sum() * (1 - share)
                 totals[LOSS] += loss
                 totals[CORRECT] += correct
-                finite &= torch.stack([value.isfinite().all() for value in (images, piece.regions, logits)])
+                seen = (images, logits if piece.regions is None else piece.regions, logits)
+                finite &= torch.stack([value.isfinite().all() for value in seen])
 
     def _share(self, generator: np.random.Generator) -> float:
         """How much of an image stays when it is mixed with another, at least half: its regions are then where the
@@ -249,13 +250,20 @@ class Learner:
 
     def _pieces(self, batch: Batch, mixed: bool) -> list[_Piece]:
         """The batch on the device, in pieces of `micro_batch`, each image with its neighbour where they are mixed."""
-        images, regions, labels = (self.device.on(part) for part in (batch.images, batch.regions, batch.labels))
+        images, labels = self.device.on(batch.images), self.device.on(batch.labels)
+        regions = None if batch.regions is None else self.device.on(batch.regions[:, 0])
         # Batches are shuffled, so that an image's neighbour is any other. The last one's is the first.
         others, other_labels = (images.roll(1, 0), labels.roll(1, 0)) if mixed else (None, labels)
         size = self.micro_batch or len(labels)
         cuts = [slice(at, at + size) for at in range(0, len(labels), size)]
         return [
-            _Piece(images[cut], regions[cut], labels[cut], None if others is None else others[cut], other_labels[cut])
+            _Piece(
+                images[cut],
+                None if regions is None else regions[cut],
+                labels[cut],
+                None if others is None else others[cut],
+                other_labels[cut],
+            )
             for cut in cuts
         ]
 

@@ -36,15 +36,21 @@ def build_loaders(
     root: Path,
     recipe: Recipe,
     settings: RunSettings,
-    side: int,
+    size_hw: tuple[int, int],
+    regions: bool,
     propose: Propose | None,
     processes: Processes = ALONE,
 ) -> tuple[Loader, Loader]:
-    """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
+    """Training images, shuffled and augmented, and validation images as they are, with the regions of the file.
+
+    Args:
+        size_hw: height and width of the network's input.
+        regions: whether the model looks at regions; if not, none are computed.
+    """
     augment = AffineRange() if recipe.augment else None
     live = propose if recipe.regions == "live" else None
-    train_set = RegionDataset(boxes, root, side, augment, settings.seed, live)
-    plain_set = RegionDataset(boxes, root, side)
+    train_set = RegionDataset(boxes, root, size_hw, augment, settings.seed, live, regions=regions)
+    plain_set = RegionDataset(boxes, root, size_hw, regions=regions)
     train, val = boxes.rows("train"), boxes.rows("val")
     loader = partial(
         Loader,
@@ -72,9 +78,9 @@ def build_learner(
         such a batch, or has fewer stages than are to be frozen.
     """
     device.take(model, torch.channels_last)
-    if recipe.image_size not in (0, model.backbone.preprocessing.size):
-        model.backbone.preprocessing = replace(model.backbone.preprocessing, size=recipe.image_size)
-        _check_takes(model.backbone, recipe.image_size, device)
+    if recipe.size_hw and recipe.size_hw[0] != model.backbone.preprocessing.size:
+        model.backbone.preprocessing = replace(model.backbone.preprocessing, size=recipe.size_hw[0])
+        _check_takes(model.backbone, recipe.size_hw[0], device)
     labels = boxes.labels[boxes.usable[boxes.rows("train")]]
     learner = Learner(
         model,
@@ -159,7 +165,8 @@ def doubt_of_strides(model: Model, name: str, boxes: Boxes, root: Path, device: 
     if not stride_blocks(model.backbone) or len(rows) < IMAGES / 2:  # of few the statistics say too little
         return ""
     some = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows)), dtype=np.int64)].tolist()
-    dataset = RegionDataset(boxes, root, model.backbone.preprocessing.size)
+    side = model.backbone.preprocessing.size
+    dataset = RegionDataset(boxes, root, (side, side), regions=False)
     pixels = torch.stack([dataset[(0, row)][0] for row in some])
     if not are_misplaced(model.backbone, device.images(pixels, model.backbone.preprocessing)):
         return ""

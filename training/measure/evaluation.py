@@ -71,7 +71,9 @@ def evaluate_run(
     if error := look.error(f"{split} images"):
         raise error
     checkpoint = load_checkpoint(run / BEST)
-    loader = Loader(RegionDataset(boxes, root, checkpoint.preprocessing.size), rows, batch_size, workers)
+    side = checkpoint.preprocessing.size
+    dataset = RegionDataset(boxes, root, (side, side), regions=checkpoint.regions > 0)
+    loader = Loader(dataset, rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),
         loader.epoch(0),

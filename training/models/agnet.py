@@ -61,20 +61,22 @@ class AGNet(Model):
         self.pool = pool
         self.shortcut = nn.Parameter(torch.zeros(())) if shortcut else None  # γ
 
-    def forward(self, images: Tensor, regions: Tensor) -> Output:
+    def forward(self, images: Tensor, regions: Tensor | None = None) -> Output:
         """Classify images by their regions.
 
         Args:
             images: ``(B, 3, H, W)``, normalised as the backbone's weights want it.
-            regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for.
+            regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for. They may be
+                left out where R = 0.
 
         Raises: `ValueError` for another number of regions or images.
         """
         wanted = (images.shape[0], self.regions, 4)
         if self.regions == 0:
-            regions = regions[:, :0]
-        if regions.shape != wanted:
-            raise ValueError(f"regions must be {wanted}, as this model was built; got {tuple(regions.shape)}")
+            regions = torch.empty(wanted, device=images.device)
+        if regions is None or regions.shape != wanted:
+            got = "none" if regions is None else tuple(regions.shape)
+            raise ValueError(f"regions must be {wanted}, as this model was built; got {got}")
         *shallower, features = self.backbone.maps(images)  # shallower: of more stages than one; (B, C, 7, 7)
         attended, attention = self.self_attention(features) if self.self_attention else (features, None)
         # The whole image is the last token: pooling the full frame of a 7×7 map gives the map itself.

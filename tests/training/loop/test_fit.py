@@ -152,7 +152,7 @@ def test_a_diverged_loss_stops_with_a_reason():
     model = build_model(settings(model="plain"))
     with torch.no_grad():
         model.classifier.weight.fill_(float("inf"))
-    batch = Batch(
+    batch = Batch.of_images(
         torch.zeros(2, 3, 224, 224, dtype=torch.uint8), torch.zeros(2, 6, 4), torch.tensor([0, 1]), torch.arange(2)
     )
     with pytest.raises(TrainingError, match=r"parameters not finite: classifier\.weight; .*--lr"):
@@ -164,7 +164,7 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(boxes, folder):
     model = build_model(settings()).eval()
     results = []
     for batch_size in (1, 4, 100):
-        loader = Loader(RegionDataset(boxes, folder, 224), boxes.rows("test"), batch_size, 0)
+        loader = Loader(RegionDataset(boxes, folder, (224, 224)), boxes.rows("test"), batch_size, 0)
         results.append(evaluate(model, loader.epoch(0), device=CPU, preprocessing=model.backbone.preprocessing))
     for result in results:
         assert result.rows.tolist() == boxes.rows("test").tolist()
