@@ -397,6 +397,7 @@ def _check_beforehand(
         one_training,
         weights_name,
     )
+    from ..training.runs.provenance import identity
 
     check_input(boxes, recipe, proposes=True)
     check_device(settings.device, settings.precision)
@@ -419,7 +420,7 @@ def _check_beforehand(
             continue
         chosen = {"weights": weights_name(settings.weights), "seed": number, "compile": settings.compile}
         parts = {"model": record_of(model_settings), "recipe": asdict(recipe), "run": chosen}
-        check_same_run(folder, {**parts, "boxes": {"fingerprint": boxes.fingerprint}}, other_epochs)
+        check_same_run(folder, {**parts, "boxes": identity(boxes)}, other_epochs)
         if (folder / BEST).is_file() and not has_state(folder):
             ending_of(folder, recipe)
     if not dry_run:
