@@ -30,8 +30,10 @@ class Prediction:
     probabilities: tuple[float, ...]
     distribution: np.ndarray  #: float32 ``(classes,)``: all probabilities, in the order of the checkpoint's classes
     regions: Regions | None  #: as they were proposed; None for a model that looks at none
-    region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last: Eq. 3's, which say little
-    #: of what an answer rests on; None for a plain model
+    region_weights: (
+        np.ndarray | None
+    )  #: float32 ``(R + 1,)``, sum 1, the whole image last: the factor by which a
+    #: region's features come into what is classified; None for a plain model
     evidence: np.ndarray | None  #: float32 ``(h, w)``, logits: what each place of the last map adds to the first
     #: class; below 0 it speaks against it; None unasked
     logit: float  #: of the first class
