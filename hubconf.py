@@ -21,14 +21,15 @@ dependencies = ["torch", "torchvision", "safetensors"]
 def agnet(classes: int, backbone: str = "resnet50", weights: str = "imagenet", **settings: typing.Any) -> "_Model":
     """AG-Net: ``model(images, regions).logits`` from images ``(B, 3, H, W)`` and boxes ``(B, R, 4)``.
 
+    Images are RGB, uint8 or floats 0..255, as they are read: the network normalises them itself. Boxes are xyxy in
+    fractions of the image.
+
     Args:
         classes: how many there are to tell apart.
         backbone: a name of the README's table, ``torchvision:NAME`` or ``timm:NAME`` (which needs timm).
         weights: the backbone's: ``imagenet`` (downloaded by its own library), ``none``, or a file with a state dict.
             The head's are random.
         settings: any other field of `agnet.ModelSettings`, such as ``regions=10`` (R, 36 unless told).
-
-    Images are normalised as ``model.backbone.preprocessing`` says; boxes are xyxy in fractions of the image.
 
     Returns: the network, in training mode.
 
@@ -41,7 +42,7 @@ def agnet(classes: int, backbone: str = "resnet50", weights: str = "imagenet", *
 def plain(classes: int, backbone: str = "resnet50", weights: str = "imagenet") -> "_Model":
     """AG-Net's control: the same backbone, average pooling and one linear layer; ``model(images).logits``.
 
-    Arguments, preprocessing, mode and errors as of `agnet`.
+    Arguments, images, mode and errors as of `agnet`.
     """
     return _built("plain", classes, backbone, weights, {})
 
@@ -52,8 +53,9 @@ def trained(checkpoint: "str | pathlib.Path") -> "_Checkpoint":
     Args:
         checkpoint: the file or the run's folder, as text or as a path.
 
-    Returns: the checkpoint: ``.model`` in evaluation mode, ``.classes`` by name in the order of its logits,
-    ``.preprocessing`` of the images, ``.proposals``, the settings that its regions were proposed with.
+    Returns: the checkpoint: ``.model`` in evaluation mode, which takes images as `agnet` has it, ``.size_hw``, their
+    height and width, ``.classes`` by name in the order of its logits, and ``.proposals``, the settings that its regions
+    were proposed with.
 
     Raises: `agnet.data.errors.CheckpointError` for anything else than a sound checkpoint; `ImportError` when another
     agnet is imported already.

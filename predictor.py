@@ -127,7 +127,7 @@ class Predictor:
             yield Result(found.name, error=found.reason) if isinstance(found, Unreadable) else _result(found)
 
     def _sample(self, number: int, image: Input | np.ndarray | Image.Image) -> Sample | Unreadable:
-        size_hw = (self.checkpoint.preprocessing.size, self.checkpoint.preprocessing.size)
+        size_hw = self.checkpoint.size_hw
         if isinstance(image, Input):
             if image.is_video:
                 return Unreadable(image.name, f"{image.name} is a video: agnet predict takes it")

@@ -46,11 +46,10 @@ def main() -> None:
     settings = agnet.ProposalSettings.from_dict(checkpoint.proposals)
     propose = partial(agnet.propose_regions, settings=settings) if checkpoint.regions else None
     names = [one.name for one in find_inputs([options.photographs], sys.stdin.buffer)]
-    side = checkpoint.preprocessing.size
     seconds: dict[str, list[float]] = {"network": [], "proposals": [], "command": []}
     for _ in range(options.rounds):
         begun = time.perf_counter()
-        made = [sample_of_file(name, (side, side), propose) for name in names]
+        made = [sample_of_file(name, checkpoint.size_hw, propose) for name in names]
         seconds["proposals"].append(time.perf_counter() - begun)
         samples = [one for one in made if isinstance(one, Sample)]
         begun = time.perf_counter()

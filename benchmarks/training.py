@@ -74,8 +74,7 @@ class Agnet:
     def __init__(self, model: str, arguments: argparse.Namespace, boxes: Boxes, root: Path, device: Device) -> None:
         self.model = network(model, arguments.backbone, boxes, device)
         self.learner = Learner(self.model, RECIPE, device)
-        side = self.model.backbone.preprocessing.size
-        dataset = RegionDataset(boxes, root, (side, side), AffineRange(), regions=model != "plain")
+        dataset = RegionDataset(boxes, root, self.model.size_hw, AffineRange(), regions="regions" in self.model.inputs)
         self.loader = Loader(dataset, boxes.rows("train"), arguments.batch_size, arguments.workers, shuffle_seed=0)
 
     def train(self, epoch: int, held: list[Any] | None = None) -> int:
@@ -199,7 +198,7 @@ def main() -> None:
         boxes = propose(arguments.root, arguments.images, folder)
         root, images = arguments.root, len(boxes.rows("train"))
         ours = {name: Agnet(name, arguments, boxes, root, device) for name in ("agnet", "plain")}
-        side = ours["plain"].model.backbone.preprocessing.size
+        side = ours["plain"].model.size_hw[0]
         ways: dict[str, Agnet | Published] = {
             "AG-Net": ours["agnet"],
             "plain": ours["plain"],

@@ -42,7 +42,7 @@ def main() -> None:
     body = torch.nn.Sequential(*list(torchvision.models.resnet18().children())[:-2])
     model = agnet.assemble(agnet.ModelSettings(classes=2), agnet.Backbone(body, channels=512))
     pixels = np.stack([cv2.resize(image, (224, 224)) for image in photographs])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # the network normalises them itself
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     for step in range(6):

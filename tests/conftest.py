@@ -91,7 +91,6 @@ def untrained():
             model=model,
             settings=settings,
             classes=("ant", "bee", "côté"),
-            preprocessing=model.backbone.preprocessing,
             proposals={"method": "sift", "primary": 3},
             fingerprint="f" * 32,
             epoch=4,

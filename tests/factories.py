@@ -11,6 +11,7 @@ from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
 
 CPU = Device(torch.device("cpu"))
+RAW = Preprocessing(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # pixels as they are
 EYES = Preprocessing(16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 # A rate that never changes, and nothing else.
 BARE = RECIPES["paper"].override(lr=0.1, momentum=0.0, step_epochs=99, batch_size=4, epochs=4)
@@ -34,18 +35,13 @@ def batch_of(count, seed=0):
     return Batch.of_images(images, corners.flatten(2), labels, torch.arange(count))
 
 
-def normalised(images):
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (EYES.mean, EYES.std))
-    return (images / 255 - mean) / std
-
-
 class Small(nn.Module):
     """A network in a memory for so many images."""
 
     def __init__(self, model, most, error):
         super().__init__()
         self.model, self.most, self.error = model, most, error
-        self.backbone, self.dropout, self.seen = model.backbone, model.dropout, []
+        self.dropout, self.seen = model.dropout, []
 
     def forward(self, images, regions):
         self.seen.append(len(images))
@@ -62,7 +58,7 @@ def small_model(body=bare_body, channels=16, dtype=torch.float64, classes=3, reg
     """In evaluation mode and away from its start, where δ = 0 hides the self-attention. 7 × 7 at 56 × 56."""
     torch.manual_seed(0)
     settings = ModelSettings(classes, regions, units=4, se_ratio=4, **changes)
-    model = assemble(settings, Backbone(body(), channels))
+    model = assemble(settings, Backbone(body(), channels, RAW))
     if getattr(model, "self_attention", None):
         nn.init.constant_(model.self_attention.delta, 0.7)
     return model.to(dtype).eval()

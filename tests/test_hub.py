@@ -13,7 +13,6 @@ import torch
 import torchvision
 
 import agnet
-from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.runs.checkpoints import Checkpoint, save_checkpoint
 
 ROOT = Path(agnet.__file__).resolve().parent
@@ -107,7 +106,7 @@ def classifier():
 def checkpoint():
     torch.manual_seed(2)
     model = agnet.build_model(SMALL).eval()
-    return Checkpoint(model, SMALL, ("ant", "bee", "côté"), Preprocessing(), {"primary": 2}, "abc", 3, 0.5)
+    return Checkpoint(SMALL, ("ant", "bee", "côté"), {"primary": 2}, "abc", 3, 0.5, model=model)
 
 
 @pytest.fixture(scope="module")

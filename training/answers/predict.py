@@ -30,9 +30,7 @@ class Prediction:
     probabilities: tuple[float, ...]
     distribution: np.ndarray  #: float32 ``(classes,)``: all probabilities, in the order of the checkpoint's classes
     regions: Regions | None  #: as they were proposed; None for a model that looks at none
-    region_weights: (
-        np.ndarray | None
-    )  #: float32 ``(R + 1,)``, sum 1, the whole image last: the factor by which a
+    region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last: the factor by which a
     #: region's features come into what is classified; None for a plain model
     evidence: np.ndarray | None  #: float32 ``(h, w)``, logits: what each place of the last map adds to the first
     #: class; below 0 it speaks against it; None unasked
@@ -66,8 +64,7 @@ def predict(
     if isinstance(checkpoint, (str, Path)):
         checkpoint = load_checkpoint(checkpoint)
     wanted = propose if checkpoint.regions else None
-    size_hw = (checkpoint.preprocessing.size, checkpoint.preprocessing.size)
-    samples = (sample(name, image, size_hw, wanted) for name, image in images)
+    samples = (sample(name, image, checkpoint.size_hw, wanted) for name, image in images)
     for prediction in predict_samples(checkpoint, samples, device, top, evidence, batch_size):
         assert isinstance(prediction, Prediction)  # of what was read before, all can be read
         yield prediction
@@ -114,7 +111,7 @@ def _predictions(
     checkpoint: Checkpoint, model: Model, samples: list[Sample], device: Device, top: int, evidence: bool
 ) -> list[Prediction]:
     pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, side, side)
-    images = device.images(pixels, checkpoint.preprocessing)
+    images = device.images(pixels)
     found = [one.boxes for one in samples if one.boxes is not None]
     boxes = device.on(torch.from_numpy(np.stack(found))) if found else None  # (B, R, 4)
     with device.autocast():
@@ -159,7 +156,7 @@ def _with_evidence(model: Model, images: Tensor, regions: Tensor | None) -> tupl
         seen.append(features.detach().requires_grad_())
         return seen[0]
 
-    handle = model.backbone.last.register_forward_hook(watch)
+    handle = model.map_layer.register_forward_hook(watch)
     try:
         with torch.enable_grad():
             output = model(images, regions)

@@ -78,7 +78,7 @@ class FilePredictor:
 
     def _samples(self, inputs: Sequence[Input], jobs: int) -> Generator[Sample | Unreadable, None, None]:
         limit = pixel_limit(self.checkpoint.proposals)
-        size_hw = (self.checkpoint.preprocessing.size, self.checkpoint.preprocessing.size)
+        size_hw = self.checkpoint.size_hw
         task = partial(sample_of_input, size_hw=size_hw, propose=self.propose, max_pixels=limit)
         if not jobs:
             yield from map(task, inputs)
@@ -99,8 +99,7 @@ class FilePredictor:
     def _moments(self, name: str, video: Video) -> Iterator[Answer]:
         """Raises `ImageError`, after the answers of the frames before it, where the video is broken."""
         labels = VideoLabels(self.checkpoint.classes, self.smooth, self.threshold)
-        size_hw = (self.checkpoint.preprocessing.size, self.checkpoint.preprocessing.size)
-        task = partial(_prepare_frame, name, size_hw, self.propose, self.pictures)
+        task = partial(_prepare_frame, name, self.checkpoint.size_hw, self.propose, self.pictures)
         jobs = max(1, self._jobs())
         room = _FRAMES_AHEAD_BYTES // (3 * video.size_wh[0] * video.size_wh[1] + 1)
         limit = max(jobs + 1, min(2 * self.batch_size, room))

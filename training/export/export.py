@@ -1,15 +1,15 @@
 """A run's network as one file that runs without agnet: ONNX, or PyTorch's own exported program.
 
-The file takes photographs as bytes and normalises them itself, says in its metadata what a user has to know (classes,
-size of the images, how regions were proposed), and has been compared with the network it was made from before it
-appears under its name.
+The file takes photographs as bytes, which the network normalises itself, says in its metadata what a user has to know
+(classes, size of the images, how regions were proposed), and has been compared with the network it was made from before
+it appears under its name.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,11 +20,10 @@ from ...data.errors import CheckpointError
 from ...data.files import atomic_file
 from ...data.references import named_function
 from ..machine.devices import Device
-from ..models.backbones.backbone import Preprocessing
 from ..models.contract import Output
 from ..models.model import Model
 from ..models.registry import record_of
-from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
+from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint, preprocessing_record
 from .formats import FORMATS
 from .target import check_export
 from .writing import About, Inputs, Outputs, Runner, reason
@@ -55,35 +54,28 @@ class Exported:
 
 
 class Network(nn.Module):
-    """A model between its bytes and its probabilities: images are normalised, outputs named, absent ones left out.
+    """A model with named outputs, its probabilities among them, absent ones left out.
 
     Args:
         model: in evaluation mode.
-        preprocessing: what it was trained with.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: Model, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(preprocessing, name)).view(3, 1, 1) * 255)
 
     def forward(self, images: Tensor, boxes: Tensor | None = None) -> Outputs:
         """Classify images.
 
         Args:
-            images: uint8 RGB ``(B, 3, S, S)``.
+            images: uint8 RGB ``(B, 3, H, W)``.
             boxes: ``(B, R, 4)`` xyxy in fractions of the image; None for a model that looks at none.
 
         Returns: the fields of `Output` that the model fills, and ``probabilities`` ``(B, classes)``.
         """
-        normalised = (images.float() - self.mean) / self.std
         if boxes is None:
-            boxes = normalised.new_zeros((images.shape[0], 0, 4))
-        return _named(self.model(normalised, boxes))
+            boxes = images.new_zeros((images.shape[0], 0, 4), dtype=torch.float32)
+        return _named(self.model(images, boxes))
 
 
 def _named(output: Output) -> Outputs:
@@ -108,8 +100,8 @@ def export_run(run: str | Path, format: str = "onnx", output: Path | None = None
     chosen = FORMATS[format]
     path, output = check_export(run, format, output)
     checkpoint = load_checkpoint(path)
-    network = Network(checkpoint.model, checkpoint.preprocessing).eval().requires_grad_(False)
-    trials = list(trial_inputs(checkpoint.preprocessing.size, checkpoint.regions))
+    network = Network(checkpoint.model).eval().requires_grad_(False)
+    trials = list(trial_inputs(checkpoint.size_hw, checkpoint.regions))
     run_network, run_rounded = eager(checkpoint), eager(checkpoint, noise=torch.finfo(torch.float32).eps)
     with torch.no_grad():
         wanted = [run_network(inputs) for inputs in trials]
@@ -123,26 +115,26 @@ def export_run(run: str | Path, format: str = "onnx", output: Path | None = None
     return Exported(output, format, differences)
 
 
-def trial_inputs(side: int, regions: int) -> Iterator[Inputs]:
+def trial_inputs(size_hw: tuple[int, int], regions: int) -> Iterator[Inputs]:
     """Noise in batches of 1, 3 and 3, always the same: random boxes first, then empty, whole and beyond the frame."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(4, regions, 2, 2, generator=generator).sort(dim=2).values  # low before high
     extremes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1], [-0.5, -0.5, 1.5, 1.5]])
     drawn = corners.flatten(2)  # (4, R, 4)
     for boxes in (drawn[:1], extremes[:, None].expand(3, regions, 4).contiguous(), drawn[1:]):
-        images = torch.randint(0, 256, (len(boxes), 3, side, side), generator=generator, dtype=torch.uint8)
+        images = torch.randint(0, 256, (len(boxes), 3, *size_hw), generator=generator, dtype=torch.uint8)
         yield {"images": images, "boxes": boxes} if regions else {"images": images}
 
 
 def eager(checkpoint: Checkpoint, noise: float = 0.0) -> Runner:
-    """The checkpoint's own network, run as `predict` runs it; its normalised images off by that share, at random."""
+    """The checkpoint's own network, run as `predict` runs it; its images off by that share, at random."""
     device, generator = Device(torch.device("cpu")), torch.Generator().manual_seed(0)
 
     def run(inputs: Inputs) -> Outputs:
-        images = device.images(inputs["images"], checkpoint.preprocessing)
+        images = device.images(inputs["images"])
         if noise:
-            images = images * (1 + noise * torch.randn(images.shape, generator=generator))
-        boxes = inputs.get("boxes", images.new_zeros(len(images), 0, 4))
+            images = images.float() * (1 + noise * torch.randn(images.shape, generator=generator))
+        boxes = inputs.get("boxes", torch.zeros(len(images), 0, 4))
         return _named(checkpoint.model(images, boxes))
 
     return run
@@ -218,7 +210,7 @@ def _about(checkpoint: Checkpoint, inputs: Inputs, outputs: Outputs) -> About:
         "classes": checkpoint.classes,
         "inputs": {name: _INPUTS[name].format(_shape(value)) for name, value in inputs.items()},
         "outputs": {name: _OUTPUTS.get(name, "{}").format(_shape(value)) for name, value in outputs.items()},
-        "preprocessing": asdict(checkpoint.preprocessing),
+        **preprocessing_record(checkpoint.model),
         "regions": inputs["boxes"].shape[1] if "boxes" in inputs else 0,
         "proposals": checkpoint.proposals,
         "model": record_of(checkpoint.settings),

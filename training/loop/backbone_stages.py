@@ -11,12 +11,15 @@ from ..models.backbones.backbone import Backbone
 from ..models.backbones.entries import HALF
 
 
-def stages_of_parameters(backbone: Backbone) -> dict[str, int]:
+def stages_of_parameters(backbone: Backbone, side: int | None = None) -> dict[str, int]:
     """The stage of every parameter, by its name within the backbone: 0 is next to the image.
 
     A stage is what computes the maps of one size: ResNet-50 has five, its stem and ``layer1`` to ``layer4``. Where all
     maps have one size (a vision transformer), every block is one. A block is not divided: its parameters belong where
     its output does.
+
+    Args:
+        side: of the square image that passes; None for the backbone's own. (A map is known by its equal sides.)
     """
     units = list(_units(backbone.body, "body"))
     called: dict[str, int | None] = {}  # unit -> side of the last thing computed in it, in order of the first call
@@ -31,7 +34,7 @@ def stages_of_parameters(backbone: Backbone) -> dict[str, int]:
         for module in backbone.get_submodule(unit).modules()
     ]
     training = [module for module in backbone.modules() if module.training]
-    side, weight = backbone.preprocessing.size, next(backbone.parameters())
+    side, weight = side or backbone.preprocessing.size, next(backbone.parameters())
     try:
         with torch.no_grad():
             backbone.eval()(torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype))

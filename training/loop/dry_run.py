@@ -103,9 +103,8 @@ def dry_run(
     source = "none" if settings.weights == "imagenet" else settings.weights
     model, _ = begin_network(model_settings, source, boxes, lambda text: None)
     learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
-    side = learner.model.backbone.preprocessing.size
     training, validation = build_loaders(
-        boxes, root, recipe, settings, (side, side), needs_of(model_settings).regions > 0, propose
+        boxes, root, recipe, settings, model.size_hw, needs_of(model_settings).regions > 0, propose
     )
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
@@ -160,7 +159,7 @@ def _validation_seconds(learner: Learner, validation: Loader) -> float:
     def look(some: Iterator[Batch]) -> tuple[int, float]:
         started, found = time.perf_counter(), list(some)
         if found:
-            evaluate(learner.judged, found, device=learner.device, preprocessing=learner.model.backbone.preprocessing)
+            evaluate(learner.judged, found, device=learner.device)
         return sum(len(batch.labels) for batch in found), time.perf_counter() - started
 
     first = look(islice(batches, 1))

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ..machine.devices import Device, Pieces
 from ..machine.distributed import ALONE, Processes
-from ..models.backbones.backbone import Preprocessing
 from ..models.model import Model
 from ..samples.loader import STAND_IN, Batch
 from .learner import IMAGES, PULSE, Learner, means
@@ -132,7 +131,6 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     device: Device,
-    preprocessing: Preprocessing,
     processes: Processes = ALONE,
     progress: Progress = lambda images, values: None,
     pieces: Pieces | None = None,
@@ -148,7 +146,7 @@ def evaluate(
     def scores(batch: Batch, cut: slice) -> Tensor:
         with device.autocast():
             regions = None if batch.regions is None else device.on(batch.regions[cut, 0])
-            output = model(device.images(batch.images[cut], preprocessing), regions)
+            output = model(device.images(batch.images[cut]), regions)
         return output.logits.float()
 
     model.eval()

@@ -114,7 +114,7 @@ def fit(
             model, parent = begin_network(model_settings, settings.weights, boxes, say)
             config |= parent.provenance() if parent else {}
             if parent is None and settings.weights not in ("none", "imagenet") and processes.first:
-                doubt = doubt_of_strides(device.take(model), model_settings.backbones, boxes, root, device)
+                doubt = doubt_of_strides(device.take(model), model_settings, boxes, root, device)
                 if doubt:
                     say(doubt)
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
@@ -128,9 +128,8 @@ def fit(
         else:  # not before all is built: a run that cannot be leaves nothing behind
             processes.from_first(lambda: start_folder(run, config))
         processes.gather(None)  # all have read it: from here on it may be replaced
-        side = model.backbone.preprocessing.size
         regions = needs_of(model_settings).regions > 0
-        training, validation = build_loaders(boxes, root, recipe, settings, (side, side), regions, propose, processes)
+        training, validation = build_loaders(boxes, root, recipe, settings, model.size_hw, regions, propose, processes)
         with closing(training), closing(validation), Interruption() as interruption:
             story = _Story(
                 run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch
@@ -269,7 +268,6 @@ class _Story:
             self.learner.judged,
             self._while_nobody_asks(self.validation.epoch(0)),
             device=self.learner.device,
-            preprocessing=self.learner.model.backbone.preprocessing,
             processes=self._processes,
             progress=lambda done, values: shown(min(done, self.validation.images), values),
             pieces=self._pieces,
@@ -314,7 +312,6 @@ class _Story:
             model=self.learner.judged,
             settings=self.model_settings,
             classes=self.boxes.classes,
-            preprocessing=self.learner.model.backbone.preprocessing,
             proposals=self.boxes.settings["proposals"],
             fingerprint=self.boxes.fingerprint,
             epoch=self.progress.epoch,

@@ -219,10 +219,9 @@ class Learner:
             divisor: of the summed loss.
         """
         for piece in self._pieces(batch, mixed=share < 1):
-            images = self.device.images(piece.images, self.model.backbone.preprocessing)
+            images = self.device.images(piece.images)
             if piece.others is not None:
-                others = self.device.images(piece.others, self.model.backbone.preprocessing)
-                images = torch.lerp(others, images, share)
+                images = torch.lerp(self.device.images(piece.others).float(), images.float(), share)
             with self.device.autocast():
                 logits = self._network(images, piece.regions).logits.float()
                 loss = share * self._loss(logits, piece.labels)

@@ -75,19 +75,22 @@ def rest_frozen(model: Model, norms: bool = False) -> None:
     """Put what does not learn into evaluation mode: its running statistics stay as they are, too.
 
     Args:
-        norms: all batch norms of the backbone, too; their scales and shifts learn if they ask for a gradient.
+        norms: all batch norms of the backbones, too; their scales and shifts learn if they ask for a gradient.
     """
     for module in model.modules():
         asks = [parameter.requires_grad for parameter in module.parameters()]
         if asks and not any(asks):
             module.eval()
-    for module in model.backbone.modules():
-        if norms and isinstance(module, _BATCH_NORMS):
-            module.eval()
+    for backbone in model.backbones if norms else ():
+        for module in backbone.modules():
+            if isinstance(module, _BATCH_NORMS):
+                module.eval()
 
 
 def _stages(model: Model, recipe: Recipe) -> dict[str, int]:
     """The stage of each of the backbone's parameters by its name; empty where the recipe does not ask."""
     if recipe.frozen_stages == 0 and recipe.layer_decay == 1:
         return {}
-    return {BACKBONE + name: stage for name, stage in stages_of_parameters(model.backbone).items()}
+    return {
+        BACKBONE + name: stage for name, stage in stages_of_parameters(model.backbones[0], max(model.size_hw)).items()
+    }

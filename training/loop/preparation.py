@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from ...data.text import first_line
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value
-from ..models.backbones.backbone import Backbone
 from ..models.backbones.entries import StateDict
 from ..models.build import build_model
 from ..models.contract import Settings
@@ -78,9 +76,9 @@ def build_learner(
         such a batch, or has fewer stages than are to be frozen.
     """
     device.take(model, torch.channels_last)
-    if recipe.size_hw and recipe.size_hw[0] != model.backbone.preprocessing.size:
-        model.backbone.preprocessing = replace(model.backbone.preprocessing, size=recipe.size_hw[0])
-        _check_takes(model.backbone, recipe.size_hw[0], device)
+    if recipe.size_hw and recipe.size_hw != model.size_hw:
+        model.size_hw = recipe.size_hw
+        _check_takes(model, device)
     labels = boxes.labels[boxes.usable[boxes.rows("train")]]
     learner = Learner(
         model,
@@ -97,27 +95,30 @@ def build_learner(
     return learner
 
 
-def _check_takes(backbone: Backbone, side: int, device: Device) -> None:
-    """Raises: `ConfigurationError` when a backbone cannot see images of that size: many transformers are for one."""
+def _check_takes(model: Model, device: Device) -> None:
+    """Raises: `ConfigurationError` when a backbone cannot see images of its size: many transformers are for one."""
+    height, width = model.size_hw
     try:
         with torch.no_grad():
-            backbone.eval()(torch.zeros(1, 3, side, side, device=device.device))
+            for backbone in model.backbones:
+                backbone.eval()(torch.zeros(1, 3, height, width, device=device.device))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigurationError(
-            f"the backbone cannot take images of {side} x {side} pixels ({first_line(error)}); leave out "
+            f"the backbone cannot take images of {height} x {width} pixels ({first_line(error)}); leave out "
             "--image-size, or take another backbone"
         ) from None
 
 
 def _check_takes_one(learner: Learner, images: int) -> None:
-    """Raises: `ConfigurationError` when the backbone cannot learn from one image: of the last batch, an epoch later."""
+    """Raises: `ConfigurationError` when a backbone cannot learn from one image: of the last batch, an epoch later."""
     learner.start()
-    backbone, size = learner.model.backbone, learner.recipe.batch_size
-    image = torch.zeros(1, 3, *(2 * [backbone.preprocessing.size]), device=learner.device.device)
-    statistics = {name: buffer.clone() for name, buffer in backbone.named_buffers()}  # its own stay as they are
+    size = learner.recipe.batch_size
+    image = torch.zeros(1, 3, *learner.model.size_hw, device=learner.device.device)
     try:
         with torch.no_grad():
-            torch.func.functional_call(backbone, statistics, (image,))
+            for backbone in learner.model.backbones:
+                statistics = {name: buffer.clone() for name, buffer in backbone.named_buffers()}  # its own stay
+                torch.func.functional_call(backbone, statistics, (image,))
     except ValueError as error:
         if not is_lone_value(error):
             raise
@@ -153,22 +154,26 @@ def begin_network(
 _OTHER_STRIDES = {"resnet50": "resnet50-v1", "resnet50-v1": "resnet50"}
 
 
-def doubt_of_strides(model: Model, name: str, boxes: Boxes, root: Path, device: Device) -> str:
+def doubt_of_strides(model: Model, settings: Settings, boxes: Boxes, root: Path, device: Device) -> str:
     """What is to be said of a file's weights by a few training images if they look like those of a ResNet that has its
     strides elsewhere; empty otherwise.
 
     Args:
         model: on its device, with its weights as they came.
-        name: of the backbone.
+        settings: the model's.
     """
     rows = boxes.rows("train")
-    if not stride_blocks(model.backbone) or len(rows) < IMAGES / 2:  # of few the statistics say too little
+    names = (stream.backbone for stream in settings.streams)
+    doubtful = {
+        name: backbone for name, backbone in zip(names, model.backbones, strict=True) if stride_blocks(backbone)
+    }
+    if not doubtful or len(rows) < IMAGES / 2:  # of few the statistics say too little
         return ""
     some = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows)), dtype=np.int64)].tolist()
-    side = model.backbone.preprocessing.size
-    dataset = RegionDataset(boxes, root, (side, side), regions=False)
-    pixels = torch.stack([dataset[(0, row)][0] for row in some])
-    if not are_misplaced(model.backbone, device.images(pixels, model.backbone.preprocessing)):
+    dataset = RegionDataset(boxes, root, model.size_hw, regions=False)
+    images = device.images(torch.stack([dataset[(0, row)][0] for row in some]))
+    name = next((name for name, backbone in doubtful.items() if are_misplaced(backbone, images)), None)
+    if name is None:
         return ""
     remedy = f"take --backbone {_OTHER_STRIDES[name]}" if name in _OTHER_STRIDES else "no such backbone is here"
     return (

@@ -36,7 +36,7 @@ def are_misplaced(backbone: Backbone, images: Tensor) -> bool:
     """Whether the weights fit clearly better with the strides in the other convolution.
 
     Args:
-        images: `IMAGES` or so ``(B, 3, H, W)``, normalised.
+        images: `IMAGES` or so ``(B, 3, H, W)``, as the backbone takes them.
     """
     blocks = stride_blocks(backbone)
     if not blocks:

@@ -73,7 +73,9 @@ class Parent:
         if said:
             anew[said].append("classifier")
         model.load_state_dict(mine | state)
-        model.backbone.preprocessing = self.checkpoint.preprocessing
+        for backbone, trained in zip(model.backbones, self.checkpoint.model.backbones, strict=True):
+            backbone.preprocessing = trained.preprocessing
+        model.size_hw = self.checkpoint.size_hw
         news = "; ".join(f"{' and '.join(titles)} ({reason})" for reason, titles in anew.items())
         begins = f"; begin anew: {news}" if news else ""
         return f"weights of {self.name}, epoch {self.checkpoint.epoch}: {', '.join(taken)}{begins}"

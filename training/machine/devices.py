@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from ...data.errors import ConfigurationError
 from ...data.memory import give_back_memory
 from ...data.text import first_line
-from ..models.backbones.backbone import Preprocessing
 from .device_names import NO_MPS, check_device
 from .torch_internals import is_out_of_memory
 
@@ -63,11 +61,9 @@ class Device:
         """The tensor on the device, without waiting for it to arrive."""
         return tensor.to(self.device, non_blocking=True)
 
-    def images(self, images: Tensor, preprocessing: Preprocessing) -> Tensor:
-        """uint8 pixels -> normalised float32 on the device, channels last."""
-        mean, std = _mean_and_std(preprocessing, self.device)
-        pixels = self.on(images).to(memory_format=torch.channels_last)
-        return (pixels.float() - mean) / std
+    def images(self, images: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)`` on the device, channels last in memory."""
+        return self.on(images).to(memory_format=torch.channels_last)
 
     def forget_peak(self) -> None:
         """Begin to measure `peak_memory` anew, where that is possible."""
@@ -166,10 +162,3 @@ def choose_training_device(name: str, precision: str = "auto") -> Device:
             "--precision bf16 or fp32"
         )
     return device
-
-
-@cache
-def _mean_and_std(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of a pixel's 0..255, ``(1, 3, 1, 1)`` on the device: made once, for a copy waits for the device."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (preprocessing.mean, preprocessing.std))
-    return mean.to(device), std.to(device)

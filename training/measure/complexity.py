@@ -60,8 +60,7 @@ def network_cost(settings: AGNetSettings, variant: str) -> Cost:
     """
     with torch.device("meta"):
         model = build_network(VARIANTS[variant](settings)).eval()
-        side = model.backbone.preprocessing.size
-        images, regions = torch.empty(1, 3, side, side), torch.empty(1, settings.regions, 4)
+        images, regions = torch.empty(1, 3, *model.size_hw), torch.empty(1, settings.regions, 4)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(images, regions)
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -81,8 +80,8 @@ def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Devic
     for variant, change in VARIANTS.items():
         model = build_network(change(settings)).eval()
         models[variant] = device.take(model, torch.channels_last)
-    side = models["baseline"].backbone.preprocessing.size
-    images = torch.randn(batch_size, 3, side, side, device=device.device).to(memory_format=torch.channels_last)
+    pixels = torch.randint(0, 256, (batch_size, 3, *models["baseline"].size_hw), dtype=torch.uint8)
+    images = device.images(pixels)
     corners = torch.rand(batch_size, settings.regions, 2, 2, device=device.device).sort(dim=2).values
     seconds: dict[str, list[float]] = {variant: [] for variant in models}
     for turn in range(_WARM_UP + _ROUNDS):

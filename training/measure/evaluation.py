@@ -71,14 +71,12 @@ def evaluate_run(
     if error := look.error(f"{split} images"):
         raise error
     checkpoint = load_checkpoint(run / BEST)
-    side = checkpoint.preprocessing.size
-    dataset = RegionDataset(boxes, root, (side, side), regions=checkpoint.regions > 0)
+    dataset = RegionDataset(boxes, root, checkpoint.size_hw, regions=checkpoint.regions > 0)
     loader = Loader(dataset, rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),
         loader.epoch(0),
         device=device,
-        preprocessing=checkpoint.preprocessing,
         progress=watch(f"evaluate {split}", loader.images),
         pieces=Pieces(device, say),
     )
@@ -114,7 +112,7 @@ def _with_images(
         split=split,
         dataset=boxes.dataset,
         network=checkpoint_hash(run / BEST),
-        image_size=checkpoint.preprocessing.size,
+        image_size=checkpoint.size_hw[0],
         images_seen_in_training=seen,
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .backbones.backbone import Backbone
 from .blocks.fusion import Pooling, PoolingFusion
 from .blocks.inter_attention import InterAttention, TokenMean
+from .blocks.last_map import LastMap
 from .blocks.region_pooling import POOLED, crop_pooling, region_pooling
 from .blocks.se_residual import SEResidual
 from .blocks.self_attention import KEYS_SHARE, SelfAttention
@@ -25,8 +26,8 @@ class AGNet(Model):
     The blocks are passed in; `assemble_agnet` knows their numbers.
 
     Args:
-        backbone: images ``(B, 3, H, W)`` -> feature map ``(B, C, 7, 7)``. If it gives maps of several stages, regions
-            are pooled from each of them, and from there on C is the sum of their channels.
+        backbone: images ``(B, 3, H, W)`` -> feature map ``(B, C, h, w)``, brought to 7 × 7 here. If it gives maps of
+            several stages, regions are pooled from each of them, and from there on C is the sum of their channels.
         self_attention: over the last map's positions; None leaves the map as it is.
         se_residual: one gate for each of the N = R + 1 tokens; None leaves them as they are.
         inter_attention: between the tokens, or their mean.
@@ -51,6 +52,7 @@ class AGNet(Model):
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.last_map = LastMap()
         self.self_attention = self_attention
         self.se_residual = se_residual
         self.inter_attention = inter_attention
@@ -65,7 +67,7 @@ class AGNet(Model):
         """Classify images by their regions.
 
         Args:
-            images: ``(B, 3, H, W)``, normalised as the backbone's weights want it.
+            images: ``(B, 3, H, W)`` RGB, uint8 or floats 0..255.
             regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for. They may be
                 left out where R = 0.
 
@@ -73,11 +75,12 @@ class AGNet(Model):
         """
         wanted = (images.shape[0], self.regions, 4)
         if self.regions == 0:
-            regions = torch.empty(wanted, device=images.device)
+            regions = torch.empty(wanted, device=images.device) if regions is None else regions[:, :0]
         if regions is None or regions.shape != wanted:
             got = "none" if regions is None else tuple(regions.shape)
             raise ValueError(f"regions must be {wanted}, as this model was built; got {got}")
-        *shallower, features = self.backbone.maps(images)  # shallower: of more stages than one; (B, C, 7, 7)
+        *shallower, features = self.backbone.maps(images)  # shallower: of more stages than one
+        features = self.last_map(features)  # (B, C, 7, 7)
         attended, attention = self.self_attention(features) if self.self_attention else (features, None)
         # The whole image is the last token: pooling the full frame of a 7×7 map gives the map itself.
         whole = regions.new_tensor([0, 0, 1, 1]).expand(regions.shape[0], 1, 4)
@@ -92,6 +95,10 @@ class AGNet(Model):
             average = torch.cat([each.mean(dim=(2, 3)) for each in [*shallower, features]], dim=1)
             embedding = average + self.shortcut * embedding
         return Output(self.classifier(self.dropout(embedding)), weights, attention, embedding)
+
+    @property
+    def map_layer(self) -> nn.Module:
+        return self.last_map
 
     def _pool(self, maps: list[Tensor], boxes_xyxy: Tensor, mean: bool = False) -> Tensor:
         """Every box of every map, what the maps give side by side: ``(B, N, 49, C)``, or its mean ``(B, N, 1, C)``."""

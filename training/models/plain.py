@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
+from .blocks.last_map import LastMap
 from .contract import Output
 from .model import Model
 from .settings import PlainSettings
@@ -18,13 +19,20 @@ class Plain(Model):
     def __init__(self, backbone: Backbone, classifier: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
+        # An average over 7 × 7 positions is not one over all h × w: without this, maps of another size would give other
+        # numbers than AG-Net's shortcut and the plain networks trained so far.
+        self.last_map = LastMap()
         self.dropout = nn.Dropout(0.0)
         self.classifier = classifier
 
     def forward(self, images: Tensor, regions: Tensor | None = None) -> Output:
-        """Images ``(B, 3, H, W)``, normalised -> logits."""
-        embedding = self.backbone(images).mean(dim=(2, 3))  # (B, C)
+        """RGB images ``(B, 3, H, W)``, uint8 or floats 0..255 -> logits."""
+        embedding = self.last_map(self.backbone(images)).mean(dim=(2, 3))  # (B, C)
         return Output(self.classifier(self.dropout(embedding)), embedding=embedding)
+
+    @property
+    def map_layer(self) -> nn.Module:
+        return self.last_map
 
 
 def assemble_plain(settings: PlainSettings, backbones: Sequence[Backbone]) -> Plain:

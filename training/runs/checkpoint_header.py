@@ -26,7 +26,7 @@ _LARGEST_HEADER = 2**26  # characters; 100,000 classes with long names take a te
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What a network was trained for, without the network."""
+    """What a network was trained for; a `Checkpoint` adds the network."""
 
     settings: Settings
     classes: tuple[str, ...]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,14 @@ from ... import __version__
 from ...data.errors import CheckpointError
 from ...data.files import atomic_file
 from ...data.text import first_line
-from ..models.backbones.backbone import Preprocessing
 from ..models.backbones.entries import on_meta
 from ..models.build import build_model
-from ..models.contract import Settings
 from ..models.model import Model
-from ..models.registry import needs_of, record_of
+from ..models.registry import record_of
 from .checkpoint_header import (
     FORMAT,
     FORMAT_VERSION,
+    CheckpointHeader,
     check_classes,
     check_format,
     check_there,
@@ -42,24 +41,19 @@ from .folder import checkpoint_of
 _HASH = "blake2b"  #: in the header, of all the rest
 _LARGEST_SIDE = 8192  # of an image that a network sees; there is none that asks for more than some hundreds
 
+_MeanAndStd = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained network and what it was trained for."""
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(CheckpointHeader):
+    """A trained network and what it was trained for. The network normalises its images itself."""
 
     model: Model  #: in evaluation mode
-    settings: Settings
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    proposals: dict[str, object]  #: stage 1's settings; new images get their regions the same way
-    fingerprint: str  #: of the boxes file
-    epoch: int
-    val_top1: float | None
 
     @property
-    def regions(self) -> int:
-        """How many regions the network looks at: 0 for a plain model, or one whose regions were taken away."""
-        return needs_of(self.settings).regions
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the images that the network takes."""
+        return self.model.size_hw
 
 
 def check_finite(outputs: Iterable[object]) -> None:
@@ -79,7 +73,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
         "agnet": __version__,
         "model": record_of(checkpoint.settings),
         "classes": checkpoint.classes,
-        "preprocessing": asdict(checkpoint.preprocessing),
+        **preprocessing_record(checkpoint.model),
         "proposals": checkpoint.proposals,
         "boxes_fingerprint": checkpoint.fingerprint,
         "epoch": checkpoint.epoch,
@@ -102,14 +96,16 @@ def load_checkpoint(run: str | Path) -> Checkpoint:
     check_format(path, values)
     try:
         header = header_of(values)
-        preprocessing = _preprocessing(values["preprocessing"])
+        size_hw, normalisations = _preprocessing(values)
         # Settings may ask for more than there is memory, so shapes come first and numbers later.
         _check_tensors(on_meta(lambda: build_model(header.settings)).state_dict(), tensors)
         check_classes(header)
         model = build_model(header.settings)
         model.load_state_dict(tensors)
-        told = {field.name: getattr(header, field.name) for field in fields(header)}
-        return Checkpoint(model=model.eval(), preprocessing=preprocessing, **told)
+        for backbone, (mean, std) in zip(model.backbones, normalisations, strict=True):
+            backbone.preprocessing = replace(backbone.preprocessing, mean=mean, std=std)
+        model.size_hw = size_hw
+        return Checkpoint(model=model.eval(), **{one.name: getattr(header, one.name) for one in fields(header)})
     except ImportError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except KeyError as error:
@@ -258,17 +254,39 @@ def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -
     return found.hexdigest()
 
 
-def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
-    """Raises: `ValueError` or `TypeError` for what no image can be normalised with."""
-    size = values["size"]
-    if type(size) is not int or not 1 <= size <= _LARGEST_SIDE:
-        raise ValueError(f"the size of its images is {size!r}: it must be 1 to {_LARGEST_SIDE}")
+def preprocessing_record(model: Model) -> dict[str, object]:
+    """What becomes of an image before the network's first layer, as files have it.
+
+    ``preprocessing``: ``size``, the side of a square or [height, width], and the ``mean`` and ``std`` of the first
+    backbone. Where there are several, also ``streams``: ``mean`` and ``std`` of each.
+    """
+    height, width = model.size_hw
+    first, *others = streams = [
+        {"mean": backbone.preprocessing.mean, "std": backbone.preprocessing.std} for backbone in model.backbones
+    ]
+    size = height if height == width else (height, width)
+    return {"preprocessing": {"size": size, **first}, **({"streams": streams} if others else {})}
+
+
+def _preprocessing(values: Mapping[str, Any]) -> tuple[tuple[int, int], list[_MeanAndStd]]:
+    """Height and width of the images, and each backbone's mean and std: `preprocessing_record` backwards.
+
+    Raises: `ValueError` or `TypeError` for what no image can be normalised with.
+    """
+    size = values["preprocessing"]["size"]
+    sides = size if isinstance(size, list) and len(size) == 2 else [size, size]
+    if not all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in sides):
+        raise ValueError(f"the size of its images is {str(size)[:80]}: it must be 1 to {_LARGEST_SIDE}")
+    return (sides[0], sides[1]), [_mean_and_std(one) for one in values.get("streams", [values["preprocessing"]])]
+
+
+def _mean_and_std(values: Mapping[str, Any]) -> _MeanAndStd:
     for name in ("mean", "std"):
         numbers = torch.tensor(values[name], dtype=torch.float32)
         if numbers.shape != (3,) or not numbers.isfinite().all() or (name == "std" and not (numbers > 0).all()):
             wanted = "three numbers" if name == "mean" else "three numbers above 0"
             raise ValueError(f"the {name} of its images is {str(values[name])[:80]}: it must be {wanted}")
-    return Preprocessing(size, tuple(values["mean"]), tuple(values["std"]))
+    return tuple(values["mean"]), tuple(values["std"])
 
 
 def _check_tensors(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,6 @@ from agnet.training.answers.predict import Prediction, _with_evidence, predict
 from agnet.training.answers.truth import Truth
 from agnet.training.answers.video_labels import Label
 from agnet.training.machine.devices import Device
-from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import Checkpoint
@@ -212,7 +211,8 @@ def test_regions_are_proposed_for_a_network_that_looks_at_them(changes):
     torch.manual_seed(0)
     settings = ModelSettings(classes=3, regions=2, backbone="mobilenet-v3-small", **changes)
     model = build_model(settings).eval()
-    network = Checkpoint(model, settings, ("ant", "bee", "fly"), Preprocessing(64), {}, "", 1, None)
+    model.size_hw = (64, 64)
+    network = Checkpoint(settings, ("ant", "bee", "fly"), {}, "", 1, None, model=model)
     regions, asked = replace(prediction(None).regions, layout=Layout(2, "primary")), []
 
     def propose(image):

@@ -39,7 +39,6 @@ from agnet.training.answers.predict_files import FilePredictor, Moment
 from agnet.training.answers.truth import Truth
 from agnet.training.answers.video_labels import Label
 from agnet.training.machine.devices import Device
-from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -59,7 +58,7 @@ def network(tmp_path_factory, textured):
     settings = ModelSettings(classes=3, regions=Layout(3).count, backbone="mobilenet-v3-small")
     model = build_model(settings).train()
     seen = np.stack([textured(number, 64, 64) for number in range(100, 116)])
-    seen = torch.from_numpy(seen).permute(0, 3, 1, 2) / 127.5 - 1
+    seen = torch.from_numpy(seen).permute(0, 3, 1, 2)
     with torch.no_grad():  # batch norms get to know images, without which all look the same
         for _ in range(30):
             model(seen, torch.rand(16, Layout(3).count, 4).sort(dim=-1).values)
@@ -67,8 +66,9 @@ def network(tmp_path_factory, textured):
     torch.nn.init.normal_(model.classifier.weight, std=20.0)
     with torch.no_grad():
         model.classifier.bias -= model(seen, torch.rand(16, Layout(3).count, 4).sort(dim=-1).values).logits.mean(dim=0)
+    model.size_hw = (64, 64)
     run = tmp_path_factory.mktemp("run")
-    checkpoint = Checkpoint(model, settings, CLASSES, Preprocessing(64), PROPOSALS.to_dict(), "", 1, None)
+    checkpoint = Checkpoint(settings, CLASSES, PROPOSALS.to_dict(), "", 1, None, model=model)
     save_checkpoint(run / "best.safetensors", checkpoint)
     return run
 

@@ -52,7 +52,7 @@ def test_it_writes_nothing_and_reckons_with_what_then_happens(train, tmp_path):
     for name in ("best.safetensors", "config.json", "seen.txt"):
         assert told["files"][name] == pytest.approx((tmp_path / "run" / name).stat().st_size, rel=0.5), name
     assert told["files"]["best.safetensors"] == pytest.approx((tmp_path / "run/best.safetensors").stat().st_size, 0.02)
-    assert load_checkpoint(Path("run/best.safetensors")).preprocessing.size == 64
+    assert load_checkpoint(Path("run/best.safetensors")).size_hw == (64, 64)
 
 
 def test_of_several_seeds_it_tells_the_time_and_the_room_of_all(train):

@@ -14,7 +14,6 @@ from agnet.training.loop.fit import fit
 from agnet.training.loop.learner import Learner
 from agnet.training.loop.optimizer import build_optimizer
 from agnet.training.machine.devices import Device, choose_device
-from agnet.training.models.backbones.backbone import Preprocessing
 from agnet.training.models.build import build_model
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
@@ -139,15 +138,6 @@ def test_parameters_are_grouped_by_place_and_kind():
         assert (group["weight_decay"] > 0) == (parameter.ndim > 1), name
 
 
-def test_images_are_normalised_as_the_weights_want_them():
-    preprocessing = Preprocessing(size=4, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
-    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    got = CPU.images(pixels, preprocessing)
-    for channel, (mean, std) in enumerate(zip(preprocessing.mean, preprocessing.std, strict=True)):
-        expected = (pixels[:, channel].double() / 255 - mean) / std
-        assert torch.allclose(got[:, channel].double(), expected, atol=1e-5)
-
-
 def test_a_diverged_loss_stops_with_a_reason():
     model = build_model(settings(model="plain"))
     with torch.no_grad():
@@ -165,7 +155,7 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(boxes, folder):
     results = []
     for batch_size in (1, 4, 100):
         loader = Loader(RegionDataset(boxes, folder, (224, 224)), boxes.rows("test"), batch_size, 0)
-        results.append(evaluate(model, loader.epoch(0), device=CPU, preprocessing=model.backbone.preprocessing))
+        results.append(evaluate(model, loader.epoch(0), device=CPU))
     for result in results:
         assert result.rows.tolist() == boxes.rows("test").tolist()
         np.testing.assert_allclose(result.logits, results[0].logits, atol=1e-4)

@@ -15,14 +15,14 @@ from agnet.training.loop.learner import Learner, balanced_weights, means
 from agnet.training.machine.devices import Device, Pieces, choose_training_device
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
-from factories import BARE, CPU, CPU_IS_FULL, EYES, GPU_IS_FULL, LUCK, Small, batch_of, normalised, tiny
+from factories import BARE, CPU, CPU_IS_FULL, GPU_IS_FULL, LUCK, Small, batch_of, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gradients_by_hand(model, batch, **loss):
     model.zero_grad()
-    cross_entropy(model(normalised(batch.images), batch.regions[:, 0]).logits, batch.labels, **loss).backward()
+    cross_entropy(model(batch.images.float(), batch.regions[:, 0]).logits, batch.labels, **loss).backward()
     return [parameter.grad.clone() for parameter in model.parameters()]
 
 
@@ -82,7 +82,7 @@ def test_accumulated_batches_are_one_big_batch_also_when_the_last_is_short(model
     accumulated, by_hand = tiny(model), tiny(model)
     weights = balanced_weights([5, 3, 1])
     trained = train_epoch(Learner(accumulated, recipe, CPU, class_images=[5, 3, 1]), parts, 0, steps=1)
-    logits = by_hand(normalised(whole.images), whole.regions[:, 0]).logits
+    logits = by_hand(whole.images.float(), whole.regions[:, 0]).logits
     # An image at a time: 0.9 of its label, a third of 0.1 of every class, and its own class' weight.
     losses = [
         -(0.9 * row[label] + 0.1 * row.mean()) for row, label in zip(logits.log_softmax(1), whole.labels, strict=True)
@@ -124,13 +124,13 @@ def test_what_does_not_fit_goes_through_in_smaller_pieces_with_the_same_outcome(
 def test_an_evaluation_that_does_not_fit_goes_through_in_smaller_pieces_with_the_same_outcome(error):
     batches, told = [batch_of(5, 1), batch_of(3, 2)], []
     enough, scarce = tiny("agnet"), Small(tiny("agnet"), 2, error)
-    expected = evaluate(enough, batches, device=CPU, preprocessing=EYES)
+    expected = evaluate(enough, batches, device=CPU)
     pieces = Pieces(CPU, told.append)
-    found = evaluate(scarce, batches, device=CPU, preprocessing=EYES, pieces=pieces)
+    found = evaluate(scarce, batches, device=CPU, pieces=pieces)
     assert scarce.seen == [5, *[2, 2, 1], *[2, 1]] and len(told) == 1
     np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-6)
     assert found.rows.tolist() == expected.rows.tolist() and found.labels.tolist() == expected.labels.tolist()
-    evaluate(scarce, batches, device=CPU, preprocessing=EYES, pieces=pieces)
+    evaluate(scarce, batches, device=CPU, pieces=pieces)
     assert scarce.seen[6:] == [2, 2, 1, 2, 1] and len(told) == 1  # the next validation knows it
 
 
@@ -152,7 +152,7 @@ def test_mixup_mixes_pixels_and_labels_and_keeps_the_regions_of_the_larger_share
         batch = batch_of(4, step)
         totals = learner.step([batch], 0, step, 60)
         images, regions, logits = seen.pop()
-        mine, other = normalised(batch.images), normalised(batch.images[[3, 0, 1, 2]])
+        mine, other = batch.images.float(), batch.images[[3, 0, 1, 2]].float()
         share = (((images - other) * (mine - other)).sum() / ((mine - other) ** 2).sum()).item()
         torch.testing.assert_close(images, share * mine + (1 - share) * other, atol=1e-4, rtol=0)
         assert torch.equal(regions, batch.regions[:, 0]) and 0.5 <= share <= 1
@@ -319,8 +319,7 @@ def test_dropout_is_before_the_classifier_and_only_while_training(kind):
     Learner(model, BARE.override(dropout=0.5), CPU)
     assert model.state_dict().keys() == without.state_dict().keys()
     batch, seen = batch_of(4), []
-    images = normalised(batch.images)
-    given = images, batch.regions[:, 0]
+    given = batch.images.float(), batch.regions[:, 0]
     assert torch.equal(model.eval()(*given).logits, without.eval()(*given).logits)
     model.classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     embedding = model.train()(*given).embedding

@@ -124,7 +124,7 @@ def test_frozen_norms_keep_their_statistics_and_learn_their_scales():
     learner = Learner(model, RECIPES["modern"].override(frozen_norms=True), Device(torch.device("cpu")))
     train_epoch(learner, [batch] * 3, 0, steps=3)
     still = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
-    assert still == {name for name, _ in model.named_buffers()} and len(still) == 6
+    assert still == {name for name, _ in model.named_buffers() if name in before} and len(still) == 6
 
 
 @pytest.mark.parametrize(("options", "frozen"), [({"frozen_stages": 2}, (0, 1)), ({"backbone_lr": 0.0}, (0, 1, 2))])

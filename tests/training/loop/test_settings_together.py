@@ -14,7 +14,7 @@ from agnet.training.loop.learner import Learner, means
 from agnet.training.machine.distributed import Processes
 from agnet.training.models.backbones.backbone import build_backbone
 from agnet.training.samples.loader import STAND_IN, Batch
-from factories import BARE, CPU, GPU_IS_FULL, LUCK, Small, batch_of, normalised, tiny
+from factories import BARE, CPU, GPU_IS_FULL, LUCK, Small, batch_of, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,7 +65,7 @@ class Watched:
         """How much of each batch's images is their own, from the pixels that the network saw."""
         seen, at, found = torch.cat(self.images), 0, []
         for batch in batches:
-            mine = normalised(batch.images)
+            mine = batch.images.float()
             other, mixed = mine.roll(1, 0), seen[at : at + len(mine)]
             at += len(mine)
             length = ((mine - other) ** 2).sum()
@@ -202,7 +202,7 @@ def test_clipping_is_of_the_whole_steps_gradient_before_rates_and_of_what_learns
     batches = [batch_of(4, 1), batch_of(3, 2)]
     whole = Batch(*(torch.cat(column) for column in zip(*batches, strict=True)))
     train_epoch(Learner(model, recipe, CPU), batches, 0, steps=1)
-    nn.functional.cross_entropy(by_hand(normalised(whole.images)).logits, whole.labels).backward()
+    nn.functional.cross_entropy(by_hand(whole.images.float()).logits, whole.labels).backward()
     learning = {n: p for n, p in by_hand.named_parameters() if n.removeprefix("backbone.") not in frozen}
     assert frozen and len(learning) == len(list(by_hand.parameters())) - len(frozen)
     norm = sum((p.grad.double() ** 2).sum() for p in learning.values()) ** 0.5

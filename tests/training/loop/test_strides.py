@@ -1,7 +1,6 @@
 """Weights of a ResNet whose strides are in the other convolution are noticed by what its batch norms remember."""
 
 from collections import OrderedDict
-from dataclasses import replace
 
 import pytest
 import torch
@@ -69,14 +68,15 @@ def test_other_networks_have_no_such_strides():
 
 def test_a_doubt_names_the_backbone_to_take(trained, boxes_file, folder, monkeypatch):
     backbone, _ = trained
-    backbone.preprocessing = replace(backbone.preprocessing, size=64)
-    model, boxes = assemble(ModelSettings(classes=3, regions=6, model="plain"), backbone), read_boxes(boxes_file)
+    settings, boxes = ModelSettings(classes=3, model="plain"), read_boxes(boxes_file)
+    model = assemble(settings, backbone)
+    model.size_hw = (64, 64)
     seen = []
     for found in (True, False):
         monkeypatch.setattr(
             "agnet.training.loop.preparation.are_misplaced",
             lambda _, images, found=found: (seen.append(images.shape), found)[1],
         )
-        said = doubt_of_strides(model, "resnet50", boxes, folder, Device(torch.device("cpu")))
+        said = doubt_of_strides(model, settings, boxes, folder, Device(torch.device("cpu")))
         assert said.endswith("take --backbone resnet50-v1") and "\n" not in said if found else said == ""
     assert seen == [(9, 3, 64, 64)] * 2

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Device(torch.device("cpu"))
 NET = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")
 PLAIN = ModelSettings(classes=3, model="plain", backbone="mobilenet-v3-small")
-SIZE = Preprocessing(64, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+SEEN = Preprocessing(224, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
 CLASSES = ("ant", "bee", "côté")
 
 
@@ -41,7 +41,8 @@ def parent(tmp_path):
     def make(settings=NET, classes=CLASSES, name="parent"):
         torch.manual_seed(7)
         model = build_model(replace(settings, classes=len(classes))).eval()
-        model.backbone.preprocessing = SIZE
+        model.backbone.preprocessing = SEEN
+        model.size_hw = (64, 64)
         with torch.no_grad():
             for value in [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]:
                 value.uniform_(0.1, 1)
@@ -49,7 +50,7 @@ def parent(tmp_path):
         run.mkdir()
         save_checkpoint(
             run / "best.safetensors",
-            Checkpoint(model, replace(settings, classes=len(classes)), classes, SIZE, {}, "f" * 32, 4, None),
+            Checkpoint(replace(settings, classes=len(classes)), classes, {}, "f" * 32, 4, None, model=model),
         )
         return run
 
@@ -72,7 +73,7 @@ def begun(run, settings=NET, classes=CLASSES):
 def test_of_the_same_network_everything_is_taken(parent):
     run = parent()
     model, said, _, anew = begun(run)
-    assert not anew and model.backbone.preprocessing == SIZE
+    assert not anew and model.backbone.preprocessing == SEEN and model.size_hw == (64, 64)
     assert said == (
         "weights of parent, epoch 4: backbone, self-attention, SE-residuals, inter-attention, fusion, classifier"
     )
@@ -211,7 +212,7 @@ def test_it_begins_where_the_parent_ended_and_at_its_image_size(agnet, boxes_fil
     told = agnet(*options, "--weights", "old", "--lr", 1e-30, "--frozen-norms", "--run", "new")
     assert told.stderr.count("weights of old, epoch 1") == 1
     old, new = (load_checkpoint(tmp_path / run / "best.safetensors") for run in ("old", "new"))
-    assert new.preprocessing.size == 64
+    assert new.size_hw == (64, 64)
     for name, value in old.model.state_dict().items():
         torch.testing.assert_close(new.model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
     assert read_config(tmp_path / "new")["started_from"]["checkpoint_blake2b"]

@@ -13,7 +13,7 @@ from agnet.training.runs.provenance import identity, images_hash, same_boxes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-OPTIONS = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", "40", "--batch-size", 5]
+OPTIONS = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", "40x32", "--batch-size", 5]
 OPTIONS += ["--epochs", 2, "--workers", 0, "--device", "cpu"]
 
 

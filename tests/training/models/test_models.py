@@ -7,7 +7,7 @@ from torchvision.ops import roi_align
 
 from agnet.training.models.agnet import AGNet
 from agnet.training.models.backbones import backbone as backbones
-from agnet.training.models.backbones.backbone import Backbone, BackboneEntry, Preprocessing
+from agnet.training.models.backbones.backbone import Backbone, BackboneEntry
 from agnet.training.models.blocks.fusion import PoolingFusion
 from agnet.training.models.blocks.inter_attention import InterAttention
 from agnet.training.models.blocks.region_pooling import region_pooling
@@ -15,7 +15,7 @@ from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.blocks.self_attention import SelfAttention
 from agnet.training.models.build import build_model
 from agnet.training.models.registry import ModelSettings
-from factories import images_and_regions
+from factories import RAW, images_and_regions
 
 CHANNELS = 32
 TINY = {"classes": 5, "regions": 6, "backbone": "tiny", "units": 4, "se_ratio": 4}
@@ -31,7 +31,7 @@ def tiny_backbone(monkeypatch):
     def build():
         return nn.Conv2d(3, CHANNELS, 32, stride=32)
 
-    entry = BackboneEntry(build, lambda net: net, CHANNELS, "head.", dict)
+    entry = BackboneEntry(build, lambda net: net, CHANNELS, "head.", dict, RAW)
     monkeypatch.setitem(backbones.BACKBONES, "tiny", lambda: entry)
 
 
@@ -441,7 +441,7 @@ def test_spectral_norm_is_on_the_three_projections_only_when_asked_for():
 
 def test_a_backbone_is_any_network_that_gives_a_map():
     body = nn.Conv2d(3, 8, 16, stride=16)
-    assert Backbone(body, 8, Preprocessing())(torch.zeros(2, 3, 224, 224)).shape == (2, 8, 7, 7)
+    assert Backbone(body, 8)(torch.zeros(2, 3, 224, 224)).shape == (2, 8, 14, 14)
 
 
 def test_with_the_shortcut_a_network_begins_as_its_plain_backbone_and_leaves_it():

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from agnet.training.models.backbones.backbone import Backbone, build_backbone
 from agnet.training.models.blocks.fusion import Pooling
 from agnet.training.models.blocks.inter_attention import TokenMean
+from agnet.training.models.blocks.last_map import LastMap
 from agnet.training.models.blocks.region_pooling import region_pooling
 from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.blocks.self_attention import SelfAttention
@@ -70,7 +71,7 @@ BLOCKS = {
     "shared gate": (lambda: SEResidual(1, 8, 4), (2, 3, 4, 8)),
     "spectral norm": (lambda: SelfAttention(8, spectral=True), (2, 8, 2, 3)),
     "one position": (lambda: SelfAttention(8), (2, 8, 1, 1)),
-    "map resized": (lambda: Backbone(nn.Identity(), 2), (2, 2, 5, 9)),
+    "map resized": (LastMap, (2, 2, 5, 9)),
 }
 
 

@@ -19,10 +19,11 @@ from agnet.training.models.blocks.region_pooling import region_pooling
 from agnet.training.models.build import assemble, build_model
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint
+from factories import RAW
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# name -> channels and sides of its maps at its own image size, the last one as it is before it is brought to 7 × 7
+# name -> channels and sides of its maps at its own image size
 MAPS = {
     "resnet50": ((64, 256, 512, 1024, 2048), (112, 56, 28, 14, 7)),
     "resnet50-v1": ((64, 256, 512, 1024, 2048), (112, 56, 28, 14, 7)),
@@ -61,7 +62,9 @@ class TwoMaps(nn.Module):
 def two_stage_model(seed=0, **changes):
     """In double precision, away from its start: δ = 0 would hide the self-attention."""
     torch.manual_seed(seed)
-    model = assemble(ModelSettings(classes=5, regions=6, units=4, se_ratio=4, **changes), Backbone(TwoMaps(), (8, 16)))
+    model = assemble(
+        ModelSettings(classes=5, regions=6, units=4, se_ratio=4, **changes), Backbone(TwoMaps(), (8, 16), RAW)
+    )
     if getattr(model, "self_attention", None):
         nn.init.constant_(model.self_attention.delta, 0.7)
     if getattr(model, "se_residual", None):
@@ -92,8 +95,8 @@ def test_maps_are_the_last_ones_of_sizes_that_halve(name):
     for mode in (True, False):
         maps = several.train(mode).maps(images)
         assert [tuple(features.shape[:2]) for features in maps] == [(2, C) for C in channels]
-        assert [tuple(features.shape[2:]) for features in maps] == [(side, side) for side in (*sides[:-1], 7)]
-    assert single.body(images).shape == (2, channels[-1], sides[-1], sides[-1])
+        assert [tuple(features.shape[2:]) for features in maps] == [(side, side) for side in sides]
+    assert single(images).shape == (2, channels[-1], sides[-1], sides[-1])
     assert several.state_dict().keys() == single.state_dict().keys()
     assert several.preprocessing == single.preprocessing
 
@@ -122,9 +125,9 @@ def test_the_second_last_map_is_that_of_the_librarys_layer(name, layer, side):
     images = torch.randn(2, 3, side, side)
     with torch.no_grad():
         classifier(images)
-        alone = Backbone(entry.body(classifier).eval(), entry.channels)(images)
+        alone = Backbone(entry.body(classifier).eval(), entry.channels, RAW)(images)
         stages = entry.stages()
-        backbone = Backbone(stages.body(classifier, 2).eval(), stages.channels[-2:])
+        backbone = Backbone(stages.body(classifier, 2).eval(), stages.channels[-2:], RAW)
         (shallow, last), forward = backbone.maps(images), backbone(images)
     wanted = seen[0] if seen[0].shape[1] == shallow.shape[1] else seen[0].permute(0, 3, 1, 2)
     assert torch.equal(shallow, wanted)
@@ -169,7 +172,7 @@ def test_a_body_of_ones_own_may_name_its_maps():
     images = torch.randn(2, 3, 56, 56)
     shallow, deep = body(images)
     for own in (body, named, extracted):
-        backbone = Backbone(own, (8, 16))
+        backbone = Backbone(own, (8, 16), RAW)
         maps = backbone.maps(images)
         assert torch.equal(maps[0], shallow) and torch.equal(maps[1], deep) and torch.equal(backbone(images), deep)
 

@@ -31,7 +31,7 @@ def checkpoint(untrained):
 def test_what_is_loaded_predicts_what_was_saved(checkpoint, tmp_path):
     path = save_checkpoint(tmp_path / "best.safetensors", checkpoint)
     loaded = load_checkpoint(path)
-    for name in ("settings", "classes", "preprocessing", "proposals", "fingerprint", "epoch", "val_top1"):
+    for name in ("settings", "classes", "size_hw", "proposals", "fingerprint", "epoch", "val_top1"):
         assert getattr(loaded, name) == getattr(checkpoint, name), name
     images, regions = torch.randn(2, 3, 224, 224), torch.rand(2, 6, 4).sort(dim=-1).values
     with torch.no_grad():

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..blocks.region_pooling import POOLED, region_pooling
 from . import nasnet
 from .entries import HALVES, BackboneEntry, Preprocessing, Stages, StateDict, nowhere, on_meta
 from .names import WITHOUT_IMAGENET, check_backbone_name
@@ -31,50 +30,62 @@ IMAGENET = Preprocessing()
 
 
 class Backbone(nn.Module):
-    """Images ``(B, 3, H, W)`` -> last feature map ``(B, C, 7, 7)``; maps of another size are resized bilinearly.
+    """Images ``(B, 3, H, W)``, uint8 or floats 0..255 -> last feature map ``(B, C, h, w)``.
+
+    It normalises the pixels itself, as its weights want them.
 
     Args:
-        body: images -> map ``(B, channels, h, w)``; or several of them, shallow to deep, as a sequence or a dict.
+        body: normalised images -> map ``(B, channels, h, w)``; or several of them, shallow to deep, as a sequence or a
+            dict.
         channels: C; or the channels of each.
         preprocessing: what its weights were trained on.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, body: nn.Module, channels: int | Sequence[int], preprocessing: Preprocessing = IMAGENET) -> None:
         super().__init__()
         self.body = body
         self.channels_of_maps = (channels,) if isinstance(channels, int) else tuple(channels)
         self.channels = self.channels_of_maps[-1]
-        self.last = LastMap()
+        for name in ("mean", "std"):  # of pixels 0..255; not in the state dict: a checkpoint's header has them
+            self.register_buffer(name, torch.empty(1, 3, 1, 1), persistent=False)
         self.preprocessing = preprocessing
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What its weights were trained on; set, its pixels are normalised that way from then on."""
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, preprocessing: Preprocessing) -> None:
+        self._preprocessing = preprocessing
+        with torch.no_grad():
+            self.mean.copy_(torch.tensor(preprocessing.mean, device="cpu").view(1, 3, 1, 1) * 255)
+            self.std.copy_(torch.tensor(preprocessing.std, device="cpu").view(1, 3, 1, 1) * 255)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Pixels 0..255 as the body wants them. Computed in float32 at least, also under autocast."""
+        precise = torch.promote_types(self.mean.dtype, torch.float32)
+        images = (images.to(precise) - self.mean.to(precise)) / self.std.to(precise)
+        return images.to(self.mean.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """All maps, shallow to deep, ``(B, C_k, h_k, w_k)``; only the last one is brought to 7 × 7.
+        """All maps as the body gives them, shallow to deep: ``(B, C_k, h_k, w_k)``.
 
         Raises: `ValueError` when the body gives anything else than maps of the channels promised.
         """
-        found = self.body(images)
+        found = self.body(self.normalised(images))
         maps = (found,) if isinstance(found, Tensor) else tuple(found.values() if isinstance(found, dict) else found)
         channels = tuple(features.shape[1] if features.ndim == 4 else None for features in maps)
         if channels != self.channels_of_maps:
             shapes = ", ".join(str(tuple(features.shape)) for features in maps)
             raise ValueError(f"the body gives {shapes}; wanted maps (B, C, h, w) with C {self.channels_of_maps}")
-        *before, last = maps
-        return *before, self.last(last)
-
-
-class LastMap(nn.Module):
-    """A map ``(B, C, h, w)``, brought to 7 × 7 bilinearly. Who wants to know what the heads are given watches it."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        if features.shape[-2:] == (POOLED, POOLED):
-            return features
-        # Pooling the frame is resizing it, the same numbers as `interpolate`, whose gradient is left to chance on GPUs.
-        precise = torch.promote_types(features.dtype, torch.float32)
-        frame = torch.tensor([0, 0, 1, 1], dtype=precise, device=features.device).expand(features.shape[0], 1, 4)
-        return region_pooling(features, frame)[:, 0].transpose(1, 2).unflatten(2, (POOLED, POOLED))
+        return maps
 
 
 def backbone_entry(name: str) -> BackboneEntry:
