@@ -41,13 +41,13 @@ class Small(nn.Module):
     def __init__(self, model, most, error):
         super().__init__()
         self.model, self.most, self.error = model, most, error
-        self.dropout, self.seen = model.dropout, []
+        self.dropout, self.seen, self.inputs = model.dropout, [], model.inputs
 
-    def forward(self, images, regions):
+    def forward(self, images, *others):
         self.seen.append(len(images))
         if len(images) > self.most:
             raise self.error
-        return self.model(images, regions)
+        return self.model(images, *others)
 
 
 def bare_body():

@@ -16,7 +16,9 @@ from ..machine.devices import Device, Pieces
 from ..models.contract import Output
 from ..models.model import Model
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
+from ..samples.loader import STAND_IN, Batch
 from ..samples.reading import Propose, Sample, Unreadable, sample
+from ..tasks import CLASSIFY
 
 BATCH_SIZE = 16
 
@@ -110,20 +112,22 @@ def predict_samples(
 def _predictions(
     checkpoint: Checkpoint, model: Model, samples: list[Sample], device: Device, top: int, evidence: bool
 ) -> list[Prediction]:
-    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, side, side)
-    images = device.images(pixels)
+    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
     found = [one.boxes for one in samples if one.boxes is not None]
-    boxes = device.on(torch.from_numpy(np.stack(found))) if found else None  # (B, R, 4)
+    boxes = torch.from_numpy(np.stack(found)) if found else None  # (B, R, 4)
+    unknown = torch.full((len(samples),), STAND_IN)
+    batch = Batch.of_images(pixels, boxes, unknown, torch.arange(len(samples))).on(device)
     with device.autocast():
         if evidence:
-            output, places = _with_evidence(model, images, boxes)
+            output, places = _with_evidence(model, batch)
         else:
             with torch.no_grad():
-                output, places = model(images, boxes), None
+                output, places = model(*batch.inputs(model.inputs)), None
     check_finite(output)
-    distributions = output.logits.detach().float().softmax(dim=1).cpu()
+    scores = CLASSIFY.scores(output, batch.valid).detach()
+    distributions = scores.softmax(dim=1).cpu()
     probabilities, orders = distributions.sort(dim=1, descending=True, stable=True)
-    highest = output.logits.detach().float().amax(dim=1).tolist()
+    highest = scores.amax(dim=1).tolist()
     weights, seen = (
         [None] * len(samples) if values is None else list(values.detach().float().cpu().numpy())
         for values in (output.region_weights, places)
@@ -143,7 +147,7 @@ def _predictions(
     ]
 
 
-def _with_evidence(model: Model, images: Tensor, regions: Tensor | None) -> tuple[Output, Tensor]:
+def _with_evidence(model: Model, batch: Batch) -> tuple[Output, Tensor]:
     """The output, and ``(B, h, w)``: how many logits each place of the feature map adds to the winning class.
 
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; below 0 where a place speaks
@@ -159,8 +163,8 @@ def _with_evidence(model: Model, images: Tensor, regions: Tensor | None) -> tupl
     handle = model.map_layer.register_forward_hook(watch)
     try:
         with torch.enable_grad():
-            output = model(images, regions)
-            (gradient,) = torch.autograd.grad(output.logits.amax(dim=1).sum(), seen)
+            output = model(*batch.inputs(model.inputs))
+            (gradient,) = torch.autograd.grad(CLASSIFY.scores(output, batch.valid).amax(dim=1).sum(), seen)
     finally:
         handle.remove()
     return output, (gradient * seen[0].detach()).sum(dim=1)

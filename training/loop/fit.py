@@ -247,11 +247,13 @@ class _Story:
             if progress.step < self._steps:
                 self._save()
                 self.leave_if_asked()
-        found = means(torch.tensor(progress.totals, dtype=torch.float64))
+        progress.losses = list(learner.loss_names or ())
+        found = means(torch.tensor(progress.totals, dtype=torch.float64), progress.losses)
         return {
             "epoch": epoch + 1,
             "train_loss": found["loss"],
             "train_top1": found["top1"],
+            **{f"train_{name}": found[name] for name in progress.losses},
             "lr": learner.recipe.lr * learner.recipe.lr_factor(epoch + 1 - 0.5 / self._steps),
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(images / progress.seconds, 2),
@@ -272,7 +274,7 @@ class _Story:
             progress=lambda done, values: shown(min(done, self.validation.images), values),
             pieces=self._pieces,
         )
-        return {"val_loss": scored.loss, "val_top1": scored.top1}
+        return {f"val_{name}": value for name, value in scored.measures(self.learner.task).items()}
 
     def _while_nobody_asks(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; when the run is to stop, it does so with the state after the epoch's last step."""

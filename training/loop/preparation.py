@@ -24,6 +24,7 @@ from ..runs.seen import count_seen
 from ..runs.weights import find_weights
 from ..samples.loader import Loader, Propose, RegionDataset
 from ..samples.views import AffineRange
+from ..tasks import CLASSIFY
 from .learner import Learner
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
@@ -49,7 +50,7 @@ def build_loaders(
     live = propose if recipe.regions == "live" else None
     train_set = RegionDataset(boxes, root, size_hw, augment, settings.seed, live, regions=regions)
     plain_set = RegionDataset(boxes, root, size_hw, regions=regions)
-    train, val = boxes.rows("train"), boxes.rows("val")
+    train, val = boxes.rows(CLASSIFY.splits.trained_on), boxes.rows(CLASSIFY.splits.chosen_by)
     loader = partial(
         Loader,
         batch_size=recipe.batch_size,

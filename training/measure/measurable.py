@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import look_at_images
-from ...data.errors import CheckpointError, DatasetError, MismatchError
+from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ...data.files import check_writable
 from ..runs.checkpoint_header import CheckpointHeader, read_header
 from ..runs.folder import BEST, read_config
 from ..runs.provenance import identity, same_boxes
 from ..runs.seen import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
+from ..tasks import CLASSIFY
 
 
 def check_measurable(run: Path, boxes: Boxes, root: Path, split: str, force: bool) -> tuple[Path, int | None, str]:
@@ -25,6 +26,9 @@ def check_measurable(run: Path, boxes: Boxes, root: Path, split: str, force: boo
     header = read_header(run / BEST)
     own = _is_own(run, header, boxes)  # or a stranger's, who can write what they like
     _check_same_kind(run, header, boxes)
+    if split not in CLASSIFY.splits.measured_on:
+        known = ", ".join(CLASSIFY.splits.measured_on)
+        raise ConfigurationError(f"split {split!r}: {CLASSIFY.name} is measured on one of {known}")
     if not len(boxes.rows(split)):
         raise DatasetError(f"{boxes.path} has no usable {split} images")
     # Another file's name may be anybody's text: its hash tells its metrics from the run's own.

@@ -38,6 +38,8 @@ class AGNet(Model):
         shortcut: classify GAP(map) + γF, γ = 0 at the start, instead of F: training begins as the plain backbone's.
     """
 
+    inputs = ("images", "regions")
+
     def __init__(
         self,
         backbone: Backbone,

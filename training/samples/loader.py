@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from ...data.boxes.reader import Boxes
 from ...data.errors import AgnetError, DatasetError, MismatchError
 from ...data.images import pixel_limit, read_image
+from ..machine.devices import Device
 from ..machine.torch_internals import (
     Batches,
     end_if_a_batch_cannot_be_sent,
@@ -50,6 +51,28 @@ class Batch(NamedTuple):
     def images(self) -> Tensor:
         """The first frames, uint8 ``(B, 3, H, W)``: a view."""
         return self.frames[:, 0]
+
+    def inputs(self, names: Sequence[str]) -> tuple[Tensor | None, ...]:
+        """The fields that a model names as its inputs, in that order.
+
+        One that names ``images`` sees the first frame alone, so its ``regions`` are ``(B, R, 4)``, that frame's; one
+        that names ``frames`` gets ``(B, T, R, 4)``.
+        """
+        found = {name: getattr(self, name) for name in names}
+        if "images" in found and found.get("regions") is not None:
+            found["regions"] = found["regions"][:, 0]
+        return tuple(found.values())
+
+    def cut(self, some: slice) -> Batch:
+        """Some of the samples: views."""
+        regions = None if self.regions is None else self.regions[some]
+        return Batch(self.frames[some], self.valid[some], regions, self.labels[some], self.rows[some])
+
+    def on(self, device: Device) -> Batch:
+        """The batch on a device, its frames channels last in memory."""
+        regions = None if self.regions is None else device.on(self.regions)
+        frames, valid = device.frames(self.frames), device.on(self.valid)
+        return Batch(frames, valid, regions, device.on(self.labels), device.on(self.rows))
 
     @staticmethod
     def of_images(images: Tensor, regions: Tensor | None, labels: Tensor, rows: Tensor) -> Batch:
