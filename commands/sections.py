@@ -40,13 +40,15 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         values = [getattr(recipe, name) for recipe in RECIPES.values()]
         own = ", ".join(f"{recipe} {_text(value)}" for recipe, value in zip(RECIPES, values, strict=True))
         choices = setting.metadata.get("choices")
-        kind = Choice(choices) if choices else setting.metadata.get("parse") or type(values[0])
+        parse = setting.metadata.get("parse")
+        kind = Choice(choices) if choices else parse or type(values[0])
         names = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         command = click.option(
             names,
             cls=SectionedOption,
             section=f"{setting.metadata['section']} (of the recipe, unless given)",
             type=kind,
+            metavar="SIZE" if parse else None,
             default=None,
             help=f"{setting.metadata['about']}  [{own}]",
         )(command)

@@ -65,6 +65,11 @@ def plain_size(value: Any) -> Any:
     return value if sides is None else sides[0] if len(set(sides)) == 1 else tuple(sides)
 
 
+def is_size(value: object) -> bool:
+    """Whether a value is a side, or height and width, of whatever number of pixels."""
+    return _sides(value) is not None
+
+
 def size_text(size: Size) -> str:
     """``224`` or ``256x128``."""
     return "x".join(map(str, _sides(size) or ()))

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ...data.boxes.reader import Boxes
+from ...data.fields import size_text
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
 from ..models.contract import Settings
@@ -249,4 +250,6 @@ def _listed(files: dict[str, int]) -> str:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return size_text(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

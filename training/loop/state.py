@@ -23,9 +23,9 @@ class Progress:
     epoch: int = 0  #: finished epochs
     step: int = 0  #: finished steps of the next one
     totals: list[float] = field(default_factory=list)  #: what those steps summed up
-    losses: list[str] = field(default_factory=list)  #: names of the auxiliary losses among it
     seconds: float = 0.0  #: what those steps took
     log: list[dict[str, Any]] = field(default_factory=list)  #: a line for each finished epoch
+    losses: list[str] = field(default_factory=list)  #: names of the auxiliary losses in ``totals``
 
     def describe(self, epochs: int) -> str:
         """Where that is, of so many epochs, for people."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...data.errors import CheckpointError, MismatchError
+from ...data.fields import size_text
 from ..models.registry import comparable, needs_of, settings_of
 from ..recipes import Recipe
 from ..runs.folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
@@ -67,7 +68,7 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
     yield from _differences(contestants, everything[1:])
     sizes = {runs.name: runs.predictions[0].image_size for runs in contestants}
     if len(set(sizes.values())) > 1:
-        yield "image size: " + ", ".join(f"{size} in {name}" for name, size in sizes.items())
+        yield "image size: " + ", ".join(f"{size_text(size)} in {name}" for name, size in sizes.items())
     if split != "test":
         yield f"{split} is not the test part: training or the choice of the epoch has looked at it"
     several = max(len(runs.paths) for runs in contestants) > 1

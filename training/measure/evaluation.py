@@ -11,6 +11,7 @@ import torch
 
 from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import look_at_images
+from ...data.fields import plain_size
 from ...data.files import write_text
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
@@ -112,7 +113,7 @@ def _with_images(
         split=split,
         dataset=boxes.dataset,
         network=checkpoint_hash(run / BEST),
-        image_size=checkpoint.size_hw[0],
+        image_size=plain_size(checkpoint.size_hw),
         images_seen_in_training=seen,
     )
 

@@ -23,7 +23,8 @@ from .statistics import Interval, Spread, bootstrap, share_interval_of_means, sp
 
 TRAINING = "seeds.json"  #: in the folder that holds the single runs'
 
-_MEASURES = {f"val_{measure.name}": measure for measure in CLASSIFY.measures}
+# Accuracies first.
+_MEASURES = {f"val_{measure.name}": measure for measure in sorted(CLASSIFY.measures, key=lambda one: one.unit != SHARE)}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import nn
 
 from agnet import load
 from agnet.data.boxes.reader import read_boxes
+from agnet.data.errors import ConfigurationError
 from agnet.data.fields import A_NAME, AT_LEAST_1, setting
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
@@ -138,6 +139,8 @@ def test_one_epoch_and_another_are_two_bit_for_bit(made, tmp_path):
 def test_it_is_evaluated_and_predicts_what_was_measured(made, tmp_path):
     run, boxes, root = shutil.copytree(made[0], tmp_path / "run"), *made[1:]
     measured = evaluate_run(run, boxes, root, "test", 4, CPU, 0, watch=lambda what, images: lambda *_: None)
+    with pytest.raises(ConfigurationError, match="'query': classification is measured on one of train, val, test"):
+        evaluate_run(run, boxes, root, "query", 4, CPU, 0, watch=lambda what, images: lambda *_: None)
     scores = measured.predictions.logits
     assert scores.shape == (len(boxes.rows("test")), 3)
     model = load_checkpoint(run).model.eval()
