@@ -62,7 +62,7 @@ class Bench:
     def __init__(self, backbone: str, size: int, device: Device) -> None:
         torch.manual_seed(0)
         self.backbone, self.size, self.device = backbone, size, device
-        self.images = torch.randn(size, 3, 224, 224, device=device.device).to(memory_format=torch.channels_last)
+        self.images = device.pixels(torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8))
         corners = torch.rand(size, AGNET.regions, 2, 2, device=device.device).sort(dim=2).values
         self.regions = corners.flatten(2)  # x0 y0 x1 y1
         self.labels = torch.randint(AGNET.classes, (size,), device=device.device)
@@ -74,13 +74,17 @@ class Bench:
         built = build_model(settings)
         return built.to(device=self.device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def inputs(self, model: Model) -> list[Tensor]:
+        given = {"images": self.images, "regions": self.regions}
+        return [given[name] for name in model.inputs]
+
     def infer(self, model: Model) -> None:
         with torch.no_grad(), self.device.autocast():
-            model.eval()(self.images, self.regions)
+            model.eval()(*self.inputs(model))
 
     def loss(self, model: Model) -> Tensor:
         with self.device.autocast():
-            logits = model.train()(self.images, self.regions).logits
+            logits = model.train()(*self.inputs(model)).logits
         return nn.functional.cross_entropy(logits.float(), self.labels)
 
     def learn(self, model: Model) -> None:

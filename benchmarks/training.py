@@ -94,6 +94,7 @@ class Published:
         self, loader: Iterable[tuple[Tensor, Tensor]], reads_every: int, network: Model, device: Device
     ) -> None:
         self.loader, self.reads_every, self.device, self.model = loader, reads_every, device, network
+        self.body = network.backbones[0].body
         self.optimizer = torch.optim.SGD(network.parameters(), lr=RECIPE.lr, momentum=RECIPE.momentum)
         self.loss_fn = nn.CrossEntropyLoss()
 
@@ -106,7 +107,8 @@ class Published:
             labels = labels.to(self.device.device, non_blocking=True)
             seen += len(labels)
             with self.device.autocast():
-                logits = self.model(images, None).logits
+                # The body, not the backbone: this loader has normalised the images.
+                logits = self.model.classifier(self.body(images).mean(dim=(2, 3)))
                 loss = self.loss_fn(logits, labels)
             self.optimizer.zero_grad()
             loss.backward()

@@ -6,6 +6,7 @@ from torch import nn
 from agnet.training.machine.devices import Device
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble
+from agnet.training.models.model import Model
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
@@ -35,19 +36,28 @@ def batch_of(count, seed=0):
     return Batch.of_images(images, corners.flatten(2), labels, torch.arange(count))
 
 
-class Small(nn.Module):
+class Small(Model):
     """A network in a memory for so many images."""
 
     def __init__(self, model, most, error):
         super().__init__()
         self.model, self.most, self.error = model, most, error
-        self.dropout, self.seen, self.inputs = model.dropout, [], model.inputs
+        self.inputs, self.dropout, self.seen = model.inputs, model.dropout, []
 
     def forward(self, images, *others):
         self.seen.append(len(images))
         if len(images) > self.most:
             raise self.error
         return self.model(images, *others)
+
+    def parts(self):
+        return {f"model.{path}": kind for path, kind in self.model.parts().items()}
+
+
+def call(model, images, regions):
+    """What a model says, given those of the two that it takes."""
+    inputs = {"images": images, "regions": regions}
+    return model(*[inputs[name] for name in model.inputs])
 
 
 def bare_body():

@@ -49,7 +49,7 @@ class Task:
         measures: of the split that the epoch is chosen by.
         losses: output, labels ``(B,)``, valid ``(B, T)`` and label smoothing -> the loss of each sample ``(B,)``,
             without its auxiliary losses; 0 where the label is the one that PyTorch ignores.
-        scores: output and valid ``(B, T)`` -> what is kept and measured, one row a sample ``(B, K)``, float32.
+        scores: output and valid ``(B, T)`` -> what is kept and measured, one row a sample ``(B, K)``, float32 or finer.
         hits: scores ``(B, K)`` and labels ``(B,)`` -> whether each sample is right ``(B,)``: training's top-1.
     """
 
@@ -66,7 +66,7 @@ def _cross_entropies(output: Output, labels: Tensor, valid: Tensor, smoothing: f
     import torch
     from torch.nn.functional import cross_entropy
 
-    logits = output.logits.float()
+    logits = _precise(output.logits)
     if logits.ndim == 2:
         return cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
     frames = logits.shape[1]
@@ -85,12 +85,19 @@ def _class_scores(output: Output, valid: Tensor) -> Tensor:
     """The logits; of logits for each frame the logarithm of their mean probabilities over valid frames, whose softmax
     is that mean.
     """
-    logits = output.logits.float()
+    logits = _precise(output.logits)
     if logits.ndim == 2:
         return logits
     logs = logits.masked_fill(~valid[..., None], 0).log_softmax(dim=2)
     logs = logs.masked_fill(~valid[..., None], -float("inf"))
     return logs.logsumexp(dim=1) - valid.sum(dim=1, keepdim=True).log()
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """Logits as autocast gives them -> float32; finer ones as they are."""
+    import torch
+
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _hits(scores: Tensor, labels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..machine.devices import Device, Pieces
 from ..models.contract import Output
 from ..models.model import Model
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
-from ..samples.loader import STAND_IN, Batch
+from ..samples.loader import Batch
 from ..samples.reading import Propose, Sample, Unreadable, sample
 from ..tasks import CLASSIFY
 
@@ -115,16 +115,15 @@ def _predictions(
     pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
     found = [one.boxes for one in samples if one.boxes is not None]
     boxes = torch.from_numpy(np.stack(found)) if found else None  # (B, R, 4)
-    unknown = torch.full((len(samples),), STAND_IN)
-    batch = Batch.of_images(pixels, boxes, unknown, torch.arange(len(samples))).on(device)
+    inputs = Batch.of_images(pixels, boxes).on(device).inputs(model.inputs)
     with device.autocast():
         if evidence:
-            output, places = _with_evidence(model, batch)
+            output, places = _with_evidence(model, *inputs)
         else:
             with torch.no_grad():
-                output, places = model(*batch.inputs(model.inputs)), None
+                output, places = model(*inputs), None
     check_finite(output)
-    scores = CLASSIFY.scores(output, batch.valid).detach()
+    scores = _scores(output).detach().float()
     distributions = scores.softmax(dim=1).cpu()
     probabilities, orders = distributions.sort(dim=1, descending=True, stable=True)
     highest = scores.amax(dim=1).tolist()
@@ -147,7 +146,13 @@ def _predictions(
     ]
 
 
-def _with_evidence(model: Model, batch: Batch) -> tuple[Output, Tensor]:
+def _scores(output: Output) -> Tensor:
+    """Scores ``(B, classes)`` of images, each of whose frames is a real one."""
+    valid = torch.ones(output.logits.shape[:2], dtype=torch.bool, device=output.logits.device)
+    return CLASSIFY.scores(output, valid)
+
+
+def _with_evidence(model: Model, *inputs: Tensor | None) -> tuple[Output, Tensor]:
     """The output, and ``(B, h, w)``: how many logits each place of the feature map adds to the winning class.
 
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; below 0 where a place speaks
@@ -163,8 +168,8 @@ def _with_evidence(model: Model, batch: Batch) -> tuple[Output, Tensor]:
     handle = model.map_layer.register_forward_hook(watch)
     try:
         with torch.enable_grad():
-            output = model(*batch.inputs(model.inputs))
-            (gradient,) = torch.autograd.grad(CLASSIFY.scores(output, batch.valid).amax(dim=1).sum(), seen)
+            output = model(*inputs)
+            (gradient,) = torch.autograd.grad(_scores(output).amax(dim=1).sum(), seen)
     finally:
         handle.remove()
     return output, (gradient * seen[0].detach()).sum(dim=1)

@@ -73,9 +73,13 @@ class Network(nn.Module):
 
         Returns: the fields of `Output` that the model fills, and ``probabilities`` ``(B, classes)``.
         """
-        if boxes is None:
-            boxes = images.new_zeros((images.shape[0], 0, 4), dtype=torch.float32)
-        return _named(self.model(images, boxes))
+        return _named(_call(self.model, images, boxes))
+
+
+def _call(model: Model, images: Tensor, boxes: Tensor | None) -> Output:
+    given = {"images": images, "regions": boxes}
+    output: Output = model(*[given[name] for name in model.inputs])
+    return output
 
 
 def _named(output: Output) -> Outputs:
@@ -131,11 +135,10 @@ def eager(checkpoint: Checkpoint, noise: float = 0.0) -> Runner:
     device, generator = Device(torch.device("cpu")), torch.Generator().manual_seed(0)
 
     def run(inputs: Inputs) -> Outputs:
-        images = device.images(inputs["images"])
+        images = device.pixels(inputs["images"])
         if noise:
             images = images.float() * (1 + noise * torch.randn(images.shape, generator=generator))
-        boxes = inputs.get("boxes", torch.zeros(len(images), 0, 4))
-        return _named(checkpoint.model(images, boxes))
+        return _named(_call(checkpoint.model, images, inputs.get("boxes")))
 
     return run
 

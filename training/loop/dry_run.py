@@ -16,6 +16,7 @@ from ...data.fields import size_text
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
 from ..models.contract import Settings
+from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
 from ..models.registry import needs_of
 from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
 from ..runs.curves import CURVES
@@ -24,7 +25,6 @@ from ..runs.seen import SEEN
 from ..samples.loader import Batch, Loader, Propose
 from .engine import Watch, evaluate, steps_of_epoch, train_epoch
 from .learner import Learner
-from .optimizer import part_of
 from .preflight import check_input, check_same_images
 from .preparation import begin_network, build_learner, build_loaders
 
@@ -181,9 +181,10 @@ def _settings(name: str, recipe: Recipe) -> dict[str, Setting]:
 
 
 def _parameters(learner: Learner) -> dict[str, dict[str, int]]:
-    found = {part: {"total": 0, "trainable": 0} for part in ("backbone", "head", "classifier", "all")}
+    found = {part: {"total": 0, "trainable": 0} for part in (BACKBONE, HEAD, CLASSIFIER, "all")}
+    parts = learner.model.parts()
     for name, parameter in learner.model.named_parameters():
-        for part in (part_of(name), "all"):
+        for part in (kind_of(parts, name), "all"):
             found[part]["total"] += parameter.numel()
             found[part]["trainable"] += parameter.numel() if parameter.requires_grad else 0
     return found

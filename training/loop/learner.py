@@ -29,7 +29,6 @@ PULSE = 20  #: steps between two looks at a GPU's numbers; each look waits for a
 LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: of the totals: summed loss and the weight it is summed over, hits, images
 _FIGURES = ("loss", "top1")  # of a log line; auxiliary losses have other names
 
-
 _LESS = (
     "free some, take a smaller --backbone or --image-size, freeze a part (--frozen-stages, --backbone-lr 0), or try "
     "--precision bf16"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+
 import torch
 from torch import Tensor, nn
 
 from ...data.errors import ConfigurationError
-from ..models.model import Model
+from ..models.backbones.backbone import Backbone
+from ..models.model import BACKBONE, CLASSIFIER, HEAD, Model, kind_of
 from ..recipes import Recipe
 from .backbone_stages import stages_of_parameters
 
-BACKBONE, CLASSIFIER = "backbone.", "classifier."
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
-def part_of(name: str) -> str:
-    """The part of the network that a parameter belongs to, by its name: backbone, classifier or head."""
-    return next((prefix[:-1] for prefix in (BACKBONE, CLASSIFIER) if name.startswith(prefix)), "head")
 
 
 def fan_in(weight: Tensor) -> int:
@@ -29,14 +27,15 @@ def fan_in(weight: Tensor) -> int:
 
 
 def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD or AdamW in groups: of a part of the network and a stage of its backbone, with and without weight decay.
+    """SGD or AdamW in groups: of a part of the network and a stage of a backbone, with and without weight decay.
 
     A group's ``highest_lr`` is what the schedule multiplies. What is frozen is in no group and asks for no gradient.
 
-    Raises: `ConfigurationError` when more stages are to be frozen than the backbone has.
+    Raises: `ConfigurationError` when more stages are to be frozen than a backbone has.
     """
-    stages = _stages(model, recipe)
-    last = max(stages.values(), default=0)
+    parts = model.parts()
+    stages = _stages(model, parts, recipe)
+    last = max((stage.last for stage in stages.values()), default=0)  # of the deepest of several backbones
     if recipe.frozen_stages > last + 1:
         raise ConfigurationError(
             f"training setting 'frozen_stages': wanted 0 to {last + 1}, the backbone's stages, "
@@ -44,11 +43,13 @@ def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
         )
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        scale = {"backbone": recipe.backbone_lr, "classifier": recipe.classifier_lr, "head": 1.0}[part_of(name)]
-        if recipe.fan_in and parameter.ndim > 1 and part_of(name) == "head":
+        kind = kind_of(parts, name)
+        scale = {BACKBONE: recipe.backbone_lr, CLASSIFIER: recipe.classifier_lr, HEAD: 1.0}[kind]
+        if recipe.fan_in and parameter.ndim > 1 and kind == HEAD:
             scale *= min(1.0, recipe.fan_in / fan_in(parameter))
         if name in stages:
-            scale *= 0 if stages[name] < recipe.frozen_stages else recipe.layer_decay ** (last - stages[name])
+            stage = stages[name]
+            scale *= 0 if stage.number < recipe.frozen_stages else recipe.layer_decay ** (stage.last - stage.number)
         if scale == 0:
             parameter.requires_grad_(False)
         elif parameter.requires_grad:
@@ -87,10 +88,21 @@ def rest_frozen(model: Model, norms: bool = False) -> None:
                 module.eval()
 
 
-def _stages(model: Model, recipe: Recipe) -> dict[str, int]:
-    """The stage of each of the backbone's parameters by its name; empty where the recipe does not ask."""
+class _Stage(NamedTuple):
+    """A stage of a backbone, by numbers counted from the one next to the image."""
+
+    number: int
+    last: int  #: of this backbone
+
+
+def _stages(model: Model, parts: Mapping[str, str], recipe: Recipe) -> dict[str, _Stage]:
+    """The stage of each of the backbones' parameters by its name; empty where the recipe does not ask."""
     if recipe.frozen_stages == 0 and recipe.layer_decay == 1:
         return {}
-    return {
-        BACKBONE + name: stage for name, stage in stages_of_parameters(model.backbones[0], max(model.size_hw)).items()
-    }
+    found: dict[str, _Stage] = {}
+    for path, kind in parts.items():
+        if kind == BACKBONE:
+            numbers = stages_of_parameters(cast(Backbone, model.get_submodule(path)), max(model.size_hw))
+            last = max(numbers.values())
+            found |= {f"{path}.{name}": _Stage(number, last) for name, number in numbers.items()}
+    return found

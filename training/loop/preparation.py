@@ -172,7 +172,7 @@ def doubt_of_strides(model: Model, settings: Settings, boxes: Boxes, root: Path,
         return ""
     some = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows)), dtype=np.int64)].tolist()
     dataset = RegionDataset(boxes, root, model.size_hw, regions=False)
-    images = device.images(torch.stack([dataset[(0, row)][0] for row in some]))
+    images = device.pixels(torch.stack([dataset[(0, row)][0] for row in some]))
     name = next((name for name, backbone in doubtful.items() if are_misplaced(backbone, images)), None)
     if name is None:
         return ""

@@ -11,23 +11,14 @@ from torch import Tensor
 
 from ...data.errors import CheckpointError
 from ..models.contract import Settings
-from ..models.model import Model
+from ..models.model import BACKBONE, CLASSIFIER, HEAD, Model, kind_of, path_of
 from ..runs.checkpoints import Checkpoint, load_checkpoint
 from ..runs.folder import BEST, checkpoint_hash, weights_name
 from ..runs.seen import UNKNOWN, read_seen
-from .optimizer import CLASSIFIER
 from .preflight import parents_checkpoint
 
 STARTED_FROM = "started_from"  #: the section of a run's configuration
 
-# The head's parts by the names of their weights, and for people. A part is taken as a whole or not at all.
-_PARTS = {
-    "self_attention": "self-attention",
-    "se_residual": "SE-residuals",
-    "inter_attention": "inter-attention",
-    "fusion": "fusion",
-    "shortcut": "shortcut",
-}
 _SHAPING = ("stages", "regions", "use_regions", "units", "se", "se_ratio", "spectral_norm")  # settings of those
 _NAMED = 3  # classes that are named in a line
 
@@ -53,26 +44,23 @@ class Parent:
         Returns: a line that says what was taken, and what begins anew and why.
         Raises: `CheckpointError` when the backbone does not fit.
         """
-        mine, theirs = model.state_dict(), self.checkpoint.model.state_dict()
-        taken, anew = ["backbone"], defaultdict[str, list[str]](list)
-        own = _of(mine, "backbone")
-        if _shapes(own) != _shapes(_of(theirs, "backbone")):
-            raise CheckpointError(f"the backbone of {self.name} has other weights than this one's {settings.backbones}")
-        state = {name: theirs[name] for name in own}
-        for part, title in _PARTS.items():
-            own, found = _of(mine, part), _of(theirs, part)
-            if own and _shapes(own) == _shapes(found):
-                state |= found
-                taken.append(title)
-            elif own:
-                anew[self._reason(settings) if found else f"{self.name} has none"].append(title)
+        mine, theirs = _Weights.of(model), _Weights.of(self.checkpoint.model)
+        state = self._backbones(mine, theirs, settings)
+        taken, anew = ["backbone" if len(model.backbones) == 1 else "backbones"], defaultdict[str, list[str]](list)
+        for path in mine.paths(HEAD):  # a part is taken as a whole or not at all
+            own, found = mine.part(path), theirs.part(path)
+            if _shapes(own) == _shapes(found):
+                state |= {path + name: value for name, value in found.items()}
+                taken.append(model.title(path))
+            else:
+                anew[self._reason(settings) if found else f"{self.name} has none"].append(model.title(path))
         rows, said = self._classifier(mine, theirs, classes)
         state |= rows
         if rows:
             taken.append("classifier")
         if said:
             anew[said].append("classifier")
-        model.load_state_dict(mine | state)
+        model.load_state_dict(mine.state | state)
         for backbone, trained in zip(model.backbones, self.checkpoint.model.backbones, strict=True):
             backbone.preprocessing = trained.preprocessing
         model.size_hw = self.checkpoint.size_hw
@@ -86,11 +74,20 @@ class Parent:
         said = [f"{name.replace('_', ' ')} {getattr(before, name)} there" for name in differing]
         return ", ".join(said) or "of other shapes there"
 
-    def _classifier(
-        self, mine: dict[str, Tensor], theirs: dict[str, Tensor], classes: Sequence[str]
-    ) -> tuple[dict[str, Tensor], str]:
+    def _backbones(self, mine: _Weights, theirs: _Weights, settings: Settings) -> dict[str, Tensor]:
+        """The parent's backbones, in their order, under this network's names. Raises: `CheckpointError`."""
+        here, there = mine.paths(BACKBONE), theirs.paths(BACKBONE)
+        if [_shapes(mine.part(path)) for path in here] != [_shapes(theirs.part(path)) for path in there]:
+            raise CheckpointError(f"the backbone of {self.name} has other weights than this one's {settings.backbones}")
+        return {
+            path + name: value
+            for path, other in zip(here, there, strict=True)
+            for name, value in theirs.part(other).items()
+        }
+
+    def _classifier(self, mine: _Weights, theirs: _Weights, classes: Sequence[str]) -> tuple[dict[str, Tensor], str]:
         """The classifier's weights with the rows of the classes that both know, and what of it begins anew and why."""
-        own, found = _of(mine, CLASSIFIER.removesuffix(".")), _of(theirs, CLASSIFIER.removesuffix("."))
+        own, found = mine.of_kind(CLASSIFIER), theirs.of_kind(CLASSIFIER)
         if own.keys() != found.keys() or any(own[name].shape[1:] != found[name].shape[1:] for name in own):
             return {}, "of another number of inputs there"
         place = {name: row for row, name in enumerate(self.checkpoint.classes)}
@@ -119,8 +116,29 @@ def find_parent(source: str, backbone: str) -> Parent | None:
     return Parent(weights_name(source), load_checkpoint(path), checkpoint_hash(path), contents)
 
 
-def _of(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if name == part or name.startswith(f"{part}.")}
+@dataclass(frozen=True)
+class _Weights:
+    """A network's state dict and its parts."""
+
+    state: dict[str, Tensor]
+    parts: dict[str, str]
+
+    @classmethod
+    def of(cls, model: Model) -> _Weights:
+        return cls(model.state_dict(), model.parts())
+
+    def paths(self, kind: str) -> list[str]:
+        """Paths of the parts of a kind, in their order."""
+        return [path for path, one in self.parts.items() if one == kind]
+
+    def part(self, path: str) -> dict[str, Tensor]:
+        """A part's weights by what follows the path in their names; empty where the network has no such part."""
+        mine = (name for name in self.state if path_of(self.parts, name) == path)
+        return {name.removeprefix(path): self.state[name] for name in mine}
+
+    def of_kind(self, kind: str) -> dict[str, Tensor]:
+        """The weights of all parts of a kind, by their names."""
+        return {name: value for name, value in self.state.items() if kind_of(self.parts, name) == kind}
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:

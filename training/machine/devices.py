@@ -61,13 +61,13 @@ class Device:
         """The tensor on the device, without waiting for it to arrive."""
         return tensor.to(self.device, non_blocking=True)
 
-    def images(self, images: Tensor) -> Tensor:
+    def pixels(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` on the device, channels last in memory."""
         return self.on(images).to(memory_format=torch.channels_last)
 
     def frames(self, frames: Tensor) -> Tensor:
         """Frames ``(B, T, 3, H, W)`` on the device, each channels last in memory."""
-        return self.images(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return self.pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     def forget_peak(self) -> None:
         """Begin to measure `peak_memory` anew, where that is possible."""

@@ -14,6 +14,7 @@ from ..loop.preparation import build_network
 from ..machine.devices import Device
 from ..models.contract import Settings
 from ..models.settings import AGNetSettings, PlainSettings
+from ..samples.loader import Batch
 
 # The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a merging without parameters.
 VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
@@ -60,9 +61,9 @@ def network_cost(settings: AGNetSettings, variant: str) -> Cost:
     """
     with torch.device("meta"):
         model = build_network(VARIANTS[variant](settings)).eval()
-        images, regions = torch.empty(1, 3, *model.size_hw), torch.empty(1, settings.regions, 4)
+        inputs = {"images": torch.empty(1, 3, *model.size_hw), "regions": torch.empty(1, settings.regions, 4)}
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(images, regions)
+            model(*(inputs[name] for name in model.inputs))
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     cost = Cost(settings.backbone, variant, parameters, counter.get_total_flops() / 1e9)
     if settings == AGNetSettings(classes=PAPER_CLASSES, backbone=settings.backbone) and settings.backbone in PAPER:
@@ -81,15 +82,16 @@ def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Devic
         model = build_network(change(settings)).eval()
         models[variant] = device.take(model, torch.channels_last)
     pixels = torch.randint(0, 256, (batch_size, 3, *models["baseline"].size_hw), dtype=torch.uint8)
-    images = device.images(pixels)
-    corners = torch.rand(batch_size, settings.regions, 2, 2, device=device.device).sort(dim=2).values
+    corners = torch.rand(batch_size, settings.regions, 2, 2).sort(dim=2).values
+    batch = Batch.of_images(pixels, corners.flatten(2)).on(device)
     seconds: dict[str, list[float]] = {variant: [] for variant in models}
     for turn in range(_WARM_UP + _ROUNDS):
         for variant, model in models.items():
+            inputs = batch.inputs(model.inputs)
             device.wait()
             start = time.perf_counter()
             with torch.no_grad(), device.autocast():
-                model(images, corners.flatten(2))
+                model(*inputs)
             device.wait()
             if turn >= _WARM_UP:
                 seconds[variant].append(time.perf_counter() - start)

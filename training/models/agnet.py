@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class AGNet(Model):
     """
 
     inputs = ("images", "regions")
+    titles: ClassVar = {"se_residual": "SE-residuals"}
 
     def __init__(
         self,
@@ -70,17 +72,18 @@ class AGNet(Model):
 
         Args:
             images: ``(B, 3, H, W)`` RGB, uint8 or floats 0..255.
-            regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for. They may be
-                left out where R = 0.
+            regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for, None where that
+                is 0.
 
         Raises: `ValueError` for another number of regions or images.
         """
         wanted = (images.shape[0], self.regions, 4)
-        if self.regions == 0:
-            regions = torch.empty(wanted, device=images.device) if regions is None else regions[:, :0]
-        if regions is None or regions.shape != wanted:
-            got = "none" if regions is None else tuple(regions.shape)
-            raise ValueError(f"regions must be {wanted}, as this model was built; got {got}")
+        if regions is None:
+            regions = images.new_zeros((images.shape[0], 0, 4), dtype=torch.float32)
+        elif self.regions == 0:
+            regions = regions[:, :0]
+        if regions.shape != wanted:
+            raise ValueError(f"regions must be {wanted}, as this model was built; got {tuple(regions.shape)}")
         *shallower, features = self.backbone.maps(images)  # shallower: of more stages than one
         features = self.last_map(features)  # (B, C, 7, 7)
         attended, attention = self.self_attention(features) if self.self_attention else (features, None)

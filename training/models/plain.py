@@ -14,7 +14,7 @@ from .settings import PlainSettings
 
 
 class Plain(Model):
-    """Backbone → global average pooling → linear. Regions are accepted and not looked at."""
+    """Backbone → global average pooling → linear."""
 
     def __init__(self, backbone: Backbone, classifier: nn.Module) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Plain(Model):
         self.dropout = nn.Dropout(0.0)
         self.classifier = classifier
 
-    def forward(self, images: Tensor, regions: Tensor | None = None) -> Output:
+    def forward(self, images: Tensor) -> Output:
         """RGB images ``(B, 3, H, W)``, uint8 or floats 0..255 -> logits."""
         embedding = self.last_map(self.backbone(images)).mean(dim=(2, 3))  # (B, C)
         return Output(self.classifier(self.dropout(embedding)), embedding=embedding)

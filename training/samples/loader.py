@@ -75,8 +75,14 @@ class Batch(NamedTuple):
         return Batch(frames, valid, regions, device.on(self.labels), device.on(self.rows))
 
     @staticmethod
-    def of_images(images: Tensor, regions: Tensor | None, labels: Tensor, rows: Tensor) -> Batch:
-        """Samples of one frame: images ``(B, 3, H, W)``, regions ``(B, R, 4)``. Nothing is copied."""
+    def of_images(
+        images: Tensor, regions: Tensor | None = None, labels: Tensor | None = None, rows: Tensor | None = None
+    ) -> Batch:
+        """Samples of one frame: images ``(B, 3, H, W)``, regions ``(B, R, 4)``, views of both. Without ``labels`` they
+        are those of stand-ins, without ``rows`` 0, 1, 2, ...
+        """
+        labels = torch.full((len(images),), STAND_IN) if labels is None else labels
+        rows = torch.arange(len(images)) if rows is None else rows
         valid = torch.ones(len(images), 1, dtype=torch.bool)
         return Batch(images[:, None], valid, None if regions is None else regions[:, None], labels, rows)
 

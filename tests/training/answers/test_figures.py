@@ -22,8 +22,9 @@ from agnet.training.runs.checkpoints import Checkpoint
 def test_evidence_is_gradient_times_activation_by_finite_differences(model):
     torch.manual_seed(0)
     net = build_model(ModelSettings(classes=4, regions=3, model=model, backbone="mobilenet-v3-small")).eval().double()
-    images, regions = torch.randn(1, 3, 224, 224).double(), torch.rand(1, 3, 4).sort(dim=-1).values.double()
-    output, evidence = _with_evidence(net, images, regions)
+    images, regions = 255 * torch.rand(1, 3, 224, 224).double(), torch.rand(1, 3, 4).sort(dim=-1).values.double()
+    inputs = (images, regions)[: len(net.inputs)]
+    output, evidence = _with_evidence(net, *inputs)
     with torch.no_grad():
         features = net.backbone(images)
         winner = output.logits.argmax()
@@ -34,7 +35,7 @@ def test_evidence_is_gradient_times_activation_by_finite_differences(model):
             for step in (1e-5, -1e-5):
                 moved = features.clone()
                 moved[:, :, y, x] *= 1 + step
-                logits.append(net(images, regions).logits[0, winner])
+                logits.append(net(*inputs).logits[0, winner])
             expected = float(logits[0] - logits[1]) / 2e-5
             assert float(evidence[0, y, x]) == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
@@ -43,7 +44,7 @@ def test_the_plain_models_evidence_and_its_bias_are_the_logit():
     torch.manual_seed(0)
     net = build_model(ModelSettings(classes=4, model="plain", backbone="mobilenet-v3-small")).eval().double()
     torch.nn.init.normal_(net.classifier.bias)
-    output, evidence = _with_evidence(net, torch.randn(3, 3, 96, 96).double(), torch.zeros(3, 0, 4))
+    output, evidence = _with_evidence(net, 255 * torch.rand(3, 3, 96, 96).double())
     winners = output.logits.argmax(dim=1)
     assert torch.allclose(evidence.sum(dim=(1, 2)) + net.classifier.bias[winners], output.logits.amax(dim=1), atol=1e-9)
     assert (evidence < 0).any() and (evidence > 0).any()

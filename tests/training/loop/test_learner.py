@@ -15,14 +15,14 @@ from agnet.training.loop.learner import Learner, balanced_weights, means
 from agnet.training.machine.devices import Device, Pieces, choose_training_device
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
-from factories import BARE, CPU, CPU_IS_FULL, GPU_IS_FULL, LUCK, Small, batch_of, tiny
+from factories import BARE, CPU, CPU_IS_FULL, GPU_IS_FULL, LUCK, Small, batch_of, call, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gradients_by_hand(model, batch, **loss):
     model.zero_grad()
-    cross_entropy(model(batch.images.float(), batch.regions[:, 0]).logits, batch.labels, **loss).backward()
+    cross_entropy(call(model, batch.images, batch.regions[:, 0]).logits, batch.labels, **loss).backward()
     return [parameter.grad.clone() for parameter in model.parameters()]
 
 
@@ -82,7 +82,7 @@ def test_accumulated_batches_are_one_big_batch_also_when_the_last_is_short(model
     accumulated, by_hand = tiny(model), tiny(model)
     weights = balanced_weights([5, 3, 1])
     trained = train_epoch(Learner(accumulated, recipe, CPU, class_images=[5, 3, 1]), parts, 0, steps=1)
-    logits = by_hand(whole.images.float(), whole.regions[:, 0]).logits
+    logits = call(by_hand, whole.images, whole.regions[:, 0]).logits
     # An image at a time: 0.9 of its label, a third of 0.1 of every class, and its own class' weight.
     losses = [
         -(0.9 * row[label] + 0.1 * row.mean()) for row, label in zip(logits.log_softmax(1), whole.labels, strict=True)
@@ -319,10 +319,10 @@ def test_dropout_is_before_the_classifier_and_only_while_training(kind):
     Learner(model, BARE.override(dropout=0.5), CPU)
     assert model.state_dict().keys() == without.state_dict().keys()
     batch, seen = batch_of(4), []
-    given = batch.images.float(), batch.regions[:, 0]
-    assert torch.equal(model.eval()(*given).logits, without.eval()(*given).logits)
+    inputs = batch.images, batch.regions[:, 0]
+    assert torch.equal(call(model.eval(), *inputs).logits, call(without.eval(), *inputs).logits)
     model.classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    embedding = model.train()(*given).embedding
+    embedding = call(model.train(), *inputs).embedding
     kept = seen[0] != 0
     assert 0.2 < kept.float().mean() < 0.8
     torch.testing.assert_close(seen[0][kept], 2 * embedding[kept])

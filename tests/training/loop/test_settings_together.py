@@ -208,7 +208,7 @@ def test_clipping_is_of_the_whole_steps_gradient_before_rates_and_of_what_learns
     batches = [batch_of(4, 1), batch_of(3, 2)]
     whole = Batch(*(torch.cat(column) for column in zip(*batches, strict=True)))
     train_epoch(Learner(model, recipe, CPU), batches, 0, steps=1)
-    nn.functional.cross_entropy(by_hand(whole.images.float()).logits, whole.labels).backward()
+    nn.functional.cross_entropy(by_hand(whole.images).logits, whole.labels).backward()
     learning = {n: p for n, p in by_hand.named_parameters() if n.removeprefix("backbone.") not in frozen}
     assert frozen and len(learning) == len(list(by_hand.parameters())) - len(frozen)
     norm = sum((p.grad.double() ** 2).sum() for p in learning.values()) ** 0.5

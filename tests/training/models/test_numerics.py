@@ -22,7 +22,7 @@ from agnet.training.models.blocks.se_residual import SEResidual
 from agnet.training.models.blocks.self_attention import SelfAttention
 from agnet.training.models.build import assemble
 from agnet.training.models.registry import ModelSettings
-from factories import images_and_regions, small_model
+from factories import call, images_and_regions, small_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,7 +42,7 @@ def normed_body():
 
 def gradients(model, images, regions):
     """The outputs, and the gradient of one number made of all of them, by parameter; None where it needs none."""
-    output = model(images, regions)
+    output = call(model, images, regions)
     parts = [part for part in output if part is not None]
     number = sum((part * torch.linspace(-1, 1, part.numel()).to(part).view_as(part)).sum() for part in parts)
     names, parameters = zip(*model.named_parameters(), strict=True)
@@ -162,10 +162,10 @@ def test_the_gradient_of_a_batch_is_the_sum_of_its_images():
 def test_without_gradients_the_numbers_are_the_same_and_inputs_are_left_alone(changes):
     model, (images, regions) = small_model(**changes), images_and_regions()
     before = images.clone(), regions.clone()
-    wanted = model(images, regions)._asdict()
+    wanted = call(model, images, regions)._asdict()
     with torch.no_grad():
         for _ in range(2):
-            got = model(images, regions)._asdict()
+            got = call(model, images, regions)._asdict()
             assert_close(got, wanted, 1e-12)
     assert torch.equal(images, before[0]) and torch.equal(regions, before[1])
 
@@ -233,14 +233,12 @@ def test_fused_kernels_give_the_numbers_of_eager(fresh_compiler, tmp_path, monke
 )
 def test_exported_is_eager_for_any_batch(fresh_compiler, changes, side):
     eager = small_model(normed_body, **changes)
-    images, regions = images_and_regions(2, side=side)
-    dynamic = {0: torch.export.Dim("batch")}
-    exported = torch.export.export(
-        eager, (images, regions), dynamic_shapes={"images": dynamic, "regions": dynamic}
-    ).module()
+    taken = len(eager.inputs)
+    dynamic = {name: {0: torch.export.Dim("batch")} for name in eager.inputs}
+    exported = torch.export.export(eager, images_and_regions(2, side=side)[:taken], dynamic_shapes=dynamic).module()
     with torch.no_grad():
         for count in (2, 3, 7):
-            inputs = images_and_regions(count, side=side, seed=count)
+            inputs = images_and_regions(count, side=side, seed=count)[:taken]
             wanted, got = eager(*inputs), exported(*inputs)
             assert type(got) is type(wanted)
             assert_close(got._asdict(), wanted._asdict(), 1e-12)
@@ -325,7 +323,7 @@ def test_two_classes_learn_from_one_difference():
 def test_no_images_give_no_outputs(changes):
     images, regions = images_and_regions(2)
     model = small_model(**changes)
-    none, some = model(images[:0], regions[:0]), model(images, regions)
+    none, some = call(model, images[:0], regions[:0]), call(model, images, regions)
     for empty, full in zip(none, some, strict=True):
         assert (empty is None) == (full is None)
         assert empty is None or empty.shape == (0, *full.shape[1:])
@@ -506,7 +504,7 @@ def test_the_network_runs_where_only_deterministic_algorithms_are_allowed(change
 def test_an_image_that_is_no_number_spoils_only_itself(changes, value, where):
     model = small_model(normed_body, **changes)
     images, regions = images_and_regions()
-    wanted = model(images, regions)
+    wanted = call(model, images, regions)
     match where:
         case "an image":
             images[1] = value
@@ -514,7 +512,7 @@ def test_an_image_that_is_no_number_spoils_only_itself(changes, value, where):
             images[1, 0, 20, 20] = value
         case "its regions":
             regions[1] = value
-    got = model(images, regions)
+    got = call(model, images, regions)
     for ours, clean in zip(got, wanted, strict=True):
         if clean is not None:
             assert torch.allclose(ours[[0, 2]], clean[[0, 2]], rtol=0, atol=1e-12)

@@ -6,7 +6,7 @@ images that are higher than wide.
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -151,6 +151,19 @@ def test_it_is_evaluated_and_predicts_what_was_measured(made, tmp_path):
     names = [str(root / name) for name in measured.predictions.names]
     for result, row in zip(load(run, device="cpu").predict(names, top=3), expected, strict=True):
         assert [dict(result.top)[name] for name in boxes.classes] == pytest.approx(row.tolist(), abs=1e-6)
+
+
+def test_a_new_run_begins_with_its_weights(made, tmp_path):
+    run, boxes, root = made
+    said = []
+    others = RECIPE.override(epochs=1, lr=1e-9, image_size=0)
+    start = replace(RUN, weights=str(run), seed=1)
+    train(tmp_path / "run", boxes, root, recipe=others, run_settings=start, say=said.append)
+    assert any(line.startswith("weights of run, epoch") for line in said)
+    before, after = (load_checkpoint(path) for path in (run, tmp_path / "run"))
+    assert after.size_hw == (40, 32)
+    for name, value in before.model.named_parameters():
+        torch.testing.assert_close(after.model.get_parameter(name), value, rtol=0, atol=1e-6)
 
 
 def test_padded_frames_change_nothing():
