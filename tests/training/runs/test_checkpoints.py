@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from agnet.data.errors import CheckpointError
 from agnet.training.loop.optimizer import build_optimizer
 from agnet.training.models.build import build_model
+from agnet.training.models.model import Model
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.runs.checkpoints import (
@@ -21,6 +22,15 @@ from agnet.training.runs.checkpoints import (
 
 SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")
 PIXELS = {"size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+
+
+class OneLayer(Model):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs):
+        return self.layer(inputs)
 
 
 @pytest.fixture
@@ -154,7 +164,7 @@ def test_files_may_be_read_by_whom_the_umask_allows(tmp_path, umask):
     (tmp_path / "last.safetensors.tmp").chmod(0o600)
     before = os.umask(umask)
     try:
-        model = torch.nn.Linear(2, 2)
+        model = OneLayer(torch.nn.Linear(2, 2))
         save_training_state(tmp_path / "last.safetensors", model, build_optimizer(model, RECIPES["modern"]), {})
     finally:
         os.umask(before)
@@ -206,7 +216,7 @@ def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(recipe, tm
 
     def fresh():
         torch.manual_seed(1)
-        model = torch.nn.Conv2d(8, 3, 3).to(memory_format=torch.channels_last)
+        model = OneLayer(torch.nn.Conv2d(8, 3, 3)).to(memory_format=torch.channels_last)
         return model, build_optimizer(model, RECIPES[recipe])
 
     straight = fresh()
@@ -223,11 +233,11 @@ def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(recipe, tm
 
 
 def test_a_state_of_another_model_is_refused(tmp_path):
-    model = torch.nn.Linear(8, 3)
+    model = OneLayer(torch.nn.Linear(8, 3))
     save_training_state(tmp_path / "last.safetensors", model, build_optimizer(model, RECIPES["modern"]), {})
-    other = torch.nn.Linear(9, 3)
+    other = OneLayer(torch.nn.Linear(9, 3))
     with pytest.raises(
-        CheckpointError, match=r"does not fit this run: weight has shape \(3, 8\), and its network \(3, 9\)"
+        CheckpointError, match=r"does not fit this run: layer\.weight has shape \(3, 8\), and its network \(3, 9\)"
     ):
         load_training_state(tmp_path / "last.safetensors", other, build_optimizer(other, RECIPES["modern"]))
 
