@@ -127,11 +127,11 @@ class Predictor:
             yield Result(found.name, error=found.reason) if isinstance(found, Unreadable) else _result(found)
 
     def _sample(self, number: int, image: Input | np.ndarray | Image.Image) -> Sample | Unreadable:
-        side = self.checkpoint.size_hw[0]
+        size_hw = self.checkpoint.size_hw
         if isinstance(image, Input):
             if image.is_video:
                 return Unreadable(image.name, f"{image.name} is a video: agnet predict takes it")
-            return sample_of_input(image, side, self._propose, pixel_limit(self.checkpoint.proposals))
+            return sample_of_input(image, size_hw, self._propose, pixel_limit(self.checkpoint.proposals))
         name = str(getattr(image, "filename", "")) or f"image {number}"
         if isinstance(image, Image.Image):
             try:
@@ -142,7 +142,7 @@ class Predictor:
             pixels = _rgb(image, name)
         else:
             raise TypeError(f"{name}: wanted a path, an array or an image of Pillow's, got {type(image).__name__}")
-        return sample_or_reason(name, pixels, side, self._propose)
+        return sample_or_reason(name, pixels, size_hw, self._propose)
 
 
 def load(

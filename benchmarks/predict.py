@@ -49,7 +49,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"network": [], "proposals": [], "command": []}
     for _ in range(options.rounds):
         begun = time.perf_counter()
-        made = [sample_of_file(name, checkpoint.size_hw[0], propose) for name in names]
+        made = [sample_of_file(name, checkpoint.size_hw, propose) for name in names]
         seconds["proposals"].append(time.perf_counter() - begun)
         samples = [one for one in made if isinstance(one, Sample)]
         begun = time.perf_counter()

@@ -40,15 +40,15 @@ def main() -> None:
     arguments = parser.parse_args()
     found = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     settings = ProposalSettings()
-    still = View.of((SIDE, SIDE), SIDE)
+    still = View.of((SIDE, SIDE), (SIDE, SIDE))
     scores: dict[str, list[tuple[float, float]]] = {}
     for number, path in enumerate(found[:: max(1, len(found) // arguments.images)][: arguments.images]):
         try:
             image = read_image(path)
         except ImageError:
             continue
-        motion = AffineRange(15, 0.15, 0.15).draw(np.random.default_rng([arguments.seed, number]), SIDE)
-        view = View.of((image.shape[1], image.shape[0]), SIDE, motion)
+        motion = AffineRange(15, 0.15, 0.15).draw(np.random.default_rng([arguments.seed, number]), (SIDE, SIDE))
+        view = View.of((image.shape[1], image.shape[0]), (SIDE, SIDE), motion)
         seen = view.pixels(image)
         cached = view.boxes(propose_regions(image, settings))
 

@@ -74,7 +74,9 @@ class Agnet:
     def __init__(self, model: str, arguments: argparse.Namespace, boxes: Boxes, root: Path, device: Device) -> None:
         self.model = network(model, arguments.backbone, boxes, device)
         self.learner = Learner(self.model, RECIPE, device)
-        dataset = RegionDataset(boxes, root, self.model.size_hw[0], AffineRange(15, 0.15, 0.15))
+        dataset = RegionDataset(
+            boxes, root, self.model.size_hw, AffineRange(15, 0.15, 0.15), regions="regions" in self.model.inputs
+        )
         self.loader = Loader(dataset, boxes.rows("train"), arguments.batch_size, arguments.workers, shuffle_seed=0)
 
     def train(self, epoch: int, held: list[Any] | None = None) -> int:

@@ -263,6 +263,7 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
         one_training,
         weights_name,
     )
+    from ..training.runs.provenance import identity
 
     settings = job.settings
     check_input(job.boxes, job.recipe, proposes=job.proposes)
@@ -286,7 +287,7 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
             continue
         chosen = {"weights": weights_name(settings.weights), "seed": number, "compile": settings.compile}
         parts = {"model": record_of(job.model), "recipe": asdict(job.recipe), "run": chosen}
-        check_same_run(folder, {**parts, "boxes": {"fingerprint": job.boxes.fingerprint}}, job.other_epochs)
+        check_same_run(folder, {**parts, "boxes": identity(job.boxes)}, job.other_epochs)
         if (folder / BEST).is_file() and not has_state(folder):
             ending_of(folder, job.recipe)
     if not dry_run:

@@ -8,6 +8,7 @@ from dataclasses import MISSING, field
 from typing import Any
 
 Rule = tuple[str, Callable[[Any], bool]]  #: what is wanted, in words, and whether a value is that
+Size = int | tuple[int, int]  #: a square's side, or height and width, in pixels; 0: not set
 
 ABOVE_0: Rule = ("a number above 0", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE: Rule = ("0 or above", lambda value: 0 <= value < math.inf)
@@ -16,6 +17,10 @@ AT_LEAST_1: Rule = ("1 or more", lambda value: value >= 1)
 ANY: Rule = ("yes or no", lambda value: isinstance(value, bool))
 A_SEED: Rule = ("0 to 4294967295", lambda value: 0 <= value < 2**32)
 A_NAME: Rule = ("a name", lambda value: isinstance(value, str) and bool(value))
+A_SIZE: Rule = (
+    "0, a side of 32 to 4096, or height and width such as 256x128",
+    lambda value: value == 0 or all(32 <= side <= 4096 for side in _sides(value) or [0]),
+)
 
 
 def meets(value: object, wanted: object) -> bool:
@@ -70,3 +75,32 @@ def choice(
     rule = (" or ".join(choices), lambda value: value in choices)
     metadata = {"section": section, "about": about, "rule": rule, "needs": needs, "choices": choices}
     return field(default=default, metadata=metadata)
+
+
+def size_of_text(text: str) -> Size:
+    """``224`` or ``256x128`` (height first) -> a size. Raises: `ValueError` for other text."""
+    sides = tuple(int(side) for side in text.lower().split("x"))
+    if len(sides) > 2:
+        raise ValueError(f"{text!r} is no side, and no height and width such as 256x128")
+    return plain_size(sides)
+
+
+def plain_size(value: Any) -> Any:
+    """A size as settings keep it, also of a list, as JSON has it: a square is its side. Anything else as it is."""
+    sides = _sides(value)
+    return value if sides is None else sides[0] if len(set(sides)) == 1 else tuple(sides)
+
+
+def is_size(value: object) -> bool:
+    """Whether a value is a side, or height and width, of whatever number of pixels."""
+    return _sides(value) is not None
+
+
+def size_text(size: Size) -> str:
+    """``224`` or ``256x128``."""
+    return "x".join(map(str, _sides(size) or ()))
+
+
+def _sides(value: Any) -> list[int] | None:
+    sides = list(value) if isinstance(value, (list, tuple)) else [value]
+    return sides if 1 <= len(sides) <= 2 and all(type(side) is int for side in sides) else None

@@ -33,7 +33,7 @@ def batch_of(count, seed=0):
     images = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
     corners = torch.rand(count, 6, 2, 2, generator=generator).sort(dim=2).values
     labels = torch.randint(0, 3, (count,), generator=generator)
-    return Batch(images, corners.flatten(2), labels, torch.arange(count))
+    return Batch.of_images(images, corners.flatten(2), labels, torch.arange(count))
 
 
 class Small(Model):

@@ -9,7 +9,21 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from ..data.errors import ConfigurationError
-from ..data.fields import A_NAME, A_SEED, ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, SHARE, choice, meets, setting
+from ..data.fields import (
+    A_NAME,
+    A_SEED,
+    A_SIZE,
+    ABOVE_0,
+    ANY,
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    SHARE,
+    choice,
+    meets,
+    plain_size,
+    setting,
+    size_of_text,
+)
 from ..data.spelling import did_you_mean
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and choice of the epoch"
@@ -158,20 +172,26 @@ class Recipe:
         "cached",
         needs=(REGIONS_OF_THE_MODEL, True),
     )
-    image_size: int = setting(
-        IMAGES, "Side of the network's input in pixels; 0: the size of the backbone's weights.", NOT_NEGATIVE, 0
+    image_size: int | tuple[int, int] = setting(
+        IMAGES,
+        "Size of the network's input in pixels: a side, or height x width; 0: the size of the backbone's weights.",
+        A_SIZE,
+        0,
+        parse=size_of_text,
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", plain_size(self.image_size))
         _check_rules(self)
-        _check(
-            self.image_size == 0 or 32 <= self.image_size <= 4096,
-            "image_size",
-            "0 or 32 to 4096",
-            self.image_size,
-        )
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ConfigurationError("training setting 'nesterov' needs optimizer sgd with momentum above 0")
+
+    @property
+    def size_hw(self) -> tuple[int, int] | None:
+        """Height and width of the network's input; None: the size its weights were trained on."""
+        if isinstance(self.image_size, tuple):
+            return self.image_size
+        return (self.image_size, self.image_size) if self.image_size else None
 
     def override(self, **options: object) -> Recipe:
         """The recipe with these values in place of its own; None keeps a value.

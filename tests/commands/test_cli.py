@@ -66,7 +66,7 @@ def test_predict_agrees_with_evaluate_to_the_digit(agnet, boxes_file, folder):
 
     agnet("train", "--root", folder, "--run", "run", "--epochs", 1, "--image-size", 96, *TRAIN)
     checkpoint, boxes = load_checkpoint(Path("run/best.safetensors")), read_boxes(boxes_file)
-    loader = Loader(RegionDataset(boxes, folder, 96), boxes.rows("test"), 1, 0)
+    loader = Loader(RegionDataset(boxes, folder, (96, 96)), boxes.rows("test"), 1, 0)
     device = Device(torch.device("cpu"))
     scores = evaluate(checkpoint.model, loader.epoch(0), device=device)
     expected = torch.from_numpy(scores.logits).softmax(dim=1).tolist()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,7 +16,9 @@ from ..machine.devices import Device, Pieces
 from ..models.contract import Output
 from ..models.model import Model
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
+from ..samples.loader import Batch
 from ..samples.reading import Propose, Sample, Unreadable, sample
+from ..tasks import CLASSIFY
 
 BATCH_SIZE = 16
 
@@ -31,8 +32,8 @@ class Prediction:
     probabilities: tuple[float, ...]
     distribution: np.ndarray  #: float32 ``(classes,)``: all probabilities, in the order of the checkpoint's classes
     regions: Regions | None  #: as they were proposed; None for a model that looks at none
-    region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last: Eq. 3's, which say little
-    #: of what an answer rests on; None for a plain model
+    region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last: the factor by which a
+    #: region's features come into what is classified; None for a plain model
     evidence: np.ndarray | None  #: float32 ``(h, w)``, logits: what each place of the last map adds to the first
     #: class; below 0 it speaks against it; None unasked
     logit: float  #: of the first class
@@ -65,8 +66,7 @@ def predict(
     if isinstance(checkpoint, (str, Path)):
         checkpoint = load_checkpoint(checkpoint)
     wanted = propose if checkpoint.regions else None
-    side = checkpoint.size_hw[0]
-    samples = (sample(name, image, side, wanted) for name, image in images)
+    samples = (sample(name, image, checkpoint.size_hw, wanted) for name, image in images)
     for prediction in predict_samples(checkpoint, samples, device, top, evidence, batch_size):
         assert isinstance(prediction, Prediction)  # of what was read before, all can be read
         yield prediction
@@ -112,9 +112,10 @@ def predict_samples(
 def _predictions(
     checkpoint: Checkpoint, model: Model, samples: list[Sample], device: Device, top: int, evidence: bool
 ) -> list[Prediction]:
-    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, side, side)
-    boxes = torch.from_numpy(np.stack([one.boxes for one in samples]))  # (B, R, 4)
-    inputs = device.inputs(model.inputs, SimpleNamespace(images=pixels, regions=boxes)).values()
+    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    found = [one.boxes for one in samples if one.boxes is not None]
+    boxes = torch.from_numpy(np.stack(found)) if found else None  # (B, R, 4)
+    inputs = Batch.of_images(pixels, boxes).on(device).inputs(model.inputs)
     with device.autocast():
         if evidence:
             output, places = _with_evidence(model, *inputs)
@@ -122,9 +123,10 @@ def _predictions(
             with torch.no_grad():
                 output, places = model(*inputs), None
     check_finite(output)
-    distributions = output.logits.detach().float().softmax(dim=1).cpu()
+    scores = _scores(output).detach().float()
+    distributions = scores.softmax(dim=1).cpu()
     probabilities, orders = distributions.sort(dim=1, descending=True, stable=True)
-    highest = output.logits.detach().float().amax(dim=1).tolist()
+    highest = scores.amax(dim=1).tolist()
     weights, seen = (
         [None] * len(samples) if values is None else list(values.detach().float().cpu().numpy())
         for values in (output.region_weights, places)
@@ -144,7 +146,13 @@ def _predictions(
     ]
 
 
-def _with_evidence(model: Model, *inputs: Tensor) -> tuple[Output, Tensor]:
+def _scores(output: Output) -> Tensor:
+    """Scores ``(B, classes)`` of images, each of whose frames is a real one."""
+    valid = torch.ones(output.logits.shape[:2], dtype=torch.bool, device=output.logits.device)
+    return CLASSIFY.scores(output, valid)
+
+
+def _with_evidence(model: Model, *inputs: Tensor | None) -> tuple[Output, Tensor]:
     """The output, and ``(B, h, w)``: how many logits each place of the feature map adds to the winning class.
 
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; below 0 where a place speaks
@@ -161,7 +169,7 @@ def _with_evidence(model: Model, *inputs: Tensor) -> tuple[Output, Tensor]:
     try:
         with torch.enable_grad():
             output = model(*inputs)
-            (gradient,) = torch.autograd.grad(output.logits.amax(dim=1).sum(), seen)
+            (gradient,) = torch.autograd.grad(_scores(output).amax(dim=1).sum(), seen)
     finally:
         handle.remove()
     return output, (gradient * seen[0].detach()).sum(dim=1)

@@ -78,8 +78,8 @@ class FilePredictor:
 
     def _samples(self, inputs: Sequence[Input], jobs: int) -> Generator[Sample | Unreadable, None, None]:
         limit = pixel_limit(self.checkpoint.proposals)
-        side = self.checkpoint.size_hw[0]
-        task = partial(sample_of_input, side=side, propose=self.propose, max_pixels=limit)
+        size_hw = self.checkpoint.size_hw
+        task = partial(sample_of_input, size_hw=size_hw, propose=self.propose, max_pixels=limit)
         if not jobs:
             yield from map(task, inputs)
             return
@@ -99,7 +99,7 @@ class FilePredictor:
     def _moments(self, name: str, video: Video) -> Iterator[Answer]:
         """Raises `ImageError`, after the answers of the frames before it, where the video is broken."""
         labels = VideoLabels(self.checkpoint.classes, self.smooth, self.threshold)
-        task = partial(_prepare_frame, name, self.checkpoint.size_hw[0], self.propose, self.pictures)
+        task = partial(_prepare_frame, name, self.checkpoint.size_hw, self.propose, self.pictures)
         jobs = max(1, self._jobs())
         room = _FRAMES_AHEAD_BYTES // (3 * video.size_wh[0] * video.size_wh[1] + 1)
         limit = max(jobs + 1, min(2 * self.batch_size, room))
@@ -166,8 +166,8 @@ def _cores_left(jobs: int) -> Iterator[None]:
 
 
 def _prepare_frame(
-    name: str, side: int, propose: Propose | None, keep: bool, frame: Frame
+    name: str, size_hw: tuple[int, int], propose: Propose | None, keep: bool, frame: Frame
 ) -> tuple[Frame, Sample | Unreadable]:
     """A thread's task: a frame made ready for the network, and what remains of it until it is predicted."""
-    made = sample_or_reason(name, frame.pixels, side, propose)
+    made = sample_or_reason(name, frame.pixels, size_hw, propose)
     return replace(frame, pixels=small_frame(frame.pixels) if keep else frame.pixels[:0]), made

@@ -10,10 +10,11 @@ from itertools import count, islice
 
 import torch
 
+from ...data.fields import size_text
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
 from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
-from ..models.registry import comparable, record_of
+from ..models.registry import comparable, needs_of, record_of
 from ..recipes import REASONS, RECIPES, SOURCES, Recipe
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
@@ -95,7 +96,8 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
     source = "none" if settings.weights == "imagenet" else settings.weights
     model, _ = begin_network(job.model, source, boxes, SILENT.say)
     learner = build_learner(model, recipe, settings, device, boxes, SILENT.say)
-    training, validation = build_loaders(boxes, job.root, recipe, settings, model.size_hw[0], job.propose)
+    regions = needs_of(job.model).regions > 0
+    training, validation = build_loaders(boxes, job.root, recipe, settings, model.size_hw, regions, job.propose)
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
         peak = device.peak_memory()
@@ -247,4 +249,6 @@ def _listed(files: dict[str, int]) -> str:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return size_text(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

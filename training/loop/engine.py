@@ -16,6 +16,7 @@ from ..machine.devices import Device, Pieces
 from ..machine.distributed import ALONE, Processes
 from ..models.model import Model
 from ..samples.loader import STAND_IN, Batch
+from ..tasks import CLASSIFY, Task
 from .learner import IMAGES, PULSE, Learner, means
 
 Progress = Callable[[int, dict[str, float]], None]  #: told images done and current values
@@ -30,13 +31,9 @@ class Predictions:
     labels: np.ndarray  #: int64 ``(n,)``
     rows: np.ndarray  #: int64 ``(n,)``, rows of the boxes file's usable images
 
-    @property
-    def loss(self) -> float:
-        return float(nn.functional.cross_entropy(torch.from_numpy(self.logits), torch.from_numpy(self.labels)))
-
-    @property
-    def top1(self) -> float:
-        return float((self.logits.argmax(axis=1) == self.labels).mean())
+    def measures(self, task: Task) -> dict[str, float]:
+        """The task's measures of them, by name."""
+        return {measure.name: measure.of(self.logits, self.labels) for measure in task.measures}
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Trained:
     """How far an epoch came, and what it took."""
 
     step: int  #: steps of the epoch done, those of an earlier part included
-    totals: Tensor  #: ``(4,)`` on the CPU; what `train_epoch` goes on from
+    totals: Tensor  #: of `Learner.step` on the CPU; what `train_epoch` goes on from
     images: int  #: of this part, in all processes
     seconds: float  #: that this part took
     waited: float  #: how many of them for images
@@ -109,7 +106,8 @@ def train_epoch(
         waited += time.perf_counter() - asked
         if not group:
             break
-        totals += learner.step(group, epoch, step, steps)
+        now = learner.step(group, epoch, step, steps)
+        totals = nn.functional.pad(totals, (0, len(now) - len(totals))) + now  # the first step finds auxiliary losses
         images += sum(len(batch.labels) for batch in group) * learner.processes.size
         step += 1
         if learner.device.answers_at_once or step % PULSE == 0 or step == steps:
@@ -131,11 +129,12 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     device: Device,
+    task: Task = CLASSIFY,
     processes: Processes = ALONE,
     progress: Progress = lambda images, values: None,
     pieces: Pieces | None = None,
 ) -> Predictions:
-    """The model's scores for every image of the batches, once each.
+    """The scores that the task keeps of the model's outputs for every image of the batches, once each.
 
     Of several processes each looks at its parts of the batches; all get the scores of all, by row. Where memory does
     not suffice for a batch, it goes through in smaller ``pieces``, which know that the next time.
@@ -144,9 +143,9 @@ def evaluate(
     """
 
     def scores(batch: Batch, cut: slice) -> Tensor:
+        piece = batch.cut(cut).on(device)
         with device.autocast():
-            output = model(*device.inputs(model.inputs, batch, cut).values())
-        return output.logits.float()
+            return task.scores(model(*piece.inputs(model.inputs)), piece.valid).float()
 
     model.eval()
     pieces = pieces or Pieces(device)

@@ -14,6 +14,7 @@ import torch
 from ...data.errors import CheckpointError
 from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
+from ..models.registry import needs_of
 from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..runs.curves import CURVES, append_events, draw_curves
 from ..runs.folder import (
@@ -94,8 +95,9 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
         else:  # not before all is built: a run that cannot be leaves nothing behind
             processes.from_first(lambda: start_folder(run, config))
         processes.gather(None)  # all have read it: from here on it may be replaced
+        regions = needs_of(job.model).regions > 0
         training, validation = build_loaders(
-            boxes, job.root, recipe, settings, model.size_hw[0], job.propose, processes
+            boxes, job.root, recipe, settings, model.size_hw, regions, job.propose, processes
         )
         with closing(training), closing(validation), Interruption() as interruption:
             story = _Story(job, console, learner, training, validation, progress, interruption)
@@ -209,11 +211,13 @@ class _Story:
             if progress.step < self._steps:
                 self._save()
                 self.leave_if_asked()
-        found = means(torch.tensor(progress.totals, dtype=torch.float64))
+        progress.losses = list(learner.loss_names or ())
+        found = means(torch.tensor(progress.totals, dtype=torch.float64), progress.losses)
         return {
             "epoch": epoch + 1,
             "train_loss": found["loss"],
             "train_top1": found["top1"],
+            **{f"train_{name}": found[name] for name in progress.losses},
             "lr": learner.recipe.lr * learner.recipe.lr_factor(epoch + 1 - 0.5 / self._steps),
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(images / progress.seconds, 2),
@@ -234,7 +238,7 @@ class _Story:
             progress=lambda done, values: shown(min(done, self.validation.images), values),
             pieces=self._pieces,
         )
-        return {"val_loss": scored.loss, "val_top1": scored.top1}
+        return {f"val_{name}": value for name, value in scored.measures(self.learner.task).items()}
 
     def _while_nobody_asks(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; when the run is to stop, it does so with the state after the epoch's last step."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from ...data.text import first_line
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value, is_of_compiler, is_out_of_memory
+from ..models.contract import Output
 from ..models.model import Model
 from ..recipes import Recipe
 from ..samples.loader import STAND_IN, Batch
+from ..tasks import CLASSIFY, Task
 from .ema import WeightAverage
 from .optimizer import build_optimizer, rest_frozen
 from .watchdog import Watchdog
@@ -25,8 +27,7 @@ from .watchdog import Watchdog
 PULSE = 20  #: steps between two looks at a GPU's numbers; each look waits for all that is under way
 
 LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: of the totals: summed loss and the weight it is summed over, hits, images
-
-_PIXELS = ("images", "frames")  # inputs of a model that mixup mixes
+_FIGURES = ("loss", "top1")  # of a log line; auxiliary losses have other names
 
 _LESS = (
     "free some, take a smaller --backbone or --image-size, freeze a part (--frozen-stages, --backbone-lr 0), or try "
@@ -35,12 +36,10 @@ _LESS = (
 
 
 class _Piece(NamedTuple):
-    """Some samples of a batch, on the device; with mixup, also the pixels they are mixed with."""
+    """Some samples of a batch, on the device, mixed with others or not."""
 
-    inputs: dict[str, Any]  #: of the model, by their names
-    labels: Tensor
-    others: dict[str, Tensor]  #: neighbours' pixels, by the names of the inputs; empty where nothing is mixed
-    other_labels: Tensor
+    batch: Batch
+    other_labels: Tensor | None  #: of what they are mixed with
 
 
 class Learner:
@@ -52,6 +51,7 @@ class Learner:
         device: the model's.
         seed: of dropout and mixup, with epoch and step: a resumed run draws what a straight one does.
         class_images: how many training images each class has, for balanced class weights.
+        task: what it learns.
         compiler: backend of torch.compile, or None. The state dict's keys stay the same.
         processes: that learn together, each from its part of every batch. Batch norms see what goes through a process
             at once, unless they are on GPUs and learn: then they see all of it. What is kept is process 0's.
@@ -68,17 +68,19 @@ class Learner:
         *,
         seed: int = 0,
         class_images: Sequence[int] = (),
+        task: Task = CLASSIFY,
         compiler: str | None = None,
         processes: Processes = ALONE,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.recipe, self.device, self.seed, self.say = model, recipe, device, seed, say
-        self.processes = processes
+        self.task, self.processes = task, processes
         model.dropout.p = recipe.dropout
         self.optimizer = build_optimizer(model, recipe)
         self.average = WeightAverage(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.precision == "fp16")
         self.micro_batch: int | None = None  #: images at once, once memory has not sufficed for a batch
+        self.loss_names: tuple[str, ...] | None = None  #: of the auxiliary losses; None before the first step
         self._watchdog = Watchdog(device)
         self._class_weights: Tensor | None = None
         if recipe.class_weights == "balanced":
@@ -99,9 +101,9 @@ class Learner:
         rest_frozen(self.model, self.recipe.frozen_norms)
 
     def no_totals(self) -> Tensor:
-        """What `step` adds to: ``(4,)`` zeros on the device."""
+        """Totals of no step: ``(4 + L,)`` zeros on the device, with L auxiliary losses known so far."""
         exact = torch.float64 if self.device.device.type != "mps" else torch.float32
-        return torch.zeros(4, dtype=exact, device=self.device.device)
+        return torch.zeros(4 + len(self.loss_names or ()), dtype=exact, device=self.device.device)
 
     def step(self, batches: Sequence[Batch], epoch: int, step: int, steps: int) -> Tensor:
         """One step of the optimiser on the mean over all images of some batches.
@@ -113,8 +115,10 @@ class Learner:
             epoch, step: counted from 0.
             steps: of the epoch.
 
-        Returns: the step's totals ``(4,)``, on the device.
-        Raises: `TrainingError` when numbers are not finite any more, or a single image does not fit into memory.
+        Returns: the step's totals ``(4 + L,)``, on the device: summed loss, the weight it is summed over, hits, images,
+            and the sum of each auxiliary loss, in the order of ``loss_names``.
+        Raises: `TrainingError` when numbers are not finite any more, or a single image does not fit into memory;
+            `ValueError` for auxiliary losses that are not ``(B,)``, or not those of the step before.
         """
         # The middle of the step: none is wasted at a rate of 0, none gets the next epoch's rate.
         factor = self.recipe.lr_factor(epoch + (step + 0.5) / steps)
@@ -202,42 +206,58 @@ class Learner:
     def _attempt(self, batches: Sequence[Batch], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         weight = self._weight(batches)  # of this process; gradients are averaged over all of them
         divisor = self.processes.sum_number(weight) / self.processes.size
-        totals = self.no_totals()
+        totals, named = self.no_totals()[:4], dict[str, Tensor]()
         finite = torch.ones(3, dtype=torch.bool, device=self.device.device)
         for number, batch in enumerate(batches, 1):
             with self.processes.exchanging_gradients(self._network, number == len(batches)):
-                self._backward(batch, self._share(generator), divisor, totals, finite)
+                self._backward(batch, self._share(generator), divisor, totals, named, finite)
         totals[WEIGHT] += weight
         totals[IMAGES] += sum(int((batch.labels != STAND_IN).sum()) for batch in batches)
-        return totals, finite
+        names = tuple(sorted(named))
+        if self.loss_names not in (None, names):
+            raise ValueError(f"the model gives the auxiliary losses {names}, and before it gave {self.loss_names}")
+        self.loss_names = names
+        return torch.cat([totals, *(named[name].reshape(1) for name in names)]), finite
 
-    def _backward(self, batch: Batch, share: float, divisor: float, totals: Tensor, finite: Tensor) -> None:
-        """Add a batch's gradients to those there are, and its sums to ``totals`` and ``finite``, in place.
+    def _backward(
+        self,
+        batch: Batch,
+        share: float,
+        divisor: float,
+        totals: Tensor,
+        named: dict[str, Tensor],
+        finite: Tensor,
+    ) -> None:
+        """Add a batch's gradients to those there are, and its sums to ``totals``, ``named`` and ``finite``, in place.
 
         Args:
             share: of each image; the rest is its neighbour's.
             divisor: of the summed loss.
+            named: the sums of the auxiliary losses.
         """
-        for piece in self._pieces(batch, mixed=share < 1):
-            inputs = dict(piece.inputs)
-            for name, others in piece.others.items():
-                inputs[name] = torch.lerp(others.float(), inputs[name].float(), share)
+        for piece, other_labels in self._pieces(batch, share):
+            inputs = piece.inputs(self.model.inputs)
             with self.device.autocast():
-                logits = self._network(*inputs.values()).logits.float()
-                loss = share * self._loss(logits, piece.labels)
-                if piece.others:
-                    loss = loss + (1 - share) * self._loss(logits, piece.other_labels)
+                output = self._network(*inputs)
+                loss = share * self._loss(output, piece.labels, piece.valid)
+                if other_labels is not None:
+                    loss = loss + (1 - share) * self._loss(output, other_labels, piece.valid)
+                for name, value in _auxiliary(output, piece.labels).items():
+                    own = share * self._sum(value, piece.labels)
+                    if other_labels is not None:
+                        own = own + (1 - share) * self._sum(value, other_labels)
+                    loss = loss + own
+                    named[name] = named.get(name, 0) + own.detach().to(totals.dtype)
             self.scaler.scale(loss / divisor).backward()
             with torch.no_grad():
-                chosen = logits.argmax(dim=1)
-                correct = (chosen == piece.labels).sum() * share
-                if piece.others:
-                    correct = correct + (chosen == piece.other_labels).sum() * (1 - share)
+                scores = self.task.scores(output, piece.valid)
+                correct = self.task.hits(scores, piece.labels).sum() * share
+                if other_labels is not None:
+                    correct = correct + self.task.hits(scores, other_labels).sum() * (1 - share)
                 totals[LOSS] += loss
                 totals[CORRECT] += correct
-                pixels = [inputs[name] for name in _PIXELS if name in inputs]
-                seen = (pixels, [inputs.get("regions")], [logits])  # in the watchdog's order
-                finite &= torch.stack([_are_finite(values, logits.device) for values in seen])
+                regions = scores if piece.regions is None else piece.regions
+                finite &= torch.stack([value.isfinite().all() for value in (piece.frames, regions, scores)])
 
     def _share(self, generator: np.random.Generator) -> float:
         """How much of an image stays when it is mixed with another, at least half: its regions are then where the
@@ -248,37 +268,35 @@ class Learner:
         share = float(generator.beta(self.recipe.mixup, self.recipe.mixup))
         return max(share, 1 - share)
 
-    def _pieces(self, batch: Batch, mixed: bool) -> list[_Piece]:
-        """The batch on the device, in pieces of `micro_batch`, each image with its neighbour where they are mixed."""
-        inputs, labels = self.device.inputs(self.model.inputs, batch), self.device.on(batch.labels)
-        others, other_labels = {}, labels
-        if mixed:  # batches are shuffled, so that an image's neighbour is any other; the last one's is the first
-            rolled = {name: inputs[name].roll(1, 0) for name in _PIXELS if name in inputs}
-            others, other_labels = (
-                {name: self.device.pixels(value) for name, value in rolled.items()},
-                labels.roll(1, 0),
-            )
-        size = self.micro_batch or len(labels)
-        cuts = [slice(at, at + size) for at in range(0, len(labels), size)]
-        return [_Piece(_cut(inputs, cut), labels[cut], _cut(others, cut), other_labels[cut]) for cut in cuts]
+    def _pieces(self, batch: Batch, share: float) -> Iterator[_Piece]:
+        """The batch on the device in pieces of `micro_batch`; each sample mixed with its neighbour if ``share`` < 1."""
+        batch = batch.on(self.device)
+        size = self.micro_batch or len(batch.labels)
+        # Batches are shuffled, so that an image's neighbour is any other. The last one's is the first.
+        neighbours = (batch.frames.roll(1, 0), batch.valid.roll(1, 0), batch.labels.roll(1, 0)) if share < 1 else None
+        for cut in (slice(at, at + size) for at in range(0, len(batch.labels), size)):
+            piece = batch.cut(cut)
+            if neighbours is None:
+                yield _Piece(piece, None)
+                continue
+            others, valid, labels = (column[cut] for column in neighbours)
+            frames = torch.lerp(self.device.frames(others).float(), piece.frames.float(), share)
+            # A frame is only as good as both that it is made of.
+            yield _Piece(piece._replace(frames=frames, valid=piece.valid & valid), labels)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The sum over images of w(true class) · cross entropy; stand-ins count nothing.
+    def _loss(self, output: Output, labels: Tensor, valid: Tensor) -> Tensor:
+        """The sum over samples of the task's loss, as `_sum` has it."""
+        return self._sum(self.task.losses(output, labels, valid, self.recipe.label_smoothing), labels)
+
+    def _sum(self, losses: Tensor, labels: Tensor) -> Tensor:
+        """The sum of samples' losses ``(B,)``, each times the weight of its class.
 
         The weight is the image's, and smoothing's share is even over the classes. PyTorch's own ``weight`` would weigh
         that share class by class, too: at 30 : 1 a frequent image's best answer is then the rare class.
         """
-        losses = nn.functional.cross_entropy(
-            logits,
-            labels,
-            label_smoothing=self.recipe.label_smoothing,
-            reduction="none",
-            ignore_index=STAND_IN,
-        )
         if self._class_weights is not None:
-            losses = (
-                losses * self._weights_on_device[labels.clamp(min=0)]
-            )  # a stand-in's loss is 0, whatever its weight
+            # A stand-in's loss is 0, whatever its weight.
+            losses = losses * self._weights_on_device[labels.clamp(min=0)]
         return losses.sum()
 
     def _weight(self, batches: Sequence[Batch]) -> float:
@@ -292,18 +310,6 @@ class Learner:
         return float(sum(self._class_weights[labels].sum() for labels in real))
 
 
-def _cut(inputs: dict[str, Any], cut: slice) -> dict[str, Any]:
-    return {name: None if value is None else value[cut] for name, value in inputs.items()}
-
-
-def _are_finite(values: Sequence[Tensor | None], device: torch.device) -> Tensor:
-    """Whether all of them are, as a boolean on the device; bytes and what is absent are."""
-    floats = [value for value in values if value is not None and value.is_floating_point()]
-    return torch.stack(
-        [torch.ones((), dtype=torch.bool, device=device), *(one.isfinite().all() for one in floats)]
-    ).all()
-
-
 def balanced_weights(class_images: Sequence[int]) -> Tensor:
     """Images of each class -> its weight ``(classes,)``: a class in all counts alike, an image 1 on average.
 
@@ -314,9 +320,25 @@ def balanced_weights(class_images: Sequence[int]) -> Tensor:
     return torch.where(counts > 0, counts.sum() / (there * counts.clamp(min=1)), 0.0).float()
 
 
-def means(totals: Tensor) -> dict[str, float]:
-    """Mean ``loss`` and ``top1`` of totals ``(4,)``; waits for the device. Of no images they are NaN."""
-    loss, weight, correct, images = totals.tolist()
+def _auxiliary(output: Output, labels: Tensor) -> dict[str, Tensor]:
+    """The auxiliary losses of an output, float32 ``(B,)``, by name; a stand-in's are 0."""
+    found = {}
+    for name, value in (output.losses or {}).items():
+        if value.shape != labels.shape:
+            raise ValueError(f"auxiliary loss {name!r}: wanted shape {tuple(labels.shape)}, got {tuple(value.shape)}")
+        if name in _FIGURES or not name.isidentifier():
+            raise ValueError(f"auxiliary loss {name!r}: wanted a name of letters other than {', '.join(_FIGURES)}")
+        found[name] = torch.where(labels == STAND_IN, 0, value.float())
+    return found
+
+
+def means(totals: Tensor, loss_names: Sequence[str] = ()) -> dict[str, float]:
+    """Mean ``loss``, ``top1`` and auxiliary losses of totals ``(4 + L,)``; waits for the device.
+
+    ``loss`` is what is minimised, auxiliary losses included. Of no images all are NaN.
+    """
+    loss, weight, correct, images, *others = totals.tolist()
     if not images:  # one of several processes may have seen stand-ins only
-        return {"loss": math.nan, "top1": math.nan}
-    return {"loss": loss / weight, "top1": correct / images}
+        return dict.fromkeys((*_FIGURES, *loss_names), math.nan)
+    named = {name: value / weight for name, value in zip(loss_names, others, strict=False)}
+    return {"loss": loss / weight, "top1": correct / images, **named}

@@ -24,6 +24,7 @@ from ..runs.seen import count_seen
 from ..runs.weights import find_weights
 from ..samples.loader import Loader, Propose, RegionDataset
 from ..samples.views import AffineRange
+from ..tasks import CLASSIFY
 from .learner import Learner
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
@@ -34,16 +35,22 @@ def build_loaders(
     root: Path,
     recipe: Recipe,
     settings: RunSettings,
-    side: int,
+    size_hw: tuple[int, int],
+    regions: bool,
     propose: Propose | None,
     processes: Processes = ALONE,
 ) -> tuple[Loader, Loader]:
-    """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
+    """Training images, shuffled and augmented, and validation images as they are, with the regions of the file.
+
+    Args:
+        size_hw: height and width of the network's input.
+        regions: whether the model looks at regions; if not, none are computed.
+    """
     augment = AffineRange(recipe.rotation, recipe.shift, recipe.scale) if recipe.augment else None
     live = propose if recipe.regions == "live" else None
-    train_set = RegionDataset(boxes, root, side, augment, settings.seed, live)
-    plain_set = RegionDataset(boxes, root, side)
-    train, val = boxes.rows("train"), boxes.rows("val")
+    train_set = RegionDataset(boxes, root, size_hw, augment, settings.seed, live, regions=regions)
+    plain_set = RegionDataset(boxes, root, size_hw, regions=regions)
+    train, val = boxes.rows(CLASSIFY.splits.trained_on), boxes.rows(CLASSIFY.splits.chosen_by)
     loader = partial(
         Loader,
         batch_size=recipe.batch_size,
@@ -70,9 +77,8 @@ def build_learner(
         such a batch, or has fewer stages than are to be frozen.
     """
     device.take(model, torch.channels_last)
-    size_hw = (recipe.image_size, recipe.image_size)
-    if recipe.image_size and size_hw != model.size_hw:
-        model.size_hw = size_hw
+    if recipe.size_hw and recipe.size_hw != model.size_hw:
+        model.size_hw = recipe.size_hw
         _check_takes(model, device)
     labels = boxes.labels[boxes.usable[boxes.rows("train")]]
     learner = Learner(
@@ -165,7 +171,7 @@ def doubt_of_strides(model: Model, settings: Settings, boxes: Boxes, root: Path,
     if not doubtful or len(rows) < IMAGES / 2:  # of few the statistics say too little
         return ""
     some = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows)), dtype=np.int64)].tolist()
-    dataset = RegionDataset(boxes, root, model.size_hw[0])
+    dataset = RegionDataset(boxes, root, model.size_hw, regions=False)
     images = device.pixels(torch.stack([dataset[(0, row)][0] for row in some]))
     name = next((name for name, backbone in doubtful.items() if are_misplaced(backbone, images)), None)
     if name is None:

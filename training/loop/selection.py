@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..recipes import Recipe
+from ..tasks import CLASSIFY
 
-_SIGN = {"val_top1": 1.0, "val_loss": -1.0}
+_SIGN = {f"val_{measure.name}": 1.0 if measure.higher_is_better else -1.0 for measure in CLASSIFY.measures}
 
 
 @dataclass

@@ -25,6 +25,7 @@ class Progress:
     totals: list[float] = field(default_factory=list)  #: what those steps summed up
     seconds: float = 0.0  #: what those steps took
     log: list[dict[str, Any]] = field(default_factory=list)  #: a line for each finished epoch
+    losses: list[str] = field(default_factory=list)  #: names of the auxiliary losses in ``totals``
 
     def describe(self, epochs: int) -> str:
         """Where that is, of so many epochs, for people."""
@@ -86,6 +87,7 @@ def load_state(run: Path, learner: Learner) -> tuple[Progress, str]:
             header = load_training_state(run / name, learner.model, learner.optimizer, _average(learner))
             progress = _progress(run, name, header)
             _load_scaler(run / name, header.get("scaler"), learner)
+            learner.loss_names = tuple(progress.losses) or None
         except CheckpointError as error:
             complaints.append(str(error))
             continue
@@ -115,7 +117,8 @@ def _is_finite(value: object) -> bool:
 
 def _progress(run: Path, name: str, header: dict[str, Any]) -> Progress:
     try:
-        progress = Progress(**{key: header[key] for key in asdict(Progress())})
+        older: dict[str, Any] = {"losses": []}  # a state from before there were auxiliary losses
+        progress = Progress(**{key: (older | header)[key] for key in asdict(Progress())})
         _check_progress(progress)
         return progress
     except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -132,7 +135,10 @@ def _check_progress(progress: Progress) -> None:
     figures = [value for line in progress.log for value in line.values()]
     if not all(type(figure) in (bool, float) or (type(figure) is int and abs(figure) < 2**63) for figure in figures):
         raise ValueError("its log has other things than numbers")
-    if not all(map(_is_finite, [*progress.totals, progress.seconds])) or len(progress.totals) not in (0, 4):
+    if not all(isinstance(name, str) and name.isidentifier() for name in progress.losses):
+        raise ValueError("its auxiliary losses have no names")
+    sums = len(progress.totals) in (0, 4 + len(progress.losses))
+    if not sums or not all(map(_is_finite, [*progress.totals, progress.seconds])):
         raise ValueError("its sums are no numbers")
     if progress.step and not (progress.totals and min(progress.totals[WEIGHT], progress.totals[IMAGES]) > 0):
         raise ValueError("its steps have seen no images")

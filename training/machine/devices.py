@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,22 +61,13 @@ class Device:
         """Move a tensor to the device, without waiting for its arrival."""
         return tensor.to(self.device, non_blocking=True)
 
-    def pixels(self, pixels: Tensor) -> Tensor:
-        """Move images ``(B, 3, H, W)`` to the device, channels last in memory; frames of clips keep their layout."""
-        return self.on(pixels).to(memory_format=torch.channels_last if pixels.ndim == 4 else torch.preserve_format)
+    def pixels(self, images: Tensor) -> Tensor:
+        """Move images ``(B, 3, H, W)`` to the device, channels last in memory."""
+        return self.on(images).to(memory_format=torch.channels_last)
 
-    def inputs(self, names: Sequence[str], batch: object, cut: slice = slice(None)) -> dict[str, Any]:
-        """Collect a model's inputs from a batch and move them to the device.
-
-        Args:
-            names: names of the batch's fields, in order (`Model.inputs`); a field that is None stays None.
-            cut: Samples of the batch to take.
-        """
-        given = {name: getattr(batch, name) for name in names}
-        return {
-            name: None if value is None else self.pixels(value[cut]) if name == "images" else self.on(value[cut])
-            for name, value in given.items()
-        }
+    def frames(self, frames: Tensor) -> Tensor:
+        """Move frames ``(B, T, 3, H, W)`` to the device, each channels last in memory."""
+        return self.pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     def forget_peak(self) -> None:
         """Restart the measurement of `peak_memory`, where possible."""

@@ -11,16 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from ...data.errors import CheckpointError, MismatchError
-from ..models.registry import comparable
+from ...data.fields import size_text
+from ..models.registry import comparable, needs_of, settings_of
 from ..recipes import Recipe
 from ..runs.folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
+from ..runs.provenance import same_boxes
 from ..runs.seen import UNKNOWN
 from .predictions import SplitPredictions, load_predictions
 
 # What may differ between runs that are trained alike: where files are, what makes no other network, and what is
 # compared (the regions) or spoken of elsewhere (the split).
 _UNIMPORTANT = {
-    *("run.seed", "run.workers", "boxes.file_relative_to_run", "boxes.root_relative_to_run", "boxes.fingerprint"),
+    *("run.seed", "run.workers", "boxes.file_relative_to_run", "boxes.root_relative_to_run"),
+    *("boxes.fingerprint", "boxes.images_blake2b"),
 }
 _RECORDED_LATER = ("run", "versions", "code")  # older runs tell less of these, which is no difference
 
@@ -54,7 +57,8 @@ def model_differences(contestants: Sequence[Runs]) -> Iterator[str]:
     yield from _differences(contestants, ("model",))
     first, *others = contestants
     for other in others:
-        if first.configs[0]["boxes"].get("fingerprint") != other.configs[0]["boxes"].get("fingerprint"):
+        one, its = first.configs[0], other.configs[0]
+        if not same_boxes(one["boxes"], its["boxes"], regions=_looks_at_regions(one) and _looks_at_regions(its)):
             yield f"{first.name} and {other.name} were trained on different boxes files: other regions, or other images"
 
 
@@ -64,7 +68,7 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
     yield from _differences(contestants, everything[1:])
     sizes = {runs.name: runs.predictions[0].image_size for runs in contestants}
     if len(set(sizes.values())) > 1:
-        yield "image size: " + ", ".join(f"{size} in {name}" for name, size in sizes.items())
+        yield "image size: " + ", ".join(f"{size_text(size)} in {name}" for name, size in sizes.items())
     if split != "test":
         yield f"{split} is not the test part: training or the choice of the epoch has looked at it"
     several = max(len(runs.paths) for runs in contestants) > 1
@@ -179,6 +183,13 @@ def _unlike(one: str, its: _Config, two: str, others: _Config, sections: tuple[s
             if f"{section}.{name}" not in _UNIMPORTANT and ours.get(name) != theirs.get(name) and not unrecorded:
                 what = name.replace("_", " ") if section == "model" else f"{section}: {name.replace('_', ' ')}"
                 yield f"{what} is {_said(ours.get(name))} in {one}, {_said(theirs.get(name))} in {two}"
+
+
+def _looks_at_regions(config: _Config) -> bool:
+    try:
+        return needs_of(settings_of(config["model"])).regions > 0
+    except (LookupError, TypeError, ValueError):  # of a family that is not known here
+        return True
 
 
 def _said(value: object) -> str:

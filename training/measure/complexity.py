@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from statistics import median
-from types import SimpleNamespace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,6 +14,7 @@ from ..loop.preparation import build_network
 from ..machine.devices import Device
 from ..models.contract import Settings
 from ..models.settings import AGNetSettings, PlainSettings
+from ..samples.loader import Batch
 
 # The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a merging without parameters.
 VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
@@ -83,11 +83,11 @@ def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Devic
         models[variant] = device.take(model, torch.channels_last)
     pixels = torch.randint(0, 256, (batch_size, 3, *models["baseline"].size_hw), dtype=torch.uint8)
     corners = torch.rand(batch_size, settings.regions, 2, 2).sort(dim=2).values
-    batch = SimpleNamespace(images=pixels, regions=corners.flatten(2))
+    batch = Batch.of_images(pixels, corners.flatten(2)).on(device)
     seconds: dict[str, list[float]] = {variant: [] for variant in models}
     for turn in range(_WARM_UP + _ROUNDS):
         for variant, model in models.items():
-            inputs = device.inputs(model.inputs, batch).values()
+            inputs = batch.inputs(model.inputs)
             device.wait()
             start = time.perf_counter()
             with torch.no_grad(), device.autocast():

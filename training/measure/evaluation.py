@@ -11,6 +11,7 @@ import torch
 
 from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import look_at_images
+from ...data.fields import plain_size
 from ...data.files import write_text
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
@@ -71,7 +72,8 @@ def evaluate_run(
     if error := look.error(f"{split} images"):
         raise error
     checkpoint = load_checkpoint(run / BEST)
-    loader = Loader(RegionDataset(boxes, root, checkpoint.size_hw[0]), rows, batch_size, workers)
+    dataset = RegionDataset(boxes, root, checkpoint.size_hw, regions=checkpoint.regions > 0)
+    loader = Loader(dataset, rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),
         loader.epoch(0),
@@ -111,7 +113,7 @@ def _with_images(
         split=split,
         dataset=boxes.dataset,
         network=checkpoint_hash(run / BEST),
-        image_size=checkpoint.size_hw[0],
+        image_size=plain_size(checkpoint.size_hw),
         images_seen_in_training=seen,
     )
 

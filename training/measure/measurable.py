@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import look_at_images
-from ...data.errors import DatasetError, MismatchError
+from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ...data.files import check_writable
 from ..runs.checkpoint_header import CheckpointHeader, read_header
-from ..runs.folder import BEST
+from ..runs.folder import BEST, read_config
+from ..runs.provenance import identity, same_boxes
 from ..runs.seen import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
+from ..tasks import CLASSIFY
 
 
 def check_measurable(run: Path, boxes: Boxes, root: Path, split: str, force: bool) -> tuple[Path, int | None, str]:
@@ -22,8 +24,11 @@ def check_measurable(run: Path, boxes: Boxes, root: Path, split: str, force: boo
     Raises: as `evaluation.evaluate_run`, for all that is known before the network looks at an image.
     """
     header = read_header(run / BEST)
-    own = header.fingerprint == boxes.fingerprint  # or a stranger's, who can write what they like
+    own = _is_own(run, header, boxes)  # or a stranger's, who can write what they like
     _check_same_kind(run, header, boxes)
+    if split not in CLASSIFY.splits.measured_on:
+        known = ", ".join(CLASSIFY.splits.measured_on)
+        raise ConfigurationError(f"split {split!r}: {CLASSIFY.name} is measured on one of {known}")
     if not len(boxes.rows(split)):
         raise DatasetError(f"{boxes.path} has no usable {split} images")
     # Another file's name may be anybody's text: its hash tells its metrics from the run's own.
@@ -36,8 +41,20 @@ def check_measurable(run: Path, boxes: Boxes, root: Path, split: str, force: boo
     return target, seen, warning
 
 
+def _is_own(run: Path, header: CheckpointHeader, boxes: Boxes) -> bool:
+    """Whether the run was trained on ``boxes``; without regions, on a file of the same images."""
+    try:
+        trained_on = read_config(run)["boxes"]
+    except CheckpointError:  # the checkpoint is enough to measure it
+        trained_on = {}
+    known = {"images_blake2b": trained_on.get("images_blake2b"), "fingerprint": header.fingerprint}
+    return same_boxes(known, identity(boxes), regions=header.regions > 0)
+
+
 def _check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:
-    """Raise `MismatchError` unless the network's classes and regions mean the same in ``boxes``."""
+    """Raise `MismatchError` unless the network's classes mean the same in ``boxes``, and so do the regions of one that
+    looks at regions.
+    """
     if header.classes != boxes.classes:
         missing = sorted(set(header.classes) ^ set(boxes.classes))
         which = f", such as {missing[0]!r}" if missing else " in another order"
@@ -45,6 +62,8 @@ def _check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:
             f"{run} was trained for {len(header.classes)} classes and {boxes.path} has others{which}: it cannot be "
             "measured on them; name the right file with --boxes"
         )
+    if not header.regions:
+        return
     wanted, found = header.proposals, boxes.settings.get("proposals", {})
     for name in [*wanted, *(name for name in found if name not in wanted)]:
         if name == "max_pixels":  # which images are readable, not how they are looked at

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ...data.errors import CheckpointError
+from ...data.fields import Size, is_size, plain_size
 from ...data.files import atomic_file
 from ...data.index import NOT_TEXT
 from ...data.text import composed_all, csv_text
@@ -35,7 +36,7 @@ class SplitPredictions:
     split: str
     dataset: str
     network: str  #: hash of the checkpoint's file
-    image_size: int  #: side of what the network was shown, in pixels
+    image_size: Size  #: of what the network was shown, in pixels
     images_seen_in_training: int | None  #: of these images; None where nobody can tell
 
 
@@ -72,7 +73,7 @@ def load_predictions(path: Path) -> SplitPredictions:
     if not isinstance(header, dict) or (header.get("format"), header.get("format_version")) != (FORMAT, FORMAT_VERSION):
         raise CheckpointError(f"{path} is not a file of predictions of this version; evaluate the run again")
     names, contents, classes = (_texts(header.get(name)) for name in ("names", "contents", "classes"))
-    seen, size = header.get("images_seen_in_training"), header.get("image_size", 0)
+    seen, size = header.get("images_seen_in_training"), plain_size(header.get("image_size", 0))
     sound = (
         logits.dtype == np.float32
         and labels.dtype == np.int64
@@ -81,7 +82,7 @@ def load_predictions(path: Path) -> SplitPredictions:
         and bool(np.isfinite(logits).all())
         and bool(((labels >= 0) & (labels < len(classes))).all())
         and all(isinstance(header.get(name), str) for name in _TEXTS)
-        and type(size) is int
+        and is_size(size)
         and (seen is None or type(seen) is int)
     )
     if not sound:

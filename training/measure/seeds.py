@@ -14,6 +14,7 @@ from ...data.errors import MismatchError
 from ...data.files import write_text
 from ...data.text import percent
 from ..runs.folder import chosen_line, read_config
+from ..tasks import CLASSIFY, SHARE
 from .evaluation import Evaluation
 from .evaluation_report import seeds_csv
 from .intervals import measure_intervals
@@ -22,6 +23,9 @@ from .predictions import SplitPredictions
 from .statistics import Interval, Spread, bootstrap, share_interval_of_means, spread
 
 TRAINING = "seeds.json"  #: in the folder that holds the single runs'
+
+# Accuracies first.
+_MEASURES = {f"val_{measure.name}": measure for measure in sorted(CLASSIFY.measures, key=lambda one: one.unit != SHARE)}
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,13 @@ def summarise_training(run: Path, folders: Sequence[Path]) -> list[str]:
     counts: Any = read_config(folders[0])["boxes"].get("images", {})
     images = int(counts.get("val", 0))
     # Where one lacks it, there is no validation part, or a run without a finished epoch.
-    names = [name for name in ("val_top1", "val_loss") if all(name in line for line in chosen.values())]
+    names = [name for name in _MEASURES if all(name in line for line in chosen.values())]
     values = {name: [float(line[name]) for line in chosen.values()] for name in names}
-    intervals = {"val_top1": share_interval_of_means(values["val_top1"], images)} if "val_top1" in values else {}
+    intervals = {name: share_interval_of_means(values[name], images) for name in names if _is_share(name)}
     figures = _spreads(values, intervals)
-    if "val_loss" in figures and (low := figures["val_loss"].low) is not None:
-        figures["val_loss"] = replace(figures["val_loss"], low=max(low, 0.0))
+    for name, found in figures.items():
+        if not _is_share(name) and found.low is not None:
+            figures[name] = replace(found, low=max(found.low, 0.0))
     content = {"runs": chosen, "figures": {name: asdict(found) for name, found in figures.items()}}
     write_text(run / TRAINING, json.dumps(content, indent=1) + "\n")
     return [
@@ -80,6 +85,10 @@ def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> Seed
     return SeedsEvaluation(evaluations, spreads, target)
 
 
+def _is_share(name: str) -> bool:
+    return _MEASURES[name].unit == SHARE
+
+
 def _spreads(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval]) -> dict[str, Spread]:
     """Each quantity's spread over seeds, with the interval of its own where it has one."""
     found = {name: spread(of_seeds) for name, of_seeds in values.items()}
@@ -88,11 +97,11 @@ def _spreads(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Inte
 
 def _text(name: str, found: Spread, images: int) -> str:
     """Accuracies in per cent."""
-    form = percent if name == "val_top1" else "{:.4f}".format
+    form = percent if _is_share(name) else "{:.4f}".format
     value = form(found.mean) + ("" if found.sd is None else f" ± {form(found.sd)}")
     if found.low is None or found.high is None:
         return value
-    over = f"over {images:,} images and the seeds" if name == "val_top1" else "over the seeds, on these images"
+    over = f"over {images:,} images and the seeds" if _is_share(name) else "over the seeds, on these images"
     return f"{value}, 95% interval of the mean {form(found.low)} to {form(found.high)} ({over})"
 
 

@@ -21,7 +21,9 @@ class Output(NamedTuple):
     """What a model says about B samples. Trainer, metrics and figures ask for nothing else."""
 
     logits: Tensor  #: ``(B, classes)``, or ``(B, T, classes)`` of one that answers for each frame
-    region_weights: Tensor | None = None  #: ``(B, R + 1)``, ≥ 0, sum 1; the whole image is the last
+    #: ``(B, R + 1)``, ≥ 0, sum 1, the whole image last: what each token's feature is multiplied by on its way to what
+    #: is classified, as a share
+    region_weights: Tensor | None = None
     attention_map: Tensor | None = None  #: ``(B, h, w)`` or ``(B, T, h, w)``, ≥ 0, sum 1: where the model looks
     embedding: Tensor | None = None  #: ``(B, C)``, what the classifier sees
     losses: dict[str, Tensor] | None = None  #: auxiliary ones by name, each of every sample ``(B,)``

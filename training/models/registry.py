@@ -103,7 +103,11 @@ def _own(name: str, values: Mapping[str, Any], check: bool = False) -> dict[str,
 
 
 def _types(name: str) -> dict[str, str]:
-    return {one.name: str(one.type) for one in fields(model_spec(name).settings)}
+    # A module without `from __future__ import annotations` has types, others their names.
+    found = {one.name: one.type for one in fields(model_spec(name).settings)}
+    return {
+        field: kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)) for field, kind in found.items()
+    }
 
 
 def _defaults(name: str) -> dict[str, object]:

@@ -16,10 +16,10 @@ from ...data.errors import CheckpointError, MismatchError
 from ...data.files import atomic_file, one_process
 from ...data.places import relative_hint
 from ..models.contract import Settings
-from ..models.registry import comparable, record_of
+from ..models.registry import comparable, needs_of, record_of, settings_of
 from ..recipes import Recipe, RunSettings
 from .checkpoint_header import how_to_get
-from .provenance import code_revision, split_hash, versions
+from .provenance import code_revision, identity, same_boxes, split_hash, versions
 from .seen import SEEN
 
 # Whether a folder is a run is asked before PyTorch is loaded, which takes seconds: what needs it is imported where it
@@ -88,7 +88,7 @@ def configuration(
         "boxes": {
             "file_relative_to_run": relative_hint(boxes.path, run),
             "root_relative_to_run": relative_hint(root, run),
-            "fingerprint": boxes.fingerprint,
+            **identity(boxes),
             "dataset": boxes.dataset,
             "images": {split: len(boxes.rows(split)) for split in SPLITS},
             "left_out_unreadable": len(boxes.failures),
@@ -168,7 +168,8 @@ def check_same_run(run: Path, config: dict[str, dict[str, object]], other_epochs
                 raise MismatchError(
                     f"{run} was started with {name} = {started.get(name)!r}, now it is {value!r}; {remedy}"
                 )
-    if before["boxes"].get("fingerprint") != config["boxes"]["fingerprint"]:
+    regions = needs_of(settings_of(config["model"])).regions > 0
+    if not same_boxes(before["boxes"], config["boxes"], regions=regions):
         raise MismatchError(f"{run} was started with another boxes file; {remedy}")
 
 

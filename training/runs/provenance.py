@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,3 +69,31 @@ def split_hash(boxes: Boxes) -> str:
     """What image is in which split, in 16 hexadecimal digits: equal for equal splits, whatever the regions."""
     lines = sorted(f"{name.decode()}\n{split}\n" for name, split in zip(boxes.names, boxes.splits, strict=True))
     return hashlib.blake2b("".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def images_hash(boxes: Boxes) -> str:
+    """All that a model without regions learns from, in 16 hexadecimal digits: the usable images in their order, each
+    with its class, split and content.
+    """
+    columns = (boxes.names, boxes.labels, boxes.splits, boxes.contents)
+    lines = "".join(
+        f"{name.decode()}\n{boxes.classes[label]}\n{split}\n{content.decode()}\n"
+        for name, label, split, content in zip(*(column[boxes.usable] for column in columns), strict=True)
+    )
+    return hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
+
+
+def identity(boxes: Boxes) -> dict[str, object]:
+    """What tells whether a run's boxes file is the one that it was started with: see `same_boxes`."""
+    return {"fingerprint": boxes.fingerprint, "images_blake2b": images_hash(boxes)}
+
+
+def same_boxes(one: Mapping[str, object], other: Mapping[str, object], *, regions: bool) -> bool:
+    """Whether two boxes files, by their `identity`, give a model the same samples.
+
+    Args:
+        regions: whether the model looks at regions; if not, only the images count.
+    """
+    images = one.get("images_blake2b")  # older runs have none
+    same_images = images is not None and images == other.get("images_blake2b")
+    return one.get("fingerprint") == other.get("fingerprint") or (same_images and not regions)

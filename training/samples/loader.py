@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from ...data.boxes.reader import Boxes
 from ...data.errors import AgnetError, DatasetError, MismatchError
 from ...data.images import pixel_limit, read_image
+from ..machine.devices import Device
 from ..machine.torch_internals import (
     Batches,
     end_if_a_batch_cannot_be_sent,
@@ -36,37 +37,85 @@ STAND_IN = -100  #: label of a sample that counts nothing, PyTorch's own number 
 
 
 class Batch(NamedTuple):
-    """B samples. Pixels stay bytes until they are on the device: a quarter of the traffic."""
+    """B samples of T frames each; an image is one frame. Pixels stay bytes until they are on the device: a quarter of
+    the traffic.
+    """
 
-    images: Tensor  #: uint8 ``(B, 3, side, side)``, channels last in memory
-    regions: Tensor  #: float32 ``(B, R, 4)`` xyxy in fractions of the frame
+    frames: Tensor  #: uint8 ``(B, T, 3, H, W)``, channels last in memory
+    valid: Tensor  #: bool ``(B, T)``: False for the padding after a short clip; every sample has a valid frame
+    regions: Tensor | None  #: float32 ``(B, T, R, 4)`` xyxy in fractions of the frame; None for models without regions
     labels: Tensor  #: int64 ``(B,)``; `STAND_IN` where a process has no sample of its own in a short batch
     rows: Tensor  #: int64 ``(B,)``, rows of the boxes file's usable images
 
+    @property
+    def images(self) -> Tensor:
+        """The first frames, uint8 ``(B, 3, H, W)``: a view."""
+        return self.frames[:, 0]
 
-class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
-    """The usable images of a boxes file, each with its regions in the same view.
+    def inputs(self, names: Sequence[str]) -> tuple[Tensor | None, ...]:
+        """The fields that a model names as its inputs, in that order.
+
+        One that names ``images`` sees the first frame alone, so its ``regions`` are ``(B, R, 4)``, that frame's; one
+        that names ``frames`` gets ``(B, T, R, 4)``.
+        """
+        found = {name: getattr(self, name) for name in names}
+        if "images" in found and found.get("regions") is not None:
+            found["regions"] = found["regions"][:, 0]
+        return tuple(found.values())
+
+    def cut(self, some: slice) -> Batch:
+        """Some of the samples: views."""
+        regions = None if self.regions is None else self.regions[some]
+        return Batch(self.frames[some], self.valid[some], regions, self.labels[some], self.rows[some])
+
+    def on(self, device: Device) -> Batch:
+        """The batch on a device, its frames channels last in memory."""
+        regions = None if self.regions is None else device.on(self.regions)
+        frames, valid = device.frames(self.frames), device.on(self.valid)
+        return Batch(frames, valid, regions, device.on(self.labels), device.on(self.rows))
+
+    @staticmethod
+    def of_images(
+        images: Tensor, regions: Tensor | None = None, labels: Tensor | None = None, rows: Tensor | None = None
+    ) -> Batch:
+        """Samples of one frame: images ``(B, 3, H, W)``, regions ``(B, R, 4)``, views of both. Without ``labels`` they
+        are those of stand-ins, without ``rows`` 0, 1, 2, ...
+        """
+        labels = torch.full((len(images),), STAND_IN) if labels is None else labels
+        rows = torch.arange(len(images)) if rows is None else rows
+        valid = torch.ones(len(images), 1, dtype=torch.bool)
+        return Batch(images[:, None], valid, None if regions is None else regions[:, None], labels, rows)
+
+
+_Sample = tuple[Tensor, Tensor | None, int, int]  #: pixels ``(3, H, W)``, regions ``(R, 4)``, label, row
+
+
+class RegionDataset(Dataset[_Sample]):
+    """The usable images of a boxes file, each with its regions in the same view if the model looks at regions.
 
     Args:
         boxes: read once, in the main process; flat arrays, which workers share: by fork, or else as shared memory.
         root: where the images are.
-        side: of the network's input, in pixels.
+        size_hw: height and width of the network's input, in pixels.
         augment: random views, or None for the plain one.
         seed: of the views; with epoch and row it decides them.
         propose: finds the regions of each view anew, as the paper does, instead of moving the file's with the pixels.
+        regions: whether to compute regions. Without, samples have none, whatever the file holds.
     """
 
     def __init__(
         self,
         boxes: Boxes,
         root: Path,
-        side: int,
+        size_hw: tuple[int, int],
         augment: AffineRange | None = None,
         seed: int = 0,
         propose: Propose | None = None,
+        *,
+        regions: bool = True,
     ) -> None:
-        self.boxes, self.root, self.side = boxes, root, side
-        self.augment, self.seed, self.propose = augment, seed, propose
+        self.boxes, self.root, self.size_hw = boxes, root, size_hw
+        self.augment, self.seed, self.propose, self.regions = augment, seed, propose, regions
         self._shared: dict[str, _SharedArray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,30 +132,33 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         arrays = {name: value.array() for name, value in boxes.items() if isinstance(value, _SharedArray)}
         self.__dict__.update(state, boxes=Boxes(**(boxes | arrays)))
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, int, int]:
+    def __getitem__(self, key: Key) -> _Sample:
         epoch, row = key
         stands_in, row = row < 0, max(row, ~row)
         image_number = self.boxes.usable[row]
         name = self.boxes.names[image_number].decode()
         image = read_image(self.root / name, pixel_limit(self.boxes.settings.get("proposals", {})))
-        regions = self.boxes.regions(row)
-        if (image.shape[1], image.shape[0]) != regions.size_wh:
+        width, height = self.boxes.sizes_wh[image_number].tolist()
+        if image.shape[:2] != (height, width):
             raise MismatchError(
                 f"{self.root / name} is {image.shape[1]} x {image.shape[0]} pixels, but {self.boxes.path} has its "
-                f"boxes at {regions.size_wh[0]} x {regions.size_wh[1]}; propose again with --restart"
+                f"boxes at {width} x {height}; propose again with --restart"
             )
         motion = None
         if self.augment is not None:
-            motion = self.augment.draw(np.random.default_rng([self.seed, epoch, row]), self.side)
-        view = View.of(regions.size_wh, self.side, motion)
+            motion = self.augment.draw(np.random.default_rng([self.seed, epoch, row]), self.size_hw)
+        view = View.of((width, height), self.size_hw, motion)
         seen = view.pixels(image)
-        if self.propose is None:
-            fractions = view.boxes(regions)
-        else:
-            fractions = View.of((self.side, self.side), self.side).boxes(self.propose(seen))
         pixels = torch.from_numpy(seen).permute(2, 0, 1)
+        fractions = torch.from_numpy(self._fractions(row, view, seen)) if self.regions else None
         label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
-        return pixels, torch.from_numpy(fractions), label, row
+        return pixels, fractions, label, row
+
+    def _fractions(self, row: int, view: View, seen: np.ndarray) -> np.ndarray:
+        """The regions of a view ``(R, 4)``, in fractions of the frame."""
+        if self.propose is None:
+            return view.boxes(self.boxes.regions(row))
+        return View.of(self.size_hw[::-1], self.size_hw).boxes(self.propose(seen))
 
 
 def _free_shared_memory() -> float:
@@ -190,7 +242,9 @@ class Loader:
     ) -> None:
         self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = len(rows)
-        batch_bytes = batch_size * 3 * dataset.side**2  # of all processes: those of a machine share its memory
+        batch_bytes = (
+            batch_size * 3 * math.prod(dataset.size_hw)
+        )  # of all processes: those of a machine share its memory
         room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
         workers = int(min(workers, len(self.sampler), room))
         self._batches = Batches(
@@ -217,8 +271,7 @@ class Loader:
         """
         self.sampler.epoch, self.sampler.first_step = number, first_step
         try:
-            for batch in self._batches:
-                yield Batch(*batch)
+            yield from self._batches
         except RuntimeError as error:
             if not is_lost_worker(error):
                 raise
@@ -237,11 +290,12 @@ class Loader:
             raise type(error)(message_of_worker(error)) from None
 
 
-def _collate(samples: list[tuple[Tensor, Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _collate(samples: list[_Sample]) -> Batch:
     images, regions, labels, rows = zip(*samples, strict=True)
     # Stacking the H × W × 3 originals keeps channels last, which convolutions prefer.
     pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
-    return pixels, torch.stack(regions), torch.tensor(labels), torch.tensor(rows)
+    stacked = None if None in regions else torch.stack(regions)
+    return Batch.of_images(pixels, stacked, torch.tensor(labels), torch.tensor(rows))
 
 
 def _start_worker(_: int) -> None:

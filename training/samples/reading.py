@@ -27,8 +27,8 @@ class Sample:
     """One image, ready for the network."""
 
     name: str
-    pixels: np.ndarray  #: uint8 RGB ``(side, side, 3)``
-    boxes: np.ndarray  #: float32 ``(R, 4)`` xyxy in fractions of the image; R = 0 without regions
+    pixels: np.ndarray  #: uint8 RGB ``(H, W, 3)``, of the size that the network takes
+    boxes: np.ndarray | None  #: float32 ``(R, 4)`` xyxy in fractions of the image; None without regions
     regions: Regions | None  #: as they were proposed, in pixels of the original
 
 
@@ -40,42 +40,47 @@ class Unreadable:
     reason: str  #: one line, which names the image
 
 
-def sample(name: str, image: np.ndarray, side: int, propose: Propose | None) -> Sample:
-    """An image as a network sees it that looks at ``side`` × ``side`` pixels.
+def sample(name: str, image: np.ndarray, size_hw: tuple[int, int], propose: Propose | None) -> Sample:
+    """An image as a network sees it.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
+        size_hw: height and width of the network's input.
         propose: None for a network that looks at no regions.
     """
     regions = propose(image) if propose else None
-    view = View.of((image.shape[1], image.shape[0]), side)
-    boxes = np.zeros((0, 4), dtype=np.float32) if regions is None else view.boxes(regions)
+    view = View.of((image.shape[1], image.shape[0]), size_hw)
+    boxes = None if regions is None else view.boxes(regions)
     return Sample(name, view.pixels(image), boxes, regions)
 
 
-def sample_or_reason(name: str, image: np.ndarray, side: int, propose: Propose | None) -> Sample | Unreadable:
+def sample_or_reason(
+    name: str, image: np.ndarray, size_hw: tuple[int, int], propose: Propose | None
+) -> Sample | Unreadable:
     """`sample`, or why there are no regions to propose."""
     try:
-        return sample(name, image, side, propose)
+        return sample(name, image, size_hw, propose)
     except (cv2.error, MemoryError) as error:
         reason = first_line(error, "not enough memory")
         return Unreadable(name, f"{name}: proposing its regions failed: {reason}")
 
 
-def sample_of_file(name: str, side: int, propose: Propose | None, max_pixels: int = MAX_PIXELS) -> Sample | Unreadable:
+def sample_of_file(
+    name: str, size_hw: tuple[int, int], propose: Propose | None, max_pixels: int = MAX_PIXELS
+) -> Sample | Unreadable:
     """`sample_or_reason` of the image file ``name``, also where it cannot be read."""
     try:
         image = read_image(name, max_pixels)
     except ImageError as error:
         return Unreadable(name, str(error))
-    return sample_or_reason(name, image, side, propose)
+    return sample_or_reason(name, image, size_hw, propose)
 
 
 def sample_of_input(
-    one: Input, side: int, propose: Propose | None, max_pixels: int = MAX_PIXELS
+    one: Input, size_hw: tuple[int, int], propose: Propose | None, max_pixels: int = MAX_PIXELS
 ) -> Sample | Unreadable:
     """`sample_of_file` of a photograph, or why an argument found none."""
-    return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, side, propose, max_pixels)
+    return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, size_hw, propose, max_pixels)
 
 
 def some_can_be_read(inputs: Sequence[Input], max_pixels: int, *, decode: bool) -> bool:
@@ -88,7 +93,7 @@ def some_can_be_read(inputs: Sequence[Input], max_pixels: int, *, decode: bool) 
     there = [one for one in inputs if not one.problem and os.path.isfile(one.name)]  # noqa: PTH113 - as in find_inputs
     if not decode or len(there) > _FEW or any(one.is_video for one in there):
         return bool(there)
-    return any(isinstance(sample_of_input(one, 1, None, max_pixels), Sample) for one in there)
+    return any(isinstance(sample_of_input(one, (1, 1), None, max_pixels), Sample) for one in there)
 
 
 def unreadable_inputs(inputs: Sequence[Input], max_pixels: int) -> Generator[Unreadable, None, None]:
@@ -98,7 +103,7 @@ def unreadable_inputs(inputs: Sequence[Input], max_pixels: int) -> Generator[Unr
             if one.is_video:
                 with Video(one.name, max_pixels):
                     pass
-            found = sample_of_input(one, 1, None, max_pixels)
+            found = sample_of_input(one, (1, 1), None, max_pixels)
         except ImageError as error:
             found = Unreadable(one.name, str(error))
         yield found if isinstance(found, Unreadable) else Unreadable(one.name, f"{one.name}: it has just changed")

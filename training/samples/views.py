@@ -18,36 +18,37 @@ class AffineRange:
     shift: float  #: share of width and of height, either way
     scale: float  #: larger or smaller, by this share
 
-    def draw(self, generator: np.random.Generator, side: int) -> np.ndarray:
-        """A random map ``(2, 3)`` of a ``side`` × ``side`` frame into itself, about its middle."""
+    def draw(self, generator: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
+        """A random map ``(2, 3)`` of a frame of that height and width into itself, about its middle."""
+        size_wh = np.array(size_hw[::-1])
         angle = np.deg2rad(generator.uniform(-self.degrees, self.degrees))
         scale = generator.uniform(1 - self.scale, 1 + self.scale)
-        shift = generator.uniform(-self.shift, self.shift, 2) * side
+        shift = generator.uniform(-self.shift, self.shift, 2) * size_wh
         turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
-        middle = np.array([side / 2, side / 2])
+        middle = size_wh / 2
         return np.column_stack([turn, middle + shift - turn @ middle])
 
 
 @dataclass(frozen=True)
 class View:
-    """How an image is seen by the network: squashed to ``side`` × ``side``, perhaps moved; pixels and regions alike.
+    """How the network sees an image: squashed to ``size_hw``, and maybe moved; pixels and regions alike.
 
     ``matrix`` ``(2, 3)`` maps continuous coordinates of the upright original to those of the frame.
     """
 
     matrix: np.ndarray
-    side: int
+    size_hw: tuple[int, int]  #: of the frame: height, width
 
     @classmethod
-    def of(cls, size_wh: tuple[int, int], side: int, motion: np.ndarray | None = None) -> View:
-        """The view of an image of that size; ``motion`` ``(2, 3)`` moves the frame (see `AffineRange.draw`)."""
-        squash = np.diag([side / size_wh[0], side / size_wh[1]])
+    def of(cls, size_wh: tuple[int, int], size_hw: tuple[int, int], motion: np.ndarray | None = None) -> View:
+        """The view of an image of ``size_wh``; ``motion`` ``(2, 3)`` moves the frame (see `AffineRange.draw`)."""
+        squash = np.diag([size_hw[1] / size_wh[0], size_hw[0] / size_wh[1]])
         if motion is None:
-            return cls(np.column_stack([squash, np.zeros(2)]), side)
-        return cls(np.column_stack([motion[:, :2] @ squash, motion[:, 2]]), side)
+            return cls(np.column_stack([squash, np.zeros(2)]), size_hw)
+        return cls(np.column_stack([motion[:, :2] @ squash, motion[:, 2]]), size_hw)
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """uint8 RGB ``(H, W, 3)`` -> ``(side, side, 3)`` in one warp; beyond the edges they are repeated."""
+        """uint8 RGB ``(H, W, 3)`` -> the frame's ``(h, w, 3)`` in one warp; beyond the edges they are repeated."""
         matrix = self.matrix
         shrink = np.abs(np.linalg.norm(matrix[:, :2], axis=0))  # frame pixels to one of the image, in x and y
         if (shrink < 0.5).any():
@@ -62,7 +63,7 @@ class View:
         return cv2.warpAffine(
             image,
             np.column_stack([matrix[:, :2], shift]),
-            (self.side, self.side),
+            self.size_hw[::-1],
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
@@ -73,5 +74,6 @@ class View:
         Exactly the boxes of the moved keypoints, clipped to the frame; secondaries are unions of moved primaries.
         """
         moved = move_points(self.matrix, regions.hull_xy)
-        primary = boxes_of_hulls(moved, regions.hull_counts, (self.side, self.side))
-        return (regions.layout.boxes(primary) / self.side).astype(np.float32)
+        height, width = self.size_hw
+        primary = boxes_of_hulls(moved, regions.hull_counts, (width, height))
+        return (regions.layout.boxes(primary) / np.array([width, height, width, height])).astype(np.float32)

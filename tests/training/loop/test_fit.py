@@ -65,7 +65,8 @@ def test_the_best_epoch_is_chosen_by_validation_alone(boxes, folder, tmp_path, m
     def scored(model, batches, **options):
         predictions = original(model, batches, **options)
         looked_at.update(boxes.splits[boxes.usable[predictions.rows]].tolist())
-        monkeypatch.setattr(engine.Predictions, "top1", next(scores))
+        score = next(scores)
+        monkeypatch.setattr(engine.Predictions, "measures", lambda self, task: {"loss": 1.0, "top1": score})
         return predictions
 
     monkeypatch.setattr("agnet.training.loop.fit.evaluate", scored)
@@ -153,7 +154,7 @@ def test_a_diverged_loss_stops_with_a_reason():
     model = build_model(settings(model="plain"))
     with torch.no_grad():
         model.classifier.weight.fill_(float("inf"))
-    batch = Batch(
+    batch = Batch.of_images(
         torch.zeros(2, 3, 224, 224, dtype=torch.uint8), torch.zeros(2, 6, 4), torch.tensor([0, 1]), torch.arange(2)
     )
     with pytest.raises(TrainingError, match=r"parameters not finite: classifier\.weight; .*--lr"):
@@ -165,7 +166,7 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(boxes, folder):
     model = build_model(settings()).eval()
     results = []
     for batch_size in (1, 4, 100):
-        loader = Loader(RegionDataset(boxes, folder, 224), boxes.rows("test"), batch_size, 0)
+        loader = Loader(RegionDataset(boxes, folder, (224, 224)), boxes.rows("test"), batch_size, 0)
         results.append(evaluate(model, loader.epoch(0), device=CPU))
     for result in results:
         assert result.rows.tolist() == boxes.rows("test").tolist()

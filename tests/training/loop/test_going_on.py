@@ -116,7 +116,9 @@ def test_rates_are_the_same_where_the_formula_says_so(recipe):
 
 def test_patience_that_is_exhausted_ends_a_run_whatever_its_epochs(train, monkeypatch):
     losses = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr("agnet.training.loop.engine.Predictions.loss", property(lambda self: next(losses)))
+    monkeypatch.setattr(
+        "agnet.training.loop.engine.Predictions.measures", lambda self, task: {"loss": next(losses), "top1": 0.0}
+    )
     patient = STEP.override(patience=1)
     run, said = train("run", patient)
     assert len(end_of(run)[0]) == 2 and "no better val_loss for 1 epoch: finished; epoch 1 is kept" in said[-1]

@@ -1,6 +1,10 @@
+import dataclasses
+import json
+
 import pytest
 
 from agnet.data.errors import ConfigurationError
+from agnet.data.fields import size_of_text, size_text
 from agnet.training.recipes import RECIPES
 
 
@@ -76,6 +80,9 @@ def test_options_replace_and_none_keeps():
         {"shift": -0.1},
         {"scale": 1.0},
         {"image_size": 5000},
+        {"image_size": (256, 16)},
+        {"image_size": (256, 128, 3)},
+        {"image_size": "256x128"},
         {"nesterov": True},
     ],
 )
@@ -92,3 +99,21 @@ def test_an_unknown_setting_is_named():
 def test_what_was_changed_is_told():
     assert RECIPES["paper"].override(lr=0.5, mixup=0.2).differences(RECIPES["paper"]) == {"lr": 0.5, "mixup": 0.2}
     assert RECIPES["paper"].differences(RECIPES["paper"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "size_hw"), [("0", 0, None), ("224", 224, (224, 224)), ("256x128", (256, 128), (256, 128))]
+)
+def test_an_image_size_is_a_side_or_a_height_and_a_width_also_when_it_comes_from_json(text, size, size_hw):
+    found = RECIPES["modern"].override(image_size=size_of_text(text))
+    assert found.image_size == size and found.size_hw == size_hw and size_text(found.image_size) == text
+    again = json.loads(json.dumps(dataclasses.asdict(found)))["image_size"]
+    assert RECIPES["modern"].override(image_size=again) == found
+
+
+def test_a_square_is_its_side_and_other_text_is_no_size():
+    assert RECIPES["modern"].override(image_size=[320, 320]) == RECIPES["modern"].override(image_size=320)
+    assert size_of_text("96X96") == 96
+    for text in ("256x", "1x2x3", "small", ""):
+        with pytest.raises(ValueError):
+            size_of_text(text)

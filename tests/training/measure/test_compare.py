@@ -281,7 +281,7 @@ def test_what_is_unfair_is_said(write):
     one = write("a", predictions(right), recipe={"epochs": 2, "lr": 0.1}, boxes=boxes, run={"seed": 0, "weights": "x"})
     two = write(
         "b",
-        predictions(right, image_size=299, images_seen_in_training=3),
+        predictions(right, image_size=(256, 128), images_seen_in_training=3),
         recipe={"epochs": 1, "lr": 0.1, "ema": True},
         run={"seed": 5, "weights": "none", "workers": 9},
         boxes={"split_blake2b": "2", "fingerprint": "y"},
@@ -292,7 +292,7 @@ def test_what_is_unfair_is_said(write):
         "recipe: ema is unknown in a, True in b",
         "run: weights is x in a, none in b",
         "boxes: split blake2b is 1 in a, 2 in b",
-        "image size: 224 in a, 299 in b",
+        "image size: 224 in a, 256x128 in b",
         "a was trained for 1 of its 2 epochs",
         "b was trained on, or chosen by, 3 of these images",
     ]

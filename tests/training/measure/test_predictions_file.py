@@ -28,7 +28,9 @@ def predictions():
     )
 
 
-def test_there_and_back(predictions, tmp_path):
+@pytest.mark.parametrize("size", [224, (256, 128)])
+def test_there_and_back(predictions, tmp_path, size):
+    predictions = replace(predictions, image_size=size)
     path = save_predictions(tmp_path / "p.safetensors", predictions)
     found = load_predictions(path)
     for field in fields(SplitPredictions):
@@ -57,6 +59,7 @@ def damaged(predictions):
     yield "names", replace(predictions, names=("\x1b[2J", "b"))
     yield "classes", replace(predictions, classes=("a\nb", "c", "d"))
     yield "size", replace(predictions, image_size="224")
+    yield "sizes", replace(predictions, image_size=(256, 128, 3))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

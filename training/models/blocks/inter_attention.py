@@ -49,7 +49,11 @@ class InterAttention(nn.Module):
             nn.init.constant_(self.match.bias, -math.log(tokens - 1) if tokens > 1 else 4.0)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, N, P, C)``, tokens of P positions -> f̂ ``(B, P, C)`` and the region weights w ``(B, N)``."""
+        """``(B, N, P, C)``, tokens of P positions -> f̂ ``(B, P, C)`` and the region weights ``(B, N)``.
+
+        A token's region weight is what its feature is multiplied by on its way to f̂, Σ_r w_r m_rr', as a share of all
+        tokens' sum. (Eq. 3's w weighs α, in which every token is mixed: its order says nothing of the tokens.)
+        """
         units = self.match.in_features
         # Three projections of the same large tensor: reading it once is what counts.
         weight = torch.cat([self.query.weight, self.key.weight, self.weigh.weight])
@@ -62,4 +66,6 @@ class InterAttention(nn.Module):
         scores = m @ weighed + self.weigh.bias  # (B, N, 1): W_α α + b_α
         w = torch.softmax(scores.squeeze(-1), dim=-1)  # (B, N)
         shares = torch.einsum("br,brs->bs", w, m)  # (B, N): what of each token reaches f̂
-        return weighted_sum(shares, tokens), w
+        precise = shares.to(torch.promote_types(shares.dtype, torch.float32))
+        total = precise.sum(dim=1, keepdim=True).clamp(min=torch.finfo(precise.dtype).tiny)
+        return weighted_sum(shares, tokens), precise / total
