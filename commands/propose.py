@@ -11,7 +11,6 @@ import click
 from ..data.names import KINDS, NONE
 from ..data.sets.catalogue import CATALOGUE
 from ..proposals.settings import (
-    IDLE,
     METHODS,
     MIXTURES,
     NETWORKS,
@@ -159,7 +158,6 @@ def propose(
     if weights and method not in NETWORKS:
         raise click.UsageError(f"--weights is for the methods {' and '.join(NETWORKS)}")
     if method == NONE:
-        _refuse_idle_settings()
         primary, kinds = 0, NONE
     if without_leaked_frames and dataset != "auc-v2":
         raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
@@ -177,6 +175,7 @@ def propose(
         seed=seed,
         max_pixels=max_pixels,
     )
+    _refuse_idle_settings(settings)
     index = open_dataset(
         dataset,
         root,
@@ -243,12 +242,13 @@ def propose(
     say_next("train", "--boxes", boxes, *model, *root_words(read_listing(boxes), index.root))
 
 
-def _refuse_idle_settings() -> None:
-    """What is given for regions would change nothing where there are none."""
+def _refuse_idle_settings(settings: ProposalSettings) -> None:
+    """Raises: `click.UsageError` for an option that changes nothing with this method."""
     context = click.get_current_context()
-    for name in IDLE[NONE]:
+    for name in settings.idle:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} changes nothing with --method {NONE}; leave it out")
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} changes nothing with --method {settings.method}; leave it out")
 
 
 def _what_is_meant(

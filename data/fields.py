@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, field
+from dataclasses import MISSING, field, fields
 from typing import Any
+
+from .errors import ConfigurationError
+from .spelling import did_you_mean
 
 Rule = tuple[str, Callable[[Any], bool]]  #: what is wanted, in words, and whether a value is that
 
@@ -17,11 +20,16 @@ ANY: Rule = ("yes or no", lambda value: isinstance(value, bool))
 A_NAME: Rule = ("a name", lambda value: isinstance(value, str) and bool(value))
 
 
+def between(low: float, high: float) -> Rule:
+    """The rule of a number within these bounds, both included."""
+    return f"{low} to {high}", lambda value: low <= value <= high
+
+
 def setting(
     section: str, about: str, rule: Rule, default: object = MISSING, needs: tuple[str, object] | None = None
 ) -> Any:
     """A field whose metadata is ``section``, ``about``, ``rule`` and ``needs``: another field and the value of it with
-    which alone this one changes anything, or None.
+    which alone this one changes anything (a tuple: any of these values), or None.
     """
     return field(default=default, metadata={"section": section, "about": about, "rule": rule, "needs": needs})
 
@@ -37,3 +45,25 @@ def choice(
     rule = (" or ".join(choices), lambda value: value in choices)
     metadata = {"section": section, "about": about, "rule": rule, "needs": needs, "choices": choices}
     return field(default=default, metadata=metadata)
+
+
+def check_rules(settings: Any, kind: str) -> None:
+    """Raise `ConfigurationError` for the first field whose value breaks its rule; ``kind`` names the settings."""
+    for one in fields(settings):
+        wanted, holds = one.metadata["rule"]
+        value = getattr(settings, one.name)
+        if not holds(value):
+            meant = did_you_mean(str(value), one.metadata.get("choices", ()))
+            raise ConfigurationError(f"{kind} setting {one.name!r}: wanted {wanted}, got {value!r}{meant}")
+
+
+def idle_fields(settings: Any) -> tuple[str, ...]:
+    """Names of the fields that change nothing beside the values of the others."""
+    found = []
+    for one in fields(settings):
+        if needs := one.metadata["needs"]:
+            other, value = needs
+            wanted = value if isinstance(value, tuple) else (value,)
+            if getattr(settings, other) not in wanted:
+                found.append(one.name)
+    return tuple(found)

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from .errors import ConfigurationError
-from .names import KINDS, NONE
+from .names import KINDS, MAX_REGIONS, NONE
 
 # A box never gets thinner than a pixel, so that it can be seen, drawn and pooled.
 MIN_SIDE = 1.0
@@ -23,8 +23,6 @@ MIN_SIDE = 1.0
 # The time of change of a file that is not there; every other is possible, 0 in many archives.
 NOT_THERE = -(2**63)
 _LATEST = 2**63 - 1  # nanoseconds of 64 bits: 1677 to 2262; disks tell of times before and after
-# The paper's networks see 36 regions at most: 8 primaries and their 28 pairs, or what fits.
-MAX_REGIONS = 36
 
 
 @dataclass(frozen=True)
