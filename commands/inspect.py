@@ -66,7 +66,7 @@ def inspect(
 
 
 def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
-    from ..data.boxes.verification import changed_images
+    from ..data.boxes.verification import UNREADABLE, changed_images
     from ..data.text import printable
 
     images = len(boxes.names)
@@ -80,12 +80,16 @@ def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
         click.echo(printable(f"{name} {difference}"))
     if len(changed) > _SHOWN:
         click.echo(f"and {len(changed) - _SHOWN:,} others")
-    if changed:
-        elsewhere = "; if they are elsewhere, say so with --root" if len(changed) == images else ""
-        raise click.ClickException(
-            f"{len(changed):,} of the {images:,} images under {root} are not as they were when {boxes.path} was made"
+    unreadable = sum(difference.startswith(UNREADABLE) for _, difference in changed)
+    told = [f"{unreadable:,} of the {images:,} images under {root} cannot be read"] if unreadable else []
+    if others := len(changed) - unreadable:
+        elsewhere = "; if they are elsewhere, say so with --root" if others == images else ""
+        told.append(
+            f"{others:,} of the {images:,} images under {root} are not as they were when {boxes.path} was made"
             + elsewhere
         )
+    if told:
+        raise click.ClickException(", ".join(told))
     click.echo(f"{images:,} images are as they were")
 
 
