@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from ..training.models.settings import AGNetSettings
 from . import options
+from .field_options import SettingsCommand, field_options, settings_from
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.option(
     "--backbone",
     "backbones",
@@ -19,31 +21,23 @@ from . import options
     show_default=True,
     help="May be given several times.",
 )
-@click.option("--classes", type=click.IntRange(1), default=40, show_default=True, help="Classes to tell apart.")
-@click.option(
-    "--region-count",
-    "regions",
-    type=click.IntRange(0),
-    default=AGNetSettings.regions,
-    show_default=True,
-    help="Regions of an image, which are tokens beside the whole of it.",
-)
-@options.stages()
+@click.option("--classes", type=click.IntRange(1), default=40, show_default=True, help="Number of classes.")
 @click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
 @click.option(
     "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at once, with --latency."
 )
 @options.device
 @options.json_
+@field_options(AGNetSettings, without=("classes", "backbone"))
+@click.pass_context
 def complexity(
+    context: click.Context,
     backbones: tuple[str, ...],
-    classes: int,
-    regions: int,
-    stages: int,
     latency: bool,
     batch_size: int,
     device: str,
     as_json: bool,
+    **_: Any,
 ) -> None:
     """Parameters, arithmetic and time of networks with and without AG-Net's parts, beside the paper's Table VI."""
     from dataclasses import replace
@@ -60,7 +54,7 @@ def complexity(
     keep_network_memory()
     costs = []
     for backbone in backbones:
-        settings = AGNetSettings(classes=classes, regions=regions, backbone=backbone, stages=stages)
+        settings = settings_from(context, AGNetSettings, backbone=backbone)
         found = [network_cost(settings, variant) for variant in VARIANTS]
         if latency:
             taken = network_milliseconds(settings, batch_size, choose_device(device))

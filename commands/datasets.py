@@ -10,13 +10,15 @@ from typing import Any
 import click
 
 from ..data.sets.catalogue import CATALOGUE
+from ..proposals.settings import ProposalSettings
 from . import options
+from .field_options import SettingsCommand, field_option
 from .pictures import say_what_cannot_be_drawn
 from .places import root_of_dataset, root_of_environment
 from .progress import advance, close, progress_bar
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.argument("dataset", metavar="[NAME]", required=False, type=options.Choice(list(CATALOGUE)))
 @options.dataset_root
 @click.option("--download", is_flag=True, help="Fetch NAME and unpack it, where no form has to be signed.")
@@ -30,7 +32,7 @@ from .progress import advance, close, progress_bar
 @click.option(
     "--sheet", type=click.Path(path_type=Path), help="A picture of what looks alike across splits, with --verify."
 )
-@options.max_pixels("For --verify.")
+@field_option(ProposalSettings, "max_pixels")
 @options.json_
 @click.pass_context
 def datasets(

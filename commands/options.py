@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ..proposals.settings import ProposalSettings
-from ..training.models.settings import AGNetSettings
 from ..training.recipes import RunSettings
-
-
-class Choice(click.Choice):
-    """A choice whose complaint names what may have been meant."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter as error:
-            from ..data.spelling import did_you_mean
-
-            meant = did_you_mean(str(value), self.choices)
-            self.fail(f"{error.message.rstrip('.')}{meant or '.'}", param, ctx)
-
+from .field_options import Choice as Choice
+from .field_options import field_option
 
 root = click.option(
     "--root",
@@ -55,13 +38,7 @@ def _check_device(context: click.Context, parameter: click.Parameter, name: str)
     return name
 
 
-device = click.option(
-    "--device",
-    default=RunSettings.device,
-    show_default=True,
-    callback=_check_device,
-    help="Device to compute on: cpu, cuda, cuda:1, mps or auto.",
-)
+device = field_option(RunSettings, "device", callback=_check_device)
 MOST_WORKERS = 16
 
 
@@ -74,33 +51,9 @@ def workers_for_the_cores() -> int:
     return min(MOST_WORKERS, max(2, share))
 
 
-workers = click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=workers_for_the_cores,
-    help=f"Processes that read images; default: one a core, 2 to {MOST_WORKERS}.",
+workers = field_option(
+    RunSettings, "workers", default=workers_for_the_cores, shown_default=f"one per core, 2 to {MOST_WORKERS}"
 )
-stages = partial(
-    click.option,
-    "--stages",
-    type=click.IntRange(1),
-    default=AGNetSettings.stages,
-    show_default=True,
-    help="Maps of the backbone that regions are pooled from, the last one and larger ones before it.",
-)
-
-
-def max_pixels(more: str) -> Callable[[Any], Any]:
-    """The option of the limit of pixels; ``more`` ends its help."""
-    return click.option(
-        "--max-pixels",
-        type=click.IntRange(1, 2**31 - 1),
-        default=ProposalSettings.max_pixels,
-        show_default=True,
-        help="Pixels above which an image is unreadable: decoding takes 3 bytes for each, and a small file can "
-        f"announce more than there is memory. {more}",
-    )
-
 
 json_ = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 csv_ = click.option("--csv", "as_csv", is_flag=True, help="Print the classes as CSV.")

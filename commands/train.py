@@ -14,184 +14,77 @@ import click
 
 from ..proposals.settings import ProposalSettings
 from ..training.models.contract import Settings
-from ..training.models.registry import MODELS, ModelSettings, record_of
-from ..training.models.settings import FUSIONS, POOLINGS, SE_KINDS, AGNetSettings
-from ..training.recipes import PRECISIONS, RECIPES, SAVE_MINUTES, Recipe, RunSettings
+from ..training.models.registry import record_of
+from ..training.recipes import RECIPES, SAVE_MINUTES, Recipe, RunSettings
 from . import options
 from .epoch_lines import EpochLines
+from .field_options import field_option, settings_from
+from .model_options import ModelCommand, chosen_recipe, looks_at_regions, model_in, model_settings
 from .next_step import root_words, say_next, say_predict
 from .places import images_root
 from .progress import watch
-from .sections import SectionedOption, recipe_options
 from .seeds import SeveralSeeds, check_seeds
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
 
-_PARTS = "AG-Net's parts"
-part_option = partial(click.option, cls=SectionedOption, section=_PARTS)
+
+class _TrainCommand(SeveralSeeds, ModelCommand):
+    """With the options of a model, a recipe and several seeds."""
 
 
-@click.command(cls=SeveralSeeds)
+@click.command(cls=_TrainCommand, known=("classes", "regions"), recipe=True)
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
-@click.option(
-    "--model",
-    type=options.Choice(list(MODELS)),
-    default=AGNetSettings.model,
-    show_default=True,
-    help="AG-Net, or its control: the backbone with one linear layer.",
-)
-@click.option(
-    "--backbone",
-    default=AGNetSettings.backbone,
-    show_default=True,
-    help="A backbone's name, torchvision:NAME or timm:NAME.",
-)
-@click.option(
-    "--weights",
-    default=RunSettings.weights,
-    show_default=True,
-    help="Weights to begin with: none, imagenet, a FILE of the backbone's, or a RUN, of whose head what fits is taken.",
-)
-@click.option(
-    "--recipe",
-    type=options.Choice(list(RECIPES)),
-    default="modern",
-    show_default=True,
-    help="The settings of training, by name; options of their own override them.",
-)
-@click.option(
-    "--seed", type=int, default=RunSettings.seed, show_default=True, help="Seed of weights, order and augmentation."
-)
+@field_option(RunSettings, "weights")
+@field_option(RunSettings, "seed")
 @click.option(
     "--seeds",
     type=int,
     multiple=True,
     callback=check_seeds,
-    help="Train with each of them (--seeds 0 1 2), into seed-0, seed-1, ... of --run; ends with mean, sd and interval.",
+    help="Seeds to train with one after the other (--seeds 0 1 2), into seed-0, seed-1, ... of --run; ends with mean, "
+    "standard deviation and interval.",
 )
 @options.device
-@click.option(
-    "--precision",
-    type=options.Choice(PRECISIONS),
-    default=RunSettings.precision,
-    show_default=True,
-    help="Precision of autocast; auto: bf16 on a GPU that has it, else fp32.",
-)
+@field_option(RunSettings, "precision")
 @options.workers
-@click.option("--compile", is_flag=True, help="Use torch.compile: a slow start, then faster steps.")
+@field_option(RunSettings, "compile")
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would happen, with its time and memory from a few real steps; write nothing.",
+    help="Print what would happen, with time and memory measured on a few real steps; write nothing.",
 )
 @options.json_
-@click.option("--stop-after", type=click.IntRange(1), help="Stop after this many epochs; --resume goes on.")
+@click.option("--stop-after", type=click.IntRange(1), help="Number of epochs after which to stop; --resume goes on.")
 @click.option(
     "--resume",
     is_flag=True,
     help="Go on from the run's newest saved state; to more epochs, too, where its learning rates so far allow it.",
 )
-@click.option("--keep-states", is_flag=True, help="The states to go on from stay when the run has finished.")
+@click.option("--keep-states", is_flag=True, help="Keep the states to resume from when the run has finished.")
 @click.option(
     "--save-every",
     type=click.FloatRange(0, min_open=True),
     default=SAVE_MINUTES,
     show_default=True,
-    help="Minutes between states saved within an epoch.",
+    help="Minutes between two states saved within an epoch.",
 )
-@part_option(
-    "--fusion",
-    type=options.Choice(FUSIONS),
-    default=AGNetSettings.fusion,
-    show_default=True,
-    help="Weights of maximum and average pooling, learned, or one of the two alone.",
-)
-@part_option(
-    "--se",
-    type=options.Choice(SE_KINDS),
-    default=AGNetSettings.se,
-    show_default=True,
-    help="An SE-Residual for each token slot, one for all, or none.",
-)
-@part_option(
-    "--units",
-    type=click.IntRange(1),
-    default=AGNetSettings.units,
-    show_default=True,
-    help="Width of the inter-attention.",
-)
-@part_option(
-    "--pooling",
-    type=options.Choice(POOLINGS),
-    default=AGNetSettings.pooling,
-    show_default=True,
-    help="Pooling of regions: RoIAlign, or whole cells of a map resized to 42 x 42.",
-)
-@part_option(
-    "--pooling-samples",
-    type=click.IntRange(1),
-    default=AGNetSettings.pooling_samples,
-    show_default=True,
-    help="Samples along each side of a bin of the region pooling.",
-)
-@options.stages(cls=SectionedOption, section=_PARTS)
-@part_option("--no-regions", is_flag=True, help="Look at the whole image only, as one token.")
-@part_option(
-    "--no-self-attention",
-    is_flag=True,
-    help="Pool regions from the backbone's own map.",
-)
-@part_option("--no-inter-attention", is_flag=True, help="Average the tokens instead.")
-@part_option("--spectral-norm", is_flag=True, help="Normalise the self-attention's projections by their spectral norm.")
-@part_option(
-    "--attention-softmax",
-    is_flag=True,
-    help="Take a softmax after the inter-attention's sigmoid.",
-)
-@part_option(
-    "--shortcut",
-    is_flag=True,
-    help="Classify by the map's average beside F, whose share begins at 0; not in the paper.",
-)
-@recipe_options
 @click.pass_context
 def train(
     context: click.Context,
     boxes: Path,
     root: Path | None,
     run: Path | None,
-    model: str,
-    backbone: str,
-    weights: str,
-    recipe: str,
-    fusion: str,
-    se: str,
-    units: int,
-    pooling: str,
-    pooling_samples: int,
-    stages: int,
-    no_regions: bool,
-    no_self_attention: bool,
-    no_inter_attention: bool,
-    spectral_norm: bool,
-    attention_softmax: bool,
-    shortcut: bool,
-    seed: int,
     seeds: tuple[int, ...],
-    device: str,
-    precision: str,
-    workers: int,
-    compile: bool,
     dry_run: bool,
     as_json: bool,
     stop_after: int | None,
     resume: bool,
     keep_states: bool,
     save_every: float,
-    **overrides: Any,
+    **_: Any,
 ) -> None:
     """Stage 2: train AG-Net (or the plain backbone, its control) on images and their cached regions.
 
@@ -203,15 +96,14 @@ def train(
     from ..data.text import file_name
     from ..training.runs.folder import folder_of
 
-    _refuse_idle_switches(context)
-    if seeds and context.get_parameter_source("seed") is click.core.ParameterSource.COMMANDLINE:
+    if seeds and _by_the_user(context, "seed"):
         raise click.UsageError("--seed and --seeds exclude each other")
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
     if dry_run and (resume or stop_after):
         raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
     found = read_boxes(boxes)
-    resolved = RECIPES[recipe].override(**overrides)
+    recipe, resolved = context.params["recipe"], chosen_recipe(context)
     propose = None
     if resolved.regions == "live":
         proposals = ProposalSettings.from_dict(found.settings["proposals"])
@@ -220,31 +112,14 @@ def train(
         from ..proposals.one_image import propose_regions
 
         propose = partial(propose_regions, settings=proposals)
-    run = folder_of(run) if run else Path("runs") / f"{file_name(found.title)}-{model}"
-    model_settings = ModelSettings(
-        classes=len(found.classes),
-        regions=found.layout.count,
-        model=model,
-        backbone=backbone,
-        spectral_norm=spectral_norm,
-        attention_softmax=attention_softmax,
-        shortcut=shortcut,
-        use_regions=not no_regions,
-        self_attention=not no_self_attention,
-        inter_attention=not no_inter_attention,
-        fusion=fusion,
-        se=se,
-        units=units,
-        pooling=pooling,
-        pooling_samples=pooling_samples,
-        stages=stages,
-    )
-    if model != "plain" and not no_regions:
-        found.require_regions(f"--model {model}")
+    run = folder_of(run) if run else Path("runs") / f"{file_name(found.title)}-{model_in(context)}"
+    model = model_settings(context, classes=len(found.classes), regions=found.layout.count)
+    if looks_at_regions(context):
+        found.require_regions(f"--model {model.model}")
     images = images_root(found, root)
-    settings = RunSettings(weights, seeds[0] if seeds else seed, device, precision, workers, compile)
-    other_epochs = context.get_parameter_source("epochs") is click.core.ParameterSource.COMMANDLINE
-    _check_beforehand(found, images, run, model_settings, resolved, settings, seeds, resume, other_epochs, dry_run)
+    settings = settings_from(context, RunSettings, **({"seed": seeds[0]} if seeds else {}))
+    other_epochs = _by_the_user(context, "epochs")
+    _check_beforehand(found, images, run, model, resolved, settings, seeds, resume, other_epochs, dry_run)
     # Only now: PyTorch takes seconds to load.
     from ..training.loop.fit import fit
     from ..training.loop.interruption import Interrupted
@@ -271,8 +146,8 @@ def train(
     say(f"{found.title}: {counts} images of {len(found.classes)} classes")
     if unknown := cannot_draw([found.title], in_colour=False):  # of the curves' title
         say(unknown)
-    with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {seed}"
-    say(f"model {model}, backbone {backbone} with weights {weights}, {with_seeds}, into {run}")
+    with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {settings.seed}"
+    say(f"model {model.model}, backbone {model.backbones} with weights {settings.weights}, {with_seeds}, into {run}")
     changed = ", ".join(f"{name} {value}" for name, value in resolved.differences(RECIPES[recipe]).items())
     say(f"recipe {recipe}{f' with {changed}' if changed else ''}")
     if not place.alone:
@@ -284,7 +159,7 @@ def train(
         say(f"measuring a few steps{f' of the first of {len(seeds)} seeds' if seeds else ''}")
         several = max(1, len(seeds))
         told = try_out(
-            *(run, found, images, model_settings, recipe, resolved, settings),
+            *(run, found, images, model, recipe, resolved, settings),
             propose=propose,
             keep_states=keep_states,
             seeds=several,
@@ -304,7 +179,7 @@ def train(
                 folder,
                 found,
                 images,
-                model_settings,
+                model,
                 resolved,
                 replace(settings, seed=number),
                 propose=propose,
@@ -322,7 +197,7 @@ def train(
 
         try:
             if not seeds:
-                best = train_one(run, seed, resume)
+                best = train_one(run, settings.seed, resume)
             else:
                 folders = folders_of_seeds(run, seeds, resume)
                 for number, folder in zip(seeds, folders, strict=True):  # those not begun yet are begun on resuming
@@ -431,38 +306,11 @@ def _given(context: click.Context) -> dict[str, object]:
     """The options of the command line by name; of a path its last part only, for the folder is nobody's business."""
     from ..training.runs.folder import weights_name
 
-    given = {
-        name: value
-        for name, value in context.params.items()
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    }
+    given = {name: value for name, value in context.params.items() if _by_the_user(context, name)}
     if "weights" in given:
         given["weights"] = weights_name(given["weights"])
     return {name: value.name if isinstance(value, Path) else value for name, value in given.items()}
 
 
-_HEAD = (
-    *("fusion", "se", "units", "pooling", "pooling_samples", "stages", "spectral_norm", "attention_softmax"),
-    *("no_regions", "no_self_attention", "no_inter_attention", "shortcut"),
-)
-
-
-_IDLE_UNDER: dict[tuple[str, str | bool], tuple[str, ...]] = {
-    ("model", "plain"): (*_HEAD, "regions"),
-    ("no_self_attention", True): ("spectral_norm",),
-    ("no_inter_attention", True): ("units", "attention_softmax"),
-    ("pooling", "crop"): ("pooling_samples",),
-    ("no_regions", True): ("regions",),
-}
-
-
-def _refuse_idle_switches(context: click.Context) -> None:
-    """An option given for a part that another one takes away would change nothing but the run's record."""
-    given = {
-        name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    }
-    for (taker, value), idle in _IDLE_UNDER.items():
-        if context.params[taker] == value and (of_no_use := given.intersection(idle)):
-            option = "--" + min(of_no_use).replace("_", "-")
-            taken = "--" + taker.replace("_", "-") + ("" if value is True else f" {value}")
-            raise click.UsageError(f"{option} changes nothing with {taken}; leave one of them out")
+def _by_the_user(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

@@ -17,6 +17,7 @@ NOT_NEGATIVE: Rule = ("0 or above", lambda value: 0 <= value < math.inf)
 SHARE: Rule = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 AT_LEAST_1: Rule = ("1 or more", lambda value: value >= 1)
 ANY: Rule = ("yes or no", lambda value: isinstance(value, bool))
+A_SEED: Rule = ("0 to 4294967295", lambda value: 0 <= value < 2**32)
 A_NAME: Rule = ("a name", lambda value: isinstance(value, str) and bool(value))
 
 
@@ -26,12 +27,31 @@ def between(low: float, high: float) -> Rule:
 
 
 def setting(
-    section: str, about: str, rule: Rule, default: object = MISSING, needs: tuple[str, object] | None = None
+    section: str,
+    about: str,
+    rule: Rule,
+    default: object = MISSING,
+    needs: tuple[str, object] | None = None,
+    *,
+    option: str | None = None,
+    off: str | None = None,
+    parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """A field whose metadata is ``section``, ``about``, ``rule`` and ``needs``: another field and the value of it with
-    which alone this one changes anything (a tuple: any of these values), or None.
+    """A field that says of itself what an option, a check or a table must know.
+
+    Args:
+        section: Heading under which it is listed.
+        about: What it is, for people.
+        rule: What is wanted, in words, and whether a value is that.
+        default: Default value; a field without one is required.
+        needs: Another field, and the value of it (or a tuple of values) without which this field changes nothing.
+        option: Name of its option, without dashes; the field's own by default.
+        off: Name of the option that switches a flag off, without dashes; ``no-`` and the option's name by default.
+        parse: Function from a word of the command line to a value; `ValueError` for a word that is none. By default
+            the field's type decides.
     """
-    return field(default=default, metadata={"section": section, "about": about, "rule": rule, "needs": needs})
+    metadata = {"section": section, "about": about, "rule": rule, "needs": needs}
+    return field(default=default, metadata=metadata | {"option": option, "off": off, "parse": parse})
 
 
 def choice(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.errors import CheckpointError, ConfigurationError
-from ..data.fields import A_NAME, Rule, between, check_rules, choice, idle_fields, setting
+from ..data.fields import A_NAME, A_SEED, Rule, between, check_rules, choice, idle_fields, setting
 from ..data.names import KINDS, MAX_REGIONS, NONE
 from ..data.spelling import did_you_mean
 
@@ -60,7 +60,7 @@ class EM:
 
 _PRIMARY: Rule = (f"2 to {MAX_REGIONS}", lambda value: value == 0 or 2 <= value <= MAX_REGIONS)  # 0 with none alone
 
-REGIONS, MIXTURE, READING = "Regions", "Keypoints and their mixture", "Images"
+REGIONS, MIXTURE, READING = "Regions", "Keypoints and their mixture", "Options"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ProposalSettings:
     )
     weights: str = setting(
         REGIONS,
-        f"Weights FILE of {' or '.join(NETWORKS)}.  [default: torchvision's, downloaded]",
+        f"FILE with the weights of {' or '.join(NETWORKS)}.  [default: torchvision's, downloaded]",
         A_NAME,
         "default",
         needs=_NETWORK,
@@ -130,7 +130,7 @@ class ProposalSettings:
     seed: int = setting(
         REGIONS,
         "Seed of k-means and of random boxes, combined with the content of each image.",
-        between(0, 2**32 - 1),
+        A_SEED,
         0,
         needs=_SEEDED,
     )

@@ -6,94 +6,119 @@ Nothing heavy is imported here: the command line makes its options from this mod
 from __future__ import annotations
 
 import math
-from dataclasses import Field, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 from ..data.errors import ConfigurationError
-from ..data.fields import ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, SHARE, choice, setting
+from ..data.fields import A_NAME, A_SEED, ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, SHARE, choice, setting
 from ..data.spelling import did_you_mean
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and choice of the epoch"
 REGULARISATION, IMAGES = "Regularisation", "Images"
+RUN = "Options"
+REGIONS_OF_THE_MODEL = "regions of the model"  #: no field but a need: that the model looks at regions
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Optimiser, schedule and regularisation of a run. What has a default is off by default.
 
-    A field's metadata is all there is to know of it (`setting`). The command line makes an option of each.
+    Each field's metadata (`setting`) describes it. The command line makes an option from each field.
     """
 
-    optimizer: str = choice(OPTIMISER, "What moves the weights.", ("sgd", "adamw"))
+    optimizer: str = choice(OPTIMISER, "Optimiser.", ("sgd", "adamw"))
     lr: float = setting(OPTIMISER, "Learning rate of the head, at its highest.", ABOVE_0)
-    backbone_lr: float = setting(OPTIMISER, "The backbone's, as a multiple of --lr; 0 freezes it.", NOT_NEGATIVE)
+    backbone_lr: float = setting(
+        OPTIMISER, "Learning rate of the backbone, as a multiple of --lr; 0 freezes it.", NOT_NEGATIVE
+    )
     momentum: float = setting(OPTIMISER, "Momentum of SGD, or the first beta of AdamW.", SHARE)
-    weight_decay: float = setting(OPTIMISER, "On weight matrices, not on biases and norms.", NOT_NEGATIVE)
-    epochs: int = setting(SCHEDULE, "How often every training image is seen.", AT_LEAST_1)
-    batch_size: int = setting(OPTIMISER, "Images that go through the network at once.", AT_LEAST_1)
-    schedule: str = choice(SCHEDULE, "x0.1 every --step-epochs, or a cosine to 0.", ("step", "cosine"))
-    classifier_lr: float = setting(OPTIMISER, "The classifier's, as a multiple of --lr.", ABOVE_0, 1.0)
+    weight_decay: float = setting(
+        OPTIMISER, "Weight decay of weight matrices; biases and norms have none.", NOT_NEGATIVE
+    )
+    epochs: int = setting(SCHEDULE, "Number of epochs.", AT_LEAST_1)
+    batch_size: int = setting(OPTIMISER, "Number of images per batch.", AT_LEAST_1)
+    schedule: str = choice(
+        SCHEDULE,
+        "Learning rate schedule: a factor of 0.1 every --step-epochs, or a cosine to 0.",
+        ("step", "cosine"),
+    )
+    classifier_lr: float = setting(OPTIMISER, "Learning rate of the classifier, as a multiple of --lr.", ABOVE_0, 1.0)
     fan_in: int = setting(
         OPTIMISER,
-        "The head's weights of more inputs than this learn slower by as much; 0: all at one rate.",
+        "Number of inputs above which a weight matrix of the head learns more slowly, in proportion; 0: one rate for "
+        "all.",
         NOT_NEGATIVE,
         0,
     )
     layer_decay: float = setting(
         OPTIMISER,
-        "The learning rate of a stage of the backbone, as a multiple of the next deeper one's.",
+        "Learning rate of a stage of the backbone, as a multiple of the next deeper stage's.",
         ("above 0, at most 1", lambda value: 0 < value <= 1),
         1.0,
     )
     frozen_stages: int = setting(
-        OPTIMISER, "Stages of the backbone that do not learn, counted from the image.", NOT_NEGATIVE, 0
+        OPTIMISER, "Number of frozen stages of the backbone, counted from the image.", NOT_NEGATIVE, 0
     )
     frozen_norms: bool = setting(
-        OPTIMISER, "The backbone's batch norms keep the statistics that came with its weights.", ANY, False
+        OPTIMISER, "Frozen batch norms: the backbone's keep the statistics of its weights.", ANY, False
     )
-    nesterov: bool = setting(OPTIMISER, "Look ahead, with SGD.", ANY, False)
-    accumulate: int = setting(OPTIMISER, "Batches to a step of the optimiser.", AT_LEAST_1, 1)
-    clip_norm: float = setting(OPTIMISER, "Gradients are scaled down to this norm; 0 leaves them.", NOT_NEGATIVE, 0.0)
-    step_epochs: int = setting(SCHEDULE, "Epochs from one step of --schedule step to the next.", AT_LEAST_1, 25)
-    warmup_epochs: float = setting(SCHEDULE, "The learning rate rises linearly from 0 for so long.", NOT_NEGATIVE, 0.0)
+    nesterov: bool = setting(OPTIMISER, "Nesterov momentum, of SGD.", ANY, False, needs=("optimizer", "sgd"))
+    accumulate: int = setting(OPTIMISER, "Number of batches per step of the optimiser.", AT_LEAST_1, 1)
+    clip_norm: float = setting(
+        OPTIMISER, "Norm to which larger gradients are clipped; 0: no clipping.", NOT_NEGATIVE, 0.0
+    )
+    step_epochs: int = setting(
+        SCHEDULE, "Number of epochs between two steps of --schedule step.", AT_LEAST_1, 25, needs=("schedule", "step")
+    )
+    warmup_epochs: float = setting(
+        SCHEDULE, "Number of epochs in which the learning rate rises linearly from 0.", NOT_NEGATIVE, 0.0
+    )
     select_by: str = choice(
         SCHEDULE,
-        "The epoch is kept that is best on the validation part by this.",
+        "Measure on the validation split by which the best epoch is chosen.",
         ("val_top1", "val_loss"),
         "val_top1",
     )
     patience: int = setting(
-        SCHEDULE, "Stop after so many epochs without a better one; 0 goes on to the end.", NOT_NEGATIVE, 0
+        SCHEDULE, "Number of epochs without a better one after which training stops; 0: never.", NOT_NEGATIVE, 0
     )
     ema_decay: float = setting(
-        REGULARISATION, "Validate and keep a running mean of the weights, of about 1 / (1 - this) steps.", SHARE, 0.0
+        REGULARISATION,
+        "Decay of a running mean of the weights, which is then validated and kept; its span is about 1 / (1 - decay) "
+        "steps; 0: none.",
+        SHARE,
+        0.0,
     )
-    label_smoothing: float = setting(REGULARISATION, "Share of a label given to all classes alike.", SHARE, 0.0)
+    label_smoothing: float = setting(
+        REGULARISATION, "Label smoothing: share of a label spread over all classes.", SHARE, 0.0
+    )
     mixup: float = setting(
         REGULARISATION,
-        "Mix each image with another of its batch, by shares from Beta(a, a); regions are the larger share's.",
+        "Mixup's a: each image is mixed with another of its batch by a share from Beta(a, a), regions are those of the "
+        "larger share; 0: no mixup.",
         NOT_NEGATIVE,
         0.0,
     )
-    dropout: float = setting(
-        REGULARISATION, "Dropout probability of what the classifier sees, while training.", SHARE, 0.0
-    )
+    dropout: float = setting(REGULARISATION, "Dropout probability before the classifier.", SHARE, 0.0)
     class_weights: str = choice(
-        REGULARISATION, "Balanced: rare classes count as much as frequent ones.", ("none", "balanced"), "none"
+        REGULARISATION,
+        "Class weights of the loss; balanced: rare classes count as much as frequent ones.",
+        ("none", "balanced"),
+        "none",
     )
-    augment: bool = setting(IMAGES, "Random affine views of training images.", ANY, True)
+    augment: bool = setting(IMAGES, "Random affine augmentation of training images.", ANY, True)
     regions: str = choice(
         IMAGES,
-        "Move the file's regions with each augmented view, or find them anew on it, as the paper does.",
+        "Regions of an augmented view: those of the file, moved with the view, or found on it live, as in the paper.",
         ("cached", "live"),
         "cached",
+        needs=(REGIONS_OF_THE_MODEL, True),
     )
-    image_size: int = setting(IMAGES, "Side of the network's input in pixels; 0: its weights' own.", NOT_NEGATIVE, 0)
+    image_size: int = setting(
+        IMAGES, "Side of the network's input in pixels; 0: the size of the backbone's weights.", NOT_NEGATIVE, 0
+    )
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            wanted, holds = one.metadata["rule"]
-            _check(holds(getattr(self, one.name)), one.name, wanted, getattr(self, one.name))
+        _check_rules(self)
         _check(
             self.image_size == 0 or 32 <= self.image_size <= 4096,
             "image_size",
@@ -137,30 +162,36 @@ class Recipe:
         return self.schedule == "step" or self.epochs == other.epochs or epochs <= self.warmup_epochs
 
 
-def settings_of_a_recipe() -> dict[str, Field[Any]]:
-    """A recipe's fields by name, with their metadata."""
-    return {one.name: one for one in fields(Recipe)}
-
-
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SAVE_MINUTES = 10.0  #: between two states saved within an epoch
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run does besides its recipe and its model."""
+    """What a run does besides its recipe and its model. Its fields have metadata as a recipe's have."""
 
-    weights: str = "imagenet"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"  #: fp32, bf16, fp16, or auto: bf16 on a GPU that has it
-    workers: int = 2  #: that read images; the command line takes one a core
-    compile: bool = False  #: by torch.compile
+    weights: str = setting(
+        RUN,
+        "Initial weights: none, imagenet, a FILE with the backbone's, or a RUN, whose head is taken where it fits.",
+        A_NAME,
+        "imagenet",
+    )
+    seed: int = setting(RUN, "Seed of initial weights, order and augmentation.", A_SEED, 0)
+    device: str = setting(RUN, "Device to compute on: cpu, cuda, cuda:1, mps or auto.", A_NAME, "auto")
+    precision: str = choice(
+        RUN, "Autocast precision; auto: bf16 where the GPU supports it, otherwise fp32.", PRECISIONS, "auto"
+    )
+    workers: int = setting(RUN, "Number of processes that read images.", NOT_NEGATIVE, 2)
+    compile: bool = setting(RUN, "torch.compile: a slow start, then faster steps.", ANY, False)
 
     def __post_init__(self) -> None:
-        _check(0 <= self.seed < 2**32, "seed", "0 to 4294967295", self.seed)
-        _check(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS), self.precision)
-        _check(self.workers >= 0, "workers", "0 or more", self.workers)
+        _check_rules(self)
+
+
+def _check_rules(settings: Recipe | RunSettings) -> None:
+    for one in fields(settings):
+        wanted, holds = one.metadata["rule"]
+        _check(holds(getattr(settings, one.name)), one.name, wanted, getattr(settings, one.name))
 
 
 def _check(condition: bool, name: str, wanted: str, got: object) -> None:

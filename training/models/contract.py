@@ -9,8 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from ...data.fields import AT_LEAST_1, setting
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+NETWORK = "Network"
 
 
 class Output(NamedTuple):
@@ -43,7 +47,7 @@ class Settings:
 
     model: ClassVar[str]  #: the family's name in the registry
 
-    classes: int
+    classes: int = setting(NETWORK, "Number of classes.", AT_LEAST_1)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -58,14 +62,11 @@ class Settings:
 
 def check_settings(settings: Settings) -> None:
     """Raises: `ValueError` for a value that its field's rule does not allow."""
-    if settings.classes < 1:
-        raise ValueError(f"a classifier needs at least 1 class, got {settings.classes}")
     for one in fields(settings):
-        if "rule" in one.metadata:
-            wanted, holds = one.metadata["rule"]
-            value = getattr(settings, one.name)
-            if not holds(value):
-                raise ValueError(f"{one.name}: wanted {wanted}, got {value!r}")
+        wanted, holds = one.metadata["rule"]
+        value = getattr(settings, one.name)
+        if not holds(value):
+            raise ValueError(f"{one.name}: wanted {wanted}, got {value!r}")
 
 
 @dataclass(frozen=True)

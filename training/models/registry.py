@@ -12,13 +12,13 @@ from .settings import AGNetSettings, PlainSettings, agnet_needs, plain_needs
 
 MODELS: dict[str, ModelSpec] = {
     "agnet": ModelSpec(
-        about="attends to regions and to what they have to do with each other",
+        about="attention to regions and to the relations between them",
         settings=AGNetSettings,
         needs=agnet_needs,
         builder=".agnet:assemble_agnet",
     ),
     "plain": ModelSpec(
-        about="its control: the backbone with one linear layer",
+        about="the backbone with one linear layer, AG-Net's control",
         settings=PlainSettings,
         needs=plain_needs,
         builder=".plain:assemble_plain",

@@ -408,7 +408,7 @@ def test_minus_attention_has_the_parameters_of_table_6():
     [
         ({"model": "agnett"}, r"unknown model 'agnett'; known: agnet, plain"),
         ({"backbone": "resnet"}, r"unknown backbone 'resnet'; known: resnet50, resnet50-v1, .*timm:NAME"),
-        ({"classes": 0}, r"at least 1 class, got 0"),
+        ({"classes": 0}, r"classes: wanted 1 or more, got 0"),
         ({"regions": -1}, r"regions: wanted 0 or above, got -1"),
         ({"units": 0}, r"units: wanted 1 or more, got 0"),
         ({"se_ratio": 0}, r"se_ratio: wanted 1 or more, got 0"),
