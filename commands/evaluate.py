@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
 
 
-@click.command()
+@click.command(short_help="Measure a run on a split: accuracy, AP, confusion matrix.")
 @options.run
-@click.option("--boxes", type=click.Path(path_type=Path), help="Default: the boxes file the run was trained with.")
+@click.option("--boxes", type=click.Path(path_type=Path), help="Boxes file.  [default: the one the run was trained on]")
 @options.root
 @click.option(
     "--split",
     type=options.Choice(["train", "val", "test"]),
     default="test",
     show_default=True,
-    help="The part to measure on.",
+    help="Split to measure on.",
 )
-@click.option("--force", is_flag=True, help="Measure on images the run was trained on or selected by, too.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images at once.")
+@click.option("--force", is_flag=True, help="Measure even on images that the run was trained on or selected by.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Number of images per batch.")
 @options.device
 @options.workers
 @options.json_
@@ -46,10 +46,10 @@ def evaluate(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Measure a run's best checkpoint on a split, every image once; of a folder of several seeds, each one's.
+    """Measure the best checkpoint of a run, or of each of several seeds, on a split; every image counts once.
 
-    Images that it was trained on are refused: the train part, and those of another boxes file that are the same. Beside
-    the metrics, the run's folder gets every image's prediction, which agnet compare reads, and two pictures.
+    Images that the run was trained on are refused: the training split, and identical images in another boxes file.
+    The folder of the run receives the metrics, the prediction of every image (for agnet compare) and two plots.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: one of them")

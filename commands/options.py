@@ -14,20 +14,20 @@ from .field_options import field_option
 root = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.  "
-    "[default: where they were when proposed, else $AGNET_ROOT, else ./datasets]",
+    help="Folder of the images: the one that holds the data set, or the folder of class folders.  "
+    "[default: where they were when regions were proposed, else $AGNET_ROOT, else ./datasets]",
 )
 dataset_root = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.  "
-    "[default: $AGNET_ROOT, else ./datasets; for 'csv' the list's folder]",
+    help="Folder of the images: the one that holds the data set; for the data set 'folder', the folder of class "
+    "folders.  [default: $AGNET_ROOT, else ./datasets; for 'csv', the folder of the list]",
 )
 boxes = click.option(
-    "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
+    "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="Boxes file."
 )
 run = click.option(
-    "--run", type=click.Path(path_type=Path), required=True, help="The run's folder, or the best.safetensors in it."
+    "--run", type=click.Path(path_type=Path), required=True, help="Folder of the run, or its best.safetensors."
 )
 
 

@@ -104,12 +104,12 @@ class _Run:
 @field_option(ProposalSettings, "weights", default=None, type=click.Path())
 @click.pass_context
 def propose(context: click.Context, **_: Any) -> None:
-    """Stage 1: find the salient regions of every image and write them to one HDF5 file.
+    """Stage 1: propose the salient regions of every image and write them to one HDF5 file.
 
-    PHOTOS is a folder with a folder of photographs for each class, a CSV file that lists photographs, or the name of a
-    known data set, which is looked for under --root: agnet propose photos, agnet propose food101.
+    PHOTOS is a folder with one folder of photographs per class, a CSV file that lists photographs, or the name of a
+    known data set under --root: agnet propose photos, agnet propose food101.
 
-    Interrupt it whenever you like: the same command goes on where it stopped.
+    After an interruption the same command resumes.
     """
     from ..data.boxes.reader import read_listing
     from ..proposals.run import PART_IMAGES, propose_dataset

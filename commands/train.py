@@ -33,7 +33,12 @@ class _TrainCommand(SeveralSeeds, ModelCommand):
     """With the options of a model, a recipe and several seeds."""
 
 
-@click.command(cls=_TrainCommand, known=("classes", "regions"), recipe=True)
+@click.command(
+    short_help="Train a network on images and their regions (stage 2).",
+    cls=_TrainCommand,
+    known=("classes", "regions"),
+    recipe=True,
+)
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
