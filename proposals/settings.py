@@ -88,7 +88,7 @@ class ProposalSettings:
     )
     weights: str = setting(
         REGIONS,
-        f"FILE with the weights of {' or '.join(NETWORKS)}.  [default: torchvision's, downloaded]",
+        f"FILE with the weights of {' or '.join(NETWORKS)}; torchvision's, downloaded, by default.",
         A_NAME,
         "default",
         needs=_NETWORK,
