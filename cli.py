@@ -25,6 +25,13 @@ from .commands.predict import predict
 from .commands.propose import propose
 from .commands.train import train
 
+STAGES: dict[str, tuple[click.Command, ...]] = {
+    "Data and stage 1": (datasets, propose, inspect),
+    "Stage 2": (train, evaluate, compare, complexity),
+    "Answers": (predict, export),
+    "All of it": (demo,),
+}
+
 
 class _OneLineErrors(click.Group):
     """Errors of the input end as one line and exit code 1; programming errors keep their traceback. Ctrl-C ends
@@ -50,14 +57,13 @@ class _OneLineErrors(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Whole summaries: click's own end in "..." where a terminal is narrow."""
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, self.commands[name].get_short_help_str(limit=1000)) for name in self.list_commands(ctx)]
-            )
+        """The commands of each of `STAGES`, with their whole summaries: click's own end in "..."."""
+        for stage, commands in STAGES.items():
+            with formatter.section(stage):
+                formatter.write_dl([(str(one.name), one.get_short_help_str(limit=1000)) for one in commands])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are of use."""
+        """In the order of `STAGES`."""
         return list(self.commands)
 
     def resolve_command(
@@ -123,12 +129,12 @@ def _write_any_letter() -> None:
 def main() -> None:
     """AG-Net: fine-grained image recognition guided by salient regions.
 
-    Two stages that meet in one HDF5 file: `agnet propose` writes the regions of every image of a data set,
-    `agnet train` trains the network that attends to them.
+    Two stages share one HDF5 file: agnet propose writes the regions of every image of a data set, agnet train trains
+    the network that attends to them.
     """
 
 
-for command in (demo, propose, inspect, datasets, train, evaluate, compare, predict, export, complexity):
+for command in (command for commands in STAGES.values() for command in commands):
     main.add_command(command)
 
 

@@ -12,22 +12,25 @@ from . import options
 SAVED_AS = (".png", ".md", ".csv")
 
 
-@click.command()
+@click.command(short_help="Compare runs on the same images, with significance tests.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--split",
     type=options.Choice(["train", "val", "test"]),
     default="test",
     show_default=True,
-    help="The part that both were evaluated on.",
+    help="Split that all runs were evaluated on.",
 )
-@click.option("--save", type=click.Path(path_type=Path), help="A file for it: .png, .md, or .csv (a row a class).")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="FILE for the comparison: .png, .md, or .csv (one row per class)."
+)
 @options.json_
 def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool) -> None:
-    """Compare runs, or folders of several seeds, with the first one: paired, on the same images.
+    """Compare runs, or folders of several seeds, with the first one: a paired comparison on the same images.
 
-    It reads what agnet evaluate wrote for each. Two single runs are compared by McNemar's exact test and a paired
-    bootstrap, several seeds by a test that lets images and seeds vary; of more than two, p-values are Holm's.
+    The predictions that agnet evaluate wrote are compared: two single runs by McNemar's exact test and a paired
+    bootstrap, several seeds by a test in which images and seeds vary. With more than two runs, p-values are corrected
+    by Holm's method.
     """
     from ..data.files import check_writable
     from ..training.runs.folder import predictions_of, runs_of

@@ -12,18 +12,22 @@ from . import options
 from .field_options import SettingsCommand, field_option, field_options, settings_from
 
 
-@click.command(cls=SettingsCommand)
+@click.command(cls=SettingsCommand, short_help="Count a network's parameters and FLOPs, as in Table VI.")
 @click.option(
     "--backbone",
     "backbones",
     multiple=True,
     default=("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"),
     show_default=True,
-    help="May be given several times.",
+    help="Name of a backbone; may be given several times.",
 )
-@click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
+@click.option("--latency", is_flag=True, help="Measure the inference time as well.")
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at once, with --latency."
+    "--batch-size",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Number of images per batch, with --latency.",
 )
 @options.device
 @options.json_
@@ -39,7 +43,7 @@ def complexity(
     as_json: bool,
     **_: Any,
 ) -> None:
-    """Parameters, arithmetic and time of networks with and without AG-Net's parts, beside the paper's Table VI."""
+    """Parameters, FLOPs and inference time of networks with and without AG-Net's parts, beside the paper's Table VI."""
     from dataclasses import replace
 
     from ..data.memory import keep_network_memory

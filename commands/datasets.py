@@ -10,27 +10,34 @@ from typing import Any
 import click
 
 from ..data.sets.catalogue import CATALOGUE
+from ..proposals.settings import ProposalSettings
 from . import options
+from .field_options import SettingsCommand, field_option
 from .pictures import say_what_cannot_be_drawn
 from .places import root_of_dataset, root_of_environment
 from .progress import advance, close, progress_bar
 
 
-@click.command()
+@click.command(cls=SettingsCommand, short_help="List, download and verify data sets.")
 @click.argument("dataset", metavar="[NAME]", required=False, type=options.Choice(list(CATALOGUE)))
 @options.dataset_root
-@click.option("--download", is_flag=True, help="Fetch NAME and unpack it, where no form has to be signed.")
+@click.option("--download", is_flag=True, help="Download NAME and extract it, where no form has to be signed.")
 @click.option(
     "--verify",
     is_flag=True,
-    help="Count NAME's images, decode every one, and find duplicates; exit code 1 if images are missing or broken.",
+    help="Count and decode the images of NAME and find duplicates; exit code 1 if images are missing or broken.",
 )
-@click.option("--csv", "list_file", type=click.Path(path_type=Path), help="The list of images of csv, with --verify.")
-@click.option("--jobs", type=click.IntRange(1), help="Worker processes of --verify; default: all cores.")
 @click.option(
-    "--sheet", type=click.Path(path_type=Path), help="A picture of what looks alike across splits, with --verify."
+    "--csv",
+    "list_file",
+    type=click.Path(path_type=Path),
+    help="CSV file that lists the images of the data set csv, with --verify.",
 )
-@options.max_pixels("For --verify.")
+@click.option("--jobs", type=click.IntRange(1), help="Number of worker processes of --verify.  [default: one per core]")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Picture FILE of near-duplicates across splits, with --verify."
+)
+@field_option(ProposalSettings, "max_pixels")
 @options.json_
 @click.pass_context
 def datasets(
@@ -45,9 +52,9 @@ def datasets(
     max_pixels: int,
     as_json: bool,
 ) -> None:
-    """List the named data sets and what of them is on this machine; with NAME tell all that is known of one.
+    """List the known data sets and which of them are on this machine; with NAME, show the details of one.
 
-    A download that was interrupted goes on where it was; an archive that was fetched by hand is taken.
+    An interrupted download resumes; an archive downloaded by hand is used.
     """
     from ..data.sets.availability import details_text, look_up, table_text
 

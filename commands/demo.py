@@ -19,19 +19,19 @@ _TRAINING = ("--backbone", "efficientnet-lite0", "--backbone-lr", "0", "--epochs
 _PHOTOGRAPHS = ("cat/000.jpg", "coffee/001.jpg", "rocket/002.jpg")
 
 
-@click.command()
+@click.command(short_help="Run every step on sixteen photographs, in a few minutes.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default="agnet-demo",
     show_default=True,
-    help="The folder for all that it writes.",
+    help="Folder for everything that is written.",
 )
 def demo(output: Path) -> None:
-    """Try everything on sixteen photographs: propose, train, evaluate and predict, in a few minutes on a CPU.
+    """Propose, train, evaluate and predict on sixteen photographs, in a few minutes on a CPU.
 
-    It shows each command before running it. Interrupt it whenever you like: the same command goes on with what is
-    there. It needs the packages of the extra demo, and downloads nothing.
+    Each command is printed before it runs. After an interruption the same command resumes. The demo needs the packages
+    of the extra demo and downloads nothing.
     """
     from ..cli import main
     from ..data.errors import ConfigurationError

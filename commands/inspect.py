@@ -20,16 +20,26 @@ if TYPE_CHECKING:
 _SHOWN = 20  # changed images told one by one
 
 
-@click.command()
+@click.command(short_help="Show what a boxes file holds, and verify its images.")
 @options.boxes
 @options.root
-@click.option("--image", "name", help="One image: its path in the file, a unique ending of it, or its row number.")
 @click.option(
-    "--save", type=click.Path(path_type=Path), help="Write a picture of that image's keypoints, clusters and regions."
+    "--image", "name", help="Image to show: its path in the file, a unique ending of that path, or its row number."
 )
-@click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet of images and their regions.")
-@click.option("--count", type=click.IntRange(1, 400), default=24, show_default=True, help="Images on the sheet.")
-@click.option("--verify", is_flag=True, help="Compare every image on disk with what it was; exit code 1 on a change.")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Picture FILE of that image's keypoints, clusters and regions."
+)
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Picture FILE with a contact sheet of images and their regions."
+)
+@click.option(
+    "--count", type=click.IntRange(1, 400), default=24, show_default=True, help="Number of images on the contact sheet."
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare every image on disk with the one that regions were proposed for; exit code 1 on a change.",
+)
 @options.json_
 @click.pass_context
 def inspect(
@@ -43,7 +53,7 @@ def inspect(
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Look into a boxes file: a summary, one image's regions, pictures, or whether its images are still the same."""
+    """Show a summary of a boxes file, the regions of one image, or pictures; or check that its images are unchanged."""
     from ..data.boxes.reader import read_boxes
 
     counted = context.get_parameter_source("count") is not click.core.ParameterSource.DEFAULT
@@ -66,7 +76,7 @@ def inspect(
 
 
 def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
-    from ..data.boxes.verification import changed_images
+    from ..data.boxes.verification import UNREADABLE, changed_images
     from ..data.text import printable
 
     images = len(boxes.names)
@@ -80,12 +90,16 @@ def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
         click.echo(printable(f"{name} {difference}"))
     if len(changed) > _SHOWN:
         click.echo(f"and {len(changed) - _SHOWN:,} others")
-    if changed:
-        elsewhere = "; if they are elsewhere, say so with --root" if len(changed) == images else ""
-        raise click.ClickException(
-            f"{len(changed):,} of the {images:,} images under {root} are not as they were when {boxes.path} was made"
+    unreadable = sum(difference.startswith(UNREADABLE) for _, difference in changed)
+    told = [f"{unreadable:,} of the {images:,} images under {root} cannot be read"] if unreadable else []
+    if others := len(changed) - unreadable:
+        elsewhere = "; if they are elsewhere, say so with --root" if others == images else ""
+        told.append(
+            f"{others:,} of the {images:,} images under {root} are not as they were when {boxes.path} was made"
             + elsewhere
         )
+    if told:
+        raise click.ClickException(", ".join(told))
     click.echo(f"{images:,} images are as they were")
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ..proposals.settings import ProposalSettings
 from ..training.recipes import RunSettings
 from .field_options import Choice as Choice
 from .field_options import field_option
@@ -17,20 +14,20 @@ from .field_options import field_option
 root = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.  "
-    "[default: where they were when proposed, else $AGNET_ROOT, else ./datasets]",
+    help="Folder of the images: the one that holds the data set, or the folder of class folders.  "
+    "[default: where they were when regions were proposed, else $AGNET_ROOT, else ./datasets]",
 )
 dataset_root = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Where the images are: the folder that holds the data set; for 'folder' the folder of class folders.  "
-    "[default: $AGNET_ROOT, else ./datasets; for 'csv' the list's folder]",
+    help="Folder of the images: the one that holds the data set; for the data set 'folder', the folder of class "
+    "folders.  [default: $AGNET_ROOT, else ./datasets; for 'csv', the folder of the list]",
 )
 boxes = click.option(
-    "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="The boxes file."
+    "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="Boxes file."
 )
 run = click.option(
-    "--run", type=click.Path(path_type=Path), required=True, help="The run's folder, or the best.safetensors in it."
+    "--run", type=click.Path(path_type=Path), required=True, help="Folder of the run, or its best.safetensors."
 )
 
 
@@ -57,19 +54,6 @@ def workers_for_the_cores() -> int:
 workers = field_option(
     RunSettings, "workers", default=workers_for_the_cores, shown_default=f"one per core, 2 to {MOST_WORKERS}"
 )
-
-
-def max_pixels(more: str) -> Callable[[Any], Any]:
-    """The option of the limit of pixels; ``more`` ends its help."""
-    return click.option(
-        "--max-pixels",
-        type=click.IntRange(1, 2**31 - 1),
-        default=ProposalSettings.max_pixels,
-        show_default=True,
-        help="Pixels above which an image is unreadable: decoding takes 3 bytes for each, and a small file can "
-        f"announce more than there is memory. {more}",
-    )
-
 
 json_ = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 csv_ = click.option("--csv", "as_csv", is_flag=True, help="Print the classes as CSV.")

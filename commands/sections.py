@@ -29,7 +29,7 @@ class SectionedCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {OPTIONS: []}
         for parameter in self.on_this_page(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 sections.setdefault(getattr(parameter, "section", OPTIONS), []).append(record)
         for section, records in sections.items():
             if records:

@@ -36,7 +36,12 @@ class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
     """With the options of a model, a recipe, several seeds and a configuration file."""
 
 
-@click.command(cls=_TrainCommand, known=("classes", "regions"), recipe=True)
+@click.command(
+    short_help="Train a network on images and their regions (stage 2).",
+    cls=_TrainCommand,
+    known=("classes", "regions"),
+    recipe=True,
+)
 @config
 @options.boxes
 @options.root

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, field
+from dataclasses import MISSING, field, fields
 from typing import Any
+
+from .errors import ConfigurationError
+from .spelling import did_you_mean
 
 Rule = tuple[str, Callable[[Any], bool]]  #: what is wanted, in words, and whether a value is that
 Size = int | tuple[int, int]  #: a square's side, or height and width, in pixels; 0: not set
@@ -33,6 +36,11 @@ def meets(value: object, wanted: object) -> bool:
 def is_rule(wanted: object) -> bool:
     """Whether what a ``needs`` wants is a rule."""
     return isinstance(wanted, tuple) and callable(wanted[-1])
+
+
+def between(low: float, high: float) -> Rule:
+    """The rule of a number within these bounds, both included."""
+    return f"{low} to {high}", lambda value: low <= value <= high
 
 
 def setting(
@@ -104,3 +112,27 @@ def size_text(size: Size) -> str:
 def _sides(value: Any) -> list[int] | None:
     sides = list(value) if isinstance(value, (list, tuple)) else [value]
     return sides if 1 <= len(sides) <= 2 and all(type(side) is int for side in sides) else None
+
+
+def broken_rule(settings: Any) -> tuple[str, str] | None:
+    """Name of the first field whose value breaks its rule, and what was wanted and given; None if all rules hold."""
+    for one in fields(settings):
+        wanted, holds = one.metadata["rule"]
+        value = getattr(settings, one.name)
+        if not holds(value):
+            meant = did_you_mean(str(value), one.metadata.get("choices", ()))
+            return one.name, f"wanted {wanted}, got {value!r}{meant}"
+    return None
+
+
+def check_rules(settings: Any, kind: str) -> None:
+    """Raise `ConfigurationError` for the first field whose value breaks its rule; ``kind`` names the settings."""
+    if broken := broken_rule(settings):
+        name, complaint = broken
+        raise ConfigurationError(f"{kind} setting {name!r}: {complaint}")
+
+
+def idle_fields(settings: Any) -> tuple[str, ...]:
+    """Names of the fields that change nothing beside the values of the others."""
+    needs = {one.name: one.metadata["needs"] for one in fields(settings)}
+    return tuple(name for name, need in needs.items() if need and not meets(getattr(settings, need[0]), need[1]))

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from .errors import ConfigurationError
-from .names import KINDS, NONE
+from .names import KINDS, MAX_REGIONS, NONE
 
 # Minimum side of a box, so that it can be seen, drawn and pooled.
 MIN_SIDE = 1.0
@@ -23,8 +23,6 @@ MIN_SIDE = 1.0
 # Modification time of a file that does not exist. Any other value is possible, such as 0 in many archives.
 NOT_THERE = -(2**63)
 _LATEST = 2**63 - 1  # 64-bit nanoseconds cover 1677 to 2262; disks may report times outside
-# The paper's networks see at most 36 regions: 8 primaries and their 28 pairs, or as many as fit.
-MAX_REGIONS = 36
 
 
 @dataclass(frozen=True)

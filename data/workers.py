@@ -14,9 +14,10 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 import joblib
@@ -202,7 +203,7 @@ def ahead_by_threads(
 def _submit(executor: ProcessPoolExecutor, task: Callable[[Item], Result], item: Item) -> Future[Result]:
     """Submit the task; the future holds the error if the pool is dead."""
     try:
-        with _starting():
+        with _starting(), _interrupts_kept_from_workers():
             return executor.submit(task, item)
     except Exception as error:
         if not is_death(error):
@@ -228,6 +229,23 @@ def start_local_worker() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and os.name == "posix":  # elsewhere, the parent's number stays after it ends
         threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
+
+
+@contextmanager
+def _interrupts_kept_from_workers() -> Iterator[None]:
+    """Ctrl-C within the block reaches no process started in it, and this one at its end.
+
+    A terminal sends it to workers, too, and until `start_local_worker` runs in them they would end with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # otherwise started within the block, where it would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_after(parent: int | None) -> None:
@@ -264,7 +282,8 @@ def _stream(chunks: Iterable[Chunk], task: Task[Result], jobs: int | None) -> Ge
         # A chunk is worth sending alone: joblib's own batches would only delay finished results.
         begin = {"initializer": start_local_worker} if is_loky(backend) else {}
         parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, **begin)
-        results = parallel(joblib.delayed(task)(chunk) for chunk in chunks)
+        with _interrupts_kept_from_workers() if is_loky(backend) else nullcontext():
+            results = parallel(joblib.delayed(task)(chunk) for chunk in chunks)
         try:
             yield from (result for result in results)
         finally:
@@ -435,7 +454,7 @@ class _Process:
         return self._executor is not None
 
     def run(self, task: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]) -> list[Result]:
-        with _starting():
+        with _starting(), _interrupts_kept_from_workers():
             self._executor = self._executor or ProcessPoolExecutor(max_workers=1, initializer=start_local_worker)
             future = self._executor.submit(task, chunk)
         return future.result()

@@ -29,7 +29,7 @@ from ..data.boxes.writer import Part, build_part, write_boxes
 from ..data.drawing import captioned_sheet, draw_regions
 from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError, WorkerError
 from ..data.faults import PASSING
-from ..data.files import atomic_file
+from ..data.files import atomic_file, check_folder_writable
 from ..data.images import decode_image
 from ..data.index import DatasetIndex
 from ..data.places import relative_hint
@@ -87,7 +87,8 @@ def propose_dataset(
 
     Raises: `MismatchError` if ``boxes`` was made with other settings or from other images, `BoxesFileError` if another
     run is writing it or no image could be used, `WorkerError` if workers cannot be started or memory does not suffice
-    for any image, `DatasetError` if the images have disappeared.
+    for any image, `DatasetError` if the images have disappeared, `ConfigurationError` if the folder of ``boxes`` is
+    read-only.
     """
     boxes = Path(boxes)
     if boxes.is_dir() or not boxes.name:
@@ -108,6 +109,8 @@ def propose_dataset(
         return _summary(boxes, reused=len(index))
     if restart:
         refuse_to_replace_other(boxes)
+    for place in (boxes.parent, folder):
+        check_folder_writable(place, "name a file in another folder with --boxes")
     with _locked(boxes, folder):
         if restart:
             _clear(folder)

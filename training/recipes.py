@@ -18,6 +18,7 @@ from ..data.fields import (
     AT_LEAST_1,
     NOT_NEGATIVE,
     SHARE,
+    check_rules,
     choice,
     meets,
     plain_size,
@@ -182,7 +183,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", plain_size(self.image_size))
-        _check_rules(self)
+        check_rules(self, "training")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ConfigurationError("training setting 'nesterov' needs optimizer sgd with momentum above 0")
 
@@ -260,18 +261,7 @@ class RunSettings:
     compile: bool = setting(RUN, "torch.compile: a slow start, then faster steps.", ANY, False)
 
     def __post_init__(self) -> None:
-        _check_rules(self)
-
-
-def _check_rules(settings: Recipe | RunSettings) -> None:
-    for one in fields(settings):
-        wanted, holds = one.metadata["rule"]
-        _check(holds(getattr(settings, one.name)), one.name, wanted, getattr(settings, one.name))
-
-
-def _check(condition: bool, name: str, wanted: str, got: object) -> None:
-    if not condition:
-        raise ConfigurationError(f"training setting {name!r}: wanted {wanted}, got {got!r}")
+        check_rules(self, "training")
 
 
 RECIPES: dict[str, Recipe] = {

@@ -210,7 +210,9 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     """Open the file for reading; any error inside becomes a `BoxesFileError` of one line."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-            raise BoxesFileError("not a file, but a folder or device")
+            raise BoxesFileError(
+                "not a file, but a folder or device; --boxes takes the file that agnet propose PHOTOS wrote"
+            )
         with h5py.File(path, "r") as file:
             yield file
     except BoxesFileError as error:

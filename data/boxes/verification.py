@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from . import schema
 from .reader import Listing
 
 READ_AT_MOST = 4 * 10**9  #: bytes: about ten seconds of disk time, less than an epoch on that many images
+UNREADABLE = "cannot be read"  #: start of the difference of an image that cannot be read
 _THREADS = 8  # reading and hashing release Python's lock
 _DIGITS = 16  # in a content hash
 _ASKING, _STAMPS = 16, 256  # threads that query file sizes and times, and files per task
@@ -51,7 +53,8 @@ def changed_images(
         if not was_read[row]:
             return "could not be opened then and can be now" if os.access(root / names[row], os.R_OK) else None
         if not there[row]:
-            return "is gone"
+            folder = _locked_folder(root, names[row])
+            return f"{UNREADABLE}: {_no_entry(folder)}" if folder else "is gone"
         if not same_size[row]:
             return _other_size(listing.file_bytes[row], sizes[row])
         return _other_content(root / names[row], listing.contents[row])
@@ -78,25 +81,55 @@ class Look:
     def error(self, kind: str = "images") -> AgnetError | None:
         """Error with the count, the first image and the remedy, or None. ``kind`` names the images checked."""
         path, root, there = self.listing.path, self.root, len(self.rows) - len(self.missing)
-        told = []
-        if self.missing:
-            first = self._name(self.missing[0])
+        unreadable, missing, changed = self._sorted_out()
+        told, remedies = [], []
+        if unreadable:
+            row, why = next(iter(unreadable.items()))
+            told.append(
+                f"{len(unreadable):,} of the {len(self.rows):,} {kind} of {path} cannot be read under {root}, first "
+                f"{self._name(row)} ({why})"
+            )
+            remedies.append(
+                f"make them readable for this user (if they are yours: chmod -R u+rX {shlex.quote(str(root))})"
+            )
+        if missing:
+            first = self._name(missing[0])
             why = _why_missing(root, first)
-            if not there:
+            if len(missing) == len(self.rows):
                 looked = f"looked for {root / first}: {why}"
-                told.append(f"the images of {path} are not under {root} ({looked}); say where with --root")
-                return DatasetError(printable(told[0]))
-            are = self._of_all(len(self.missing), kind, "is", "are")
+                return DatasetError(
+                    printable(f"the images of {path} are not under {root} ({looked}); say where with --root")
+                )
+            are = self._of_all(len(missing), kind, "is", "are")
             told.append(f"{are} missing under {root}, first {first} ({why})")
-        if self.changed:
-            row, what = next(iter(self.changed.items()))
-            have = self._of_all(len(self.changed), kind, "has", "have")
+        if changed:
+            row, what = next(iter(changed.items()))
+            have = self._of_all(len(changed), kind, "has", "have")
             told.append(f"{have} changed since that file was made, first {root / self._name(row)} ({what})")
+        if missing or changed:
+            elsewhere = ", or say with --root where they are" if 2 * there < len(self.rows) else ""
+            remedies.append(f"restore the original images, or run the same agnet propose with --restart{elsewhere}")
         if not told:
             return None
-        elsewhere = ", or say with --root where they are" if 2 * there < len(self.rows) else ""
-        remedy = f"restore the original images, or run the same agnet propose with --restart{elsewhere}"
-        return (DatasetError if self.missing else MismatchError)(printable(f"{'; '.join(told)}; {remedy}"))
+        error = MismatchError if changed and not (missing or unreadable) else DatasetError
+        return error(printable("; ".join([*told, *remedies])))
+
+    def _sorted_out(self) -> tuple[dict[int, str], list[int], dict[int, str]]:
+        """The images that cannot be read, with the reason; the missing ones; the changed ones, with the difference."""
+        locked: dict[str, Path | None] = {}  # by folder: there may be a hundred thousand images
+        unreadable, missing = {}, []
+        for row in self.missing:
+            name = self._name(row)
+            place = name.rpartition("/")[0]
+            if place not in locked:
+                locked[place] = _locked_folder(self.root, name)
+            if folder := locked[place]:
+                unreadable[row] = _no_entry(folder)
+            else:
+                missing.append(row)
+        told = {row: what for row, what in self.changed.items() if what.startswith(UNREADABLE)}
+        unreadable |= {row: what.removeprefix(f"{UNREADABLE}: ") for row, what in told.items()}
+        return dict(sorted(unreadable.items())), missing, {k: v for k, v in self.changed.items() if k not in told}
 
     def _name(self, row: int) -> str:
         return self.listing.names[row].decode()
@@ -202,13 +235,27 @@ def _stamps(root: str, names: Sequence[str]) -> np.ndarray:
     return stamps
 
 
+def _locked_folder(root: Path, name: str) -> Path | None:
+    """The first folder on the way from ``root`` to a file that may not be entered, if there is one."""
+    for folder in [root / parent for parent in Path(name).parents][::-1]:
+        try:
+            os.stat(os.path.join(folder, "."))  # noqa: PTH116, PTH118 - Path drops the dot, which asks to enter it
+        except PermissionError:
+            return folder
+        except OSError:
+            return None
+    return None
+
+
+def _no_entry(folder: Path) -> str:
+    return f"no permission to enter the folder {folder}"
+
+
 def _why_missing(root: Path, name: str) -> str:
     """Reason why there is no file of this name below ``root``."""
     path = root / name
     try:
         return "it has come back" if stat.S_ISREG(path.stat().st_mode) else "it is a folder or device now"
-    except PermissionError as error:
-        return str(error.strerror)
     except OSError as error:
         reason = str(error.strerror)
     if path.is_symlink():
@@ -230,5 +277,5 @@ def _other_content(path: Path, digest: bytes) -> str | None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        return f"{UNREADABLE}: {error.strerror or error}"
     return None if content_hash(content).encode() == digest else "has different content"

@@ -125,7 +125,6 @@ def test_the_root_may_come_from_the_environment(agnet, folder, monkeypatch):
     [
         (["propose", "--dataset", "food101", "--root", "nowhere"], "food-101/meta/train.txt"),
         (["propose", "--dataset", "folder", "--root", "nowhere"], "there is no folder nowhere"),
-        (["propose", "--dataset", "folder", "--root", ".", "--primary", "1"], "'primary': wanted 2 to 36, got 1"),
         (["train", "--boxes", "nothing.h5"], "there is no boxes file nothing.h5"),
         (["train", "--boxes", "text.h5"], "text.h5: not an HDF5 file"),
         (["evaluate", "--run", "nothing"], "nothing is not a run folder"),

@@ -30,7 +30,7 @@ DONE = "--boxes boxes.h5 --backbone mobilenet-v3-small --model plain"  # how the
 ERRORS = [
     ("train --boxes nothing.h5", "there is no boxes file nothing.h5; make one with"),
     ("train --boxes text.txt", "not an HDF5 file"),
-    ("train --boxes images", "not a file, but a folder"),
+    ("train --boxes images", "not a file, but a folder or device; --boxes takes the file"),
     ("train --boxes boxes.h5 --root nowhere", "are not under nowhere"),
     ("train --boxes boxes.h5 --backbone resnet5", "unknown backbone 'resnet5'.*; did you mean resnet50"),
     ("train --boxes boxes.h5 --backbone torchvision:resnet5", "torchvision has no model 'resnet5'; did you mean"),

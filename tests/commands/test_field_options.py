@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from agnet.cli import main
 from agnet.commands.model_options import chosen_recipe, model_settings
 from agnet.data.fields import AT_LEAST_1, choice, setting
+from agnet.proposals.settings import ProposalSettings
 from agnet.training.models.contract import ModelSpec, Needs, Settings
 from agnet.training.models.registry import MODELS, ModelSettings
 from agnet.training.recipes import REASONS, RECIPES, REGIONS_OF_THE_MODEL, Recipe, RunSettings
 
-SETTINGS = [*(spec.settings for spec in MODELS.values()), Recipe, RunSettings]
+SETTINGS = [*(spec.settings for spec in MODELS.values()), Recipe, RunSettings, ProposalSettings]
 
 
 def invoke(words, code=0):
@@ -38,7 +39,8 @@ def listed(page):
 
 @pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
 def test_every_field_of_settings_has_metadata_and_one_option(kind):
-    options = Counter(parameter.name for parameter in main.commands["train"].params)
+    command = main.commands["propose" if kind is ProposalSettings else "train"]
+    options = Counter(parameter.name for parameter in command.params)
     of_the_boxes_file = {"classes", "regions"} if issubclass(kind, Settings) else set()
     names = {one.name for one in fields(kind)}
     for field in fields(kind):
@@ -208,3 +210,20 @@ def test_complexity_has_the_same_options_of_a_model():
     assert {"--region-count", "--classes", "--units", "--stages", "--se-ratio"} <= set(listed("complexity --help"))
     assert len(listed("complexity --help")) <= 33
     assert "--units: wanted 1 or more" in invoke("complexity --units 0", code=2)
+
+
+def test_a_command_of_stage_1_has_a_page_and_refuses_what_its_method_does_not_use():
+    assert 20 < len(listed("propose --help")) <= 33
+    for method, idle in [
+        ("none", "--kinds primary"),
+        ("none", "--weights file"),
+        ("grid", "--mixture scikit-learn"),
+        ("mask-rcnn", "--seed 1"),
+        ("random", "--tol 0.1"),
+    ]:
+        told = invoke(f"propose photos --method {method} {idle}", code=2)
+        assert f"{idle.split()[0]} changes nothing with --method {method}; leave one of them out" in told
+    assert "--weights changes nothing with --method sift, the default; add" in invoke(
+        "propose photos --weights f", code=2
+    )
+    assert "--primary: wanted 2 to 36, got 1" in invoke("propose photos --primary 1", code=2)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from agnet.data.boxes import verification
 from agnet.data.boxes.reader import read_boxes
-from agnet.data.boxes.verification import look_at_images, stamps_of
+from agnet.data.boxes.verification import changed_images, look_at_images, stamps_of
 from agnet.data.errors import DatasetError, MismatchError
 from agnet.data.regions import NOT_THERE
 from agnet.data.sets.catalogue import open_dataset
@@ -274,15 +274,49 @@ def test_an_interrupt_does_not_wait_for_all_that_was_to_be_read(fresh, folder, r
     assert len(read) < 9
 
 
-def test_a_folder_that_may_not_be_entered_is_told_as_that(boxes, folder, monkeypatch):
-    """As whoever may do everything finds none such, the system's answer is played."""
+@pytest.fixture
+def locked(monkeypatch):
+    """A function that locks a folder; as root may enter every folder, the system's answer is played."""
     stat = os.stat
 
-    def guarded(path, *arguments, **others):
-        if "bee" in os.fspath(path):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return stat(path, *arguments, **others)
+    def lock(folder):
+        def guarded(path, *arguments, **others):
+            if os.fspath(path).startswith(f"{folder}{os.sep}"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return stat(path, *arguments, **others)
 
-    monkeypatch.setattr(os, "stat", guarded)
-    with pytest.raises(DatasetError, match=r"6 of the 18 .* first train/bee/0\.png \(Permission denied\)"):
+        monkeypatch.setattr(os, "stat", guarded)
+
+    return lock
+
+
+@pytest.mark.parametrize(("place", "count"), [("train/bee", 4), (".", 18)])
+def test_a_folder_that_may_not_be_entered_is_told_as_that(boxes, folder, locked, place, count):
+    place = folder / place
+    locked(place)
+    with pytest.raises(DatasetError) as raised:
         check_images(boxes, folder, every(boxes))
+    first = "train/bee/0.png" if count < 18 else "train/ant/0.png"
+    assert str(raised.value) == (
+        f"{count} of the 18 images of {boxes.path} cannot be read under {folder}, first {first} (no permission to "
+        f"enter the folder {place}); make them readable for this user (if they are yours: chmod -R u+rX {folder})"
+    )
+    differences = dict(changed_images(boxes, folder, trust_times=True))
+    assert set(differences.values()) == {f"cannot be read: no permission to enter the folder {place}"}
+    assert len(differences) == count
+
+
+def test_locked_and_missing_images_are_told_apart(boxes, folder, locked):
+    (folder / "train" / "ant" / "1.png").unlink()
+    locked(folder / "train" / "bee")
+    with pytest.raises(DatasetError, match=r"4 of the 18 .* cannot be read .*; 1 of the 18 .* is missing .*put back"):
+        check_images(boxes, folder, every(boxes))
+
+
+def test_a_file_that_cannot_be_read_has_not_changed(boxes, folder, monkeypatch):
+    retime(folder)
+    monkeypatch.setattr(verification, "_other_content", lambda path, digest: "cannot be read: Permission denied")
+    with pytest.raises(DatasetError) as raised:
+        check_images(boxes, folder, every(boxes))
+    assert "18 of the 18 images" in str(raised.value) and "(Permission denied); make them" in str(raised.value)
+    assert "changed" not in str(raised.value)

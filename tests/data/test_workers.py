@@ -302,3 +302,21 @@ def test_want_of_memory_is_no_fault_of_an_image(folder, monkeypatch):
             patch.setattr(worker, "propose_regions", lambda *_, fault=fault: (_ for _ in ()).throw(fault))
             (proposal,) = worker.propose_chunk(str(folder), settings, None, ["train/bee/1.png"])
         assert proposal.reason.startswith(PASSING) == passing and bool(proposal.content_blake2b) != passing
+
+
+MASKED = """
+import signal, sys
+from agnet.data.workers import in_parallel
+
+def masked(chunk):
+    return [signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+
+print(*in_parallel([("a",), ("b",)], masked, None, int(sys.argv[1])), masked(""))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no masks of signals here")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupt_from_the_terminal_reaches_no_worker_even_while_it_starts(jobs):
+    told = subprocess.run([sys.executable, "-c", MASKED, jobs], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["[True]", "[True]", "[False]"]

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from ...data.boxes.reader import Boxes
-from ...data.boxes.verification import look_at_images
 from ...data.fields import plain_size
 from ...data.files import write_text
 from ..loop.engine import Predictions, Watch, evaluate
@@ -21,7 +20,7 @@ from ..runs.seen import contents_of
 from ..samples.loader import Loader, RegionDataset
 from .claims import Claim, papers_claim
 from .evaluation_report import metrics_csv
-from .measurable import check_measurable
+from .measurable import check_images, check_measurable
 from .metrics import Metrics, measure
 from .predictions import SplitPredictions, save_predictions
 
@@ -47,6 +46,7 @@ def evaluate_run(
     workers: int,
     *,
     force: bool = False,
+    images_checked: bool = False,
     watch: Watch,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
@@ -57,6 +57,7 @@ def evaluate_run(
 
     Args:
         force: measure on images that the run was trained on or selected by, too; the file then says how many.
+        images_checked: whether `check_images` has passed, as for several runs that are measured on the same images.
         watch: told what is going on, for a progress bar.
         say: told in a line what else a person wants to know.
 
@@ -66,11 +67,10 @@ def evaluate_run(
         none, `ConfigurationError` when the metrics cannot be written into the run's folder, `CheckpointError` for an
         unsound checkpoint, or when the network's outputs are not finite numbers.
     """
-    target, seen, warning = check_measurable(run, boxes, root, split, force)
+    target, seen, warning = check_measurable(run, boxes, split, force)
+    if not images_checked:
+        check_images(boxes, root, split, watch=watch, say=say)
     rows = boxes.rows(split)
-    look = look_at_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
-    if error := look.error(f"{split} images"):
-        raise error
     checkpoint = load_checkpoint(run / BEST)
     dataset = RegionDataset(boxes, root, checkpoint.size_hw, regions=checkpoint.regions > 0)
     loader = Loader(dataset, rows, batch_size, workers)

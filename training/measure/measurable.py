@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 from ...data.boxes.reader import Boxes
-from ...data.boxes.verification import look_at_images
+from ...data.boxes.verification import Watch, look_at_images
 from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ...data.files import check_writable
 from ..runs.checkpoint_header import CheckpointHeader, read_header
@@ -17,7 +18,7 @@ from ..runs.seen import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_se
 from ..tasks import CLASSIFY
 
 
-def check_measurable(run: Path, boxes: Boxes, root: Path, split: str, force: bool) -> tuple[Path, int | None, str]:
+def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[Path, int | None, str]:
     """Where the metrics of a run on ``split`` of ``boxes`` go, how many of its images the run was trained on or
     selected by (None where nobody can tell), and what is to be held against them.
 
@@ -36,8 +37,6 @@ def check_measurable(run: Path, boxes: Boxes, root: Path, split: str, force: boo
     target = run / f"metrics-{split}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
-    if error := look_at_images(boxes, root, boxes.usable[boxes.rows(split)], contents=False).error(f"{split} images"):
-        raise error
     return target, seen, warning
 
 
@@ -49,6 +48,20 @@ def _is_own(run: Path, header: CheckpointHeader, boxes: Boxes) -> bool:
         trained_on = {}
     known = {"images_blake2b": trained_on.get("images_blake2b"), "fingerprint": header.fingerprint}
     return same_boxes(known, identity(boxes), regions=header.regions > 0)
+
+
+def check_images(
+    boxes: Boxes,
+    root: Path,
+    split: str,
+    *,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Raise `DatasetError` or `MismatchError` unless the images of ``split`` are those that ``boxes`` was made from."""
+    look = look_at_images(boxes, root, boxes.usable[boxes.rows(split)], watch=watch, say=say)
+    if error := look.error(f"{split} images"):
+        raise error
 
 
 def _check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:

@@ -6,10 +6,10 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from ...data.fields import AT_LEAST_1, setting
+from ...data.fields import AT_LEAST_1, broken_rule, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,11 +64,8 @@ class Settings:
 
 def check_settings(settings: Settings) -> None:
     """Raises: `ValueError` for a value that its field's rule does not allow."""
-    for one in fields(settings):
-        wanted, holds = one.metadata["rule"]
-        value = getattr(settings, one.name)
-        if not holds(value):
-            raise ValueError(f"{one.name}: wanted {wanted}, got {value!r}")
+    if broken := broken_rule(settings):
+        raise ValueError(": ".join(broken))
 
 
 @dataclass(frozen=True)
