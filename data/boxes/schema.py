@@ -1,6 +1,6 @@
 """The boxes file: what its tables and columns are called, hold and mean. Writer and reader both follow this.
 
-HDF5 with flat, one-dimensional tables of named columns, which HDFView shows as spreadsheets. README.md
+HDF5 with flat, one-dimensional tables of named columns, which HDFView shows as spreadsheets. docs/boxes-file.md
 documents it for people who want to write one; a change here needs a new `FORMAT_VERSION`.
 """
 
