@@ -4,7 +4,7 @@ A block of bash, sh, console or python is run unless the line above it is ``<!--
 right below one, and what a console block has between its prompts, is its output; ``...`` matches anything, as in
 doctest. Every page starts in a folder with ``photos/`` (class folders), ``photos.csv`` (a list of them),
 ``some/photo.jpg``, and what the page quick-start makes: ``boxes.h5``, ``run`` and ``plain``. Commands whose output is
-not shown train a smaller backbone, for one epoch unless epochs are what the page is about.
+not shown propose fewer regions and train a smaller backbone, for one epoch unless epochs are what the page is about.
 """
 
 import doctest
@@ -73,13 +73,15 @@ def steps_of(block):
 
 
 def quicker(words):
-    """A command to train, with a backbone that has fewer channels and needs no weights."""
+    """A command of agnet with fewer regions, or a backbone that has fewer channels and needs no weights."""
+    if words[:3] == ["agnet", "propose", "photos"] and "--primary" not in words:
+        return [*words, "--primary", "3"]
     if words[:2] != ["agnet", "train"] or "efficientnet-lite0" not in words:
         return words
     words = ["mobilenet-v3-small" if word == "efficientnet-lite0" else word for word in words]
     if "--stop-after" not in words and "--resume" not in words:
         words = ["1" if before == "--epochs" else word for before, word in zip(["", *words], words, strict=False)]
-    return words + ([] if "--weights" in words else ["--weights", "none"])
+    return [*words, "--batch-size", "4", *([] if "--weights" in words else ["--weights", "none"])]
 
 
 def run_shell(text, shown=True):
@@ -98,7 +100,9 @@ def run_shell(text, shown=True):
         else:
             path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
             command = ["bash", "-eo", "pipefail", "-c", line]
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
+            done = subprocess.run(
+                command, capture_output=True, text=True, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+            )
             code, said, all_said = done.returncode, done.stdout, done.stdout + done.stderr
         assert code == 0, f"{line}\n{all_said}"
         out, both = out + said, both + all_said
