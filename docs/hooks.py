@@ -43,7 +43,7 @@ def _options(name: str) -> Iterator[str]:
         yield "| option | meaning |"
         yield "|---|---|"
         for option, about in records:
-            yield f"| `{_cell(option)}` | {_cell(about)} |"
+            yield f"| `{option}` | {_cell(about)} |"
 
 
 def _recipes() -> Iterator[str]:
@@ -51,11 +51,12 @@ def _recipes() -> Iterator[str]:
     yield "| option | meaning | " + " | ".join(f"{name} | why" for name in RECIPES) + " |"
     yield "|---" * (2 + 2 * len(RECIPES)) + "|"
     for field in fields(Recipe):
-        cells = [f"`--{field.name.replace('_', '-')}`", field.metadata.get("about", "")]
+        cells = [field.metadata.get("about", "")]
         for name, recipe in RECIPES.items():
             cells += [str(getattr(recipe, field.name)), REASONS[name].get(field.name, "")]
-        yield f"| {' | '.join(map(_cell, cells))} |"
+        yield f"| `--{field.name.replace('_', '-')}` | {' | '.join(map(_cell, cells))} |"
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+    """A text for a cell of a table, letter for letter."""
+    return re.sub(r"([\\|\[\]*_`])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")

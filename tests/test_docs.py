@@ -63,7 +63,7 @@ def test_every_command_is_on_a_page():
     assert {words[0] for _, words in agnet_commands()} == set(main.commands)
 
 
-@pytest.mark.parametrize(("page", "words"), agnet_commands(), ids=lambda value: " ".join([*value]) if value else "")
+@pytest.mark.parametrize(("page", "words"), [*agnet_commands()], ids=lambda value: " ".join([*value]) if value else "")
 def test_commands_are_ones_that_the_program_understands(page, words):
     known = options_of(main.commands[words[0]])
     for word in words[1:]:
