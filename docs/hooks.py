@@ -48,13 +48,14 @@ def _options(name: str) -> Iterator[str]:
 
 def _recipes() -> Iterator[str]:
     """Every setting of a recipe: what it is, and its value in each recipe with the reason for it."""
-    yield "| option | meaning | " + " | ".join(f"{name} | why" for name in RECIPES) + " |"
-    yield "|---" * (2 + 2 * len(RECIPES)) + "|"
+    yield f"| option | meaning | {' | '.join(RECIPES)} |"
+    yield "|---" * (2 + len(RECIPES)) + "|"
     for field in fields(Recipe):
-        cells = [field.metadata.get("about", "")]
+        cells = [f"`--{field.name.replace('_', '-')}`", _cell(field.metadata.get("about", ""))]
         for name, recipe in RECIPES.items():
-            cells += [str(getattr(recipe, field.name)), REASONS[name].get(field.name, "")]
-        yield f"| `--{field.name.replace('_', '-')}` | {' | '.join(map(_cell, cells))} |"
+            reason = REASONS[name].get(field.name, "")
+            cells.append(f"**{_cell(str(getattr(recipe, field.name)))}** {_cell(reason)}")
+        yield f"| {' | '.join(cells)} |"
 
 
 def _cell(text: str) -> str:
