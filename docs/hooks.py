@@ -43,19 +43,21 @@ def _options(name: str) -> Iterator[str]:
         yield "| option | meaning |"
         yield "|---|---|"
         for option, about in records:
-            yield f"| `{_cell(option)}` | {_cell(about)} |"
+            yield f"| `{option}` | {_cell(about)} |"
 
 
 def _recipes() -> Iterator[str]:
     """Every setting of a recipe: what it is, and its value in each recipe with the reason for it."""
-    yield "| option | meaning | " + " | ".join(f"{name} | why" for name in RECIPES) + " |"
-    yield "|---" * (2 + 2 * len(RECIPES)) + "|"
+    yield f"| option | meaning | {' | '.join(RECIPES)} |"
+    yield "|---" * (2 + len(RECIPES)) + "|"
     for field in fields(Recipe):
-        cells = [f"`--{field.name.replace('_', '-')}`", field.metadata.get("about", "")]
+        cells = [f"`--{field.name.replace('_', '-')}`", _cell(field.metadata.get("about", ""))]
         for name, recipe in RECIPES.items():
-            cells += [str(getattr(recipe, field.name)), REASONS[name].get(field.name, "")]
-        yield f"| {' | '.join(map(_cell, cells))} |"
+            reason = REASONS[name].get(field.name, "")
+            cells.append(f"**{_cell(str(getattr(recipe, field.name)))}** {_cell(reason)}")
+        yield f"| {' | '.join(cells)} |"
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+    """A text for a cell of a table, letter for letter."""
+    return re.sub(r"([\\|\[\]*_`])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
