@@ -45,10 +45,13 @@ def test_it_is_stored_as_it_was_run_in_order_with_its_pictures():
 
 @pytest.mark.slow
 def test_it_runs_and_answers_as_stored(tmp_path):
+    """All of it but two of its three epochs."""
+    sources = ["".join(cell["source"]).replace("--epochs 3", "--epochs 1") for cell in CODE]
+    assert any("--epochs 1" in source for source in sources)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     result = subprocess.run(
         [sys.executable, "-c", RUN],
-        input=json.dumps(["".join(cell["source"]) for cell in CODE]),
+        input=json.dumps(sources),
         cwd=tmp_path,
         env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
