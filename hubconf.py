@@ -26,7 +26,7 @@ def agnet(classes: int, backbone: str = "resnet50", weights: str = "imagenet", *
 
     Args:
         classes: how many there are to tell apart.
-        backbone: a name of the README's table, ``torchvision:NAME`` or ``timm:NAME`` (which needs timm).
+        backbone: a name on the page Models and backbones, ``torchvision:NAME`` or ``timm:NAME`` (which needs timm).
         weights: the backbone's: ``imagenet`` (downloaded by its own library), ``none``, or a file with a state dict.
             The head's are random.
         settings: any other field of `agnet.ModelSettings`, such as ``regions=10`` (R, 36 unless told).

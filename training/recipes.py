@@ -300,7 +300,7 @@ SOURCES: dict[str, str] = {
     "modern": "what fine-tuning on small sets commonly uses today, each with its source",
 }
 
-# Why a recipe has the values it has. A reason is shown by --dry-run and stands in the README.
+# Why a recipe has the values it has. A reason is shown by --dry-run and on the page Recipes.
 REASONS: dict[str, dict[str, str]] = {
     "paper": {
         "optimizer": "SGD, section IV",

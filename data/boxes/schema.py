@@ -1,6 +1,6 @@
 """The boxes file: names, types and meaning of its tables and columns, shared by writer and reader.
 
-It is HDF5 with flat, one-dimensional tables of named columns, which HDFView shows as spreadsheets. README.md documents
+It is HDF5 with flat, one-dimensional tables of named columns, which HDFView shows as spreadsheets. docs/boxes-file.md documents
 the format for other writers; a change here needs a new `FORMAT_VERSION`.
 """
 

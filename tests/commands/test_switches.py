@@ -11,9 +11,9 @@ from agnet.cli import main
 from agnet.training.loop import fit as fitting
 from agnet.training.models.registry import ModelSettings
 
-README = (Path(agnet.__file__).parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(agnet.__file__).parent / "docs" / "models.md").read_text(encoding="utf-8")
 
-# The rows of the paper's Table VII as README has them, and the networks that they are.
+# The rows of the paper's Table VII as the documentation has them, and the networks that they are.
 TABLE_7 = {
     "base": {"model": "plain"},
     "+ SRs": {"self_attention": False, "inter_attention": False, "fusion": "mean"},
@@ -62,7 +62,7 @@ def settings_of(boxes_file, folder, monkeypatch):
 
 
 def options_of(row):
-    cells = next(line for line in README.splitlines() if line.startswith(f"| {row} "))
+    cells = next(line for line in PAGE.splitlines() if line.startswith(f"| {row} "))
     return " ".join(re.findall(r"`([^`]*)`", cells.split("|")[2]))
 
 

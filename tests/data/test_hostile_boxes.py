@@ -23,8 +23,8 @@ CLASS = "name_of_the_class"
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs pipes and limits of a process")
 
 
-def write_by_the_readme(path, **storage):
-    """A boxes file as README.md's section "The boxes file" tells strangers to write one, and no more than that."""
+def write_by_the_page(path, **storage):
+    """A boxes file as the page "The boxes file" tells strangers to write one, and no more than that."""
     images = [
         (0, "1.png", "b", "train", "ok", 0, 40, 30, 9, 9, 3, 1, "b/1.png", 100, "", "00" * 8),
         (1, "broken.png", "b", "train", "unreadable", -1, 0, 0, 0, 0, 0, 1, "b/broken.png", 7, "", ""),
@@ -69,8 +69,8 @@ def write_by_the_readme(path, **storage):
 
 
 @pytest.mark.parametrize("storage", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True}])
-def test_a_stranger_can_write_a_file_from_the_readme(tmp_path, storage):
-    boxes = read_boxes(write_by_the_readme(tmp_path / "boxes.h5", **storage))
+def test_a_stranger_can_write_a_file_from_the_page(tmp_path, storage):
+    boxes = read_boxes(write_by_the_page(tmp_path / "boxes.h5", **storage))
     assert boxes.classes == ("a", "b")
     assert [name.decode() for name in boxes.names] == ["b/1.png", "b/broken.png", "a/é.png"]
     assert boxes.primary_xyxy.tolist() == [[[1, 2, 9, 8], [20, 3, 28, 19.5]], [[0, 0, 20, 10]] * 2]
@@ -601,7 +601,7 @@ def test_a_huge_attribute_is_not_read(boxes_file, tmp_path):
     ],
 )
 def test_failures_that_fit_no_image_are_refused(row, complaint, tmp_path):
-    path = write_by_the_readme(tmp_path / "boxes.h5")
+    path = write_by_the_page(tmp_path / "boxes.h5")
     with h5py.File(path, "r+") as file:
         file["failures"][0] = row
     with pytest.raises(BoxesFileError, match=complaint):
@@ -812,7 +812,7 @@ print(peak() - before)
 
 @posix_only
 def test_flipped_bytes_and_cut_files_are_refused_or_harmless(tmp_path):
-    path = write_by_the_readme(tmp_path / "boxes.h5", compression="gzip", shuffle=True, fletcher32=True)
+    path = write_by_the_page(tmp_path / "boxes.h5", compression="gzip", shuffle=True, fletcher32=True)
     (counts,), megabytes = run(DAMAGE, path, 1000, 100, timeout=600)
     refused, unchanged = map(int, counts.split())
     assert refused + unchanged == 1100

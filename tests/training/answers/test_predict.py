@@ -619,17 +619,16 @@ def test_a_frame_has_its_label_its_bar_and_its_map(network, textured):
 # --- as a library
 
 
-def test_the_readmes_program_predicts_as_the_command_does(agnet, network, photographs, tmp_path, capsys):
-    readme = (Path(package.__file__).parent / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("\n## Predicting") : readme.index("\n## Export")]
-    (program,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+def test_the_program_of_the_documentation_predicts_as_the_command_does(agnet, network, photographs, tmp_path, capsys):
+    page = (Path(package.__file__).parent / "docs" / "predicting.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (tmp_path / "run").symlink_to(network, target_is_directory=True)
     (tmp_path / "some").mkdir()
     for number in (2, 5):
         Image.open(photographs / f"{number}.png").save(tmp_path / "some" / f"{number}.jpg")
     lines = agnet("predict", "--run", "run", "some", "--json", "--device", "auto").stdout.splitlines()
     capsys.readouterr()
-    exec(compile(program, "README.md", "exec"), {})
+    exec(compile(program, "predicting.md", "exec"), {})
     told = [line.rsplit(" ", 2) for line in capsys.readouterr().out.splitlines()]
     assert [Path(name) for name, _, _ in told] == [Path("some/2.jpg"), Path("some/5.jpg")]
     for line, (_, label, probability) in zip(lines, told, strict=True):
