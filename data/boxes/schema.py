@@ -1,7 +1,7 @@
 """The boxes file: names, types and meaning of its tables and columns, shared by writer and reader.
 
-It is HDF5 with flat, one-dimensional tables of named columns, which HDFView shows as spreadsheets. docs/boxes-file.md documents
-the format for other writers; a change here needs a new `FORMAT_VERSION`.
+It is HDF5 with flat, one-dimensional tables of named columns, which HDFView shows as spreadsheets. docs/boxes-file.md
+documents the format for other writers; a change here needs a new `FORMAT_VERSION`.
 """
 
 from __future__ import annotations
