@@ -153,18 +153,18 @@ def test_wrong_usage_has_exit_code_2(agnet, arguments):
 
 
 @pytest.mark.parametrize(
-    "option",
+    ("option", "code"),
     [
-        ["--lr", "0"],
-        ["--seed", "-1"],
-        ["--device", "meta"],
-        ["--epochs", "0"],
-        ["--backbone", "alexnet"],
-        ["--weights", "no.pth"],
+        (["--lr", "0"], 2),
+        (["--seed", "-1"], 2),
+        (["--device", "meta"], 1),
+        (["--epochs", "0"], 2),
+        (["--backbone", "alexnet"], 1),
+        (["--weights", "no.pth"], 1),
     ],
 )
-def test_a_bad_training_option_is_named(agnet, boxes_file, folder, option):
-    result = agnet("train", "--boxes", boxes_file, "--root", folder, *TRAIN, *option, code=1)
+def test_a_bad_training_option_is_named(agnet, boxes_file, folder, option, code):
+    result = agnet("train", "--boxes", boxes_file, "--root", folder, *TRAIN, *option, code=code)
     assert option[0].strip("-") in last_line(result) or option[1] in last_line(result)
 
 

@@ -309,7 +309,7 @@ def test_a_folder_that_may_not_be_entered_is_told_as_that(boxes, folder, locked,
 def test_locked_and_missing_images_are_told_apart(boxes, folder, locked):
     (folder / "train" / "ant" / "1.png").unlink()
     locked(folder / "train" / "bee")
-    with pytest.raises(DatasetError, match=r"4 of the 18 .* cannot be read .*; 1 of the 18 .* is missing .*put back"):
+    with pytest.raises(DatasetError, match=r"4 of the 18 .* cannot be read .*; 1 of the 18 .* is missing .*restore"):
         check_images(boxes, folder, every(boxes))
 
 
