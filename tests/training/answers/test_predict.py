@@ -100,7 +100,7 @@ def write_video(path, greys, rate=10.0, size_wh=(64, 48), code="mp4v"):
 def test_predictions_depend_on_no_batch(network, photographs):
     checkpoint = load_checkpoint(network / "best.safetensors")
     propose = partial(propose_regions, settings=PROPOSALS)
-    samples = [sample_of_file(str(path), 64, propose) for path in sorted(photographs.iterdir())]
+    samples = [sample_of_file(str(path), (64, 64), propose) for path in sorted(photographs.iterdir())]
     alone = list(predict_samples(checkpoint, samples, CPU, batch_size=1))
     assert [isinstance(one, Unreadable) for one in alone] == [number == 4 for number in range(8)]
     for size in (2, 3, 8, 100):
@@ -121,7 +121,7 @@ def test_predictions_depend_on_no_batch(network, photographs):
 def test_a_batch_that_memory_does_not_suffice_for_goes_through_in_pieces(network, photographs, evidence):
     checkpoint, told = load_checkpoint(network / "best.safetensors"), []
     samples = [
-        sample_of_file(str(path), 64, partial(propose_regions, settings=PROPOSALS)) for path in photographs.iterdir()
+        sample_of_file(str(path), (64, 64), partial(propose_regions, settings=PROPOSALS)) for path in photographs.iterdir()
     ]
     expected = list(predict_samples(checkpoint, samples, CPU, evidence=evidence))
 
@@ -263,11 +263,11 @@ def broken_propose(image):
 
 
 def test_an_image_whose_regions_fail_is_told(photographs):
-    told = sample_of_file(str(photographs / "0.png"), 64, broken_propose)
+    told = sample_of_file(str(photographs / "0.png"), (64, 64), broken_propose)
     assert told == Unreadable(
         str(photographs / "0.png"), f"{photographs / '0.png'}: proposing its regions failed: no keypoints for you"
     )
-    assert sample("a", np.zeros((9, 9, 3), np.uint8), 64, None).boxes.shape == (0, 4)
+    assert sample("a", np.zeros((9, 9, 3), np.uint8), (64, 64), None).boxes.shape == (0, 4)
 
 
 # --- the command: images

@@ -75,7 +75,7 @@ def test_a_run_that_cannot_be_leaves_nothing_behind(boxes, folder, tmp_path, rec
 
 def test_the_recipe_says_how_far_training_images_are_moved(boxes, folder):
     def pixels(part=0, **changes):
-        loaders = build_loaders(boxes, folder, TINY.override(**changes), RUN, 32, None)
+        loaders = build_loaders(boxes, folder, TINY.override(**changes), RUN, (32, 32), False, None)
         loader = loaders[part]
         loader.sampler.shuffle_seed = None
         return torch.cat([batch.images for batch in loader.epoch(0)])
