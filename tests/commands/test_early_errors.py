@@ -34,7 +34,7 @@ ERRORS = [
     ("train --boxes boxes.h5 --root nowhere", "are not under nowhere"),
     ("train --boxes boxes.h5 --backbone resnet5", "unknown backbone 'resnet5'.*; did you mean resnet50"),
     ("train --boxes boxes.h5 --backbone torchvision:resnet5", "torchvision has no model 'resnet5'; did you mean"),
-    ("train --boxes boxes.h5 --backbone torchvision:fcn_resnet50", "is no image classifier"),
+    ("train --boxes boxes.h5 --backbone torchvision:fcn_resnet50", "is not an image classifier"),
     ("train --boxes boxes.h5 --weights imagnet", "there is no weights file imagnet; did you mean imagenet?"),
     ("train --boxes boxes.h5 --weights images", "there is no weights file images"),
     ("train --boxes boxes.h5 --backbone nasnet-mobile", "no ImageNet weights for nasnet-mobile: no library has"),
