@@ -99,7 +99,7 @@ ERRORS = [
     ("export --run run --format onyx", "onyx"),
     ("export --run run --format torch --output images", "images is a folder"),
     ("export --run run --format torch --output no/model.pt2", "there is no folder no"),
-    ("export --run run --format torch --output model.onnx", "ends in .pt2"),
+    ("export --run run --format torch --output model.onnx", "must end in .pt2"),
     ("complexity --backbone resnet5", "unknown backbone 'resnet5'"),
     ("complexity --device gpu", "device 'gpu': wanted"),
     ("inspect --boxes nothing.h5", "there is no boxes file nothing.h5"),
