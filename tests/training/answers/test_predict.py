@@ -407,7 +407,7 @@ def test_a_saved_picture_is_named_beside_its_answer(agnet, network, photographs,
 def test_a_saved_picture_knows_the_run_and_the_truth(network, photographs, tmp_path, monkeypatch):
     captions = []
     monkeypatch.setattr(annotated, "draw_prediction", lambda *given: captions.append(given[2]) or given[0])
-    known = SimpleNamespace(truth=lambda name: Truth("bee", "of the test part") if name.endswith("1.png") else None)
+    known = SimpleNamespace(truth=lambda name: Truth("bee", "in the test split") if name.endswith("1.png") else None)
     checkpoint = load_checkpoint(network / "best.safetensors")
     predictor = FilePredictor(checkpoint, partial(propose_regions, settings=PROPOSALS), CPU, jobs=0, pictures=True)
     folder = annotated.AnnotatedFolder(tmp_path / "out", CLASSES, "by the run cats, epoch 3", known)

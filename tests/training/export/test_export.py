@@ -321,7 +321,7 @@ def test_the_result_as_json(run, agnet):
     ("arguments", "complaint"),
     [
         (["--output", "."], "is a folder; name a file in it, such as model.onnx"),
-        (["--output", "model.pt2"], "model.pt2: a file of --format onnx ends in .onnx"),
+        (["--output", "model.pt2"], "model.pt2: a file of --format onnx must end in .onnx"),
         (["--output", "nowhere/model.onnx"], "there is no folder nowhere"),
         (["--run", "nothing"], "there is no nothing/best.safetensors"),
     ],
@@ -365,7 +365,7 @@ def test_a_file_that_does_not_run_is_not_kept(run, monkeypatch):
 
 def test_more_than_one_onnx_file_can_hold_is_refused(run, monkeypatch):
     monkeypatch.setattr(export_writing, "_PROTOBUF_LIMIT", 1000)
-    with pytest.raises(ConfigurationError, match="one ONNX file holds 2; use --format torch"):
+    with pytest.raises(ConfigurationError, match="one ONNX file holds 2 GiB; use --format torch"):
         export_run(run)
     assert [file.name for file in run.iterdir()] == ["best.safetensors"]
 

@@ -298,7 +298,7 @@ def test_no_regions_leave_the_whole_image():
 )
 def test_regions_of_another_shape_are_refused(shape):
     images, _ = batch(3)
-    with pytest.raises(ValueError, match=r"regions must be \(3, 6, 4\)"):
+    with pytest.raises(ValueError, match=r"regions must have shape \(3, 6, 4\)"):
         tiny_model()(images, torch.zeros(shape, dtype=torch.float64))
 
 
