@@ -66,7 +66,7 @@ ERRORS = [
     ("evaluate --run run --root nowhere", "are not under nowhere"),
     ("evaluate --run run/best.safetensors --root nowhere", "are not under nowhere"),
     ("evaluate --run run --split tset", "tset"),
-    ("evaluate --run run --split train", "run was trained on the train part"),
+    ("evaluate --run run --split train", "run was trained on the train split"),
     ("evaluate --run run --boxes other.h5", "has others, such as 'ant'"),
     ("evaluate --run run --json --csv", "one of them"),
     ("evaluate --run run --device gpu", "device 'gpu': wanted"),
