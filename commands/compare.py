@@ -1,4 +1,4 @@
-"""`agnet compare`: whether one run is better than another, on the same images."""
+"""`agnet compare`: compare runs on the same images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
     from ..training.runs.folder import predictions_of, runs_of
 
     if len(runs) < 2:
-        raise click.UsageError("name two runs or more: agnet compare RUN RUN")
+        raise click.UsageError("name at least two runs: agnet compare RUN RUN")
     if save is not None:
         if save.suffix.lower() not in SAVED_AS:
             raise click.UsageError(f"--save {save}: its name must end in {', '.join(SAVED_AS)}")
@@ -47,7 +47,7 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
         runs_of(run)
     for run in runs:
         predictions_of(run, split)
-    # Only now: SciPy takes a second to load.
+    # Imported late: SciPy takes a second to load.
     from ..training.measure.compare import compare_runs
     from ..training.measure.compare_report import comparison_text, save_comparison
 

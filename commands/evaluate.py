@@ -1,4 +1,4 @@
-"""`agnet evaluate`: what a run is worth on images that it has not seen."""
+"""`agnet evaluate`: measure a run on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def evaluate(
     The folder of the run receives the metrics, the prediction of every image (for agnet compare) and two plots.
     """
     if as_json and as_csv:
-        raise click.UsageError("--json and --csv: one of them")
+        raise click.UsageError("--json and --csv: give one of them")
     from ..data.memory import keep_network_memory
     from ..training.measure.measurable import check_images, check_measurable
     from ..training.runs.folder import folder_of, read_config, runs_of
@@ -64,7 +64,7 @@ def evaluate(
     roots = {found.path: images_root(found, root) for found in files.values()}
     for found in {found.path: found for found in files.values()}.values():
         check_images(found, roots[found.path], split, watch=watch, say=say)
-    # Only now: PyTorch takes seconds to load.
+    # Imported late: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
     from ..training.measure.evaluation import evaluate_run
     from ..training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
@@ -106,15 +106,15 @@ def evaluate(
         click.echo(f"{heading}\n{text}")
     if said := cannot_label([*metrics.class_images, found.title]):
         say(said)
-    say(f"written: {file}, and more beside it")
+    say(f"written: {file} and other files next to it")
     first, found = next(iter(files.items()))
     say_predict(first, found, roots[found.path], split)
 
 
 def _boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
-    """The boxes file to measure each run on, read once where runs share it.
+    """Boxes file to measure each run on; files that runs share are read once.
 
-    Raises: `BoxesFileError` for a run whose file is not where it was, where none is ``given``.
+    Raises: `BoxesFileError` if none is ``given`` and the file of a run has been moved.
     """
     from ..data.boxes.reader import read_boxes
     from ..data.errors import BoxesFileError

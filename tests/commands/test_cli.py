@@ -104,7 +104,7 @@ def test_stopping_and_resuming(agnet, folder):
     agnet(*common, "--stop-after", 1)
     refused = agnet(*common, code=1)
     assert last_line(refused) == (
-        "Error: run already holds a run; go on with --resume or name another folder with --run"
+        "Error: run already holds a run; continue it with --resume or name another folder with --run"
     )
     assert "epoch 3" in agnet(*common, "--resume").stderr
 

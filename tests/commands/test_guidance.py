@@ -215,7 +215,7 @@ def test_commands_that_errors_suggest_are_understood(agnet, boxes_file, folder, 
     assert words == ["propose", "PHOTOS", "--boxes", "my boxes.h5"]
     words[1] = "images"  # the reader's part
     agnet(*words, "--jobs", 1, "--method", "grid")
-    makes = re.search(r"agnet (train --run .*) makes one", agnet("evaluate", "--run", "a run", code=1).stderr)[1]
+    makes = re.search(r"agnet (train --run .*) creates one", agnet("evaluate", "--run", "a run", code=1).stderr)[1]
     agnet(*shlex.split(makes), *TRAIN, *QUICK, "--root", "images")
     for split in ("test", "val", "train"):
         told = agnet("compare", "a run", "a run", "--split", split, code=1).stderr

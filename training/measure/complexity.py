@@ -1,4 +1,4 @@
-"""What networks cost: parameters, arithmetic and time, beside the paper's Table VI."""
+"""Parameters, GFLOPs and inference time of networks, compared with Table VI of the paper."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..models.contract import Settings
 from ..models.settings import AGNetSettings, PlainSettings
 from ..samples.loader import Batch
 
-# The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a merging without parameters.
+# The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a fusion without parameters.
 VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
     "baseline": lambda settings: PlainSettings(settings.classes, settings.backbone),
     "-Attn": lambda settings: replace(settings, self_attention=False, inter_attention=False, fusion="mean"),
@@ -24,7 +24,7 @@ VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
 }
 
 PAPER_CLASSES = 40
-# Table VI, for so many classes: millions of trainable parameters, GFLOPs, milliseconds an image on a Titan V. Claims.
+# Table VI, for `PAPER_CLASSES`: millions of trainable parameters, GFLOPs, ms per image on a Titan V. Not reproduced.
 PAPER: dict[str, dict[str, tuple[float, float, float]]] = {
     "resnet50": {"baseline": (23.62, 7.77, 2.33), "-Attn": (43.02, 9.36, 4.45), "+Attn": (54.79, 10.42, 5.20)},
     "densenet121": {"baseline": (6.99, 5.68, 2.58), "-Attn": (11.84, 5.71, 4.68), "+Attn": (16.42, 6.10, 4.81)},
@@ -37,27 +37,27 @@ _WARM_UP, _ROUNDS = 2, 7
 
 @dataclass(frozen=True)
 class Cost:
-    """A network's cost for one image."""
+    """Cost of a network for one image."""
 
     backbone: str
     variant: str
-    parameters: int  #: trainable ones
-    gflops: float  #: of matrix products and convolutions, a multiplication and an addition counting two, as a GPU does
-    milliseconds: float | None = None  #: an image of a batch, where it was measured
-    paper_million_parameters: float | None = None  #: this and what follows: the paper's claims for this very network
+    parameters: int  #: number of trainable parameters
+    gflops: float  #: matrix products and convolutions; a multiply-add counts as two
+    milliseconds: float | None = None  #: per image of a batch; None if not measured
+    paper_million_parameters: float | None = None  #: Table VI for this network, as below
     paper_gflops: float | None = None
     paper_milliseconds_titan_v: float | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """Numbers and texts."""
+        """All fields as JSON values, with ``images_a_second`` added."""
         throughput = 1000 / self.milliseconds if self.milliseconds else None
         return asdict(self) | {"images_a_second": throughput}
 
 
 def network_cost(settings: AGNetSettings, variant: str) -> Cost:
-    """Parameters and arithmetic of a variant (a key of `VARIANTS`), without ever building it in memory.
+    """Parameters and GFLOPs of a variant (a key of `VARIANTS`), computed on the meta device without allocating weights.
 
-    Raises: `ConfigurationError` for settings no network can be built from.
+    Raises: `ConfigurationError` for invalid settings.
     """
     with torch.device("meta"):
         model = build_network(VARIANTS[variant](settings)).eval()
@@ -75,7 +75,7 @@ def network_cost(settings: AGNetSettings, variant: str) -> Cost:
 
 
 def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Device) -> dict[str, float]:
-    """Median milliseconds an image of inference for each of `VARIANTS`, which take turns on the same random batch."""
+    """Median inference time of each of `VARIANTS`, in ms per image; variants take turns on the same random batch."""
     torch.manual_seed(0)
     models = {}
     for variant, change in VARIANTS.items():
@@ -99,7 +99,7 @@ def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Devic
 
 
 def costs_text(costs: list[Cost]) -> str:
-    """A table for people: ours, with the paper's claim in brackets."""
+    """Format costs as a text table, with the paper's claims in brackets."""
     timed = any(cost.milliseconds is not None for cost in costs)
     width = 2 + max(len(cost.backbone) for cost in costs)
     head = f"{'':{width + 10}}{'M parameters':>20}{'GFLOPs':>18}"

@@ -1,4 +1,4 @@
-"""Measuring a run on one split, if it has not seen that split's images before."""
+"""Evaluate a run on one split, provided that it was not trained on the images of that split."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .predictions import SplitPredictions, save_predictions
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run's metrics, where they were written to, and what is to be held against them."""
+    """Metrics of a run, the file they were written to, and what limits their meaning."""
 
     metrics: Metrics
     file: Path
     warning: str = ""
-    claim: Claim | None = None  #: what the paper says of such a network on this test part
-    predictions: SplitPredictions | None = None  #: of every image
+    claim: Claim | None = None  #: published figures of this network on this test split
+    predictions: SplitPredictions | None = None  #: predictions for every image
 
 
 def evaluate_run(
@@ -50,22 +50,24 @@ def evaluate_run(
     watch: Watch,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
-    """Metrics of a run's best checkpoint on ``split`` of ``boxes``: the run's own file, or another of its kind.
+    """Evaluate the best checkpoint of a run on ``split`` of ``boxes``.
 
-    Written into the run's folder: metrics as JSON and CSV, predictions for every image, the confusion matrix and the
-    calibration as pictures.
+    Metrics (JSON and CSV), the prediction for every image, and plots of the confusion matrix and the calibration are
+    written into the folder of the run.
 
     Args:
-        force: measure on images that the run was trained on or selected by, too; the file then says how many.
-        images_checked: whether `check_images` has passed, as for several runs that are measured on the same images.
-        watch: told what is going on, for a progress bar.
-        say: told in a line what else a person wants to know.
+        boxes: Boxes file of the run, or another one with the same classes and proposal settings.
+        force: Whether to evaluate also on images that the run was trained on or selected by; the metrics file then
+            records their number.
+        images_checked: Whether `check_images` has already passed, as for several runs evaluated on the same images.
+        watch: Callback that returns a progress callback for a named task and a number of images.
+        say: Callback for one-line messages to the user.
 
-    Raises: `MismatchError` when ``boxes`` has other classes or was made by other proposal settings, when images have
-        changed since, and without ``force`` for the run's own train part, for images that the run, or the one it began
-        from, has seen (by content), and where nobody can tell. `DatasetError` when images are missing or there are
-        none, `ConfigurationError` when the metrics cannot be written into the run's folder, `CheckpointError` for an
-        unsound checkpoint, or when the network's outputs are not finite numbers.
+    Raises: `MismatchError` when ``boxes`` has other classes or other proposal settings, when images have changed since,
+        and, without ``force``, for the training split of the run, for images (by content) that the run or the run that
+        provided its initial weights has seen, and where that is unknown. `DatasetError` when images are missing or the
+        split is empty, `ConfigurationError` when the metrics cannot be written into the folder of the run,
+        `CheckpointError` for a damaged checkpoint, or when the outputs of the network are not finite.
     """
     target, seen, warning = check_measurable(run, boxes, split, force)
     if not images_checked:
@@ -121,10 +123,10 @@ def _with_images(
 def _write_all(
     target: Path, content: dict[str, object], metrics: Metrics, predictions: SplitPredictions, title: str
 ) -> None:
-    """Every file of an evaluation, the one that says it is complete last."""
+    """Write all files of an evaluation; the metrics file, which marks it as complete, comes last."""
     from .evaluation_plots import draw_calibration, draw_confusion  # matplotlib takes a second to load
 
-    part = target.stem.removeprefix("metrics")  # the split, and what tells another boxes file's
+    part = target.stem.removeprefix("metrics")  # the split, and the hash of a boxes file other than the run's
     save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
     draw_confusion(metrics, target.with_name(f"confusion{part}.png"), title)
     draw_calibration(metrics, target.with_name(f"calibration{part}.png"), title)

@@ -1,4 +1,4 @@
-"""Several seeds of one run: what training came to with them, and what they are worth on a split, each and together."""
+"""Summaries over the seeds of a run: validation results of training, and metrics on a split."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from .metrics import MEASURES, Scores
 from .predictions import SplitPredictions
 from .statistics import Interval, Spread, bootstrap, share_interval_of_means, spread
 
-TRAINING = "seeds.json"  #: in the folder that holds the single runs'
+TRAINING = "seeds.json"  #: file in the folder that holds the single runs
 
-# Accuracies first.
+# Shares, such as accuracy, come first.
 _MEASURES = {f"val_{measure.name}": measure for measure in sorted(CLASSIFY.measures, key=lambda one: one.unit != SHARE)}
 
 
 @dataclass(frozen=True)
 class SeedsEvaluation:
-    """The metrics of a run's several seeds, and where their summary was written to."""
+    """Metrics of the seeds of a run, and the file that their summary was written to."""
 
-    evaluations: dict[str, Evaluation]  #: by the name of the single run's folder
-    spreads: dict[str, Spread]  #: of each of `MEASURES`; intervals over other images and other seeds
+    evaluations: dict[str, Evaluation]  #: by folder name of the single run
+    spreads: dict[str, Spread]  #: by name in `MEASURES`; intervals over images and seeds
     file: Path
 
 
 def summarise_training(run: Path, folders: Sequence[Path]) -> list[str]:
-    """Write `TRAINING`: the validation figures of the epochs chosen and their spread. Returns that as text.
+    """Write `TRAINING`: validation results of the chosen epochs, and their spread over seeds. Returns text lines.
 
-    Accuracy's interval is over other images and other seeds; the loss's over seeds alone, for the log does not tell how
-    it varies over images.
+    Intervals of accuracy are over images and seeds, those of the loss over seeds only, because the log does not record
+    how the loss varies over images.
     """
     chosen = {folder.name: chosen_line(folder) for folder in folders}
     counts: Any = read_config(folders[0])["boxes"].get("images", {})
     images = int(counts.get("val", 0))
-    # Where one lacks it, there is no validation part, or a run without a finished epoch.
+    # A run lacks values without a validation split, or before its first epoch is finished.
     names = [name for name in _MEASURES if all(name in line for line in chosen.values())]
     values = {name: [float(line[name]) for line in chosen.values()] for name in names}
     intervals = {name: share_interval_of_means(values[name], images) for name in names if _is_share(name)}
@@ -63,12 +63,14 @@ def summarise_training(run: Path, folders: Sequence[Path]) -> list[str]:
 
 
 def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvaluation:
-    """Mean ± sd of single runs that differ by their seed, of one split; written into the folder that holds them.
+    """Summarise evaluations of single runs that differ in their seed: mean and sd over seeds, and intervals.
 
-    Raises: `MismatchError` when they have other classes.
+    The summary is written as JSON and CSV into ``run``, the folder that holds the single runs.
+
+    Raises: `MismatchError` when their classes differ.
     """
     if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
-        raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
+        raise MismatchError(f"the runs in {run} have different classes: they are not seeds of one network")
     values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
     intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])
     spreads = _spreads(values, intervals)
@@ -90,13 +92,13 @@ def _is_share(name: str) -> bool:
 
 
 def _spreads(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval]) -> dict[str, Spread]:
-    """Each quantity's spread over seeds, with the interval of its own where it has one."""
+    """Spread of each quantity over seeds, with its interval from ``intervals`` if it has one there."""
     found = {name: spread(of_seeds) for name, of_seeds in values.items()}
     return found | {name: replace(found[name], low=its.low, high=its.high) for name, its in intervals.items()}
 
 
 def _text(name: str, found: Spread, images: int) -> str:
-    """Accuracies in per cent."""
+    """Mean, sd and interval as text; shares in per cent."""
     form = percent if _is_share(name) else "{:.4f}".format
     value = form(found.mean) + ("" if found.sd is None else f" ± {form(found.sd)}")
     if found.low is None or found.high is None:
@@ -106,7 +108,7 @@ def _text(name: str, found: Spread, images: int) -> str:
 
 
 def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Interval]:
-    """`measure_intervals` of single runs, whose images are put in one order; none of runs of different images."""
+    """`measure_intervals` of single runs, with their images in the same order; empty if their images differ."""
     if not predictions or len({frozenset(found.names) for found in predictions}) > 1:
         return {}
     ordered = [np.argsort(np.array(found.names), kind="stable") for found in predictions]

@@ -185,10 +185,10 @@ def test_what_the_parent_has_seen_the_child_has_seen(boxes_file, folder, tmp_pat
         if start:
             settings = replace(RUN, weights=str(tmp_path / start / "best.safetensors"))
             fit(Job(tmp_path / run, other, tmp_path / "moved", PLAIN, RECIPE, settings))
-        with pytest.raises(MismatchError, match=r"began with the weights of a run that was trained on or selected by"):
+        with pytest.raises(MismatchError, match="started from the weights of a run that was trained on or selected by"):
             measured(tmp_path / run, other, tmp_path / "moved")
         forced = measured(tmp_path / run, other, tmp_path / "moved", force=True)
-        assert "had been seen by the run it began from" in forced.warning
+        assert "were seen by the run that it started from" in forced.warning
     # On the parent's own split nothing new is seen.
     fit(Job(tmp_path / "again", boxes, folder, PLAIN, RECIPE, weights))
     assert measured(tmp_path / "again", boxes, folder).warning == ""
@@ -201,9 +201,9 @@ def test_a_parent_that_does_not_say_what_it_saw_makes_test_images_doubtful(paren
     shutil.rmtree(tmp_path / "parent")  # not needed any more
     (run / "seen.txt").unlink()  # as the child's own word is
     fit(Job(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, resume=True))
-    with pytest.raises(MismatchError, match=r"nobody knows which images.*--force"):
+    with pytest.raises(MismatchError, match=r"no record of the images it has seen.*--force"):
         measured(run, boxes, folder)
-    assert "nobody can tell" in measured(run, boxes, folder, force=True).warning
+    assert "it is unknown whether" in measured(run, boxes, folder, force=True).warning
 
 
 def test_it_begins_where_the_parent_ended_and_at_its_image_size(agnet, boxes_file, folder, tmp_path):

@@ -81,11 +81,11 @@ def others(folder, tmp_path, textured):
 
 
 def test_the_train_part_is_refused_unless_forced(run, boxes, folder):
-    with pytest.raises(MismatchError, match=r"was trained on the train part.*--force") as caught:
+    with pytest.raises(MismatchError, match=r"was trained on the train split.*--force") as caught:
         measured(run, boxes, folder, "train")
     assert "\n" not in str(caught.value) and not (run / "metrics-train.json").exists()
     forced = measured(run, boxes, folder, "train", force=True)
-    assert forced.metrics.images == 9 and "all 9 images were trained on" in forced.warning
+    assert forced.metrics.images == 9 and "all 9 images were used for training" in forced.warning
     assert json.loads(forced.file.read_text())["images_seen_in_training"] == 9
 
 
@@ -106,7 +106,7 @@ def test_copies_of_training_images_in_the_test_part_are_told_with_their_number(f
     boxes = proposed(folder, tmp_path / "twice.h5")
     fit(Job(tmp_path / "run", boxes, folder, PLAIN, RECIPE, RUN))
     evaluation = measured(tmp_path / "run", boxes, folder)
-    assert evaluation.warning == "2 of the 8 test images are in train or val too, byte for byte"
+    assert evaluation.warning == "2 of the 8 test images also occur in train or val, byte for byte"
     assert json.loads(evaluation.file.read_text())["images_seen_in_training"] == 2
 
 
@@ -150,7 +150,7 @@ def test_other_classes_and_other_regions_are_refused_even_if_forced(run, others,
         measured(run, proposed(others, tmp_path / "four.h5", primary=4), others, force=True)
     for split in ("train", "test"):
         (others / split / "ant").rename(others / split / "wasp")
-    with pytest.raises(MismatchError, match=r"3 classes and .* has others, such as 'ant'"):
+    with pytest.raises(MismatchError, match=r"3 classes, .* has others, such as 'ant'"):
         measured(run, proposed(others, tmp_path / "wasps.h5"), others, force=True)
 
 
@@ -165,17 +165,17 @@ def test_a_run_that_does_not_say_what_it_saw_is_refused_new_files_unless_forced(
     (run / "seen.txt").unlink()
     assert measured(run, boxes, folder).warning == ""
     elsewhere = proposed(others, tmp_path / "others.h5")
-    with pytest.raises(MismatchError, match=r"run does not say what its images are.*--force"):
+    with pytest.raises(MismatchError, match=r"run has no record of the contents of its images.*--force"):
         measured(run, elsewhere, others)
     forced = measured(run, elsewhere, others, force=True)
-    assert "nobody can tell" in forced.warning
+    assert "it is unknown whether" in forced.warning
     assert json.loads(forced.file.read_text())["images_seen_in_training"] is None
 
 
 def test_a_file_without_hashes_cannot_vouch_for_its_images(run, boxes, others, tmp_path):
     elsewhere = proposed(others, tmp_path / "others.h5")
     silent = replace(elsewhere, contents=np.full_like(elsewhere.contents, b"\xff\n"))
-    with pytest.raises(MismatchError, match=r"others.h5 does not say what its images are"):
+    with pytest.raises(MismatchError, match=r"others.h5 has no record of the contents of its images"):
         measured(run, silent, others)
 
 
@@ -279,7 +279,7 @@ def test_evaluate_says_it_in_one_line(agnet, run, boxes_file, folder):
     refused = agnet(*common, "--split", "train", code=1)
     assert refused.stderr.count("\n") == 1 and refused.stderr.startswith("Error: ") and "--force" in refused.stderr
     forced = agnet(*common, "--split", "train", "--force")
-    assert "Warning: all 9 images were trained on" in forced.stderr
+    assert "Warning: all 9 images were used for training" in forced.stderr
 
 
 def test_every_image_and_class_is_written_and_they_agree(run, boxes, folder):

@@ -67,7 +67,7 @@ def test_parts_that_do_not_fit_are_refused(predictions, tmp_path, monkeypatch):
     monkeypatch.setattr("agnet.training.measure.predictions._csv", lambda _: "")  # nonsense cannot be tabled
     for what, wrong in damaged(predictions):
         path = save_predictions(tmp_path / f"{what}.safetensors", wrong)
-        with pytest.raises(CheckpointError, match="do not fit together"):
+        with pytest.raises(CheckpointError, match="its entries are inconsistent"):
             load_predictions(path)
 
 

@@ -71,6 +71,6 @@ def test_a_model_with_regions_is_not_measured_on_a_file_without(agnet, files, fo
     run = tmp_path / "run"
     agnet("train", "--boxes", files[0], "--root", folder, "--run", run, *OPTIONS, "--stop-after", 1)
     told = agnet("evaluate", "--run", run, "--boxes", files[1], "--root", folder, code=1).stderr
-    assert "was trained on regions of method = 'sift'" in told and told.count("\n") == 1
+    assert "was trained on regions with method = 'sift'" in told and told.count("\n") == 1
     told = agnet("train", "--boxes", files[1], "--root", folder, "--run", run, *OPTIONS, "--resume", code=1).stderr
     assert "wants regions" in told
