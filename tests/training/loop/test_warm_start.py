@@ -119,13 +119,13 @@ def test_rows_of_the_classifier_go_by_the_names_of_classes(parent):
 
 def test_another_backbone_several_seeds_and_no_run_are_refused_by_name(parent, tmp_path):
     run = parent()
-    with pytest.raises(CheckpointError, match=r"trained with backbone mobilenet-v3-small, and this run has resnet50"):
+    with pytest.raises(CheckpointError, match=r"trained with backbone mobilenet-v3-small, but this run has resnet50"):
         find_parent(str(run), "resnet50")
     (tmp_path / "several" / "seed-3").mkdir(parents=True)
     (tmp_path / "several" / "seed-3" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"several seeds; name one of them, such as .*seed-3$"):
         find_parent(str(tmp_path / "several"), NET.backbone)
-    with pytest.raises(CheckpointError, match="no run in that folder"):
+    with pytest.raises(CheckpointError, match="that folder holds no run"):
         find_parent(str(tmp_path), NET.backbone)
     for source in ("none", "imagenet", str(tmp_path / "nowhere.pth")):
         assert find_parent(source, NET.backbone) is None
