@@ -1,8 +1,7 @@
-"""What a model is trained for: the loss of its outputs, the scores kept of them, and the measures of those scores.
+"""Tasks that a model can be trained for: the loss of its outputs, the scores computed from them, and their measures.
 
-A task is a value made of functions. The loop, the measures and the answers all need it, so it lies below them, beside
-the recipes. Its functions load PyTorch when called: which epoch is kept is decided by a measure, and commands ask that
-before they load PyTorch.
+Training, evaluation and prediction all depend on this module. Its functions import PyTorch only when called, because
+commands use the measures that select an epoch before they load PyTorch.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
 
     from .models.contract import Output
 
-SHARE, NATS = "share", "nats"  #: units of measures: a share of 1, and natural logarithms of probabilities
+SHARE, NATS = "share", "nats"  #: units of measures: a fraction of 1, and natural logarithms of probabilities
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number computed from the scores of a whole split."""
+    """A metric computed from the scores of a whole split."""
 
-    name: str  #: in logs, after the split: val_top1
+    name: str  #: name, which logs prefix with the split: val_top1
     unit: str  #: `SHARE` or `NATS`
     higher_is_better: bool
     of: Callable[[np.ndarray, np.ndarray], float]  #: scores ``(n, K)`` and labels ``(n,)`` -> its value
@@ -32,25 +31,27 @@ class Measure:
 
 @dataclass(frozen=True)
 class Splits:
-    """The splits of a data set, by their use."""
+    """Names of the splits of a data set, by their use."""
 
     trained_on: str
     chosen_by: str
-    measured_on: tuple[str, ...]  #: all that an evaluation may name
+    measured_on: tuple[str, ...]  #: all splits that can be evaluated
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is trained for.
+    """The losses, scores and measures that a model is trained with.
 
     Args:
-        name: for people.
-        splits: which images are used for what.
-        measures: of the split that the epoch is chosen by.
-        losses: output, labels ``(B,)``, valid ``(B, T)`` and label smoothing -> the loss of each sample ``(B,)``,
-            without its auxiliary losses; 0 where the label is the one that PyTorch ignores.
-        scores: output and valid ``(B, T)`` -> what is kept and measured, one row a sample ``(B, K)``, float32 or finer.
-        hits: scores ``(B, K)`` and labels ``(B,)`` -> whether each sample is right ``(B,)``: training's top-1.
+        name: Name for display.
+        splits: Splits by their use.
+        measures: Measures of the split that selects the epoch.
+        losses: Function of output, labels ``(B,)``, valid ``(B, T)`` and label smoothing that returns the loss of each
+            sample ``(B,)``, without auxiliary losses, and 0 for PyTorch's ``ignore_index``.
+        scores: Function of output and valid ``(B, T)`` that returns the scores to save and measure, one row per sample
+            ``(B, K)``, float32 or finer.
+        hits: Function of scores ``(B, K)`` and labels ``(B,)`` that returns whether each sample is correct ``(B,)``,
+            for training's top-1.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Task:
 
 
 def _cross_entropies(output: Output, labels: Tensor, valid: Tensor, smoothing: float) -> Tensor:
-    """Of a sample with logits for each frame: the mean over its valid frames."""
+    """Return the cross-entropy of each sample ``(B,)``; with logits per frame, the mean over its valid frames."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -70,7 +71,7 @@ def _cross_entropies(output: Output, labels: Tensor, valid: Tensor, smoothing: f
     if logits.ndim == 2:
         return cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
     frames = logits.shape[1]
-    # Before the loss, so that a padded frame's numbers reach neither it nor, as 0 · NaN, a gradient.
+    # Masked before the loss, so that padding reaches neither the loss nor, as 0 · NaN, a gradient.
     logits = logits.masked_fill(~valid[..., None], 0)
     each = cross_entropy(
         logits.flatten(0, 1),
@@ -82,7 +83,7 @@ def _cross_entropies(output: Output, labels: Tensor, valid: Tensor, smoothing: f
 
 
 def _class_scores(output: Output, valid: Tensor) -> Tensor:
-    """The logits; of logits for each frame the logarithm of their mean probabilities over valid frames, whose softmax
+    """Return the logits; for logits per frame, the logarithm of the mean probabilities over valid frames, whose softmax
     is that mean.
     """
     logits = _precise(output.logits)
@@ -94,7 +95,7 @@ def _class_scores(output: Output, valid: Tensor) -> Tensor:
 
 
 def _precise(logits: Tensor) -> Tensor:
-    """Logits as autocast gives them -> float32; finer ones as they are."""
+    """Convert logits to float32 if autocast made them less precise; double precision is kept."""
     import torch
 
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -56,7 +56,7 @@ ERRORS = [
     ("train --boxes boxes.h5 --run new --resume --seeds 0 1", "new holds no run with these seeds"),
     ("train --boxes boxes.h5 --run run --resume --epochs 7", "was started with model|was started with epochs"),
     (f"train --run done --resume --epochs 30 {DONE}", "deleted then; .*, --weights done --epochs 30 --run ANOTHER"),
-    (f"train --run done --resume --epochs 10 {DONE}", "done is after epoch 20 of 20 already; take --epochs 20"),
+    (f"train --run done --resume --epochs 10 {DONE}", "done is already after epoch 20 of 20; use --epochs 20"),
     ("train --boxes boxes.h5 --model plain --se none", "--se is an option of --model agnet"),
     ("train --boxes boxes.h5 --json", "--json goes with --dry-run"),
     ("evaluate --run nothing", "nothing is not a run folder"),

@@ -244,7 +244,7 @@ def test_a_run_is_not_resumed_with_other_images_nor_measured_on_them(agnet, boxe
     tested.unlink()
     assert "1 of the 6 test images of" in agnet(*evaluate, code=1).stderr
     warned = agnet(*start, "--resume")  # training does not look at the test part
-    assert "Warning: the test part cannot be measured later: 1 of the 18 images of" in warned.stderr
+    assert "Warning: the test split cannot be evaluated later: 1 of the 18 images of" in warned.stderr
     tested.write_bytes(content)
     agnet(*evaluate)
 

@@ -1,4 +1,4 @@
-"""The story of a run: build, train epoch by epoch, choose the best by validation, keep what is needed to go on."""
+"""Fit a network: build it, train epoch by epoch, keep the best epoch by validation, save states to resume from."""
 
 from __future__ import annotations
 
@@ -48,19 +48,20 @@ from .warm_start import STARTED_FROM, Parent
 
 
 def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Path:
-    """Train a network into the folder of a job.
+    """Train a network and write the run into the job's folder.
 
-    The folder gets the configuration, a JSON line for each epoch, curves, the best checkpoint, what it has seen, and
-    until it has finished the state to go on from and the one before it. Process 0 alone writes; on resuming, all read.
+    The folder holds the configuration, a JSON line per epoch, training curves, the best checkpoint, and the list of
+    images the network has seen. Until the run has finished it also holds the latest state and the one before it. Only
+    process 0 writes; all processes read when a run is resumed.
 
     Args:
-        job: what to train, from what and how.
-        console: gets progress, each epoch's log line, and what else a person wants to know.
-        processes: that train together.
+        job: The network, data and settings to train with.
+        console: Receives progress, each epoch's log line, and messages.
+        processes: Processes that train together.
 
-    Returns: the best checkpoint's path.
-    Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
-        on SIGINT or SIGTERM, when the state is saved.
+    Returns: Path of the best checkpoint.
+    Raises: Subclasses of `AgnetError` for invalid input, `TrainingError` if training diverges, and `Interrupted` on
+        SIGINT or SIGTERM, after the state is saved.
     """
     run, boxes, recipe, settings, say = job.run, job.boxes, job.recipe, job.settings, console.say
     check_input(boxes, recipe, proposes=job.proposes)
@@ -90,11 +91,11 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
             progress, said = load_state(run, learner)
             check_same_past(run, progress, recipe)
             say(f"{said}, {progress.describe(recipe.epochs)}")
-            processes.gather(None)  # all have read the configuration
+            processes.gather(None)  # every process has read the configuration
             processes.from_first(lambda: change_epochs(run, progress, recipe.epochs))
-        else:  # not before all is built: a run that cannot be leaves nothing behind
+        else:  # only once everything is built: a failed start leaves no files
             processes.from_first(lambda: start_folder(run, config))
-        processes.gather(None)  # all have read it: from here on it may be replaced
+        processes.gather(None)  # every process has read it: from here on it may be replaced
         regions = needs_of(job.model).regions > 0
         training, validation = build_loaders(
             boxes, job.root, recipe, settings, model.size_hw, regions, job.propose, processes
@@ -106,7 +107,7 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
                 console.report(story.one_epoch())
                 story.leave_if_asked()
             if story.is_over:
-                if not job.keep_states:  # all else that the run leaves is written
+                if not job.keep_states:  # everything else is already written
                     processes.from_first(lambda: drop_states(run))
                 say(story.why_over)
     return run / BEST
@@ -114,7 +115,7 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
 
 @dataclass
 class _Story:
-    """A run under way. Its public methods are called by all processes at the same time."""
+    """A run in progress. All processes call its public methods at the same time."""
 
     job: Job
     console: Console
@@ -134,7 +135,7 @@ class _Story:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing left to do, stopped early or not."""
+        """Whether the run has finished or stopped early."""
         return bool(self.why_over)
 
     @property
@@ -142,30 +143,30 @@ class _Story:
         return self._selection.ending(self.progress.epoch, self.learner.recipe.epochs)
 
     def begin(self, parent: Parent | None) -> None:
-        """Make the folder agree with the state: whatever was written after it happens again.
+        """Reset the folder's files to the state: whatever was logged after it will be repeated.
 
         Args:
-            parent: whose weights it begins with, if it begins now.
+            parent: Run whose weights initialise a new run, if any.
         """
         if not self._processes.first:
             return
-        if not (self._run / SEEN).exists():  # it begins, or somebody has taken the file away
+        if not (self._run / SEEN).exists():  # a new run, or the file was deleted
             lost = parent is None and STARTED_FROM in read_config(self._run)
             write_seen(self._run, self.job.boxes, parent.contents if parent else [UNKNOWN] * lost)
         write_log(self._run, self.progress.log)
         append_events(self._run, self.progress.log, anew=True)
-        # A state of an epoch's end is saved before the epoch's weights are kept.
+        # The state at the end of an epoch is saved before that epoch's checkpoint.
         just_chosen = self.progress.step == 0 < self.progress.epoch == self._selection.best_epoch
         if just_chosen and not self._best_is_kept():
             self._keep_best()
 
     def one_epoch(self) -> dict[str, Any]:
-        """Train on the rest of the epoch, look at validation, save. Returns the epoch's log line.
+        """Train on the rest of the epoch, validate, save, and return the epoch's log line.
 
-        Raises: `Interrupted` when a signal came, once the state is saved.
+        Raises: `Interrupted` after a signal, once the state is saved.
         """
         line = self._train() | self._validate()
-        # Decided once: other processes may be on other machines, whose numbers differ in their last digits.
+        # One process decides: on other machines the last digits may differ.
         line = self._processes.from_first(lambda: line)
         progress = self.progress
         progress.log.append(line)
@@ -185,14 +186,14 @@ class _Story:
         return line
 
     def _train(self) -> dict[str, Any]:
-        """The rest of the epoch's steps. Returns their part of the log line, with that of earlier parts."""
+        """Train on the rest of the epoch and return the training values of its log line, earlier parts included."""
         progress, learner = self.progress, self.learner
         epoch, images = progress.epoch, self.training.images
         shown = self.console.watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", images)
-        parts: list[Trained] = []  # between them a state is saved; those before this process are in its totals alone
+        parts: list[Trained] = []  # a state is saved between parts; parts before resuming are only in the totals
         while progress.step < self._steps:
             self._steps_asked = 0
-            # The sum of earlier steps is over all processes: one of them goes on from it.
+            # The totals of earlier steps are summed over all processes already: only one process starts from them.
             earlier = torch.tensor(progress.totals, dtype=torch.float64) if progress.totals else None
             trained = train_epoch(
                 learner,
@@ -241,7 +242,7 @@ class _Story:
         return {f"val_{name}": value for name, value in scored.measures(self.learner.task).items()}
 
     def _while_nobody_asks(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; when the run is to stop, it does so with the state after the epoch's last step."""
+        """Yield the batches; after a signal, save the state at the epoch's last step and stop."""
         for batch in batches:
             if self._processes.any(self.interruption.number > 0):
                 self._save()
@@ -249,9 +250,9 @@ class _Story:
             yield batch
 
     def _pause(self) -> bool:
-        """Whether it is time to save, in any process's view."""
+        """Whether to save now: a signal has reached any process, or the last state is too old."""
         late = self._processes.first and time.monotonic() - self._saved_at > 60 * self.job.save_every
-        late &= self._steps_asked > 0  # a step at least between two states, however slow the disk
+        late &= self._steps_asked > 0  # at least one step between two states, however slow the disk
         self._steps_asked += 1
         return self._processes.any(self.interruption.number > 0 or late)
 
@@ -262,7 +263,7 @@ class _Story:
         self._saved_at = time.monotonic()
 
     def leave_if_asked(self) -> None:
-        """Raise `Interrupted` when a signal came to any process; not when there is nothing left to do anyway."""
+        """Raise `Interrupted` if any process has received a signal, unless the run is over anyway."""
         number = max(self._processes.gather(self.interruption.number))
         if number and not self.is_over:
             raise Interrupted(number, self.progress.describe(self.learner.recipe.epochs))
@@ -287,9 +288,9 @@ class _Story:
 
 
 def _beginning(job: Job, config: dict[str, dict[str, object]], say: Callable[[str], None]) -> tuple[bool, str]:
-    """Whether there is a state in the folder to go on from; and of a finished run without one, why it is over.
+    """Return whether the folder has a state to resume from, and why the run is over if it finished without one.
 
-    Raises: `CheckpointError` or `MismatchError` when this run may not go into the folder.
+    Raises: `CheckpointError` or `MismatchError` if the folder cannot hold this run.
     """
     run = job.run
     if not job.resume:
@@ -299,14 +300,14 @@ def _beginning(job: Job, config: dict[str, dict[str, object]], say: Callable[[st
     if has_state(run):
         return True, ""
     if not (run / BEST).is_file():
-        say("stopped before anything was saved: begins anew")
+        say("the run stopped before its first state was saved: starting from scratch")
         return False, ""
     return False, ending_of(run, job.recipe)
 
 
 @contextmanager
 def _one_training(run: Path, processes: Processes) -> Iterator[None]:
-    """The block, in one training at a time for the folder; the first process holds it for all."""
+    """Hold the folder's lock, so that only one training uses it; process 0 holds it for all processes."""
     with ExitStack() as held:
         processes.from_first(lambda: held.enter_context(one_training(run)))
         yield

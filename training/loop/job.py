@@ -1,4 +1,4 @@
-"""What a run is asked to do, and what a person is told meanwhile. No torch: it takes seconds to load."""
+"""The description of a training run and its console output. Does not import PyTorch, which takes seconds to load."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A network to train: from what, how, and into which folder."""
+    """A training run: its network, data, settings and folder."""
 
-    run: Path  #: folder that gets all that the run leaves
-    boxes: Boxes  #: its ``train`` split is trained on, its ``val`` split chooses the epoch, ``test`` is not looked at
+    run: Path  #: folder for everything the run writes
+    boxes: Boxes  #: ``train`` is trained on, ``val`` selects the epoch, ``test`` is not used
     root: Path  #: folder of the images
     model: Settings
     recipe: Recipe
     settings: RunSettings
     propose: Propose | None = None  #: stage 1's function for one image, for ``recipe.regions`` live
-    resume: bool = False  #: go on from the newest state in ``run``, in the middle of an epoch or not
-    stop_after: int | None = None  #: finished epochs after which to stop; ``resume`` goes on as if it had not stopped
-    #: On resuming, go on to ``recipe.epochs`` also where the run was to have others, if its learning rates so far are
-    #: the same then.
+    resume: bool = False  #: resume from the newest state in ``run``, also within an epoch
+    stop_after: int | None = None  #: number of finished epochs after which to pause; ``resume`` continues
+    #: On resuming, allow a ``recipe.epochs`` that differs from the run's, if its learning rates so far stay the same.
     other_epochs: bool = False
-    keep_states: bool = False  #: keep the states when the run has finished
-    save_every: float = SAVE_MINUTES  #: minutes between states within an epoch; one is saved after every epoch anyway
-    command: Mapping[str, object] = field(default_factory=dict)  #: the recipe's name and the options, for the record
+    keep_states: bool = False  #: whether to keep the states after the run has finished
+    save_every: float = SAVE_MINUTES  #: minutes between states within an epoch; a state is also saved after every epoch
+    command: Mapping[str, object] = field(default_factory=dict)  #: recipe name and options, recorded in the run
 
     @property
     def proposes(self) -> bool:
-        """Whether regions can be found anew."""
+        """Whether regions can be proposed during training."""
         return self.propose is not None
 
 
@@ -48,11 +47,11 @@ def _watch_nothing(what: str, images: int) -> Callable[[int, dict[str, float]], 
 
 @dataclass(frozen=True)
 class Console:
-    """Where a run tells a person what it does; silent by default."""
+    """Callbacks for the messages of a run; silent by default."""
 
-    watch: Watch = _watch_nothing  #: (what is going on, its number of images) -> (images done, values) for a bar
-    report: Callable[[dict[str, object]], None] = lambda line: None  #: each epoch's log line
-    say: Callable[[str], None] = lambda text: None  #: a line of text
+    watch: Watch = _watch_nothing  #: (activity, number of images) -> (images done, values), for a progress bar
+    report: Callable[[dict[str, object]], None] = lambda line: None  #: called with each epoch's log line
+    say: Callable[[str], None] = lambda text: None  #: called with a line of text
 
 
 SILENT = Console()

@@ -255,5 +255,5 @@ def test_a_state_in_the_middle_of_an_epoch_knows_the_auxiliary_losses_by_name(tm
     for losses in (["first"], ["first", "not a name"], [1, 2], 7):
         save_state(tmp_path, Progress(0, 2, part.totals.tolist(), 1.0, losses=losses), stopped)
         (tmp_path / "previous.safetensors").unlink()
-        with pytest.raises(CheckpointError, match="no sound state"):
+        with pytest.raises(CheckpointError, match="no valid state"):
             load_state(tmp_path, Learner(Clips(), BARE, CPU))

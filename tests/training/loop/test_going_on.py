@@ -88,11 +88,11 @@ def test_what_cannot_go_on_names_the_remedy(train):
     train("cosine", cosine.override(epochs=3), stop_after=2)
     with pytest.raises(MismatchError, match=r"epochs = 3.*cosine.*--weights \S*cosine --epochs 4 .*--schedule step"):
         train("cosine", cosine, resume=True, other_epochs=True)
-    with pytest.raises(MismatchError, match="after epoch 2 of 3 already; take --epochs 2 or more"):
+    with pytest.raises(MismatchError, match="already after epoch 2 of 3; use --epochs 2 or more"):
         train("cosine", cosine.override(epochs=1), resume=True, other_epochs=True)
     for state in STATES:
         (run.parent / "cosine" / state).unlink()
-    with pytest.raises(CheckpointError, match="no state to go on from any more"):
+    with pytest.raises(CheckpointError, match="no longer has a state to resume from"):
         train("cosine", cosine.override(epochs=3), resume=True)
 
 
@@ -165,7 +165,7 @@ def test_fewer_epochs_than_steps_have_begun_are_too_few(tmp_path):
     )
     progress = Progress(1, 2, [1.0] * 4, 1.0, [{"epoch": 1}])
     check_same_past(tmp_path, progress, STEP.override(epochs=2))
-    with pytest.raises(MismatchError, match="take --epochs 2 or more"):
+    with pytest.raises(MismatchError, match="use --epochs 2 or more"):
         check_same_past(tmp_path, progress, STEP.override(epochs=1))
 
 

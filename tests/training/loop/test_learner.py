@@ -269,7 +269,7 @@ def test_an_update_that_spoils_the_weights_is_noticed_though_no_loss_comes_after
     learner = Learner(tiny("agnet"), BARE, Far(torch.device("cpu")))
     train_epoch(learner, [batch_of(2)] * 3, 0, steps=3)
     learner.model.classifier.weight.register_hook(lambda gradient: gradient * torch.nan)
-    told = r"finite in epoch 2, step 1, but not .* \(learning rate 0.1\): weights not finite: classifier.weight. It div"
+    told = r"finite in epoch 2, step 1, but not .* \(learning rate 0.1\): weights not finite: classifier.weight. Tr"
     with pytest.raises(TrainingError, match=told):
         train_epoch(learner, [batch_of(2)], 1, steps=1)
 
@@ -281,7 +281,7 @@ def test_memory_that_does_not_suffice_for_the_optimiser_is_said(monkeypatch):
         raise GPU_IS_FULL
 
     monkeypatch.setattr(learner.scaler, "step", full)
-    with pytest.raises(TrainingError, match=r"optimiser's own numbers.*--frozen-stages"):
+    with pytest.raises(TrainingError, match=r"state of the optimiser.*--frozen-stages"):
         train_epoch(learner, [batch_of(2)], 0, steps=1)
 
 

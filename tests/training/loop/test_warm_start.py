@@ -87,7 +87,7 @@ def test_of_the_same_network_everything_is_taken(parent):
     [
         (NET, replace(NET, regions=10), {"se_residual"}, "SE-residuals (regions 6 there)"),
         (NET, replace(NET, use_regions=False), {"se_residual"}, "(use regions True there)"),
-        (NET, replace(NET, units=8), {"inter_attention"}, "begin anew: inter-attention (units 32 there)"),
+        (NET, replace(NET, units=8), {"inter_attention"}, "from scratch: inter-attention (units 32 there)"),
         (NET, replace(NET, se="shared"), {"se_residual"}, "SE-residuals (se slot there)"),
         (NET, replace(NET, spectral_norm=True), {"self_attention"}, "self-attention (spectral norm False there)"),
         (NET, replace(NET, shortcut=True), {"shortcut"}, "shortcut (parent has none)"),
@@ -112,20 +112,20 @@ def test_rows_of_the_classifier_go_by_the_names_of_classes(parent):
     torch.manual_seed(0)
     new = build_model(replace(NET, classes=4)).classifier
     assert torch.equal(model.classifier.weight[[0, 3]], new.weight[[0, 3]])
-    assert said.endswith("begin anew: classifier (of 2 of 4 classes, which parent does not know: wasp, zebra)")
+    assert said.endswith("from scratch: classifier (2 of 4 classes, unknown to parent: wasp, zebra)")
     _, said, _, anew = begun(run, classes=("x", "y", "z"))
     assert anew == {"classifier"} and "classifier (no class of the same name there)" in said
 
 
 def test_another_backbone_several_seeds_and_no_run_are_refused_by_name(parent, tmp_path):
     run = parent()
-    with pytest.raises(CheckpointError, match=r"trained with backbone mobilenet-v3-small, and this run has resnet50"):
+    with pytest.raises(CheckpointError, match=r"trained with backbone mobilenet-v3-small, but this run has resnet50"):
         find_parent(str(run), "resnet50")
     (tmp_path / "several" / "seed-3").mkdir(parents=True)
     (tmp_path / "several" / "seed-3" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"several seeds; name one of them, such as .*seed-3$"):
         find_parent(str(tmp_path / "several"), NET.backbone)
-    with pytest.raises(CheckpointError, match="no run in that folder"):
+    with pytest.raises(CheckpointError, match="that folder holds no run"):
         find_parent(str(tmp_path), NET.backbone)
     for source in ("none", "imagenet", str(tmp_path / "nowhere.pth")):
         assert find_parent(source, NET.backbone) is None

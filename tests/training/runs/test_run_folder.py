@@ -274,7 +274,7 @@ def test_a_sound_state_without_hash_is_taken(stranger, tmp_path):
 )
 def test_a_state_that_no_run_can_have_come_to_is_refused_in_one_line(stranger, tmp_path, change):
     stranger(change)
-    with pytest.raises(CheckpointError, match="no sound state to go on from") as error:
+    with pytest.raises(CheckpointError, match="no valid state to resume from") as error:
         load_state(tmp_path, small_learner())
     assert "\n" not in str(error.value) and len(str(error.value)) < 800
 

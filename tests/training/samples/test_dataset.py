@@ -141,7 +141,7 @@ def test_a_machine_that_has_no_room_for_readers_says_so(boxes, folder, monkeypat
 
     loader = Loader(RegionDataset(boxes, folder, (32, 32)), np.arange(4), 2, 2)
     monkeypatch.setattr("multiprocessing.process.BaseProcess.start", refuse)
-    with pytest.raises(DatasetError, match=r"cannot be started: Resource .* unavailable; take fewer --workers"):
+    with pytest.raises(DatasetError, match=r"cannot be started: Resource .* unavailable; use fewer --workers"):
         next(loader.epoch(0))
 
 
