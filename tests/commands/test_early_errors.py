@@ -58,7 +58,7 @@ ERRORS = [
     (f"train --run done --resume --epochs 30 {DONE}", "deleted then; .*, --weights done --epochs 30 --run ANOTHER"),
     (f"train --run done --resume --epochs 10 {DONE}", "done is after epoch 20 of 20 already; take --epochs 20"),
     ("train --boxes boxes.h5 --model plain --se none", "--se is an option of --model agnet"),
-    ("train --boxes boxes.h5 --json", "--json goes with --dry-run"),
+    ("train --boxes boxes.h5 --json", "--json needs --dry-run"),
     ("evaluate --run nothing", "nothing is not a run folder"),
     ("evaluate --run images", "images is not a run folder"),
     ("evaluate --run text.txt", "text.txt is not a run: name its folder"),
