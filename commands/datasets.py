@@ -35,7 +35,7 @@ from .progress import advance, close, progress_bar
 )
 @click.option("--jobs", type=click.IntRange(1), help="Number of worker processes of --verify.  [default: one per core]")
 @click.option(
-    "--sheet", type=click.Path(path_type=Path), help="Picture FILE of near-duplicates across splits, with --verify."
+    "--sheet", type=click.Path(path_type=Path), help="Picture FILE for near-duplicates across splits, with --verify."
 )
 @field_option(ProposalSettings, "max_pixels")
 @options.json_

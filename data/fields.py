@@ -115,7 +115,7 @@ def _sides(value: Any) -> list[int] | None:
 
 
 def broken_rule(settings: Any) -> tuple[str, str] | None:
-    """Return the first field whose value breaks its rule and the error message; None if all values are valid."""
+    """Return the name of the first field that breaks its rule, and the error message; None if all values are valid."""
     for one in fields(settings):
         wanted, holds = one.metadata["rule"]
         value = getattr(settings, one.name)

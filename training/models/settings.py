@@ -54,7 +54,7 @@ class AGNetSettings(Settings):
     inter_attention: bool = setting(PARTS, "Inter-attention. Off: tokens are averaged.", ANY, True)
     fusion: str = choice(
         PARTS,
-        "Fusion of max and average pooling. learned: sum with learned weights (Eq. 4); max, mean: one of them.",
+        "Fusion of max and average pooling. learned: sum with learned weights (Eq. 4); max or mean: that one alone.",
         FUSIONS,
         "learned",
     )
