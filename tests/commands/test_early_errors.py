@@ -68,7 +68,7 @@ ERRORS = [
     ("evaluate --run run --split tset", "tset"),
     ("evaluate --run run --split train", "run was trained on the train part"),
     ("evaluate --run run --boxes other.h5", "has others, such as 'ant'"),
-    ("evaluate --run run --json --csv", "one of them"),
+    ("evaluate --run run --json --csv", "exclude each other"),
     ("evaluate --run run --device gpu", "device 'gpu': wanted"),
     ("evaluate --run empty", "empty is not a run folder"),
     ("evaluate --run half", "there is no half/best.safetensors"),

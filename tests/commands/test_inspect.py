@@ -85,7 +85,7 @@ def test_verify_names_twenty_and_counts_the_others(inspect, folder, monkeypatch)
     for path in folder.rglob("*.png"):
         path.unlink()
     result = inspect("--verify", code=1)
-    assert len(result.stdout.splitlines()) == 5 and result.stdout.endswith("and 14 others\n")
+    assert len(result.stdout.splitlines()) == 5 and result.stdout.endswith("and 14 more\n")
     assert "--root" in last_line(result)
     assert len(json.loads(inspect("--verify", "--json", code=1).stdout)["changed"]) == 18
 
