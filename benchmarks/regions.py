@@ -1,10 +1,10 @@
-"""How much of a region survives another seed, another view, another way of proposing: mean best IoU.
+"""Mean best IoU between cached regions and those of another seed, another view or another method.
 
     python benchmarks/regions.py DIR [--images 300] [--seed 0]
 
-DIR is searched for images. Each is seen in one random view (the training augmentation). Its cached regions, moved with
-the pixels as training moves them, are compared with other ways to get regions for that view. Best IoU: each box is
-paired with the other set's most alike one; means over boxes, both ways, and images.
+DIR is searched for images. Each image is augmented once, as in training. Its cached regions, transformed with the
+pixels as in training, are compared with the regions that other methods propose for that view. Best IoU: each box is
+paired with the most similar box of the other set; the mean is over boxes, both directions and images.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
         others = {
             "moved, another k-means seed": moved(seed=1),
             "moved, scikit-learn's k-means and mixture": moved(mixture="scikit-learn"),
-            "found anew on the view (live)": still.boxes(propose_regions(seen, settings)),
+            "proposed on the view (live)": still.boxes(propose_regions(seen, settings)),
             "control: a grid on the view": still.boxes(propose_regions(seen, replace(settings, method="grid"))),
             "control: random boxes on the view": still.boxes(propose_regions(seen, replace(settings, method="random"))),
         }

@@ -1,4 +1,4 @@
-"""`agnet compare`: compare runs on the same images."""
+"""`agnet compare`: a paired comparison of runs on the same images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
         runs_of(run)
     for run in runs:
         predictions_of(run, split)
-    # Imported late: SciPy takes a second to load.
+    # Imported here: SciPy takes a second to load.
     from ..training.measure.compare import compare_runs
     from ..training.measure.compare_report import comparison_text, save_comparison
 

@@ -1,4 +1,4 @@
-"""`agnet complexity`: what networks cost, beside Table VI."""
+"""`agnet complexity`: parameters, FLOPs and inference time of networks, compared with Table VI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .field_options import SettingsCommand, field_option, field_options, setting
     show_default=True,
     help="Name of a backbone; may be given several times.",
 )
-@click.option("--latency", is_flag=True, help="Measure the inference time as well.")
+@click.option("--latency", is_flag=True, help="Measure the inference time, too.")
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -43,7 +43,10 @@ def complexity(
     as_json: bool,
     **_: Any,
 ) -> None:
-    """Parameters, FLOPs and inference time of networks with and without AG-Net's parts, beside the paper's Table VI."""
+    """Report parameters, FLOPs and inference time of networks with and without AG-Net's parts.
+
+    The values of the paper's Table VI are listed next to them.
+    """
     from dataclasses import replace
 
     from ..data.memory import keep_network_memory
@@ -51,7 +54,7 @@ def complexity(
 
     for backbone in backbones:
         check_backbone(backbone)
-    # Only now: PyTorch takes seconds to load.
+    # Imported here: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
     from ..training.measure.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
 

@@ -1,4 +1,4 @@
-"""`agnet train --config FILE`: a run's record, or a file of options, whose values take the place of defaults."""
+"""`agnet train --config FILE`: option values from the record of a run or from a file of options."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from .field_options import FieldOption
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
 
-# Of a record the model, the recipe and the run are taken, and where its boxes are; the rest is about its past.
+# The model, recipe and run of a record are used, and the place of its boxes file; the other sections are its history.
 _SECTIONS = ("model", "recipe", "run", "boxes", "versions", "code", "command", "started_from", "epochs_before")
-_OF_THE_BOXES_FILE = ("classes", "regions")  # of the model's settings
-_OF_THE_MACHINE = ("device", "workers", "processes")  # of the run's settings
-_WITHOUT_A_FILE = ("none", "imagenet")  # weights
+_OF_THE_BOXES_FILE = ("classes", "regions")  # settings of the model
+_OF_THE_MACHINE = ("device", "workers", "processes")  # settings of the run
+_WITHOUT_A_FILE = ("none", "imagenet")  # values of weights
 _TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
 
 @dataclass
 class Configuration:
-    """What a file says, as options."""
+    """The content of a configuration file, as option values."""
 
     file: Path
-    options: dict[str, Any] = field(default_factory=dict)  #: by the options' parameters
-    fingerprint: object = None  #: of the boxes file, where the file is a run's record
-    processes: object = 1  #: that trained the run
+    options: dict[str, Any] = field(default_factory=dict)  #: parameter of an option -> value
+    fingerprint: object = None  #: fingerprint of the boxes file; None unless the file is the record of a run
+    processes: object = 1  #: number of processes that trained the run
 
     def cautions(self, boxes: Boxes, processes: int) -> list[str]:
-        """Why the run will not be that of the record, for people."""
+        """Return warnings about differences from the recorded run, each naming one reason."""
         found = []
         if self.fingerprint not in (None, boxes.fingerprint):
-            found.append(f"{boxes.path} is another boxes file than that run's: other images, regions or splits")
+            found.append(f"{boxes.path} is not the boxes file of that run: its images, regions or splits differ")
         if self.processes != processes and self.fingerprint is not None:
             found.append(f"that run was trained by {self.processes} processes, this one by {processes}")
         return [f"Warning: {self.file} will not be repeated exactly: {caution}" for caution in found]
 
 
 class ConfigurableCommand(click.Command):
-    """A command whose ``--config FILE`` gives values to options that are not on the command line."""
+    """A command with ``--config FILE``, which sets the options that are not given on the command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         typed, _, _ = self.make_parser(ctx).parse_args(list(args))
@@ -59,7 +59,7 @@ class ConfigurableCommand(click.Command):
 
 
 def configuration_in(context: click.Context) -> Configuration | None:
-    """The configuration file of this call."""
+    """Return the configuration of this call; None without ``--config``."""
     return context.meta.get(__name__)
 
 
@@ -72,25 +72,25 @@ config = click.option(
 
 
 def read_configuration(file: Path, context: click.Context, given: Mapping[str, object]) -> Configuration:
-    """The options of a configuration file.
+    """Read the options of a configuration file.
 
     Args:
-        file: a run's record (``config.json``, or the same as YAML), or a mapping with some of its sections, with names
-            of options, or both.
-        context: of the command whose options they are.
-        given: what the command line has, by parameter: it overrides the file.
+        file: The record of a run (``config.json``, or the same as YAML), or a mapping with some of its sections, with
+            option names, or with both.
+        context: Context of the command that has the options.
+        given: Values on the command line by parameter; they override the file.
 
-    Raises: `ConfigurationError` for a file that is none, an unknown name, or a value of another type or outside its
-        range.
+    Raises: `ConfigurationError` if this is not a configuration file, a name is unknown, or a value has the wrong type
+        or is out of range.
     """
     return _Reader(file, context, given).read(read_mapping(file))
 
 
 class _Reader:
-    """A file's content on its way to options.
+    """Convert the content of a configuration file to options.
 
     Args:
-        file, context, given: as of `read_configuration`.
+        file, context, given: As for `read_configuration`.
     """
 
     def __init__(self, file: Path, context: click.Context, given: Mapping[str, object]) -> None:
@@ -124,8 +124,8 @@ class _Reader:
         unknown = [name for name in content if name.replace("-", "_") not in known]
         if content and len(unknown) == len(content):
             self._fail(
-                f"has no setting of agnet {self._context.command.name}, but {unknown[0]!r}; name a run's config.json, "
-                "or a file of option names and values"
+                f"has no setting of agnet {self._context.command.name}, only {unknown[0]!r}; use the config.json of a "
+                "run, or a file of option names and values"
             )
         if unknown:
             self._unknown(unknown[0], known)
@@ -143,12 +143,12 @@ class _Reader:
         self._take(str(parameter.name), value, name)
 
     def _family(self) -> str:
-        """The name of the family that this call trains."""
+        """Return the name of the model family that this call trains."""
         chosen = self._given.get("model", self._found.options.get("model"))
         return str(chosen) if chosen in MODELS else AGNetSettings.model
 
     def _take_model(self, section: Mapping[str, Any], is_record: bool) -> None:
-        """The model's settings, where the chosen family has them. A record may name those of another, too."""
+        """Take the settings that the chosen model family has. A record may name settings of other families, too."""
         if "model" in section:
             if section["model"] not in list(MODELS):
                 self._refuse("model.model", " or ".join(MODELS), section["model"])
@@ -176,7 +176,7 @@ class _Reader:
                 del self._found.options[name]
 
     def _take_recipe(self, section: Mapping[str, Any], command: Mapping[str, Any]) -> None:
-        """The recipe's settings; a recipe on the command line takes the place of all of them."""
+        """Take the recipe's settings; a recipe on the command line replaces all of them."""
         known = {one.name: one for one in fields(Recipe)}
         values = {}
         for name, value in section.items():
@@ -190,7 +190,7 @@ class _Reader:
         for name, value in values.items():
             self._take(name, value, f"recipe.{name}")
         if all(one.name in values for one in known.values() if one.default is MISSING):
-            # A whole recipe is older than the settings that it lacks: their defaults are what it had.
+            # A complete recipe may predate newer settings: it was trained with their defaults.
             for one in known.values():
                 self._found.options.setdefault(one.name, one.default)
 
@@ -205,13 +205,13 @@ class _Reader:
                 continue
             value = self._checked(where, known[name], value)
             if is_record and name == "weights" and value not in _WITHOUT_A_FILE and "weights" not in self._given:
-                self._fail(f"the run started from weights {value}, whose folder a record does not have; add --weights")
+                self._fail(f"the run started from the weights {value}, whose folder is not recorded; add --weights")
             self._take(name, value, where)
         if is_record:
             self._found.processes = section.get("processes", 1)
 
     def _take_boxes(self, section: Mapping[str, Any]) -> None:
-        """The boxes file of a run's record, and its images, where they still are."""
+        """Take the recorded places of the boxes file and of the images, if they still exist."""
         from ..data.places import follow_hint, hinted_place
 
         self._found.fingerprint = section.get("fingerprint")
@@ -221,15 +221,15 @@ class _Reader:
         boxes = follow_hint(hint, folder)
         if boxes is None:
             place = hinted_place(hint, folder)
-            known = f"is not at {place} any more" if place else "is not named in it"
-            self._fail(f"the boxes file of that run {known}; name it with --boxes")
+            known = f"is no longer at {place}" if place else "is not recorded"
+            self._fail(f"the boxes file of that run {known}; give it with --boxes")
         self._found.options["boxes"] = str(boxes)
         images = follow_hint(section.get("root_relative_to_run"), folder)
         if images is not None:
             self._found.options.setdefault("root", str(images))
 
     def _settle(self) -> None:
-        """One seed or several: the command line decides which."""
+        """Keep either one seed or several: the command line takes precedence."""
         options = self._found.options
         if {"seed", "seeds"} <= options.keys():
             self._fail("seed and seeds exclude each other")
@@ -246,7 +246,7 @@ class _Reader:
         self._found.options[name] = value
 
     def _checked(self, where: str, one: Field[Any], value: Any) -> Any:
-        """A value of a setting, of the setting's type and within its rule."""
+        """Return the value of a setting after checking its type and its rule."""
         wanted, holds = one.metadata["rule"]
         if parse := one.metadata.get("parse"):
             try:
@@ -277,7 +277,7 @@ class _Reader:
         return value
 
     def _converted(self, where: str, parameter: click.Option, value: Any) -> Any:
-        """A value of an option that is no setting's, of the type that its option has."""
+        """Return the value of an option that is not a setting, after checking it against the option's type."""
         of_text = isinstance(parameter.type, (click.Path, click.types.StringParamType, click.Choice))
         kind = "bool" if parameter.is_flag else "str" if of_text else "float"
         if isinstance(parameter.type, (click.types.IntParamType, click.IntRange)) and not parameter.is_flag:

@@ -1,4 +1,4 @@
-"""Files of names and values, JSON or YAML, and what is wrong with them in a line."""
+"""Read JSON or YAML files of names and values, with one-line error messages."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-MOST_BYTES = 1_000_000  #: a run's record has about 2,500
+MOST_BYTES = 1_000_000  #: size limit; the record of a run has about 2,500
 YAML = (".yaml", ".yml")
 
 
 def shown(value: Any) -> str:
-    """A value in a complaint, in 60 letters at most."""
-    if isinstance(value, (dict, list)):  # not its content, which aliases of YAML can make endless
+    """Format a value for an error message, in at most 60 characters."""
+    if isinstance(value, (dict, list)):  # not the content, which YAML aliases can make endless
         return "a section" if isinstance(value, dict) else "a list"
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
@@ -23,7 +23,10 @@ def shown(value: Any) -> str:
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """The content of a JSON or YAML file. Raises: `ConfigurationError`."""
+    """Read a JSON or YAML file.
+
+    Raises: `ConfigurationError` if the file cannot be read or parsed, or is not a mapping.
+    """
     from ..data.errors import ConfigurationError
 
     try:
@@ -41,19 +44,19 @@ def read_mapping(file: Path) -> dict[str, Any]:
         text = content.decode("utf-8-sig")
         found = (_yaml if file.suffix.lower() in YAML else _json)(text) if text.strip() else None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{file} is no text in UTF-8, and so no configuration file") from None
+        raise ConfigurationError(f"{file} is not UTF-8 text, and so not a configuration file") from None
     except _BrokenError as error:
         raise ConfigurationError(f"{file}{error}") from None
     except RecursionError:
         raise ConfigurationError(f"{file} is nested too deeply for a configuration file") from None
     if not isinstance(found, dict):
         kind = "is empty" if found is None else f"holds {shown(found)}"
-        raise ConfigurationError(f"{file} {kind}; a configuration file has names and values, as a run's config.json")
+        raise ConfigurationError(f"{file} {kind}; a configuration file has names and values, like a run's config.json")
     return found
 
 
 class _BrokenError(Exception):
-    """Where and why a file cannot be parsed: words that follow the file's name."""
+    """A parsing error. Its message is the place and the reason, to be appended to the file's name."""
 
 
 def _json(text: str) -> Any:
@@ -61,7 +64,7 @@ def _json(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_without_twins)
     except json.JSONDecodeError as error:
         raise _BrokenError(f", line {error.lineno}: broken JSON: {error.msg}") from None
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number with thousands of digits
         raise _BrokenError(f": broken JSON: {error}") from None
 
 
@@ -69,7 +72,7 @@ def _yaml(text: str) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Also reads 1e-5 as a number, as YAML 1.2 does, and lets no name stand twice."""
+        """A loader that reads 1e-5 as a number, as YAML 1.2 does, and rejects duplicate names."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             _check_twins([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
@@ -96,4 +99,4 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_twins(names: list[str]) -> None:
     for name, times in Counter(names).items():
         if times > 1:
-            raise _BrokenError(f": {name!r} stands in it {times} times, in one section")
+            raise _BrokenError(f": {name!r} occurs {times} times in one section")

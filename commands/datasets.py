@@ -1,4 +1,4 @@
-"""`agnet datasets`: what there is, what of it is here, whether it is sound."""
+"""`agnet datasets`: list, download and verify data sets."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .progress import advance, close, progress_bar
 @click.command(cls=SettingsCommand, short_help="List, download and verify data sets.")
 @click.argument("dataset", metavar="[NAME]", required=False, type=options.Choice(list(CATALOGUE)))
 @options.dataset_root
-@click.option("--download", is_flag=True, help="Download NAME and extract it, where no form has to be signed.")
+@click.option("--download", is_flag=True, help="Download and extract NAME, unless its owners require a signed form.")
 @click.option(
     "--verify",
     is_flag=True,
-    help="Count and decode the images of NAME and find duplicates; exit code 1 if images are missing or broken.",
+    help="Count and decode the images of NAME and find duplicates; the exit code is 1 if images are missing or broken.",
 )
 @click.option(
     "--csv",
@@ -35,7 +35,7 @@ from .progress import advance, close, progress_bar
 )
 @click.option("--jobs", type=click.IntRange(1), help="Number of worker processes of --verify.  [default: one per core]")
 @click.option(
-    "--sheet", type=click.Path(path_type=Path), help="Picture FILE of near-duplicates across splits, with --verify."
+    "--sheet", type=click.Path(path_type=Path), help="Picture FILE for near-duplicates across splits, with --verify."
 )
 @field_option(ProposalSettings, "max_pixels")
 @options.json_
@@ -54,7 +54,7 @@ def datasets(
 ) -> None:
     """List the known data sets and which of them are on this machine; with NAME, show the details of one.
 
-    An interrupted download resumes; an archive downloaded by hand is used.
+    An interrupted download resumes. An archive that was downloaded by hand is used, too.
     """
     from ..data.sets.availability import details_text, look_up, table_text
 
@@ -62,7 +62,7 @@ def datasets(
         raise click.UsageError(f"--{'download' if download else 'verify'} needs the NAME of a data set")
     limited = context.get_parameter_source("max_pixels") is click.core.ParameterSource.COMMANDLINE
     if (list_file or jobs or sheet or limited) and not verify:
-        raise click.UsageError("--csv, --jobs, --sheet and --max-pixels are for --verify")
+        raise click.UsageError("--csv, --jobs, --sheet and --max-pixels need --verify")
     given, root = root, root or root_of_environment() or Path("datasets")
     if download and dataset:
         _download(dataset, root)
@@ -79,7 +79,7 @@ def datasets(
         click.echo(details_text(found[0]))
     else:
         click.echo(table_text(found))
-        click.echo(f"looked under {root}; agnet datasets NAME tells more of one", err=True)
+        click.echo(f"searched {root}; agnet datasets NAME shows the details of one", err=True)
 
 
 def _download(dataset: str, root: Path) -> None:
@@ -93,19 +93,19 @@ def _download(dataset: str, root: Path) -> None:
         if what != shown:
             close(bar)
             bar, shown = progress_bar(what, total, "B"), what
-            bar.initial = bar.n = done  # what an earlier run fetched counts, but not for the speed
+            bar.initial = bar.n = done  # bytes of an earlier run count for the progress, but not for the speed
         bar.update(done - bar.n)
 
     try:
         archives = acquire(dataset, root, progress)
     except KeyboardInterrupt:
         close(bar)
-        click.echo(f"\nInterrupted. What has arrived is kept in {root}: run the same to go on", err=True)
+        click.echo(f"\nInterrupted. The partial download is kept in {root}: run the same command to resume", err=True)
         sys.exit(130)
     finally:
         close(bar)
     for archive in archives:
-        click.echo(f"unpacked: {archive}, which may be deleted", err=True)
+        click.echo(f"extracted: {archive}; the archive may be deleted", err=True)
 
 
 def _examine(
@@ -141,9 +141,11 @@ def _examine(
         say_what_cannot_be_drawn([*index.classes, *index.names])
         picture, count = near_duplicate_sheet(found, root, max_pixels)
         save_picture(picture, sheet)
-        click.echo(f"drawn: {count:,} of the {len(found.near_duplicates):,} pairs that look alike, {sheet}", err=True)
+        click.echo(
+            f"written: {sheet}, with {count:,} of the {len(found.near_duplicates):,} near-duplicate pairs", err=True
+        )
     elif sheet:
-        click.echo(f"nothing looks alike across splits: {sheet} is not written", err=True)
+        click.echo(f"no near-duplicates across splits: {sheet} is not written", err=True)
     if not found.sound:
         broken = f"{len(found.unreadable):,} images cannot be read" if found.unreadable else ""
         raise click.ClickException(f"{dataset} under {root}: {', '.join(filter(None, [*found.wrong, broken]))}")

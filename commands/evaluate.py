@@ -1,4 +1,4 @@
-"""`agnet evaluate`: measure a run on images that it was not trained on."""
+"""`agnet evaluate`: metrics of a run on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Split to measure on.",
 )
-@click.option("--force", is_flag=True, help="Measure even on images that the run was trained on or selected by.")
+@click.option(
+    "--force", is_flag=True, help="Measure even on images that were used to train the run or to choose its epoch."
+)
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Number of images per batch.")
 @options.device
 @options.workers
@@ -49,10 +51,10 @@ def evaluate(
     """Measure the best checkpoint of a run, or of each of several seeds, on a split; every image counts once.
 
     Images that the run was trained on are refused: the training split, and identical images in another boxes file.
-    The folder of the run receives the metrics, the prediction of every image (for agnet compare) and two plots.
+    The metrics, the prediction for every image (for agnet compare) and two plots are written to the folder of the run.
     """
     if as_json and as_csv:
-        raise click.UsageError("--json and --csv: give one of them")
+        raise click.UsageError("--json and --csv exclude each other")
     from ..data.memory import keep_network_memory
     from ..training.measure.measurable import check_images, check_measurable
     from ..training.runs.folder import folder_of, read_config, runs_of
@@ -64,7 +66,7 @@ def evaluate(
     roots = {found.path: images_root(found, root) for found in files.values()}
     for found in {found.path: found for found in files.values()}.values():
         check_images(found, roots[found.path], split, watch=watch, say=say)
-    # Imported late: PyTorch takes seconds to load.
+    # Imported here: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
     from ..training.measure.evaluation import evaluate_run
     from ..training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
@@ -106,15 +108,15 @@ def evaluate(
         click.echo(f"{heading}\n{text}")
     if said := cannot_label([*metrics.class_images, found.title]):
         say(said)
-    say(f"written: {file} and other files next to it")
+    say(f"written: {file}, and more files in the same folder")
     first, found = next(iter(files.items()))
     say_predict(first, found, roots[found.path], split)
 
 
 def _boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
-    """Boxes file to measure each run on; files that runs share are read once.
+    """Map each run to the boxes file to measure it on; a file that several runs share is read once.
 
-    Raises: `BoxesFileError` if none is ``given`` and the file of a run has been moved.
+    Raises: `BoxesFileError` if the file of a run is not at its recorded place and none is ``given``.
     """
     from ..data.boxes.reader import read_boxes
     from ..data.errors import BoxesFileError
@@ -126,7 +128,7 @@ def _boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
     for run in runs:
         path = given or follow_hint(read_config(run)["boxes"].get("file_relative_to_run"), run)
         if path is None:
-            raise BoxesFileError(f"the boxes file of {run} is not where it was; name it with --boxes")
+            raise BoxesFileError(f"the boxes file of {run} is no longer where it was; give it with --boxes")
         if path not in files:
             files[path] = read_boxes(path)
         found[run] = files[path]

@@ -1,4 +1,4 @@
-"""`agnet export`: a network as one file that runs without agnet."""
+"""`agnet export`: write a network to one file that runs without agnet."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from . import options
 def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:
     """Export the best checkpoint of a run as one file that runs without agnet, for any batch size.
 
-    Inputs are uint8 RGB images and boxes in fractions of the image (no boxes for --model plain or --no-regions). The
-    metadata holds the classes and the settings of the proposals. The file is written only if its outputs equal the
+    The inputs are uint8 RGB images and boxes in fractions of the image (no boxes for --model plain or --no-regions).
+    The metadata contains the classes and the proposal settings. The file is written only if its outputs match the
     network's.
     """
     from ..data.memory import keep_network_memory

@@ -1,4 +1,4 @@
-"""Options made from settings: a field and its metadata (`agnet.data.fields`) are one option."""
+"""Command-line options made from the fields of settings classes and their metadata (`agnet.data.fields`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES: dict[str, click.ParamType] = {"int": click.INT, "float": click.FLOAT, "s
 
 
 class Choice(click.Choice):
-    """A choice whose complaint names what may have been meant."""
+    """A choice whose error message suggests the closest value."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -31,7 +31,7 @@ class Choice(click.Choice):
 
 
 class _Parsed(click.ParamType):
-    """A type with a parser of its own; values that are no text are taken as they are."""
+    """A type with its own parser. Values that are not text are left unchanged."""
 
     def __init__(self, parse: Callable[[str], Any]) -> None:
         self.name = "value"
@@ -45,13 +45,14 @@ class _Parsed(click.ParamType):
 
 
 class FieldOption(SectionedOption):
-    """The option of a settings class's field.
+    """The option for a field of a settings class.
 
     Args:
-        names: As `field_names` has them.
+        names: Names as returned by `field_names`.
         field: Field with the metadata of `agnet.data.fields.setting`.
-        default: Default value, or a function that returns it, in place of the field's; None: decided elsewhere.
-        shown_default: Default value for people, in place of ``default``.
+        default: Default value, or a function that returns it, in place of the field's; None if it is determined
+            elsewhere.
+        shown_default: Text for the default value in the help, in place of ``default``.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class FieldOption(SectionedOption):
         super().__init__(names, **given | attributes)
         self.field = field
 
-    #: Whether the field is the same in every call, so that its rule is checked as soon as the value is known.
+    #: Whether the field is the same in every call; if so, its rule is checked as soon as the value is known.
     fixed: ClassVar[bool] = True
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
@@ -84,39 +85,39 @@ class FieldOption(SectionedOption):
         return found
 
     def check_rule(self, context: click.Context, field: Field[Any], value: Any) -> None:
-        """Raises: `click.UsageError` for a value that the field's rule does not allow."""
+        """Check a value against the field's rule. Raises: `click.UsageError` if the rule does not allow it."""
         wanted, holds = field.metadata["rule"]
         if not holds(value):
             name = self.opts[-1] if by_the_user(context, self.name) else f"{self.name}{self.origin_in(context)}"
             raise click.UsageError(f"{name}: wanted {wanted}, got {value_text(value)}")
 
     def field_in(self, context: click.Context) -> Field[Any] | None:
-        """The field that the option sets in this call; None where nothing has it."""
+        """Return the field that the option sets in this call; None if the chosen model has no such field."""
         return self.field
 
     def value_in(self, context: click.Context) -> Any:
-        """The field's value in this call: the given one, or the default."""
+        """Return the field's value in this call: the given one, or the default."""
         return context.params[str(self.name)]
 
     def origin_in(self, context: click.Context) -> str:
-        """Where the value of this call comes from, for people: words that follow it."""
+        """Return words to append to the value in a message that name its origin; empty for the command line."""
         if by_the_user(context, self.name):
             return ""
         return " of the configuration file" if is_given(context, self.name) else ", the default"
 
     def typed(self, context: click.Context) -> str:
-        """The option's name as it was typed: that of a flag depends on its value."""
+        """Return the option's name as typed; the name of a flag depends on its value."""
         return self.spelled(self.value_in(context)).split()[0]
 
     def spelled(self, value: object) -> str:
-        """The option with a value, as it is typed: ``--se none``, ``--no-self-attention``."""
+        """Return the option with a value as typed: ``--se none``, ``--no-self-attention``."""
         if isinstance(value, bool):
             return (self.opts if value else self.secondary_opts)[-1]
         return f"{self.opts[-1]} {value_text(value)}"
 
 
 class SettingsCommand(SectionedCommand):
-    """A command whose `FieldOption` options are checked: do they fit the model chosen, and change anything?"""
+    """A command that rejects `FieldOption` options that do not fit the chosen model or change nothing."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
@@ -125,11 +126,14 @@ class SettingsCommand(SectionedCommand):
         return rest
 
     def field_options(self) -> list[FieldOption]:
-        """The options that are made from fields."""
+        """Return the options that are made from fields."""
         return [option for option in self.params if isinstance(option, FieldOption)]
 
     def check(self, context: click.Context) -> None:
-        """Raises: `click.UsageError` for a value that its field does not allow, or an option that changes nothing."""
+        """Check all options.
+
+        Raises: `click.UsageError` if a field does not allow its value, or an option changes nothing.
+        """
         for option in self.field_options():
             field = option.field_in(context)
             if field and not option.fixed and is_given(context, option.name):
@@ -139,7 +143,10 @@ class SettingsCommand(SectionedCommand):
                 raise click.UsageError(reason)
 
     def why_idle(self, context: click.Context, option: FieldOption) -> str:
-        """Why the option changes nothing in this call; empty where it does. To switch off what is off is no offence."""
+        """Return the reason why the option changes nothing in this call, or "" if it does.
+
+        A flag that switches off what is already off is accepted.
+        """
         field = option.field_in(context)
         value = option.value_in(context)
         if field is None or field.metadata["needs"] is None or value is False:
@@ -160,20 +167,20 @@ class SettingsCommand(SectionedCommand):
 
 
 def field_names(field: Field[Any]) -> list[str]:
-    """A field's name, and its option's: ``["use_regions", "--use-regions/--no-regions"]``."""
+    """Return the names of a field and of its option: ``["use_regions", "--use-regions/--no-regions"]``."""
     option = field.metadata.get("option") or field.name.replace("_", "-")
     off = f"/--{field.metadata.get('off') or f'no-{option}'}" if _type(field) is click.BOOL else ""
     return [field.name, f"--{option}{off}"]
 
 
 def field_option(kind: type, name: str, **attributes: Any) -> Callable[[_Function], _Function]:
-    """A decorator: the option of one field of a settings class, with the arguments of `FieldOption`."""
+    """Return a decorator that adds the option for one field of a settings class; ``attributes`` go to `FieldOption`."""
     (field,) = (one for one in fields(kind) if one.name == name)
     return click.option(*field_names(field), cls=FieldOption, field=field, **attributes)
 
 
 def field_options(kind: type, without: Collection[str] = ()) -> Callable[[_Function], _Function]:
-    """A decorator: an option for each field of a settings class but those named, in their order."""
+    """Return a decorator that adds an option for each field of a settings class except ``without``, in field order."""
 
     def declare(command: _Function) -> _Function:
         for one in reversed(fields(kind)):
@@ -185,23 +192,23 @@ def field_options(kind: type, without: Collection[str] = ()) -> Callable[[_Funct
 
 
 def settings_from(context: click.Context, kind: type[_Settings], **known: object) -> _Settings:
-    """The settings of a call: the values of its options, and those that are known without them."""
+    """Build the settings of a call from the values of its options and from ``known``, which takes precedence."""
     names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in context.params.items() if name in names} | known)
 
 
 def by_the_user(context: click.Context, name: str | None) -> bool:
-    """Whether a parameter was given on the command line, not by a configuration file (click's ``default_map``)."""
+    """Whether a parameter was given on the command line, not in a configuration file (click's ``default_map``)."""
     return context.get_parameter_source(str(name)) is ParameterSource.COMMANDLINE
 
 
 def is_given(context: click.Context, name: str | None) -> bool:
-    """Whether a parameter was given, on the command line or by a configuration file."""
+    """Whether a parameter was given on the command line or in a configuration file."""
     return context.get_parameter_source(str(name)) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
 
 
 def value_text(value: object) -> str:
-    """A value for people, as it is typed: ``on``, ``0.5``, ``256x128``."""
+    """Format a value as it is typed on the command line: ``on``, ``0.5``, ``256x128``."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""A command's ``--model`` and ``--recipe``: an option for each field of every family's settings and of a recipe."""
+"""Options made from the settings of every model family and of a recipe, and ``--model`` and ``--recipe`` themselves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DEFAULT_RECIPE = "modern"
 
 
 class ModelOption(FieldOption):
-    """The option of all fields of one name in the settings of families of models; each has a default of its own."""
+    """One option for the fields of the same name in several model families; each field has its own default."""
 
     fixed = False
 
     def __init__(self, of_families: Mapping[str, Field[Any]]) -> None:
         first = next(iter(of_families.values()))
-        # One choice of several families offers what any of them has; the rule of the chosen one decides.
+        # A choice offers the values of all families; the rule of the chosen family's field decides.
         choices = dict.fromkeys(one for field in of_families.values() for one in field.metadata.get("choices", ()))
         more: dict[str, Any] = {"type": Choice(list(choices))} if choices else {}
         super().__init__(field_names(first), first, default=None, **more)
@@ -40,13 +40,13 @@ class ModelOption(FieldOption):
         return field.default if given is None and field else given
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """That of the chosen family's field."""
+        """Return the help of the chosen family's field."""
         field = self.field_in(ctx)
         return FieldOption(field_names(field), field).get_help_record(ctx) if field else None
 
 
 class RecipeOption(FieldOption):
-    """The option of a recipe's field; each recipe has a default of its own."""
+    """The option for a field of the recipes; each recipe has its own default."""
 
     def __init__(self, field: Field[Any]) -> None:
         super().__init__(field_names(field), field, default=None)
@@ -72,12 +72,12 @@ class RecipeOption(FieldOption):
 class ModelCommand(SettingsCommand):
     """A command with ``--model`` and an option for each field of every family's settings, read from the registry.
 
-    Its help lists the options of the chosen family; with ``--recipe NAME``, those of the recipe alone, with its values
-    and their reasons. An option of another family is refused.
+    The help lists the options of the chosen family; with ``--recipe NAME``, only those of the recipe, with its values
+    and the reasons for them. An option of another family is rejected.
 
     Args:
-        known: Names of the families' fields that get no option: the command knows their values without one.
-        recipe: Whether it has ``--recipe`` and the options of a recipe, too.
+        known: Names of fields without an option, because the command sets their values itself.
+        recipe: Whether the command also has ``--recipe`` and the options of a recipe.
     """
 
     def __init__(self, *arguments: Any, known: Collection[str] = (), recipe: bool = False, **attributes: Any) -> None:
@@ -92,12 +92,12 @@ class ModelCommand(SettingsCommand):
         self.params = [*self._selecting, *self._declared, *_model_options(self._known), *of_recipe]
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        if self._families != MODELS:  # a family has been registered since
+        if self._families != MODELS:  # a family has been registered in the meantime
             self._make_params()
         return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # --help is answered before other options are processed, but its page depends on two of them.
+        # click shows the help before it processes other options, but the help depends on these two.
         typed, _, _ = self.make_parser(ctx).parse_args(list(args))
         for option in self._selecting:
             if not ctx.resilient_parsing and option.name in typed:
@@ -108,14 +108,14 @@ class ModelCommand(SettingsCommand):
         field = option.field_in(context)
         if field is None and isinstance(option, ModelOption):
             having, model = " or ".join(option.of_families), model_in(context)
-            return f"{option.typed(context)} is an option of --model {having}; --model {model} has none"
+            return f"{option.typed(context)} is an option of --model {having}; --model {model} has no such option"
         if field is not None and field.metadata["needs"] == (REGIONS_OF_THE_MODEL, True):
             taker = self._regions_taken_by(context)
             return f"{option.typed(context)} changes nothing with {taker}; leave one of them out" if taker else ""
         return super().why_idle(context, option)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Without the options of other families."""
+        """Complete as click does, without the options of other families."""
         other = {
             name
             for option in self.field_options()
@@ -125,7 +125,7 @@ class ModelCommand(SettingsCommand):
         return [item for item in super().shell_complete(ctx, incomplete) if item.value not in other]
 
     def _regions_taken_by(self, context: click.Context) -> str:
-        """The option without which the model would look at regions; empty where it looks at them."""
+        """Return the option that makes the model ignore regions, or "" if the model uses them."""
         values = _model_values(context)
         if looks_at_regions(context):
             return ""
@@ -135,7 +135,7 @@ class ModelCommand(SettingsCommand):
                 return f"{option.spelled(values[name])}{option.origin_in(context)}"
         return f"--model {model_in(context)}"
 
-    # --- the help's pages
+    # --- pages of the help
 
     def _page_of_recipe(self, context: click.Context) -> str | None:
         return context.meta.get(f"{__name__}.recipe")
@@ -150,7 +150,7 @@ class ModelCommand(SettingsCommand):
                 yield parameter
 
     def _is_of_another_recipe(self, context: click.Context, option: click.Parameter) -> bool:
-        """Whether the option changes something in another recipe, but nothing in the one whose page this is."""
+        """Whether the option has an effect in another recipe but none in the recipe of this page."""
         if not isinstance(option, RecipeOption) or (recipe := self._page_of_recipe(context)) is None:
             return False
         using = {name for name, one in RECIPES.items() if option.field.name not in idle_settings(one)}
@@ -160,7 +160,7 @@ class ModelCommand(SettingsCommand):
         if recipe := self._page_of_recipe(ctx):
             formatter.write_paragraph()
             with formatter.indentation():
-                formatter.write_text(f"The recipe {recipe}: {SOURCES[recipe]}. An option overrides its value.")
+                formatter.write_text(f"The recipe {recipe}: {SOURCES[recipe]}. Options override its values.")
         else:
             super().format_help_text(ctx, formatter)
 
@@ -179,36 +179,36 @@ class ModelCommand(SettingsCommand):
 
 
 def model_in(context: click.Context) -> str:
-    """The name of the family that is chosen in this call."""
+    """Return the name of the model family chosen in this call."""
     return _chosen(context, "model", AGNetSettings.model)
 
 
 def model_settings(context: click.Context, **known: Any) -> Settings:
-    """The settings of the chosen family, from this call's options; ``known`` are taken where the family has them."""
+    """Build the chosen family's settings from the options of this call and from those of ``known`` that it has."""
     kind = MODELS[model_in(context)].settings
     names = {one.name for one in fields(kind)}
     return kind(**_model_values(context), **{name: value for name, value in known.items() if name in names})
 
 
 def looks_at_regions(context: click.Context, without: str = "") -> bool:
-    """Whether the chosen model looks at regions where an image has some; if ``without``, one given value left out."""
+    """Whether the chosen model uses regions; ``without`` names an option to ignore."""
     values = {name: value for name, value in _model_values(context).items() if name != without}
     return needs_of(MODELS[model_in(context)].settings(classes=1, **values)).regions > 0
 
 
 def chosen_recipe(context: click.Context) -> Recipe:
-    """The chosen recipe with the values of this call's options."""
+    """Return the chosen recipe with the values of this call's options."""
     values = {name: context.params[name] for name in (one.name for one in fields(Recipe))}
     return RECIPES[context.params["recipe"]].override(**values)
 
 
 def _chosen(context: click.Context, name: str, default: str) -> str:
-    """The value of an option that selects a page; known before options are processed."""
+    """Return the value of an option that selects a page of the help, even before options are processed."""
     return context.params.get(name) or context.meta.get(f"{__name__}.{name}", default)
 
 
 def _model_values(context: click.Context) -> dict[str, Any]:
-    """Values of the chosen family's fields that this call gives."""
+    """Return the values given in this call for fields of the chosen family."""
     command = context.command
     assert isinstance(command, ModelCommand)
     return {
@@ -233,12 +233,12 @@ def _recipe_option() -> click.Option:
         type=Choice(list(RECIPES)),
         default=DEFAULT_RECIPE,
         show_default=True,
-        help="Recipe: optimiser, schedule, regularisation and augmentation; options override its values.",
+        help="Recipe for the optimiser, schedule, regularisation and augmentation; options override its values.",
     )
 
 
 def _model_options(known: Collection[str]) -> Iterable[ModelOption]:
-    """An option for each name of a field, in the order of families and fields."""
+    """Make an option for each field name, in the order of families and fields."""
     found: dict[str, dict[str, Field[Any]]] = {}
     for family, spec in MODELS.items():
         for field in fields(spec.settings):

@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .field_options import field_option
 root = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Folder of the images: the one that holds the data set, or the folder of class folders.  "
-    "[default: where they were when regions were proposed, else $AGNET_ROOT, else ./datasets]",
+    help="Folder that contains the data set, or the folder of class folders.  [default: the folder that the regions "
+    "were proposed in, else $AGNET_ROOT, else ./datasets]",
 )
 dataset_root = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Folder of the images: the one that holds the data set; for the data set 'folder', the folder of class "
-    "folders.  [default: $AGNET_ROOT, else ./datasets; for 'csv', the folder of the list]",
+    help="Folder that contains the data set; for the data set 'folder', the folder of class folders.  "
+    "[default: $AGNET_ROOT, else ./datasets; for 'csv', the folder of the list]",
 )
 boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="Boxes file."
@@ -32,7 +32,7 @@ run = click.option(
 
 
 def _check_device(context: click.Context, parameter: click.Parameter, name: str) -> str:
-    from ..training.machine.device_names import check_device  # no torch, which takes seconds to load
+    from ..training.machine.device_names import check_device  # imports no torch, which takes seconds to load
 
     check_device(name)
     return name
@@ -43,8 +43,8 @@ MOST_WORKERS = 16
 
 
 def workers_for_the_cores() -> int:
-    """A reader for each core that this process may use, of those that torchrun's processes share; not under 2."""
-    import joblib  # it asks the container's limits, too
+    """Return one worker per usable core, from 2 to `MOST_WORKERS`; processes of torchrun share the cores."""
+    import joblib  # its count respects the limits of a container, too
 
     processes = os.environ.get("LOCAL_WORLD_SIZE", "")
     share = joblib.cpu_count() // max(1, int(processes) if processes.isdecimal() else 1)

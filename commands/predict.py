@@ -1,4 +1,4 @@
-"""`agnet predict`: photographs and videos that are in no data set."""
+"""`agnet predict`: classify photographs and videos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Answering:
-    """What the network answers with; the fields are `FilePredictor`'s, but for the name of the device."""
+    """Options for prediction; the fields are those of `FilePredictor`, except that the device is a name."""
 
     top: int
     threshold: float
@@ -42,7 +42,7 @@ class _Answering:
 
 @dataclass(frozen=True)
 class _Shown:
-    """Where answers go, and in which form."""
+    """Options for the output."""
 
     format_: str | None
     as_json: bool
@@ -54,7 +54,7 @@ class _Shown:
         return self.format_ or ("json" if self.as_json else "text")
 
     def check(self) -> None:
-        """Raises: `ConfigurationError` for places that cannot be written to."""
+        """Check the output paths. Raises: `ConfigurationError` if one cannot be written to."""
         from ..data.errors import ConfigurationError
         from ..data.files import check_folder_writable, check_writable
 
@@ -101,30 +101,30 @@ class _Shown:
 @click.option(
     "--save",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for annotated pictures and videos: evidence for and against the class, and probabilities.",
+    help="Folder for annotated pictures and videos, with probabilities and the evidence for and against the class.",
 )
 @click.option(
     "--proposal-weights",
     type=click.Path(path_type=Path),
-    help="FILE that was given to agnet propose --weights, where a network proposes the regions.",
+    help="FILE that was given to agnet propose --weights, if a network proposes the regions.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Number of images per batch.")
 @click.option(
     "--jobs",
     type=click.IntRange(0),
     help="Number of processes that read images and propose regions ahead of the network; 0: none.  "
-    "[default: half the cores, all cores with a GPU, 0 for a handful of images]",
+    "[default: half of the cores, all cores with a GPU, 0 for a few images]",
 )
 @options.device
 @click.pass_context
 def predict(
     context: click.Context, run: Path, images: tuple[str, ...], proposal_weights: Path | None, **_: Any
 ) -> None:
-    """Classify photographs and videos; regions are proposed on the fly where the model uses them.
+    """Classify photographs and videos; regions are proposed on the fly if the model uses them.
 
     IMAGES are files, folders (searched recursively), quoted patterns such as 'photos/**/*.jpg', or - for a list of
     these on standard input, one per line or NUL-separated as written by find -print0. Videos are recognised by their
-    suffix. Unreadable files are reported and do not stop the others; the exit code is then 1.
+    suffix. Unreadable files are reported and skipped; the exit code is then 1.
     """
     from ..data.images import pixel_limit
     from ..data.memory import keep_network_memory
@@ -144,7 +144,7 @@ def predict(
         told = _tell(unreadable_inputs(inputs, limit), inputs, header, answering, shown, nullcontext())
         _finish(*told, waited=None)
         return
-    # Not before something is found that a network can look at: it takes seconds.
+    # Imported only once an image can be read: PyTorch takes seconds to load.
     from ..training.answers.predict_files import FilePredictor
     from ..training.machine.devices import choose_device
     from ..training.runs.checkpoints import load_checkpoint
@@ -166,14 +166,14 @@ def predict(
 
 
 def _inputs(images: tuple[str, ...]) -> list[Input]:
-    """What the arguments name; it tells what was passed over."""
+    """Find the inputs that the arguments name, and report skipped files."""
     from ..data.inputs import find_inputs
     from ..data.text import tally
 
     passed_over: Counter[str] = Counter()
     inputs = list(find_inputs(images, sys.stdin.buffer, passed_over))
     if passed_over:
-        click.echo(f"passed over, as they are no images or videos: {tally(passed_over)}", err=True)
+        click.echo(f"skipped, not images or videos: {tally(passed_over)}", err=True)
     return inputs
 
 
@@ -185,8 +185,9 @@ def _tell(
     shown: _Shown,
     saving: AbstractContextManager[AnnotatedFolder | None],
 ) -> tuple[int, int, float]:
-    """Write each answer as soon as it is there. Returns how many images were classified and how many failed, and the
-    seconds that took.
+    """Write each answer as soon as it is available.
+
+    Returns: numbers of classified and of failed images, and the seconds taken.
     """
     from ..data.text import printable
     from ..training.answers.answer import Moment, Still
@@ -221,24 +222,26 @@ def _tell(
 
 
 def _finish(predicted: int, failed: int, seconds: float, waited: float | None) -> None:
-    """Tell the speed, and exit with 1 where something failed; ``waited`` is None where no network was loaded."""
+    """Print the speed, and exit with 1 if something failed; ``waited`` is None if no network was loaded."""
     if waited is not None and predicted > 1:
         click.echo(
-            f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images a second; "
-            f"{min(waited / seconds, 1):.0%} of the time the network waited for images and their regions",
+            f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images per second; "
+            f"the network waited {min(waited / seconds, 1):.0%} of the time for images and regions",
             err=True,
         )
     if failed:
-        if predicted > 1:  # their lines may be far up
+        if predicted > 1:  # their messages may have scrolled out of sight
             click.echo(f"{failed:,} error{'s' if failed > 1 else ''}: see above", err=True)
         sys.exit(1)
 
 
 class _Bars:
-    """A progress bar on stderr for each video and for photographs in a row, and lines between; a context manager.
+    """Progress bars on stderr, one for each video and each sequence of photographs, with messages between them.
+
+    A context manager.
 
     Args:
-        shown: whether a person watches stderr, and nothing but stderr.
+        shown: Whether to draw bars: stderr is a terminal and the answers go elsewhere.
     """
 
     def __init__(self, shown: bool) -> None:
@@ -246,7 +249,7 @@ class _Bars:
         self._bar: Any = None
 
     def tell(self, answer: Answer) -> None:
-        """What comes next, or that one more is done."""
+        """Start a bar for the next stretch, or advance the current one."""
         from ..data.text import printable
         from ..training.answers.answer import Stretch, Summary
 
@@ -286,7 +289,7 @@ def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> A
 
 @contextmanager
 def _stream(output: Path | None) -> Iterator[TextIO]:
-    """Where lines go. A file appears when all is said; what an interrupt cuts short is kept beside its place."""
+    """Open the output. A file appears when it is complete; after an interrupt it is kept as ``NAME.partial``."""
     from ..data.files import atomic_file
 
     if output is None:
@@ -298,5 +301,5 @@ def _stream(output: Path | None) -> Iterator[TextIO]:
         except KeyboardInterrupt:
             partial_ = output.with_name(f"{output.name}.partial")
             unfinished.replace(partial_)
-            click.echo(f"\nwritten so far: {partial_}", err=True)
+            click.echo(f"\npartial output: {partial_}", err=True)
             raise

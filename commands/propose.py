@@ -1,4 +1,4 @@
-"""`agnet propose`: stage 1."""
+"""`agnet propose`: propose the regions of every image (stage 1)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ..data.index import DatasetIndex
     from ..proposals.run import Summary
 
-# Unless told otherwise: a broken file or three are no reason to fail, however small the data set is.
+# Defaults of --max-unreadable: up to three broken files are no reason to fail, even in a small data set.
 _MAX_UNREADABLE, _A_FEW = 0.01, 3
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The data set, as the options name it."""
+    """Options that select the data set."""
 
     source: str | None
     dataset: str | None
@@ -45,7 +45,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is written where, and how."""
+    """Options for the output and for the workers."""
 
     boxes: Path
     jobs: int | None
@@ -79,12 +79,12 @@ class _Run:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Seed of the splits that are drawn: validation, and test where the data set has none.",
+    help="Seed of the random splits: validation, and test if the data set has none.",
 )
 @click.option(
     "--without-leaked-frames",
     is_flag=True,
-    help="Exclude the test frames of auc-v2 that reportedly show a driver of the training set.",
+    help="Exclude the test frames of auc-v2 that reportedly show a driver from the training set.",
 )
 @click.option(
     "--any-counts",
@@ -133,7 +133,9 @@ def propose(context: click.Context, **_: Any) -> None:
                 progress=lambda done, bad: advance(bar, done, {"unreadable": bad} if bad else {}),
             )
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. Every {PART_IMAGES} finished images are kept: run the same to go on", err=True)
+        click.echo(
+            f"\nInterrupted. Every {PART_IMAGES} finished images are saved: run the same command to resume", err=True
+        )
         sys.exit(130)
     _say_what_was_done(summary, run.max_unreadable)
     model = ["--model", "plain"] if settings.method == NONE else []
@@ -141,7 +143,10 @@ def propose(context: click.Context, **_: Any) -> None:
 
 
 def _settings(context: click.Context, weights: Path | None) -> ProposalSettings:
-    """Raises: `ConfigurationError` for values that do not go together, `CheckpointError` for an unreadable file."""
+    """Build the proposal settings.
+
+    Raises: `ConfigurationError` for incompatible values, `CheckpointError` for an unreadable weights file.
+    """
     known: dict[str, object] = {"weights": name_of_weights(weights)}
     if context.params["method"] == NONE:
         known |= {"primary": 0, "kinds": NONE}
@@ -149,9 +154,9 @@ def _settings(context: click.Context, weights: Path | None) -> ProposalSettings:
 
 
 def _open(asked: _Asked) -> DatasetIndex:
-    """The data set's index.
+    """Open the data set.
 
-    Raises: `DatasetError` for what is not there, `click.UsageError` for options that do not go together.
+    Raises: `DatasetError` if it is missing, `click.UsageError` for incompatible options.
     """
     from ..data.sets.catalogue import open_dataset
 
@@ -159,7 +164,7 @@ def _open(asked: _Asked) -> DatasetIndex:
     if asked.without_leaked_frames and dataset != "auc-v2":
         raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
     if asked.any_counts and dataset in ("folder", "csv"):
-        raise click.UsageError(f"--any-counts changes nothing with --dataset {dataset}: no counts are published of it")
+        raise click.UsageError(f"--any-counts changes nothing with --dataset {dataset}: no counts are published for it")
     return open_dataset(
         dataset,
         root_of_dataset(dataset, root, list_file),
@@ -183,7 +188,7 @@ def _say_what_was_found(index: DatasetIndex) -> None:
     if index.val_is_test:
         say(VAL_IS_TEST)
     if flaws := CATALOGUE[index.dataset].flaws:
-        say(f"known of {index.dataset}: {flaws}")
+        say(f"known issues of {index.dataset}: {flaws}")
     if index.left_out:
         say(f"left out: {tally(index.left_out)}")
     if difference := index.opened_with.get("not_as_distributed"):
@@ -191,12 +196,15 @@ def _say_what_was_found(index: DatasetIndex) -> None:
 
 
 def _say_what_was_done(summary: Summary, max_unreadable: float | None) -> None:
-    """The file on stdout, all else on stderr. Raises: `click.ClickException` for too many unreadable images."""
+    """Print the boxes file on stdout and everything else on stderr.
+
+    Raises: `click.ClickException` if too many images are unreadable.
+    """
     from ..data.text import printable
 
     say = partial(click.echo, err=True)
     if summary.reused:
-        say(f"{summary.reused:,} of them were there already")
+        say(f"{summary.reused:,} of them were already in the file")
     if summary.few_keypoints:
         say(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole image")
     if summary.previews:
@@ -207,7 +215,7 @@ def _say_what_was_done(summary: Summary, max_unreadable: float | None) -> None:
     accepted = _MAX_UNREADABLE if max_unreadable is None else max_unreadable
     for count, what in (
         (summary.unreadable - summary.postponed, "could not be read"),
-        (summary.postponed, "are left for now, by no fault of theirs that is known: the same command tries them again"),
+        (summary.postponed, "were postponed, for no known fault of their own: the same command tries them again"),
     ):
         share = count / summary.images
         complaint = (
@@ -222,9 +230,9 @@ def _say_what_was_done(summary: Summary, max_unreadable: float | None) -> None:
 def _what_is_meant(
     source: str | None, dataset: str | None, root: Path | None, list_file: Path | None
 ) -> tuple[str, Path | None, Path | None]:
-    """The data set, its root and its list, as the options would name them.
+    """Return the name of the data set, its root and its list, whichever way they were given.
 
-    Raises: `DatasetError` for what is not there, `click.UsageError` for what is said twice.
+    Raises: `DatasetError` if PHOTOS does not exist, `click.UsageError` if something is missing or given twice.
     """
     from ..data.errors import DatasetError
     from ..data.spelling import did_you_mean
@@ -235,16 +243,16 @@ def _what_is_meant(
         return dataset or "csv", root, list_file
     if dataset is not None or list_file is not None:
         other = f"--dataset {dataset}" if dataset is not None else f"--csv {list_file}"
-        raise click.UsageError(f"{source} and {other} both say what to propose for: give one of them")
+        raise click.UsageError(f"{source} and {other} both name a data set: give one of them")
     named = [name for name in CATALOGUE if name not in ("folder", "csv")]
     path = Path(source)
     if source in named:
         if path.is_dir():
-            click.echo(f"Note: the known data set {source} is meant; for the folder say ./{source}", err=True)
+            click.echo(f"Note: {source} is taken as the known data set; for the folder, write ./{source}", err=True)
         return source, root, None
     if path.is_dir():
         if root is not None:
-            raise click.UsageError(f"{source} is the folder of class folders already: leave out --root {root}")
+            raise click.UsageError(f"{source} is already the folder of class folders: leave out --root {root}")
         return "folder", path, None
     if path.exists():
         return "csv", root, path

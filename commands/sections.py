@@ -1,4 +1,4 @@
-"""Help in sections, for a command with many options."""
+"""Help in sections, for commands with many options."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class SectionedOption(click.Option):
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists options under their sections, those without one first, in the order declared."""
+    """A command whose help lists options by section, in the order declared; those without a section come first."""
 
     def on_this_page(self, ctx: click.Context) -> Iterable[click.Parameter]:
-        """The parameters that the help lists."""
+        """Return the parameters that the help lists."""
         return self.get_params(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""`agnet train`: stage 2."""
+"""`agnet train`: train a network (stage 2)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
-    """With the options of a model, a recipe, several seeds and a configuration file."""
+    """A command with the options of a model, a recipe, several seeds and a configuration file."""
 
 
 @click.command(
@@ -45,7 +45,7 @@ class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
 @config
 @options.boxes
 @options.root
-@click.option("--run", type=click.Path(path_type=Path), help="The run's folder; default: runs/<data set>-<model>.")
+@click.option("--run", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/DATASET-MODEL]")
 @field_option(RunSettings, "weights")
 @field_option(RunSettings, "seed")
 @click.option(
@@ -53,8 +53,8 @@ class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
     type=int,
     multiple=True,
     callback=check_seeds,
-    help="Seeds to train with one after the other (--seeds 0 1 2), into seed-0, seed-1, ... of --run; ends with mean, "
-    "standard deviation and interval.",
+    help="Seeds to train with, one after the other (--seeds 0 1 2), in the folders seed-0, seed-1, ... of --run; the "
+    "mean, standard deviation and interval are printed at the end.",
 )
 @options.device
 @field_option(RunSettings, "precision")
@@ -63,28 +63,28 @@ class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Print what would happen, with time and memory measured on a few real steps; write nothing.",
+    help="Print what would happen, with time and memory measured on a few training steps, and write nothing.",
 )
 @options.json_
-@click.option("--stop-after", type=click.IntRange(1), help="Number of epochs after which to stop; --resume goes on.")
+@click.option("--stop-after", type=click.IntRange(1), help="Number of epochs after which to stop; --resume continues.")
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on from the run's newest saved state; to more epochs, too, where its learning rates so far allow it.",
+    help="Resume from the latest saved state of the run; --epochs may change if past learning rates stay the same.",
 )
-@click.option("--keep-states", is_flag=True, help="Keep the states to resume from when the run has finished.")
+@click.option("--keep-states", is_flag=True, help="Keep the saved states when the run has finished.")
 @click.option(
     "--save-every",
     type=click.FloatRange(0, min_open=True),
     default=SAVE_MINUTES,
     show_default=True,
-    help="Minutes between two states saved within an epoch.",
+    help="Minutes between states saved within an epoch.",
 )
 @click.pass_context
 def train(context: click.Context, **given: Any) -> None:
-    """Stage 2: train AG-Net (or the plain backbone, its control) on images and their cached regions.
+    """Stage 2: train AG-Net, or another --model, on images and their regions.
 
-    The epoch is chosen on a validation split cut from train; the test split is left for `agnet evaluate`.
+    The best epoch is chosen on the validation split; the test split is reserved for agnet evaluate.
     """
     from ..data.memory import keep_network_memory
 
@@ -92,14 +92,14 @@ def train(context: click.Context, **given: Any) -> None:
     _check_call(call, context)
     job = _job(call, context)
     _check_beforehand(job, call.seeds, call.dry_run)
-    # Only now: PyTorch takes seconds to load.
+    # Imported here: PyTorch takes seconds to load.
     from ..training.loop.job import Console
     from ..training.machine.distributed import place_of_this_process
 
     keep_network_memory()
     place = place_of_this_process()
     if call.dry_run and not place.alone:
-        raise click.UsageError("--dry-run is for one process; leave out torchrun")
+        raise click.UsageError("--dry-run runs in one process; leave out torchrun")
     lines = EpochLines(job.recipe.epochs, max(1, len(call.seeds)), call.stop_after)
     console = Console(watch, lambda line: _say(lines.line(line)), _say) if place.first else Console()
     for line in introduction(job, call.seeds, given["recipe"], place.size):
@@ -116,7 +116,7 @@ def train(context: click.Context, **given: Any) -> None:
 
 @dataclass(frozen=True)
 class _Call:
-    """What a call asks for, besides the settings of model, recipe and run."""
+    """Options of a call other than the settings of the model, the recipe and the run."""
 
     boxes: Path
     root: Path | None
@@ -134,13 +134,16 @@ def _check_call(call: _Call, context: click.Context) -> None:
     if call.seeds and by_the_user(context, "seed"):
         raise click.UsageError("--seed and --seeds exclude each other")
     if call.as_json and not call.dry_run:
-        raise click.UsageError("--json goes with --dry-run; a run's log.jsonl has a line of JSON for each epoch")
+        raise click.UsageError("--json needs --dry-run; the log.jsonl of a run has a line of JSON for each epoch")
     if call.dry_run and (call.resume or call.stop_after):
-        raise click.UsageError("--dry-run is of a whole new run; leave out --resume and --stop-after")
+        raise click.UsageError("--dry-run estimates a complete new run; leave out --resume and --stop-after")
 
 
 def _job(call: _Call, context: click.Context) -> Job:
-    """The training asked for; of several seeds, with the first. Raises: `AgnetError` children for a bad boxes file."""
+    """Return the job of this call, with the first of several seeds.
+
+    Raises: subclasses of `AgnetError` for an invalid boxes file.
+    """
     from ..data.boxes.reader import read_boxes
     from ..data.text import file_name
     from ..training.loop.job import Job
@@ -169,7 +172,7 @@ def _job(call: _Call, context: click.Context) -> Job:
 
 
 def _live_regions(boxes: Boxes) -> Propose:
-    """Stage 1's function for one image, with the settings of the boxes file."""
+    """Return stage 1's function for one image, with the settings of the boxes file."""
     proposals = ProposalSettings.from_dict(boxes.settings["proposals"])
     if proposals.weights != ProposalSettings.weights:
         raise click.UsageError("--regions live needs regions proposed without a weights file")
@@ -187,7 +190,7 @@ def _try_out(job: Job, call: _Call, recipe_name: str, console: Console) -> None:
 
 
 def _train_and_report(job: Job, call: _Call, place: Processes, console: Console, lines: EpochLines) -> None:
-    """Train with each seed, print where the result is and, on stderr, what to run next."""
+    """Train with each seed; print the path of the result and, on stderr, the next command."""
     jobs = _jobs(job, call.seeds) if call.seeds else [job]
     best = _train_each(jobs, call, place, console, lines)
     if not place.first:
@@ -203,7 +206,7 @@ def _train_and_report(job: Job, call: _Call, place: Processes, console: Console,
 
 
 def _jobs(job: Job, seeds: tuple[int, ...]) -> list[Job]:
-    """A job for each seed; on resuming, those that have not begun start from scratch."""
+    """Return a job for each seed; when resuming, seeds that were not started yet start from scratch."""
     from ..training.runs.folder import CONFIG, folders_of_seeds
 
     return [
@@ -218,7 +221,7 @@ def _jobs(job: Job, seeds: tuple[int, ...]) -> list[Job]:
 
 
 def _train_each(jobs: list[Job], call: _Call, place: Processes, console: Console, lines: EpochLines) -> Path:
-    """Returns the last best checkpoint. An interruption ends the program with a code of its own."""
+    """Run the jobs and return the best checkpoint of the last; an interruption exits with its own code."""
     from ..training.loop.fit import fit
     from ..training.loop.interruption import Interrupted
     from ..training.machine.distributed import meeting
@@ -232,12 +235,12 @@ def _train_each(jobs: list[Job], call: _Call, place: Processes, console: Console
                 lines.begin_seed()
                 best = fit(job, console, processes)
         except Interrupted as stopped:
-            console.say(f"\nInterrupted {stopped}; all is saved: the same command and --resume goes on from there.")
+            console.say(f"\nInterrupted {stopped}; the state is saved: add --resume to the same command to continue.")
             code = stopped.exit_code
         except KeyboardInterrupt:
             run = job.run.parent if call.seeds else job.run
-            console.say(f"\nInterrupted at once: --resume goes on from the newest state in {run}, if one was saved.")
-            sys.exit(130)  # not waiting for other processes, which wait for this one's part of a step
+            console.say(f"\nInterrupted at once: --resume continues from the latest state in {run}, if one was saved.")
+            sys.exit(130)  # without waiting for other processes, which wait for this one in a collective
     if code:
         sys.exit(code)
     return best
@@ -248,7 +251,7 @@ def _say(text: str) -> None:
 
 
 def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
-    """Raises: `AgnetError` children for whatever is known to be wrong before PyTorch is loaded."""
+    """Check everything that can be checked before PyTorch is loaded. Raises: subclasses of `AgnetError`."""
     from ..training.loop.preflight import (
         SOURCES,
         check_backbone,
@@ -280,12 +283,12 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
             check_weights(settings.weights, stream.backbone)
         if settings.weights not in SOURCES:
             check_weights(settings.weights, job.model.backbones)
-    if "WORLD_SIZE" in os.environ:  # one of several processes: the first one alone looks at images and the folder
+    if "WORLD_SIZE" in os.environ:  # one of several processes: only the first one checks the images and the folder
         return
     check_same_images(job.boxes, job.root, contents=False)
     folders = folders_of_seeds(job.run, seeds, job.resume) if seeds else [job.run]
     for number in seeds:
-        replace(settings, seed=number)  # is it one?
+        replace(settings, seed=number)  # raises if it is not a seed
     for number, folder in zip(seeds or [settings.seed], folders, strict=True):
         if not job.resume or (seeds and not (folder / CONFIG).exists()):
             check_free(folder)
@@ -297,4 +300,4 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
             ending_of(folder, job.recipe)
     if not dry_run:
         with one_training(job.run):
-            pass  # it can be made, and written to
+            pass  # raises if the folder cannot be created or written to

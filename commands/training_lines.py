@@ -1,4 +1,4 @@
-"""What `agnet train` says before and after training, and what it records of its command line."""
+"""Messages of `agnet train` before and after training, and its record of the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: int) -> Iterator[str]:
-    """Lines on what is trained, before training starts."""
+    """Yield lines that describe the run before training starts."""
     from ..data.fonts import cannot_draw
 
     boxes, model, recipe = job.boxes, job.model, job.recipe
@@ -26,7 +26,7 @@ def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: in
         yield f"{len(boxes.failures):,} unreadable images are left out"
     counts = ", ".join(f"{len(boxes.rows(split)):,} {split}" for split in ("train", "val", "test"))
     yield f"{boxes.title}: {counts} images of {len(boxes.classes)} classes"
-    if unknown := cannot_draw([boxes.title], in_colour=False):  # of the curves' title
+    if unknown := cannot_draw([boxes.title], in_colour=False):  # for the title of the curves
         yield unknown
     with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {job.settings.seed}"
     weights = f"backbone {model.backbones} with weights {job.settings.weights}"
@@ -38,12 +38,12 @@ def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: in
 
 
 def say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stopped: bool) -> None:
-    """Print the command that measures the run, on the test split if it has images; of a stopped run how to go on."""
+    """Print the command that evaluates the run, on the test split if it has images, or that resumes a stopped run."""
     from ..data.places import follow_hint
     from ..training.runs.folder import read_config, runs_of
 
     if stopped:
-        click.echo("next: the same command with --resume instead of --stop-after, to go on to the end", err=True)
+        click.echo("next: the same command with --resume instead of --stop-after, to finish training", err=True)
         return
     split = next((part for part in ("test", "val") if len(found.rows(part))), None)
     if split is None:
@@ -58,7 +58,7 @@ def say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stopped
 
 
 def given_options(context: click.Context) -> dict[str, object]:
-    """The options of the command line by name; of a path its last part only: folders may name people."""
+    """Return the options on the command line by name, paths without their folders, which may contain personal names."""
     from ..training.runs.folder import weights_name
 
     given = {name: value for name, value in context.params.items() if by_the_user(context, name)}

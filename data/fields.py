@@ -1,4 +1,4 @@
-"""What a field of a settings class says of itself: all that an option, a check or a table has to know of it."""
+"""Fields of settings classes with metadata, from which options, checks and tables are made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from .errors import ConfigurationError
 from .spelling import did_you_mean
 
-Rule = tuple[str, Callable[[Any], bool]]  #: what is wanted, in words, and whether a value is that
+Rule = tuple[str, Callable[[Any], bool]]  #: description of valid values, and a function that tests a value
 Size = int | tuple[int, int]  #: a square's side, or height and width, in pixels; 0: not set
 
 ABOVE_0: Rule = ("a number above 0", lambda value: 0 < value < math.inf)
@@ -27,19 +27,19 @@ A_SIZE: Rule = (
 
 
 def meets(value: object, wanted: object) -> bool:
-    """Whether a field's value is what another's ``needs`` wants: a value, one of a tuple, or what a rule holds of."""
+    """Whether a field's value satisfies another field's ``needs``: a value, a tuple of values, or a rule."""
     if is_rule(wanted):
         return bool(wanted[1](value))  # type: ignore[index]
     return value in wanted if isinstance(wanted, tuple) else value == wanted
 
 
 def is_rule(wanted: object) -> bool:
-    """Whether what a ``needs`` wants is a rule."""
+    """Whether the condition of a ``needs`` is a rule."""
     return isinstance(wanted, tuple) and callable(wanted[-1])
 
 
 def between(low: float, high: float) -> Rule:
-    """The rule of a number within these bounds, both included."""
+    """Return the rule for a number within these bounds, both included."""
     return f"{low} to {high}", lambda value: low <= value <= high
 
 
@@ -54,19 +54,19 @@ def setting(
     off: str | None = None,
     parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """A field that says of itself what an option, a check or a table must know.
+    """Declare a field of a settings class, with the metadata for its option, its check and its row in a table.
 
     Args:
-        section: Heading under which it is listed.
-        about: What it is, for people.
-        rule: What is wanted, in words, and whether a value is that.
+        section: Heading under which the field is listed.
+        about: Description of the field; the help text of its option.
+        rule: Description of valid values, and a function that tests a value.
         default: Default value; a field without one is required.
-        needs: Another field, and what it must be (a value, a tuple of values, or a rule) for this one to change
-            anything.
-        option: Name of its option, without dashes; the field's own by default.
+        needs: Name of another field, and the value it must have (a value, a tuple of values, or a rule) for this one to
+            change anything.
+        option: Name of the option, without dashes; the name of the field by default.
         off: Name of the option that switches a flag off, without dashes; ``no-`` and the option's name by default.
-        parse: Function from a word of the command line to a value; `ValueError` for a word that is none. By default
-            the field's type decides.
+        parse: Function that converts a word of the command line to a value, or raises `ValueError`; by default the
+            conversion to the field's type.
     """
     metadata = {"section": section, "about": about, "rule": rule, "needs": needs}
     return field(default=default, metadata=metadata | {"option": option, "off": off, "parse": parse})
@@ -79,33 +79,33 @@ def choice(
     default: object = MISSING,
     needs: tuple[str, object] | None = None,
 ) -> Any:
-    """`setting` of one of several values, which its metadata has as ``choices``."""
+    """Declare a `setting` with a fixed set of values, stored in its metadata as ``choices``."""
     rule = (" or ".join(choices), lambda value: value in choices)
     metadata = {"section": section, "about": about, "rule": rule, "needs": needs, "choices": choices}
     return field(default=default, metadata=metadata)
 
 
 def size_of_text(text: str) -> Size:
-    """``224`` or ``256x128`` (height first) -> a size. Raises: `ValueError` for other text."""
+    """Parse a size: ``224`` or ``256x128`` (height first). Raises: `ValueError` for other text."""
     sides = tuple(int(side) for side in text.lower().split("x"))
     if len(sides) > 2:
-        raise ValueError(f"{text!r} is no side, and no height and width such as 256x128")
+        raise ValueError(f"{text!r} is neither a side nor a height and width such as 256x128")
     return plain_size(sides)
 
 
 def plain_size(value: Any) -> Any:
-    """A size as settings keep it, also of a list, as JSON has it: a square is its side. Anything else as it is."""
+    """Normalise a size, which JSON has as a list: a square becomes its side. Other values are returned unchanged."""
     sides = _sides(value)
     return value if sides is None else sides[0] if len(set(sides)) == 1 else tuple(sides)
 
 
 def is_size(value: object) -> bool:
-    """Whether a value is a side, or height and width, of whatever number of pixels."""
+    """Whether a value is a side, or height and width, of any number of pixels."""
     return _sides(value) is not None
 
 
 def size_text(size: Size) -> str:
-    """``224`` or ``256x128``."""
+    """Format a size: ``224`` or ``256x128``."""
     return "x".join(map(str, _sides(size) or ()))
 
 
@@ -115,7 +115,7 @@ def _sides(value: Any) -> list[int] | None:
 
 
 def broken_rule(settings: Any) -> tuple[str, str] | None:
-    """Name of the first field whose value breaks its rule, and what was wanted and given; None if all rules hold."""
+    """Return the name of the first field that breaks its rule, and the error message; None if all values are valid."""
     for one in fields(settings):
         wanted, holds = one.metadata["rule"]
         value = getattr(settings, one.name)
@@ -133,6 +133,6 @@ def check_rules(settings: Any, kind: str) -> None:
 
 
 def idle_fields(settings: Any) -> tuple[str, ...]:
-    """Names of the fields that change nothing beside the values of the others."""
+    """Return the names of the fields that change nothing, given the values of the others."""
     needs = {one.name: one.metadata["needs"] for one in fields(settings)}
     return tuple(name for name, need in needs.items() if need and not meets(getattr(settings, need[0]), need[1]))

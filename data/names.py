@@ -1,6 +1,6 @@
-"""Names used in settings and files, available without any heavy import."""
+"""Names used in settings and files; importing them loads nothing heavy."""
 
-KINDS = ("both", "primary", "secondary")  #: kinds of regions of an image
+KINDS = ("both", "primary", "secondary")  #: kinds of regions
 NONE = "none"  #: method and kind for images without regions
-# The paper's networks see at most 36 regions: 8 primaries and their 28 pairs, or as many as fit.
+# The paper's networks use at most 36 regions: 8 primary ones and their 28 pairs, or as many as fit.
 MAX_REGIONS = 36

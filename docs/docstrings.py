@@ -1,4 +1,4 @@
-"""The package's docstrings as mkdocstrings' Google style expects them: a Griffe extension for the API reference."""
+"""A Griffe extension that adapts the package's docstrings to mkdocstrings' Google style for the API reference."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _ONE_LINE_SECTION = re.compile(r"^(Returns|Yields): (.+(?:\n .+)*)", flags=re.MU
 
 
 class Docstrings(griffe.Extension):
-    """Documents attributes by ``#:`` comments and settings' metadata; makes sections of one-line Returns."""
+    """Document attributes by ``#:`` comments and settings' metadata, and turn one-line ``Returns:`` into sections."""
 
     def on_attribute_instance(self, *, node: Any, attr: griffe.Attribute, **_: Any) -> None:
-        """Give an attribute without a docstring the text that stands beside it."""
+        """Document an attribute without a docstring by the text next to it."""
         if attr.docstring is None and (text := _comment(attr.source) or _about(getattr(node, "value", None))):
             attr.docstring = griffe.Docstring(text, parent=attr)
 
     def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
-        """Write ``Returns: text`` as a section with its text below."""
+        """Turn ``Returns: text`` into a section with the text below."""
         if func.docstring is not None:
             func.docstring.value = _ONE_LINE_SECTION.sub(_section, func.docstring.value)
 
@@ -34,7 +34,7 @@ def _comment(source: str) -> str:
 
 
 def _about(value: ast.expr | None) -> str:
-    """The second argument of ``setting(section, about, ...)`` and ``choice(section, about, ...)``."""
+    """Return the second argument of ``setting(section, about, ...)`` or ``choice(section, about, ...)``."""
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in {"setting", "choice"}:
         texts = [each.value for each in value.args[1:2] if isinstance(each, ast.Constant)]
         return str(texts[0]) if texts else ""

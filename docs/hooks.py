@@ -1,7 +1,7 @@
-"""What MkDocs does to a page of docs/ before it renders it: include a file, and make tables from the code.
+"""MkDocs hooks that include files in the pages of docs/ and make tables from the code.
 
 `<!-- page: README.md -->` replaces the page with a file of the repository; `<!-- options: train -->` becomes the tables
-of a command's options and `<!-- recipes -->` the table of settings, so that neither can differ from the code.
+of a command's options and `<!-- recipes -->` the table of settings, so that they always agree with the code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The text of a page that MkDocs renders."""
+    """Return the Markdown of a page for MkDocs to render."""
     if page := re.search(r"<!-- page: (\S+) -->", markdown):
         text = (ROOT / page[1]).read_text(encoding="utf-8")
         return re.sub(r"\]\((docs/)?([^):]+)\)", lambda link: f"]({PAGES.get(link[2], link[2])})", text)
@@ -31,7 +31,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _options(name: str) -> Iterator[str]:
-    """A table for each section of a command's help."""
+    """Yield a table for each section of a command's help."""
     command = main.commands[name]
     context = click.Context(command, info_name=f"agnet {name}")
     sections: dict[str, list[tuple[str, str]]] = {"": []}
@@ -47,7 +47,7 @@ def _options(name: str) -> Iterator[str]:
 
 
 def _recipes() -> Iterator[str]:
-    """Every setting of a recipe: what it is, and its value in each recipe with the reason for it."""
+    """Yield a table of all settings of a recipe: description, and value in each recipe with the reason for it."""
     yield f"| option | meaning | {' | '.join(RECIPES)} |"
     yield "|---" * (2 + len(RECIPES)) + "|"
     for field in fields(Recipe):
@@ -59,5 +59,5 @@ def _recipes() -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """A text for a cell of a table, letter for letter."""
+    """Escape a text for a cell of a Markdown table."""
     return re.sub(r"([\\|\[\]*_`])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")

@@ -1,6 +1,6 @@
-"""What decides the regions of an image; stored in every boxes file and every checkpoint.
+"""Settings of the region proposals, stored in every boxes file and every checkpoint.
 
-Nothing heavy is imported here: the command line takes its defaults from these classes.
+This module imports nothing heavy: the command line takes its options and defaults from it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..data.spelling import did_you_mean
 if TYPE_CHECKING:
     from ..data.regions import Layout
 
-# A way of proposing is a function of this package: uint8 RGB (H, W, 3) and settings, and for `NETWORKS` weights -> κ
-# groups of points. The file, its inspection and training never ask which one it was.
+# A method is a function of this package: uint8 RGB (H, W, 3) and settings, and weights for `NETWORKS` -> κ groups of
+# points. The boxes file, its inspection and training do not depend on the method.
 METHODS = {
     "sift": "sift:group_keypoints",
     "cnn-features": "networks:group_feature_map",
@@ -29,18 +29,18 @@ METHODS = {
     "random": "controls:group_random",
     "none": "controls:group_nothing",
 }
-NETWORKS = ("cnn-features", "mask-rcnn")  # the methods that need weights
-# Raised when a method begins to find other regions in the same pixels: what was made before is not gone on with.
+NETWORKS = ("cnn-features", "mask-rcnn")  # methods that need weights
+# Increased when a method changes the regions it finds in the same pixels: files of older revisions are not resumed.
 REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
-# The methods that a setting decides anything for: the `needs` of its field.
+# The methods that a setting has an effect on: the `needs` of its field.
 _REGIONS = ("method", tuple(name for name in METHODS if name != NONE))
 _NETWORK = ("method", NETWORKS)
 _KEYPOINTS = ("method", ("sift",))
 _SIZED = ("method", ("sift", "random"))
 _SEEDED = ("method", ("sift", "cnn-features", "random"))
 MIXTURES = ("closed-form", "scikit-learn")
-# Every slot owns weights in the network, so slots need an order that means something. None of these
-# depends on the augmentation: order is fixed on the original image and travels with the pixels.
+# Every slot has its own weights in the network, so the order of the slots must be meaningful. None of these orders
+# depends on the augmentation: the order is determined on the original image and kept when the pixels are transformed.
 SLOT_ORDERS = {
     "weight": "hulls:by_weight",
     "left-to-right": "hulls:left_to_right",
@@ -51,23 +51,23 @@ SLOT_ORDERS = {
 
 @dataclass(frozen=True)
 class EM:
-    """When expectation maximisation stops, and what keeps it well-posed; scikit-learn's defaults and the paper's."""
+    """Stopping criteria and regularisation of expectation maximisation; defaults of scikit-learn and the paper."""
 
-    max_iter: int = 100  #: iterations at most
-    tol: float = 1e-3  #: stop when the mean log-likelihood gains less
-    reg_covar: float = 1e-6  #: added to the covariances' diagonals, squared units of the points
+    max_iter: int = 100  #: maximum number of iterations
+    tol: float = 1e-3  #: gain of the mean log-likelihood below which EM stops
+    reg_covar: float = 1e-6  #: value added to the diagonal of each covariance, in squared units of the points
 
 
-_PRIMARY: Rule = (f"2 to {MAX_REGIONS}", lambda value: value == 0 or 2 <= value <= MAX_REGIONS)  # 0 with none alone
+_PRIMARY: Rule = (f"2 to {MAX_REGIONS}", lambda value: value == 0 or 2 <= value <= MAX_REGIONS)  # 0 only for none
 
 REGIONS, MIXTURE, READING = "Regions", "Keypoints and their mixture", "Options"
 
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """What decides the regions of an image besides its pixels; the paper's values by default (section III-A).
+    """Everything that determines the regions of an image besides its pixels; defaults of the paper (section III-A).
 
-    A field's metadata is all that an option, a check or a table needs to know of it (`data.fields`).
+    Options, checks and tables are made from the fields' metadata (`data.fields`).
     """
 
     method: str = choice(
@@ -77,25 +77,25 @@ class ProposalSettings:
         tuple(METHODS),
         "sift",
     )
-    primary: int = setting(REGIONS, "Number of primary regions of an image, κ.", _PRIMARY, 8, needs=_REGIONS)
+    primary: int = setting(REGIONS, "Number of primary regions per image, κ.", _PRIMARY, 8, needs=_REGIONS)
     kinds: str = choice(
         REGIONS,
-        "Kinds of regions. secondary: the boxes around two primary ones; at most 36 in all, without pairs of the last "
-        "primary regions.",
+        "Kinds of regions. secondary: the boxes around pairs of primary regions. At most 36 in all: pairs of the last "
+        "primary regions are left out.",
         (*KINDS, NONE),
         "both",
         needs=_REGIONS,
     )
     weights: str = setting(
         REGIONS,
-        f"FILE with the weights of {' or '.join(NETWORKS)}; torchvision's, downloaded, by default.",
+        f"FILE with the weights for {' or '.join(NETWORKS)}; by default torchvision's weights are downloaded.",
         A_NAME,
         "default",
         needs=_NETWORK,
-    )  #: as `name_of_weights` names them
+    )  #: as returned by `name_of_weights`
     image_size: int = setting(
         MIXTURE,
-        "Side in pixels of the square that an image is resized to before regions are looked for.",
+        "Side in pixels of the square that an image is resized to before regions are proposed.",
         between(32, 4096),
         224,
         needs=_SIZED,
@@ -108,7 +108,7 @@ class ProposalSettings:
         needs=_KEYPOINTS,
     )
     slot_order: str = choice(
-        REGIONS, "Order of an image's primary regions.", tuple(SLOT_ORDERS), "weight", needs=_REGIONS
+        REGIONS, "Order of the primary regions of an image.", tuple(SLOT_ORDERS), "weight", needs=_REGIONS
     )
     max_iter: int = setting(
         MIXTURE, "Maximum number of EM iterations.", between(1, 10_000), EM.max_iter, needs=_KEYPOINTS
@@ -146,10 +146,10 @@ class ProposalSettings:
         check_rules(self, "proposal")
         if (self.method == NONE) != ((self.primary, self.kinds) == (0, NONE)):
             raise ConfigurationError(
-                f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, and nothing else does; got "
+                f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, other methods do not; got "
                 f"{self.method} with primary {self.primary} and kinds {self.kinds}"
             )
-        _ = self.layout  # raises if there are too many or none
+        _ = self.layout  # raises if there are too many regions, or none
 
     @property
     def layout(self) -> Layout:
@@ -159,7 +159,7 @@ class ProposalSettings:
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """Names of the settings that decide nothing of what this method finds."""
+        """Names of the settings that have no effect with this method."""
         return idle_fields(self)
 
     @property
@@ -167,7 +167,7 @@ class ProposalSettings:
         return EM(self.max_iter, self.tol, self.reg_covar)
 
     def to_dict(self) -> dict[str, str | int | float]:
-        """By name. The limit of pixels is there only where it is another than the usual one: older files have none."""
+        """Return the settings by name; ``max_pixels`` only if it is not the default, because older files lack it."""
         values = asdict(self)
         if self.max_pixels == ProposalSettings.max_pixels:
             del values["max_pixels"]
@@ -175,7 +175,7 @@ class ProposalSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> ProposalSettings:
-        """The settings with these values. Raises: `ConfigurationError` on unknown names and bad values."""
+        """Make settings from values by name. Raises: `ConfigurationError` for unknown names and invalid values."""
         known = {field.name: field for field in fields(cls)}
         unknown = sorted(set(values) - set(known))
         if unknown:
@@ -190,9 +190,9 @@ class ProposalSettings:
 
 
 def name_of_weights(file: Path | None) -> str:
-    """What settings record of a network's weights: ``default`` for torchvision's own, else the file's digest.
+    """Return the name of weights in the settings: ``default`` for torchvision's, otherwise the file's SHA-256 digest.
 
-    Raises: `CheckpointError` when the file cannot be read.
+    Raises: `CheckpointError` if the file cannot be read.
     """
     if file is None:
         return ProposalSettings.weights

@@ -110,11 +110,11 @@ ERRORS = [
     ("broken.json", '{"lr": 0.1,\n "epochs": }', "broken.json, line 2: broken JSON: Expecting value"),
     ("broken.yaml", "lr: 0.1\nepochs: [1\n", "broken.yaml, line 3: broken YAML: "),
     ("object.yaml", "lr: !!python/object:os.system 1", "object.yaml, line 1: broken YAML: could not determine"),
-    ("twice.json", '{"lr": 1, "lr": 2}', "twice.json: 'lr' stands in it 2 times"),
-    ("twice.yaml", "recipe:\n  lr: 1\n  lr: 2\n", "twice.yaml: 'lr' stands in it 2 times"),
+    ("twice.json", '{"lr": 1, "lr": 2}', "twice.json: 'lr' occurs 2 times"),
+    ("twice.yaml", "recipe:\n  lr: 1\n  lr: 2\n", "twice.yaml: 'lr' occurs 2 times"),
     ("deep.json", "[" * 100_000, "deep.json is nested too deeply|deep.json, line 1"),
     ("large.json", " " * 1_000_001, "large.json is too large"),
-    ("metrics.json", {"top1": 0.5, "images": 3}, "has no setting of agnet train, but 'top1'; name a run's config.json"),
+    ("metrics.json", {"top1": 0.5, "images": 3}, "has no setting of agnet train, only 'top1'; use the config.json"),
     ("flat.json", {"epochs": 1, "epoch": 2}, "flat.json: unknown setting 'epoch'; did you mean epochs"),
     ("flat.json", {"epochs": 1, "config": "x"}, "unknown setting 'config'"),
     ("flat.json", {"recipe": {"rl": 1}}, r"unknown setting 'recipe\.rl'; did you mean recipe\.lr"),
@@ -147,9 +147,9 @@ ERRORS = [
     ("flat.json", {"model": {"classes": 3}}, r"model\.classes: the boxes file decides it; leave it out"),
     ("flat.json", {"model": "plain", "units": 5}, "units: the model plain has no such setting; leave it out"),
     ("flat.json", {"model": {"model": "plain", "units": 5}}, r"model\.units: the model plain has no such setting"),
-    ("old/config.json", {**RECORD, "run": {"weights": "pre"}}, "started from weights pre, .*; add --weights"),
-    ("moved.json", RECORD, r"moved.json: the boxes file of that run is not at \.\./boxes.h5 any more; .*--boxes"),
-    ("moved.json", {**RECORD, "boxes": {}}, r"the boxes file of that run is not named in it; name it with --boxes"),
+    ("old/config.json", {**RECORD, "run": {"weights": "pre"}}, "started from the weights pre, .*; add --weights"),
+    ("moved.json", RECORD, r"moved.json: the boxes file of that run is no longer at \.\./boxes.h5; .*--boxes"),
+    ("moved.json", {**RECORD, "boxes": {}}, r"the boxes file of that run is not recorded; give it with --boxes"),
 ]
 
 
@@ -204,7 +204,9 @@ def test_a_run_is_repeated_to_the_digit(agnet, boxes_file, folder, tmp_path):
     one["boxes"]["fingerprint"] = "0" * 32
     (tmp_path / "old" / "config.json").write_text(json.dumps(one))
     dry = agnet("train", "--config", "old/config.json", "--run", "third", "--dry-run", "--lr", 0.5, "--json", *machine)
-    assert re.search(r"Warning: old/config.json will not be repeated exactly: \S+ is another boxes file", dry.stderr)
+    assert re.search(
+        r"Warning: old/config.json will not be repeated exactly: \S+ is not the boxes file of that run", dry.stderr
+    )
     told = json.loads(dry.stdout)
     assert told["settings"]["rotation"]["value"] == 40 and told["settings"]["lr"]["value"] == 0.5
     assert told["model"] == {"model": "plain", "backbone": "mobilenet-v3-small", "classes": 3}

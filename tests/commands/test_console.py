@@ -102,4 +102,4 @@ def test_names_that_the_locale_cannot_write_are_a_line_with_the_remedy(agnet, mo
 
     monkeypatch.setattr("agnet.data.boxes.reader.read_boxes", stat)
     refused = agnet("inspect", code=1)
-    assert "'кошка' is no name of a file where names are ascii" in refused.stderr and "PYTHONUTF8=1" in refused.stderr
+    assert "'кошка' is not a valid file name in ascii" in refused.stderr and "PYTHONUTF8=1" in refused.stderr

@@ -201,7 +201,7 @@ def test_ctrl_c_tells_how_to_go_on(agnet, stanford40, monkeypatch):
 
     monkeypatch.setattr("agnet.data.sets.fetch.extract", interrupted)
     result = agnet("datasets", "stanford40", "--download", code=130)
-    assert "Interrupted. What has arrived is kept in datasets: run the same to go on" in result.stderr
+    assert "Interrupted. The partial download is kept in datasets: run the same command to resume" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["auc-v1", "auc-v2"])

@@ -86,7 +86,7 @@ def test_a_recipe_has_a_page_with_its_values_and_their_reasons(recipe):
         if f"--{field.name.replace('_', '-')}" not in listed(f"train --recipe {recipe} --help"):
             continue
         assert " ".join(field.metadata["about"].split()) in told.replace("- ", "-") or "-" in field.metadata["about"]
-    assert f"Learning rate of the head, at its highest. [{recipe}: {RECIPES[recipe].lr:g}; " in told
+    assert f"Peak learning rate of the head. [{recipe}: {RECIPES[recipe].lr:g}; " in told
     assert REASONS[recipe]["lr"] in told
 
 
@@ -129,7 +129,7 @@ def test_a_family_of_models_has_its_options_by_being_registered(toy):
     assert "--fusion: wanted learned or max or mean, got welded" in invoke("train --fusion welded", code=2)
     assert "5 is not of the form 30x20" in invoke("train --model toy --size 5", code=2)
     assert "--wheels: wanted 1 or more, got 0" in invoke("train --model toy --wheels 0", code=2)
-    assert "--wheels is an option of --model toy; --model agnet has none" in invoke("train --wheels 3", code=2)
+    assert "--model toy; --model agnet has no such option" in invoke("train --wheels 3", code=2)
     assert "--regions changes nothing with --model toy" in invoke("train --model toy --regions live", code=2)
 
 

@@ -265,7 +265,7 @@ def test_odd_names_of_classes_and_files_go_through_everything(agnet, tmp_path):
     agnet("propose", "--dataset", "folder", "--root", "photos", *GRID)
     boxes = read_boxes(tmp_path / "boxes.h5")
     assert set(boxes.classes) == set(ODD) and {name.decode() for name in boxes.names} == set(names)
-    assert agnet("inspect", "--verify").stdout == f"{len(names)} images are as they were\n"
+    assert agnet("inspect", "--verify").stdout == f"{len(names)} images are unchanged\n"
     agnet("inspect")
     agnet("train", "--run", "run", "--workers", 0, "--device", "cpu", "--batch-size", 64, *TRAIN)
     agnet("evaluate", "--run", "run", "--workers", 0, "--device", "cpu", "--csv")

@@ -81,9 +81,9 @@ def test_every_other_switch_changes_what_it_names_and_nothing_else(settings_of, 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--model plain --units 5", "--units is an option of --model agnet; --model plain has none"),
-        ("--model plain --no-regions", "--no-regions is an option of --model agnet; --model plain has none"),
-        ("--model plain --stages 2", "--stages is an option of --model agnet; --model plain has none"),
+        ("--model plain --units 5", "--units is an option of --model agnet; --model plain has no such option"),
+        ("--model plain --no-regions", "--no-regions is an option of --model agnet; --model plain has no such option"),
+        ("--model plain --stages 2", "--stages is an option of --model agnet; --model plain has no such option"),
         ("--model plain --regions live", "--regions changes nothing with --model plain"),
         ("--no-self-attention --spectral-norm", "--spectral-norm changes nothing with --no-self-attention"),
         ("--no-inter-attention --attention-softmax", "--attention-softmax changes nothing with --no-inter-attention"),

@@ -144,19 +144,19 @@ def test_from_a_list_to_an_evaluation(agnet, folder, monkeypatch):
     assert "my list: 12 images of 3 classes (6 train, 3 val, 3 test)" in proposed.stderr
     agnet("train", "--run", "run", "--epochs", 1, *TRAIN)
     assert json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)["images"] == 3
-    assert agnet("inspect", "--verify").stdout == "12 images are as they were\n"
+    assert agnet("inspect", "--verify").stdout == "12 images are unchanged\n"
 
 
 def test_the_paths_of_a_list_may_be_relative_to_another_folder(agnet, folder, tmp_path):
     listing = write_list(folder, tmp_path / "list.csv")
     agnet("propose", "--dataset", "csv", "--csv", listing, "--root", folder, "--jobs", 1, "--primary", 3)
-    assert agnet("inspect", "--verify").stdout == "12 images are as they were\n"
+    assert agnet("inspect", "--verify").stdout == "12 images are unchanged\n"
     wrong = agnet("propose", "--dataset", "csv", "--csv", listing, "--restart", code=1)
     assert "12 of the 12 images that" in wrong.stderr and "--root" in wrong.stderr
 
 
 def test_csv_and_its_list_go_together(agnet):
     for arguments in (["--dataset", "csv"], ["--dataset", "demo", "--csv", "list.csv"]):
-        assert "csv and --csv FILE go together" in agnet("propose", *arguments, code=2).stderr
+        assert "csv and --csv FILE need each other" in agnet("propose", *arguments, code=2).stderr
     refused = agnet("propose", "--dataset", "auc-v1", "--without-leaked-frames", code=2)
     assert "--without-leaked-frames is for --dataset auc-v2" in refused.stderr

@@ -585,7 +585,7 @@ def test_a_layout_goes_through_propose_train_and_evaluate(copy_of, agnet, textur
     proposed = agnet("propose", "--dataset", "auc-v2", "--root", root, "--without-leaked-frames", "--jobs", 1)
     assert "left out: 2 test frames of a driver in train" in proposed.stderr
     assert "63 images of 10 classes" in proposed.stderr
-    assert "known of auc-v2: Camera 1/test/c0/322 to 415 reportedly show a driver of train" in proposed.stderr
+    assert "known issues of auc-v2: Camera 1/test/c0/322 to 415 reportedly show a driver of train" in proposed.stderr
     boxes = read_boxes(tmp_path / "boxes.h5")
     assert boxes.settings["dataset"] == {
         "name": "auc-v2",

@@ -283,7 +283,7 @@ def test_the_command_tells_what_is_left_for_now_apart_from_what_is_broken(share,
     options = ["--dataset", "folder", "--root", folder, "--boxes", tmp_path / "b.h5", "--method", "grid"]
     result = CliRunner().invoke(main, [*map(str, ["propose", *options]), "--max-unreadable", share])
     assert result.exit_code == code, result.output
-    assert "2 of 18 images (11.1%) are left for now" in result.output and "could not be read" not in result.output
+    assert "2 of 18 images (11.1%) were postponed" in result.output and "could not be read" not in result.output
 
 
 def test_want_of_memory_is_no_fault_of_an_image(folder, monkeypatch):

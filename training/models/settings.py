@@ -1,4 +1,4 @@
-"""The networks' settings, without the networks: nothing heavy is imported here."""
+"""Settings of the networks; importing them loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BACKBONE = "Name of the backbone, torchvision:NAME or timm:NAME."
 
 @dataclass(frozen=True)
 class AGNetSettings(Settings):
-    """Everything that decides an AG-Net's shape; the defaults are the paper's."""
+    """Settings that determine the architecture of AG-Net; the defaults are the paper's."""
 
     model: ClassVar[str] = "agnet"
 
     regions: int = setting(
         NETWORK,
-        "Number of regions per image, primary and secondary together: R.",
+        "Number of regions per image, R, primary and secondary together.",
         NOT_NEGATIVE,
         36,
         option="region-count",
@@ -44,7 +44,7 @@ class AGNetSettings(Settings):
     attention_softmax: bool = setting(
         PARTS, "Softmax after the inter-attention's sigmoid.", ANY, False, needs=("inter_attention", True)
     )
-    # The next three take parts away: the rows of the paper's Table VII.
+    # The next three remove parts: the rows of the paper's Table VII.
     use_regions: bool = setting(
         PARTS, "Region tokens. Off: the whole image is the only token.", ANY, True, off="no-regions"
     )
@@ -54,7 +54,7 @@ class AGNetSettings(Settings):
     inter_attention: bool = setting(PARTS, "Inter-attention. Off: tokens are averaged.", ANY, True)
     fusion: str = choice(
         PARTS,
-        "Fusion of maximum and average pooling, by learned weights (Eq. 4), or one of the two.",
+        "Fusion of max and average pooling. learned: sum with learned weights (Eq. 4); max or mean: that one alone.",
         FUSIONS,
         "learned",
     )
@@ -66,17 +66,24 @@ class AGNetSettings(Settings):
         "align",
     )
     pooling_samples: int = setting(
-        PARTS, "Bilinear samples along each side of a bin of RoIAlign.", AT_LEAST_1, 1, needs=("pooling", "align")
+        PARTS,
+        "Number of bilinear samples along each side of a RoIAlign bin.",
+        AT_LEAST_1,
+        1,
+        needs=("pooling", "align"),
     )
     shortcut: bool = setting(
         PARTS,
-        "Shortcut: the classifier sees the last map's average plus a learned multiple of F, 0 at first; not in the "
-        "paper.",
+        "Shortcut: the classifier's input is the last map's average plus a learned multiple of F, initially 0; not in "
+        "the paper.",
         ANY,
         False,
     )
     stages: int = setting(
-        PARTS, "Feature maps of the backbone that regions are pooled from, counted back from the last.", AT_LEAST_1, 1
+        PARTS,
+        "Number of feature maps of the backbone that regions are pooled from, counted back from the last.",
+        AT_LEAST_1,
+        1,
     )
 
     @property
@@ -85,13 +92,13 @@ class AGNetSettings(Settings):
 
 
 def agnet_needs(settings: AGNetSettings) -> Needs:
-    """Images, and their regions unless they were taken away."""
+    """Return the inputs of AG-Net: images, and regions unless they are switched off."""
     return Needs(regions=settings.regions if settings.use_regions else 0)
 
 
 @dataclass(frozen=True)
 class PlainSettings(Settings):
-    """Everything that decides a plain backbone's shape."""
+    """Settings that determine the architecture of a plain backbone."""
 
     model: ClassVar[str] = "plain"
 
@@ -103,5 +110,5 @@ class PlainSettings(Settings):
 
 
 def plain_needs(settings: PlainSettings) -> Needs:
-    """Images alone."""
+    """Return the inputs of a plain backbone: images only."""
     return Needs()

@@ -340,11 +340,11 @@ def test_the_unlikely_is_called_unsure(agnet, network, photographs):
 def test_predict_says_what_it_passes_over(agnet, network, photographs, tmp_path):
     shutil.copytree(photographs, tmp_path / "holiday")
     (tmp_path / "holiday" / "3b.png").unlink()
-    assert "passed over" not in agnet("predict", "--run", network, "holiday").stderr
+    assert "skipped" not in agnet("predict", "--run", network, "holiday").stderr
     for name in ("IMG_1.CR2", "IMG_2.cr2", "list.pdf"):
         (tmp_path / "holiday" / name).touch()
     told = agnet("predict", "--run", network, "holiday")
-    assert "passed over, as they are no images or videos: 2 .cr2, 1 .pdf\n" in told.stderr
+    assert "skipped, not images or videos: 2 .cr2, 1 .pdf\n" in told.stderr
     assert len(told.stdout.splitlines()) == 7
     (tmp_path / "holiday" / "IMG_3.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     assert "IMG_3.HEIC" in agnet("predict", "--run", network, "holiday", code=1).stderr
