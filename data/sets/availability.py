@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from ..errors import AbsentError, DatasetError
+from ..index import SPLITS
 from ..text import printable, table
 from .catalogue import CATALOGUE, difference_from_book
 from .entry import Download, Entry, Options
@@ -46,6 +47,7 @@ class Availability:
             "homepage": entry.homepage,
             "how_to_get_it": entry.how,
             "downloads": [asdict(download) for download in entry.downloads],
+            "ignored": entry.ignored,
             "flaws": entry.flaws,
             "root": str(self.root),
             "state": self.state,
@@ -62,8 +64,8 @@ def look_up(dataset: str, root: Path) -> Availability:
 
 def table_text(found: list[Availability]) -> str:
     """A table with one line per data set."""
-    header = ("name", "train", "test", "classes", "size", "on this machine", "fetch", "licence")
-    return "\n".join(table([header, *map(_cells, found)], right={1, 2, 3}))
+    header = ("name", "train", "val", "test", "classes", "size", "on this machine", "fetch", "licence")
+    return "\n".join(table([header, *map(_cells, found)], right={1, 2, 3, 4}))
 
 
 def details_text(found: Availability) -> str:
@@ -74,6 +76,7 @@ def details_text(found: Availability) -> str:
         "images": ", ".join(f"{count:,} {split}" for split, count in (entry.counts or {}).items()),
         "classes": "" if entry.classes is None else str(entry.classes),
         "split": entry.split,
+        "ignored": entry.ignored,
         "flaws": entry.flaws,
         "licence": entry.licence,
         "size": entry.size,
@@ -105,10 +108,10 @@ def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
 def _cells(found: Availability) -> tuple[str, ...]:
     entry = found.entry
     counts = entry.counts or {}
-    fetch = "" if not entry.archives else "--download" if entry.downloads else "by form"
+    fetch = "" if not entry.archives else "--download" if entry.downloads else "by hand"
     return (
         found.dataset,
-        *(f"{counts[split]:,}" if split in counts else "" for split in ("train", "test")),
+        *(f"{counts[split]:,}" if split in counts else "" for split in SPLITS),
         "" if entry.classes is None else str(entry.classes),
         entry.size.partition(",")[0],
         found.state,

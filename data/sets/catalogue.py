@@ -163,8 +163,149 @@ CALTECH256 = Entry(
     flaws="clutter (257) and stray files are left out; no split is official",
 )
 
+CUB200 = Entry(
+    name="cub200",
+    title="CUB-200-2011",
+    layout="fine_grained:cub200_rows",
+    folder="CUB_200_2011",
+    archives=("cub_200_2011", "cub-200-2011", "cub200"),
+    classes=200,
+    counts={"train": 5_994, "test": 5_794},
+    split="its list train_test_split.txt, about 30 / 29 a class",
+    licence="non-commercial research and education; the photographs belong to their authors",
+    size="1.2 GB",
+    homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
+    how="get CUB_200_2011.tgz (1.2 GB) from https://data.caltech.edu/records/65de6-vp158 and extract it there",
+    downloads=(
+        Download(
+            "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+            bytes=1_150_585_339,
+            md5="97eceeb196236b17998738112f37df78",
+            sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
+        ),
+    ),
+    ignored="bounding boxes, part locations, attributes and segmentations",
+    flaws="some images, of test too, are also in ImageNet: scores with a backbone trained on ImageNet may be too high",
+)
+STANFORD_CARS = Entry(
+    name="stanford-cars",
+    title="Stanford Cars",
+    layout="fine_grained:stanford_cars_rows",
+    folder="stanford_cars",
+    archives=("stanford_cars", "stanford-cars", "cars_train", "cars_test", "car_devkit", "car_ims"),
+    classes=196,
+    counts={"train": 8_144, "test": 8_041},
+    split="its lists, about half of each class",
+    licence="for research; none is stated",
+    size="1.9 GB",
+    homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
+    how="get cars_train.tgz, cars_test.tgz, car_devkit.tgz and cars_test_annos_withlabels.mat (or car_ims.tgz and "
+    "cars_annos.mat) from a copy kept by others, because https://ai.stanford.edu/~jkrause/cars/car_dataset.html no "
+    "longer distributes them, and extract the archives there, beside the .mat file",
+    ignored="bounding boxes",
+    flaws="its authors no longer distribute it: check a copy with agnet datasets stanford-cars --verify",
+)
+FGVC_AIRCRAFT = Entry(
+    name="fgvc-aircraft",
+    title="FGVC-Aircraft",
+    layout="fine_grained:fgvc_aircraft_rows",
+    folder="fgvc-aircraft-2013b",
+    archives=("fgvc-aircraft", "fgvc_aircraft"),
+    classes=100,
+    counts={"train": 3_334, "val": 3_333, "test": 3_333},
+    split="its lists: a third each for train, val and test; many papers train on train and val together",
+    licence="non-commercial research; the photographs belong to their authors",
+    size="2.8 GB",
+    homepage="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
+    how="get fgvc-aircraft-2013b.tar.gz (2.8 GB) from https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/ and extract "
+    "it there",
+    downloads=(
+        Download(
+            "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            md5="d4acdd33327262359767eeaa97a4f732",
+        ),
+    ),
+    ignored="bounding boxes, families and manufacturers; the classes are the variants",
+    flaws="the lowest 20 rows of pixels of every image are a banner with the photographer's name, which its authors "
+    "ask to remove; it is kept here: crop the files to follow them",
+)
+STANFORD_DOGS = Entry(
+    name="stanford-dogs",
+    title="Stanford Dogs",
+    layout="fine_grained:stanford_dogs_rows",
+    folder="stanford_dogs",
+    archives=("stanford_dogs", "stanford-dogs"),
+    classes=120,
+    counts={"train": 12_000, "test": 8_580},
+    split="100 / the rest a class, by its lists",
+    licence="that of ImageNet: non-commercial research and education",
+    size="0.8 GB",
+    homepage="http://vision.stanford.edu/aditya86/ImageNetDogs/",
+    how="get images.tar (0.8 GB) and lists.tar from http://vision.stanford.edu/aditya86/ImageNetDogs/ and extract both "
+    "there",
+    downloads=(
+        Download(
+            "http://vision.stanford.edu/aditya86/ImageNetDogs/images.tar",
+            md5="1bb1f2a596ae7057f99d7d75860002ef",
+            name="stanford-dogs-images.tar",
+        ),
+        Download(
+            "http://vision.stanford.edu/aditya86/ImageNetDogs/lists.tar",
+            md5="edbb9f16854ec66506b5f09b583e0656",
+            name="stanford-dogs-lists.tar",
+        ),
+    ),
+    ignored="bounding boxes",
+    flaws="its images, of test too, are from ImageNet: scores with a backbone trained on ImageNet are too high",
+)
+OXFORD_PETS = Entry(
+    name="oxford-pets",
+    title="Oxford-IIIT Pet",
+    layout="fine_grained:oxford_pets_rows",
+    folder="oxford-iiit-pet",
+    archives=("oxford-iiit-pet", "oxford_iiit_pet", "oxford-pets", "oxford_pets"),
+    classes=37,
+    counts={"train": 3_680, "test": 3_669},
+    split="its lists trainval.txt and test.txt, about 100 / 100 a class",
+    licence="CC BY-SA 4.0",
+    size="0.8 GB",
+    homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/",
+    how="get images.tar.gz and annotations.tar.gz (0.8 GB) from https://www.robots.ox.ac.uk/~vgg/data/pets/ and "
+    "extract both there",
+    downloads=(
+        Download(
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",
+            md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            name="oxford-iiit-pet-images.tar.gz",
+        ),
+        Download(
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",
+            md5="95a8c909bbe2e81eed6a22bccdf3f68f",
+            name="oxford-iiit-pet-annotations.tar.gz",
+        ),
+    ),
+    ignored="trimaps, head boxes and species",
+    flaws="images that its lists do not name are left out, and some .jpg files hold PNG or GIF images",
+)
+
 CATALOGUE = {
-    entry.name: entry for entry in (DEMO, FOLDER, CSV, FOOD101, STANFORD40, PPMI24, AUC_V1, AUC_V2, CALTECH256)
+    entry.name: entry
+    for entry in (
+        DEMO,
+        FOLDER,
+        CSV,
+        FOOD101,
+        STANFORD40,
+        PPMI24,
+        AUC_V1,
+        AUC_V2,
+        CALTECH256,
+        CUB200,
+        STANFORD_CARS,
+        FGVC_AIRCRAFT,
+        STANFORD_DOGS,
+        OXFORD_PETS,
+    )
 }
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..references import named_function
 
@@ -29,6 +30,17 @@ class Download:
     bytes: int | None = None
     md5: str | None = None  #: or sha256, as published by its authors or recorded by others
     sha256: str | None = None
+    name: str = ""  #: file name on disk, if the last part of the URL does not say which data set it is of
+
+
+def published_name(download: Download) -> str:
+    """The name under which a download is distributed: the last component of its URL."""
+    return urlsplit(download.url).path.rsplit("/", 1)[-1]
+
+
+def file_name(download: Download) -> str:
+    """The name of a download on disk."""
+    return download.name or published_name(download)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Entry:
     how: str = ""  #: how to get it manually, in a sentence
     archives: tuple[str, ...] = ()  #: prefixes of its archives' names, if others distribute it
     downloads: tuple[Download, ...] = ()  #: files that ``agnet datasets --download`` may download
+    ignored: str = ""  #: annotations that come with the images and are not read
     flaws: str = ""  #: known flaws
 
     def rows(self, root: Path, left_out: Counter[str], options: Options) -> Rows:

@@ -27,7 +27,7 @@ from ..files import one_process
 from .archives import extract
 from .availability import COMPLETE, NOT_THERE, PARTLY, look_up
 from .catalogue import CATALOGUE
-from .entry import Download
+from .entry import Download, file_name, published_name
 
 Steps = Callable[[str, int, "int | None"], None]  #: current step, bytes done, total bytes if known
 Progress = Callable[[int, "int | None"], None]  #: bytes present, and total bytes; None: unknown
@@ -63,10 +63,11 @@ def acquire(dataset: str, root: Path, progress: Steps = lambda what, done, total
         raise DatasetError(f"{found.detail}. To download all of it, move the existing files away")
     folder = root / entry.folder
     archives = [root / file_name(download) for download in entry.downloads]
-    for target in archives:
-        for name in (target.name, f"{target.name}.part", f"{target.name}.part.json"):
-            if (folder / name).is_file() and not (root / name).exists():
-                (folder / name).replace(root / name)  # the folder is created from their content
+    for download, target in zip(entry.downloads, archives, strict=True):
+        for suffix in ("", ".part", ".part.json"):
+            for name in (target.name + suffix, published_name(download) + suffix):
+                if (folder / name).is_file() and not (root / (target.name + suffix)).exists():
+                    (folder / name).replace(root / (target.name + suffix))  # the folder is created from their content
     _make_free(folder)
     for download, target in zip(entry.downloads, archives, strict=True):
         fetch(download, target, partial(progress, f"fetch {target.name}"))
@@ -148,11 +149,6 @@ def difference_from(path: Path, download: Download) -> str:
         return ""
     looks = "an empty file" if not start else "a web page" if start.lstrip().startswith(b"<") else "something else"
     return f"{looks} instead of a {suffix} file"
-
-
-def file_name(download: Download) -> str:
-    """The name of a download on disk: the last component of its URL."""
-    return urlsplit(download.url).path.rsplit("/", 1)[-1]
 
 
 class _Passing(Exception):

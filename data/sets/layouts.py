@@ -1,4 +1,4 @@
-"""The official layouts: files as distributed by their authors, converted to (name, class, split) rows.
+"""The official layouts of the paper's data sets: files as distributed, converted to (name, class, split) rows.
 
 Each function takes the root, counts files left out by kind, and raises `DatasetError` if something is missing. The
 catalogue compares the numbers with the published counts.
@@ -16,8 +16,8 @@ import numpy as np
 from ..errors import DatasetError
 from ..listing import OnDisk, join
 from .catalogue import AUC_V1, AUC_V2, CALTECH256, FOOD101, LEAKED, PPMI24, STANFORD40
-from .entry import Entry, Options, Rows
-from .on_disk import images_in, is_absent, is_incomplete, listed_images, locate
+from .entry import Options, Rows
+from .on_disk import images_in, is_absent, is_incomplete, lines_of, listed_images, locate, needed_folder
 
 INSTRUMENTS = (
     "bassoon",
@@ -58,7 +58,7 @@ def food101_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     base = listing.rpartition("/")[0].rpartition("/")[0]
     rows: Rows = []
     for split in ("train", "test"):
-        place, lines = _lines(disk, FOOD101, join(base, f"meta/{split}.txt"))
+        place, lines = lines_of(disk, FOOD101, join(base, f"meta/{split}.txt"))
         for line in lines:
             label, separator, _ = line.partition("/")
             if not separator:
@@ -84,17 +84,17 @@ def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     images = disk.folder(join(above, "JPEGImages")) or locate(disk, STANFORD40, "JPEGImages")
     if images is None:
         raise is_incomplete(STANFORD40, root, f"there is no folder {root / above / 'JPEGImages'} beside ImageSplits")
-    _, lines = _lines(disk, STANFORD40, join(lists, "actions.txt"))
+    _, lines = lines_of(disk, STANFORD40, join(lists, "actions.txt"))
     rows: Rows = []
     for action in (line.split("\t")[0].strip() for line in lines[1:]):
         for split in ("train", "test"):
-            place, files = _lines(disk, STANFORD40, join(lists, f"{action}_{split}.txt"))
+            place, files = lines_of(disk, STANFORD40, join(lists, f"{action}_{split}.txt"))
             for file in files:
                 if not re.fullmatch(rf"{re.escape(action)}_\d+\.\w+", file, flags=re.IGNORECASE):
                     raise DatasetError(f"{place}: expected names like '{action}_001.jpg', got {file!r}")
                 rows.append((join(images, file), action, split))
     for split in ("train", "test"):
-        place, files = _lines(disk, STANFORD40, join(lists, f"{split}.txt"))
+        place, files = lines_of(disk, STANFORD40, join(lists, f"{split}.txt"))
         by_action = {name.rpartition("/")[2] for name, _, its_split in rows if its_split == split}
         if odd := by_action ^ set(files):
             raise DatasetError(f"{place} and the lists of the actions differ by {len(odd):,} images, first {min(odd)}")
@@ -115,7 +115,7 @@ def ppmi24_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
         for instrument in INSTRUMENTS:
             folder = join(above, spelt.get(instrument.replace(" ", ""), instrument))
             for split in ("train", "test"):
-                place = _needed(disk, PPMI24, join(folder, split))
+                place = needed_folder(disk, PPMI24, join(folder, split))
                 rows += [(name, f"{deed} {instrument}", split) for name in images_in(disk, place, left_out)]
     return rows
 
@@ -136,7 +136,7 @@ def auc_v1_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
         file = f"{split.capitalize()}_data_list.csv"
         beside = join(base.rpartition("/")[0], file)
         listing = disk.file(join(base, file)) or disk.file(beside) or locate(disk, AUC_V1, file, file=True)
-        place, lines = _lines(disk, AUC_V1, listing or join(base, file))
+        place, lines = lines_of(disk, AUC_V1, listing or join(base, file))
         for row in csv.DictReader(lines):
             path, label = (row.get("Image") or "").strip(), (row.get("Label") or "").strip()
             posture = label if label.startswith("c") else f"c{label}"
@@ -162,7 +162,7 @@ def auc_v2_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     rows: Rows = []
     for camera in ("Camera 1", "Camera 2"):
         for split in ("train", "test"):
-            part = _needed(disk, AUC_V2, join(base, f"{camera}/{split}"))
+            part = needed_folder(disk, AUC_V2, join(base, f"{camera}/{split}"))
             for posture, label in POSTURES.items():
                 place = disk.folder(join(part, posture))
                 for name in images_in(disk, place, left_out) if place else []:
@@ -205,27 +205,3 @@ def caltech256_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     if not rows:
         raise is_absent(CALTECH256, root, "256_ObjectCategories/001.ak47")
     return rows
-
-
-def _needed(disk: OnDisk, entry: Entry, folder: str) -> str:
-    """The folder's name on disk. Raises: `DatasetError` if it is missing."""
-    place = disk.folder(folder)
-    if place is None:
-        raise is_incomplete(entry, disk.root, f"there is no folder {disk.root / folder}")
-    return place
-
-
-def _lines(disk: OnDisk, entry: Entry, listing: str) -> tuple[Path, list[str]]:
-    """A list's path and its non-empty lines, stripped. Raises: `DatasetError` if it cannot be read."""
-    name = disk.file(listing)
-    if name is None:
-        raise is_incomplete(entry, disk.root, f"there is no list {disk.root / listing}")
-    path = disk.root / name
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path}: is not UTF-8 text; extract it again") from None
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if not lines:
-        raise is_incomplete(entry, disk.root, f"the list {path} is empty")
-    return path, lines

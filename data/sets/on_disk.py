@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import AbsentError, DatasetError
 from ..images import IMAGE_SUFFIXES
 from ..listing import OnDisk, join, plain, suffix_of
-from .entry import Entry, Rows
+from .entry import Entry, Rows, published_name
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")
 _HALF = (".part", ".partial", ".crdownload", ".download", ".aria2")
@@ -91,6 +91,35 @@ def images_in(
     return images
 
 
+def needed_folder(disk: OnDisk, entry: Entry, folder: str) -> str:
+    """The folder's name on disk. Raises: `DatasetError` if it is missing."""
+    place = disk.folder(folder)
+    if place is None:
+        raise is_incomplete(entry, disk.root, f"there is no folder {disk.root / folder}")
+    return place
+
+
+def needed_list(disk: OnDisk, entry: Entry, listing: str) -> str:
+    """The list's name on disk. Raises: `DatasetError` if it is missing."""
+    name = disk.file(listing)
+    if name is None:
+        raise is_incomplete(entry, disk.root, f"there is no list {disk.root / listing}")
+    return name
+
+
+def lines_of(disk: OnDisk, entry: Entry, listing: str) -> tuple[Path, list[str]]:
+    """A list's path and its non-empty lines, stripped. Raises: `DatasetError` if it cannot be read."""
+    path = disk.root / needed_list(disk, entry, listing)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: is not UTF-8 text; extract it again") from None
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise is_incomplete(entry, disk.root, f"the list {path} is empty")
+    return path, lines
+
+
 def _places(disk: OnDisk, folder: str) -> Iterator[str]:
     own = disk.folder(folder)
     if own is not None:
@@ -122,9 +151,11 @@ def _fetching(entry: Entry, root: Path) -> str:
 
 def leftover(entry: Entry, root: Path) -> tuple[Path, bool] | None:
     """An archive of the data set, and whether it is complete; partial downloads come first."""
-    for place in (root, root / entry.folder):
+    # Published names may be as general as images.tar, which says whose they are only in the data set's own folder.
+    published = tuple(map(published_name, entry.downloads))
+    for place, prefixes in ((root, entry.archives), (root / entry.folder, entry.archives + published)):
         files = sorted(path.name for path in place.iterdir() if path.is_file()) if place.is_dir() else []
-        mine = [name for name in files if plain(name).startswith(tuple(map(plain, entry.archives)))]
+        mine = [name for name in files if plain(name).startswith(tuple(map(plain, prefixes)))]
         for whole, endings in ((False, _HALF), (True, _ARCHIVES)):
             for name in mine:
                 if name.lower().endswith(endings):

@@ -58,7 +58,7 @@ def test_the_table_has_a_line_for_every_data_set_and_makes_nothing(agnet, tmp_pa
     assert [line.split()[0] for line in lines[1:]] == list(CATALOGUE)
     food = next(line for line in lines if line.startswith("food101"))
     assert all(word in food for word in ("75,750", "25,250", "101", "5 GB", "not there", "--download"))
-    assert "by form" in next(line for line in lines if line.startswith("auc-v2"))
+    assert "by hand" in next(line for line in lines if line.startswith("auc-v2"))
     assert max(map(len, lines)) <= 140
     assert list(tmp_path.iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_official_downloads_are_web_addresses_of_archives_with_well_formed_check
     for entry in CATALOGUE.values():
         for download in entry.downloads:
             assert download.url.startswith(("https://", "http://")) and download.url.endswith(
-                (".zip", ".tar", ".tar.gz")
+                (".zip", ".tar", ".tar.gz", ".tgz")
             )
             assert download.md5 is None or (len(download.md5) == 32 and int(download.md5, 16))
             assert download.sha256 is None or (len(download.sha256) == 64 and int(download.sha256, 16))

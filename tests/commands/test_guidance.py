@@ -222,7 +222,7 @@ def test_commands_that_errors_suggest_are_understood(agnet, boxes_file, folder, 
         agnet(*shlex.split(re.search(r"make them with: agnet (.*)", told)[1]), "--workers", 0, "--root", "images")
         agnet("compare", "a run", "a run", "--split", split)
     told = agnet("propose", "food101", "--root", "my sets", code=1).stderr
-    words = shlex.split(re.search(r"agnet (datasets --download .*?) fetches it", told)[1])
+    words = shlex.split(re.search(r"agnet (datasets --download .*?) downloads it", told)[1])
     assert words == ["datasets", "--download", "food101", "--root", "my sets"]
     context = main.commands["datasets"].make_context("datasets", words[1:])
     assert context.params["dataset"] == "food101" and context.params["root"] == Path("my sets")
