@@ -77,11 +77,10 @@ def images_hash(boxes: Boxes) -> str:
     Covers the usable images in order, each with its class, split and content.
     """
     columns = (boxes.names, boxes.labels, boxes.splits, boxes.contents)
-    lines = "".join(
-        f"{name.decode()}\n{boxes.classes[label]}\n{split}\n{content.decode()}\n"
-        for name, label, split, content in zip(*(column[boxes.usable] for column in columns), strict=True)
-    )
-    return hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(digest_size=8)
+    for name, label, split, content in zip(*(column[boxes.usable] for column in columns), strict=True):
+        digest.update(name + f"\n{boxes.classes[label]}\n{split}\n".encode() + content + b"\n")
+    return digest.hexdigest()
 
 
 def identity(boxes: Boxes) -> dict[str, object]:

@@ -121,7 +121,8 @@ def test_predictions_depend_on_no_batch(network, photographs):
 def test_a_batch_that_memory_does_not_suffice_for_goes_through_in_pieces(network, photographs, evidence):
     checkpoint, told = load_checkpoint(network / "best.safetensors"), []
     samples = [
-        sample_of_file(str(path), (64, 64), partial(propose_regions, settings=PROPOSALS)) for path in photographs.iterdir()
+        sample_of_file(str(path), (64, 64), partial(propose_regions, settings=PROPOSALS))
+        for path in photographs.iterdir()
     ]
     expected = list(predict_samples(checkpoint, samples, CPU, evidence=evidence))
 

@@ -97,7 +97,7 @@ def test_every_value_that_a_recipe_sets_has_a_reason():
         (["--dry-run", "--precision", "fp16"], "CUDA"),
         (["--dry-run", "--ema-decay", 1], "--ema-decay: wanted at least 0 and below 1, got 1"),
         (["--dry-run", "--weights", "nowhere.pth"], "nowhere.pth"),
-        (["--dry-run", "--image-size", 7], "image_size"),
+        (["--dry-run", "--image-size", 7], "--image-size: wanted 0, a side of 32 to 4096"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(train, options, complaint):

@@ -73,4 +73,7 @@ def test_a_model_with_regions_is_not_measured_on_a_file_without(agnet, files, fo
     told = agnet("evaluate", "--run", run, "--boxes", files[1], "--root", folder, code=1).stderr
     assert "was trained on regions with method = 'sift'" in told and told.count("\n") == 1
     told = agnet("train", "--boxes", files[1], "--root", folder, "--run", run, *OPTIONS, "--resume", code=1).stderr
-    assert "wants regions" in told
+    assert "needs regions" in told
+    agnet("propose", folder, "--boxes", tmp_path / "four.h5", "--primary", 4, "--jobs", 1)
+    told = agnet("evaluate", "--run", run, "--boxes", tmp_path / "four.h5", "--root", folder, "--force", code=1).stderr
+    assert "primary = 3" in told and "has 4" in told

@@ -134,7 +134,9 @@ def slow_agnet(net, image, boxes_xyxy, softmax):
     embedding = (best * pools[0] + mean * pools[1]) / (best + mean)
     logits = net.classifier.weight @ embedding + net.classifier.bias
     # How often each token's feature comes into what is joined, as a share of all.
-    shares = torch.stack([sum(w * m[slot] for w, m in zip(weights, matches, strict=True)) for slot in range(len(tokens))])
+    shares = torch.stack(
+        [sum(w * m[slot] for w, m in zip(weights, matches, strict=True)) for slot in range(len(tokens))]
+    )
     return logits, shares.flatten() / shares.sum(), received.view(7, 7), embedding
 
 

@@ -119,8 +119,8 @@ def test_draws_stay_within_the_papers_range_and_reach_its_ends():
 def test_a_motion_of_a_rectangle_is_a_turn_about_its_middle_in_pixels_of_the_frame():
     generator = np.random.default_rng(5)
     for _ in range(200):
-        motion = AffineRange(shift=0).draw(generator, (256, 128))
+        motion = AffineRange(15, 0, 0.15).draw(generator, (256, 128))
         np.testing.assert_allclose(motion @ (64, 128, 1), (64, 128), atol=1e-9)
         assert motion[0, 1] == pytest.approx(-motion[1, 0]) and motion[1, 1] == pytest.approx(motion[0, 0])
-    shifts = [AffineRange(degrees=0, scale=0).draw(generator, (256, 128))[:, 2] for _ in range(500)]
+    shifts = [AffineRange(0, 0.15, 0).draw(generator, (256, 128))[:, 2] for _ in range(500)]
     np.testing.assert_allclose(np.abs(shifts).max(axis=0), (0.15 * 128, 0.15 * 256), rtol=0.02)
