@@ -16,6 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from PIL import Image
+from test_architecture import ALLOWED, MODELS_WHOLE
 
 import agnet
 from agnet.cli import main
@@ -91,6 +92,21 @@ def test_every_room_is_on_the_map():
     for name in ("data", "proposals", "training"):
         rooms |= {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / name).rglob("*.py")}
     assert mapped == rooms
+
+
+def test_the_map_has_the_rooms_that_each_room_imports_from():
+    page = text_of(DOCS / "architecture.md")
+    cells = dict(re.findall(r"^\| `([\w.]+)` \| .* \| ([^|]+) \|$", page, flags=re.MULTILINE))
+
+    def rooms(cell):
+        named = set(re.findall(r"`([\w.]+)`", re.sub(r"what `[\w.]+` imports from", "", cell)))
+        named |= MODELS_WHOLE if "the models" in cell else set()
+        for other in re.findall(r"what `([\w.]+)` imports from", cell):
+            named |= rooms(cells[other])
+        return named
+
+    for room, below in ALLOWED.items():
+        assert rooms(cells[room]) == below - {room}, room
 
 
 def test_files_that_pages_name_exist():

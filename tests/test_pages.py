@@ -2,9 +2,10 @@
 
 A block of bash, sh, console or python is run unless the line above it is ``<!-- not run: reason -->``. A text block
 right below one, and what a console block has between its prompts, is its output; ``...`` matches anything, as in
-doctest. Every page starts in a folder with ``photos/`` (class folders), ``photos.csv`` (a list of them),
-``some/photo.jpg``, and what the page quick-start makes: ``boxes.h5``, ``run`` and ``plain``. Commands whose output is
-not shown propose fewer regions and train a smaller backbone, for one epoch unless epochs are what the page is about.
+doctest. A block below ``<!-- file: NAME -->`` is a file that later ones use. Every page starts in a folder with
+``photos/`` (class folders), ``photos.csv`` (a list of them), ``some/photo.jpg``, and what the page quick-start makes:
+``boxes.h5``, ``run`` and ``plain``. Commands whose output is not shown propose fewer regions and train a smaller
+backbone, for one epoch unless epochs are what the page is about.
 """
 
 import doctest
@@ -42,6 +43,7 @@ class Block(NamedTuple):
     text: str
     why_not: str | None  #: it is not run, and why
     output: str | None  #: what the page says that it prints
+    file: str | None = None  #: the name of the file that it shows
 
 
 def blocks_of(page):
@@ -53,13 +55,14 @@ def blocks_of(page):
         elif start is not None and line.startswith("```"):
             language, text = lines[start][3:].strip(), "\n".join(lines[start + 1 : number])
             reason = re.fullmatch(r"<!-- not run: (.+) -->", lines[start - 1]) if start else None
+            file = re.fullmatch(r"<!-- file: (\S+) -->", lines[start - 1]) if start else None
             above = [each for each in lines[last + 1 : start] if each.strip()] if found else None
             if language == "text" and above == []:
                 found[-1] = found[-1]._replace(output=text)
-            found.append(Block(start + 1, language, text, reason and reason[1], None))
+            found.append(Block(start + 1, language, text, reason and reason[1], None, file and file[1]))
             start, last = None, number
     assert start is None, f"{page.name}: the block of line {start + 1} does not end"
-    return [each for each in found if each.language in ("bash", "console", "python", "sh")]
+    return [each for each in found if each.language in ("bash", "console", "python", "sh") or each.file]
 
 
 def steps_of(block):
@@ -128,6 +131,9 @@ def run_page(page, folder):
     with pytest.MonkeyPatch.context() as patch, joblib.parallel_config(backend="sequential"):
         patch.chdir(folder)
         for block in blocks:
+            if block.file:
+                Path(block.file).write_text(f"{block.text}\n")
+                continue
             for commands, wanted in steps_of(block):
                 where = f"{page.name}:{block.line}"
                 said = (
@@ -203,14 +209,23 @@ $ true
 ```python
 print("five")
 ```
+
+<!-- file: six.txt -->
+```yaml
+six
+```
+```console
+$ cat six.txt
+six
+```
 """
 
 
 def test_pages_are_read_as_they_are_meant(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
-    assert [block.why_not for block in blocks_of(page)] == [None, "needs a GPU", None, None]
-    assert run_page(page, tmp_path) == 3
+    assert [block.why_not for block in blocks_of(page)] == [None, "needs a GPU", None, None, None, None]
+    assert run_page(page, tmp_path) == 5
     page.write_text(PAGE.replace("t...", "three"))
     with pytest.raises(AssertionError, match=r"page\.md:2: the page shows"):
         run_page(page, tmp_path)
