@@ -74,7 +74,7 @@ def test_commands_are_ones_that_the_program_understands(page, words):
 def test_options_that_pages_name_exist():
     offered = {option for command in main.commands.values() for option in options_of(command)} | {"--help"}
     for page in PAGES:
-        named = set(re.findall(r"`(--[a-z-]+)", text_of(page)))
+        named = set(re.findall(r"`(--[a-z0-9-]+)", text_of(page)))
         assert named <= offered, f"{page.name}: {named - offered}"
 
 
@@ -158,7 +158,9 @@ def test_the_readme_is_short():
 
 def anchors_of(page):
     """The anchors of a page's headings: both make them of lower-case words joined by hyphens."""
-    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    included = re.search(r"<!-- page: (\S+) -->", text_of(page))
+    text = text_of(ROOT / included[1]) if included else text_of(page)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     for heading in re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE):
         yield re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()))
 
