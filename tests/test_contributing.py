@@ -83,7 +83,7 @@ from agnet.training.models.backbones.names import check_backbone_name
 check_backbone_name("mobilenet-v3-large")
 torch.manual_seed(0)
 torch.set_num_threads(1)
-model = agnet.build_model(agnet.ModelSettings(classes=2, model="gmp", backbone="mobilenet-v3-large"))
+model = agnet.build_model(agnet.ModelSettings(classes=2, model="gmp", backbone="mobilenet-v3-large", top=2))
 told["channels"] = model.backbone.channels
 images, labels = torch.rand(2, 3, 64, 64), torch.tensor([0, 1])
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -92,11 +92,21 @@ for step in range(2):
     loss = torch.nn.functional.cross_entropy(model(images).logits, labels)
     optimizer.zero_grad(); loss.backward(); optimizer.step()
     told["losses"].append(loss.item())
+embedding = model.eval()(images).embedding
+largest = model.backbone(images).flatten(2).sort(dim=2).values[:, :, -2:].mean(dim=2)
+told["largest"] = bool(torch.allclose(embedding, largest))
 
 from click.testing import CliRunner
 from agnet.cli import main
-offered = {name: CliRunner().invoke(main, [name, "--help"]).output for name in ("propose", "train")}
-told["offered"] = {"centre": "centre" in offered["propose"], "gmp": "gmp" in offered["train"]}
+pages = {"centre": ["propose"], "--top": ["train", "--model", "gmp"]}
+told["offered"] = {what: what in CliRunner().invoke(main, [*page, "--help"]).output for what, page in pages.items()}
+told["refused"] = [
+    CliRunner().invoke(main, words).output
+    for words in (
+        ["propose", "photos", "--method", "centre", "--tol", "0.1"],
+        ["train", "--model", "gmp", "--top", "0"],
+    )
+]
 told["listed"] = "oxford-pets" in CliRunner().invoke(main, ["datasets"]).output
 json.dump(told, sys.stdout)
 """
@@ -144,13 +154,14 @@ def test_the_data_set_is_listed_and_read(told):
 
 
 def test_the_method_proposes(told):
-    assert told["offered"]["centre"]
+    assert told["offered"]["centre"] and "--tol changes nothing with --method centre" in told["refused"][0]
     boxes = [[0, 0, 80, 60], [10, 7.5, 70, 52.5], [20, 15, 60, 45], [30, 22.5, 50, 37.5]]
     assert sorted(told["boxes"]) == [pytest.approx(box) for box in boxes]
 
 
 def test_the_model_trains(told):
-    assert told["offered"]["gmp"]
+    assert told["offered"]["--top"] and "--top: wanted 1 or more, got 0" in told["refused"][1]
+    assert told["largest"]
     first, second = told["losses"]
     assert first != second and all(0 < loss < 10 for loss in (first, second))
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from PIL import Image
+from test_architecture import ALLOWED, MODELS_WHOLE
 
 import agnet
 from agnet.cli import main
@@ -73,7 +74,7 @@ def test_commands_are_ones_that_the_program_understands(page, words):
 def test_options_that_pages_name_exist():
     offered = {option for command in main.commands.values() for option in options_of(command)} | {"--help"}
     for page in PAGES:
-        named = set(re.findall(r"`(--[a-z-]+)", text_of(page)))
+        named = set(re.findall(r"`(--[a-z0-9-]+)", text_of(page)))
         assert named <= offered, f"{page.name}: {named - offered}"
 
 
@@ -91,6 +92,21 @@ def test_every_room_is_on_the_map():
     for name in ("data", "proposals", "training"):
         rooms |= {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / name).rglob("*.py")}
     assert mapped == rooms
+
+
+def test_the_map_has_the_rooms_that_each_room_imports_from():
+    page = text_of(DOCS / "architecture.md")
+    cells = dict(re.findall(r"^\| `([\w.]+)` \| .* \| ([^|]+) \|$", page, flags=re.MULTILINE))
+
+    def rooms(cell):
+        named = set(re.findall(r"`([\w.]+)`", re.sub(r"what `[\w.]+` imports from", "", cell)))
+        named |= MODELS_WHOLE if "the models" in cell else set()
+        for other in re.findall(r"what `([\w.]+)` imports from", cell):
+            named |= rooms(cells[other])
+        return named
+
+    for room, below in ALLOWED.items():
+        assert rooms(cells[room]) == below - {room}, room
 
 
 def test_files_that_pages_name_exist():
@@ -142,7 +158,9 @@ def test_the_readme_is_short():
 
 def anchors_of(page):
     """The anchors of a page's headings: both make them of lower-case words joined by hyphens."""
-    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    included = re.search(r"<!-- page: (\S+) -->", text_of(page))
+    text = text_of(ROOT / included[1]) if included else text_of(page)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     for heading in re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE):
         yield re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()))
 

@@ -2,9 +2,10 @@
 
 A block of bash, sh, console or python is run unless the line above it is ``<!-- not run: reason -->``. A text block
 right below one, and what a console block has between its prompts, is its output; ``...`` matches anything, as in
-doctest. Every page starts in a folder with ``photos/`` (class folders), ``photos.csv`` (a list of them),
-``some/photo.jpg``, and what the page quick-start makes: ``boxes.h5``, ``run`` and ``plain``. Commands whose output is
-not shown propose fewer regions and train a smaller backbone, for one epoch unless epochs are what the page is about.
+doctest. A block below ``<!-- file: NAME -->`` is a file that later ones use. Every page starts in a folder with
+``photos/`` (class folders), ``photos.csv`` (a list of them), ``some/photo.jpg``, and what the page quick-start makes:
+``boxes.h5``, ``run`` and ``plain``. Commands whose output is not shown propose fewer regions and train a smaller
+backbone, for one epoch unless epochs are what the page is about.
 """
 
 import doctest
@@ -16,17 +17,22 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import joblib
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
 import agnet
 from agnet.cli import main
+from agnet.training.models.backbones.backbone import Backbone
+from agnet.training.models.build import assemble
+from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
 ROOT = Path(agnet.__file__).resolve().parent
 FIRST = ROOT / "docs" / "quick-start.md"
@@ -42,6 +48,7 @@ class Block(NamedTuple):
     text: str
     why_not: str | None  #: it is not run, and why
     output: str | None  #: what the page says that it prints
+    file: str | None = None  #: the name of the file that it shows
 
 
 def blocks_of(page):
@@ -53,13 +60,14 @@ def blocks_of(page):
         elif start is not None and line.startswith("```"):
             language, text = lines[start][3:].strip(), "\n".join(lines[start + 1 : number])
             reason = re.fullmatch(r"<!-- not run: (.+) -->", lines[start - 1]) if start else None
+            file = re.fullmatch(r"<!-- file: (\S+) -->", lines[start - 1]) if start else None
             above = [each for each in lines[last + 1 : start] if each.strip()] if found else None
             if language == "text" and above == []:
                 found[-1] = found[-1]._replace(output=text)
-            found.append(Block(start + 1, language, text, reason and reason[1], None))
+            found.append(Block(start + 1, language, text, reason and reason[1], None, file and file[1]))
             start, last = None, number
     assert start is None, f"{page.name}: the block of line {start + 1} does not end"
-    return [each for each in found if each.language in ("bash", "console", "python", "sh")]
+    return [each for each in found if each.language in ("bash", "console", "python", "sh") or each.file]
 
 
 def steps_of(block):
@@ -128,6 +136,10 @@ def run_page(page, folder):
     with pytest.MonkeyPatch.context() as patch, joblib.parallel_config(backend="sequential"):
         patch.chdir(folder)
         for block in blocks:
+            if block.file:
+                quick = "mobilenet-v3-small\nweights: none\nbatch-size: 4"
+                Path(block.file).write_text(block.text.replace("efficientnet-lite0", quick) + "\n")
+                continue
             for commands, wanted in steps_of(block):
                 where = f"{page.name}:{block.line}"
                 said = (
@@ -163,16 +175,32 @@ def test_quick_start_makes_what_other_pages_start_with(start):
         assert (start / made).exists()
 
 
+def shrink_network(run, patch):
+    """Give a run a network of a few layers that still takes regions: exporting a real one takes a minute."""
+    trained = load_checkpoint(run)
+
+    def build(settings):
+        body = torch.nn.Conv2d(3, 16, 32, stride=32)
+        return assemble(settings, Backbone(body, 16, trained.model.backbones[0].preprocessing))
+
+    without = {"self_attention": False, "inter_attention": False, "fusion": "mean", "se": "none"}
+    small = replace(trained.settings, backbone="small", **without)
+    save_checkpoint(run / "best.safetensors", replace(trained, settings=small, model=build(small)))
+    patch.setattr("agnet.training.runs.checkpoints.build_model", build)
+
+
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in PAGES if page != FIRST],
     ids=lambda page: page.stem,
 )
-def test_a_page_runs(page, start, tmp_path):
+def test_a_page_runs(page, start, tmp_path, monkeypatch):
     blocks = [block for block in blocks_of(page) if block.why_not is None]
     if not blocks:
         return
     folder = shutil.copytree(start, tmp_path / "here")
+    if page.stem == "export":
+        shrink_network(folder / "run", monkeypatch)
     assert run_page(page, folder) == len(blocks)
 
 
@@ -203,14 +231,23 @@ $ true
 ```python
 print("five")
 ```
+
+<!-- file: six.txt -->
+```yaml
+six
+```
+```console
+$ cat six.txt
+six
+```
 """
 
 
 def test_pages_are_read_as_they_are_meant(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
-    assert [block.why_not for block in blocks_of(page)] == [None, "needs a GPU", None, None]
-    assert run_page(page, tmp_path) == 3
+    assert [block.why_not for block in blocks_of(page)] == [None, "needs a GPU", None, None, None, None]
+    assert run_page(page, tmp_path) == 5
     page.write_text(PAGE.replace("t...", "three"))
     with pytest.raises(AssertionError, match=r"page\.md:2: the page shows"):
         run_page(page, tmp_path)
