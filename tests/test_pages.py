@@ -81,7 +81,7 @@ def steps_of(block):
 
 
 def quicker(words):
-    """A command of agnet with fewer regions, or a backbone that has fewer channels and needs no weights."""
+    """A command of agnet with fewer regions, or smaller images and a backbone that needs no weights."""
     if words[:3] == ["agnet", "propose", "photos"] and "--primary" not in words:
         return [*words, "--primary", "3"]
     if words[:2] != ["agnet", "train"] or "efficientnet-lite0" not in words:
@@ -89,7 +89,7 @@ def quicker(words):
     words = ["mobilenet-v3-small" if word == "efficientnet-lite0" else word for word in words]
     if "--stop-after" not in words and "--resume" not in words:
         words = ["1" if before == "--epochs" else word for before, word in zip(["", *words], words, strict=False)]
-    return [*words, "--batch-size", "4", *([] if "--weights" in words else ["--weights", "none"])]
+    return [*words, "--batch-size", "4", "--image-size", "64", *([] if "--weights" in words else ["--weights", "none"])]
 
 
 def run_shell(text, shown=True):
@@ -137,7 +137,7 @@ def run_page(page, folder):
         patch.chdir(folder)
         for block in blocks:
             if block.file:
-                quick = "mobilenet-v3-small\nweights: none\nbatch-size: 4"
+                quick = "mobilenet-v3-small\nweights: none\nbatch-size: 4\nimage-size: 64"
                 Path(block.file).write_text(block.text.replace("efficientnet-lite0", quick) + "\n")
                 continue
             for commands, wanted in steps_of(block):
