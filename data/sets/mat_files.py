@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DatasetError
+
+# SciPy's reader ends the whole process for some damaged files, so that each is first read in a process of its own.
+_TRIAL = "import sys; from scipy.io import loadmat; loadmat(sys.argv[1], appendmat=False)"
 
 
 def read_mat(path: Path, *names: str) -> list[np.ndarray]:
@@ -23,6 +28,8 @@ def read_mat(path: Path, *names: str) -> list[np.ndarray]:
     # SciPy lets damage through as whatever it leads to.
     damage = (MatReadError, ValueError, TypeError, LookupError, ArithmeticError, NameError, EOFError, MemoryError)
     try:
+        if subprocess.run([sys.executable, "-I", "-c", _TRIAL, path], capture_output=True, check=False).returncode < 0:
+            raise ValueError("it crashes the reader")
         content = loadmat(path, appendmat=False, variable_names=names, squeeze_me=True)
     except (*damage, NotImplementedError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk; those about the content have no errno

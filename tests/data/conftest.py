@@ -2,7 +2,14 @@
 
 import pytest
 
+from agnet.data.sets import mat_files
 from copies import COPIES, shrink_the_book
+
+
+@pytest.fixture(autouse=True)
+def quick_trial_of_matlab_files(monkeypatch):
+    """Spare the process that reads each MATLAB file first the second in which SciPy loads."""
+    monkeypatch.setattr(mat_files, "_TRIAL", "pass")
 
 
 @pytest.fixture(params=COPIES)

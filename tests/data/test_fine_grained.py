@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import DatasetError
-from agnet.data.sets import availability
+from agnet.data.sets import availability, mat_files
 from agnet.data.sets.availability import look_up
 from agnet.data.sets.catalogue import CATALOGUE, open_dataset
 from agnet.data.sets.entry import file_name, published_name
@@ -284,7 +284,7 @@ def test_a_damaged_matlab_file_is_an_error_of_one_line(tmp_path):
     savemat(good, list_of_dogs([DOG] * 9, range(9)))
     whole, path = good.getvalue(), tmp_path / "test_list.mat"
     damaged = [b"", b"<html>moved</html>", b"MATLAB 7.3 MAT-file".ljust(124) + struct.pack("<HH", 0x0200, 0x4D49)]
-    damaged += [whole[:length] for length in range(0, len(whole) - 8, 61)]
+    damaged += [whole[:length] for length in range(0, len(whole) - 8, len(whole) // 5)]
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=r"test_list\.mat: ") as caught:
@@ -302,6 +302,14 @@ def test_a_compressed_matlab_file_is_read_and_its_damage_told(tmp_path):
     content[170] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="cannot be read as a MATLAB file"):
+        read_mat(path, "file_list")
+
+
+def test_a_matlab_file_that_crashes_its_reader_costs_itself(tmp_path, monkeypatch):
+    path = tmp_path / "test_list.mat"
+    savemat(path, list_of_dogs([DOG] * 9, range(9)))
+    monkeypatch.setattr(mat_files, "_TRIAL", "import os; os.abort()")
+    with pytest.raises(DatasetError, match=r"test_list\.mat: cannot be read .* \(it crashes the reader\)"):
         read_mat(path, "file_list")
 
 
@@ -338,5 +346,5 @@ def test_birds_go_through_datasets_verify_and_propose(copy_of, agnet, textured, 
     assert verified["sound"] and verified["counts"] == {"train": 12, "test": 9}
     proposed = agnet("propose", "--dataset", "cub200", "--root", root, "--limit", 9, "--primary", 3, "--jobs", 1)
     assert "9 images of 3 classes" in proposed.stderr
-    assert "known of cub200: some images, of test too, are also in ImageNet" in proposed.stderr
+    assert "known issues of cub200: some images, of test too, are also in ImageNet" in proposed.stderr
     assert set(read_boxes(tmp_path / "boxes.h5").splits.tolist()) == {"train", "val", "test"}
