@@ -9,15 +9,16 @@ import click
 from ..training.models.settings import AGNetSettings
 from . import options
 
+BACKBONES = ("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16")  # Table VI's, and VGG-16
+
 
 @click.command()
 @click.option(
     "--backbone",
     "backbones",
     multiple=True,
-    default=("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"),
-    show_default=True,
-    help="May be given several times.",
+    help="Name of a backbone; may be given several times.  [default: resnet50, densenet121, inception-v3, "
+    "nasnet-mobile, vgg16, and bcnn and srbn with their two streams]",
 )
 @click.option("--classes", type=click.IntRange(1), default=40, show_default=True, help="Classes to tell apart.")
 @click.option(
@@ -51,11 +52,20 @@ def complexity(
     from ..data.memory import keep_network_memory
     from ..training.loop.preflight import check_backbone
 
+    two_streams = not backbones
+    backbones = backbones or BACKBONES
     for backbone in backbones:
         check_backbone(backbone)
     # Only now: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
-    from ..training.measure.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
+    from ..training.measure.complexity import (
+        VARIANTS,
+        costs_text,
+        network_cost,
+        network_milliseconds,
+        two_stream_costs,
+        two_stream_milliseconds,
+    )
 
     keep_network_memory()
     costs = []
@@ -64,6 +74,12 @@ def complexity(
         found = [network_cost(settings, variant) for variant in VARIANTS]
         if latency:
             taken = network_milliseconds(settings, batch_size, choose_device(device))
+            found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
+        costs += found
+    if two_streams:
+        found = two_stream_costs(classes)
+        if latency:
+            taken = two_stream_milliseconds(classes, batch_size, choose_device(device))
             found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
         costs += found
     click.echo(json.dumps([cost.to_dict() for cost in costs]) if as_json else costs_text(costs))

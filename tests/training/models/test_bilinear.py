@@ -79,6 +79,10 @@ def test_the_sum_of_outer_products_is_that_of_every_place():
 def test_half_precision_does_not_bound_a_sum():
     a = torch.full((1, 2, 8, 8), 100.0, dtype=torch.float16)
     assert BilinearSum()(a, a).tolist() == [[640_000.0] * 4]
+    a, b = (each.float() for each in two_maps())
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = BilinearSum()(a, b)
+    torch.testing.assert_close(rounded, BilinearSum()(a, b))
 
 
 def test_a_root_has_its_sign_and_unit_norm():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -111,7 +113,9 @@ class BilinearSum(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """``(B, C, h, w)`` and ``(B, C', h, w)`` -> ``(B, C · C')``, row by row, or ``(B, size)``."""
-        with torch.autocast(first.device.type, enabled=False):  # the sum exceeds half precision's range
+        device = first.device.type  # "meta" has no autocast
+        with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():
+            # The sum exceeds half precision's range.
             products = precise(first).flatten(2) @ precise(second).flatten(2).transpose(1, 2)  # (B, C, C')
         return products.flatten(1) if self.sketch is None else self.sketch.of_sum(products)
 
