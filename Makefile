@@ -1,4 +1,5 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both keep to .venv and to what git ignores.
+# Two commands on a fresh machine: `make demo` and `make test`. Both keep to .venv and to what git ignores, and so does
+# `make docs`, which builds the pages of docs/ into site/ (the tests build them, too).
 PYTHON ?= python3
 VENV ?= .venv
 # On Linux without a GPU, the small CPU build: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -7,20 +8,26 @@ TORCH_INDEX ?=
 bin = $(VENV)/bin
 agnet = $(bin)/agnet
 
-.PHONY: demo test install clean
+.PHONY: demo test docs install clean
 
 demo: EXTRAS = demo
 demo: install
 	$(agnet) demo --output demo
 
 test: EXTRAS = dev
-test: install
+test: install $(VENV)/source/agnet
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	# mypy does not follow editable installs, and our package is this very folder: give it a parent.
-	mkdir -p $(VENV)/source && ln -sfn "$(CURDIR)" $(VENV)/source/agnet
 	MYPYPATH=$(VENV)/source $(bin)/mypy -p agnet
 	$(bin)/pytest -n 2 --durations 10
+
+docs: EXTRAS = docs
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs build --strict
+
+# mypy does not follow editable installs, and our package is this very folder: give it a parent.
+$(VENV)/source/agnet: $(bin)/python
+	mkdir -p $(VENV)/source && ln -sfn "$(CURDIR)" $@
 
 install: $(bin)/python
 ifneq ($(TORCH_INDEX),)
@@ -32,4 +39,4 @@ $(bin)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf demo build *.egg-info
+	rm -rf demo build site *.egg-info

@@ -1,15 +1,15 @@
 """AG-Net: fine-grained image recognition guided by salient regions (Bera et al., IEEE TIP 30, 2021).
 
-Two programs that meet in one HDF5 file: ``agnet propose`` writes the regions of every image of a data
-set, ``agnet train`` trains the network that attends to them. The names below are for use as a library; each is
-imported when it is first asked for, so that nothing heavy is loaded for nothing.
+Two programs share one HDF5 file: ``agnet propose`` writes the regions of every image of a data set, ``agnet train``
+trains the network that attends to them. The names below are the public API; each is imported on first access, so that
+``import agnet`` is fast.
 """
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-if _TYPE_CHECKING:  # for type checkers, to which `__getattr__` says nothing
+if _TYPE_CHECKING:  # for type checkers, which cannot follow `__getattr__`
     from .data.boxes.reader import read_boxes as read_boxes
     from .data.images import read_image as read_image
     from .data.sets.catalogue import open_dataset as open_dataset

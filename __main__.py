@@ -1,9 +1,9 @@
-"""``python -m agnet`` is ``agnet``."""
+"""Run the command line: ``python -m agnet`` is the same as ``agnet``."""
 
 import os
 import sys
 
-# Python has put the current folder first, whose modules are the user's own, unless agnet itself was found there.
+# Python puts the current folder first on sys.path. Its modules are the user's: remove it unless agnet was found there.
 _home = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120
 if sys.path and os.path.realpath(sys.path[0]) == os.path.realpath(os.curdir) != _home:
     del sys.path[0]

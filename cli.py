@@ -1,4 +1,4 @@
-"""The command line: its commands, and known errors as one line. Nothing heavy on import."""
+"""The command line: the group of commands, and one-line messages for known errors. Importing it loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,20 @@ from .commands.predict import predict
 from .commands.propose import propose
 from .commands.train import train
 
+STAGES: dict[str, tuple[click.Command, ...]] = {
+    "Data and stage 1": (datasets, propose, inspect),
+    "Stage 2": (train, evaluate, compare, complexity),
+    "Inference": (predict, export),
+    "Demo": (demo,),
+}
+
 
 class _OneLineErrors(click.Group):
-    """Errors of the input end as one line and exit code 1; programming errors keep their traceback. Ctrl-C ends
-    it with 130 at whatever moment it comes, and so does SIGTERM from the time when a command has begun; a training that
-    saves its state first has codes of its own."""
+    """A group that reports input errors in one line with exit code 1; programming errors keep their traceback.
+
+    Ctrl-C exits with 130 at any time, and so does SIGTERM once a command has started. A training run that saves its
+    state first has its own exit codes.
+    """
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **others: Any) -> Any:  # type: ignore[override]
         standalone = others.pop("standalone_mode", True)
@@ -42,7 +51,7 @@ class _OneLineErrors(click.Group):
         except click.ClickException as error:
             error.show()
             code = error.exit_code
-        except (click.Abort, KeyboardInterrupt) as aborted:  # the former for an interrupt, and for the end of a file
+        except (click.Abort, KeyboardInterrupt) as aborted:  # Abort: an interrupt, or the end of a file
             if isinstance(aborted.__cause__, EOFError):
                 raise aborted.__cause__ from None
             click.echo("Interrupted.", err=True)
@@ -50,14 +59,13 @@ class _OneLineErrors(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Whole summaries: click's own end in "..." where a terminal is narrow."""
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, self.commands[name].get_short_help_str(limit=1000)) for name in self.list_commands(ctx)]
-            )
+        """Write the commands by `STAGES` with their full summaries, which click would cut off with "..."."""
+        for stage, commands in STAGES.items():
+            with formatter.section(stage):
+                formatter.write_dl([(str(one.name), one.get_short_help_str(limit=1000)) for one in commands])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are of use."""
+        """Return the names of the commands in the order of `STAGES`."""
         return list(self.commands)
 
     def resolve_command(
@@ -73,7 +81,7 @@ class _OneLineErrors(click.Group):
         from .data.errors import AgnetError
         from .data.python_path import current_folder_hidden, usurper
 
-        # Schedulers and `kill` stop a program by SIGTERM: workers are ended and work is kept, as on Ctrl-C.
+        # Schedulers and `kill` send SIGTERM: it ends workers and keeps finished work, like Ctrl-C.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -84,7 +92,7 @@ class _OneLineErrors(click.Group):
         except (ImportError, AttributeError) as error:
             if file := usurper(error):
                 raise click.ClickException(
-                    f"{file} is taken for Python's own module of that name; rename it, or take its folder out of "
+                    f"{file} is taken for Python's own module of that name; rename it, or remove its folder from "
                     "PYTHONPATH"
                 ) from None
             if "libGL" not in str(error):
@@ -95,24 +103,24 @@ class _OneLineErrors(click.Group):
             ) from None
         except MemoryError:
             raise click.ClickException(
-                "not enough memory; close other programs, raise its limit (ulimit -v), or take fewer --jobs or "
-                "--workers. What was finished is kept: run the same again"
+                "not enough memory; close other programs, raise the limit (ulimit -v), or use fewer --jobs or "
+                "--workers. Finished work is kept: run the same command again"
             ) from None
         except UnicodeEncodeError as error:
             if "utf-8" in (error.encoding, sys.getfilesystemencoding()):
                 raise
             raise click.ClickException(
-                f"{error.object!r} is no name of a file where names are {error.encoding}, as the locale here says; "
-                "set PYTHONUTF8=1 in the environment, and run it again"
+                f"{error.object!r} is not a valid file name in {error.encoding}, the encoding of this locale; "
+                "set PYTHONUTF8=1 in the environment and run the command again"
             ) from None
         except OSError as error:
-            if error.errno in (None, errno.EPIPE):  # a closed pipe is click's to handle
+            if error.errno in (None, errno.EPIPE):  # click handles a closed pipe
                 raise
             raise click.ClickException(f"{error.filename or ''}: {error.strerror}".lstrip(": ")) from None
 
 
 def _write_any_letter() -> None:
-    """Letters that the terminal's or pipe's encoding lacks are written as escapes, so that names stay apart."""
+    """Write characters that the encoding of stdout or stderr lacks as escapes, so that names stay distinct."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -123,12 +131,12 @@ def _write_any_letter() -> None:
 def main() -> None:
     """AG-Net: fine-grained image recognition guided by salient regions.
 
-    Two stages that meet in one HDF5 file: `agnet propose` writes the regions of every image of a data set,
-    `agnet train` trains the network that attends to them.
+    Two stages share one HDF5 file: agnet propose writes the regions of every image of a data set, agnet train trains
+    the network that attends to them.
     """
 
 
-for command in (demo, propose, inspect, datasets, train, evaluate, compare, predict, export, complexity):
+for command in (command for commands in STAGES.values() for command in commands):
     main.add_command(command)
 
 

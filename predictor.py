@@ -1,6 +1,6 @@
-"""A trained network for photographs, in a line of Python: ``agnet.load("run").predict("photo.jpg")``.
+"""Prediction in one line of Python: ``agnet.load("run").predict("photo.jpg")``.
 
-What `agnet predict` says of the same photographs, by the same code.
+The results are those of `agnet predict`, computed by the same code.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from .training.runs.checkpoint_header import CheckpointHeader
     from .training.runs.checkpoints import Checkpoint
 
-Picture = str | Path | np.ndarray | Image.Image  #: a file, uint8 RGB ``(H, W, 3)``, or Pillow's
+Picture = str | Path | np.ndarray | Image.Image  #: a path, a uint8 RGB array ``(H, W, 3)``, or a PIL image
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is said of one image."""
+    """The prediction for one image."""
 
-    image: str  #: its path; of an array or an image of Pillow's without one, "image 0", "image 1", …
-    label: str = ""  #: the likeliest class
-    probability: float = 0.0  #: of it
-    top: tuple[tuple[str, float], ...] = ()  #: the likeliest classes with their probabilities, best first
-    error: str = ""  #: why nothing can be said; empty where something can
+    image: str  #: path; "image 0", "image 1", … for an array or a PIL image without a file name
+    label: str = ""  #: most likely class
+    probability: float = 0.0  #: probability of the label
+    top: tuple[tuple[str, float], ...] = ()  #: most likely classes with their probabilities, best first
+    error: str = ""  #: reason why the image could not be classified; empty if it was
 
     def __repr__(self) -> str:
         if self.error:
@@ -47,7 +47,7 @@ class Result:
         return f"<{self.image}: {', '.join(f'{name} {share:.1%}' for name, share in self.top)}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """As `agnet predict --json` has it, whose numbers have seven digits."""
+        """Return the fields that `agnet predict --json` prints (there, probabilities are rounded to seven digits)."""
         if self.error:
             return {"image": self.image, "error": self.error}
         return {
@@ -59,12 +59,12 @@ class Result:
 
 
 class Predictor:
-    """A run's network with all that it takes to look at photographs. `load` makes one.
+    """A trained network that classifies photographs; use `load` to create one.
 
     Args:
-        checkpoint: the network; it is moved to the device.
-        device: where and how precisely to compute.
-        propose: stage 1's function for one image; None for a network that looks at no regions.
+        checkpoint: Trained network; it is moved to the device.
+        device: Device and precision of the computation.
+        propose: Stage 1's function for one image; None for a network without regions.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: Device, propose: Propose | None) -> None:
@@ -73,19 +73,19 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """By name, in the order of the network's outputs."""
+        """Class names in the order of the network's outputs."""
         return self.checkpoint.classes
 
     def __repr__(self) -> str:
         settings = self.checkpoint.settings
         return f"<{settings.model} on {settings.backbones}: {len(self.classes):,} classes, {self.device.device}>"
 
-    @overload  # an array is an iterable, too, but of nothing that is an image
+    @overload  # an array is iterable, too, but its items are not images
     def predict(  # type: ignore[overload-overlap]
         self, images: np.ndarray | Image.Image, *, top: int = 5, batch_size: int = 16
     ) -> Result: ...
 
-    @overload  # of a file or of a folder: the type of a path does not tell
+    @overload  # a path may name a file or a folder: its type does not show which
     def predict(self, images: str | Path, *, top: int = 5, batch_size: int = 16) -> Any: ...
 
     @overload
@@ -94,19 +94,19 @@ class Predictor:
     def predict(
         self, images: Picture | Iterable[Picture], *, top: int = 5, batch_size: int = 16
     ) -> Result | list[Result]:
-        """What the network says of an image, or of several.
+        """Classify one image or several.
 
         Args:
-            images: a file, a uint8 array ``(H, W, 3)`` (RGB) or ``(H, W)`` (grey), or an image of Pillow's, whose
-                orientation is applied; a folder or a pattern, as `agnet predict` takes it; or any iterable of these,
-                such as a list or a generator, of which no more than a batch is held.
-            top: how many classes to tell.
-            batch_size: images that the network sees at once; answers do not depend on it, but for rounding.
+            images: Path of a file, a uint8 array ``(H, W, 3)`` (RGB) or ``(H, W)`` (grey), or a PIL image, whose EXIF
+                orientation is applied; a folder or a pattern, as for `agnet predict`; or any iterable of these, such
+                as a list or a generator, of which at most one batch is held in memory.
+            top: Number of classes to return for each image.
+            batch_size: Number of images per batch; the results do not depend on it, except for rounding.
 
-        Returns: of one image its result; of several a list in their order, in which an image that cannot be read has
-            an ``error``.
-        Raises: `ImageError` when a single image cannot be read, `TypeError` or `ValueError` for what is no image,
-            and as `agnet.predict`.
+        Returns: the result of a single image, or a list of results in the order of the images, in which an image that
+            cannot be read has an ``error``.
+        Raises: `ImageError` if a single image cannot be read, `TypeError` or `ValueError` for anything that is not an
+            image, and the errors of `agnet.predict`.
         """
         if top < 1 or batch_size < 1:
             raise ValueError(f"top and batch_size must be 1 or more, got {top} and {batch_size}")
@@ -116,7 +116,7 @@ class Predictor:
                 raise ImageError(result.error)
             return result
         if not isinstance(images, (str, Path, Iterable)):
-            raise TypeError(f"wanted paths, arrays or images of Pillow's, got {type(images).__name__}")
+            raise TypeError(f"wanted paths, arrays or PIL images, got {type(images).__name__}")
         return list(self._results([images] if isinstance(images, (str, Path)) else images, top, batch_size))
 
     def _results(self, images: Iterable[Picture], top: int, batch_size: int) -> Iterator[Result]:
@@ -127,11 +127,11 @@ class Predictor:
             yield Result(found.name, error=found.reason) if isinstance(found, Unreadable) else _result(found)
 
     def _sample(self, number: int, image: Input | np.ndarray | Image.Image) -> Sample | Unreadable:
-        side = self.checkpoint.size_hw[0]
+        size_hw = self.checkpoint.size_hw
         if isinstance(image, Input):
             if image.is_video:
-                return Unreadable(image.name, f"{image.name} is a video: agnet predict takes it")
-            return sample_of_input(image, side, self._propose, pixel_limit(self.checkpoint.proposals))
+                return Unreadable(image.name, f"{image.name} is a video: classify it with agnet predict")
+            return sample_of_input(image, size_hw, self._propose, pixel_limit(self.checkpoint.proposals))
         name = str(getattr(image, "filename", "")) or f"image {number}"
         if isinstance(image, Image.Image):
             try:
@@ -141,30 +141,30 @@ class Predictor:
         elif isinstance(image, np.ndarray):
             pixels = _rgb(image, name)
         else:
-            raise TypeError(f"{name}: wanted a path, an array or an image of Pillow's, got {type(image).__name__}")
-        return sample_or_reason(name, pixels, side, self._propose)
+            raise TypeError(f"{name}: wanted a path, an array or a PIL image, got {type(image).__name__}")
+        return sample_or_reason(name, pixels, size_hw, self._propose)
 
 
 def load(
     run: str | Path, *, device: str = "auto", precision: str = "auto", proposal_weights: str | Path | None = None
 ) -> Predictor:
-    """A trained network, ready for photographs.
+    """Load a trained network for prediction.
 
     Args:
-        run: a run's folder, or its checkpoint.
-        device: cpu, cuda, cuda:N, mps, or auto: a GPU where there is one.
-        precision: fp32, bf16, fp16, or auto: bf16 on a GPU that has it.
-        proposal_weights: the file given to `agnet propose --weights`, where regions come from a network.
+        run: Folder of a run, or its checkpoint.
+        device: Device to compute on: cpu, cuda, cuda:N, mps, or auto (a GPU if available).
+        precision: Autocast precision: fp32, bf16, fp16, or auto (bf16 where the GPU supports it, otherwise fp32).
+        proposal_weights: File that was given to `agnet propose --weights`, if a network proposes the regions.
 
-    Raises: `CheckpointError` for anything else than a run with a sound checkpoint, `ConfigurationError` for a device
-        that is not there or other weights than those that the run's regions were proposed with.
+    Raises: `CheckpointError` if ``run`` has no valid checkpoint, `ConfigurationError` if the device is not available or
+        the weights are not those that the run's regions were proposed with.
     """
     from .training.runs.checkpoint_header import read_header
     from .training.runs.folder import checkpoint_of
 
     weights = None if proposal_weights is None else Path(proposal_weights)
     propose = proposer(read_header(checkpoint_of(run)), weights)
-    # Only now: PyTorch takes seconds to load.
+    # Imported here: PyTorch takes seconds to load.
     from .training.machine.devices import choose_device
     from .training.recipes import PRECISIONS
     from .training.runs.checkpoints import load_checkpoint
@@ -175,10 +175,11 @@ def load(
 
 
 def proposer(header: CheckpointHeader, weights: Path | None) -> Propose | None:
-    """Stage 1's function for one image, as a checkpoint's regions were proposed; None where it looks at none. It can be
-    pickled.
+    """Return stage 1's function for one image, with the settings of a checkpoint; None for a network without regions.
 
-    Raises: `ConfigurationError` when those regions were proposed with other weights.
+    The function can be pickled.
+
+    Raises: `ConfigurationError` if the checkpoint's regions were proposed with other weights.
     """
     if not header.regions:
         return None
@@ -198,12 +199,12 @@ def _propose(image: np.ndarray, settings: ProposalSettings, weights: Path | None
 
 
 def _many(name: str | Path) -> bool:
-    """Whether a path means several files: a folder, or a pattern that is no file's name."""
+    """Whether a path stands for several files: a folder, or a pattern that is not the name of a file."""
     return Path(name).is_dir() or (glob.has_magic(str(name)) and not Path(name).exists())
 
 
 def _each(images: Iterable[Picture]) -> Iterator[Input | np.ndarray | Image.Image]:
-    """The images, with those that folders and patterns mean in their place."""
+    """Yield the images, with folders and patterns expanded in place."""
     for image in images:
         if isinstance(image, (str, Path)):
             yield from find_inputs([str(image)], io.BytesIO()) if _many(image) else [Input(str(image))]
@@ -212,7 +213,7 @@ def _each(images: Iterable[Picture]) -> Iterator[Input | np.ndarray | Image.Imag
 
 
 def _rgb(image: np.ndarray, name: str) -> np.ndarray:
-    """uint8 RGB ``(H, W, 3)`` of a colour or a grey image."""
+    """Convert a colour or grey image to uint8 RGB ``(H, W, 3)``."""
     grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
     if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
         raise ValueError(

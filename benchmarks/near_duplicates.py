@@ -1,10 +1,11 @@
-"""What the comparison of looks (`data/sets/near_duplicates.py`) finds, misses and costs.
+"""Hits, false alarms and time of the search for near-duplicates (`data/sets/near_duplicates.py`).
 
     python benchmarks/near_duplicates.py DIR OTHER [--sheet alike.png]
 
-DIR and OTHER hold photographs of different things, such as flowers and people: a pair of one and the other, if found,
-is a false alarm. Counted are the pairs found within each and between them, how many changed copies are found, and the
-time of 25,000 hashes against 75,000 random ones (seed 0). ``--sheet`` draws every pair found within, to be looked at.
+DIR and OTHER contain photographs of different things, such as flowers and people, so that every pair found between them
+is a false alarm. The benchmark counts the pairs found within each folder and between them, measures how many modified
+copies are found, and times 25,000 hashes against 75,000 random ones (seed 0). ``--sheet`` draws every pair found within
+a folder, for visual inspection.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def looks_of(found: list[tuple[int, bytes] | None]) -> Looks:
 
 
 def pairs_within(looks: Looks, rows: np.ndarray) -> list[tuple[int, int]]:
-    """Every image that looks like an earlier one, with the most similar of these."""
+    """Pair every image that looks like an earlier one with the most similar of those."""
     found = (closest(looks, rows[place : place + 1], rows[:place]) for place in range(1, len(rows)))
     return [(row, other) for each in found for row, other, _ in each]
 

@@ -1,10 +1,11 @@
-"""`agnet predict` beside its parts: the network alone over ready tensors, and reading and proposing alone.
+"""Speed of `agnet predict`, of the network alone on prepared tensors, and of reading and proposing alone.
 
     python benchmarks/predict.py RUN DIR
 
-RUN is a run's folder, DIR holds photographs. Every part uses one core; the command has one for the network and one for
-a process that reads and proposes. Times are the least of --rounds, taken in turn; the command's is the one that it
-tells itself, from the first image to the last, starting its worker included. Needs two cores and agnet on the path.
+RUN is the folder of a run, DIR contains photographs. Each part uses one core; the command uses one for the network and
+one for a process that reads and proposes. Times are the minimum over --rounds, measured in turn; the command's time is
+the one it prints, from the first image to the last, including the start of its worker. Needs two cores and an
+importable agnet.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"network": [], "proposals": [], "command": []}
     for _ in range(options.rounds):
         begun = time.perf_counter()
-        made = [sample_of_file(name, checkpoint.size_hw[0], propose) for name in names]
+        made = [sample_of_file(name, checkpoint.size_hw, propose) for name in names]
         seconds["proposals"].append(time.perf_counter() - begun)
         samples = [one for one in made if isinstance(one, Sample)]
         begun = time.perf_counter()
@@ -59,10 +60,10 @@ def main() -> None:
         seconds["command"].append(_command(options))
     best = {name: float(np.min(times)) for name, times in seconds.items()}
     for name, least in best.items():
-        print(f"{name:10} {len(names) / least:7.1f} images a second")
+        print(f"{name:10} {len(names) / least:7.1f} images per second")
     longer, both = max(best["network"], best["proposals"]), best["network"] + best["proposals"]
     print(
-        f"the command's time is {best['command'] / longer:.2f} of the longer part, {best['command'] / both:.2f} of both"
+        f"time of the command: {best['command'] / longer:.2f} of the slower part, {best['command'] / both:.2f} of both"
     )
 
 
@@ -76,7 +77,7 @@ def _command(options: argparse.Namespace) -> float:
     )
     found = re.search(r"images in ([\d.]+) s", done.stderr)
     if found is None:
-        sys.exit(f"the command told no time: {done.stderr}")
+        sys.exit(f"the command printed no time: {done.stderr}")
     return float(found.group(1))
 
 

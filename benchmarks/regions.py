@@ -1,10 +1,10 @@
-"""How much of a region survives another seed, another view, another way of proposing: mean best IoU.
+"""Mean best IoU between cached regions and those of another seed, another view or another method.
 
     python benchmarks/regions.py DIR [--images 300] [--seed 0]
 
-DIR is searched for images. Each is seen in one random view (the training augmentation). Its cached regions, moved with
-the pixels as training moves them, are compared with other ways to get regions for that view. Best IoU: each box is
-paired with the other set's most alike one; means over boxes, both ways, and images.
+DIR is searched for images. Each image is augmented once, as in training. Its cached regions, transformed with the
+pixels as in training, are compared with the regions that other methods propose for that view. Best IoU: each box is
+paired with the most similar box of the other set; the mean is over boxes, both directions and images.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def main() -> None:
     arguments = parser.parse_args()
     found = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     settings = ProposalSettings()
-    still = View.of((SIDE, SIDE), SIDE)
+    still = View.of((SIDE, SIDE), (SIDE, SIDE))
     scores: dict[str, list[tuple[float, float]]] = {}
     for number, path in enumerate(found[:: max(1, len(found) // arguments.images)][: arguments.images]):
         try:
             image = read_image(path)
         except ImageError:
             continue
-        motion = AffineRange().draw(np.random.default_rng([arguments.seed, number]), SIDE)
-        view = View.of((image.shape[1], image.shape[0]), SIDE, motion)
+        motion = AffineRange(15, 0.15, 0.15).draw(np.random.default_rng([arguments.seed, number]), (SIDE, SIDE))
+        view = View.of((image.shape[1], image.shape[0]), (SIDE, SIDE), motion)
         seen = view.pixels(image)
         cached = view.boxes(propose_regions(image, settings))
 
@@ -58,7 +58,7 @@ def main() -> None:
         others = {
             "moved, another k-means seed": moved(seed=1),
             "moved, scikit-learn's k-means and mixture": moved(mixture="scikit-learn"),
-            "found anew on the view (live)": still.boxes(propose_regions(seen, settings)),
+            "proposed on the view (live)": still.boxes(propose_regions(seen, settings)),
             "control: a grid on the view": still.boxes(propose_regions(seen, replace(settings, method="grid"))),
             "control: random boxes on the view": still.boxes(propose_regions(seen, replace(settings, method="random"))),
         }

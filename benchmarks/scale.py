@@ -1,9 +1,9 @@
-"""A hundred thousand images through `agnet propose`: time, memory, the file, and what it costs to meet it again.
+"""Time, memory and file size of `agnet propose` on a hundred thousand images, and the time to open the file again.
 
     python benchmarks/scale.py DIR [--images 101000]
 
-DIR's images are linked under 101 classes until there are enough: the pixels repeat, the work and the file do not
-know. Memory is the proportional share of each process, sampled all along (Linux).
+The images of DIR are linked repeatedly under 101 classes until there are enough; repeated pixels change neither the
+work nor the file. Memory is the proportional set size of each process, sampled throughout the run (Linux).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def link_images(source: Path, target: Path, images: int) -> None:
 
 
 def memory_mb(process: int) -> dict[int, float]:
-    """Proportional share in MB of the process and of each of its Python children."""
+    """Return the proportional set size in MB of a process and of each of its children, by process id."""
     family, taken = [process], {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--images", type=int, default=101_000)
     arguments = parser.parse_args()
-    # Beside the images, where links to them can be.
+    # Next to the images, so that hard links are possible.
     with tempfile.TemporaryDirectory(prefix="agnet-scale-", dir=arguments.source.resolve().parent) as folder:
         measure(arguments.source, arguments.images, Path(folder))
 
@@ -79,7 +79,7 @@ def measure(source: Path, count: int, folder: Path) -> None:
         if run.returncode:
             sys.exit("agnet propose failed; run it by hand to see why")
     whole = time.perf_counter() - start
-    print(f"{count:,} images in {whole:.0f} s, {count / whole:.0f} a second")
+    print(f"{count:,} images in {whole:.0f} s, {count / whole:.0f} per second")
     print(f"{'after':>8}{'parent MB':>12}{'workers MB':>30}")
     for at in range(1, 11):
         seconds, taken = samples[min(len(samples) - 1, len(samples) * at // 10)]

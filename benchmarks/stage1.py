@@ -1,17 +1,17 @@
-"""What proposing regions costs beside the bare cost of its job, in one run.
+"""Time to propose regions, compared with a lower bound and a naive implementation.
 
     python benchmarks/stage1.py DIR [--images 300] [--repeats 3]
 
-DIR holds class folders with images. On one thread, pipelines take turns on each chunk of images:
+DIR contains class folders with images. On one thread, the pipelines take turns on each chunk of images:
 
     floor   OpenCV: decode, resize to 224 x 224, SIFT detect
-    agnet   what a worker of `agnet propose` does for an image: read, hash, decode, regions
-    naive   OpenCV decode, resize, SIFT detectAndCompute, scikit-learn's GaussianMixture, a box a component
+    agnet   the work of `agnet propose` for an image: read, hash, decode, regions
+    naive   OpenCV: decode, resize, SIFT detectAndCompute; scikit-learn: GaussianMixture; one box per component
 
-and then the steps of agnet's one by one. On all cores, whole runs take turns: floor in one process a core (what the
-machine can give), agnet (`propose_dataset` into a file) with one worker and with all, naive with joblib, an image a
-task. Efficiency is the throughput of all cores over that of one times their number. Last, a
-run of 32 images from the shell, start of everything included, and the same command again.
+and then the steps of agnet are timed one by one. On all cores, whole runs take turns: floor with one process per core
+(the limit of the machine), agnet (`propose_dataset` into a file) with one worker and with all, naive with joblib, one
+image per task. Efficiency is the throughput of all cores divided by their number times that of one. Finally, a run of
+32 images from the shell is timed, including all start-up, and the same command again.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def agnet(paths: list[str]) -> None:
 
 
 def naive_image(path: str) -> None:
-    """Naive in this, too: in a worker it takes OpenCV's and malloc's defaults as they are."""
+    """Propose boxes the obvious way, with the default threads of OpenCV and the default settings of malloc."""
     keypoints, _ = cv2.SIFT.create().detectAndCompute(_squashed(path), None)
     points = np.array([keypoint.pt for keypoint in keypoints])
     if len(points) < 8:
@@ -85,7 +85,7 @@ def naive(paths: list[str]) -> None:
 
 
 def steps(path: str, taken: Milliseconds) -> None:
-    """One image through stage 1, timed step by step."""
+    """Run stage 1 on one image and time each step."""
 
     def timed(step: str, function: Callable, *arguments: object) -> Any:
         start = time.perf_counter()
@@ -121,7 +121,7 @@ def one_thread(paths: list[str], repeats: int) -> None:
         for path in chunk:
             steps(path, taken)
     print(f"\none thread, best of {repeats} turns for each {CHUNK_IMAGES} images")
-    print(f"{'':8}{'ms an image':>12}{'ratio to the floor':>20}")
+    print(f"{'':8}{'ms per image':>12}{'ratio to the floor':>20}")
     for name, chunks in seconds.items():
         print(f"{name:8}{sum(chunks) / len(paths) * 1e3:12.2f}{sum(chunks) / sum(seconds['floor']):20.2f}")
     print("agnet's steps, median ms: " + ", ".join(f"{step} {np.median(ms):.3f}" for step, ms in taken.items()))
@@ -143,7 +143,7 @@ def all_cores(folder: Path, paths: list[str], repeats: int) -> None:
         "agnet, all": (lambda: propose(cores), cores),
         "naive, all": (lambda: joblib.Parallel(cores)(joblib.delayed(naive_image)(path) for path in paths), cores),
     }
-    runs["floor, all"][0]()  # starts the workers
+    runs["floor, all"][0]()  # start the workers
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, (run, _) in runs.items():
@@ -151,7 +151,7 @@ def all_cores(folder: Path, paths: list[str], repeats: int) -> None:
             run()
             rates[name].append(len(paths) / (time.perf_counter() - start))
     print(f"\n{cores} cores, {len(paths)} images, best of {repeats} turns")
-    print(f"{'':20}{'images a second':>16}{'efficiency':>12}")
+    print(f"{'':20}{'images/s':>16}{'efficiency':>12}")
     for name, (_, processes) in runs.items():
         alone = rates.get(f"{name.split(',')[0]}, one process") or rates.get(f"{name.split(',')[0]}, one worker")
         share = f"{max(rates[name]) / processes / max(alone):12.0%}" if alone and processes > 1 else ""
@@ -171,7 +171,7 @@ def start_up(paths: list[str]) -> None:
             subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         whole, again = (min(_seconds(run, *options) for _ in range(3)) for options in (["--restart"], []))
-    print(f"\n{len(paths)} images from the shell to the finished file: {whole:.2f} s; once it is there: {again:.2f} s")
+    print(f"\n{len(paths)} images from the shell to the finished file: {whole:.2f} s; when it exists: {again:.2f} s")
 
 
 def _seconds(function: Callable, *arguments: object) -> float:
@@ -183,19 +183,19 @@ def _seconds(function: Callable, *arguments: object) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=300, help="for the one-thread part")
+    parser.add_argument("--images", type=int, default=300, help="number of images for one thread")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     found = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     readable = [str(path.resolve()) for path in found if cv2.imread(str(path)) is not None]
-    open_dataset("folder", arguments.folder)  # complains now rather than after the first part
+    open_dataset("folder", arguments.folder)  # fails now rather than after the first part
     if not readable:
         parser.error(f"no readable images under {arguments.folder}")
     some = readable[:: max(1, len(readable) // arguments.images)][: arguments.images]
     processor = next((line.split(":")[1].strip() for line in _cpuinfo() if "model name" in line), platform.machine())
     print(f"{len(readable)} images, {processor}, {os.cpu_count()} cores, OpenCV {cv2.__version__}")
 
-    keep_freed_memory()  # for all alike; without it each of them may take twice as long, by the heap's chance
+    keep_freed_memory()  # for all pipelines: without it any of them can take twice as long, depending on the heap
     cv2.setNumThreads(1)
     with threadpoolctl.threadpool_limits(1):
         one_thread(some, arguments.repeats)

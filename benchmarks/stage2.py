@@ -1,11 +1,11 @@
-"""What AG-Net's head, and each of its switches, costs beside its plain backbone, in one run.
+"""Time and memory of AG-Net, and of each of its options, compared with its plain backbone.
 
     python benchmarks/stage2.py [--backbone resnet50] [--batch-size 8] [--rounds 10] [--device cpu] [--switches]
 
-Each network takes turns with the plain one on the same random images. The table gives median milliseconds an image,
-for inference and for a training step (forward, backward, AdamW), the plain network's in the same rounds, the median of
-their ratios, and the most memory held at once by what is computed, an image, weights and their gradients aside.
-"plain formulas" is AG-Net without the routes of its own that an eager CPU takes
+Each network takes turns with the plain one on the same random images. The table lists the median time per image in
+milliseconds, for inference and for a training step (forward, backward, AdamW), the plain network's in the same rounds,
+the median of their ratios, and the peak memory of intermediate results per image, without weights and their gradients.
+"plain formulas" is AG-Net without its optimised code for eager execution on a CPU
 (`training/models/blocks/token_products.py`).
 """
 
@@ -38,7 +38,7 @@ from agnet.training.recipes import RECIPES
 
 AGNET = AGNetSettings(classes=40)
 FORMULAS = "plain formulas"
-WARM_UP = 4  # rounds until memory has been asked for once and for all
+WARM_UP = 4  # rounds after which no new memory is allocated
 SWITCHES: dict[str, dict[str, object]] = {
     "--no-regions": {"use_regions": False},
     "--no-self-attention": {"self_attention": False},
@@ -57,7 +57,7 @@ SWITCHES: dict[str, dict[str, object]] = {
 
 
 class Bench:
-    """Networks on one random batch."""
+    """Measurements of networks on one random batch."""
 
     def __init__(self, backbone: str, size: int, device: Device) -> None:
         torch.manual_seed(0)
@@ -97,7 +97,7 @@ class Bench:
         optimizer.step()
 
     def milliseconds(self, rounds: int, work: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-        """Milliseconds an image of each in every round; they take turns."""
+        """Time the functions in turn; return the milliseconds per image of each in every round."""
         taken: dict[str, list[float]] = {name: [] for name in work}
         for turn in range(rounds + WARM_UP):
             for name, call in work.items():
@@ -111,7 +111,7 @@ class Bench:
         return taken
 
     def megabytes(self, call: Callable[[], object]) -> float:
-        """The most that one call holds at once beyond what it found, an image."""
+        """Return the peak memory in MB per image that one call allocates in addition to what is already allocated."""
         if self.device.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
@@ -134,7 +134,7 @@ class Bench:
 
 
 def beside_plain(taken: dict[str, list[float]], name: str) -> str:
-    """Median milliseconds, plain's in the same rounds, and the median of their ratios."""
+    """Format median milliseconds, the plain network's in the same rounds, and the median of their ratios."""
     ratios = [mine / plain for mine, plain in zip(taken[name], taken["plain"], strict=True)]
     return f"{median(taken[name]):12.2f}{median(taken['plain']):9.2f}{median(ratios):8.2f}"
 
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--switches", action="store_true", help="AG-Net with each of its switches, too")
+    parser.add_argument("--switches", action="store_true", help="measure AG-Net with each of its options, too")
     arguments = parser.parse_args()
     keep_freed_memory(block_mb=None, idle_mb=2047)  # as the commands do
     device = choose_device(arguments.device)

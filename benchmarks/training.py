@@ -1,16 +1,16 @@
-"""Training end to end, from files to updated weights: AG-Net, its plain backbone, and other people's loops, in one run.
+"""Training speed from files to updated weights: AG-Net, its plain backbone, and the loops of torchvision and timm.
 
     python benchmarks/training.py DIR [--backbone resnet50] [--images 256] [--batch-size 16] [--workers 2] [--rounds 5]
 
-DIR holds a folder for each class, ``train/CLASS/*.jpg`` or ``CLASS/*.jpg``. Four ways of training take turns, an epoch
-over the same images a turn: agnet's AG-Net; agnet's plain backbone; and that plain network, built alike, in the loops
-that people start from. torchvision's reference: ``ImageFolder``, ``RandomResizedCrop`` and flip of Pillow images,
-normalised floats from the workers, loss and accuracy read every step. timm's: ``create_loader`` with its defaults
-(bytes from the workers, normalised on the device), the loss read when it is logged. All have SGD with momentum, random
-weights, the same precision and channels last.
+DIR contains a folder for each class, ``train/CLASS/*.jpg`` or ``CLASS/*.jpg``. Four ways of training take turns, one
+epoch over the same images each: AG-Net and its plain backbone in agnet's loop, and the same plain network in two
+common loops. torchvision's reference: ``ImageFolder``, ``RandomResizedCrop`` and flip of PIL images, normalised floats
+from the workers, loss and accuracy read at every step. timm: ``create_loader`` with its defaults (bytes from the
+workers, normalised on the device), loss read only when it is logged. All use SGD with momentum, random weights, the
+same precision and channels last.
 
-Columns: images a second end to end; the median ratio to agnet's plain in the same rounds; images a second of the loader
-alone and of the network alone, on a batch that is there; on a GPU the most memory held.
+Columns: images per second end to end; the median ratio to agnet's plain network in the same rounds; images per second
+of the loader alone and of the network alone, on a batch in memory; peak memory on a GPU.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ RECIPE = RECIPES["paper"].override(lr=1e-3, momentum=0.9)
 
 
 class Photographs(Dataset[tuple[object, int]]):
-    """What ``ImageFolder`` gives, for the very images that agnet trains on."""
+    """The items that ``ImageFolder`` would return for the images that agnet trains on."""
 
     def __init__(self, boxes: Boxes, root: Path, transform: Callable[[object], object]) -> None:
         images = boxes.usable[boxes.rows("train")]
@@ -69,16 +69,18 @@ class Photographs(Dataset[tuple[object, int]]):
 
 
 class Agnet:
-    """One of agnet's networks in agnet's loop."""
+    """A network of agnet in agnet's training loop."""
 
     def __init__(self, model: str, arguments: argparse.Namespace, boxes: Boxes, root: Path, device: Device) -> None:
         self.model = network(model, arguments.backbone, boxes, device)
         self.learner = Learner(self.model, RECIPE, device)
-        dataset = RegionDataset(boxes, root, self.model.size_hw[0], AffineRange())
+        dataset = RegionDataset(
+            boxes, root, self.model.size_hw, AffineRange(15, 0.15, 0.15), regions="regions" in self.model.inputs
+        )
         self.loader = Loader(dataset, boxes.rows("train"), arguments.batch_size, arguments.workers, shuffle_seed=0)
 
     def train(self, epoch: int, held: list[Any] | None = None) -> int:
-        """Train on the epoch, or on some batches. Returns the number of images."""
+        """Train on an epoch, or on the batches ``held``. Returns the number of images."""
         steps = steps_of_epoch(len(self.loader), RECIPE.accumulate) if held is None else len(held)
         batches = self.loader.epoch(epoch) if held is None else held
         return int(train_epoch(self.learner, batches, epoch, steps=steps).totals[IMAGES])
@@ -88,7 +90,7 @@ class Agnet:
 
 
 class Published:
-    """The plain network in a loop as others publish it; ``reads_every`` steps it waits for the loss."""
+    """The plain network in a published training loop, which reads the loss every ``reads_every`` steps."""
 
     def __init__(
         self, loader: Iterable[tuple[Tensor, Tensor]], reads_every: int, network: Model, device: Device
@@ -99,7 +101,7 @@ class Published:
         self.loss_fn = nn.CrossEntropyLoss()
 
     def train(self, epoch: int, held: list[Any] | None = None) -> int:
-        """As `Agnet.train`; timm's loader leaves out a last batch that is not full."""
+        """Train as `Agnet.train` does; timm's loader drops an incomplete last batch."""
         self.model.train()
         seen = 0
         for step, (images, labels) in enumerate(self.loader if held is None else held):
@@ -161,7 +163,7 @@ def timm_loader(boxes: Boxes, root: Path, arguments: argparse.Namespace, side: i
 
 
 def propose(root: Path, images: int, folder: str) -> Boxes:
-    """Regions of ``images`` images of ``root``, in the shares of its classes."""
+    """Propose regions for ``images`` images of ``root``, with its class proportions."""
     file = Path(folder) / "boxes.h5"
     index = open_dataset("folder", root, val_fraction=0)
     test = int((index.splits == "test").sum())
@@ -175,7 +177,7 @@ def read_all(batches: Iterable[Any]) -> int:
 
 
 def rate(device: Device, work: Callable[[], int]) -> float:
-    """Images a second of work that says how many it did."""
+    """Return images per second of a function that returns its number of images."""
     device.wait()
     start = time.perf_counter()
     images = work()
@@ -227,7 +229,7 @@ def main() -> None:
         loader: dict[str, list[float]] = {name: [] for name in ways}
         alone: dict[str, list[float]] = {name: [] for name in ways}
         memory: dict[str, float] = {}
-        for turn in range(arguments.rounds + 1):  # the first starts the workers and takes the memory
+        for turn in range(arguments.rounds + 1):  # the first starts the workers and allocates memory
             for name, way in ways.items():
                 if device.device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()

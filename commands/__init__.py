@@ -1,1 +1,1 @@
-"""One module a command: its options, one library call, what it prints. Nothing heavy on import."""
+"""The commands, one module each: options, a call to the library, and output. Importing them loads nothing heavy."""

@@ -1,4 +1,4 @@
-"""`agnet compare`: whether one run is better than another, on the same images."""
+"""`agnet compare`: a paired comparison of runs on the same images."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from . import options
 SAVED_AS = (".png", ".md", ".csv")
 
 
-@click.command()
+@click.command(short_help="Compare runs on the same images, with significance tests.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--split",
     type=options.Choice(["train", "val", "test"]),
     default="test",
     show_default=True,
-    help="The part that both were evaluated on.",
+    help="Split that all runs were evaluated on.",
 )
-@click.option("--save", type=click.Path(path_type=Path), help="A file for it: .png, .md, or .csv (a row a class).")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="FILE for the comparison: .png, .md, or .csv (one row per class)."
+)
 @options.json_
 def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool) -> None:
-    """Compare runs, or folders of several seeds, with the first one: paired, on the same images.
+    """Compare runs, or folders of several seeds, with the first one: a paired comparison on the same images.
 
-    It reads what agnet evaluate wrote for each. Two single runs are compared by McNemar's exact test and a paired
-    bootstrap, several seeds by a test that lets images and seeds vary; of more than two, p-values are Holm's.
+    The predictions that agnet evaluate wrote are compared: two single runs by McNemar's exact test and a paired
+    bootstrap, several seeds by a test in which images and seeds vary. With more than two runs, p-values are corrected
+    by Holm's method.
     """
     from ..data.files import check_writable
     from ..training.runs.folder import predictions_of, runs_of
 
     if len(runs) < 2:
-        raise click.UsageError("name two runs or more: agnet compare RUN RUN")
+        raise click.UsageError("name at least two runs: agnet compare RUN RUN")
     if save is not None:
         if save.suffix.lower() not in SAVED_AS:
             raise click.UsageError(f"--save {save}: its name must end in {', '.join(SAVED_AS)}")
@@ -44,7 +47,7 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
         runs_of(run)
     for run in runs:
         predictions_of(run, split)
-    # Only now: SciPy takes a second to load.
+    # Imported here: SciPy takes a second to load.
     from ..training.measure.compare import compare_runs
     from ..training.measure.compare_report import comparison_text, save_comparison
 

@@ -1,18 +1,20 @@
-"""`agnet complexity`: what networks cost, beside Table VI."""
+"""`agnet complexity`: parameters, FLOPs and inference time of networks, compared with Table VI."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from ..training.models.settings import AGNetSettings
 from . import options
+from .field_options import SettingsCommand, field_option, field_options, settings_from
 
 BACKBONES = ("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16")  # Table VI's, and VGG-16
 
 
-@click.command()
+@click.command(cls=SettingsCommand, short_help="Count a network's parameters and FLOPs, as in Table VI.")
 @click.option(
     "--backbone",
     "backbones",
@@ -20,33 +22,32 @@ BACKBONES = ("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"
     help="Name of a backbone; may be given several times.  [default: resnet50, densenet121, inception-v3, "
     "nasnet-mobile, vgg16, and bcnn and srbn with their two streams]",
 )
-@click.option("--classes", type=click.IntRange(1), default=40, show_default=True, help="Classes to tell apart.")
+@click.option("--latency", is_flag=True, help="Measure the inference time, too.")
 @click.option(
-    "--region-count",
-    "regions",
-    type=click.IntRange(0),
-    default=AGNetSettings.regions,
+    "--batch-size",
+    type=click.IntRange(1),
+    default=8,
     show_default=True,
-    help="Regions of an image, which are tokens beside the whole of it.",
-)
-@options.stages()
-@click.option("--latency", is_flag=True, help="Measure the time of inference, too.")
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at once, with --latency."
+    help="Number of images per batch, with --latency.",
 )
 @options.device
 @options.json_
+@field_option(AGNetSettings, "classes", default=40)
+@field_options(AGNetSettings, without=("classes", "backbone"))
+@click.pass_context
 def complexity(
+    context: click.Context,
     backbones: tuple[str, ...],
-    classes: int,
-    regions: int,
-    stages: int,
     latency: bool,
     batch_size: int,
     device: str,
     as_json: bool,
+    **_: Any,
 ) -> None:
-    """Parameters, arithmetic and time of networks with and without AG-Net's parts, beside the paper's Table VI."""
+    """Report parameters, FLOPs and inference time of networks with and without AG-Net's parts.
+
+    The values of the paper's Table VI are listed next to them.
+    """
     from dataclasses import replace
 
     from ..data.memory import keep_network_memory
@@ -56,7 +57,7 @@ def complexity(
     backbones = backbones or BACKBONES
     for backbone in backbones:
         check_backbone(backbone)
-    # Only now: PyTorch takes seconds to load.
+    # Imported here: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
     from ..training.measure.complexity import (
         VARIANTS,
@@ -70,16 +71,16 @@ def complexity(
     keep_network_memory()
     costs = []
     for backbone in backbones:
-        settings = AGNetSettings(classes=classes, regions=regions, backbone=backbone, stages=stages)
+        settings = settings_from(context, AGNetSettings, backbone=backbone)
         found = [network_cost(settings, variant) for variant in VARIANTS]
         if latency:
             taken = network_milliseconds(settings, batch_size, choose_device(device))
             found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
         costs += found
     if two_streams:
-        found = two_stream_costs(classes)
+        found = two_stream_costs(context.params["classes"])
         if latency:
-            taken = two_stream_milliseconds(classes, batch_size, choose_device(device))
+            taken = two_stream_milliseconds(context.params["classes"], batch_size, choose_device(device))
             found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
         costs += found
     click.echo(json.dumps([cost.to_dict() for cost in costs]) if as_json else costs_text(costs))

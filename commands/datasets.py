@@ -1,4 +1,4 @@
-"""`agnet datasets`: what there is, what of it is here, whether it is sound."""
+"""`agnet datasets`: list, download and verify data sets."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ from typing import Any
 import click
 
 from ..data.sets.catalogue import CATALOGUE
+from ..proposals.settings import ProposalSettings
 from . import options
+from .field_options import SettingsCommand, field_option
 from .pictures import say_what_cannot_be_drawn
 from .places import root_of_dataset, root_of_environment
 from .progress import advance, close, progress_bar
 
 
-@click.command()
+@click.command(cls=SettingsCommand, short_help="List, download and verify data sets.")
 @click.argument("dataset", metavar="[NAME]", required=False, type=options.Choice(list(CATALOGUE)))
 @options.dataset_root
-@click.option("--download", is_flag=True, help="Fetch NAME and unpack it, where no form has to be signed.")
+@click.option("--download", is_flag=True, help="Download and extract NAME, unless its owners require a signed form.")
 @click.option(
     "--verify",
     is_flag=True,
-    help="Count NAME's images, decode every one, and find duplicates; exit code 1 if images are missing or broken.",
+    help="Count and decode the images of NAME and find duplicates; the exit code is 1 if images are missing or broken.",
 )
-@click.option("--csv", "list_file", type=click.Path(path_type=Path), help="The list of images of csv, with --verify.")
-@click.option("--jobs", type=click.IntRange(1), help="Worker processes of --verify; default: all cores.")
 @click.option(
-    "--sheet", type=click.Path(path_type=Path), help="A picture of what looks alike across splits, with --verify."
+    "--csv",
+    "list_file",
+    type=click.Path(path_type=Path),
+    help="CSV file that lists the images of the data set csv, with --verify.",
 )
-@options.max_pixels("For --verify.")
+@click.option("--jobs", type=click.IntRange(1), help="Number of worker processes of --verify.  [default: one per core]")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Picture FILE for near-duplicates across splits, with --verify."
+)
+@field_option(ProposalSettings, "max_pixels")
 @options.json_
 @click.pass_context
 def datasets(
@@ -45,9 +52,9 @@ def datasets(
     max_pixels: int,
     as_json: bool,
 ) -> None:
-    """List the named data sets and what of them is on this machine; with NAME tell all that is known of one.
+    """List the known data sets and which of them are on this machine; with NAME, show the details of one.
 
-    A download that was interrupted goes on where it was; an archive that was fetched by hand is taken.
+    An interrupted download resumes. An archive that was downloaded by hand is used, too.
     """
     from ..data.sets.availability import details_text, look_up, table_text
 
@@ -55,7 +62,7 @@ def datasets(
         raise click.UsageError(f"--{'download' if download else 'verify'} needs the NAME of a data set")
     limited = context.get_parameter_source("max_pixels") is click.core.ParameterSource.COMMANDLINE
     if (list_file or jobs or sheet or limited) and not verify:
-        raise click.UsageError("--csv, --jobs, --sheet and --max-pixels are for --verify")
+        raise click.UsageError("--csv, --jobs, --sheet and --max-pixels need --verify")
     given, root = root, root or root_of_environment() or Path("datasets")
     if download and dataset:
         _download(dataset, root)
@@ -72,7 +79,7 @@ def datasets(
         click.echo(details_text(found[0]))
     else:
         click.echo(table_text(found))
-        click.echo(f"looked under {root}; agnet datasets NAME tells more of one", err=True)
+        click.echo(f"searched {root}; agnet datasets NAME shows the details of one", err=True)
 
 
 def _download(dataset: str, root: Path) -> None:
@@ -86,19 +93,19 @@ def _download(dataset: str, root: Path) -> None:
         if what != shown:
             close(bar)
             bar, shown = progress_bar(what, total, "B"), what
-            bar.initial = bar.n = done  # what an earlier run fetched counts, but not for the speed
+            bar.initial = bar.n = done  # bytes of an earlier run count for the progress, but not for the speed
         bar.update(done - bar.n)
 
     try:
         archives = acquire(dataset, root, progress)
     except KeyboardInterrupt:
         close(bar)
-        click.echo(f"\nInterrupted. What has arrived is kept in {root}: run the same to go on", err=True)
+        click.echo(f"\nInterrupted. The partial download is kept in {root}: run the same command to resume", err=True)
         sys.exit(130)
     finally:
         close(bar)
     for archive in archives:
-        click.echo(f"unpacked: {archive}, which may be deleted", err=True)
+        click.echo(f"extracted: {archive}; the archive may be deleted", err=True)
 
 
 def _examine(
@@ -134,9 +141,11 @@ def _examine(
         say_what_cannot_be_drawn([*index.classes, *index.names])
         picture, count = near_duplicate_sheet(found, root, max_pixels)
         save_picture(picture, sheet)
-        click.echo(f"drawn: {count:,} of the {len(found.near_duplicates):,} pairs that look alike, {sheet}", err=True)
+        click.echo(
+            f"written: {sheet}, with {count:,} of the {len(found.near_duplicates):,} near-duplicate pairs", err=True
+        )
     elif sheet:
-        click.echo(f"nothing looks alike across splits: {sheet} is not written", err=True)
+        click.echo(f"no near-duplicates across splits: {sheet} is not written", err=True)
     if not found.sound:
         broken = f"{len(found.unreadable):,} images cannot be read" if found.unreadable else ""
         raise click.ClickException(f"{dataset} under {root}: {', '.join(filter(None, [*found.wrong, broken]))}")

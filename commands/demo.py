@@ -1,4 +1,4 @@
-"""`agnet demo`: all of agnet on a small data set that needs no download."""
+"""`agnet demo`: every step of agnet on a small data set that needs no download."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from .next_step import QUIET, command_text
 
-# What the extra ``demo`` brings: the module that is looked for, and its package.
+# Dependencies of the extra ``demo``: module -> package.
 _PACKAGES = {
     "skimage": "scikit-image",
     "timm": "timm",
@@ -19,19 +19,19 @@ _TRAINING = ("--backbone", "efficientnet-lite0", "--backbone-lr", "0", "--epochs
 _PHOTOGRAPHS = ("cat/000.jpg", "coffee/001.jpg", "rocket/002.jpg")
 
 
-@click.command()
+@click.command(short_help="Run every step on sixteen photographs, in a few minutes.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default="agnet-demo",
     show_default=True,
-    help="The folder for all that it writes.",
+    help="Output folder.",
 )
 def demo(output: Path) -> None:
-    """Try everything on sixteen photographs: propose, train, evaluate and predict, in a few minutes on a CPU.
+    """Propose, train, evaluate and predict on sixteen photographs, in a few minutes on a CPU.
 
-    It shows each command before running it. Interrupt it whenever you like: the same command goes on with what is
-    there. It needs the packages of the extra demo, and downloads nothing.
+    Each command is printed before it runs. After an interruption, the same command resumes. The demo needs the
+    packages of the extra demo and downloads nothing.
     """
     from ..cli import main
     from ..data.errors import ConfigurationError
@@ -51,22 +51,22 @@ def demo(output: Path) -> None:
         main.main([str(word) for word in words], prog_name="agnet", standalone_mode=False, obj=QUIET)
 
     proposing = ("propose", "demo", "--root", output, "--boxes", boxes)
-    step("Stage 1: the salient regions of every image, in one HDF5 file", *proposing)
+    step("Stage 1: propose the salient regions of every image, in one HDF5 file", *proposing)
     if (run / BEST).is_file() and not has_state(run):
-        click.echo(f"\n# {run} is trained already")
+        click.echo(f"\n# {run} is already trained")
     else:
         training: list[str | Path] = ["train", "--boxes", boxes, "--run", run, *_TRAINING]
         training += ["--resume"] if has_state(run) else []
-        step("Stage 2: a network that attends to them; its backbone stays as it came", *training)
-    step("How good it is on photographs that it has not seen", "evaluate", "--run", run)
+        step("Stage 2: train a network that attends to the regions; its backbone is frozen", *training)
+    step("Evaluate it on photographs that it was not trained on", "evaluate", "--run", run)
     saving: list[str | Path] = [] if pictures.is_dir() and any(pictures.iterdir()) else ["--save", pictures]
-    step("What it says of three of them, and where it looked", "predict", "--run", run, *saving, *photographs)
+    step("Classify three of them and draw the regions it attended to", "predict", "--run", run, *saving, *photographs)
     click.echo()
     written = {
-        boxes: "the regions: open it in HDFView, begin with 00_read_me",
-        run: "configuration, log and checkpoint; curves.png shows how it learnt",
-        run / "metrics-test.json": "accuracy on the test part; confusion-test.png shows what was taken for what",
-        pictures: "three test photographs with what the network made of them",
+        boxes: "regions; open the file in HDFView and start with 00_read_me",
+        run: "configuration, log and checkpoint; curves.png shows the training curves",
+        run / "metrics-test.json": "accuracy on the test split; confusion-test.png is the confusion matrix",
+        pictures: "three test photographs, annotated with the predictions",
     }
     for name, what in written.items():
         click.echo(f"{name!s:{max(len(str(one)) for one in written)}}  {what}")

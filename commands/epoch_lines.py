@@ -1,23 +1,23 @@
-"""A line for each epoch of a training, its columns under one another, with the time that is left."""
+"""One aligned line of text per training epoch, with the remaining time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 
-from ..data.text import duration
+from ..data.text import duration, percent
 
-_MUCH = 0.1  # of an epoch's time spent waiting for images: told, for more workers would help
+_MUCH = 0.1  # fraction of an epoch spent waiting for images from which it is reported: more workers would help
 
 
 class EpochLines:
-    """The log's lines as text.
+    """Format the lines of a training log as text.
 
     Args:
-        epochs: that a seed is trained for.
-        seeds: how many are trained one after the other.
-        until: the epoch after which each of them is stopped.
-        clock: seconds.
+        epochs: Number of epochs for each seed.
+        seeds: Number of seeds, trained one after the other.
+        until: Epoch after which each of them is stopped; None for the last.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(
@@ -27,15 +27,15 @@ class EpochLines:
         self._until = min(epochs, until or epochs)
         self._seeds_begun = 0
         self._before = clock()
-        self._seconds: list[float] = []  # of each epoch that was trained here, with all that belongs to it
+        self._seconds: list[float] = []  # duration of each epoch of this process, with validation and saving
 
     def begin_seed(self) -> None:
-        """To be called before the first epoch of each seed."""
+        """Start a seed; call this before its first epoch."""
         self._seeds_begun += 1
         self._before = self._clock()
 
     def line(self, log: Mapping[str, object]) -> str:
-        """The text of a line of the log, whose epoch has just ended."""
+        """Format a line of the log; call this when its epoch has just ended."""
         now = self._clock()
         self._seconds.append(now - self._before)
         self._before = now
@@ -48,7 +48,7 @@ class EpochLines:
         parts.append(f"{float(str(log['images_per_second'])):5.1f} images/s")
         parts.append(duration(self._seconds[-1]).rjust(7) + self._left(epoch))
         if float(str(log.get("data_wait", 0))) >= _MUCH:
-            parts.append(f"{float(str(log['data_wait'])):.0%} of it waiting for images")
+            parts.append(f"{float(str(log['data_wait'])):.0%} waiting for images")
         if "images_at_once" in log:
             parts.append(f"{log['images_at_once']} images at once")
         return "  ".join([*parts, *(["best"] if "best" in log else [])]).rstrip()
@@ -61,5 +61,5 @@ class EpochLines:
 
 
 def _figure(name: str, value: float) -> str:
-    """An accuracy in per cent, a loss as it is; always of one width, so far as losses are of usual size."""
-    return f"{value:6.1%}" if name.endswith("top1") else f"{value:8.4f}"
+    """Format an accuracy in per cent, or a loss, in a fixed width (unless a loss is 1000 or more)."""
+    return percent(value).rjust(6) if name.endswith("top1") else f"{value:8.4f}"

@@ -1,9 +1,10 @@
-"""`agnet evaluate`: what a run is worth on images that it has not seen."""
+"""`agnet evaluate`: metrics of a run on images that it was not trained on."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,20 +13,25 @@ from .next_step import say_predict
 from .places import images_root
 from .progress import watch
 
+if TYPE_CHECKING:
+    from ..data.boxes.reader import Boxes
 
-@click.command()
+
+@click.command(short_help="Measure a run on a split: accuracy, AP, confusion matrix.")
 @options.run
-@click.option("--boxes", type=click.Path(path_type=Path), help="Default: the boxes file the run was trained with.")
+@click.option("--boxes", type=click.Path(path_type=Path), help="Boxes file.  [default: the one the run was trained on]")
 @options.root
 @click.option(
     "--split",
     type=options.Choice(["train", "val", "test"]),
     default="test",
     show_default=True,
-    help="The part to measure on.",
+    help="Split to measure on.",
 )
-@click.option("--force", is_flag=True, help="Measure on images the run was trained on or selected by, too.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images at once.")
+@click.option(
+    "--force", is_flag=True, help="Measure even on images that were used to train the run or to choose its epoch."
+)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Number of images per batch.")
 @options.device
 @options.workers
 @options.json_
@@ -42,31 +48,25 @@ def evaluate(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Measure a run's best checkpoint on a split, every image once; of a folder of several seeds, each one's.
+    """Measure the best checkpoint of a run, or of each of several seeds, on a split; every image counts once.
 
-    Images that it was trained on are refused: the train part, and those of another boxes file that are the same. Beside
-    the metrics, the run's folder gets every image's prediction, which agnet compare reads, and two pictures.
+    Images that the run was trained on are refused: the training split, and identical images in another boxes file.
+    The metrics, the prediction for every image (for agnet compare) and two plots are written to the folder of the run.
     """
     if as_json and as_csv:
-        raise click.UsageError("--json and --csv: one of them")
-    from ..data.boxes.reader import read_boxes
-    from ..data.errors import BoxesFileError
+        raise click.UsageError("--json and --csv exclude each other")
     from ..data.memory import keep_network_memory
-    from ..data.places import follow_hint
-    from ..training.measure.measurable import check_measurable
+    from ..training.measure.measurable import check_images, check_measurable
     from ..training.runs.folder import folder_of, read_config, runs_of
 
-    run = folder_of(run)
-    singles, evaluations, measured = runs_of(run), {}, []
-    for single in singles:
-        config = read_config(single)
-        path = boxes or follow_hint(config["boxes"].get("file_relative_to_run"), single)
-        if path is None:
-            raise BoxesFileError(f"the boxes file of {single} is not where it was; name it with --boxes")
-        found = read_boxes(path)
-        check_measurable(single, found, images_root(found, root), split, force)
-        measured.append((single, config, found))
-    # Only now: PyTorch takes seconds to load.
+    run, say = folder_of(run), partial(click.echo, err=True)
+    files = _boxes_of(runs_of(run), boxes)
+    for single, found in files.items():
+        check_measurable(single, found, split, force)
+    roots = {found.path: images_root(found, root) for found in files.values()}
+    for found in {found.path: found for found in files.values()}.values():
+        check_images(found, roots[found.path], split, watch=watch, say=say)
+    # Imported here: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
     from ..training.measure.evaluation import evaluate_run
     from ..training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
@@ -74,26 +74,27 @@ def evaluate(
     from ..training.runs.plot_texts import cannot_label
 
     keep_network_memory()
-    for single, config, found in measured:
-        evaluation = evaluate_run(
+    evaluations = {}
+    for single, found in files.items():
+        evaluation = evaluations[single.name] = evaluate_run(
             single,
             found,
-            images_root(found, root),
+            roots[found.path],
             split,
             batch_size,
-            choose_device(device, str(config["run"].get("precision"))),
+            choose_device(device, str(read_config(single)["run"].get("precision"))),
             workers,
             force=force,
+            images_checked=True,
             watch=watch,
-            say=partial(click.echo, err=True),
+            say=say,
         )
-        evaluations[single.name] = evaluation
         if evaluation.warning:
-            whose = f"{single.name}: " if len(singles) > 1 else ""
-            click.echo(f"Warning: {whose}{evaluation.warning}", err=True)
+            whose = f"{single.name}: " if len(files) > 1 else ""
+            say(f"Warning: {whose}{evaluation.warning}")
     metrics, file = evaluation.metrics, evaluation.file
     heading = f"{split}: {metrics.images:,} images of {len(metrics.class_accuracy)} classes"
-    if singles == [run]:
+    if run in files:
         table, text = metrics_csv(metrics), metrics_text(metrics, evaluation.claim)
     else:
         seeds = summarise_evaluations(run, evaluations)
@@ -106,7 +107,29 @@ def evaluate(
     else:
         click.echo(f"{heading}\n{text}")
     if said := cannot_label([*metrics.class_images, found.title]):
-        click.echo(said, err=True)
-    click.echo(f"written: {file}, and more beside it", err=True)
-    _, config, found = measured[0]
-    say_predict(singles[0], found, images_root(found, root), split)
+        say(said)
+    say(f"written: {file}, and more files in the same folder")
+    first, found = next(iter(files.items()))
+    say_predict(first, found, roots[found.path], split)
+
+
+def _boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
+    """Map each run to the boxes file to measure it on; a file that several runs share is read once.
+
+    Raises: `BoxesFileError` if the file of a run is not at its recorded place and none is ``given``.
+    """
+    from ..data.boxes.reader import read_boxes
+    from ..data.errors import BoxesFileError
+    from ..data.places import follow_hint
+    from ..training.runs.folder import read_config
+
+    files: dict[Path, Boxes] = {}
+    found = {}
+    for run in runs:
+        path = given or follow_hint(read_config(run)["boxes"].get("file_relative_to_run"), run)
+        if path is None:
+            raise BoxesFileError(f"the boxes file of {run} is no longer where it was; give it with --boxes")
+        if path not in files:
+            files[path] = read_boxes(path)
+        found[run] = files[path]
+    return found

@@ -1,4 +1,4 @@
-"""`agnet export`: a network as one file that runs without agnet."""
+"""`agnet export`: write a network to one file that runs without agnet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..training.export.formats import FORMATS
 from . import options
 
 
-@click.command()
+@click.command(short_help="Export a run as ONNX or as a torch.export program.")
 @options.run
 @click.option(
     "--format",
@@ -19,19 +19,20 @@ from . import options
     type=options.Choice(list(FORMATS)),
     default="onnx",
     show_default=True,
-    help="ONNX, by the packages onnx, onnxscript and onnxruntime, or a program of torch.export.",
+    help="File format: ONNX (needs the packages onnx, onnxscript and onnxruntime) or a torch.export program.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="The file.  [default: model.onnx or model.pt2 in the run's folder]",
+    help="Output FILE.  [default: model.onnx or model.pt2 in the folder of the run]",
 )
 @options.json_
 def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:
-    """Write a run's best checkpoint as one file that runs without agnet, for any number of images.
+    """Export the best checkpoint of a run as one file that runs without agnet, for any batch size.
 
-    It takes uint8 RGB images and boxes in fractions of the image (no boxes for --model plain or --no-regions); classes
-    and the settings of the proposals are in its metadata. It is written only if it computes what the network computes.
+    The inputs are uint8 RGB images and boxes in fractions of the image (no boxes for --model plain or --no-regions).
+    The metadata contains the classes and the proposal settings. The file is written only if its outputs match the
+    network's.
     """
     from ..data.memory import keep_network_memory
     from ..training.export.target import check_export

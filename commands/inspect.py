@@ -1,4 +1,4 @@
-"""`agnet inspect`: what is in a boxes file."""
+"""`agnet inspect`: summary, pictures and verification of a boxes file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,29 @@ from .progress import advance, progress_bar
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
 
-_SHOWN = 20  # changed images told one by one
+_SHOWN = 20  # number of changed images that are listed
 
 
-@click.command()
+@click.command(short_help="Show what a boxes file holds, and verify its images.")
 @options.boxes
 @options.root
-@click.option("--image", "name", help="One image: its path in the file, a unique ending of it, or its row number.")
 @click.option(
-    "--save", type=click.Path(path_type=Path), help="Write a picture of that image's keypoints, clusters and regions."
+    "--image", "name", help="Image to show: its path in the file, a unique ending of that path, or its row number."
 )
-@click.option("--sheet", type=click.Path(path_type=Path), help="Write a contact sheet of images and their regions.")
-@click.option("--count", type=click.IntRange(1, 400), default=24, show_default=True, help="Images on the sheet.")
-@click.option("--verify", is_flag=True, help="Compare every image on disk with what it was; exit code 1 on a change.")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Picture FILE for the keypoints, clusters and regions of --image."
+)
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Picture FILE for a contact sheet of images and their regions."
+)
+@click.option(
+    "--count", type=click.IntRange(1, 400), default=24, show_default=True, help="Number of images on the contact sheet."
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare every image on disk with the one that regions were proposed for; the exit code is 1 if any differs.",
+)
 @options.json_
 @click.pass_context
 def inspect(
@@ -43,18 +53,18 @@ def inspect(
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Look into a boxes file: a summary, one image's regions, pictures, or whether its images are still the same."""
+    """Show a summary of a boxes file or of one image, draw regions, or check that the images are unchanged."""
     from ..data.boxes.reader import read_boxes
 
     counted = context.get_parameter_source("count") is not click.core.ParameterSource.DEFAULT
     if sum((name is not None, sheet is not None, verify)) > 1:
-        raise click.UsageError("--image, --sheet and --verify do different things: give one of them")
+        raise click.UsageError("--image, --sheet and --verify exclude each other")
     if save and name is None:
-        raise click.UsageError("--save is for the picture of one image: name it with --image")
+        raise click.UsageError("--save draws one image: name it with --image")
     if counted and not sheet:
-        raise click.UsageError("--count is for --sheet")
+        raise click.UsageError("--count needs --sheet")
     if as_json and (save or sheet):
-        raise click.UsageError("--json prints what --save and --sheet draw: give one of them")
+        raise click.UsageError("--json excludes --save and --sheet")
     found = read_boxes(boxes)
     root = images_root(found, root)
     if verify:
@@ -66,7 +76,7 @@ def inspect(
 
 
 def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
-    from ..data.boxes.verification import changed_images
+    from ..data.boxes.verification import UNREADABLE, changed_images
     from ..data.text import printable
 
     images = len(boxes.names)
@@ -79,14 +89,17 @@ def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
     for name, difference in changed[:_SHOWN]:
         click.echo(printable(f"{name} {difference}"))
     if len(changed) > _SHOWN:
-        click.echo(f"and {len(changed) - _SHOWN:,} others")
-    if changed:
-        elsewhere = "; if they are elsewhere, say so with --root" if len(changed) == images else ""
-        raise click.ClickException(
-            f"{len(changed):,} of the {images:,} images under {root} are not as they were when {boxes.path} was made"
-            + elsewhere
+        click.echo(f"and {len(changed) - _SHOWN:,} more")
+    unreadable = sum(difference.startswith(UNREADABLE) for _, difference in changed)
+    told = [f"{unreadable:,} of the {images:,} images under {root} cannot be read"] if unreadable else []
+    if others := len(changed) - unreadable:
+        elsewhere = "; if they have moved, give their folder with --root" if others == images else ""
+        told.append(
+            f"{others:,} of the {images:,} images under {root} have changed since {boxes.path} was made" + elsewhere
         )
-    click.echo(f"{images:,} images are as they were")
+    if told:
+        raise click.ClickException(", ".join(told))
+    click.echo(f"{images:,} images are unchanged")
 
 
 def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) -> None:
@@ -107,7 +120,7 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
         click.echo(f"Warning: {look.error('drawn images')}", err=True)
     if name is None:
         picture, failures = picture_sheet(boxes, root, count)
-        warning = f"{len(failures):,} images cannot be read now, first {failures[0]}" if failures else ""
+        warning = f"{len(failures):,} images can no longer be read, first {failures[0]}" if failures else ""
     else:
         picture, warning = picture_image(boxes, find_image(boxes, name), root)
     if warning:

@@ -1,4 +1,4 @@
-"""What to run next: told at a command's end, on stderr, ready to be copied into a shell."""
+"""The suggested next command, printed on stderr at the end of a command, ready to be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .places import images_root
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes, Listing
 
-QUIET = "no next step"  #: the root context's object, where a command is a step of another one
+QUIET = "no next step"  #: object of the root context if a command runs as a step of another one
 
 
 def command_text(words: Sequence[str | Path]) -> str:
-    """The words of a command of agnet's as a shell takes them."""
+    """Return an agnet command line, quoted for a shell."""
     return shlex.join(["agnet", *map(str, words)])
 
 
 def say_next(*words: str | Path) -> None:
-    """Tell the command that comes next, in its words."""
+    """Print the next command."""
     if click.get_current_context().find_root().obj != QUIET:
         click.echo(f"next: {command_text(words)}", err=True)
 
 
 def say_predict(run: Path, found: Boxes, images: Path, split: str) -> None:
-    """Tell how to predict the first image of a part; nothing where that takes a file of weights, too."""
+    """Print the command that classifies the first image of a split, unless it would also need a weights file."""
     from ..proposals.settings import ProposalSettings
 
     if found.settings.get("proposals", {}).get("weights", ProposalSettings.weights) == ProposalSettings.weights:
@@ -38,5 +38,5 @@ def say_predict(run: Path, found: Boxes, images: Path, split: str) -> None:
 
 
 def root_words(boxes: Listing, images: Path) -> list[str | Path]:
-    """The words of ``--root``, where another command would not find the images by itself."""
+    """Return the arguments for ``--root``, empty if other commands find the images without it."""
     return [] if images_root(boxes, None).resolve() == images.resolve() else ["--root", images]

@@ -1,4 +1,4 @@
-"""What commands say of the pictures they write."""
+"""Messages about the pictures that commands write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 def say_what_cannot_be_drawn(texts: Iterable[str]) -> None:
-    """Tell in a line on stderr if texts of a picture have letters that no font on this machine has."""
+    """Warn on stderr if a picture's texts contain characters that no font on this machine has."""
     from ..data.fonts import cannot_draw
 
     if said := cannot_draw(texts):

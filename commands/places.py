@@ -1,4 +1,4 @@
-"""Where images are, as told, as recorded, or as the environment says."""
+"""The folder of the images: from an option, a boxes file or the environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> Path:
     if (list_file is not None) != (dataset == "csv"):
-        raise click.UsageError("the data set csv and --csv FILE go together: one needs the other")
+        raise click.UsageError("the data set csv and --csv FILE need each other: give both or neither")
     root = root or (list_file.parent if list_file else root_of_environment())
     if root is None and dataset == "folder":
         raise click.UsageError("the data set folder needs --root, the folder of class folders")
@@ -22,9 +22,9 @@ def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> 
 
 
 def images_root(boxes: Listing, root: Path | None) -> Path:
-    """Where a boxes file's images are: as told, else where they were when it was made, else as the environment says.
+    """Return the folder of a boxes file's images: ``root``, else the recorded folder, else $AGNET_ROOT or ./datasets.
 
-    Where there is nothing in any of these places, it is where they were: an error about it is one that people know.
+    If none of these exists, the recorded folder is returned, so that the error names a place the user knows.
     """
     from ..data.places import follow_hint, hinted_place
 

@@ -1,4 +1,4 @@
-"""`agnet predict`: photographs and videos that are in no data set."""
+"""`agnet predict`: classify photographs and videos."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,151 +15,195 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from . import options
+from .field_options import settings_from
 from .pictures import say_what_cannot_be_drawn
 from .prediction_lines import FORMATS, Lines
 from .progress import progress_bar
 
 if TYPE_CHECKING:
+    from ..data.inputs import Input
     from ..training.answers.annotated import AnnotatedFolder
     from ..training.answers.answer import Answer
-    from ..training.answers.predict_files import FilePredictor
     from ..training.runs.checkpoint_header import CheckpointHeader
 
 
-@click.command()
+@dataclass(frozen=True)
+class _Answering:
+    """Options for prediction; the fields are those of `FilePredictor`, except that the device is a name."""
+
+    top: int
+    threshold: float
+    every: int
+    smooth: float
+    batch_size: int
+    jobs: int | None
+    device: str
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Options for the output."""
+
+    format_: str | None
+    as_json: bool
+    output: Path | None
+    save: Path | None
+
+    @property
+    def form(self) -> str:
+        return self.format_ or ("json" if self.as_json else "text")
+
+    def check(self) -> None:
+        """Check the output paths. Raises: `ConfigurationError` if one cannot be written to."""
+        from ..data.errors import ConfigurationError
+        from ..data.files import check_folder_writable, check_writable
+
+        if self.output and not self.output.parent.is_dir():
+            raise ConfigurationError(f"{self.output}: there is no folder {self.output.parent}")
+        if self.output:
+            check_writable(self.output, "name another file with --output")
+        if self.save:
+            check_folder_writable(self.save, "name another folder with --save")
+
+
+@click.command(short_help="Classify photographs and videos.")
 @options.run
 @click.argument("images", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to name.")
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Number of classes listed for each image."
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Say 'unsure' where the likeliest class is less likely than this.",
+    help="Probability of the most likely class below which the label is 'unsure'.",
 )
 @click.option(
     "--every",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Frames of a video from one that is looked at to the next.",
+    help="Frame interval of a video: every Nth frame is classified.",
 )
 @click.option(
     "--smooth",
     type=click.FloatRange(0),
     default=0.5,
     show_default=True,
-    help="Seconds of a video over which probabilities are averaged (time constant of the exponential mean).",
+    help="Time constant in seconds of the exponential moving average of a video's probabilities.",
 )
-@click.option("--format", "format_", type=options.Choice(FORMATS), help="Form of what is printed.  [default: text]")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object a line.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A FILE instead of stdout.")
+@click.option("--format", "format_", type=options.Choice(FORMATS), help="Output format.  [default: text]")
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json: one object per line.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Output FILE.  [default: standard output]"
+)
 @click.option(
     "--save",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder for pictures and videos: the photograph, what speaks for and against the class, probabilities.",
+    help="Folder for annotated pictures and videos, with probabilities and the evidence for and against the class.",
 )
 @click.option(
     "--proposal-weights",
     type=click.Path(path_type=Path),
-    help="The FILE given to propose --weights, where regions come from a network.",
+    help="FILE that was given to agnet propose --weights, if a network proposes the regions.",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images at once.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Number of images per batch.")
 @click.option(
     "--jobs",
     type=click.IntRange(0),
-    help="Processes that read images and propose regions ahead of the network; 0: the network's own.  "
-    "[default: half the cores, all of them beside a GPU, 0 for a handful of images]",
+    help="Number of processes that read images and propose regions ahead of the network; 0: none.  "
+    "[default: half of the cores, all cores with a GPU, 0 for a few images]",
 )
 @options.device
+@click.pass_context
 def predict(
-    run: Path,
-    images: tuple[str, ...],
-    top: int,
-    threshold: float,
-    every: int,
-    smooth: float,
-    format_: str | None,
-    as_json: bool,
-    output: Path | None,
-    save: Path | None,
-    proposal_weights: Path | None,
-    batch_size: int,
-    jobs: int | None,
-    device: str,
+    context: click.Context, run: Path, images: tuple[str, ...], proposal_weights: Path | None, **_: Any
 ) -> None:
-    """Classify photographs and videos, proposing their regions on the fly if the model looks at any.
+    """Classify photographs and videos; regions are proposed on the fly if the model uses them.
 
-    IMAGES are files, folders (with all in them), quoted patterns such as 'photos/**/*.jpg', or -, a list of these on
-    stdin, one a line or as find -print0 writes it. Videos are known by their suffix. What cannot be read is reported
-    and the rest go on; the exit code is then 1.
+    IMAGES are files, folders (searched recursively), quoted patterns such as 'photos/**/*.jpg', or - for a list of
+    these on standard input, one per line or NUL-separated as written by find -print0. Videos are recognised by their
+    suffix. Unreadable files are reported and skipped; the exit code is then 1.
     """
-    from ..data.errors import ConfigurationError
-    from ..data.files import check_folder_writable, check_writable
     from ..data.images import pixel_limit
-    from ..data.inputs import find_inputs
     from ..data.memory import keep_network_memory
-    from ..data.text import printable, tally
     from ..predictor import proposer
-    from ..training.answers.answer import Moment, Still
     from ..training.runs.checkpoint_header import read_header
     from ..training.runs.folder import checkpoint_of
-    from ..training.samples.reading import Unreadable, some_can_be_read, unreadable_inputs
+    from ..training.samples.reading import some_can_be_read, unreadable_inputs
 
-    if as_json and format_ not in (None, "json"):
-        raise click.UsageError(f"--json and --format {format_} are two different formats")
+    answering, shown = settings_from(context, _Answering), settings_from(context, _Shown)
+    if shown.as_json and shown.format_ not in (None, "json"):
+        raise click.UsageError(f"--json and --format {shown.format_} are two different formats")
     header = read_header(checkpoint_of(run))
     propose, limit = proposer(header, proposal_weights), pixel_limit(header.proposals)
-    if output and not output.parent.is_dir():
-        raise ConfigurationError(f"{output}: there is no folder {output.parent}")
-    if output:
-        check_writable(output, "name another file with --output")
-    if save:
-        check_folder_writable(save, "name another folder with --save")
+    shown.check()
+    inputs = _inputs(images)
+    if not some_can_be_read(inputs, limit, decode=not answering.jobs):
+        told = _tell(unreadable_inputs(inputs, limit), inputs, header, answering, shown, nullcontext())
+        _finish(*told, waited=None)
+        return
+    # Imported only once an image can be read: PyTorch takes seconds to load.
+    from ..training.answers.predict_files import FilePredictor
+    from ..training.machine.devices import choose_device
+    from ..training.runs.checkpoints import load_checkpoint
+
+    keep_network_memory()
+    saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
+    if shown.save:
+        say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), run.resolve().name])
+        saving = _annotated(shown.save, run, header, limit)
+    predictor = FilePredictor(
+        checkpoint=load_checkpoint(run),
+        propose=propose,
+        say=partial(click.echo, err=True),
+        pictures=shown.save is not None,
+        **{**asdict(answering), "device": choose_device(answering.device)},
+    )
+    told = _tell(predictor.answers(inputs), inputs, header, answering, shown, saving)
+    _finish(*told, waited=predictor.waited)
+
+
+def _inputs(images: tuple[str, ...]) -> list[Input]:
+    """Find the inputs that the arguments name, and report skipped files."""
+    from ..data.inputs import find_inputs
+    from ..data.text import tally
+
     passed_over: Counter[str] = Counter()
     inputs = list(find_inputs(images, sys.stdin.buffer, passed_over))
     if passed_over:
-        click.echo(f"passed over, as they are no images or videos: {tally(passed_over)}", err=True)
-    saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
-    answers: Generator[Answer, None, None]
-    predictor: FilePredictor | None = None
-    if some_can_be_read(inputs, limit, decode=not jobs):
-        # Not before something is found that a network can look at: it takes seconds.
-        from ..training.answers.predict_files import FilePredictor
-        from ..training.machine.devices import choose_device
-        from ..training.runs.checkpoints import load_checkpoint
+        click.echo(f"skipped, not images or videos: {tally(passed_over)}", err=True)
+    return inputs
 
-        keep_network_memory()
-        if save:
-            say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), run.resolve().name])
-            saving = _annotated(save, run, header, limit)
-        predictor = FilePredictor(
-            checkpoint=load_checkpoint(run),
-            propose=propose,
-            device=choose_device(device),
-            top=top,
-            threshold=threshold,
-            every=every,
-            smooth=smooth,
-            batch_size=batch_size,
-            jobs=jobs,
-            say=partial(click.echo, err=True),
-            pictures=save is not None,
-        )
-        answers = predictor.answers(inputs)
-    else:
-        answers = unreadable_inputs(inputs, limit)
+
+def _tell(
+    answers: Generator[Answer, None, None],
+    inputs: list[Input],
+    header: CheckpointHeader,
+    answering: _Answering,
+    shown: _Shown,
+    saving: AbstractContextManager[AnnotatedFolder | None],
+) -> tuple[int, int, float]:
+    """Write each answer as soon as it is available.
+
+    Returns: numbers of classified and of failed images, and the seconds taken.
+    """
+    from ..data.text import printable
+    from ..training.answers.answer import Moment, Still
+    from ..training.samples.reading import Unreadable
+
     names = [one.name for one in inputs if not one.problem]
     predicted = failed = 0
     begun = time.perf_counter()
     with (
-        _stream(output) as stream,
-        _Bars(sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())) as bars,
+        _stream(shown.output) as stream,
+        _Bars(sys.stderr.isatty() and (shown.output is not None or not sys.stdout.isatty())) as bars,
         saving as folder,
         closing(answers),
     ):
-        format_ = format_ or ("json" if as_json else "text")
-        lines = Lines(stream, format_, min(top, len(header.classes)), names, header.classes, save is not None)
+        columns = min(answering.top, len(header.classes))
+        lines = Lines(stream, shown.form, columns, names, header.classes, shown.save is not None)
         for answer in answers:
             bars.tell(answer)
             saved = folder.save(answer) if folder else None
@@ -173,24 +218,30 @@ def predict(
                     failed += 1
                     bars.say(f"Error: {printable(problem.reason)}")
             predicted += isinstance(answer, (Still, Moment))
-    if predictor and predicted > 1:
-        seconds = time.perf_counter() - begun
+    return predicted, failed, time.perf_counter() - begun
+
+
+def _finish(predicted: int, failed: int, seconds: float, waited: float | None) -> None:
+    """Print the speed, and exit with 1 if something failed; ``waited`` is None if no network was loaded."""
+    if waited is not None and predicted > 1:
         click.echo(
-            f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images a second; "
-            f"{min(predictor.waited / seconds, 1):.0%} of the time the network waited for images and their regions",
+            f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images per second; "
+            f"the network waited {min(waited / seconds, 1):.0%} of the time for images and regions",
             err=True,
         )
     if failed:
-        if predicted > 1:  # their lines may be far up
+        if predicted > 1:  # their messages may have scrolled out of sight
             click.echo(f"{failed:,} error{'s' if failed > 1 else ''}: see above", err=True)
         sys.exit(1)
 
 
 class _Bars:
-    """A progress bar on stderr for each video and for photographs in a row, and lines between; a context manager.
+    """Progress bars on stderr, one for each video and each sequence of photographs, with messages between them.
+
+    A context manager.
 
     Args:
-        shown: whether a person watches stderr, and nothing but stderr.
+        shown: Whether to draw bars: stderr is a terminal and the answers go elsewhere.
     """
 
     def __init__(self, shown: bool) -> None:
@@ -198,7 +249,7 @@ class _Bars:
         self._bar: Any = None
 
     def tell(self, answer: Answer) -> None:
-        """What comes next, or that one more is done."""
+        """Start a bar for the next stretch, or advance the current one."""
         from ..data.text import printable
         from ..training.answers.answer import Stretch, Summary
 
@@ -238,7 +289,7 @@ def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> A
 
 @contextmanager
 def _stream(output: Path | None) -> Iterator[TextIO]:
-    """Where lines go. A file appears when all is said; what an interrupt cuts short is kept beside its place."""
+    """Open the output. A file appears when it is complete; after an interrupt it is kept as ``NAME.partial``."""
     from ..data.files import atomic_file
 
     if output is None:
@@ -250,5 +301,5 @@ def _stream(output: Path | None) -> Iterator[TextIO]:
         except KeyboardInterrupt:
             partial_ = output.with_name(f"{output.name}.partial")
             unfinished.replace(partial_)
-            click.echo(f"\nwritten so far: {partial_}", err=True)
+            click.echo(f"\npartial output: {partial_}", err=True)
             raise

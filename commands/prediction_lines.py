@@ -16,15 +16,15 @@ _WIDEST_NAME = 48
 
 
 class Lines:
-    """Writes each answer as soon as it is there, in whole lines.
+    """Write each answer as soon as it is available, in whole lines.
 
     Args:
-        stream: where to.
-        format_: one of `FORMATS`.
-        columns: classes told of each image.
-        names: of all images, so that columns of text can be aligned.
-        classes: all class names, for the same.
-        pictures: whether there is to be a column for pictures of the images.
+        stream: Output stream.
+        format_: One of `FORMATS`.
+        columns: Number of classes listed for each image.
+        names: Names of all images, used to align the columns of text.
+        classes: Names of all classes, used to align the columns of text.
+        pictures: Whether to add a column with the pictures of the images.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class Lines:
             self._row(["image", "frame", "seconds", "label", "probability", *ranks, *picture, "error"])
 
     def tell(self, answer: Answer, picture: str | None = None) -> list[str]:
-        """Write an answer, and the name of the picture or video made of it. Returns what the format has no place for:
-        lines for stderr.
+        """Write an answer, with the name of its annotated picture or video.
+
+        Returns: lines for stderr that the format has no place for.
         """
         from ..training.answers.answer import Moment, Still, Summary
         from ..training.samples.reading import Unreadable
@@ -77,7 +78,7 @@ class Lines:
             self._line(f"{padded(f'{prediction.name}:', self._name_width)} {unsure}{'   '.join(ranked)}")
 
     def _moment(self, answer: Moment) -> None:
-        """Text tells segments only."""
+        """Write a frame of a video, except as text, which lists only segments."""
         prediction, frame, label = answer.prediction, answer.frame, answer.label
         seconds = _milliseconds(frame.seconds)
         if self.format == "json":
@@ -120,7 +121,7 @@ class Lines:
         return []
 
     def _unreadable(self, answer: Unreadable) -> None:
-        """Of text, stderr alone tells it."""
+        """Write an error, except as text, where it appears only on stderr."""
         if self.format == "json":
             self._json({"image": answer.name, "error": answer.reason})
         elif self.format == "csv":
@@ -130,7 +131,7 @@ class Lines:
         return [picture or ""] if self._pictures else []
 
     def _json(self, values: dict[str, Any]) -> None:
-        self._line(json.dumps(values))  # ASCII: names that are no Unicode survive as escapes
+        self._line(json.dumps(values))  # ASCII: file names that are not valid Unicode survive as escapes
 
     def _row(self, values: list[object]) -> None:
         from ..data.text import csv_text
@@ -164,7 +165,7 @@ def _cells(prediction: Prediction, label: Label) -> list[object]:
 
 
 def _digits(probability: float) -> float:
-    """As many as single precision has."""
+    """Round a probability to seven significant digits, the precision of float32."""
     return float(f"{probability:.7g}")
 
 
@@ -173,6 +174,6 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds, 0:04.2."""
+    """Format a time in minutes and seconds, such as 0:04.2."""
     tenths = round(seconds * 10)
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"

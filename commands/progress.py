@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar for people, a line a minute for logs."""
+"""Progress on stderr: a bar in a terminal, otherwise one line per minute."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from ..data.text import percent
+
 
 def progress_bar(what: str, total: int | None, unit: str = "image") -> Any:
     from tqdm import tqdm
 
     shown: dict[str, Any] = {"total": total, "desc": what, "unit": unit, "unit_scale": unit == "B"}
-    if not sys.stderr.isatty():  # a log: a line a minute, and none for what takes less
+    if not sys.stderr.isatty():  # a log: one line per minute, none for shorter work
         return tqdm(**shown, ascii=True, file=_Lines(), mininterval=60, delay=60)
     return tqdm(**shown, dynamic_ncols=True, file=sys.stderr)
 
@@ -29,7 +31,7 @@ def advance(bar: Any, done: int, values: dict[str, Any]) -> None:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.1%}" if name == "top1" else f"{value:.3f}"
+    return percent(value) if name == "top1" else f"{value:.3f}"
 
 
 def close(bar: Any) -> None:
@@ -43,7 +45,7 @@ def watch(what: str, images: int) -> Callable[[int, dict[str, float]], None]:
 
 
 class _Lines:
-    """A progress bar's repaints as the lines of a log."""
+    """A file object that writes the updates of a progress bar as lines of a log."""
 
     def write(self, text: str) -> None:
         if text.strip():

@@ -1,262 +1,238 @@
-"""`agnet propose`: stage 1."""
+"""`agnet propose`: propose the regions of every image (stage 1)."""
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..data.names import KINDS, NONE
+from ..data.names import NONE
 from ..data.sets.catalogue import CATALOGUE
-from ..proposals.settings import (
-    IDLE,
-    METHODS,
-    MIXTURES,
-    NETWORKS,
-    SLOT_ORDERS,
-    ProposalSettings,
-    name_of_weights,
-)
+from ..proposals.settings import ProposalSettings, name_of_weights
 from . import options
+from .field_options import SettingsCommand, field_option, field_options, settings_from
 from .next_step import root_words, say_next
 from .places import root_of_dataset
 from .progress import advance, progress_bar
 
-# Unless told otherwise: a broken file or three are no reason to fail, however small the data set is.
+if TYPE_CHECKING:
+    from ..data.index import DatasetIndex
+    from ..proposals.run import Summary
+
+# Defaults of --max-unreadable: up to three broken files are no reason to fail, even in a small data set.
 _MAX_UNREADABLE, _A_FEW = 0.01, 3
 
 
-@click.command()
+@dataclass(frozen=True)
+class _Asked:
+    """Options that select the data set."""
+
+    source: str | None
+    dataset: str | None
+    root: Path | None
+    list_file: Path | None
+    without_leaked_frames: bool
+    any_counts: bool
+    split_seed: int
+    val_fraction: float
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Options for the output and for the workers."""
+
+    boxes: Path
+    jobs: int | None
+    no_preview: bool
+    restart: bool
+    max_unreadable: float | None
+
+
+@click.command(cls=SettingsCommand, short_help="Propose the salient regions of every image (stage 1).")
 @click.argument("source", metavar="[PHOTOS]", required=False)
-@click.option("--dataset", type=options.Choice(list(CATALOGUE)), help="Name of the data set; the same as PHOTOS.")
+@click.option("--dataset", type=options.Choice(list(CATALOGUE)), help="Name of a known data set, instead of PHOTOS.")
 @options.dataset_root
 @click.option(
     "--csv",
     "list_file",
     type=click.Path(path_type=Path),
-    help="List of images, with --dataset csv: columns path (relative to --root), label and, if there are parts, split.",
+    help="CSV file that lists the images, instead of PHOTOS: columns path (relative to --root), label and optionally "
+    "split.",
 )
-@click.option(
-    "--without-leaked-frames",
-    is_flag=True,
-    help="Leave out the test frames of auc-v2 that reportedly show a driver of train.",
-)
-@click.option("--any-counts", is_flag=True, help="Take a named data set whose numbers are not those of the book.")
 @options.boxes
+@click.option("--limit", type=int, help="Maximum number of images, for a trial; classes and splits keep their shares.")
 @click.option(
-    "--method",
-    type=options.Choice(list(METHODS)),
-    default=ProposalSettings.method,
+    "--val-fraction",
+    type=float,
+    default=0.1,
     show_default=True,
-    help="What proposes: the paper's keypoints, a network (needs weights), a control that does not look, or nothing, "
-    "for models without regions.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    help=f"A FILE with the weights of {' or '.join(NETWORKS)}; default: torchvision's, downloaded.",
-)
-@click.option(
-    "--primary", type=int, default=ProposalSettings.primary, show_default=True, help="Primary regions an image, κ."
-)
-@click.option(
-    "--kinds",
-    type=options.Choice(KINDS),
-    default=ProposalSettings.kinds,
-    show_default=True,
-    help="Which regions an image has; 36 at most, dropping pairs of the last primaries.",
-)
-@click.option(
-    "--image-size",
-    type=int,
-    default=ProposalSettings.image_size,
-    show_default=True,
-    help="Side on which keypoints are found.",
-)
-@click.option(
-    "--mixture",
-    type=options.Choice(MIXTURES),
-    default=ProposalSettings.mixture,
-    show_default=True,
-    help="Who fits the mixture of Gaussians to the keypoints.",
-)
-@click.option(
-    "--slot-order",
-    type=options.Choice(list(SLOT_ORDERS)),
-    default=ProposalSettings.slot_order,
-    show_default=True,
-    help="Which mixture component is region 0, 1, ...",
-)
-@click.option(
-    "--seed",
-    type=int,
-    default=ProposalSettings.seed,
-    show_default=True,
-    help="Seed of k-means and of random boxes.",
+    help="Fraction of the training images that is held out for validation.",
 )
 @click.option(
     "--split-seed",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Seed of the parts that are drawn: validation, and test where none is given.",
+    help="Seed of the random splits: validation, and test if the data set has none.",
 )
 @click.option(
-    "--val-fraction", type=float, default=0.1, show_default=True, help="Share of train that is cut off for validation."
+    "--without-leaked-frames",
+    is_flag=True,
+    help="Exclude the test frames of auc-v2 that reportedly show a driver from the training set.",
 )
-@click.option("--limit", type=int, help="At most this many images, in the shares of classes and splits, for a trial.")
-@click.option("--jobs", type=click.IntRange(1), help="Worker processes; default: all cores.")
-@click.option("--no-preview", is_flag=True, help="Put no photographs into the file for people to look at.")
-@click.option("--restart", is_flag=True, help="Start over instead of going on with what is there.")
+@click.option(
+    "--any-counts",
+    is_flag=True,
+    help="Accept a known data set whose numbers of images differ from the published ones.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Number of worker processes.  [default: one per core]")
+@click.option("--no-preview", is_flag=True, help="Leave preview photographs out of the boxes file.")
+@click.option("--restart", is_flag=True, help="Start from scratch instead of resuming.")
 @click.option(
     "--max-unreadable",
     type=click.FloatRange(0, 1),
-    help="Share of unreadable images above which it fails.  "
-    f"[default: {_MAX_UNREADABLE}, but not for {_A_FEW} images or fewer]",
+    help="Maximum fraction of unreadable images; above it the command fails.  "
+    f"[default: {_MAX_UNREADABLE}, but {_A_FEW} images are always accepted]",
 )
-@options.max_pixels("Training and prediction keep to the same.")
-def propose(
-    source: str | None,
-    dataset: str | None,
-    root: Path | None,
-    list_file: Path | None,
-    without_leaked_frames: bool,
-    any_counts: bool,
-    boxes: Path,
-    method: str,
-    weights: Path | None,
-    primary: int,
-    kinds: str,
-    image_size: int,
-    mixture: str,
-    slot_order: str,
-    seed: int,
-    split_seed: int,
-    val_fraction: float,
-    limit: int | None,
-    jobs: int | None,
-    no_preview: bool,
-    restart: bool,
-    max_unreadable: float | None,
-    max_pixels: int,
-) -> None:
-    """Stage 1: find the salient regions of every image and write them to one HDF5 file.
+@field_options(ProposalSettings, without=("weights",))
+@field_option(ProposalSettings, "weights", default=None, type=click.Path())
+@click.pass_context
+def propose(context: click.Context, **_: Any) -> None:
+    """Stage 1: propose the salient regions of every image and write them to one HDF5 file.
 
-    PHOTOS is a folder with a folder of photographs for each class, a CSV file that lists photographs, or the name of a
-    known data set, which is looked for under --root: agnet propose photos, agnet propose food101.
+    PHOTOS is a folder with one folder of photographs per class, a CSV file that lists photographs, or the name of a
+    known data set under --root: agnet propose photos, agnet propose food101.
 
-    Interrupt it whenever you like: the same command goes on where it stopped.
+    After an interruption the same command resumes.
     """
     from ..data.boxes.reader import read_listing
-    from ..data.index import VAL_IS_TEST
-    from ..data.sets.catalogue import open_dataset
-    from ..data.text import printable, tally
     from ..proposals.run import PART_IMAGES, propose_dataset
 
-    dataset, root, list_file = _what_is_meant(source, dataset, root, list_file)
-    if weights and method not in NETWORKS:
-        raise click.UsageError(f"--weights is for the methods {' and '.join(NETWORKS)}")
-    if method == NONE:
-        _refuse_idle_settings()
-        primary, kinds = 0, NONE
-    if without_leaked_frames and dataset != "auc-v2":
-        raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
-    if any_counts and dataset in ("folder", "csv"):
-        raise click.UsageError(f"--any-counts changes nothing with --dataset {dataset}: no book has its numbers")
-    root = root_of_dataset(dataset, root, list_file)
-    settings = ProposalSettings(
-        method=method,
-        primary=primary,
-        kinds=kinds,
-        weights=name_of_weights(weights),
-        image_size=image_size,
-        mixture=mixture,
-        slot_order=slot_order,
-        seed=seed,
-        max_pixels=max_pixels,
-    )
-    index = open_dataset(
-        dataset,
-        root,
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-        limit=limit,
-        list_file=list_file,
-        leaked_frames=not without_leaked_frames,
-        any_counts=any_counts,
-    )
-    parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
-    click.echo(
-        f"{index.title}: {len(index):,} images of {len(index.classes)} classes "
-        f"({', '.join(f'{count:,} {split}' for split, count in parts.items())})",
-        err=True,
-    )
-    if index.val_is_test:
-        click.echo(VAL_IS_TEST, err=True)
-    if flaws := CATALOGUE[dataset].flaws:
-        click.echo(f"known of {dataset}: {flaws}", err=True)
-    if index.left_out:
-        click.echo(f"left out: {tally(index.left_out)}", err=True)
-    if difference := index.opened_with.get("not_as_distributed"):
-        click.echo(f"Warning: not as distributed: {difference}", err=True)
+    run = settings_from(context, _Run)
+    weights = Path(context.params["weights"]) if context.params["weights"] else None
+    settings = _settings(context, weights)
+    index = _open(settings_from(context, _Asked))
+    _say_what_was_found(index)
     click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)
     try:
         with progress_bar("propose", len(index)) as bar:
             summary = propose_dataset(
                 index,
                 settings,
-                boxes,
+                run.boxes,
                 weights=weights,
-                jobs=jobs,
-                restart=restart,
-                previews=not no_preview,
+                jobs=run.jobs,
+                restart=run.restart,
+                previews=not run.no_preview,
                 progress=lambda done, bad: advance(bar, done, {"unreadable": bad} if bad else {}),
             )
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. Every {PART_IMAGES} finished images are kept: run the same to go on", err=True)
-        sys.exit(130)
-    if summary.reused:
-        click.echo(f"{summary.reused:,} of them were there already", err=True)
-    if summary.few_keypoints:
-        click.echo(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole image", err=True)
-    if summary.previews:
         click.echo(
-            f"{summary.previews:,} photographs are in {boxes} as previews; --no-preview leaves them out", err=True
+            f"\nInterrupted. Every {PART_IMAGES} finished images are saved: run the same command to resume", err=True
         )
-    click.echo(boxes)
+        sys.exit(130)
+    _say_what_was_done(summary, run.max_unreadable)
+    model = ["--model", "plain"] if settings.method == NONE else []
+    say_next("train", "--boxes", run.boxes, *model, *root_words(read_listing(run.boxes), index.root))
+
+
+def _settings(context: click.Context, weights: Path | None) -> ProposalSettings:
+    """Build the proposal settings.
+
+    Raises: `ConfigurationError` for incompatible values, `CheckpointError` for an unreadable weights file.
+    """
+    known: dict[str, object] = {"weights": name_of_weights(weights)}
+    if context.params["method"] == NONE:
+        known |= {"primary": 0, "kinds": NONE}
+    return settings_from(context, ProposalSettings, **known)
+
+
+def _open(asked: _Asked) -> DatasetIndex:
+    """Open the data set.
+
+    Raises: `DatasetError` if it is missing, `click.UsageError` for incompatible options.
+    """
+    from ..data.sets.catalogue import open_dataset
+
+    dataset, root, list_file = _what_is_meant(asked.source, asked.dataset, asked.root, asked.list_file)
+    if asked.without_leaked_frames and dataset != "auc-v2":
+        raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
+    if asked.any_counts and dataset in ("folder", "csv"):
+        raise click.UsageError(f"--any-counts changes nothing with --dataset {dataset}: no counts are published for it")
+    return open_dataset(
+        dataset,
+        root_of_dataset(dataset, root, list_file),
+        val_fraction=asked.val_fraction,
+        split_seed=asked.split_seed,
+        limit=asked.limit,
+        list_file=list_file,
+        leaked_frames=not asked.without_leaked_frames,
+        any_counts=asked.any_counts,
+    )
+
+
+def _say_what_was_found(index: DatasetIndex) -> None:
+    from ..data.index import VAL_IS_TEST
+    from ..data.text import tally
+
+    say = partial(click.echo, err=True)
+    parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
+    counts = ", ".join(f"{count:,} {split}" for split, count in parts.items())
+    say(f"{index.title}: {len(index):,} images of {len(index.classes)} classes ({counts})")
+    if index.val_is_test:
+        say(VAL_IS_TEST)
+    if flaws := CATALOGUE[index.dataset].flaws:
+        say(f"known issues of {index.dataset}: {flaws}")
+    if index.left_out:
+        say(f"left out: {tally(index.left_out)}")
+    if difference := index.opened_with.get("not_as_distributed"):
+        say(f"Warning: not as distributed: {difference}")
+
+
+def _say_what_was_done(summary: Summary, max_unreadable: float | None) -> None:
+    """Print the boxes file on stdout and everything else on stderr.
+
+    Raises: `click.ClickException` if too many images are unreadable.
+    """
+    from ..data.text import printable
+
+    say = partial(click.echo, err=True)
+    if summary.reused:
+        say(f"{summary.reused:,} of them were already in the file")
+    if summary.few_keypoints:
+        say(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole image")
+    if summary.previews:
+        say(f"{summary.previews:,} photographs are in {summary.boxes} as previews; --no-preview leaves them out")
+    click.echo(summary.boxes)
     if summary.unreadable:
-        click.echo(f"cannot be read: {printable(summary.first_failure)}", err=True)
+        say(f"cannot be read: {printable(summary.first_failure)}")
     accepted = _MAX_UNREADABLE if max_unreadable is None else max_unreadable
     for count, what in (
         (summary.unreadable - summary.postponed, "could not be read"),
-        (summary.postponed, "are left for now, by no fault of theirs that is known: the same command tries them again"),
+        (summary.postponed, "were postponed, for no known fault of their own: the same command tries them again"),
     ):
         share = count / summary.images
-        complaint = f"{count:,} of {summary.images:,} images ({share:.1%}) {what}; see the table failures in {boxes}"
+        complaint = (
+            f"{count:,} of {summary.images:,} images ({share:.1%}) {what}; see the table failures in {summary.boxes}"
+        )
         if share > accepted and (max_unreadable is not None or count > _A_FEW):
             raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
         if count:
-            click.echo(complaint, err=True)
-    model = ["--model", "plain"] if method == NONE else []
-    say_next("train", "--boxes", boxes, *model, *root_words(read_listing(boxes), index.root))
-
-
-def _refuse_idle_settings() -> None:
-    """What is given for regions would change nothing where there are none."""
-    context = click.get_current_context()
-    for name in IDLE[NONE]:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} changes nothing with --method {NONE}; leave it out")
+            say(complaint)
 
 
 def _what_is_meant(
     source: str | None, dataset: str | None, root: Path | None, list_file: Path | None
 ) -> tuple[str, Path | None, Path | None]:
-    """The data set, its root and its list, as the options would name them.
+    """Return the name of the data set, its root and its list, whichever way they were given.
 
-    Raises: `DatasetError` for what is not there, `click.UsageError` for what is said twice.
+    Raises: `DatasetError` if PHOTOS does not exist, `click.UsageError` if something is missing or given twice.
     """
     from ..data.errors import DatasetError
     from ..data.spelling import did_you_mean
@@ -267,16 +243,16 @@ def _what_is_meant(
         return dataset or "csv", root, list_file
     if dataset is not None or list_file is not None:
         other = f"--dataset {dataset}" if dataset is not None else f"--csv {list_file}"
-        raise click.UsageError(f"{source} and {other} both say what to propose for: give one of them")
+        raise click.UsageError(f"{source} and {other} both name a data set: give one of them")
     named = [name for name in CATALOGUE if name not in ("folder", "csv")]
     path = Path(source)
     if source in named:
         if path.is_dir():
-            click.echo(f"Note: the known data set {source} is meant; for the folder say ./{source}", err=True)
+            click.echo(f"Note: {source} is taken as the known data set; for the folder, write ./{source}", err=True)
         return source, root, None
     if path.is_dir():
         if root is not None:
-            raise click.UsageError(f"{source} is the folder of class folders already: leave out --root {root}")
+            raise click.UsageError(f"{source} is already the folder of class folders: leave out --root {root}")
         return "folder", path, None
     if path.exists():
         return "csv", root, path

@@ -1,59 +1,37 @@
-"""Help in sections, for a command with many options; and an option for each setting of a recipe."""
+"""Help in sections, for commands with many options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from ..training.recipes import RECIPES, settings_of_a_recipe
-from .options import Choice
+OPTIONS = "Options"
 
 
 class SectionedOption(click.Option):
     """An option that is listed under a heading of the command's help."""
 
-    def __init__(self, *names: Any, section: str = "", **attributes: Any) -> None:
+    def __init__(self, *names: Any, section: str = OPTIONS, **attributes: Any) -> None:
         super().__init__(*names, **attributes)
         self.section = section
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists options under their sections, those without one first, in the order declared."""
+    """A command whose help lists options by section, in the order declared; those without a section come first."""
+
+    def on_this_page(self, ctx: click.Context) -> Iterable[click.Parameter]:
+        """Return the parameters that the help lists."""
+        return self.get_params(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {"": []}
-        for parameter in self.get_params(ctx):
+        sections: dict[str, list[tuple[str, str]]] = {OPTIONS: []}
+        for parameter in self.on_this_page(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, "section", ""), []).append(record)
+            if record is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "section", OPTIONS), []).append(record)
         for section, records in sections.items():
-            with formatter.section(section or "Options"):
-                formatter.write_dl(records)
-
-
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """An option for each of a recipe's settings; None where it is not given. Its help tells each recipe's own value."""
-    for name, setting in reversed(settings_of_a_recipe().items()):
-        flag = name.replace("_", "-")
-        values = [getattr(recipe, name) for recipe in RECIPES.values()]
-        own = ", ".join(f"{recipe} {_text(value)}" for recipe, value in zip(RECIPES, values, strict=True))
-        choices = setting.metadata.get("choices")
-        kind = Choice(choices) if choices else type(values[0])
-        names = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-        command = click.option(
-            names,
-            cls=SectionedOption,
-            section=f"{setting.metadata['section']} (of the recipe, unless given)",
-            type=kind,
-            default=None,
-            help=f"{setting.metadata['about']}  [{own}]",
-        )(command)
-    return command
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+            if records:
+                with formatter.section(section):
+                    formatter.write_dl(records)

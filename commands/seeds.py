@@ -1,4 +1,4 @@
-"""The option of several seeds: `agnet train --seeds 0 1 2`."""
+"""The option for several seeds: `agnet train --seeds 0 1 2`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SEEDS = "--seeds"
 
 
 class SeveralSeeds(SectionedCommand):
-    """A command whose ``--seeds`` takes all words up to the next option: ``--seeds 0 1 2``."""
+    """A command with ``--seeds``, which takes all words up to the next option: ``--seeds 0 1 2``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _one_each(args))
 
 
 def _one_each(words: Sequence[str]) -> list[str]:
-    """``--seeds 0 1`` -> ``--seeds 0 --seeds 1``, which click understands."""
+    """Rewrite ``--seeds 0 1`` as ``--seeds 0 --seeds 1``, which click understands."""
     found: list[str] = []
     option = ""  # the last one
     for word in words:
@@ -32,7 +32,7 @@ def _one_each(words: Sequence[str]) -> list[str]:
 
 
 def check_seeds(context: click.Context, parameter: click.Parameter, seeds: tuple[int, ...]) -> tuple[int, ...]:
-    """A callback of the option."""
+    """Check that the seeds are distinct; the callback of the option."""
     if len(set(seeds)) != len(seeds):
-        raise click.BadParameter("each seed is to be given once")
+        raise click.BadParameter("give each seed only once")
     return seeds

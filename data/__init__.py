@@ -1,1 +1,1 @@
-"""What is on disk: images, labels, splits and the boxes file. Both stages import this; it imports neither."""
+"""Images, labels, splits and the boxes file on disk. Both stages import this package; it imports neither."""

@@ -1,4 +1,4 @@
-"""Pictures for people: regions drawn over photographs."""
+"""Pictures of regions drawn over photographs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .files import atomic_file
 from .fonts import draw_text, shortened, text_width
 from .regions import Layout
 
-# Eight colours that stay apart over photographs and for most colour-blind eyes; further slots repeat them.
+# Eight colours that stay distinct over photographs and for most colour-blind viewers; further slots repeat them.
 SLOT_COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#bfef45")
 
 
@@ -22,7 +22,7 @@ Point = tuple[float, float]
 
 
 def fit_within(image: np.ndarray, side: int) -> np.ndarray:
-    """The image scaled so that its longer side is ``side`` pixels. uint8 RGB in, uint8 RGB out."""
+    """Scale a uint8 RGB image so that its longer side is ``side`` pixels."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -37,24 +37,24 @@ def draw_boxes(
     width: int = 2,
     text_size: int | None = None,
 ) -> np.ndarray:
-    """Boxes over a copy of the image, each with its label at its upper left corner, or where it hides no other.
+    """Draw boxes over a copy of an image, each labelled at its upper left corner or where its tag covers no other tag.
 
     Args:
-        image: uint8 RGB ``(H, W, 3)``.
-        boxes_xyxy: ``(n, 4)`` in pixels of ``image``.
+        image: uint8 RGB array ``(H, W, 3)``.
+        boxes_xyxy: Boxes ``(n, 4)`` in pixels of ``image``.
         labels: n texts; an empty one draws no tag.
-        colours: cycled through.
-        width: of the lines, in pixels.
-        text_size: of the labels, in pixels; by default in proportion to the picture.
+        colours: Outline colours, repeated as needed.
+        width: Line width in pixels.
+        text_size: Label size in pixels; by default in proportion to the image.
     """
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     text_size = text_size or max(10, round(max(image.shape[:2]) / 36))
     colours = [colours[number % len(colours)] for number in range(len(labels))]
-    # Rounded here: Pillow takes whole pixels and leaves out what is beyond them, which moves a box to the left and up.
+    # Round here: Pillow truncates to whole pixels, which moves a box to the left and up.
     for (x0, y0, x1, y1), colour in zip(boxes_xyxy.round().tolist(), colours, strict=True):
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=width)
-    # Tags over all boxes, so that none is crossed out.
+    # Tags are drawn after all boxes, so that no line crosses them.
     tagged = [number for number, label in enumerate(labels) if label]
     sizes = [tag_size(labels[number], text_size) for number in tagged]
     spots = [spots_in_box(box, size) for box, size in zip(boxes_xyxy[tagged].tolist(), sizes, strict=True)]
@@ -64,13 +64,13 @@ def draw_boxes(
 
 
 def tag_size(text: str, text_size: int) -> Point:
-    """Width and height of a tag in pixels: as wide as its text needs, as high for every text."""
+    """Width and height of a tag in pixels. The width depends on the text; the height does not."""
     digit, margin = _digit_height(text_size), _tag_margin(text_size)
     return math.ceil(text_width(text, text_size)) + 2 * margin, digit + 2 * margin
 
 
 def draw_tag(picture: Image.Image, place_xy: Point, parts: Sequence[tuple[str, str]], text_size: int) -> None:
-    """A filled rectangle of `tag_size` at ``place_xy`` that holds ``parts``: (text, colour behind it), side by side."""
+    """Draw a filled rectangle of size `tag_size` at ``place_xy`` with ``parts``, (text, background), side by side."""
     pen, (x, y), margin = ImageDraw.Draw(picture), map(round, place_xy), _tag_margin(text_size)
     width, height = tag_size("".join(text for text, _ in parts), text_size)
     at = x + margin
@@ -91,7 +91,7 @@ def _digit_height(text_size: int) -> int:
 
 
 def spots_in_box(box_xyxy: Sequence[float], size_wh: Point) -> list[Point]:
-    """Where a tag of ``size_wh`` may stand in a box, best first: its corners, then the middles of its sides."""
+    """Candidate positions in a box for a tag of ``size_wh``, best first: the corners, then the middles of the sides."""
     x0, y0, x1, y1 = box_xyxy
     right, low = max(x0, x1 - size_wh[0]), max(y0, y1 - size_wh[1])
     middle, centre = (x0 + right) / 2, (y0 + low) / 2
@@ -101,9 +101,9 @@ def spots_in_box(box_xyxy: Sequence[float], size_wh: Point) -> list[Point]:
 def place_tags(
     spots_xy: Sequence[Sequence[Point]], sizes_wh: Sequence[Point], frame_wh: Point
 ) -> list[tuple[float, float]]:
-    """A place (upper left corner) for each tag: the first of its spots where it hides no tag placed before.
+    """Choose a position (upper left corner) for each tag: its first candidate that overlaps no earlier tag.
 
-    If it hides one everywhere, it goes where it hides least. Every tag is moved into the frame.
+    If all candidates overlap, the one with the least overlap is used. Every tag is moved into the frame.
     """
     taken = np.zeros((0, 4))
     places = []
@@ -119,9 +119,9 @@ def place_tags(
 
 
 def draw_regions(image: np.ndarray, primary_xyxy: np.ndarray, layout: Layout, side: int) -> np.ndarray:
-    """The primary regions numbered by slot, and in white the first secondary region.
+    """Draw the primary regions, numbered by slot, and the first secondary region in white.
 
-    ``primary_xyxy`` is in pixels of ``image``; the picture's longer side is ``side``.
+    ``primary_xyxy`` is in pixels of ``image``; the longer side of the result is ``side``.
     """
     picture = fit_within(image, side)
     scale = picture.shape[1] / image.shape[1], picture.shape[0] / image.shape[0]
@@ -132,7 +132,7 @@ def draw_regions(image: np.ndarray, primary_xyxy: np.ndarray, layout: Layout, si
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int, cell_wh: tuple[int, int]) -> np.ndarray:
-    """Pictures in a grid, each fitted into its cell without distortion, uint8 RGB."""
+    """Arrange pictures in a grid, each fitted into its cell without distortion, as uint8 RGB."""
     width, height = cell_wh
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height), "#202020")
@@ -146,7 +146,7 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int, cell_wh: tuple[i
 
 
 def captioned_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, legend: str) -> np.ndarray:
-    """Pictures in a grid of cells of 4:3, each above its caption, and a legend below all, uint8 RGB."""
+    """Arrange pictures in a grid of 4:3 cells, each above its caption, with a legend at the bottom, as uint8 RGB."""
     (width, height), strip, size = (300, 225), 24, 15
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -163,13 +163,13 @@ def captioned_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, legen
 
 
 def readable_on(colour: str) -> str:
-    """Black or white, whichever can be read on ``colour``, a text such as ``#e6194b``."""
+    """Black or white, whichever is readable on ``colour``, given as text such as ``#e6194b``."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
 def check_picture_path(path: Path) -> None:
-    """Raise `ConfigurationError` if no picture can be written to ``path``, before any work is done for it."""
+    """Raise `ConfigurationError` if no picture can be written to ``path``. For use before any work starts."""
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder; name a picture in it, such as {path / 'picture.png'}")
     if not path.parent.is_dir():
@@ -178,10 +178,10 @@ def check_picture_path(path: Path) -> None:
 
 
 def save_picture(picture: np.ndarray, path: Path) -> Path:
-    """Write a uint8 RGB picture in the format that the suffix of ``path`` names, replacing what is there.
+    """Write a uint8 RGB picture in the format given by the suffix of ``path``, replacing an existing file.
 
     Returns: ``path``.
-    Raises: `ConfigurationError` when Pillow cannot write such a file.
+    Raises: `ConfigurationError` if Pillow cannot write such a file.
     """
     check_picture_path(path)
     format_ = _format_of(path)
@@ -189,7 +189,7 @@ def save_picture(picture: np.ndarray, path: Path) -> Path:
     with atomic_file(path) as unfinished:
         try:
             Image.fromarray(picture).save(unfinished, format=format_, **options)
-        # What a format cannot hold, its encoder says in one of these, with no number of the operating system's.
+        # An encoder reports what its format cannot hold with one of these errors, without an errno.
         except (OSError, ValueError, KeyError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise

@@ -1,31 +1,31 @@
-"""The errors a user can meet. Each message says what failed, where, the likely cause and the remedy.
+"""Errors that a user can meet. Each message says what failed, where, the likely cause and the remedy.
 
-The command line prints these as one line; anything else is a programming error and keeps its traceback.
+The command line prints them as one line. Any other exception is a programming error and keeps its traceback.
 """
 
 
 class AgnetError(Exception):
-    """Base of all errors that are the input's fault rather than the program's."""
+    """Base class of all errors caused by the input rather than the program."""
 
 
 class ConfigurationError(AgnetError):
-    """An option or setting has a value nothing can be done with."""
+    """An option or setting has an unusable value."""
 
 
 class DatasetError(AgnetError):
-    """A data set is not on disk, or not in the layout that its name promises."""
+    """A data set is not on disk, or not in the layout that its name implies."""
 
 
 class AbsentError(DatasetError):
-    """Nothing of a named data set is on disk."""
+    """No part of a named data set is on disk."""
 
 
 class ImageError(AgnetError):
-    """One image cannot be decoded, or must not be (too many pixels).
+    """An image cannot be decoded, or must not be (too many pixels).
 
     Args:
-        reason: a sentence for people.
-        fault: what is wrong in two or three words, one of `faults`; the boxes file counts images by it.
+        reason: Full message for the user.
+        fault: Fault in two or three words, one of those in `faults`; the boxes file counts images by it.
     """
 
     fault = "cannot be read"
@@ -36,13 +36,13 @@ class ImageError(AgnetError):
 
 
 class PassingError(ImageError):
-    """One image cannot be read or decoded now, for want of memory or by a fault of a disk or network, not its own."""
+    """An image cannot be read or decoded now, because of memory, disk or network rather than the image itself."""
 
     fault = "left for now"
 
 
 class WorkerError(AgnetError):
-    """Worker processes cannot be started, or do not live whatever they are given to do."""
+    """Worker processes cannot be started, or die regardless of their task."""
 
 
 class BoxesFileError(AgnetError):
@@ -58,12 +58,12 @@ class CheckpointError(AgnetError):
 
 
 class TrainingError(AgnetError):
-    """Training cannot go on: its numbers are no longer finite, or the memory does not suffice."""
+    """Training cannot continue: values are no longer finite, or memory is exhausted."""
 
 
 class DownloadError(AgnetError):
-    """A file cannot be fetched, or is not the one that was published."""
+    """A file cannot be downloaded, or is not the published one."""
 
 
 class ArchiveError(AgnetError):
-    """An archive is damaged, or holds what must not be written to disk."""
+    """An archive is damaged, or contains entries that must not be written to disk."""

@@ -1,4 +1,4 @@
-"""Faults of memory, disks and networks, told apart from those of an image: another run may not meet them."""
+"""Temporary faults of memory, disks and networks, as opposed to faults of an image: another run may not meet them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 
 from .errors import DatasetError, ImageError, PassingError
 
-# What is wrong with an image, in words that fit a narrow column: `ImageError.fault`.
+# Faults of an image in words that fit a narrow column: `ImageError.fault`.
 BROKEN, CUT_OFF, EMPTY = "broken data", "cut off", "empty file"
 NO_IMAGE, OTHER_KIND, TOO_LARGE = "not an image", "kind cannot be read", "too many pixels"
 NOT_OPENED, LATER = "cannot be opened", PassingError.fault
 CRASHES, NO_REGIONS = "crashes its decoder", "regions not found"
 
-PASSING = "for now: "  #: how a recorded reason begins that is the machine's, not the image's
+PASSING = "for now: "  #: prefix of a recorded reason that is a fault of the machine, not of the image
 
-# What a disk, a network or too small a machine answers for whatever file it is asked; not every system has all.
+# Errors of a disk, a network or exhausted resources, independent of the file. Not every system defines all of them.
 _PASSING_ERRORS = frozenset(
     getattr(errno, name)
     for name in (
@@ -29,7 +29,7 @@ _PASSING_ERRORS = frozenset(
 
 
 def unread(error: OSError | MemoryError) -> ImageError:
-    """What to say of a file that was not read because of ``error``: `PassingError` where it is no fault of the file."""
+    """The error for a file that was not read because of ``error``: `PassingError` if the file is not at fault."""
     if isinstance(error, MemoryError):
         return PassingError("cannot be read: not enough memory")
     reason = f"cannot be read: {error.strerror or error}"
@@ -37,14 +37,14 @@ def unread(error: OSError | MemoryError) -> ImageError:
 
 
 def reason_of(error: ImageError) -> str:
-    """The error as what is recorded of an image."""
+    """The error as the text recorded for an image."""
     return f"{PASSING}{error}" if isinstance(error, PassingError) else str(error)
 
 
 def check_root_is_there(root: str) -> None:
-    """Tell one file that cannot be read from a folder of images that is gone with its disk or network share.
+    """Check that the folder of images has not disappeared with its disk or network share.
 
-    Raises: `DatasetError` when it is gone.
+    Raises: `DatasetError` if it is gone or empty.
     """
     try:
         with os.scandir(root) as entries:
@@ -53,6 +53,6 @@ def check_root_is_there(root: str) -> None:
         gone = error.strerror or str(error)
     if gone:
         raise DatasetError(
-            f"the images cannot be read any more: {root}: {gone}. Is a disk or a network share gone? What is finished "
-            "is kept: run the same when it is there again"
+            f"the images cannot be read any more: {root}: {gone}. Was a disk or network share disconnected? Finished "
+            "work is kept: run the same command once it is back"
         )

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, whatever interrupts their writing: a kill, a signal, a full disk."""
+"""Files that appear complete or not at all, even if writing is interrupted by a kill, a signal or a full disk."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; it becomes ``path``, durably, if and only if the block ends well.
+    """Yield a path to write to; it becomes ``path``, durably, if and only if the block succeeds.
 
-    Contents are flushed to disk before the rename and the rename after it: neither h5py nor numpy does so,
-    and a power cut would leave an empty file under the final name.
+    The contents are flushed to disk before the rename, and the rename after it. Neither h5py nor numpy does so, and
+    a power cut would leave an empty file under the final name.
     """
     unfinished = path.with_name(path.name + ".tmp")
     try:
@@ -34,7 +34,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _CANNOT_WRITE and error.filename in (None, str(unfinished)):
-            error.filename = str(path)  # what the user has named; a full disk names nothing
+            error.filename = str(path)  # the file the user named; a full disk reports no name
         raise
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
@@ -45,33 +45,33 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path, remedy: str) -> None:
-    """Raise `ConfigurationError` unless `atomic_file` may write ``path``: asked before the work, not after it."""
+    """Raise `ConfigurationError` unless `atomic_file` can write ``path``. For use before the work, not after it."""
     folder = path.parent
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"{path} cannot be written, for want of permission in the folder {folder}; {remedy}")
+        raise ConfigurationError(f"{path} cannot be written: no permission in the folder {folder}; {remedy}")
     if path.exists() and not os.access(path, os.W_OK):
         raise ConfigurationError(f"{path} is write-protected and would be replaced; {remedy}")
 
 
 def check_folder_writable(folder: Path, remedy: str) -> None:
-    """Raise `ConfigurationError` unless files may be made in ``folder``, which need not be there yet."""
+    """Raise `ConfigurationError` unless files can be created in ``folder``, which need not exist yet."""
     there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
     if not there.is_dir():
         raise ConfigurationError(f"{folder} cannot be a folder: {there} is a file; {remedy}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"{folder} cannot be written to, for want of permission in {there}; {remedy}")
+        raise ConfigurationError(f"{folder} cannot be written to: no permission in {there}; {remedy}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of UTF-8 text, complete or not at all, its lines ending alike on every system."""
+    """Write a UTF-8 text file, complete or not at all, with the same line endings on every system."""
     with atomic_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager
 def one_process(lock: Path, complaint: Exception) -> Iterator[None]:
-    """The block, in one process at a time for the file ``lock``; raises ``complaint`` while another is in it."""
-    import filelock  # here: networks are saved without it
+    """Run the block in one process at a time per ``lock`` file; raise ``complaint`` while another one runs it."""
+    import filelock  # imported here: saving networks does not need it
 
     held = filelock.FileLock(lock)
     try:
@@ -81,15 +81,15 @@ def one_process(lock: Path, complaint: Exception) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows keeps open files
+        with suppress(OSError):  # Windows refuses to delete open files
             lock.unlink()
         held.release()
 
 
 class PatientFile(io.FileIO):
-    """A new file that keeps its first write error for `check` and the end of the block, and pretends to go on.
+    """A new file that remembers its first write error for `check` and the end of the block, and reports success.
 
-    HDF5 crashes the process when its writes fail on a full disk; with this between them it does not notice.
+    HDF5 crashes the process when a write fails on a full disk; this class hides the failure from it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,7 +114,7 @@ class PatientFile(io.FileIO):
             return size or 0
 
     def check(self) -> None:
-        """Raise the first error there was."""
+        """Raise the first write error, if any."""
         if self._error is not None:
             raise self._error
 
@@ -125,12 +125,12 @@ class PatientFile(io.FileIO):
 
 @contextmanager
 def interrupts_postponed() -> Iterator[Callable[[], None]]:
-    """SIGINT and SIGTERM raise `KeyboardInterrupt` when the yielded function is called, or at the end of the block.
+    """Postpone SIGINT and SIGTERM. The yielded function or the block's end raises `KeyboardInterrupt` for them.
 
-    For code that calls into libraries which would swallow an exception that arrives at any moment.
+    For calls into libraries that would swallow an exception raised at an arbitrary moment.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # signals are the main thread's
+        yield lambda: None  # only the main thread receives signals
         return
     arrived: list[int] = []
 

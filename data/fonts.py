@@ -1,9 +1,9 @@
-"""Texts that a person wrote, drawn in fonts that have their letters: any script that a font on this machine has.
+"""Text drawn in fonts that contain its letters: any script for which this machine has a font.
 
-Pillow's own font has little more than ASCII, and one font with every script there is none. So a text is drawn in the
-first font that has all of it, else each of its words, else each letter: Pillow's own, DejaVu Sans (Latin, Greek,
-Cyrillic, Arabic, Hebrew), which matplotlib brings along, then whatever the machine has. A letter that none has is
-drawn as "?", and `cannot_draw` says so.
+Pillow's own font covers little more than ASCII, and no single font covers every script. A text is drawn in the first
+font that covers all of it; failing that, each word, and then each letter, in the first font that covers it. The order
+is Pillow's own font, DejaVu Sans (Latin, Greek, Cyrillic, Arabic, Hebrew), which comes with matplotlib, then the
+machine's fonts. A letter that no font covers is drawn as "?", and `cannot_draw` reports it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, features
 
-_OWN = ""  # instead of a file's name: Pillow's own font
+_OWN = ""  # stands for Pillow's own font instead of a file name
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-# They have a glyph for every letter there is, and it shows none.
+# Fonts with an empty or placeholder glyph for every letter.
 _BLANK = ("lastresort", "adobeblank", "notdef", "tofu")
-_PLAIN = ("regular", "sans")  # in a file's name: rather these
+_PLAIN = ("regular", "sans")  # words in file names of preferred fonts
 _STYLED = ("bold", "italic", "oblique", "mono", "condensed", "light", "thin", "black", "serif", "ui-", "medium")
-# Scripts of which the files' names do not speak.
+# Scripts that font file names do not mention.
 _EAST_ASIAN = (
     *("cjk", "hei", "gothic", "ming", "song", "simsun", "yahei", "hiragino", "pingfang", "meiryo", "malgun", "wqy"),
     *("nanum", "takao", "ipa", "fallback", "unicode", "arphic", "uming", "ukai"),
@@ -39,18 +39,18 @@ _FILES_OF_SCRIPTS = {
     **dict.fromkeys(("devanagari", "bengali", "tamil", "telugu", "gujarati"), ("nirmala", "mangal", "lohit", "gargi")),
     "emoji": ("emoji", "symbol"),
 }
-# Letters that join, turn around or stack: from Hebrew to Myanmar, Khmer and Mongolian, and the forms for printing.
+# Letters that join, reorder or stack: from Hebrew to Myanmar, Khmer and Mongolian, and the presentation forms.
 _LAID_OUT = ((0x0590, 0x109F), (0x1780, 0x18AF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFC))
 _JOINERS = "\u200c\u200d"
 _ELLIPSIS = "…"
 
 
 class _Face(NamedTuple):
-    """A font's file and the letters it has."""
+    """A font file and the letters it covers."""
 
     file: str
     letters: frozenset[int]
-    strike: int = 0  #: the only size in pixels of a font of pictures (emoji in colour); 0: any size
+    strike: int = 0  #: the only size in pixels of a bitmap font (colour emoji); 0: any size
 
 
 class _Run(NamedTuple):
@@ -60,7 +60,7 @@ class _Run(NamedTuple):
 
 @dataclass(frozen=True)
 class _Line:
-    """A text in the fonts that have it, in the order in which its parts stand from left to right."""
+    """A text split into runs of one font each, ordered from left to right."""
 
     runs: tuple[_Run, ...]
     size: int
@@ -71,23 +71,23 @@ class _Line:
 
 
 def text_width(text: str, size: int) -> float:
-    """How many pixels ``text`` takes, drawn at ``size`` pixels."""
+    """Width of ``text`` in pixels when drawn at ``size`` pixels."""
     return _typeset(text, size).width
 
 
 def draw_text(
     page: Image.Image, place_xy: tuple[float, float], text: str, size: int, fill: str, anchor: str = "la"
 ) -> None:
-    """Draw a line of text into ``page``, in fonts that have its letters.
+    """Draw one line of text into ``page``, in fonts that cover its letters.
 
     Args:
-        page: RGB.
-        place_xy: where ``anchor`` comes to lie.
-        text: whatever it holds, it stays one line.
-        size: of the letters, in pixels.
-        fill: their colour.
-        anchor: as Pillow's: l, m or r (left, middle or right end of the text), then a or s (top of the letters, or the
-            line they stand on).
+        page: RGB image.
+        place_xy: Position of ``anchor``.
+        text: Text to draw; line breaks in it do not start new lines.
+        size: Letter size in pixels.
+        fill: Text colour.
+        anchor: Two letters as in Pillow: l, m or r (left, middle or right end of the text), then a or s (ascender or
+            baseline).
     """
     line = _typeset(text, size)
     x, base = place_xy
@@ -103,14 +103,12 @@ def draw_text(
 
 
 def shortened(text: str, size: int, width: float) -> str:
-    """``text`` if it takes at most ``width`` pixels, else with as much of its middle left out as must be."""
+    """``text`` if it fits in ``width`` pixels, else with as much of its middle left out as necessary."""
     return without_middle(text, lambda shorter: text_width(shorter, size) <= width)
 
 
 def without_middle(text: str, fits: Callable[[str], bool]) -> str:
-    """``text`` if it fits, else with as much of its middle left out as must be: names tell themselves apart at their
-    ends.
-    """
+    """``text`` if it fits, else with as much of its middle left out as necessary: names differ mostly at their ends."""
     if fits(text):
         return text
     letters = _clusters(text)
@@ -122,8 +120,9 @@ def without_middle(text: str, fits: Callable[[str], bool]) -> str:
 
 
 def wrapped(text: str, size: int, width: float, lines: int) -> list[str]:
-    """``text`` in at most ``lines`` lines of at most ``width`` pixels, broken between words; what does not fit is left
-    out of the middle of the last.
+    """Break ``text`` between words into at most ``lines`` lines of at most ``width`` pixels.
+
+    Text that does not fit is left out of the middle of the last line.
     """
     words, broken = text.split(), list[str]()
     while words and len(broken) < lines - 1:
@@ -136,14 +135,14 @@ def wrapped(text: str, size: int, width: float, lines: int) -> list[str]:
 
 
 def cannot_draw(texts: Iterable[str], instead: str = "?", in_colour: bool = True) -> str:
-    """What is to be said, in a line, of letters that no font here has; or nothing.
+    """One line that reports letters which no font on this machine covers; empty if there are none.
 
     Args:
-        texts: all that pictures are to show.
-        instead: what they show for such a letter.
-        in_colour: whether fonts of coloured pictures count, which `draw_text` can draw.
+        texts: All texts that pictures will show.
+        instead: Replacement shown for such a letter.
+        in_colour: Whether colour bitmap fonts count; `draw_text` can draw them.
     """
-    # Of a hundred thousand names most are ASCII, and all together have few letters.
+    # Of a hundred thousand names, most are ASCII, and together they use few distinct letters.
     others = [text for text in texts if not text.isascii()]
     letters = dict.fromkeys("".join(others))
     marks = set(filter(_belongs_to_letter, letters))
@@ -159,8 +158,8 @@ def cannot_draw(texts: Iterable[str], instead: str = "?", in_colour: bool = True
     named = ", ".join(f"{script} ({cluster})" for script, cluster in scripts.items())
     if not _lays_out() and all(map(needs_layout, scripts.values())):
         return (
-            f"Note: Pillow here cannot join or turn letters of {named} (it was built without libraqm); pictures show "
-            f"{instead}: install Pillow by pip, whose builds have it, and the library fribidi"
+            f"Note: this Pillow cannot join or turn letters of {named} (it was built without libraqm); pictures show "
+            f"{instead}: install Pillow from pip, whose builds include it, and the library fribidi"
         )
     return (
         f"Note: no font on this machine has letters of {named}; pictures show {instead}. Fonts that have them: "
@@ -174,8 +173,9 @@ def _drawable(cluster: str, in_colour: bool) -> bool:
 
 
 def font_files(texts: Iterable[str]) -> list[str]:
-    """The font files, besides DejaVu Sans, in which `draw_text` would draw letters of ``texts`` that DejaVu lacks; none
-    of pictures, which no other program here draws.
+    """The font files, besides DejaVu Sans, in which `draw_text` would draw letters of ``texts`` that DejaVu lacks.
+
+    Colour bitmap fonts are excluded: no other program used here can draw them.
     """
     files = {}
     for text in texts:
@@ -215,8 +215,10 @@ def _words(clusters: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _from_left_to_right(runs: Sequence[_Run]) -> list[_Run]:
-    """Runs as they stand on paper: those of scripts from right to left in their own order, the text as its first letter
-    goes, and what has no direction as its neighbours, if they agree. Within a run, Pillow's layout does that.
+    """Runs in visual order, from left to right.
+
+    Right-to-left runs keep their own order, and the direction of the text is that of its first letter. Runs without a
+    direction take that of their neighbours if these agree. Within a run, Pillow's layout handles direction.
     """
     found = [_goes_left(run.text) for run in runs]
     text_goes_left = next((goes for goes in found if goes is not None), False)
@@ -233,13 +235,13 @@ def _from_left_to_right(runs: Sequence[_Run]) -> list[_Run]:
 
 
 def _goes_left(text: str) -> bool | None:
-    """Whether the first letter with a direction goes from right to left; None where none has one."""
+    """Whether the first letter with a direction runs from right to left; None if no letter has a direction."""
     kinds = (unicodedata.bidirectional(letter) for letter in text)
     return next((kind in ("R", "AL") for kind in kinds if kind in ("L", "R", "AL")), None)
 
 
 def _one_line(text: str) -> str:
-    """With a plain space for each of another width, and without what would steer the layout or break the line."""
+    """Replace other spaces by plain ones, and line breaks and layout controls by the replacement character."""
     return "".join(map(_plain, text))
 
 
@@ -250,7 +252,7 @@ def _plain(letter: str) -> str:
 
 
 def _clusters(text: str) -> list[str]:
-    """Letters with the marks that belong to them, which no font may part: accents, vowel signs, joined emoji."""
+    """Letters with the marks that belong to them, which must stay in one font: accents, vowel signs, joined emoji."""
     clusters: list[str] = []
     for letter in text:
         joined = clusters and (
@@ -266,7 +268,7 @@ def _clusters(text: str) -> list[str]:
 
 
 def _belongs_to_letter(letter: str) -> bool:
-    """Whether it is a mark on the letter before it: an accent, a vowel sign, a joiner, an emoji's skin."""
+    """Whether a letter modifies the one before it: an accent, a vowel sign, a joiner, an emoji's skin tone."""
     mark = unicodedata.category(letter) in ("Mn", "Mc", "Me") or letter in _JOINERS
     return mark or "\U0001f3fb" <= letter <= "\U0001f3ff"
 
@@ -287,7 +289,7 @@ def _run_width(run: _Run, size: int) -> float:
 
 
 def _paste_pictures(page: Image.Image, run: _Run, place_xy: tuple[float, float], size: int) -> None:
-    """Emoji in colour exist in one size: drawn in that, and made smaller."""
+    """Draw colour emoji in the only size their font has, scaled down."""
     font = _load(run.face, size)
     ascent, descent = font.getmetrics()
     whole = Image.new("RGBA", (math.ceil(font.getlength(run.text)), ascent + descent))
@@ -312,12 +314,12 @@ def _covers(face: _Face, letters: Iterable[str]) -> bool:
 
 
 def _draws_nothing(letter: str) -> bool:
-    return letter in _JOINERS or "\ufe00" <= letter <= "\ufe0f"  # joiners and variants
+    return letter in _JOINERS or "\ufe00" <= letter <= "\ufe0f"  # joiners and variation selectors
 
 
 @cache
 def _face_with(cluster: str) -> _Face | None:
-    """The first font that has a letter with all its marks."""
+    """The first font that covers a letter with all its marks."""
     if needs_layout(cluster) and not _lays_out():
         return None
     for first in filter(None, map(_face, [_OWN, *_dejavu()])):
@@ -332,7 +334,7 @@ def _face_with(cluster: str) -> _Face | None:
 
 
 def _preference(file: str, hints: Sequence[str]) -> tuple[bool, int, str]:
-    """Files that are called after the script first, plain ones before styled ones."""
+    """Sort key: files named after the script first, plain styles before others."""
     name = Path(file).name.lower()
     style = sum(word in name for word in _STYLED) - sum(word in name for word in _PLAIN)
     return not any(hint in name for hint in hints), style, name
@@ -340,13 +342,13 @@ def _preference(file: str, hints: Sequence[str]) -> tuple[bool, int, str]:
 
 def _own() -> _Face:
     face = _face(_OWN)
-    assert face is not None  # Pillow's builds have it
+    assert face is not None  # part of every Pillow build
     return face
 
 
 @cache
 def _face(file: str) -> _Face | None:
-    """A font that can be drawn with, and None of what is none."""
+    """The font in ``file``, or None if it cannot be used for drawing."""
     from fontTools.ttLib import TTFont
 
     try:
@@ -355,11 +357,11 @@ def _face(file: str) -> _Face | None:
             strike = _strike(font)
             if not strike and not any(outlines in font for outlines in ("glyf", "CFF ", "CFF2")):
                 return None
-            if "COLR" in font and font["COLR"].version > 0:  # its outlines are parts of pictures
+            if "COLR" in font and font["COLR"].version > 0:  # its outlines are layers of pictures
                 return None
         face = _Face(file, letters, strike)
         _load(face, 12)
-    except Exception:  # whatever broken bytes in a folder of fonts lead the parser to: as if they were not there
+    except Exception:  # broken bytes raise anything in the parser; treat the file as absent
         return None
     return face
 
@@ -374,7 +376,7 @@ def _opened(file: str) -> BinaryIO:
 
 
 def _strike(font: Any) -> int:
-    """The size of its pictures, of a font that has nothing else."""
+    """Bitmap size of a font without outlines; 0 for other fonts."""
     if "CBLC" in font:
         sizes = [strike.bitmapSizeTable.ppemY for strike in font["CBLC"].strikes]
     elif "sbix" in font:
@@ -386,7 +388,7 @@ def _strike(font: Any) -> int:
 
 @cache
 def _dejavu() -> list[str]:
-    """DejaVu Sans as matplotlib brings it along."""
+    """DejaVu Sans as distributed with matplotlib."""
     spec = importlib.util.find_spec("matplotlib")
     file = Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if spec and spec.origin else None
     return [str(file)] if file and file.is_file() else []
@@ -394,7 +396,7 @@ def _dejavu() -> list[str]:
 
 @cache
 def _files() -> list[str]:
-    """Every font file of the folders in which the system keeps them."""
+    """Every font file in the system's font folders."""
     found: dict[str, None] = {}
     seen = set()
     for folder in _folders():
@@ -411,10 +413,10 @@ def _files() -> list[str]:
 
 
 def _folders() -> list[Path]:
-    """Where fonts are kept, the user's own first; they need not be there."""
+    """Font folders, the user's own first. They need not exist."""
     try:
         home = Path.home()
-    except RuntimeError:  # a container's user may have none
+    except RuntimeError:  # a container's user may have no home
         home = Path()
     if sys.platform == "win32":
         local, windows = os.environ.get("LOCALAPPDATA", home), os.environ.get("WINDIR", r"C:\Windows")
@@ -427,17 +429,17 @@ def _folders() -> list[Path]:
 
 
 def _lays_out() -> bool:
-    """Whether Pillow joins letters and turns those that go from right to left."""
+    """Whether Pillow joins letters and lays out right-to-left text."""
     return bool(features.check("raqm"))
 
 
 def needs_layout(text: str) -> bool:
-    """Whether it has letters that join, stack or go from right to left: side by side, they would be no text."""
+    """Whether ``text`` has letters that join, stack or run from right to left and are unreadable without layout."""
     return any(first <= ord(letter) <= last for letter in text for first, last in _LAID_OUT)
 
 
 def _script_word(cluster: str) -> str:
-    """The script of a letter in Unicode's words, in lower case."""
+    """The script of a letter as named by Unicode, in lower case."""
     if ord(cluster[0]) >= 0x1F000 and unicodedata.category(cluster[0]) == "So":
         return "emoji"
     return unicodedata.name(cluster[0], "unknown").split()[0].split("-")[0].lower()

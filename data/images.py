@@ -1,4 +1,4 @@
-"""The one place where an image becomes pixels, so that boxes and pixels always share a frame."""
+"""The only module that decodes images, so that boxes and pixels always share a frame."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .errors import ImageError, PassingError
 from .faults import BROKEN, CUT_OFF, EMPTY, NO_IMAGE, NOT_OPENED, OTHER_KIND, TOO_LARGE, unread
 from .text import first_line
 
-# What a data set's folder scan takes for an image; the decoder goes by content, not by this name.
+# File names that count as images when a folder is scanned. The decoder looks at the content, not at the name.
 IMAGE_SUFFIXES = frozenset(
     {
         ".jpg",
@@ -47,16 +47,16 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 
-# About 8× the largest camera picture in the data sets; decoding needs 3 bytes a pixel.
+# About 8× the largest camera image in the data sets; decoding needs 3 bytes per pixel.
 MAX_PIXELS = 100_000_000
 
-# Pillow opens four dozen formats. These are the ones whose pixels the tests compare with what went in.
+# Pillow opens four dozen formats. For these, the tests compare the decoded pixels with the original ones.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "PPM", "JPEG2000", "ICO")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def pixel_limit(proposals: Mapping[str, object]) -> int:
-    """The most pixels that an image may have, by the settings that regions were proposed with."""
+    """The maximum number of pixels of an image, from the settings that regions were proposed with."""
     found = proposals.get("max_pixels")
     return found if type(found) is int and 0 < found < 2**31 else MAX_PIXELS
 
@@ -70,9 +70,9 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_content(path: str | Path) -> bytes:
-    """The bytes of an image file. Raises `ImageError`, which does not name the file, where there is none."""
+    """The bytes of an image file. Raises `ImageError`, without the file's name, if it cannot be read."""
     try:
-        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for, a device never ends
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would block, a device never ends
             raise ImageError("is not a file", NOT_OPENED)
         return Path(path).read_bytes()
     except (OSError, MemoryError) as error:
@@ -80,19 +80,19 @@ def read_content(path: str | Path) -> bytes:
 
 
 def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image file's bytes to upright RGB.
+    """Decode the bytes of an image file to upright RGB.
 
-    Orientation in the metadata is applied. Grey, palette, CMYK and 16-bit images become 8-bit RGB;
-    transparency is laid over white; of an animation the first frame counts.
+    The orientation in the metadata is applied. Grey, palette, CMYK and 16-bit images become 8-bit RGB; transparency is
+    composited over white; of an animation, the first frame is used.
 
     Returns: uint8 array ``(height, width, 3)``.
-    Raises: `ImageError` when the bytes are no image, or of a kind that is not known to be read right; when not all
-    pixels are in them; or when the header announces more than ``max_pixels`` (checked before anything is decoded).
+    Raises: `ImageError` if the bytes are not an image, or of a kind that is not known to be decoded correctly; if some
+    pixels are missing; or if the header announces more than ``max_pixels`` (checked before anything is decoded).
     """
     if not content:
         raise ImageError("the file is empty", EMPTY)
-    # Broken metadata and odd palettes make Pillow warn; the pixels are what counts here, and a
-    # decompression bomb is refused below by our own limit.
+    # Pillow warns about broken metadata and odd palettes, which do not matter here. Decompression bombs are refused
+    # below by our own limit.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -118,10 +118,10 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             reason = f"the header announces more pixels than the limit of {max_pixels:,}"
             raise ImageError(reason, TOO_LARGE) from None
         except UnidentifiedImageError:
-            raise ImageError("its content is in no image format that can be read here", NO_IMAGE) from None
+            raise ImageError("its content is not in a supported image format", NO_IMAGE) from None
         except MemoryError:
             raise PassingError("not enough memory to decode it") from None
-        # Decoders of two dozen formats raise whatever broken bytes lead them to.
+        # Decoders of two dozen formats raise arbitrary exceptions on broken bytes.
         except Exception as error:
             if is_out_of_memory(error):
                 raise PassingError("not enough memory to decode it") from None
@@ -130,21 +130,21 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
-    """An image of Pillow's as `decode_image` gives a file's: upright RGB, uint8 ``(height, width, 3)``.
+    """Convert a Pillow image to what `decode_image` returns for a file: upright RGB, uint8 ``(height, width, 3)``.
 
-    One that was opened and not loaded yet is its file's first picture, decoded as all files are here; of a
-    smaller draft (`PIL.Image.Image.draft`), what Pillow makes of it.
+    An image that was opened but not loaded yet is decoded from its file by `decode_image`. A smaller draft
+    (`PIL.Image.Image.draft`) is decoded by Pillow.
 
-    Raises: `ImageError` when its file cannot be decoded.
+    Raises: `ImageError` if its file cannot be decoded.
     """
     if (content := _content_of_unloaded(image)) is not None:
         pixels = decode_image(content, image.width * image.height)
-        image.load()  # as whatever works with it does; Pillow then closes the file
+        image.load()  # as any use of the image would; Pillow then closes the file
         return pixels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # Turned last: a turned copy has forgotten what the file's tags say of its numbers.
+            # Transpose last: a transposed copy loses the file's tags that describe its values.
             plain = image.convert("RGBA") if image.mode == "RGBa" else image
             made = Image.fromarray(to_rgb(plain, b"", "", _read_no_more))
             made.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -154,12 +154,12 @@ def pixels_of(image: Image.Image) -> np.ndarray:
             raise
         except MemoryError:
             raise PassingError("not enough memory to decode it") from None
-        except Exception as error:  # as of files
+        except Exception as error:  # as for files
             raise ImageError(f"not a readable image ({first_line(error)})") from None
 
 
 def _content_of_unloaded(image: Image.Image) -> bytes | None:
-    """The bytes of the file whose first picture ``image`` is to be; None of one that is in memory."""
+    """The bytes of the file whose first frame ``image`` is; None if the image is already in memory."""
     file = getattr(image, "fp", None)
     if file is None or is_drafted(image) or not is_unloaded(image) or image.tell():
         return None
@@ -174,11 +174,11 @@ def _content_of_unloaded(image: Image.Image) -> bytes | None:
 
 
 def _read_no_more(raw_mode: str) -> np.ndarray:
-    raise ImageError("its file is not there to be read again")
+    raise ImageError("its file cannot be read again")
 
 
 def _open(content: bytes) -> ImageFile.ImageFile:
-    """Opened, not decoded. Raises `ImageError` for formats and kinds that are not known to be read right."""
+    """Open without decoding. Raises `ImageError` for formats and kinds that are not known to be decoded correctly."""
     if _is_heif(content):
         return _open_heif(content)
     refuse_other_tiffs(content)
@@ -186,7 +186,7 @@ def _open(content: bytes) -> ImageFile.ImageFile:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except UnidentifiedImageError:
         refuse_tiff(content)
-        with Image.open(io.BytesIO(content)) as other:  # by all of Pillow's plug-ins, for its name
+        with Image.open(io.BytesIO(content)) as other:  # by any of Pillow's plug-ins, to learn the format's name
             name = other.format
     else:
         if image.format == "JPEG2000":
@@ -213,7 +213,7 @@ def _is_heif(content: bytes) -> bool:
 
 
 def _open_heif(content: bytes) -> ImageFile.ImageFile:
-    """What telephones write, ending in .heic."""
+    """Open a HEIC file, the format of many phones."""
     try:
         import pillow_heif
     except ImportError:

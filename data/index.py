@@ -1,4 +1,4 @@
-"""What a data set is, whatever its layout on disk: names, labels, splits."""
+"""The index of a data set, independent of its layout on disk: names, labels, splits."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import numpy as np
 from .errors import ConfigurationError, DatasetError
 from .text import composed
 
-NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
+NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 
 SPLITS = ("train", "val", "test")
-ALL_SPLITS = (*SPLITS, "query", "gallery")  #: the last two of data sets in which images are searched for
-VAL_IS_TEST = "its val is the test part, as it brings no other; the val counted here is cut from train"
+ALL_SPLITS = (*SPLITS, "query", "gallery")  #: the last two for retrieval data sets
+VAL_IS_TEST = "its val split is the test split, since it has no other; the val counted here is cut from train"
 MAX_CLASSES = 32_767  #: labels are int16
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Which frames of a video each clip is."""
+    """The video frames of each clip."""
 
     first_frame: np.ndarray  #: int32 ``(clips,)``, from 0
-    frames: np.ndarray  #: int32 ``(clips,)``, how many
+    frames: np.ndarray  #: int32 ``(clips,)``, number of frames
     frames_a_second: np.ndarray  #: float32 ``(clips,)``
 
     def of(self, rows: Sequence[int] | np.ndarray) -> Clips:
-        """Those of some rows."""
+        """The clips of the given rows."""
         return Clips(self.first_frame[rows], self.frames[rows], self.frames_a_second[rows])
 
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """The images of a data set in a fixed order.
+    """The images of a data set, in a fixed order.
 
     ``names`` are POSIX paths relative to ``root``; ``labels`` index ``classes``; ``splits`` holds one of
-    `ALL_SPLITS` for each image.
+    `ALL_SPLITS` per image.
     """
 
     dataset: str
@@ -49,27 +49,27 @@ class DatasetIndex:
     names: tuple[str, ...]
     labels: np.ndarray  #: int16 ``(images,)``
     splits: np.ndarray  #: ``U (images,)``
-    opened_with: dict[str, object] = field(default_factory=dict)  #: the settings that made it what it is
-    left_out: dict[str, int] = field(default_factory=dict)  #: files that are no images by their names, by kind
-    title: str = ""  #: what people call it; of their own data, a folder's or list's name
-    val_is_test: bool = False  #: whether its maker called the test part val
-    groups: tuple[str, ...] = ()  #: of each image what no cut may divide (a subject, a source, a person), if known
-    cameras: tuple[str, ...] = ()  #: of each image, if known
-    clips: Clips | None = None  #: of each row its frames, where rows are clips rather than images
+    opened_with: dict[str, object] = field(default_factory=dict)  #: settings that the index was built with
+    left_out: dict[str, int] = field(default_factory=dict)  #: number of files that are not images, by kind
+    title: str = ""  #: common name; for the user's own data, the name of a folder or list
+    val_is_test: bool = False  #: whether the data set's authors call the test split val
+    groups: tuple[str, ...] = ()  #: group of each image that no split may divide (subject, source, person), if known
+    cameras: tuple[str, ...] = ()  #: camera of each image, if known
+    clips: Clips | None = None  #: frames of each row, if rows are clips rather than images
 
     def __len__(self) -> int:
         return len(self.names)
 
     def counts(self, split: str) -> np.ndarray:
-        """Images of each class in ``split``, ``(classes,)``."""
+        """Number of images of each class in ``split``, ``(classes,)``."""
         return np.bincount(self.labels[self.splits == split], minlength=len(self.classes))
 
 
 def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> DatasetIndex:
-    """An index from ``(name, class name, split)`` rows, in their order; classes `composed`, sorted by name.
+    """Build an index from ``(name, class name, split)`` rows, in their order; classes are `composed` and sorted.
 
-    Raises: `DatasetError` when there is no image, fewer than two classes or more than `MAX_CLASSES`, the same name
-    twice, or a name that is not text.
+    Raises: `DatasetError` if there is no image, fewer than two classes or more than `MAX_CLASSES`, a repeated name, or
+    a name that is not valid text.
     """
     if not rows:
         raise DatasetError(f"data set {dataset!r}: no images found under {root}")
@@ -79,9 +79,9 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         raise DatasetError(f"data set {dataset!r}: {twice!r} is listed twice")
     for name in names:
         if leaves_root(name) or not _is_text(name):
-            encoding = sys.getfilesystemencoding()  # perhaps a locale's that cannot tell what is text elsewhere
+            encoding = sys.getfilesystemencoding()  # a locale's encoding may hide what is text elsewhere
             remedy = "rename it" + ("" if encoding == "utf-8" else f", or set PYTHONUTF8=1 (names are {encoding} here)")
-            raise DatasetError(f"data set {dataset!r}: the name {name!r} is no plain relative text; {remedy}")
+            raise DatasetError(f"data set {dataset!r}: the name {name!r} is not a plain relative path; {remedy}")
     class_names = tuple(map(composed, class_names))
     classes = sorted(set(class_names))
     if len(classes) < 2:
@@ -89,7 +89,7 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
             f"data set {dataset!r}: only one class ({classes[0]!r}) under {root}; expected a folder for each class"
         )
     if len(classes) > MAX_CLASSES:
-        raise DatasetError(f"data set {dataset!r}: {len(classes):,} classes; at most {MAX_CLASSES:,} can be told apart")
+        raise DatasetError(f"data set {dataset!r}: {len(classes):,} classes; at most {MAX_CLASSES:,} are supported")
     number_of = {name: number for number, name in enumerate(classes)}
     return DatasetIndex(
         dataset=dataset,
@@ -104,8 +104,8 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
 def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -> DatasetIndex:
     """Move a stratified, seeded ``fraction`` of each class's training images ``into`` another split.
 
-    Every class with two or more training images gives at least one and keeps at least one. The draw of a
-    class depends on ``seed``, ``into``, its number and its image names alone.
+    Every class with two or more training images gives at least one and keeps at least one. The draw for a class
+    depends only on ``seed``, ``into``, the class number and its image names.
     """
     if not 0 <= fraction < 1:
         raise ConfigurationError(f"the fraction cut from train must be at least 0 and below 1, got {fraction}")
@@ -123,16 +123,16 @@ def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -
 
 
 def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
-    """At most ``limit`` images for a trial run: one of each class and split, the rest in the data set's shares.
+    """Reduce to at most ``limit`` images for a trial run: one of each class and split, then in proportion.
 
-    Raises: `ConfigurationError` when ``limit`` is less than one image of each class and split.
+    Raises: `ConfigurationError` if ``limit`` is less than one image of each class and split.
     """
     groups: dict[tuple[int, str], list[int]] = {}
     for row, group in enumerate(zip(index.labels.tolist(), index.splits.tolist(), strict=True)):
         groups.setdefault(group, []).append(row)
     if limit < len(groups):
         raise ConfigurationError(f"the limit must be at least {len(groups)}, one image of each class and split")
-    # A group's first image, then each of its images when that share of the group is due.
+    # A group's first image, then each further image when the group's share is due.
     due = [(turn > 0, turn / len(rows), row) for rows in groups.values() for turn, row in enumerate(rows)]
     keep = sorted(row for _, _, row in sorted(due)[:limit])
     return replace(
@@ -147,7 +147,7 @@ def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
 
 
 def leaves_root(name: str) -> bool:
-    """Whether a name is no plain relative POSIX path: it could lead anywhere on this machine, or on another."""
+    """Whether a name is not a plain relative POSIX path, so that it could lead anywhere on this machine or another."""
     return not name or name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/")
 
 

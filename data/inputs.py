@@ -1,4 +1,4 @@
-"""What a person names to a program: files, folders, patterns and lists, as one list of files."""
+"""Expansion of command-line inputs, such as files, folders, patterns and lists, into one list of files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .listing import is_a_systems, suffix_of
 from .text import tally
 from .videos import VIDEO_SUFFIXES
 
-LIST = "-"  # the argument that stands for a list on stdin
+LIST = "-"  # the argument that means a list on stdin
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file to look at, or an argument under which nothing was found."""
+    """A file to process, or an argument that matched nothing."""
 
-    name: str  #: a path as the user gave it or may give it again; of an argument that found nothing, the argument
-    problem: str = ""  #: why there is nothing
+    name: str  #: path as given or as it may be given again; without a match, the argument
+    problem: str = ""  #: why nothing was found
 
     @property
     def is_video(self) -> bool:
@@ -31,18 +31,18 @@ class Input:
 
 
 def find_inputs(arguments: Sequence[str], listed: BinaryIO, passed_over: Counter[str] | None = None) -> Iterator[Input]:
-    """The files that arguments mean, in their order; what is named twice comes twice.
+    """Yield the files that the arguments refer to, in order. A file that is named twice comes twice.
 
-    An argument is a file, a folder (everything in it, at any depth, whose suffix is a picture's or a video's, sorted;
-    links to folders are not followed), a pattern with ``*``, ``?``, ``[...]`` or ``**`` (as a folder, but links are
-    followed), or `LIST`. What is hidden or a system's is seen only where it is named. A file that exists is taken
-    at its word, also when its name looks like a pattern. Whether a file is there is not asked: reading it will tell.
+    An argument is a file, a folder (every image and video in it by suffix, at any depth, sorted; links to folders are
+    not followed), a pattern with ``*``, ``?``, ``[...]`` or ``**`` (like a folder, but links are followed), or `LIST`.
+    Hidden and system files are included only if named. The name of an existing file is used literally, even if it
+    looks like a pattern. Whether a named file exists is not checked here: reading it will show.
 
     Args:
-        listed: read to its end when `LIST` is among the arguments: paths, one a line, or ended by NUL where there is
-            one. Lists hold files, folders and patterns as arguments do. Blank lines are skipped.
-        passed_over: grows by the files in folders and of patterns that are neither pictures nor videos by their
-            suffix, by that suffix.
+        listed: Stream that is read to its end if `LIST` is among the arguments: one path per line, or NUL-terminated
+            paths. The paths are files, folders or patterns, like arguments. Blank lines are skipped.
+        passed_over: Counter of the files in folders and patterns that are neither images nor videos by their suffix,
+            by suffix; it is updated in place.
     """
     passed_over = Counter() if passed_over is None else passed_over
     for argument in arguments:
@@ -57,19 +57,19 @@ def find_inputs(arguments: Sequence[str], listed: BinaryIO, passed_over: Counter
 
 
 def read_list(content: bytes) -> list[str]:
-    """Paths, one a line, or ended by NUL as ``find -print0`` writes them; in the file system's encoding."""
+    """Parse paths, one per line or NUL-terminated as from ``find -print0``, in the file system's encoding."""
     by_nul = b"\0" in content
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\0" if by_nul else b"\n")
-    # A line that Windows wrote ends with a carriage return; a name between NULs may end as it likes.
+    # A line written on Windows ends with a carriage return; a NUL-terminated name may end with any character.
     names = lines if by_nul else [line.removesuffix(b"\r") for line in lines]
     return [os.fsdecode(name) for name in names if name.strip()]
 
 
 def _find(name: str, passed_over: Counter[str]) -> Iterator[Input]:
-    if os.path.isdir(name):  # noqa: PTH112 - says no, where Path raises, to names that cannot be
+    if os.path.isdir(name):  # noqa: PTH112 - returns False for impossible names, where Path raises
         yield from _found(name, _files_below(name), f"no images or videos in {name}", passed_over)
     elif glob.has_magic(name) and not os.path.lexists(name):
-        matches = glob.iglob(name, recursive=True)  # noqa: PTH207 - Path's takes no absolute pattern
+        matches = glob.iglob(name, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
         named = set(Path(name).parts)
         files = (
             match

@@ -1,4 +1,6 @@
-"""Names that settings choose among and files record, known before anything heavy is loaded."""
+"""Names used in settings and files; importing them loads nothing heavy."""
 
-KINDS = ("both", "primary", "secondary")  #: which regions of an image there are
-NONE = "none"  #: of images without regions: the method that proposes nothing, and its only kind
+KINDS = ("both", "primary", "secondary")  #: kinds of regions
+NONE = "none"  #: method and kind for images without regions
+# The paper's networks use at most 36 regions: 8 primary ones and their 28 pairs, or as many as fit.
+MAX_REGIONS = 36

@@ -1,4 +1,4 @@
-"""How artefacts name the files they belong to, without telling whose machine this is."""
+"""Paths by which artefacts refer to related files, without revealing a user's name."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def relative_hint(target: Path, start: Path) -> str:
-    """``target`` relative to the folder ``start``; empty where that path would name a user or does not exist.
+    """``target`` relative to the folder ``start``; empty if that path would reveal a user or does not exist.
 
-    It names one when it leads into a home folder that ``start`` is not in itself.
+    It reveals one if it leads into a home folder that does not contain ``start`` itself.
     """
     target, start = target.resolve(), start.resolve()
     try:
         shared = Path(os.path.commonpath([target, start]))
-    except ValueError:  # other drives
+    except ValueError:  # on different drives
         return ""
     if any(target.is_relative_to(home) and not shared.is_relative_to(home) for home in _homes(target)):
         return ""
@@ -23,13 +23,13 @@ def relative_hint(target: Path, start: Path) -> str:
 
 
 def own_name(folder: Path) -> str:
-    """What a folder is called by whoever named it; empty where that names a user, or it is a whole disk."""
-    place = Path(os.path.abspath(folder))  # noqa: PTH100 - a link keeps its own name
+    """The folder's name; empty if it would reveal a user or the folder is a whole disk."""
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 - keeps the name of a link
     return "" if place.resolve() in _homes(place.resolve()) or place in _homes(place) else place.name
 
 
 def _homes(target: Path) -> set[Path]:
-    """This user's home folder, and the one of whoever's ``target`` is in."""
+    """This user's home folder, and the home folder that contains ``target``."""
     homes = set()
     with suppress(RuntimeError):  # a container's user may have no home
         homes.add(Path.home().resolve())
@@ -40,13 +40,13 @@ def _homes(target: Path) -> set[Path]:
 
 
 def follow_hint(hint: object, start: Path) -> Path | None:
-    """The existing place a hint leads to from the folder ``start``, or None."""
+    """The existing path that a hint leads to from the folder ``start``, or None."""
     place = hinted_place(hint, start)
     return place if place is not None and (start / str(hint)).exists() else None
 
 
 def hinted_place(hint: object, start: Path) -> Path | None:
-    """The place a hint leads to from the folder ``start``, whether something is there or not; None for no hint."""
+    """The path that a hint leads to from the folder ``start``, existing or not; None without a hint."""
     if not isinstance(hint, str) or not hint or Path(hint).is_absolute():
         return None
     return Path(os.path.normpath(start / hint))

@@ -1,4 +1,4 @@
-"""Where Python processes that this one starts look for modules: not in the current folder, which is the user's."""
+"""Module search path of the Python processes started here: it excludes the current folder, which is the user's."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _VARIABLE = "PYTHONSAFEPATH"  # Python 3.10 does not know it
 _KNOWS_VARIABLE = sys.version_info >= (3, 11)
 
 _lock = threading.Lock()
-_before: list[str | None] = []  # the variable's value before each of those that hide the folder now
+_before: list[str | None] = []  # the variable's earlier values, one per active context
 
 
 @contextmanager
 def current_folder_hidden() -> Iterator[None]:
-    """Meanwhile, Python processes are started that do not look for modules in the current folder.
+    """Start Python processes that do not search the current folder for modules while this context is active.
 
-    joblib and multiprocessing start theirs by ``python -m`` and ``python -c``, which look there first: somebody's own
-    random.py would end each of them. What this process itself looks in (``sys.path``) goes to its workers as ever.
+    joblib and multiprocessing start theirs by ``python -m`` and ``python -c``, which search that folder first: a user's
+    own random.py would crash each of them. Workers still inherit this process's ``sys.path``.
     """
     with _lock:
         _before.append(os.environ.get(_VARIABLE))
@@ -32,7 +32,7 @@ def current_folder_hidden() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            # Generators end in any order: the value that was there first is restored by the last.
+            # Contexts may end in any order: the last one restores the original value.
             value = _before.pop() if len(_before) == 1 else _before.pop(1)
             if not _before and value is None:
                 os.environ.pop(_VARIABLE, None)
@@ -41,7 +41,7 @@ def current_folder_hidden() -> Iterator[None]:
 
 
 def strange_modules() -> Iterator[Path]:
-    """Files that a process started now would take for a module of Python's own, or for one that is loaded here."""
+    """Files that a new process would import instead of a standard library module or one that is loaded here."""
     library = sysconfig.get_path("stdlib")
     folders = [*([] if _KNOWS_VARIABLE else [os.curdir]), *sys.path, library]
     loaded = {name for name in sys.modules if "." not in name and not name.startswith("__")}
@@ -54,7 +54,7 @@ def strange_modules() -> Iterator[Path]:
 
 
 def usurper(error: ImportError | AttributeError) -> str | None:
-    """The file of another module by the name of one of Python's own, where that is why something is not in it."""
+    """The file that shadows a standard library module, if that explains the error; else None."""
     if isinstance(error, ImportError):
         name, file = error.name, error.path
     else:

@@ -1,4 +1,4 @@
-"""Functions that a list names: known by their names before what they need is loaded."""
+"""Functions referred to by name, so that their modules are imported only when needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def named_function(where: str, package: str) -> Callable[..., Any]:
-    """The function that ``where`` names as ``module:function`` of a package, whose module is loaded now if need be."""
+    """The function that ``where`` names as ``module:function`` in a package. Imports the module if necessary."""
     module, _, function = where.partition(":")
     found: Callable[..., Any] = getattr(import_module(f"{package}.{module}"), function)
     return found

@@ -1,7 +1,7 @@
-"""The value both stages share: the regions of one image, and how they move with its pixels.
+"""The regions of one image, which both stages share, and how they move with its pixels.
 
-Coordinates are continuous: ``(0, 0)`` is the outer corner of the first pixel, ``(width, height)`` that of
-the last, x before y. A box is ``x0, y0, x1, y1`` with ``x1`` and ``y1`` exclusive.
+Coordinates are continuous: ``(0, 0)`` is the outer corner of the first pixel, ``(width, height)`` that of the last, x
+before y. A box is ``x0, y0, x1, y1`` with ``x1`` and ``y1`` exclusive.
 """
 
 from __future__ import annotations
@@ -14,31 +14,29 @@ from itertools import combinations
 import numpy as np
 
 from .errors import ConfigurationError
-from .names import KINDS, NONE
+from .names import KINDS, MAX_REGIONS, NONE
 
-# A box never gets thinner than a pixel, so that it can be seen, drawn and pooled.
+# Minimum side of a box, so that it can be seen, drawn and pooled.
 MIN_SIDE = 1.0
 
 
-# The time of change of a file that is not there; every other is possible, 0 in many archives.
+# Modification time of a file that does not exist. Any other value is possible, such as 0 in many archives.
 NOT_THERE = -(2**63)
-_LATEST = 2**63 - 1  # nanoseconds of 64 bits: 1677 to 2262; disks tell of times before and after
-# The paper's networks see 36 regions at most: 8 primaries and their 28 pairs, or what fits.
-MAX_REGIONS = 36
+_LATEST = 2**63 - 1  # 64-bit nanoseconds cover 1677 to 2262; disks may report times outside
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which regions an image has, in the order of the network's slots: primaries, then the boxes around pairs.
+    """The regions of an image in the order of the network's slots: primaries, then the boxes around pairs.
 
-    Where `MAX_REGIONS` leaves no room for every pair (paper, Table VIII: 10 + 26, 16 + 20), pairs are kept by their
-    later member, then by the earlier: (0, 1), (0, 2), (1, 2), (0, 3), ... So what is dropped are pairs with the last
-    primaries, by default those with the fewest keypoints. Kept pairs stay in lexicographic order.
+    If `MAX_REGIONS` leaves no room for every pair (paper, Table VIII: 10 + 26, 16 + 20), pairs are kept by their later
+    member, then by the earlier: (0, 1), (0, 2), (1, 2), (0, 3), ... The dropped pairs are those of the last primaries,
+    by default the ones with the fewest keypoints. Kept pairs stay in lexicographic order.
 
-    Raises: `ConfigurationError` when the primaries alone are too many, or ``kinds`` is none of `KINDS`.
+    Raises: `ConfigurationError` if there are too many primaries, or ``kinds`` is not one of `KINDS`.
     """
 
-    primary: int  #: κ, at least 2; 0 in `NO_REGIONS` alone
+    primary: int  #: κ, at least 2; 0 only in `NO_REGIONS`
     kinds: str = "both"  #: one of `KINDS`
 
     def __post_init__(self) -> None:
@@ -51,16 +49,16 @@ class Layout:
 
     @cached_property
     def pairs(self) -> np.ndarray:
-        """The primaries around which each secondary lies, int16 ``(S, 2)``, the smaller number first."""
+        """The two primaries of each secondary, int16 ``(S, 2)``, the smaller number first."""
         room = {"secondary": MAX_REGIONS, "both": MAX_REGIONS - self.primary}.get(self.kinds, 0)
         ranked = sorted(combinations(range(self.primary), 2), key=lambda pair: pair[::-1])
         pairs = np.array(sorted(ranked[:room]), dtype=np.int16).reshape(-1, 2)
-        pairs.flags.writeable = False  # shared by everyone who asks
+        pairs.flags.writeable = False  # cached and shared by all callers
         return pairs
 
     @property
     def count(self) -> int:
-        """R, the regions of an image."""
+        """R, the number of regions of an image."""
         return len(self.pairs) + (self.primary if self.kinds != "secondary" else 0)
 
     def secondary(self, primary_xyxy: np.ndarray) -> np.ndarray:
@@ -75,57 +73,57 @@ class Layout:
         return secondary if self.kinds == "secondary" else np.concatenate([primary_xyxy, secondary], axis=-2)
 
 
-NO_REGIONS = Layout(0, NONE)  #: of images for models that look at none
+NO_REGIONS = Layout(0, NONE)  #: for models that use no regions
 
 
 @dataclass(frozen=True)
 class Regions:
     """The regions of one image, in slot order, in pixels of the upright original.
 
-    A primary region is kept as the convex hull of the points it is drawn around (its mixture component's keypoints):
-    the box of an affinely moved point set is the box of its moved hull, exactly. A slot without points has the whole
-    image for its region: its hull is the image's four corners and its keypoint count 0.
+    A primary region is stored as the convex hull of its points (its mixture component's keypoints): the box of an
+    affinely transformed point set is exactly the box of its transformed hull. The region of a slot without points is
+    the whole image: its hull is the image's four corners and its keypoint count 0.
     """
 
-    hull_xy: np.ndarray  #: float32 ``(V, 2)``, the primaries' hulls' vertices, slot after slot
-    hull_counts: np.ndarray  #: int32 ``(κ,)``, vertices of each slot, each at least 1
-    keypoints: np.ndarray  #: int32 ``(κ,)``, keypoints each slot claims
+    hull_xy: np.ndarray  #: float32 ``(V, 2)``, vertices of the primaries' hulls, slot after slot
+    hull_counts: np.ndarray  #: int32 ``(κ,)``, number of vertices per slot, at least 1
+    keypoints: np.ndarray  #: int32 ``(κ,)``, number of keypoints per slot
     weights: np.ndarray  #: float32 ``(κ,)``, mixture weight of each slot
     size_wh: tuple[int, int]  #: width and height of the image in pixels
-    total_keypoints: int  #: keypoints found, duplicates included
-    distinct_keypoints: int  #: their distinct positions
-    layout: Layout  #: which boxes are made of them
+    total_keypoints: int  #: number of keypoints found, duplicates included
+    distinct_keypoints: int  #: number of their distinct positions
+    layout: Layout  #: which boxes are built from them
 
     @property
     def primary_xyxy(self) -> np.ndarray:
-        """float32 ``(κ, 4)``."""
+        """Boxes of the primary regions, float32 ``(κ, 4)``."""
         return boxes_of_hulls(self.hull_xy, self.hull_counts, self.size_wh)
 
     @property
     def boxes_xyxy(self) -> np.ndarray:
-        """float32 ``(R, 4)``, as the layout has them."""
+        """All boxes in the layout's order, float32 ``(R, 4)``."""
         return self.layout.boxes(self.primary_xyxy)
 
     @property
     def enough_keypoints(self) -> bool:
-        """Whether there were points to draw regions around, if any are wanted; if not, each is the whole image."""
+        """Whether there were keypoints to draw the layout's regions around; if not, each region is the whole image."""
         return not self.layout.count or bool(self.keypoints.any())
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What stage 1 found out about one image file: its regions, or why there are none."""
+    """Stage 1's result for one image file: its regions, or why it has none."""
 
     regions: Regions | None
     file_bytes: int = 0
     modified_ns: int = NOT_THERE  #: nanoseconds since 1970
-    content_blake2b: str = ""  #: as `content_hash` has it; empty when the file could not be read
+    content_blake2b: str = ""  #: from `content_hash`; empty if the file could not be read
     reason: str = ""  #: why there are no regions
     fault: str = ""  #: the same in two or three words
 
 
 def whole_image_hull(size_wh: tuple[int, int]) -> np.ndarray:
-    """The image's four corners, float32 ``(4, 2)``: the hull of a slot that claims no keypoint."""
+    """The image's four corners, float32 ``(4, 2)``: the hull of a slot without keypoints."""
     width, height = size_wh
     return np.array([(0, 0), (width, 0), (width, height), (0, height)], dtype=np.float32)
 
@@ -136,9 +134,9 @@ def boxes_of_hulls(
     """Tight boxes of consecutive point groups, clipped to the frame, at least `MIN_SIDE` wide and high.
 
     Args:
-        hull_xy: ``(V, 2)`` points, group after group.
-        hull_counts: ``(κ,)`` sizes of the groups, each at least 1.
-        size_wh: the frame, or ``(κ, 2)`` for a frame of each group.
+        hull_xy: Points ``(V, 2)``, group after group.
+        hull_counts: Group sizes ``(κ,)``, each at least 1.
+        size_wh: Frame size, or ``(κ, 2)`` for one frame per group.
 
     Returns: float32 ``(κ, 4)`` xyxy. A group outside the frame gets a thin box at the nearest border.
     """
@@ -158,10 +156,10 @@ def move_points(matrix: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
 
 
 def time_of_change(nanoseconds: int) -> int:
-    """A file's time of change since 1970 as 64 bits can hold it, which is never `NOT_THERE`."""
+    """A file's modification time since 1970, clipped to 64 bits and never equal to `NOT_THERE`."""
     return min(max(nanoseconds, NOT_THERE + 1), _LATEST)
 
 
 def content_hash(content: bytes) -> str:
-    """What tells an image file's bytes from others': 16 hexadecimal digits."""
+    """Fingerprint of an image file's bytes: 16 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Images brought to another size with everything in its place."""
+"""Resizing of images without a shift of their content."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import numpy as np
 
 
 def resize(image: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    """An image of another width and height, its corners on the corners: a side that shrinks is averaged, one that
-    grows is interpolated.
+    """Resize an image, corners aligned with corners. A side that shrinks is averaged, one that grows is interpolated.
 
-    OpenCV's ``INTER_AREA`` averages only where neither side grows. Elsewhere it reads two of the pixels that a new one
-    covers, those at one end, which moves a wide and low photograph by up to half a new pixel.
+    OpenCV's ``INTER_AREA`` averages only if neither side grows. Otherwise it reads only two of the pixels a new one
+    covers, those at one end, which shifts a wide and low photograph by up to half a new pixel.
 
     Args:
-        image: uint8 ``(H, W)`` or ``(H, W, 3)``.
-        size_wh: in pixels.
+        image: uint8 array ``(H, W)`` or ``(H, W, 3)``.
+        size_wh: New width and height in pixels.
     """
     height, width = image.shape[:2]
     smaller = min(width, size_wh[0]), min(height, size_wh[1])

@@ -1,4 +1,4 @@
-"""Names that a person may have meant."""
+"""Suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import heapq
 from collections.abc import Iterable
 
 _SHOWN = 3
-_COMPARED = 1000  # letter by letter, at a tenth of a millisecond each; of a hundred thousand names the likeliest
+_COMPARED = 1000  # candidates compared letter by letter, at 0.1 ms each; of many names, only the likeliest
 
 
 def close_names(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that are spelt most like ``name``, three at most, whatever their letters' case."""
+    """The known names closest in spelling to ``name``, at most three, ignoring case."""
     by_fold = {one.casefold(): one for one in known}
     wanted, folds = name.casefold(), list(by_fold)
     if len(folds) > _COMPARED:
@@ -20,12 +20,12 @@ def close_names(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _same(first: str, second: str) -> int:
-    """How many letters two words begin with alike."""
+    """Length of the common prefix of two words."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name, such as ``; did you mean resnet50?``; empty where none is alike."""
+    """Suffix for a message about an unknown name, such as ``; did you mean resnet50?``; empty if no name is close."""
     close = close_names(name, known)
     return f"; did you mean {' or '.join(close)}?" if close else ""

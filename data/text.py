@@ -1,4 +1,4 @@
-"""Texts for people: what strangers chose, such as names of files, where a program would obey it, and what we say."""
+"""Text for display: file names and class names made safe to print, tables, and numbers with units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(text: str) -> str:
-    """``text`` in one line, without what a terminal would obey; letters that are none become �."""
+    """Return ``text`` in one line, with control characters and invalid characters replaced by �."""
     return "".join(
         letter if _is_shown(letter) or _joins(text, place) else "\N{REPLACEMENT CHARACTER}"
         for place, letter in enumerate(text)
@@ -24,18 +24,18 @@ def printable(text: str) -> str:
 def _is_shown(letter: str) -> bool:
     return (
         letter.isprintable() or unicodedata.category(letter) == "Zs"
-    )  # spaces of any width, as in names of screenshots
+    )  # spaces of any width, as in the names of screenshots
 
 
 def _joins(text: str, place: int) -> bool:
-    """Whether it is a joiner, or keeps letters from being joined, where that belongs to spelling: in Persian and Indic
-    words and in emoji, not between Latin letters, where nobody sees it.
+    """Whether the character is a joiner or non-joiner that spelling requires: in Persian and Indic words and in emoji,
+    not between Latin letters, where it is invisible.
     """
     return text[place] in _JOINERS and 0 < place < len(text) - 1 and min(text[place - 1], text[place + 1]) >= "\u0590"
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal `printable` text takes: East Asian letters two, marks over others none."""
+    """Return the width of `printable` text in terminal columns: 2 for East Asian characters, 0 for combining marks."""
     return sum(map(_columns, printable(text)))
 
 
@@ -46,18 +46,18 @@ def _columns(letter: str) -> int:
 
 
 def padded(text: str, width: int, right: bool = False) -> str:
-    """`printable` text in at least ``width`` columns, flush left, or flush right."""
+    """Pad `printable` text to at least ``width`` columns, flush left or right."""
     space = " " * (width - columns(text))
     return space + printable(text) if right else printable(text) + space
 
 
 def table(rows: Sequence[Sequence[str]], right: Container[int] | None = None) -> list[str]:
-    """A line for each row of `printable` cells, the columns two spaces apart.
+    """Format rows of `printable` cells as lines, with the columns two spaces apart.
 
     Args:
-        rows: of as many cells each, the first row the heads of the columns.
-        right: the columns that are flush right; all but the first unless given, and but those whose last cell begins
-            with a letter.
+        rows: Rows with equal numbers of cells; the first row has the headings.
+        right: Columns that are flush right; by default all except the first and those whose last cell begins with a
+            letter.
     """
     if right is None:
         right = [place for place, cell in enumerate(rows[-1]) if place and not cell[:1].isalpha()]
@@ -71,14 +71,14 @@ def table(rows: Sequence[Sequence[str]], right: Container[int] | None = None) ->
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, 4:05, or hours as well, 1:04:05."""
+    """Format a time in minutes and seconds, 4:05, or also hours, 1:04:05."""
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def rough_time(seconds: float) -> str:
-    """A time that was reckoned, such as ``3.5 hours``."""
+    """Format an estimated time, such as ``3.5 hours``."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -86,26 +86,31 @@ def rough_time(seconds: float) -> str:
 
 
 def rough_size(number: int) -> str:
-    """So many bytes in three digits, such as ``25.6 MB``."""
+    """Format a number of bytes with three digits, such as ``25.6 MB``."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return f"{number} bytes"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """Format a fraction in per cent, such as ``33.3%``."""
+    return f"{share:.{digits}%}"
+
+
 def first_line(error: BaseException, nothing: str = "") -> str:
-    """What a library's error begins with, 300 letters at most.
+    """Return the first line of an error message, at most 300 characters.
 
     Args:
-        error: whatever was raised.
-        nothing: what to say where it says nothing; its type's name unless given.
+        error: Exception that was raised.
+        nothing: Text for an exception without a message; the name of its type by default.
     """
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else nothing or type(error).__name__)[:_LONGEST_REASON]
 
 
 def tally(counts: Mapping[str, int]) -> str:
-    """How many there are of each kind, the most first: ``3 .pdf, 1 .cr2``. Kinds past the eighth are one number."""
+    """Format counts by kind, largest first: ``3 .pdf, 1 .cr2``. Kinds after the eighth are added up."""
     kinds = sorted(counts.items(), key=lambda kind: -kind[1])
     told = [f"{count:,} {printable(kind)}" for kind, count in kinds[:_KINDS]]
     rest = sum(count for _, count in kinds[_KINDS:])
@@ -113,30 +118,31 @@ def tally(counts: Mapping[str, int]) -> str:
 
 
 def composed(label: str) -> str:
-    """A class's name in Unicode's composed form (NFC), which tells letters apart as readers do.
+    """Return a class name in Unicode's composed form (NFC), so that equal names compare equal.
 
-    Macs write é as e and an accent, others as one letter: the same name. Cases and look-alikes (NFKC) stay apart.
+    macOS writes é as e and an accent, other systems as one character: both are the same name. Upper and lower case, and
+    compatibility forms (NFKC), stay distinct.
     """
     return unicodedata.normalize("NFC", label)
 
 
 def composed_all(labels: Iterable[str]) -> tuple[str, ...]:
-    """Names of classes as other programs write them, `composed` if that leaves them all apart."""
+    """Return class names written by other programs, `composed` if they all stay distinct."""
     found = tuple(labels)
     alike = tuple(map(composed, found))
     return alike if len(set(alike)) == len(set(found)) else found
 
 
 def file_name(text: str) -> str:
-    """``text`` as part of a file's name on any system: letters, digits, and ``-_.`` inside; 60 at most."""
+    """Return ``text`` as part of a file name for any system: letters, digits and ``-_.``, at most 60 characters."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)[:60].strip(".") or "_"
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """CSV for people: rows of texts, numbers and None (an empty cell), a line each.
+    """Format rows of text, numbers and None (an empty cell) as CSV for spreadsheets.
 
-    A text that begins as a formula does and is no number gets an apostrophe before it, so that no spreadsheet computes
-    it; and each is `printable`.
+    Text is made `printable`. If it begins like a formula and is not a number, an apostrophe is put before it, so that
+    spreadsheets do not evaluate it.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(map(_cell, row) for row in rows)

@@ -1,4 +1,4 @@
-"""The one place where a video becomes frames, and frames a video."""
+"""The only module that decodes and encodes videos."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 _USUAL_RATE = 25.0
-_RATES = (0.1, 240.0)  # frames a second; headers of broken files and of some recorders say 0, 1000 or 90,000
-_WHOLE = 0.9  # of the pictures in the file: of some encoders one in ten is not there to be shown
-# Codecs whose pictures may be half frames, every second line, two of which make one.
+_RATES = (0.1, 240.0)  # frames per second; headers of broken files and of some recorders say 0, 1000 or 90,000
+_WHOLE = 0.9  # share of the pictures in the file; with some encoders, one in ten is never shown
+# Codecs that may store interlaced fields, two of which make one frame.
 _OF_FIELDS = ("avc", "h264", "x264", "hev", "hvc", "mpg2", "mp2v", "m2v", "wvc1", "vc-1")
 
 
@@ -34,18 +34,18 @@ _OF_FIELDS = ("avc", "h264", "x264", "hev", "hvc", "mpg2", "mp2v", "m2v", "wvc1"
 class Frame:
     """One picture of a video."""
 
-    number: int  #: from 0, in the file's order; frames that are passed over are counted
-    seconds: float  #: since the beginning, by the file's own clock; never less than the frame's before it
+    number: int  #: from 0, in the file's order; skipped frames are counted
+    seconds: float  #: time since the start by the file's clock; never decreases
     pixels: np.ndarray  #: uint8 RGB ``(H, W, 3)``, upright
 
 
 class Video:
     """A video file, open for reading its frames once; a context manager.
 
-    Rotation in the metadata is applied. Frames come at the times the file gives them, evenly or not.
+    Rotation in the metadata is applied. Frames come at the times given in the file, which need not be evenly spaced.
 
-    Raises: `ImageError` when the file is not there, cannot be read as a video, or its header announces frames of more
-        than ``max_pixels``.
+    Raises: `ImageError` if the file does not exist, cannot be read as a video, or announces frames of more than
+        ``max_pixels``.
     """
 
     def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
@@ -55,7 +55,7 @@ class Video:
         self._capture = cv2.VideoCapture(str(path), _backend())
         try:
             if not self._capture.isOpened():
-                raise ImageError(f"{path}: its content is in no video format that can be read here, or is damaged")
+                raise ImageError(f"{path}: its content is not in a supported video format, or is damaged")
             width, height = (int(self._get(what)) for what in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
             if width * height > max_pixels:
                 raise ImageError(
@@ -67,7 +67,7 @@ class Video:
             raise
         rate = self._get(cv2.CAP_PROP_FPS)
         self.size_wh = width, height
-        #: frames a second, on average; a usual value where the header has none that can be
+        #: average frames per second; a common value if the header's is implausible
         self.rate = rate if _RATES[0] <= rate <= _RATES[1] else _USUAL_RATE
         count = self._get(cv2.CAP_PROP_FRAME_COUNT)
         try:
@@ -75,14 +75,14 @@ class Video:
         except OSError as error:
             self._capture.release()
             raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
-        #: the pictures in the file, or how many its header tells, which may be wrong; None where it tells none
+        #: number of pictures in the file, or the header's number, which may be wrong; None if it has none
         self.announced_frames = self._container.pictures or (int(count) if 0 < count < 2**30 else None)
 
     def frames(self, every: int = 1) -> Iterator[Frame]:
-        """Frames 0, ``every``, 2 · ``every``, ...; the others are passed over, which is cheaper than reading them.
+        """Yield frames 0, ``every``, 2 · ``every``, ...; the others are skipped, which is cheaper than reading them.
 
-        Raises: `ImageError` at the end, when there was no frame at all, when the file ends before its container does,
-            or when many of its pictures could not be decoded.
+        Raises: `ImageError` at the end, if there was no frame at all, the file ends before its container does, or many
+            of its pictures could not be decoded.
         """
         number, seconds, first = 0, 0.0, 0.0
         while self._capture.grab():
@@ -90,7 +90,7 @@ class Video:
             if not number:
                 first = told
             else:
-                # Streams without clocks tell 0 again and again, spliced ones jump back.
+                # Streams without a clock report 0 for every frame; spliced ones jump back.
                 seconds = told - first if told - first > seconds else seconds + 1 / self.rate
             if number % every == 0:
                 there, pixels = self._capture.retrieve()
@@ -99,28 +99,28 @@ class Video:
                 yield Frame(number, seconds, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
             number += 1
         if not number:
-            raise ImageError(f"{self.path}: there is no frame in it that can be read{self._why_none()}")
+            raise ImageError(f"{self.path}: it has no readable frame{self._why_none()}")
         self._check_whole(number)
 
     def _check_whole(self, number: int) -> None:
-        """By what is in the file, not by its length in seconds, which another track or another clock may have made."""
+        """Check against the pictures in the file, not its duration, which another track or clock may determine."""
         there = self._container
         if there.missing:
             trouble = "the file ends before its content does; it was cut off"
         elif there.pictures and number < _WHOLE * there.pictures and not self._are_fields(number, there.pictures):
-            trouble = f"there are {there.pictures:,} pictures in it; it is damaged"
+            trouble = f"it holds {there.pictures:,} pictures; it is damaged"
         elif there.broken:
-            trouble = "what is between them cannot; it is damaged"
+            trouble = "the data between them cannot; it is damaged"
         else:
             return
-        raise ImageError(f"{self.path}: {number:,} frame{'s' if number != 1 else ''} can be read, and {trouble}")
+        raise ImageError(f"{self.path}: {number:,} frame{'s' if number != 1 else ''} can be read, but {trouble}")
 
     def _why_none(self) -> str:
         if not self._container.pictures or self._container.missing or self._container.broken:
             return ""
         return (
-            f"; its {self._container.pictures:,} pictures are coded as {self._codec().strip() or 'nobody knows what'}, "
-            "which OpenCV may have no decoder for here: convert it to H.264"
+            f"; its {self._container.pictures:,} pictures are coded as {self._codec().strip() or 'an unknown codec'}, "
+            "for which this OpenCV may have no decoder: convert it to H.264"
         )
 
     def _are_fields(self, frames: int, pictures: int) -> bool:
@@ -141,11 +141,11 @@ class Video:
 
 
 class VideoWriter:
-    """An MP4 file (MPEG-4 part 2) that appears, complete, when it is closed or its block ends well, or not at all.
+    """An MP4 file (MPEG-4 part 2) that appears, complete, when it is closed or its block succeeds, or not at all.
 
     Args:
-        path: ends with .mp4.
-        rate: frames a second.
+        path: Output path, ending in .mp4.
+        rate: Frames per second.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -156,9 +156,9 @@ class VideoWriter:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, picture: np.ndarray) -> None:
-        """Add a frame, uint8 RGB ``(H, W, 3)``; the first one's size is the video's, less what makes it odd.
+        """Add a frame, uint8 RGB ``(H, W, 3)``. The first frame sets the video's size, rounded down to even numbers.
 
-        Raises: `ImageError` when OpenCV cannot write such a file.
+        Raises: `ImageError` if OpenCV cannot write such a file.
         """
         if self._writer is None:
             height, width = picture.shape[:2]
@@ -183,7 +183,7 @@ class VideoWriter:
         self.close(keep=error is None)
 
     def close(self, keep: bool) -> None:
-        """End the file, which appears if ``keep``. Raises: `ImageError` when it was not written whole."""
+        """Finish the file, which appears if ``keep``. Raises: `ImageError` if it was not written completely."""
         if self._writer is None:
             return
         self._writer.release()
@@ -196,7 +196,7 @@ class VideoWriter:
             self._unfinished.unlink(missing_ok=True)
 
     def _check(self) -> None:
-        """OpenCV writes to a full disk without a word, so the file is asked how long it is."""
+        """Compare the number of frames in the file with those written: OpenCV does not report a full disk."""
         written = cv2.VideoCapture(str(self._unfinished), _backend())
         there = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
         written.release()
@@ -210,7 +210,7 @@ def _check_file(path: Path) -> None:
     try:
         if not path.exists():
             raise ImageError(f"{path}: cannot be read: No such file or directory")
-        if not path.is_file():  # a pipe would be waited for, a device never ends
+        if not path.is_file():  # a pipe would block, a device never ends
             raise ImageError(f"{path}: is not a file")
         with path.open("rb") as file:
             start = file.read(16)
@@ -218,16 +218,16 @@ def _check_file(path: Path) -> None:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not start:
         raise ImageError(f"{path}: the file is empty")
-    if start.lstrip(b"\xef\xbb\xbf").startswith((b"#EXTM3U", b"ffconcat")):  # would open whatever files it lists
+    if start.lstrip(b"\xef\xbb\xbf").startswith((b"#EXTM3U", b"ffconcat")):  # would open any files it lists
         raise ImageError(f"{path}: its content is a list of other files, which are not opened; refused")
 
 
 def _backend() -> int:
-    """FFmpeg where OpenCV has it; its other backends would take a name such as a%d.mp4 for many files."""
+    """FFmpeg if available; OpenCV's other backends take a name such as a%d.mp4 for a sequence of files."""
     return cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
 
 
 def _silence() -> None:
-    """What FFmpeg and OpenCV print about a damaged file names neither it nor a remedy; our errors do."""
+    """Silence FFmpeg and OpenCV: their output on a damaged file names neither the file nor a remedy; our errors do."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -1,5 +1,7 @@
-"""Images through workers: in order, surviving dead ones. Chunks on whatever joblib backend the user chose; single
-images for someone who is slower than the workers."""
+"""Images processed by workers, in order, with recovery from workers that die.
+
+Chunks run on the joblib backend that the user chose; single images run ahead of a slower consumer.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 import joblib
@@ -46,50 +49,50 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 Task = Callable[[Chunk], list[Result]]
 
-# What is recorded of an image that killed its process. Only a decoder's crash is the image's own for good.
+# Reasons recorded for an image that killed its process. Only a decoder's crash is a permanent fault of the image.
 _CRASHED = (
-    "the process that worked on it was killed, twice, with nothing else to do, and others were not: its decoder "
+    "its worker process was killed twice while working on it alone, but not with other images: its decoder "
     "crashes ({death})"
 )
-_KILLED = f"{PASSING}the process that worked on it was killed, twice, with nothing else to do: "
+_KILLED = f"{PASSING}its worker process was killed twice while working on it alone: "
 _REASONS = {
     "SIGKILL": f"{_KILLED}most likely it needs more memory than there is",
     "SIGBUS": f"{_KILLED}most likely a disk is full or failed (SIGBUS)",
     "": f"{_KILLED}its decoder may crash, or need more memory than there is",
 }
-# By which a process ends that does what it must not.
+# Signals that end a process after an illegal operation.
 _CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"})
 
-# An innocent image may be struck once by whatever killed its neighbours; twice, alone, is no accident.
+# An intact image may be hit once by whatever killed its neighbours; two deaths alone are no accident.
 _LIVES = 2
-# Images that kill their processes before a single one has not: it is not the images, then.
+# After this many deaths without a success, other images are tried: if they die, too, images are not the cause.
 _STRANGERS = 4
-_PATIENCE = 5.0  # seconds for an image that no one wants any more
-# Of the libraries that workers may use; their pools would only fight over the cores.
+_PATIENCE = 5.0  # seconds to wait for an image whose result is no longer needed
+# Environment of libraries that workers may use; their thread pools would only compete for the cores.
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
-# Chunks a worker for backends that cannot stream: they wait for the slowest of each batch.
+# Chunks per worker and batch for backends that cannot stream: each batch waits for its slowest chunk.
 _BATCH = 8
 
 
 def in_parallel(
     chunks: Sequence[Chunk], task: Task[Result], lost: Callable[[str, str], Result], jobs: int | None
 ) -> Generator[list[Result], None, None]:
-    """The results of ``task`` for each chunk, in order.
+    """Yield the results of ``task`` for each chunk, in order.
 
-    When a worker dies, the chunks then under way are done again in a process of their own, one after the other, and
-    the images of a chunk that kills it again one by one. So an image that crashes its decoder costs itself alone.
+    If a worker dies, the chunks in progress are repeated one after the other in a separate process, and the images of a
+    chunk that kills it again one by one. Thus an image that crashes its decoder costs only its own result.
 
     Args:
-        chunks: names of images.
-        task: a picklable function of a chunk; an empty one is nothing to do.
-        lost: what to record for an image that killed its process, by its name and the reason; one that begins with
-            `PASSING` another run may not meet.
-        jobs: workers; by default as the caller's ``joblib.parallel_config`` says, else all cores. One worker is a
-            process of its own too, unless a backend was chosen that says otherwise.
+        chunks: Names of images.
+        task: Picklable function of a chunk; for an empty chunk, it does nothing.
+        lost: Function that gives the result for an image that killed its process, from its name and the reason; a
+            reason that begins with `PASSING` may not occur in another run.
+        jobs: Number of workers; by default as set by the caller's ``joblib.parallel_config``, else all cores. A single
+            worker is a separate process, too, unless the chosen backend says otherwise.
 
-    Raises: `WorkerError` when workers cannot be started, or die of nothing to do, or of every image.
+    Raises: `WorkerError` if workers cannot be started, or die without a task or on every image.
     """
     done = 0
     elsewhere = [chunks[number * len(chunks) // _STRANGERS][-1] for number in range(_STRANGERS) if chunks]
@@ -106,7 +109,7 @@ def in_parallel(
                         done += 1
             except Exception as error:
                 if isinstance(error.__context__, KeyboardInterrupt):
-                    raise error.__context__ from None  # joblib stumbled while it was tidying up after it
+                    raise error.__context__ from None  # joblib failed while it cleaned up after it
                 if not is_death(error):
                     if is_loky(get_active_backend()[0]) and not is_from_worker(error) and _lacks_room(error):
                         raise _no_start(error, others) from None
@@ -120,16 +123,16 @@ def in_parallel(
 def ahead_by_processes(
     items: Iterable[Item], task: Callable[[Item], Result], lost: Callable[[Item, str], Result], jobs: int, limit: int
 ) -> Generator[Result, None, None]:
-    """The results of ``task`` for each item, in order, by processes that work ahead of whoever asks for them.
+    """Yield the results of ``task`` for each item, in order, computed by processes ahead of the consumer.
 
-    A worker that dies costs the item that killed it, as in `in_parallel`, which also says what is raised.
+    A worker that dies costs only the item that killed it, as in `in_parallel`, which also lists the errors.
 
     Args:
-        items: picklable; taken when there is room for one more.
-        task: picklable.
-        lost: the result for an item that killed its process, by the item and the reason.
-        jobs: processes on this machine.
-        limit: items, at most, that have been taken and whose results have not been asked for.
+        items: Picklable items; one is taken when there is room for it.
+        task: Picklable function of an item.
+        lost: Function that gives the result for an item that killed its process, from the item and the reason.
+        jobs: Number of processes on this machine.
+        limit: Maximum number of items that are taken and whose results are not consumed yet.
     """
     remaining = iter(items)
     waiting: deque[tuple[Item, Future[Result]]] = deque()
@@ -163,7 +166,8 @@ def ahead_by_processes(
                 alone.close()
         finally:
             if executor is not None:
-                # loky stumbles over results that arrive while it kills, so what is under way ends first, if it does.
+                # loky fails on results that arrive while it kills workers, so running tasks get some time to finish
+                # first.
                 wait([future for _, future in waiting if not future.cancel()], timeout=_PATIENCE)
                 executor.shutdown(kill_workers=True)
 
@@ -171,9 +175,9 @@ def ahead_by_processes(
 def ahead_by_threads(
     items: Iterable[Item], task: Callable[[Item], Result], jobs: int, limit: int
 ) -> Generator[Result, None, None]:
-    """As `ahead_by_processes`, for items that are themselves work to get and too large to send: frames of a video.
+    """As `ahead_by_processes`, for items that take work to produce and are too large to send, such as video frames.
 
-    One thread takes the items, ``jobs`` threads do the task.
+    One thread takes the items, ``jobs`` threads run the task.
     """
     remaining, end = iter(items), object()
 
@@ -197,9 +201,9 @@ def ahead_by_threads(
 
 
 def _submit(executor: ProcessPoolExecutor, task: Callable[[Item], Result], item: Item) -> Future[Result]:
-    """The task begun, or what says that the pool is dead."""
+    """Submit the task; the future holds the error if the pool is dead."""
     try:
-        with _starting():
+        with _starting(), _interrupts_kept_from_workers():
             return executor.submit(task, item)
     except Exception as error:
         if not is_death(error):
@@ -219,12 +223,29 @@ def _each(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]
 
 
 def start_local_worker() -> None:
-    """What a worker on this machine does first: it leaves Ctrl-C to its parent, and ends when its parent is gone."""
+    """Initialise a worker on this machine: it leaves Ctrl-C to its parent and ends when its parent is gone."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.name == "posix":  # elsewhere a process keeps its parent's number for good
+    if parent is not None and os.name == "posix":  # elsewhere, the parent's number stays after it ends
         threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
+
+
+@contextmanager
+def _interrupts_kept_from_workers() -> Iterator[None]:
+    """Ctrl-C within the block reaches no process started in it, and this one at its end.
+
+    A terminal sends it to workers, too, and until `start_local_worker` runs in them they would end with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # otherwise started within the block, where it would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_after(parent: int | None) -> None:
@@ -238,7 +259,7 @@ def _lacks_room(error: Exception) -> bool:
 
 
 class _Counted:
-    """Chunks to give away, and how many of them were."""
+    """Chunks to hand out, with a count of those handed out."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks, self.given = chunks, 0
@@ -258,15 +279,16 @@ def _stream(chunks: Iterable[Chunk], task: Task[Result], jobs: int | None) -> Ge
     elif is_dask(backend):
         yield from _on_dask(backend, chunks, task, 2 * joblib.effective_n_jobs(workers))
     elif can_stream(backend):
-        # A chunk is work enough to travel alone: joblib's own batches would only delay what is finished.
+        # A chunk is worth sending alone: joblib's own batches would only delay finished results.
         begin = {"initializer": start_local_worker} if is_loky(backend) else {}
         parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, **begin)
-        results = parallel(joblib.delayed(task)(chunk) for chunk in chunks)
+        with _interrupts_kept_from_workers() if is_loky(backend) else nullcontext():
+            results = parallel(joblib.delayed(task)(chunk) for chunk in chunks)
         try:
             yield from (result for result in results)
         finally:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # whoever stops early knows that they do
+                warnings.simplefilter("ignore")  # stopping early is deliberate
                 results.close()
     else:
         waiting = iter(chunks)
@@ -279,7 +301,7 @@ def _stream(chunks: Iterable[Chunk], task: Task[Result], jobs: int | None) -> Ge
 def _on_dask(
     backend: Any, chunks: Iterable[Chunk], task: Task[Result], ahead: int
 ) -> Generator[list[Result], None, None]:
-    """Chunks handed to Dask, at most so many ``ahead`` of the one whose results are waited for."""
+    """Submit chunks to Dask, at most ``ahead`` more than have been consumed."""
     futures: deque[Any] = deque()
     try:
         for chunk in chunks:
@@ -293,14 +315,14 @@ def _on_dask(
 
 
 class _Alone(Generic[Item, Result]):
-    """What was under way when workers died, in a process of its own that may die of some of it; to be closed.
+    """Items in progress when workers died, repeated in a separate process that may die of some; to be closed.
 
-    Whatever dies, something harmless is tried under the same conditions before an item is blamed: nothing at all
-    before the first, and after each death an item that did well.
+    Before an item is blamed for a death, something harmless is run under the same conditions: an empty chunk before the
+    first item, and after each death an item that succeeded.
 
     Args:
-        task, lost: as of `in_parallel`.
-        others: items to try when the first ones all die.
+        task, lost: As in `in_parallel`.
+        others: Items to try if the first ones all die.
     """
 
     def __init__(
@@ -309,20 +331,20 @@ class _Alone(Generic[Item, Result]):
         lost: Callable[[Item, str], Result],
         others: Callable[[], Sequence[Item]],
     ) -> None:
-        self.good: Sequence[Item] = ()  #: an item that its process survived; () while there is none
+        self.good: Sequence[Item] = ()  #: an item that its process survived; () if none yet
         self._task, self._lost, self._others = task, lost, others
         self._process = _Process()
-        self._strangers = 0  # that were lost while there was no good one
+        self._strangers = 0  # items lost before any item succeeded
 
     def results(self, chunk: Sequence[Item]) -> list[Result]:
-        """Raises: `WorkerError` when it is not the items that processes die of."""
+        """Raises: `WorkerError` if the items are not the cause of the deaths."""
         if not self._process.alive:
             self._check(())
         if len(chunk) > 1:
             together = self._survive(chunk)
             if together is not None:
                 return together
-        # A neighbour may be the good one, so that none is judged before all have been tried.
+        # A neighbour may be the one that succeeds, so try all items before blaming any.
         tries = [self._life_or_death(item) for item in chunk]
         return [
             self._judged(item, one) if isinstance(one, str) else one[0] for item, one in zip(chunk, tries, strict=True)
@@ -338,7 +360,7 @@ class _Alone(Generic[Item, Result]):
         return result
 
     def _life_or_death(self, item: Item) -> list[Result] | str:
-        """The result; or of what the last process died, every time."""
+        """The result, or the cause of the last death if every process died."""
         for _ in range(_LIVES):
             result = self._survive([item])
             if result is not None:
@@ -354,21 +376,21 @@ class _Alone(Generic[Item, Result]):
         others = self._others()
         if others and all(self._survive([other]) is None for other in others):
             raise WorkerError(
-                f"worker processes die whatever image they are given ({death or 'killed'}), most likely for want of "
-                "memory; no image is at fault. Take fewer --jobs, or run the same where there is more memory"
+                f"worker processes die whatever image they are given ({death or 'killed'}), most likely for lack of "
+                "memory; no image is at fault. Use fewer --jobs, or a machine with more memory"
             )
 
     def _judged(self, item: Item, death: str) -> Result:
         self._check(())
         if self.good:
             self._check(self.good)
-        # Where memory is limited by a number, what gets none of it may crash over that.
+        # Under a memory limit, a failed allocation may crash a process.
         if self.good and death in _CRASHES and not _memory_is_limited():
             return self._lost(item, _CRASHED.format(death=death))
         return self._lost(item, _REASONS.get(death, _REASONS[""]))
 
     def _check(self, harmless: Sequence[Item]) -> None:
-        """Raises: `WorkerError` when a process dies of what is harmless, too."""
+        """Raises: `WorkerError` if a process also dies of a harmless task."""
         for _ in range(_LIVES):
             if self._process.survive(self._task, harmless) is not None:
                 return
@@ -383,13 +405,13 @@ class _Alone(Generic[Item, Result]):
                 "elsewhere. No image is at fault"
             )
         if self._process.death == "SIGKILL":
-            return "they are killed, most likely for want of memory; take fewer --jobs. No image is at fault"
-        told = self._process.complaint or f"{self._process.death or 'nothing is known of why'}, see above"
+            return "they are killed, most likely for lack of memory; use fewer --jobs. No image is at fault"
+        told = self._process.complaint or f"{self._process.death or 'for an unknown reason'}, see above"
         return f"{told}. No image is at fault"
 
 
 def _memory_is_limited() -> bool:
-    """Whether this process and its children get only so much of it, as by ``ulimit -v``."""
+    """Whether this process and its children have a limit on memory, as set by ``ulimit -v``."""
     if resource is None:
         return False
     limits = [getattr(resource, name, None) for name in ("RLIMIT_AS", "RLIMIT_DATA")]
@@ -398,7 +420,7 @@ def _memory_is_limited() -> bool:
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    """Raises: `WorkerError` where the system has no room for more processes."""
+    """Raises: `WorkerError` if the system has no room for more processes."""
     others = set(multiprocessing.active_children())
     try:
         yield
@@ -409,36 +431,36 @@ def _starting() -> Iterator[None]:
 
 
 def _no_start(error: Exception, others: set[multiprocessing.process.BaseProcess]) -> WorkerError:
-    """What to say of it. Those of too many that could be started are ended: nobody would give them anything to do."""
+    """The error to raise. Terminates the processes that did start: they would never get a task."""
     for process in set(multiprocessing.active_children()) - others:
         process.terminate()
     why = error.strerror if isinstance(error, OSError) else str(error)
     return WorkerError(
-        f"worker processes cannot be started: {why or type(error).__name__}; take fewer --jobs, or raise the limits of "
+        f"worker processes cannot be started: {why or type(error).__name__}; use fewer --jobs, or raise the limits of "
         "processes and open files (ulimit -u, ulimit -n) and the size of /dev/shm. No image is at fault"
     )
 
 
 class _Process:
-    """One worker process, started when there is something to do, and again after its death."""
+    """One worker process, started on first use and again after its death."""
 
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
-        self.death = ""  #: how the last one died: a signal's name, "EXIT 1", or "" where it is not known
-        self.complaint = ""  #: the last line of what it said about it, if anything
+        self.death = ""  #: how the last one died: a signal's name, "EXIT 1", or "" if unknown
+        self.complaint = ""  #: the last line of its output about it, if any
 
     @property
     def alive(self) -> bool:
         return self._executor is not None
 
     def run(self, task: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]) -> list[Result]:
-        with _starting():
+        with _starting(), _interrupts_kept_from_workers():
             self._executor = self._executor or ProcessPoolExecutor(max_workers=1, initializer=start_local_worker)
             future = self._executor.submit(task, chunk)
         return future.result()
 
     def survive(self, task: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]) -> list[Result] | None:
-        """The result, or None if the process died of it."""
+        """The result, or None if the process died of the task."""
         try:
             return self.run(task, chunk)
         except Exception as error:

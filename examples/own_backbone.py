@@ -2,7 +2,7 @@
 
     python examples/own_backbone.py
 
-Two made-up classes, squares and discs: eight pictures, learnt by heart in some steps on a CPU.
+The data are two synthetic classes, squares and discs: eight images, memorised in a few steps on a CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import agnet
 
 
 def photograph(label: int, generator: np.random.Generator) -> np.ndarray:
-    """uint8 RGB ``(H, W, 3)`` with a few squares (0) or discs (1) on noise."""
+    """Draw a few squares (0) or discs (1) on noise: uint8 RGB ``(H, W, 3)``."""
     image = generator.integers(90, 130, (180, 240, 3), dtype=np.uint8)
     for _ in range(5):
         x, y = (int(at) for at in generator.integers(30, 150, 2))
@@ -34,11 +34,11 @@ def main() -> None:
     labels = torch.arange(8) % 2
     photographs = [photograph(int(label), generator) for label in labels]
 
-    # Stage 1: 36 regions an image, in fractions of its frame.
+    # Stage 1: 36 regions per image, in fractions of its width and height.
     regions = np.stack([agnet.propose_regions(image, agnet.ProposalSettings()).boxes_xyxy for image in photographs])
     boxes = torch.from_numpy(regions / np.array([240, 180, 240, 180], dtype=np.float32))
 
-    # Stage 2: any network that gives a map, here torchvision's ResNet-18 without its head.
+    # Stage 2: any network that returns a feature map, here torchvision's ResNet-18 without its head.
     body = torch.nn.Sequential(*list(torchvision.models.resnet18().children())[:-2])
     model = agnet.assemble(agnet.ModelSettings(classes=2), agnet.Backbone(body, channels=512))
     pixels = np.stack([cv2.resize(image, (224, 224)) for image in photographs])
@@ -52,7 +52,7 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         right = int((output.logits.argmax(dim=1) == labels).sum())
-        print(f"step {step}: loss {loss.item():.3f}, {right} of {len(labels)} right")
+        print(f"step {step}: loss {loss.item():.3f}, {right} of {len(labels)} correct")
 
 
 if __name__ == "__main__":

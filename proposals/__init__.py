@@ -1,1 +1,1 @@
-"""Stage 1: an image's salient regions, from keypoints through a mixture to boxes. No torch."""
+"""Stage 1: the salient regions of an image, from keypoints through a mixture to boxes. It does not need torch."""

@@ -1,4 +1,4 @@
-"""Regions that do not look at the image: controls for what salient regions are worth."""
+"""Regions that ignore the image content: controls that show the value of salient regions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .hulls import Groups, count_distinct
 from .settings import ProposalSettings
 from .sift import seed_of, squash
 
-# Sides of random boxes, as shares of the frame's: from a detail to nearly all of it.
+# Range of a random box's sides as shares of the frame's: from a detail to nearly all of it.
 _RANDOM_SIDES = (0.1, 0.9)
 
 
 def group_grid(image: np.ndarray, settings: ProposalSettings) -> Groups:
-    """κ equal boxes that tile the image in rows: as many columns as rows or the next possible number more."""
+    """Tile the image with κ equal boxes in rows; columns are at least as many as rows and as few as possible."""
     rows = next(n for n in range(int(settings.primary**0.5), 0, -1) if settings.primary % n == 0)
     columns = settings.primary // rows
     row, column = np.divmod(np.arange(settings.primary), columns)
@@ -22,7 +22,7 @@ def group_grid(image: np.ndarray, settings: ProposalSettings) -> Groups:
 
 
 def group_random(image: np.ndarray, settings: ProposalSettings) -> Groups:
-    """κ boxes of random sides and places, uniformly, all inside the image; seeded by (seed, squashed pixels)."""
+    """Draw κ boxes of uniformly random sides and positions inside the image, seeded by (seed, squashed pixels)."""
     generator = np.random.default_rng(seed_of(settings.seed, squash(image, settings.image_size)))
     sides = generator.uniform(*_RANDOM_SIDES, (settings.primary, 2))
     low = generator.uniform(0, 1 - sides)
@@ -30,14 +30,14 @@ def group_random(image: np.ndarray, settings: ProposalSettings) -> Groups:
 
 
 def group_nothing(image: np.ndarray, settings: ProposalSettings) -> Groups:
-    """No groups: for models that look at no regions."""
+    """Return no groups: for models without regions."""
     return Groups(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros((0, 2)), distinct=0)
 
 
 def groups_of_boxes(boxes_xyxy: np.ndarray, primary: int, weights: np.ndarray | None = None) -> Groups:
-    """Groups whose points are the corners of up to κ boxes ``(n, 4)``; groups beyond them are empty.
+    """Groups whose points are the corners of up to κ boxes ``(n, 4)``; the remaining groups are empty.
 
-    ``weights`` ``(n,)`` default to even ones.
+    ``weights`` ``(n,)`` are equal by default.
     """
     count = len(boxes_xyxy)
     points = boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2).astype(np.float64)

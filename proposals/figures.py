@@ -1,4 +1,4 @@
-"""Pictures of how an image's regions came to be, in the manner of the paper's Figures 3 and 4."""
+"""Pictures that show how an image's regions are found, in the style of the paper's Figures 3 and 4."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from ..data.fonts import draw_text, shortened, text_width
 from ..data.regions import Regions
 from .hulls import Groups
 
-# Marks are drawn at twice a panel's size, then reduced: smooth at every angle.
+# Drawn at twice a panel's size, then reduced: smooth at every angle.
 _FINE = 2
 _MARGIN, _GAP, _CAPTION = 28, 24, 28
 _TILE = 230
 _TAG = 13 * _FINE
-_SLIVER = 40  # a panel is never thinner
-_PAIRS = 4  # secondary regions that one picture can show and a person can tell apart
+_SLIVER = 40  # minimum width and height of a panel
+_PAIRS = 4  # number of secondary regions that remain distinguishable in one picture
 _TEXT, _FAINT, _PAPER, _INK = "#1a1a1a", "#6b6b6b", "#ffffff", "#101010"
 _RING = "#ffe119"
 
 
 class _Arrangement(NamedTuple):
     columns: int
-    width: int  #: of a panel at most, in pixels
+    width: int  #: maximum of a panel, in pixels
     height: int
 
 
@@ -46,15 +46,15 @@ class _Panel(NamedTuple):
 def draw_proposal(
     image: np.ndarray, regions: Regions, groups: Groups | None, title: str, facts: str, note: str = ""
 ) -> np.ndarray:
-    """The photograph, its keypoints, their clusters, the primaries, and some of the boxes around pairs.
+    """Draw the photograph, its keypoints, their clusters, the primary regions, and some of the boxes around pairs.
 
     Args:
-        image: uint8 RGB ``(H, W, 3)``.
-        regions: of the image; drawn to its scale if their frame has another size.
-        groups: keypoints of ``image`` in slot order (`in_slot_order`); None leaves out keypoints and clusters.
-        title: the first line.
-        facts: the second line.
-        note: a third one, in red.
+        image: uint8 RGB array ``(H, W, 3)``.
+        regions: Regions of the image; scaled to it if their frame has another size.
+        groups: Keypoints of ``image`` in slot order (`in_slot_order`); None omits keypoints and clusters.
+        title: First line of text.
+        facts: Second line of text.
+        note: Third line of text, in red.
 
     Returns: uint8 RGB.
     """
@@ -86,9 +86,9 @@ def draw_proposal(
 
 
 def draw_sheet(tiles: Sequence[tuple[np.ndarray | None, Regions, str, str]]) -> np.ndarray:
-    """A contact sheet: (image or None, its regions, name, class) a tile, primaries drawn, name and class below.
+    """Draw a contact sheet of (image or None, regions, name, class) tiles with primary regions, name and class.
 
-    An image that is None is a grey tile.
+    An image that is None becomes a grey tile.
     """
     columns = max(1, min(len(tiles), round((len(tiles) * 1.5) ** 0.5)))
     drawn = [(_frame(_draw_tile(image, regions)), name, class_name) for image, regions, name, class_name in tiles]
@@ -108,10 +108,10 @@ def draw_sheet(tiles: Sequence[tuple[np.ndarray | None, Regions, str, str]]) -> 
 
 
 def choose_pairs(boxes_xyxy: np.ndarray, count: int) -> list[int]:
-    """The rows of ``count`` boxes that are most unlike each other, rising; fewer if others repeat them.
+    """Indices of the ``count`` boxes that differ most from each other, increasing; fewer if all others repeat them.
 
-    The smallest comes first, then, again and again, the box whose intersection over union with the most similar
-    chosen one is least.
+    The smallest box comes first. Then the box with the least maximum intersection over union with the chosen ones is
+    added repeatedly.
     """
     if not len(boxes_xyxy):
         return []
@@ -133,7 +133,7 @@ def choose_pairs(boxes_xyxy: np.ndarray, count: int) -> list[int]:
 
 
 def _arrange(aspect: float) -> _Arrangement:
-    """Panels of a readable size, whatever the photograph's width to height."""
+    """Panel arrangement with readable sizes for any aspect ratio."""
     if aspect > 4:
         return _Arrangement(1, 1200, 480)
     if aspect > 2:
@@ -144,23 +144,23 @@ def _arrange(aspect: float) -> _Arrangement:
 
 
 def _enlarge(image: np.ndarray, arrangement: _Arrangement) -> Image.Image:
-    """The photograph, `_FINE` times as large as its panel."""
+    """Scale the photograph to `_FINE` times the size of its panel."""
     height, width = image.shape[:2]
     scale = min(arrangement.width / width, arrangement.height / height)
-    # The pixels of a tiny image are shown as such; a sliver is widened so that there is something to see.
+    # Keep the pixels of a tiny image visible, and widen a sliver enough to be seen.
     method = Image.Resampling.NEAREST if scale > 6 else Image.Resampling.LANCZOS
     size = [max(_SLIVER, round(side * scale)) * _FINE for side in (width, height)]
     return Image.fromarray(image).resize((size[0], size[1]), method)
 
 
 def _soften(photograph: Image.Image, share: float = 0.45) -> Image.Image:
-    """Paler and greyer, so that colours over it stand out."""
+    """Make a photograph paler and greyer, so that colours over it stand out."""
     grey = Image.blend(photograph, photograph.convert("L").convert("RGB"), 0.6)
     return Image.blend(grey, Image.new("RGB", grey.size, _PAPER), share)
 
 
 def _frame(picture: Image.Image) -> Image.Image:
-    """A hairline around it: white photographs end somewhere, too."""
+    """Add a hairline border, which marks the edge of white photographs."""
     return ImageOps.expand(picture, 1, "#c8c8c8")
 
 
@@ -180,7 +180,7 @@ def _draw_rings(photograph: Image.Image, points_xy: np.ndarray) -> Image.Image:
 
 
 def _draw_clusters(photograph: Image.Image, points_xy: np.ndarray, slots: np.ndarray) -> Image.Image:
-    """Keypoints in the colour of their region, with the hull around each region's."""
+    """Draw keypoints in the colour of their region, with each region's hull."""
     picture = _soften(photograph)
     veil = Image.new("RGBA", picture.size)
     hulls = {}
@@ -212,14 +212,14 @@ def _draw_clusters(photograph: Image.Image, points_xy: np.ndarray, slots: np.nda
 
 
 def _draw_boxes(photograph: Image.Image, boxes_xyxy: np.ndarray, labels: Sequence[str], width: int) -> Image.Image:
-    """Boxes in the colours of the slots, between thin dark lines that part them from a photograph of their colour."""
+    """Draw boxes in slot colours between thin dark lines, which keep them visible on a photograph of their colour."""
     outer = boxes_xyxy + np.array([-1, -1, 1, 1])
     picture = draw_boxes(np.asarray(photograph), outer, [""] * len(labels), [_INK], width + 2)
     return Image.fromarray(draw_boxes(picture, boxes_xyxy, labels, width=width, text_size=_TAG))
 
 
 def _draw_pairs(photograph: Image.Image, boxes_xyxy: np.ndarray, pairs: np.ndarray) -> Image.Image:
-    """Boxes around ``pairs`` of primaries, dashed in both their colours."""
+    """Draw boxes around ``pairs`` of primaries, dashed in both of their colours."""
     picture = _soften(photograph, 0.25)
     pen = ImageDraw.Draw(picture)
     labels = [((str(first), _colour(first)), (f"+{second}", _colour(second))) for first, second in pairs.tolist()]
@@ -234,7 +234,7 @@ def _draw_pairs(photograph: Image.Image, boxes_xyxy: np.ndarray, pairs: np.ndarr
 
 
 def _part_edges(boxes_xyxy: np.ndarray) -> list[list[float]]:
-    """The boxes with edges that lie on a larger box's edge moved inwards by a line: pairs often share a primary."""
+    """Move edges that coincide with a larger box's edge inwards by a line width: pairs often share a primary."""
     parted = boxes_xyxy.copy()
     step = 3 * _FINE + 2
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
@@ -251,7 +251,7 @@ def _part_edges(boxes_xyxy: np.ndarray) -> list[list[float]]:
 
 
 def _draw_dashes(pen: ImageDraw.ImageDraw, box_xyxy: Sequence[float], colours: tuple[str, str]) -> None:
-    """A box's border, inside it, in turns of two colours."""
+    """Draw a box's border inside the box, in alternating dashes of two colours."""
     x0, y0, x1, y1 = map(round, box_xyxy)
     pen.rectangle((x0 - 1, y0 - 1, max(x0, x1), max(y0, y1)), outline=_INK, width=3 * _FINE + 2)
     thick, dash = 3 * _FINE, 11 * _FINE
@@ -278,7 +278,7 @@ def _draw_tile(image: np.ndarray | None, regions: Regions) -> Image.Image:
 
 
 def _legend(regions: Regions, points: str) -> _Panel:
-    """What each primary region claims, as a table in the regions' colours."""
+    """The keypoints, weight and area of each primary region, as a table in the regions' colours."""
     if not regions.enough_keypoints:
         return _Panel("too few keypoints", _write_lines(_too_few(regions), 15))
     boxes = regions.primary_xyxy
@@ -314,7 +314,7 @@ def _write_lines(lines: Sequence[str], size: int) -> Image.Image:
 
 
 def _page(panels: Sequence[_Panel], columns: int, title: str, facts: str, note: str) -> np.ndarray:
-    """Panels in rows below a heading; each column as wide as its widest panel, each row as high as its highest."""
+    """Lay out panels in rows below a heading; columns are as wide, and rows as high, as their largest panel."""
     columns = min(columns, len(panels))
     cells = [max(panel.picture.width, round(text_width(panel.caption, 16))) for panel in panels]
     widths = [max(cells[column::columns]) for column in range(columns)]

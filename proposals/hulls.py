@@ -1,4 +1,4 @@
-"""From grouped points to regions: one convex hull for each group, in a stable slot order."""
+"""Conversion of grouped points to regions: one convex hull per group, in a stable slot order."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ IN_NO_GROUP = -1
 
 @dataclass(frozen=True)
 class Groups:
-    """Points of an image in κ groups: what every way of proposing ends with, and every region begins with.
+    """Points of an image in κ groups: the result of every proposal method, and the input of every region.
 
-    For SIFT the points are keypoints and a group is what a mixture component claims; elsewhere they are the corners
-    of whatever was found.
+    For SIFT, the points are keypoints and a group holds those of one mixture component. For other methods, they are the
+    corners of the boxes found.
     """
 
     points_xy: np.ndarray  #: float64 ``(n, 2)``, continuous pixels of the upright original; n may be 0
     labels: np.ndarray  #: ``(n,)`` in 0..κ-1, or `IN_NO_GROUP`
-    weights: np.ndarray  #: float64 ``(κ,)``, sum 1: what share of the image's interest a group has
+    weights: np.ndarray  #: float64 ``(κ,)``, sum 1: each group's share of the image's salience
     centres_xy: np.ndarray  #: float64 ``(κ, 2)``
-    distinct: int  #: different positions among the points
+    distinct: int  #: number of distinct positions among the points
 
 
 def by_weight(claimed: np.ndarray, groups: Groups) -> np.ndarray:
-    """Most points first: slot 0 is where the image is busiest. Ties go by weight, then by position."""
+    """Order by number of points, most first: slot 0 is the busiest area. Ties are broken by weight, then position."""
     return np.lexsort((*groups.centres_xy.T, -groups.weights, -claimed))
 
 
 def left_to_right(claimed: np.ndarray, groups: Groups) -> np.ndarray:
-    """By the group's centre."""
+    """Order by the x coordinate of the group's centre."""
     return np.lexsort(groups.centres_xy.T[::-1])
 
 
 def top_to_bottom(claimed: np.ndarray, groups: Groups) -> np.ndarray:
-    """By the group's centre."""
+    """Order by the y coordinate of the group's centre."""
     return np.lexsort(groups.centres_xy.T)
 
 
 def as_found(claimed: np.ndarray, groups: Groups) -> np.ndarray:
-    """As the mixture numbers them: the paper's, arbitrary."""
+    """Keep the order of the mixture components: the paper's order, which is arbitrary."""
     return np.arange(len(claimed))
 
 
 def in_slot_order(groups: Groups, slot_order: str) -> Groups:
-    """The same groups, numbered as the slots of the network: group k becomes region k.
+    """Renumber groups as the slots of the network: group k becomes region k.
 
     ``slot_order`` is a key of `settings.SLOT_ORDERS`.
     """
     primary = len(groups.weights)
     claimed = np.bincount(groups.labels[groups.labels != IN_NO_GROUP], minlength=primary)
     order = named_function(SLOT_ORDERS[slot_order], __package__)(claimed, groups)
-    slot_of = np.full(primary + 1, IN_NO_GROUP)  # the last entry is that of label `IN_NO_GROUP`
+    slot_of = np.full(primary + 1, IN_NO_GROUP)  # the last entry belongs to the label `IN_NO_GROUP`
     slot_of[order] = np.arange(primary)
     return replace(
         groups,
@@ -71,20 +71,20 @@ def regions_of_groups(groups: Groups, layout: Layout, slot_order: str, size_wh: 
     """The regions of an image: each primary is the hull of one group's points, or the whole image if it has none.
 
     Args:
-        groups: as many as the layout has primaries.
-        layout: which boxes are made of the primaries.
-        slot_order: a key of `settings.SLOT_ORDERS`.
-        size_wh: of the image, in pixels.
+        groups: Groups, as many as the layout has primaries.
+        layout: Boxes to build from the primaries.
+        slot_order: Key of `settings.SLOT_ORDERS`.
+        size_wh: Image width and height in pixels.
     """
     groups = in_slot_order(groups, slot_order)
-    claimed = np.bincount(groups.labels - IN_NO_GROUP, minlength=layout.primary + 1)  # the first: in no group
+    claimed = np.bincount(groups.labels - IN_NO_GROUP, minlength=layout.primary + 1)  # first entry: in no group
     points = groups.points_xy[np.argsort(groups.labels, kind="stable")].astype(np.float32)  # slot after slot
     hulls = [
         cv2.convexHull(points[end - count : end]).reshape(-1, 2) if count else whole_image_hull(size_wh)
         for count, end in zip(claimed[1:].tolist(), claimed.cumsum()[1:].tolist(), strict=True)
     ]
     return Regions(
-        # A tenth of a pixel keeps the file's cells readable; boxes are computed from these very points.
+        # A tenth of a pixel keeps the file's cells readable; boxes are computed from these rounded points.
         hull_xy=np.concatenate([np.zeros((0, 2), np.float32), *hulls]).round(1),
         hull_counts=np.array([len(hull) for hull in hulls], dtype=np.int32),
         keypoints=claimed[1:].astype(np.int32),
@@ -97,6 +97,6 @@ def regions_of_groups(groups: Groups, layout: Layout, slot_order: str, size_wh: 
 
 
 def count_distinct(points_xy: np.ndarray) -> int:
-    """How many different positions float32 ``(n, 2)`` points have. -0.0 and 0.0 count as two."""
-    positions = np.sort(np.ascontiguousarray(points_xy).view(np.uint64), axis=None)  # a tenth of np.unique's time
+    """Number of distinct positions of float32 ``(n, 2)`` points. -0.0 and 0.0 count as two."""
+    positions = np.sort(np.ascontiguousarray(points_xy).view(np.uint64), axis=None)  # takes a tenth of np.unique's time
     return int(np.count_nonzero(positions[1:] != positions[:-1])) + (len(positions) > 0)

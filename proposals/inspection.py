@@ -1,4 +1,4 @@
-"""Looking at a boxes file's regions over the photographs they were found in."""
+"""Display of a boxes file's regions over their photographs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .settings import NETWORKS, ProposalSettings
 
 
 def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str]:
-    """A picture of how image number ``image`` came to its regions, uint8 RGB, and a warning or an empty text.
+    """Draw how image number ``image`` got its regions. Returns uint8 RGB and a warning or an empty text.
 
-    The regions drawn are the file's; keypoints, which it does not hold, are found again.
+    The regions come from the file. The keypoints, which it does not contain, are detected again.
 
-    Raises: `ImageError` when the image could not be used, or cannot be read now.
+    Raises: `ImageError` if the image could not be used, or cannot be read now.
     """
     name = boxes.names[image].decode()
     if boxes.status[image] == schema.STATUS_UNREADABLE:
@@ -42,9 +42,10 @@ def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str
 
 
 def picture_sheet(boxes: Boxes, root: Path, count: int) -> tuple[np.ndarray, list[str]]:
-    """A contact sheet of up to ``count`` images, evenly over the classes, and the reasons of those not readable now.
+    """Draw a contact sheet of up to ``count`` images, evenly over the classes.
 
-    Raises: `ImageError` when none can be read.
+    Returns: the sheet, and the reasons for images that cannot be read now.
+    Raises: `ImageError` if none can be read.
     """
     tiles: list[tuple[np.ndarray | None, Regions, str, str]] = []
     failures = []
@@ -63,7 +64,7 @@ def picture_sheet(boxes: Boxes, root: Path, count: int) -> tuple[np.ndarray, lis
 
 
 def rows_of_sheet(boxes: Boxes, count: int) -> np.ndarray:
-    """Which usable images are on a sheet of up to ``count``: int64 rows, evenly over the classes."""
+    """Choose up to ``count`` usable images for a sheet, evenly over the classes: int64 rows."""
     by_class = np.argsort(boxes.labels[boxes.usable], kind="stable")
     return by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(int)]
 
@@ -72,15 +73,15 @@ def _read(boxes: Boxes, image: int, root: Path) -> np.ndarray:
     path = root / boxes.names[image].decode()
     if not path.exists():
         if any((root / name.decode()).exists() for name in boxes.names.tolist()):
-            raise ImageError(f"{path} is not there, though others are; put it back, or propose again with --restart")
+            raise ImageError(f"{path} is not there, though others are; restore it, or propose again with --restart")
         raise ImageError(f"{path} is not there; say where the images of {boxes.path} are with --root")
     return read_image(path, pixel_limit(boxes.settings.get("proposals", {})))
 
 
 def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Groups | None, str]:
-    """The keypoints behind ``regions``, in slot order, if they can be found without weights, and a warning.
+    """Detect the keypoints behind ``regions``, in slot order, if no weights are needed. Also returns a warning.
 
-    None for methods other than SIFT: their points are the boxes' own corners.
+    The keypoints are None for methods other than SIFT, whose points are the boxes' own corners.
     """
     recorded = boxes.settings.get("proposals", {})
     if recorded.get("method") in NETWORKS:
@@ -100,5 +101,5 @@ def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Gro
     cause = "the image has changed (try --verify), or a library has"
     if not revision_of(settings.method).items() <= boxes.settings.get("versions", {}).items():
         cause = f"since then agnet's {settings.method} has changed (propose again with --restart)"
-    warning = "" if same else f"other regions are found now than the file has: {cause}"
+    warning = "" if same else f"other regions are found now than those in the file: {cause}"
     return (in_slot_order(groups, settings.slot_order) if settings.method == "sift" else None), warning

@@ -1,4 +1,4 @@
-"""Regions by networks, for the paper's Table VII: slow controls, and the only proposals that need torch."""
+"""Regions from networks, for the paper's Table VII: slow controls, and the only proposal methods that need torch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .hulls import Groups
 from .settings import ProposalSettings
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_SIDE = 224  # 7 x 7 places of the last map
+_SIDE = 224  # 7 x 7 cells in the last feature map
 _KMEANS_STARTS = 3
 
 
 def group_feature_map(image: np.ndarray, settings: ProposalSettings, weights: Path | None) -> Groups:
-    """The places of ResNet-50's last feature map in κ groups of like features (k-means on unit vectors).
+    """Cluster the cells of ResNet-50's last feature map into κ groups of similar features (k-means on unit vectors).
 
-    A group's points are the corners of its places, each a 7th of width and height; its weight is its share of them.
-    (A place is taken for the pixels that it tiles, as in all pooling. What it has seen lies about a third of a place
-    further left and up: each of the network's strides begins at the first pixel.)
+    A group's points are the corners of its cells, each a seventh of width and height. Its weight is its share of cells.
+    (A cell stands for the pixels that it tiles, as in all pooling. Its receptive field lies about a third of a cell
+    further left and up, since each of the network's strides starts at the first pixel.)
     """
     pixels = (resize(image, (_SIDE, _SIDE)).astype(np.float32) / 255 - _MEAN) / _STD
     with torch.inference_mode():
@@ -38,7 +38,7 @@ def group_feature_map(image: np.ndarray, settings: ProposalSettings, weights: Pa
     vectors = nn.functional.normalize(features.reshape(channels, -1).T, dim=1).numpy()
     cv2.setRNGSeed(settings.seed & 0x7FFFFFFF)
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 100, 1e-4)
-    _, found, _ = cv2.kmeans(  # type: ignore[call-overload] # the stubs forget that the start may be None
+    _, found, _ = cv2.kmeans(  # type: ignore[call-overload] # the stubs do not allow None for the start
         vectors, settings.primary, None, stop, _KMEANS_STARTS, cv2.KMEANS_PP_CENTERS
     )
     labels = found.ravel()
@@ -57,10 +57,10 @@ def group_feature_map(image: np.ndarray, settings: ProposalSettings, weights: Pa
 
 
 def group_detections(image: np.ndarray, settings: ProposalSettings, weights: Path | None) -> Groups:
-    """The κ surest boxes of torchvision's Mask R-CNN (ResNet-50 FPN, COCO), at its own scale and thresholds.
+    """Use the κ most confident boxes of torchvision's Mask R-CNN (ResNet-50 FPN, COCO) at its own scale and thresholds.
 
-    A group's points are its box's corners, its weight the detection's share of all scores. Groups for which nothing
-    was detected are empty.
+    A group's points are its box's corners, and its weight is the detection's share of all scores. Groups without a
+    detection are empty.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
     with torch.inference_mode():
@@ -87,17 +87,17 @@ def _mask_rcnn(weights: Path | None) -> nn.Module:
 
 
 def _state(published: WeightsEnum, file: Path | None) -> dict[str, torch.Tensor]:
-    """The state dict in ``file``, or torchvision's own, downloaded to its cache if it is not there yet."""
+    """The state dict in ``file``, or torchvision's published one, downloaded to its cache if necessary."""
     try:
         if file is not None:
             return torch.load(file, map_location="cpu", weights_only=True)
         return published.get_state_dict(progress=False, check_hash=True, map_location="cpu")
-    except Exception as error:  # a damaged file and a failed download are reported in a dozen ways
+    except Exception as error:  # damaged files and failed downloads raise a dozen kinds of error
         reason = first_line(error)
         if file is not None:
             raise CheckpointError(f"{file} holds no readable weights ({reason})") from None
         raise CheckpointError(
-            f"the weights {published.url} could not be downloaded ({reason}); fetch them elsewhere and name the file "
+            f"the weights {published.url} could not be downloaded ({reason}); get them elsewhere and name the file "
             "with --weights"
         ) from None
 

@@ -1,4 +1,4 @@
-"""All of stage 1 for one image: the function that `propose` runs over a data set and `predict` on the fly."""
+"""All of stage 1 for one image: the function used by `propose` for a data set and by `predict` on the fly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..data.regions import Regions
 from .hulls import Groups, regions_of_groups
 from .settings import METHODS, NETWORKS, ProposalSettings
 
-Weights = Path | None  #: a file with a network's weights; None for torchvision's own
+Weights = Path | None  #: file with a network's weights; None for torchvision's own
 
 
 def propose_groups(image: np.ndarray, settings: ProposalSettings, weights: Weights = None) -> Groups:
@@ -22,16 +22,16 @@ def propose_groups(image: np.ndarray, settings: ProposalSettings, weights: Weigh
 
 
 def propose_regions(image: np.ndarray, settings: ProposalSettings, weights: Weights = None) -> Regions:
-    """The regions of an image: keypoints → mixture → hulls (AG-Net, section III-A), or another method's.
+    """Propose the regions of an image: keypoints → mixture → hulls (AG-Net, section III-A), or another method.
 
-    They depend on the image's pixels and the settings, on nothing else: not on its name or on other images.
+    They depend only on the image's pixels and the settings, not on its name or other images.
 
     Args:
-        image: uint8 RGB ``(H, W, 3)``.
-        settings: see `ProposalSettings`.
-        weights: of the methods that use a network.
+        image: uint8 RGB array ``(H, W, 3)``.
+        settings: Proposal settings.
+        weights: Weights file, for methods that use a network.
 
-    Raises: `CheckpointError` when those weights cannot be had.
+    Raises: `CheckpointError` if the weights are not available.
     """
     groups = propose_groups(image, settings, weights)
     return regions_of_groups(groups, settings.layout, settings.slot_order, (image.shape[1], image.shape[0]))

@@ -1,4 +1,4 @@
-"""What a boxes file was made from and by, and whether a run would make the same one."""
+"""Origin of a boxes file, and whether a new run would produce the same file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ REMEDY = "add --restart to start over, or name another file with --boxes"
 
 
 def recorded_settings(index: DatasetIndex, settings: ProposalSettings) -> Settings:
-    """Everything that decides a boxes file's content besides the images, in sections, as the file keeps it."""
+    """All settings that affect a boxes file's content besides the images, in sections, as stored in the file."""
     versions: dict[str, object] = {
         "agnet": __version__,
         "opencv": cv2.__version__,
-        "scikit-learn": version("scikit-learn"),  # importing it would take longer than all the rest
+        "scikit-learn": version("scikit-learn"),  # importing it would take longer than everything else here
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "h5py": h5py.__version__,
@@ -44,17 +44,17 @@ def recorded_settings(index: DatasetIndex, settings: ProposalSettings) -> Settin
 
 
 def revision_of(method: str) -> dict[str, int]:
-    """What is recorded of a method beside its settings; nothing of one that finds what it has always found."""
+    """The method's revision, recorded with the settings; empty for a method whose results have never changed."""
     return {f"agnet's {method}": REVISIONS[method]} if method in REVISIONS else {}
 
 
 def digest(value: object) -> str:
-    """A value of JSON in 32 hexadecimal digits."""
+    """Digest of a JSON value, 32 hexadecimal digits."""
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
 def refuse_other(boxes: Path, recorded: Settings, index: DatasetIndex) -> None:
-    """Raise `MismatchError` if the finished file ``boxes`` is not what this run would write."""
+    """Raise `MismatchError` if the finished file ``boxes`` differs from what this run would write."""
     listing = read_listing(boxes)
     refuse_difference(str(boxes), listing.settings, recorded)
     difference = _other_list(listing, index)
@@ -88,7 +88,7 @@ def _other_list(listing: Listing, index: DatasetIndex) -> str | None:
 
 
 def refuse_difference(what: str, existing: Settings, recorded: Settings) -> None:
-    """Raise `MismatchError` naming the first setting of ``what`` that is another than this run's."""
+    """Raise `MismatchError`, which names the first setting of ``what`` that differs from this run's."""
     for section, values in json.loads(json.dumps(recorded)).items():
         found = existing.get(section, {})
         for name in sorted(set(values) | set(found)):

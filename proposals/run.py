@@ -1,8 +1,8 @@
-"""Stage 1 over a whole data set: parallel, resumable, one writer, the same bytes however it is run.
+"""Stage 1 over a whole data set: parallel, resumable, with one writer and the same bytes however it is run.
 
-Workers compute; this process alone writes. Finished images are kept in parts of `PART_IMAGES` beside the
-output, each named by a key of everything that decides its content, and merged when all are there. Whatever
-stops a run, the same command goes on from its last finished part.
+Workers compute; only this process writes. Finished images are kept in parts of `PART_IMAGES` beside the output. Each
+part is named by a key of everything that affects its content, and all are merged at the end. However a run is stopped,
+the same command resumes after its last finished part.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..data.boxes.writer import Part, build_part, write_boxes
 from ..data.drawing import captioned_sheet, draw_regions
 from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError, WorkerError
 from ..data.faults import PASSING
-from ..data.files import atomic_file
+from ..data.files import atomic_file, check_folder_writable
 from ..data.images import decode_image
 from ..data.index import DatasetIndex
 from ..data.places import relative_hint
@@ -50,16 +50,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run of `propose_dataset` did."""
+    """Result of a run of `propose_dataset`."""
 
     boxes: Path
     images: int
     few_keypoints: int
     unreadable: int
-    first_failure: str  #: an unreadable image and the reason; empty where there is none
-    reused: int  #: images whose regions an earlier run had finished
-    previews: int = 0  #: photographs that the file holds
-    postponed: int = 0  #: of the unreadable, those the same run again will try again: no fault of theirs is known
+    first_failure: str  #: an unreadable image and the reason; empty if there is none
+    reused: int  #: number of images that an earlier run had finished
+    previews: int = 0  #: number of photographs in the file
+    postponed: int = 0  #: unreadable images that the same command will try again, since they may be intact
 
 
 def propose_dataset(
@@ -76,18 +76,19 @@ def propose_dataset(
     """Write the regions of every image of ``index`` to the file ``boxes``.
 
     Args:
-        index: the data set.
-        settings: what decides the regions.
-        boxes: the file; its finished parts wait in ``<boxes>.parts`` beside it.
-        weights: file with the weights of a method's network; ``settings.weights`` is its digest.
-        jobs: joblib workers; by default as the caller's ``joblib.parallel_config`` says, else all cores.
-        restart: throw away what earlier runs left at ``boxes``.
-        previews: whether a few photographs are put into the file for people to look at.
-        progress: called with images done and unreadable ones among them, as they grow.
+        index: Data set.
+        settings: Proposal settings.
+        boxes: Output file; its finished parts are kept in ``<boxes>.parts`` beside it.
+        weights: File with the weights of the method's network; ``settings.weights`` is its digest.
+        jobs: Number of joblib workers; by default as set by the caller's ``joblib.parallel_config``, else all cores.
+        restart: Whether to discard what earlier runs left at ``boxes``.
+        previews: Whether to embed a few photographs in the file for viewing.
+        progress: Function called with the growing numbers of images done and of unreadable ones among them.
 
-    Raises: `MismatchError` when ``boxes`` was made otherwise or from other images, `BoxesFileError` when another
-    run is writing it or no image could be used, `WorkerError` when workers cannot be started or none of the images can
-    be worked on for want of memory, `DatasetError` when the images are gone.
+    Raises: `MismatchError` if ``boxes`` was made with other settings or from other images, `BoxesFileError` if another
+    run is writing it or no image could be used, `WorkerError` if workers cannot be started or memory does not suffice
+    for any image, `DatasetError` if the images have disappeared, `ConfigurationError` if the folder of ``boxes`` is
+    read-only.
     """
     boxes = Path(boxes)
     if boxes.is_dir() or not boxes.name:
@@ -98,16 +99,18 @@ def propose_dataset(
         )
     recorded = recorded_settings(index, settings)
     folder = boxes.with_name(boxes.name + ".parts")
-    # An unfinished run comes first: it may be one that is to replace the file.
+    # Check for an unfinished run first: it may be about to replace the file.
     if boxes.exists() and not restart and not (folder / _SETTINGS).exists():
         refuse_other(boxes, recorded, index)
         if not previews and (embedded := embedded_photographs(boxes)):
             raise MismatchError(
-                f"{boxes} is finished and holds {embedded:,} photographs as previews; --restart makes it anew without"
+                f"{boxes} is finished and holds {embedded:,} photographs as previews; --restart makes it again without"
             )
         return _summary(boxes, reused=len(index))
     if restart:
         refuse_to_replace_other(boxes)
+    for place in (boxes.parent, folder):
+        check_folder_writable(place, "name a file in another folder with --boxes")
     with _locked(boxes, folder):
         if restart:
             _clear(folder)
@@ -132,7 +135,7 @@ def propose_dataset(
 
 @contextmanager
 def _locked(boxes: Path, folder: Path) -> Iterator[None]:
-    """The folder of the parts, for this run alone. Raises: `BoxesFileError` when another one has it."""
+    """Reserve the folder of the parts for this run. Raises: `BoxesFileError` if another run has it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / _LOCK)
     busy = BoxesFileError(f"another run is writing {boxes}; wait for it or name another file with --boxes")
@@ -140,28 +143,28 @@ def _locked(boxes: Path, folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise busy from None
-    if not (folder / _LOCK).exists():  # the one that had it is just taking the folder away
+    if not (folder / _LOCK).exists():  # the previous owner is just deleting the folder
         lock.release()
         raise busy
     threads = cv2.getNumThreads()
     try:
         yield
     finally:
-        cv2.setNumThreads(threads)  # a worker that is this very process leaves it at one
+        cv2.setNumThreads(threads)  # a worker that runs in this process sets it to one
         if {entry.name for entry in folder.iterdir()} <= {_LOCK}:
-            shutil.rmtree(folder, ignore_errors=True)  # before another run can have the lock
+            shutil.rmtree(folder, ignore_errors=True)  # before another run can take the lock
         lock.release()
 
 
 def _clear(folder: Path, keep: Iterable[Path] = ()) -> None:
-    """Take away what runs leave in the folder of the parts; whatever else is there is somebody's."""
+    """Delete what runs leave in the folder of the parts; other files are the user's."""
     for pattern in ("*.npz", "*.tmp", _SETTINGS):
         for entry in set(folder.glob(pattern)) - set(keep):
             entry.unlink()
 
 
 def _claim(folder: Path, recorded: Settings, index: DatasetIndex) -> None:
-    """Note what the parts in ``folder`` are made of, or raise `MismatchError` if they were made otherwise."""
+    """Record what the parts in ``folder`` are made from, or raise `MismatchError` if it is something else."""
     note = folder / _SETTINGS
     listed = digest([index.names, index.classes, index.labels.tolist(), index.splits.tolist()])
     try:
@@ -176,31 +179,31 @@ def _claim(folder: Path, recorded: Settings, index: DatasetIndex) -> None:
     refuse_difference(f"the unfinished run in {folder}", settings, recorded)
     if images != listed:
         raise MismatchError(
-            f"the unfinished run in {folder} was begun with another list of images, classes or splits "
+            f"the unfinished run in {folder} was started with another list of images, classes or splits "
             f"({count:,} images then, {len(index):,} now); {REMEDY}"
         )
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The parts of a data set: those that are there, and how to make the others."""
+    """The parts of a data set: the finished ones, and how to make the others."""
 
     index: DatasetIndex
     settings: ProposalSettings
     weights: Path | None
     folder: Path
-    keys: list[str]  #: one a part, of everything that decides its content
+    keys: list[str]  #: one per part, of everything that affects its content
 
     @property
     def paths(self) -> list[Path]:
         return [self.folder / f"{number:05d}-{key}.npz" for number, key in enumerate(self.keys)]
 
     def finish(self, jobs: int | None, progress: Progress) -> tuple[int, int]:
-        """Compute the parts that are not there yet.
+        """Compute the missing parts.
 
-        Returns: the number of images of those that were, and of images that are left for now, whose parts are made
-        again by the next run.
-        Raises: `WorkerError` when no image could be used and that may pass.
+        Returns: the number of images in parts that were finished, and of images left for now, whose parts the next run
+        makes again.
+        Raises: `WorkerError` if no image could be used, for reasons that may be temporary.
         """
         _clear(self.folder, keep=[*self.paths, self.folder / _SETTINGS])  # parts with images that have changed since
         failed = {number: _failures_of_finished(path) for number, path in enumerate(self.paths)}
@@ -221,7 +224,7 @@ class _Run:
                 build_part(self.index, number * PART_IMAGES, proposals).save(self.paths[number])
         if postponed and unreadable == len(self.index):
             raise WorkerError(
-                f"no image can be used here and now, by no known fault of theirs (of the first: {postponed[0]}); "
+                f"no image can be used here and now, for no known fault of the images (first: {postponed[0]}); "
                 "the same command tries them again"
             )
         return reused, len(postponed)
@@ -230,7 +233,7 @@ class _Run:
         return self.index.names[number * PART_IMAGES : (number + 1) * PART_IMAGES]
 
     def _proposals(self, missing: Iterable[int], jobs: int | None) -> Generator[list[Proposal], None, None]:
-        """Chunk by chunk, and no chunk in two parts."""
+        """Chunks of proposals, none of which spans two parts."""
         names = [self._names(number) for number in missing]
         chunks = [part[at : at + CHUNK_IMAGES] for part in names for at in range(0, len(part), CHUNK_IMAGES)]
         root = str(self.index.root.resolve())
@@ -240,9 +243,9 @@ class _Run:
 
 
 def _failures_of_finished(path: Path) -> int | None:
-    """How many images of a finished part could not be used; None if it is to be made (again).
+    """Number of images in a finished part that could not be used; None if the part must be made (again).
 
-    That is so when it is not there or damaged, and when a file could not be opened: perhaps it can be now.
+    It must if it is missing or damaged, or if a file could not be opened, which may be possible now.
     """
     try:
         part = Part.load(path)
@@ -253,7 +256,7 @@ def _failures_of_finished(path: Path) -> int | None:
 
 
 def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
-    """A key for each part: settings, versions, and its images' names, labels, splits, sizes and times of change."""
+    """A key for each part: settings, versions, and its images' names, labels, splits, sizes and modification times."""
     made_by = json.dumps([schema.FORMAT_VERSION, recorded], sort_keys=True)
     sizes, times = (stamps.tolist() for stamps in stamps_of(index.root, index.names))
     labels, splits = index.labels.tolist(), index.splits.tolist()
@@ -267,7 +270,7 @@ def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
 def _attributes(
     index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Path]
 ) -> tuple[dict[str, str | int], np.ndarray]:
-    """Root attributes, and each image's status."""
+    """Root attributes, and the status of each image."""
     hulls = hashlib.blake2b(digest_size=16)
     tables = []
     for path in parts:
@@ -289,7 +292,7 @@ def _attributes(
         "images_with_few_keypoints": statuses.count(schema.STATUS_FEW.encode()),
         "images_unreadable": statuses.count(schema.STATUS_UNREADABLE.encode()),
         "root_relative_to_this_file": relative_hint(index.root, boxes.parent),
-        "fingerprint": contents.hexdigest(),  # what the boxes and their images are
+        "fingerprint": contents.hexdigest(),  # identifies the boxes and their images
     }
     return attributes | ({"val_is_test": 1} if index.val_is_test else {}), images[schema.STATUS]
 
@@ -307,13 +310,13 @@ def _summary(boxes: Path, reused: int, postponed: int = 0) -> Summary:
 def _previews(
     index: DatasetIndex, settings: ProposalSettings, parts: list[Path], statuses: np.ndarray
 ) -> dict[str, tuple[np.ndarray, str]]:
-    """Up to `PREVIEWS` usable images with their regions drawn, called by their rows, and a sheet of all.
+    """Draw up to `PREVIEWS` usable images with their regions, named by their rows, and a sheet of all.
 
-    Evenly over the data set, but for `FEW_PREVIEWS` with too few keypoints, if there are any: whoever looks must see
-    them, too.
+    They are spread evenly over the data set, except that up to `FEW_PREVIEWS` images with too few keypoints are always
+    included, so that they do not go unnoticed.
     """
     layout = settings.layout
-    digits = max(5, len(str(len(index) - 1)))  # of a name, so that they sort
+    digits = max(5, len(str(len(index) - 1)))  # in a name, so that names sort by row
     pictures: dict[str, tuple[np.ndarray, str]] = {}
     tiles: list[tuple[np.ndarray, str]] = []
     for number in _previewed(statuses):
@@ -338,7 +341,7 @@ def _previews(
 
 
 def _previewed(statuses: np.ndarray) -> list[int]:
-    """Which images are previewed, rising: ``statuses`` are those of all."""
+    """Choose the images to preview, increasing, from the ``statuses`` of all images."""
     few = np.flatnonzero(statuses == schema.STATUS_FEW.encode())
     chosen = set(_evenly(few, FEW_PREVIEWS))
     usable = np.flatnonzero(statuses != schema.STATUS_UNREADABLE.encode())
@@ -347,7 +350,7 @@ def _previewed(statuses: np.ndarray) -> list[int]:
 
 
 def _evenly(rows: np.ndarray, count: int) -> list[int]:
-    """At most ``count`` of them, the first and the last among them."""
+    """At most ``count`` evenly spaced rows, including the first and the last."""
     if not len(rows):
         return []
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)].tolist()

@@ -1,25 +1,26 @@
-"""What decides the regions of an image; stored in every boxes file and every checkpoint.
+"""Settings of the region proposals, stored in every boxes file and every checkpoint.
 
-Nothing heavy is imported here: the command line takes its defaults from these classes.
+This module imports nothing heavy: the command line takes its options and defaults from it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.errors import CheckpointError, ConfigurationError
-from ..data.names import NONE
+from ..data.fields import A_NAME, A_SEED, Rule, between, check_rules, choice, idle_fields, setting
+from ..data.names import KINDS, MAX_REGIONS, NONE
 from ..data.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from ..data.regions import Layout
 
-# A way of proposing is a function of this package: uint8 RGB (H, W, 3) and settings, and for `NETWORKS` weights -> κ
-# groups of points. The file, its inspection and training never ask which one it was.
+# A method is a function of this package: uint8 RGB (H, W, 3) and settings, and weights for `NETWORKS` -> κ groups of
+# points. The boxes file, its inspection and training do not depend on the method.
 METHODS = {
     "sift": "sift:group_keypoints",
     "cnn-features": "networks:group_feature_map",
@@ -28,22 +29,18 @@ METHODS = {
     "random": "controls:group_random",
     "none": "controls:group_nothing",
 }
-NETWORKS = ("cnn-features", "mask-rcnn")  # the methods that need weights
-# Raised when a method begins to find other regions in the same pixels: what was made before is not gone on with.
+NETWORKS = ("cnn-features", "mask-rcnn")  # methods that need weights
+# Increased when a method changes the regions it finds in the same pixels: files of older revisions are not resumed.
 REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
-# Settings that decide nothing of what a method finds.
-_EM = ("mixture", "max_iter", "tol", "reg_covar")
-IDLE = {
-    "sift": ("weights",),
-    "cnn-features": ("image_size", *_EM),
-    "mask-rcnn": ("image_size", "seed", *_EM),
-    "grid": ("weights", "image_size", "seed", *_EM),
-    "random": ("weights", *_EM),
-    NONE: ("primary", "kinds", "weights", "image_size", "slot_order", "seed", *_EM),
-}
+# The methods that a setting has an effect on: the `needs` of its field.
+_REGIONS = ("method", tuple(name for name in METHODS if name != NONE))
+_NETWORK = ("method", NETWORKS)
+_KEYPOINTS = ("method", ("sift",))
+_SIZED = ("method", ("sift", "random"))
+_SEEDED = ("method", ("sift", "cnn-features", "random"))
 MIXTURES = ("closed-form", "scikit-learn")
-# Every slot owns weights in the network, so slots need an order that means something. None of these
-# depends on the augmentation: order is fixed on the original image and travels with the pixels.
+# Every slot has its own weights in the network, so the order of the slots must be meaningful. None of these orders
+# depends on the augmentation: the order is determined on the original image and kept when the pixels are transformed.
 SLOT_ORDERS = {
     "weight": "hulls:by_weight",
     "left-to-right": "hulls:left_to_right",
@@ -54,46 +51,105 @@ SLOT_ORDERS = {
 
 @dataclass(frozen=True)
 class EM:
-    """When expectation maximisation stops, and what keeps it well-posed; scikit-learn's defaults and the paper's."""
+    """Stopping criteria and regularisation of expectation maximisation; defaults of scikit-learn and the paper."""
 
-    max_iter: int = 100  #: iterations at most
-    tol: float = 1e-3  #: stop when the mean log-likelihood gains less
-    reg_covar: float = 1e-6  #: added to the covariances' diagonals, squared units of the points
+    max_iter: int = 100  #: maximum number of iterations
+    tol: float = 1e-3  #: gain of the mean log-likelihood below which EM stops
+    reg_covar: float = 1e-6  #: value added to the diagonal of each covariance, in squared units of the points
+
+
+_PRIMARY: Rule = (f"2 to {MAX_REGIONS}", lambda value: value == 0 or 2 <= value <= MAX_REGIONS)  # 0 only for none
+
+REGIONS, MIXTURE, READING = "Regions", "Keypoints and their mixture", "Options"
 
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """The paper's values by default (section III-A of the paper); the image's pixels are the rest."""
+    """Everything that determines the regions of an image besides its pixels; defaults of the paper (section III-A).
 
-    method: str = "sift"  #: what proposes: a key of `METHODS`
-    primary: int = 8  #: κ, mixture components = primary regions
-    kinds: str = "both"  #: which regions an image has: primary, secondary or both
-    weights: str = "default"  #: of `NETWORKS`, as `name_of_weights` names them
-    image_size: int = 224  #: side in pixels of the squashed image on which keypoints are found
-    mixture: str = "closed-form"  #: who fits the mixture
-    slot_order: str = "weight"  #: which component is slot 0, 1, ...
-    max_iter: int = EM.max_iter
-    tol: float = EM.tol
-    reg_covar: float = EM.reg_covar  #: squared pixels of the squashed image
-    seed: int = 0  #: of k-means and random boxes, together with each image's own content
-    max_pixels: int = 100_000_000  #: `data.images.MAX_PIXELS`; an image with more is unreadable
+    Options, checks and tables are made from the fields' metadata (`data.fields`).
+    """
+
+    method: str = choice(
+        REGIONS,
+        "Source of the regions: SIFT keypoints (the paper), a network's feature map or detections, a grid or random "
+        "boxes as controls, or none for models without regions.",
+        tuple(METHODS),
+        "sift",
+    )
+    primary: int = setting(REGIONS, "Number of primary regions per image, κ.", _PRIMARY, 8, needs=_REGIONS)
+    kinds: str = choice(
+        REGIONS,
+        "Kinds of regions. secondary: the boxes around pairs of primary regions. At most 36 in all: pairs of the last "
+        "primary regions are left out.",
+        (*KINDS, NONE),
+        "both",
+        needs=_REGIONS,
+    )
+    weights: str = setting(
+        REGIONS,
+        f"FILE with the weights for {' or '.join(NETWORKS)}; by default torchvision's weights are downloaded.",
+        A_NAME,
+        "default",
+        needs=_NETWORK,
+    )  #: as returned by `name_of_weights`
+    image_size: int = setting(
+        MIXTURE,
+        "Side in pixels of the square that an image is resized to before regions are proposed.",
+        between(32, 4096),
+        224,
+        needs=_SIZED,
+    )
+    mixture: str = choice(
+        MIXTURE,
+        "Implementation of the Gaussian mixture: EM in closed form for two dimensions, or scikit-learn's, slower.",
+        MIXTURES,
+        "closed-form",
+        needs=_KEYPOINTS,
+    )
+    slot_order: str = choice(
+        REGIONS, "Order of the primary regions of an image.", tuple(SLOT_ORDERS), "weight", needs=_REGIONS
+    )
+    max_iter: int = setting(
+        MIXTURE, "Maximum number of EM iterations.", between(1, 10_000), EM.max_iter, needs=_KEYPOINTS
+    )
+    tol: float = setting(
+        MIXTURE,
+        "Gain of the mean log-likelihood below which EM stops.",
+        between(0, 1),
+        EM.tol,
+        needs=_KEYPOINTS,
+    )
+    reg_covar: float = setting(
+        MIXTURE,
+        "Value added to the diagonal of each covariance, in squared pixels of the resized image.",
+        between(1e-12, 1e6),
+        EM.reg_covar,
+        needs=_KEYPOINTS,
+    )
+    seed: int = setting(
+        REGIONS,
+        "Seed of k-means and of random boxes, combined with the content of each image.",
+        A_SEED,
+        0,
+        needs=_SEEDED,
+    )
+    max_pixels: int = setting(
+        READING,
+        "Maximum number of pixels of a readable image: decoding takes 3 bytes for each, and a small file can announce "
+        "more than fits into memory. Training and prediction use the same limit.",
+        between(1, 2**31 - 1),
+        100_000_000,
+    )  #: the default is `data.images.MAX_PIXELS`
 
     def __post_init__(self) -> None:
-        _one_of("method", self.method, METHODS)
-        _one_of("mixture", self.mixture, MIXTURES)
-        _one_of("slot_order", self.slot_order, SLOT_ORDERS)
+        check_rules(self, "proposal")
         if (self.method == NONE) != ((self.primary, self.kinds) == (0, NONE)):
             raise ConfigurationError(
-                f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, and nothing else does; got "
+                f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, other methods do not; got "
                 f"{self.method} with primary {self.primary} and kinds {self.kinds}"
             )
-        _ = self.layout  # raises if there are too many or none
-        _between("image_size", self.image_size, 32, 4096)
-        _between("max_iter", self.max_iter, 1, 10_000)
-        _between("tol", self.tol, 0, 1)
-        _between("reg_covar", self.reg_covar, 1e-12, 1e6)
-        _between("seed", self.seed, 0, 2**32 - 1)
-        _between("max_pixels", self.max_pixels, 1, 2**31 - 1)
+        _ = self.layout  # raises if there are too many regions, or none
 
     @property
     def layout(self) -> Layout:
@@ -103,15 +159,15 @@ class ProposalSettings:
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """Settings that decide nothing of what this method finds."""
-        return IDLE[self.method]
+        """Names of the settings that have no effect with this method."""
+        return idle_fields(self)
 
     @property
     def em(self) -> EM:
         return EM(self.max_iter, self.tol, self.reg_covar)
 
     def to_dict(self) -> dict[str, str | int | float]:
-        """By name. The limit of pixels is there only where it is another than the usual one: older files have none."""
+        """Return the settings by name; ``max_pixels`` only if it is not the default, because older files lack it."""
         values = asdict(self)
         if self.max_pixels == ProposalSettings.max_pixels:
             del values["max_pixels"]
@@ -119,7 +175,7 @@ class ProposalSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> ProposalSettings:
-        """The settings with these values. Raises: `ConfigurationError` on unknown names and bad values."""
+        """Make settings from values by name. Raises: `ConfigurationError` for unknown names and invalid values."""
         known = {field.name: field for field in fields(cls)}
         unknown = sorted(set(values) - set(known))
         if unknown:
@@ -134,9 +190,9 @@ class ProposalSettings:
 
 
 def name_of_weights(file: Path | None) -> str:
-    """What settings record of a network's weights: ``default`` for torchvision's own, else the file's digest.
+    """Return the name of weights in the settings: ``default`` for torchvision's, otherwise the file's SHA-256 digest.
 
-    Raises: `CheckpointError` when the file cannot be read.
+    Raises: `CheckpointError` if the file cannot be read.
     """
     if file is None:
         return ProposalSettings.weights
@@ -144,14 +200,3 @@ def name_of_weights(file: Path | None) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
-
-
-def _one_of(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        meant = did_you_mean(value, choices)
-        raise ConfigurationError(f"proposal setting {name!r}: wanted one of {', '.join(choices)}, got {value!r}{meant}")
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigurationError(f"proposal setting {name!r}: wanted {low} to {high}, got {value!r}")

@@ -1,4 +1,4 @@
-"""The paper's way of proposing: a Gaussian mixture over the positions of SIFT keypoints (section III-A)."""
+"""The paper's proposal method: a Gaussian mixture over the positions of SIFT keypoints (section III-A)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from .hulls import IN_NO_GROUP, Groups, count_distinct
 from .mixture import fit_mixture, fit_mixture_scikit_learn, initial_labels
 from .settings import ProposalSettings
 
-# OpenCV's SIFT doubles the image about its middle, but halves what it finds there about the first pixel's. So all it
-# finds, in every octave, is a quarter of a pixel too far to the right and too low (opencv/opencv#23123; measured in
-# 4.10 to 5.0). Its `enable_precise_upscale` doubles about the first pixel, too, and is as exact, but finds 3 % fewer.
+# OpenCV's SIFT doubles the image about its centre, but maps the results back about the first pixel's. So all its
+# positions, in every octave, are a quarter of a pixel too far to the right and too low (opencv/opencv#23123; measured
+# in 4.10 to 5.0). With `enable_precise_upscale` it also doubles about the first pixel and is as exact, but finds 3 %
+# fewer.
 SIFT_BIAS = np.float32(0.25)
 
 
 def group_keypoints(image: np.ndarray, settings: ProposalSettings) -> Groups:
-    """Keypoints of the squashed image, grouped by the mixture component that most likely made them.
+    """Group the keypoints of the squashed image by their most likely mixture component.
 
-    With fewer than κ distinct keypoints there is no mixture, and no point is in a group.
+    With fewer than κ distinct keypoints, no mixture is fitted and no point is in a group.
 
     Args:
-        image: uint8 RGB ``(H, W, 3)``.
-        settings: see `ProposalSettings`.
+        image: uint8 RGB array ``(H, W, 3)``.
+        settings: Proposal settings.
     """
     found = detect_keypoints(squash(image, settings.image_size))
     points = found.astype(np.float64)
@@ -40,7 +41,7 @@ def group_keypoints(image: np.ndarray, settings: ProposalSettings) -> Groups:
             centres_xy=np.zeros((settings.primary, 2)),
             distinct=distinct,
         )
-    # Of the positions with their bias, as it was before they were freed of it: so groups stay what they were.
+    # The seed uses the positions with their bias, as before its correction, so that groups stay the same.
     seed = seed_of(settings.seed, found + SIFT_BIAS)
     if settings.mixture == "scikit-learn":
         mixture = fit_mixture_scikit_learn(points, settings.primary, seed, em=settings.em)
@@ -57,33 +58,33 @@ def group_keypoints(image: np.ndarray, settings: ProposalSettings) -> Groups:
 
 
 def squash(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 RGB ``(H, W, 3)`` -> uint8 grey ``(side, side)``, the aspect not kept (the paper works at 224)."""
+    """Convert uint8 RGB ``(H, W, 3)`` to uint8 grey ``(side, side)``, ignoring aspect ratio (the paper uses 224)."""
     return cv2.cvtColor(resize(image, (side, side)), cv2.COLOR_RGB2GRAY)
 
 
 def detect_keypoints(grey: np.ndarray) -> np.ndarray:
-    """The positions of all SIFT keypoints, with OpenCV's default thresholds.
+    """Detect all SIFT keypoints with OpenCV's default thresholds.
 
-    A point with several orientations is there several times, as OpenCV reports it: its mass in the mixture
-    is then its number of orientations.
+    A point with several orientations is returned several times, as by OpenCV: its mass in the mixture is then its
+    number of orientations.
 
     Args:
-        grey: uint8 ``(H, W)``.
+        grey: uint8 image ``(H, W)``.
 
     Returns: float32 ``(n, 2)`` x, y in continuous coordinates of ``grey``; n may be 0.
     """
-    # detect, not detectAndCompute: descriptors are not used and cost as much again.
+    # Not detectAndCompute: descriptors are not needed and would double the cost.
     found = _sift().detect(grey, None)
-    # OpenCV puts (0, 0) at the centre of the first pixel, we at its corner.
+    # OpenCV places (0, 0) at the centre of the first pixel, agnet at its corner.
     corner_xy = np.asarray(cv2.KeyPoint.convert(found), dtype=np.float32).reshape(-1, 2) + np.float32(0.5)
     return corner_xy - SIFT_BIAS
 
 
 def seed_of(seed: int, content: np.ndarray) -> int:
-    """A 31-bit seed for one image, from the run's seed and what was seen in the image.
+    """A 31-bit seed for one image, from the run's seed and the image's content.
 
-    Content rather than a name: a renamed file keeps its regions, and an image gets the same ones when it is
-    predicted as when it was in the data set.
+    The content is used rather than a name: a renamed file keeps its regions, and an image gets the same regions in
+    prediction as in a data set.
     """
     digest = hashlib.blake2b(content.tobytes(), digest_size=4, salt=seed.to_bytes(16, "little")).digest()
     return int.from_bytes(digest, "little") & 0x7FFFFFFF
@@ -91,4 +92,4 @@ def seed_of(seed: int, content: np.ndarray) -> int:
 
 @cache
 def _sift() -> cv2.SIFT:
-    return cv2.SIFT.create(enable_precise_upscale=False)  # by name: it is what the bias belongs to
+    return cv2.SIFT.create(enable_precise_upscale=False)  # explicit, because the bias depends on it

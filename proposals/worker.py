@@ -1,4 +1,4 @@
-"""What a worker process does; imported there, so nothing that only the parent needs."""
+"""The task of a worker process. Workers import this module, so it imports nothing that only the parent needs."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from .settings import NETWORKS, ProposalSettings
 
 
 def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, names: Sequence[str]) -> list[Proposal]:
-    """The proposals of some images, in order. An unreadable image is recorded, not raised.
+    """Propose the regions of several images, in order. An unreadable image is recorded, not raised.
 
     Args:
-        root: absolute path of the data set's root; a worker may have been started in another folder.
-        settings: what decides the regions.
-        weights: absolute path of the weights file, for methods that use one.
-        names: relative to the root.
+        root: Absolute path of the data set's root; a worker may run in another folder.
+        settings: Proposal settings.
+        weights: Absolute path of the weights file, for methods that use one.
+        names: Image names relative to the root.
     """
-    # joblib limits neither OpenCV's own pool nor every BLAS; left alone, workers fight over the cores.
+    # joblib limits neither OpenCV's own pool nor every BLAS; without limits, workers compete for the cores.
     cv2.setNumThreads(1)
     if settings.method in NETWORKS:
         import torch
 
-        torch.set_num_threads(1)  # also, because sums depend on it in their last digits
+        torch.set_num_threads(1)  # also because the last digits of sums depend on it
     with _thread_pools().limit(limits=1):
         file = Path(weights) if weights else None
         return [_propose_file(root, name, settings, file) for name in names]
 
 
 def lost_image(root: str, name: str, reason: str) -> Proposal:
-    """The proposal of an image that killed the process that worked on it."""
+    """The proposal of an image that killed its worker process."""
     fault = LATER if reason.startswith(PASSING) else CRASHES
     return _without_regions(_read(root, name)[0], reason, fault)
 
@@ -65,19 +65,19 @@ def _propose_file(root: str, name: str, settings: ProposalSettings, weights: Pat
 
 
 def _without_regions(file: Proposal, reason: str, fault: str) -> Proposal:
-    """What another run may find otherwise is recorded as if the file had never been read: it will be again."""
+    """Record the reason. If another run may succeed, the file counts as never read, so that it is read again."""
     file = Proposal(None) if reason.startswith(PASSING) else file
     return replace(file, reason=reason, fault=fault)
 
 
 def _read(root: str, name: str) -> tuple[Proposal, bytes]:
-    """What is known of a file before it is decoded, and its content; a reason if there is none.
+    """Read a file. Returns its properties, with a reason if it cannot be read, and its content.
 
-    Raises: `DatasetError` when it cannot be read because the data set is gone.
+    Raises: `DatasetError` if it cannot be read because the data set has disappeared.
     """
     path = os.path.join(root, name)  # noqa: PTH118 - faster
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a pipe would be waited for, a device never ends
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a pipe would block, a device never ends
             return Proposal(None, reason="is not a file", fault=NOT_OPENED), b""
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             modified = time_of_change(os.fstat(file.fileno()).st_mtime_ns)
@@ -91,5 +91,5 @@ def _read(root: str, name: str) -> tuple[Proposal, bytes]:
 
 @cache
 def _thread_pools() -> threadpoolctl.ThreadpoolController:
-    """Looking for the libraries that have thread pools takes a millisecond or more; once is enough."""
+    """Finding the libraries with thread pools takes a millisecond or more, so it is done once."""
     return threadpoolctl.ThreadpoolController()

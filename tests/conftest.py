@@ -1,4 +1,4 @@
-"""What several test files share: generated photographs, a tiny data set of them, and its boxes file."""
+"""Fixtures shared by several test files: generated photographs, a tiny data set of them, and its boxes file."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from training_crash import Nursery
 
-# As in the workers of stage 1: on a few hundred points several threads only stand in each other's way.
+# As in the workers of stage 1: on a few hundred points, several threads only slow each other down.
 cv2.setNumThreads(1)
 threadpoolctl.threadpool_limits(1)
 
-# Started in the background of a script or by nohup, processes ignore Ctrl-C, and so do those that they start.
+# Processes started in the background of a script or by nohup ignore Ctrl-C, and so do their children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Of whoever runs the tests, for other programs or other runs of this one.
+# These may be set in the environment of the tests for other programs or other runs of this one.
 for _name in ("AGNET_ROOT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
     os.environ.pop(_name, None)
 
 
 @pytest.fixture(autouse=True)
 def _work_in_this_process():
-    """Starting workers takes longer than these data sets; tests of the workers ask for loky by name."""
+    """Run joblib in this process: starting workers takes longer than these data sets. Tests of workers select loky."""
     with joblib.parallel_config(backend="sequential"):
         yield
 
 
 @pytest.fixture
 def agnet(tmp_path, monkeypatch):
-    """Run a command in ``tmp_path``; returns click's result, whose exception is a programming error's."""
+    """A function that runs a command in ``tmp_path`` and returns click's result; unexpected exceptions are raised."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, code=0):
@@ -64,7 +64,7 @@ def agnet(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """On a busy machine, threads that wait for one another make these small networks fifty times slower."""
+    """Limit torch to one thread: on a busy machine, waiting threads make these small networks fifty times slower."""
     import torch
 
     threads = torch.get_num_threads()
@@ -78,7 +78,7 @@ CLASSES = ("ant", "bee", "côté")
 
 @pytest.fixture(scope="session")
 def untrained():
-    """``(settings) -> Checkpoint`` of three classes as training leaves it, but for its random weights."""
+    """``(settings) -> Checkpoint`` of three classes as written by training, but with random weights."""
     import torch
 
     from agnet.training.models.build import build_model
@@ -101,7 +101,7 @@ def untrained():
 
 
 def _textured(seed, width=160, height=120):
-    """uint8 RGB ``(height, width, 3)`` with soft texture and sharp shapes: some dozens of keypoints."""
+    """Draw an image, uint8 RGB ``(height, width, 3)``, with soft texture and sharp shapes: a few dozen keypoints."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (height // 10 + 2, width // 10 + 2, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -117,7 +117,7 @@ def _textured(seed, width=160, height=120):
 
 @pytest.fixture(scope="session")
 def textured():
-    """A function of a seed, a width and a height that draws a photograph of sorts."""
+    """A function of a seed, a width and a height that draws a textured image."""
     return _textured
 
 
@@ -135,7 +135,7 @@ def _original_folder(tmp_path_factory):
 
 @pytest.fixture
 def folder(_original_folder, tmp_path):
-    """A data set of three classes: ``train`` with four images each and ``val`` with two; free to change."""
+    """A data set of three classes: ``train`` with four images each and ``val`` with two; tests may change it."""
     return shutil.copytree(_original_folder, tmp_path / "images")
 
 
@@ -151,11 +151,11 @@ def _original_boxes(_original_folder):
 
 @pytest.fixture
 def boxes_file(_original_boxes, tmp_path):
-    """The boxes file of `folder`, with three primary regions; free to damage."""
+    """The boxes file of `folder`, with three primary regions; tests may damage it."""
     return shutil.copy(_original_boxes, tmp_path / "boxes.h5")
 
 
-# The tables of version 2: column of theirs -> what version 3 calls it.
+# The tables of version 2: column name in version 2 -> column name in version 3.
 _VERSION_2 = {
     "images": {
         "path_relative_to_the_dataset_root": "path_relative_to_the_dataset_root",
@@ -177,7 +177,7 @@ _VERSION_2 = {
 
 
 def _as_version_2(path):
-    """Make of a boxes file what version 2 would have written. Returns ``path``."""
+    """Convert a boxes file in place to format version 2 and return ``path``."""
     with h5py.File(path, "r+", libver=("earliest", "v110")) as file:
         paths = file["images"]["path_relative_to_the_dataset_root"]
         for table, columns in _VERSION_2.items():
@@ -206,13 +206,13 @@ def _as_version_2(path):
 
 @pytest.fixture(scope="session")
 def as_version_2():
-    """A function that makes of a boxes file, in its place, one as it was before version 3."""
+    """A function that converts a boxes file in place to format version 2."""
     return _as_version_2
 
 
 @pytest.fixture
 def a_named_host(monkeypatch):
-    """What this machine is called, for a test: its own name may be "vm" or "train", which many a file holds."""
+    """A host name for a test: the real one may be "vm" or "train", which occur in many files."""
     name = "the-host-of-this-test"
     monkeypatch.setattr(socket, "gethostname", lambda: name)
     monkeypatch.setattr(platform, "node", lambda: name)
@@ -221,13 +221,13 @@ def a_named_host(monkeypatch):
 
 @dataclass
 class Site:
-    """What a small web server on this machine gives, and what it was asked for."""
+    """Files and behaviour of a small local web server, and the requests it received."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     etag: str | None = '"1"'
     ranges: bool = True  #: whether it honours Range
     if_range: bool = True  #: whether it honours If-Range
-    lengths: bool = True  #: whether it tells the length
+    lengths: bool = True  #: whether it sends the length
     behaviours: list = field(
         default_factory=list
     )  #: for the next requests: an HTTP status, ("cut", bytes), ("to", url)
@@ -239,7 +239,7 @@ class Site:
 
 @contextmanager
 def _serve(site):
-    """Serve a `Site`; its ``url`` is set."""
+    """Serve a `Site` and set its ``url``."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *arguments):
@@ -295,7 +295,7 @@ def _serve(site):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, _original_folder, _original_boxes):
-    """The data set of `folder` with its boxes file, for all of a module's tests; runs of theirs go beside it."""
+    """A folder with the data set of `folder` and its boxes file, shared by a module's tests, which may add runs."""
     place = tmp_path_factory.mktemp("place")
     shutil.copytree(_original_folder, place / "images")
     shutil.copy(_original_boxes, place / "boxes.h5")
@@ -304,14 +304,14 @@ def place(tmp_path_factory, _original_folder, _original_boxes):
 
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory):
-    """Processes that train, and that may be killed: of ``training_crash.py``."""
+    """A `Nursery` from ``training_crash.py``: training processes that may be killed."""
     with Nursery(tmp_path_factory.mktemp("said")) as nursery:
         yield nursery
 
 
 @pytest.fixture
 def site(monkeypatch):
-    """A running `Site` without files; no time is slept by downloads, but ``site.waits`` has the seconds."""
+    """A running `Site` without files; downloads do not sleep but record the seconds in ``site.waits``."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with _serve(Site()) as site:
         monkeypatch.setattr("agnet.data.sets.fetch.time.sleep", site.waits.append)

@@ -339,7 +339,7 @@ class Trial:
             left = sorted(path.name for path in self.output.boxes.parent.iterdir())
             if left != [self.output.boxes.name]:
                 yield f"it finished and left {left}"
-            said = re.search(r"^([\d,]+) of them were there already", run.said(), re.MULTILINE)
+            said = re.search(r"^([\d,]+) of them were already in the file", run.said(), re.MULTILINE)
             if int(said[1].replace(",", "") if said else 0) != reused:
                 yield f"{reused} images were finished before, it reused {said[1] if said else 0}"
         elif weapons and weapons[-1] in FITTING_CODES:

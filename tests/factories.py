@@ -1,4 +1,4 @@
-"""Small networks, batches and recipes that several test modules make; fixtures are in ``conftest.py``."""
+"""Small networks, batches and recipes for several test modules; fixtures are in ``conftest.py``."""
 
 import torch
 from torch import nn
@@ -12,9 +12,9 @@ from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
 
 CPU = Device(torch.device("cpu"))
-RAW = Preprocessing(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # pixels as they are
+RAW = Preprocessing(224, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # identity: pixel values 0..255
 EYES = Preprocessing(16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-# A rate that never changes, and nothing else.
+# Plain SGD with a constant learning rate.
 BARE = RECIPES["paper"].override(lr=0.1, momentum=0.0, step_epochs=99, batch_size=4, epochs=4)
 LUCK = RECIPES["modern"].override(mixup=0.4, dropout=0.5, lr=0.01, accumulate=2, ema_decay=0.9, epochs=2)
 GPU_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
@@ -33,11 +33,11 @@ def batch_of(count, seed=0):
     images = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
     corners = torch.rand(count, 6, 2, 2, generator=generator).sort(dim=2).values
     labels = torch.randint(0, 3, (count,), generator=generator)
-    return Batch(images, corners.flatten(2), labels, torch.arange(count))
+    return Batch.of_images(images, corners.flatten(2), labels, torch.arange(count))
 
 
 class Small(Model):
-    """A network in a memory for so many images."""
+    """A network that raises ``error`` for more than ``most`` images at once, as if memory were too small."""
 
     def __init__(self, model, most, error):
         super().__init__()
@@ -55,7 +55,7 @@ class Small(Model):
 
 
 def call(model, images, regions):
-    """What a model says, given those of the two that it takes."""
+    """Call a model with the inputs it takes, images or regions or both."""
     inputs = {"images": images, "regions": regions}
     return model(*[inputs[name] for name in model.inputs])
 
@@ -65,7 +65,7 @@ def bare_body():
 
 
 def small_model(body=bare_body, channels=16, dtype=torch.float64, classes=3, regions=4, **changes):
-    """In evaluation mode and away from its start, where δ = 0 hides the self-attention. 7 × 7 at 56 × 56."""
+    """Build a small model in evaluation mode, with δ ≠ 0 so that the self-attention has an effect. 7 × 7 at 56 × 56."""
     torch.manual_seed(0)
     settings = ModelSettings(classes, regions, units=4, se_ratio=4, **changes)
     model = assemble(settings, Backbone(body(), channels, RAW))
@@ -75,7 +75,7 @@ def small_model(body=bare_body, channels=16, dtype=torch.float64, classes=3, reg
 
 
 def images_and_regions(images=3, regions=4, side=56, dtype=torch.float64, seed=1):
-    """Pixels ``(images, 3, side, side)`` and boxes ``(images, regions, 4)``, as a network takes them."""
+    """Draw random pixels ``(images, 3, side, side)`` and boxes ``(images, regions, 4)`` xyxy as network inputs."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(images, 3, side, side, generator=generator, dtype=dtype)
     corners = torch.rand(images, regions, 2, 2, generator=generator, dtype=dtype)

@@ -147,7 +147,9 @@ def test_pixels_of_a_view_are_where_its_matrix_puts_them(moved):
     for _ in range(60):
         size_wh = np.exp(generator.uniform(np.log(40), np.log(1500), 2)).astype(int)
         side = int(generator.choice([224, 320, 301]))
-        view = View.of(tuple(size_wh), side, AffineRange().draw(generator, side) if moved else None)
+        view = View.of(
+            tuple(size_wh), (side, side), AffineRange(15, 0.15, 0.15).draw(generator, (side, side)) if moved else None
+        )
         pixel = np.linalg.norm(view.matrix[:, :2], axis=0).max()  # of the image, in the view
         centre = generator.uniform(0.4, 0.6, 2) * side
         seen = view.pixels(light_in_view(view, size_wh, centre, max(side / 30, 1.2 * pixel)))
@@ -161,7 +163,7 @@ def test_keypoints_move_with_the_pixels_to_where_they_are_found_anew():
     generator = np.random.default_rng(2)
     offsets = []
     for size_wh in [(224, 224), (640, 480), (275, 183), (900, 160)] * 5:
-        view = View.of(size_wh, 224, AffineRange().draw(generator, 224))
+        view = View.of(size_wh, (224, 224), AffineRange(15, 0.15, 0.15).draw(generator, (224, 224)))
         middle = view.matrix[:, :2] @ np.divide(size_wh, 2) + view.matrix[:, 2]
         image = light_in_view(view, size_wh, middle, 7)
         cached = partners(detect_keypoints(squash(image, 224)), np.array([(112.0, 112)]))[0] + 112

@@ -89,7 +89,7 @@ def test_an_image_is_the_same_however_it_is_given(network, photographs):
 def test_a_folder_and_a_pattern_hold_all_that_is_in_them(network, photographs):
     found = network.predict(photographs)
     assert [Path(one.image).name for one in found] == ["0.png", "1.png", "2.png", "3.png", "clip.mp4"]
-    assert "no image format" in found[3].error and "is a video" in found[4].error
+    assert "not in a supported image format" in found[3].error and "is a video" in found[4].error
     assert len(network.predict(f"{photographs}/[01].png")) == 2
     assert len(network.predict([photographs, photographs / "0.png"], batch_size=2)) == 6
 
@@ -125,8 +125,8 @@ def test_one_image_that_cannot_be_read_raises(network, photographs, name):
         (np.zeros((4, 4, 3)), ValueError, r"wanted a uint8 array .*; got float64 \(4, 4, 3\)"),
         (np.zeros((4, 4, 4), np.uint8), ValueError, r"got uint8 \(4, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"got uint8 \(0, 4, 3\)"),
-        (None, TypeError, "wanted paths, arrays or images of Pillow's, got NoneType"),
-        ([3], TypeError, "image 0: wanted a path, an array or an image of Pillow's, got int"),
+        (None, TypeError, "wanted paths, arrays or PIL images, got NoneType"),
+        ([3], TypeError, "image 0: wanted a path, an array or a PIL image, got int"),
     ],
 )
 def test_what_is_no_image_is_the_callers_error(network, given, error, complaint):

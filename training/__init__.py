@@ -1,1 +1,1 @@
-"""Stage 2: images and their cached regions in, a trained network and its measurements out."""
+"""Stage 2: train a network on images with their regions, evaluate it and predict with it."""

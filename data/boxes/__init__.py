@@ -1,1 +1,1 @@
-"""The boxes file: its schema, reading it without trust, writing it whole, and what is in it."""
+"""The boxes file: its schema, a reader for untrusted files, an atomic writer, and summaries."""

@@ -1,9 +1,9 @@
-"""Tables of an HDF5 file that may come from a stranger or from a disk that failed, read without trusting HDF5.
+"""Reading of HDF5 tables from untrusted or damaged files without relying on HDF5's own checks.
 
-Nothing but plain tables inside this very file is followed: external storage, links and virtual data sets could read
-other files of this machine. Every size is checked before memory is taken for it. HDF5 itself inflates chunks without
-limit, reads past the end of those that come out short, and takes the length of a variable-length text on trust: so
-chunks are decoded here, and such texts refused.
+Only plain tables inside the file itself are read: external storage, links and virtual data sets could read other files
+on this machine. Every size is checked before memory is allocated. HDF5 itself inflates chunks without limit, reads past
+the end of chunks that come out short, and trusts the lengths of variable-length texts. Chunks are therefore decoded
+here, and such texts refused.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from ..errors import BoxesFileError
 from . import schema
 
-# Ten times the largest data set in sight; a table of more rows is damage or malice.
+# Ten times the largest data set in use; a table with more rows is damaged or malicious.
 MAX_ROWS = 1_000_000_000
 MAX_BYTES = 16 * 2**30
-# Real tables shrink 2 to 10-fold, deflate makes 1,000 of 1. Small ones may: equal rows shrink well.
+# Real tables compress 2 to 10-fold, deflate up to 1,000-fold. Small ones may reach that: equal rows compress well.
 MAX_SHRINKAGE, SMALL_BYTES = 100, 2**28
-# HDF5's own choice of chunks ends at 1 MiB. Within this bound the sums of `_fletcher32` fit 64 bits.
+# HDF5's automatic chunks are at most 1 MiB. Within this bound, the sums of `_fletcher32` fit 64 bits.
 MAX_CHUNK_BYTES = 16 * 2**20
 MAX_CELL = 4096  # bytes of a text in a table; no system has longer paths
 
@@ -36,17 +36,17 @@ def read_table(
     because: str = "",
     optional: Collection[str] = (),
 ) -> np.ndarray:
-    """A table of the expected columns, read whole, after every check that can be made without reading it.
+    """Read a whole table with the expected columns, after every check that is possible without reading it.
 
     Args:
-        file: the open file.
-        name: of the table.
-        expected: its columns, in order; texts may be of another width.
-        rows_wanted: how many rows it must have, where what was read before says so.
-        because: what says so.
-        optional: columns that need not be there.
+        file: Open file.
+        name: Table name.
+        expected: Expected columns, in order; texts may have another width.
+        rows_wanted: Required number of rows, if already known.
+        because: Reason for that number, for the message.
+        optional: Columns that may be absent.
 
-    Raises: `BoxesFileError` for anything else than such a table, whole, inside this very file.
+    Raises: `BoxesFileError` for anything other than a complete table of this form inside the file itself.
     """
     links, key = file.id.links, name.encode()
     if not links.exists(key) or links.get_info(key).type != h5py.h5l.TYPE_HARD:
@@ -54,8 +54,8 @@ def read_table(
     table = h5py.h5o.open(file.id, key)
     if not isinstance(table, h5py.h5d.DatasetID):
         raise BoxesFileError(f"{name!r} is not a one-dimensional table")
-    # The type first: HDF5 looks up fill values of variable length. Then the storage: the shape of a virtual data set
-    # is looked up in its source files.
+    # Check the type first: HDF5 reads fill values of variable length. Then the storage: HDF5 looks up the shape of a
+    # virtual data set in its source files.
     dtype = _dtype(name, expected, optional, table.get_type())
     creation = table.get_create_plist()
     if creation.get_layout() == h5py.h5d.VIRTUAL or creation.get_external_count():
@@ -78,7 +78,7 @@ def read_table(
 
 
 def _dtype(name: str, expected: np.dtype, optional: Collection[str], stored: h5py.h5t.TypeID) -> np.dtype:
-    """The NumPy type of a table's rows as they are stored, once it is one of the expected columns and no other."""
+    """The NumPy type of a table's stored rows, after a check that it has the expected columns and no other."""
     needed = tuple(column for column in expected.names or () if column not in optional)
     if not isinstance(stored, h5py.h5t.TypeCompoundID):
         raise BoxesFileError(f"the table {name!r} has no columns, wanted {needed}")
@@ -116,7 +116,7 @@ def _read_chunks(
         raise BoxesFileError(f"the table {name!r} is stored in chunks of {chunk_rows:,} rows; refused")
     found = np.empty(rows, dtype)
     content = found.view(np.uint8).reshape(rows, width)
-    # What deflate cannot shrink grows by a thousandth at most. h5py refuses a chunk that does not fit.
+    # Incompressible data grow under deflate by at most a thousandth. h5py refuses a chunk that does not fit.
     room = bytearray(size + size // 8 + 1024)
     for first in range(0, rows, chunk_rows):
         skipped, stored = table.read_direct_chunk((first,), out=room)
@@ -130,16 +130,16 @@ def _read_chunks(
 
 
 def _decoded(stored: memoryview, filters: Sequence[int], skipped: int, width: int, size: int) -> bytes | memoryview:
-    """The ``size`` bytes a stored chunk stands for, in rows of ``width`` bytes.
+    """Decode a stored chunk to ``size`` bytes, in rows of ``width`` bytes.
 
     Args:
-        stored: the chunk as it is in the file.
-        filters: codes, in the order in which they were applied.
-        skipped: bit k set: filter k was left out for this chunk.
-        width: of a row.
-        size: of the chunk.
+        stored: Chunk as stored in the file.
+        filters: Filter codes in the order in which they were applied.
+        skipped: Bit mask; bit k set means that filter k was not applied to this chunk.
+        width: Row width in bytes.
+        size: Chunk size in bytes.
 
-    Raises: `ValueError` and `zlib.error` for a chunk that is not of this size, or damaged.
+    Raises: `ValueError` or `zlib.error` for a chunk that has another size or is damaged.
     """
     content: bytes | memoryview = stored
     for place in reversed(range(len(filters))):
@@ -147,7 +147,7 @@ def _decoded(stored: memoryview, filters: Sequence[int], skipped: int, width: in
             continue
         if filters[place] == h5py.h5z.FILTER_DEFLATE:
             inflater = zlib.decompressobj()
-            content = inflater.decompress(content, size + 5)  # a checksum of 4 bytes may be inside
+            content = inflater.decompress(content, size + 5)  # may include a checksum of 4 bytes
             if not inflater.eof:
                 raise ValueError("a chunk of another size")
         elif filters[place] == h5py.h5z.FILTER_FLETCHER32:
@@ -164,7 +164,7 @@ def _decoded(stored: memoryview, filters: Sequence[int], skipped: int, width: in
 
 
 def _fletcher32(content: bytes | memoryview) -> tuple[int, int]:
-    """HDF5's checksum, both halves modulo 65,535: the sums of 16-bit words and of their running sums."""
+    """HDF5's checksum, both halves modulo 65,535: the sum of the 16-bit words and that of their running sums."""
     if len(content) % 2:
         content = bytes(content) + b"\0"
     words = np.frombuffer(content, ">u2").astype(np.uint64)
@@ -176,7 +176,7 @@ def is_variable_text(kind: h5py.h5t.TypeID) -> bool:
 
 
 def _described(kind: h5py.h5t.TypeID) -> str:
-    """A number's type as NumPy writes it, else what HDF5 calls its class."""
+    """The NumPy name of a number's type, or HDF5's class name for other types."""
     if isinstance(kind, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)):
         return kind.dtype.str
     return ("variable-length " if is_variable_text(kind) else "") + type(kind).__name__

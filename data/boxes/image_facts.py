@@ -1,4 +1,4 @@
-"""What a boxes file says of one of its images, and finding that image by what a person types."""
+"""Facts about one image in a boxes file, and look-up of that image by what a user types."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Region:
     """A region in pixels of the upright original, numbered as in the file's tables."""
 
     region: int
-    pair: tuple[int, int] | None  #: the primaries a secondary lies around
+    pair: tuple[int, int] | None  #: the two primaries that a secondary encloses
     box_xyxy: tuple[float, float, float, float]
     area: float  #: as a share of the image
-    keypoints: int | None  #: None for a secondary, like its weight
+    keypoints: int | None  #: None for a secondary, as is its weight
     weight: float | None
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """A row of the table ``images`` and what other tables say of it; an unreadable image has no regions."""
+    """A row of the table ``images`` and the related rows of other tables; an unreadable image has no regions."""
 
     image: str
     row: int
@@ -47,14 +47,14 @@ class ImageFacts:
     regions: tuple[Region, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """Numbers, texts, lists and dictionaries only."""
+        """The facts as a dictionary of numbers, texts, lists and dictionaries only."""
         return asdict(self)
 
 
 def find_image(listing: Listing, name: str) -> int:
-    """The row of the image called ``name``: its path, a unique ending of that path (``cat/001.jpg``), or its row.
+    """Find the row of the image called ``name``: its path, a unique ending of that path (``cat/001.jpg``), or its row.
 
-    Raises: `ConfigurationError` when there is none, with the closest names, or more than one.
+    Raises: `ConfigurationError` if no image matches, with the closest names, or if several do.
     """
     names = [path.decode() for path in listing.names.tolist()]
     if name in names:
@@ -70,18 +70,18 @@ def find_image(listing: Listing, name: str) -> int:
         if int(name) < len(names):
             return int(name)
         raise ConfigurationError(f"{listing.path} has no image {name}: its rows are 0 to {len(names) - 1}")
-    # Compared by as many folders as were typed, so that others do not count as difference.
+    # Compare only as many path components as were typed, so that further folders do not count as a difference.
     parts = name.count("/") + 1
     endings: dict[str, str] = {}
     for path in names:
         endings.setdefault("/".join(path.split("/")[-parts:]), path)
     close = [endings[ending] for ending in close_names(name, endings)]
-    meant = f"; did you mean {' or '.join(close)}?" if close else f"; they are called like {names[0]}"
+    meant = f"; did you mean {' or '.join(close)}?" if close else f"; its images have names such as {names[0]}"
     raise ConfigurationError(printable(f"{listing.path} has no image {name}{meant}"))
 
 
 def image_facts(boxes: Boxes, row: int) -> ImageFacts:
-    """What ``boxes`` says of the image in ``row`` of the table ``images``."""
+    """Collect what ``boxes`` holds about the image in ``row`` of the table ``images``."""
     name = boxes.names[row].decode()
     usable = boxes.status[row] != schema.STATUS_UNREADABLE
     width, height = boxes.sizes_wh[row].tolist()
@@ -104,7 +104,7 @@ def image_facts(boxes: Boxes, row: int) -> ImageFacts:
 
 
 def facts_text(facts: ImageFacts) -> str:
-    """The facts for people."""
+    """The facts as readable text."""
     lines = [
         f"{facts.image} (image {facts.row})",
         f"  class      {facts.class_name}",
@@ -135,7 +135,7 @@ def _regions(boxes: Boxes, usable: int) -> tuple[Region, ...]:
     regions, layout = boxes.regions(usable), boxes.layout
     width, height = regions.size_wh
     primary = boxes.primary_xyxy[usable]
-    # The file has the primaries whatever its layout: secondaries are made of them.
+    # The file holds the primaries in every layout: secondaries are derived from them.
     pairs = [None] * layout.primary + [tuple(pair) for pair in layout.pairs.tolist()]
     all_boxes = np.concatenate([primary, layout.secondary(primary)]).astype(np.float64)
     rows = []

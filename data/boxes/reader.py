@@ -1,6 +1,6 @@
-"""Reading a boxes file, which may come from a stranger: what its tables say, once they are known to be sound.
+"""Reading of boxes files, which may be untrusted, with a check of their consistency.
 
-`hdf5_tables` gets them out of the file; here they are checked against each other.
+`hdf5_tables` reads the tables; this module checks them against each other.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .hdf5_tables import is_variable_text, read_table
 
 MAX_ATTRIBUTES, MAX_ATTRIBUTE_BYTES = 100, 2**20
 MAX_MESSAGE = 500
-# Files say coordinates to 0.1 pixel; a writer may have rounded boxes and hulls apart.
+# Files store coordinates to 0.1 pixel, and a writer may round boxes and hulls separately.
 BOX_TOLERANCE = 0.15
 
-_TITLE = 255  # letters; no folder's name is longer
+_TITLE = 255  # letters; no folder name is longer
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Settings = dict[str, dict[str, object]]
@@ -37,13 +37,13 @@ Settings = dict[str, dict[str, object]]
 
 @dataclass(frozen=True)
 class Listing:
-    """What a boxes file says of its images, their regions aside. Row k of an array is image k of the data set."""
+    """The content of a boxes file except the regions. Row k of an array belongs to image k of the data set."""
 
     path: Path
     format_version: int
     dataset: str
     classes: tuple[str, ...]
-    settings: Settings  #: everything that made the boxes, in sections: dataset, proposals, versions
+    settings: Settings  #: the settings that made the boxes, in sections: dataset, proposals, versions
     attributes: dict[str, object]  #: the other root attributes
     layout: Layout  #: which regions each image has
     names: np.ndarray  #: bytes ``(images,)``, POSIX paths relative to the data set's root
@@ -57,30 +57,29 @@ class Listing:
     file_bytes: np.ndarray  #: int64 ``(images,)``
     modified_utc: np.ndarray  #: bytes ``(images,)``, see `schema.modified_text`
     contents: np.ndarray  #: bytes ``(images,)``, BLAKE2b of the files in hexadecimal
-    groups: tuple[str, ...]  #: of each image, what no cut may divide; empty where the file does not say
-    cameras: tuple[str, ...]  #: of each image; empty where the file does not say
-    clips: Clips | None  #: where rows are clips rather than images
+    groups: tuple[str, ...]  #: group of each image that no split may divide; empty if the file has none
+    cameras: tuple[str, ...]  #: camera of each image; empty if the file has none
+    clips: Clips | None  #: video frames of each row, if rows are clips rather than images
 
     @property
     def title(self) -> str:
-        """What people call the data set, in one line: of their own data, the folder's or list's name."""
+        """The data set's common name on one line; for the user's own data, the name of a folder or list."""
         return printable(str(self.attributes.get("title") or self.dataset)[:_TITLE])
 
     @property
     def val_is_test(self) -> bool:
-        """Whether the maker of the data set called its test part val."""
+        """Whether the data set's authors call the test split val."""
         return self.attributes.get("val_is_test") == 1
 
 
 @dataclass(frozen=True)
 class Boxes(Listing):
-    """A boxes file in memory, flat arrays only, so that workers can share it.
+    """A boxes file in memory, as flat arrays that workers can share.
 
-    Rows of `primary_xyxy` and the hulls' columns are those of the images that could be used: image ``usable[u]``
-    owns row u.
+    `primary_xyxy` and the hulls' columns have one row per usable image: row u belongs to image ``usable[u]``.
     """
 
-    usable: np.ndarray  #: int64 ``(usable,)``, image numbers, rising
+    usable: np.ndarray  #: int64 ``(usable,)``, image numbers, increasing
     primary_xyxy: np.ndarray  #: float32 ``(usable, κ, 4)``
     keypoints: np.ndarray  #: int32 ``(usable, κ)``
     weights: np.ndarray  #: float32 ``(usable, κ)``
@@ -88,19 +87,19 @@ class Boxes(Listing):
     hull_first: np.ndarray  #: int64 ``(usable,)``, first vertex of the image's first hull
     hull_counts: np.ndarray  #: int32 ``(usable, κ)``
     failures: tuple[tuple[str, str], ...]  #: (name, reason)
-    faults: tuple[str, ...]  #: of each failure, in two or three words; empty in files of version 2
+    faults: tuple[str, ...]  #: fault of each failure in two or three words; empty for version 2
 
     @property
     def fingerprint(self) -> str:
-        """What these boxes and their images are, in 32 hexadecimal digits."""
+        """Identifier of these boxes and their images, 32 hexadecimal digits."""
         return str(self.attributes["fingerprint"])
 
     def require_regions(self, who: str) -> None:
-        """Raise `MismatchError` if there are none. ``who`` wants them."""
+        """Raise `MismatchError` if the file has no regions. ``who`` names what needs them."""
         if not self.layout.count:
             raise MismatchError(
-                f"{who} wants regions, and {self.path} has none: make a file that has them with another --method of "
-                "agnet propose, or train what looks at none, such as --model plain"
+                f"{who} needs regions, and {self.path} has none: make a file that has them with another --method of "
+                "agnet propose, or train a model that uses none, such as --model plain"
             )
 
     def rows(self, split: str) -> np.ndarray:
@@ -125,10 +124,10 @@ class Boxes(Listing):
 
 
 def read_boxes(path: str | Path) -> Boxes:
-    """Read a whole boxes file and check that it holds together.
+    """Read a whole boxes file and check its consistency.
 
-    Raises: `BoxesFileError` naming what is wrong, for anything that is not a complete, consistent boxes
-    file of one of `schema.VERSIONS`.
+    Raises: `BoxesFileError`, which names the problem, for anything other than a complete, consistent boxes file of one
+    of `schema.VERSIONS`.
     """
     path = Path(path)
     with _opened(path) as file:
@@ -136,13 +135,13 @@ def read_boxes(path: str | Path) -> Boxes:
 
 
 def read_listing(path: Path) -> Listing:
-    """What the file says of its images, without reading their regions. Raises as `read_boxes`."""
+    """Read the file's content except the regions. Raises as `read_boxes`."""
     with _opened(path) as file:
         return _listing(path, file)
 
 
 def embedded_photographs(path: Path) -> int:
-    """How many photographs the file holds as previews. Raises as `read_boxes`."""
+    """Number of photographs embedded in the file as previews. Raises as `read_boxes`."""
     with _opened(path) as file:
         pictures = _group(file, schema.PREVIEW)
         return sum(not schema.is_sheet(name) for name in pictures) if pictures else 0
@@ -150,7 +149,7 @@ def embedded_photographs(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of a boxes file, and of them what its tables and pictures take as they are stored."""
+    """Size of a boxes file in bytes, and the stored sizes of its tables and pictures."""
 
     file: int
     tables: int
@@ -158,7 +157,7 @@ class Sizes:
 
 
 def sizes_of(path: Path) -> Sizes:
-    """How large the file at ``path`` is, and what is in it. Raises as `read_boxes`."""
+    """Measure the file at ``path`` and its content. Raises as `read_boxes`."""
     with _opened(path) as file:
         pictures = _group(file, schema.PREVIEW)
         return Sizes(
@@ -169,13 +168,13 @@ def sizes_of(path: Path) -> Sizes:
 
 
 def _group(file: h5py.File, name: str) -> h5py.Group | None:
-    """None where it is something else, or behind a link: none is followed."""
+    """The group of this name; None if it is something else or a link, which is never followed."""
     found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     return found if isinstance(found, h5py.Group) else None
 
 
 def _stored_bytes(group: h5py.Group, name: str) -> int:
-    """What a table or picture takes in this very file."""
+    """Stored size of a table or picture inside the file itself."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         return 0
     found = h5py.h5o.open(group.id, name.encode())
@@ -187,7 +186,7 @@ def _stored_bytes(group: h5py.Group, name: str) -> int:
 
 
 def refuse_to_replace_other(path: Path) -> None:
-    """Raise `BoxesFileError` if there is something at ``path`` that is no boxes file, not even a damaged one."""
+    """Raise `BoxesFileError` if ``path`` exists and is not a boxes file, not even a damaged one."""
     if not path.exists():
         return
     if path.is_file():
@@ -203,15 +202,17 @@ def refuse_to_replace_other(path: Path) -> None:
                 return  # damaged
             if kind in (schema.FORMAT, schema.FORMAT.encode()):
                 return
-    raise BoxesFileError(f"{path} is no boxes file and will not be replaced; name another file with --boxes")
+    raise BoxesFileError(f"{path} is not a boxes file and will not be replaced; name another file with --boxes")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """The file, open for reading; whatever goes wrong inside is a `BoxesFileError` of one line."""
+    """Open the file for reading; any error inside becomes a `BoxesFileError` of one line."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-            raise BoxesFileError("not a file, but a folder or device")
+            raise BoxesFileError(
+                "not a file, but a folder or device; --boxes takes the file that agnet propose PHOTOS wrote"
+            )
         with h5py.File(path, "r") as file:
             yield file
     except BoxesFileError as error:
@@ -226,7 +227,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise BoxesFileError(f"{path}: no permission to read it") from None
     except BlockingIOError:
         raise BoxesFileError(f"{path}: another program has it open for writing; close it there") from None
-    # h5py reports damage as whatever its C library stumbled over.
+    # h5py reports damage with whichever error its C library met.
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         raise BoxesFileError(f"{path}: not an HDF5 file, or damaged ({first_line(error)})") from None
 
@@ -350,7 +351,7 @@ def _clips(images: np.ndarray) -> Clips | None:
     clips = Clips(*(images[column].copy() for column in schema.CLIPS))
     _check((clips.first_frame >= 0).all() and (clips.frames >= 1).all(), "images: a clip without frames")
     rates = clips.frames_a_second
-    _check((np.isfinite(rates) & (rates > 0)).all(), "images: frames_a_second that are no number above 0")
+    _check((np.isfinite(rates) & (rates > 0)).all(), "images: a frames_a_second that is not a number above 0")
     return clips
 
 
@@ -369,9 +370,9 @@ def _read(path: Path, file: h5py.File) -> Boxes:
 
 
 def _no_regions(file: h5py.File, usable: int) -> dict[str, Any]:
-    """Those fields of `Boxes` that `_regions` reads."""
+    """Empty values for the fields of `Boxes` that `_regions` reads."""
     for name in ("primary", "hulls"):
-        _check(not file.id.links.exists(name.encode()), f"{name}: is there, though the settings say primary = 0")
+        _check(not file.id.links.exists(name.encode()), f"{name}: exists, though the settings say primary = 0")
     return {
         "primary_xyxy": np.zeros((usable, 0, 4), np.float32),
         "keypoints": np.zeros((usable, 0), np.int32),
@@ -383,12 +384,12 @@ def _no_regions(file: h5py.File, usable: int) -> dict[str, Any]:
 
 
 def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str, Any]:
-    """The regions of usable images, checked: those fields of `Boxes` that say what they are."""
+    """Read and check the regions of usable images. Returns the corresponding fields of `Boxes`."""
     version, primaries, sizes_wh = listing.format_version, listing.layout.primary, listing.sizes_wh
     primary = _table(file, version, "primary", len(usable) * primaries, f"{primaries} for each usable image")
     for column, value in (("frame", 0), ("valid", 1)):
         if column in (primary.dtype.names or ()):
-            _check((primary[column] == value).all(), f"primary: a {column} other than {value}: of clips, unknown here")
+            _check((primary[column] == value).all(), f"primary: a {column} other than {value}: clips are unsupported")
     _check((primary["image"] == np.repeat(usable, primaries)).all(), "primary: rows are not sorted by image")
     _check((primary["region"] == np.tile(np.arange(primaries), len(usable))).all(), "primary: regions out of order")
 
@@ -399,7 +400,7 @@ def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str,
 
     _check((primary["keypoints"] >= 0).all(), "primary: fewer than 0 keypoints")
     weights = primary["weight"]
-    _check(((weights >= 0) & (weights <= 1)).all(), "primary: a weight that is no share of 1")
+    _check(((weights >= 0) & (weights <= 1)).all(), "primary: a weight outside 0 to 1")
 
     counts = primary["hull_count"].astype(np.int64)
     _check((counts >= 1).all(), "primary: a hull_count below 1")
@@ -410,7 +411,7 @@ def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str,
     hull_xy = np.stack([hulls["x"], hulls["y"]], axis=-1)
     highest = np.maximum.reduceat(hull_xy, primary["hull_first"], axis=0)
     _check((hull_xy >= 0).all() and (highest <= frame).all(), "hulls: a vertex outside its image")
-    # Training moves hulls, people look at boxes: both must say the same.
+    # Training transforms hulls, while boxes are displayed: both must agree.
     off = np.abs(boxes_of_hulls(hull_xy, counts, frame) - boxes).max()
     _check(off <= BOX_TOLERANCE, f"primary: a box is up to {off:.1f} pixels off the box of its hull")
     return {
@@ -424,7 +425,7 @@ def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str,
 
 
 def _failures(file: h5py.File, listing: Listing) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Name and reason of each, and what is wrong in two or three words."""
+    """Name and reason of each failure, and its fault in two or three words."""
     unreadable = np.flatnonzero(listing.status == schema.STATUS_UNREADABLE)
     if not len(unreadable) and not file.id.links.exists(b"failures"):
         return (), ()
@@ -442,7 +443,7 @@ def _failures(file: h5py.File, listing: Listing) -> tuple[tuple[tuple[str, str],
 
 
 def _table(file: h5py.File, version: int, name: str, rows_wanted: int | None = None, because: str = "") -> np.ndarray:
-    """A table of a file of some version, its columns called as in the newest."""
+    """Read a table of any supported version, with the column names of the newest."""
     if version > 2:
         return read_table(file, name, schema.COLUMNS[name], rows_wanted, because, schema.OPTIONAL)
     found = read_table(file, name, schema.COLUMNS_2[name], rows_wanted, because)
@@ -450,7 +451,7 @@ def _table(file: h5py.File, version: int, name: str, rows_wanted: int | None = N
     return found
 
 
-# Columns that count something; those of the other tables are checked against each other.
+# Columns of counts; the columns of other tables are checked against each other.
 _COUNTS = {
     "images": ("keypoints", "distinct_keypoints", "distinct_regions", "file_bytes"),
     "labels": tuple(f"images_in_{split}" for split in ALL_SPLITS),
@@ -464,7 +465,7 @@ def _choices(images: np.ndarray, column: str, choices: Sequence[str]) -> np.ndar
 
 
 def _lines(table: str, column: np.ndarray) -> list[str]:
-    """The texts of a column, each of one line: they end up in messages and on terminals."""
+    """The texts of a column, each of which must be one line: they are shown in messages and on terminals."""
     if not len(column):
         return []
     together = _decoded_text(table, b"\n".join(column.tolist()))

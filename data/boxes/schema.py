@@ -1,7 +1,7 @@
-"""The boxes file: what its tables and columns are called, hold and mean. Writer and reader both follow this.
+"""The boxes file: names, types and meaning of its tables and columns, shared by writer and reader.
 
-HDF5 with flat, one-dimensional tables of named columns, which HDFView shows as spreadsheets. README.md
-documents it for people who want to write one; a change here needs a new `FORMAT_VERSION`.
+It is HDF5 with flat, one-dimensional tables of named columns, which HDFView shows as spreadsheets. docs/boxes-file.md
+documents the format for other writers; a change here needs a new `FORMAT_VERSION`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..regions import NOT_THERE
 
 FORMAT = "agnet boxes"
 FORMAT_VERSION = 3
-VERSIONS = (2, FORMAT_VERSION)  #: that are read
+VERSIONS = (2, FORMAT_VERSION)  #: versions that can be read
 
 STATUS_OK, STATUS_FEW, STATUS_UNREADABLE = "ok", "few keypoints", "unreadable"
 STATUSES = (STATUS_OK, STATUS_FEW, STATUS_UNREADABLE)
 
-# Filters every HDF5 reader brings along; others (lzf, blosc, zstd) HDFView cannot open.
+# Filters that every HDF5 reader includes; HDFView cannot open others (lzf, blosc, zstd).
 GZIP_LEVEL = 4
 ALLOWED_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
 
@@ -46,15 +46,15 @@ TABLES = {
     ),
     "secondary": (
         "One row for each pair of an image's primary regions (first, second): the box around both. Derived from "
-        "primary; region numbers go on from the last primary's."
+        "primary; region numbers continue from the last primary's."
     ),
-    "settings": "What made these boxes, and whether this method looks at it.",
+    "settings": "What made these boxes, and whether this method uses them.",
 }
 
 DESCRIPTION = f"Regions of the images of a data set, for attention networks. Begin with the table {READ_ME}."
 
 PREVIEW = "preview"  #: the group of pictures
-SHEET = "00_contact_sheet"  #: in it, all its other pictures in one
+SHEET = "00_contact_sheet"  #: picture in that group that combines all others
 _SHEETS = frozenset({SHEET, "contact_sheet"})  # version 2 sorts it last
 
 UNITS = (
@@ -62,8 +62,8 @@ UNITS = (
     "outer corner of the first pixel, x1 and y1 are exclusive. weight is a share of 1."
 )
 
-# HDFView makes a column as wide as its header, in a table 694 pixels wide of some 7 a letter. So what a person reads
-# has a header as long as its texts and stands to the left; numbers have short ones.
+# HDFView makes a column as wide as its header, in a table 694 pixels wide, at about 7 pixels per letter. So columns for
+# reading have headers as long as their texts and come first; numbers have short headers.
 FILE = "name_of_the_image_file_and_ending"
 CLASS_OF = "class_of_the_image"
 STATUS = "status_of_the_image"
@@ -79,11 +79,11 @@ FAULT, FAILED_FILE = "what_is_wrong_with_it", "name_of_the_image_file"
 REASON = "the_whole_reason_why_this_image_could_not_be_used_for_any_regions"
 SENTENCE = "what_this_file_holds_and_how_to_read_it_one_sentence_in_each_row"
 
-READ_ME_LETTERS = 60  #: of a row, at most
-# Reasons are sentences for people; longer ones are cut.
+READ_ME_LETTERS = 60  #: maximum per row
+# Reasons are full sentences; longer ones are cut.
 MAX_REASON, MAX_FAULT = 300, len(FAULT)
 
-_TEXT = "S1"  # of some width
+_TEXT = "S1"  # width to be set
 _BOX = [("x0", "<f4"), ("y0", "<f4"), ("x1", "<f4"), ("y1", "<f4")]
 _FRAME, _VALID = ("frame", "<i2"), ("valid", "i1")
 
@@ -101,7 +101,7 @@ PRIMARY = np.dtype(
 SECONDARY = np.dtype([("image", "<i4"), ("region", "<i2"), ("first", "<i2"), ("second", "<i2"), *_BOX])
 HULLS = np.dtype([("image", "<i4"), ("region", "<i2"), ("x", "<f4"), ("y", "<f4")])
 
-#: Every column of the tables that a program reads, in order; texts may be wider.
+#: Every column that is read from these tables, in order; texts may be wider.
 COLUMNS = {
     "images": np.dtype(
         [
@@ -135,11 +135,11 @@ COLUMNS = {
 }
 
 GROUPS, CLIPS = ("group", "camera"), ("first_frame", "frames", "frames_a_second")
-#: Those that need not be there.
+#: Columns that may be absent.
 OPTIONAL = frozenset({*GROUPS, *CLIPS, *(f"images_in_{split}" for split in ALL_SPLITS), "frame", "valid"})
 
 _PATH_2, _REASON_2 = "path_relative_to_the_dataset_root", "reason_the_image_could_not_be_used"
-#: The same of version 2, all of which are there.
+#: The same for version 2, in which no column may be absent.
 COLUMNS_2 = {
     "images": np.dtype(
         [
@@ -162,28 +162,28 @@ COLUMNS_2 = {
     "hulls": HULLS,
     "failures": np.dtype([("image", "<i4"), (_PATH_2, _TEXT), (_REASON_2, _TEXT)]),
 }
-#: What version 3 calls them.
+#: Their names in version 3.
 RENAMED = {_PATH_2: PATH, _REASON_2: REASON, "status": STATUS}
 
 
 def is_sheet(picture: str) -> bool:
-    """Whether it is the preview of all others rather than a photograph's."""
+    """Whether a preview is the contact sheet rather than a single photograph."""
     return picture in _SHEETS
 
 
 def modified_text(nanoseconds: np.ndarray) -> np.ndarray:
-    """Times of change since 1970 as texts ``2026-11-21T13:14:10.123456789``; empty for `NOT_THERE`."""
+    """Modification times since 1970 as texts ``2026-11-21T13:14:10.123456789``; empty for `NOT_THERE`."""
     texts = np.datetime_as_string(np.asarray(nanoseconds, dtype="<i8").view("<M8[ns]")).astype("S29")
     return np.where(np.asarray(nanoseconds) == NOT_THERE, b"", texts)
 
 
 def text(width: int) -> np.dtype:
-    """UTF-8 bytes of fixed length: variable-length strings garble, do not compress and are slow inside tables."""
+    """A type of fixed-length UTF-8: variable-length texts are slow in tables, do not compress and may be garbled."""
     return np.dtype(f"S{max(1, width)}")
 
 
 def stored(dtype: np.dtype) -> np.dtype:
-    """The same table type with its texts marked as UTF-8, which HDF5 needs and NumPy's own formats cannot keep."""
+    """The same table type with texts marked as UTF-8, which HDF5 needs and NumPy's own types cannot express."""
     columns = [(name, dtype[name]) for name in dtype.names or ()]
     return np.dtype(
         [(name, h5py.string_dtype("utf-8", kind.itemsize) if kind.kind == "S" else kind) for name, kind in columns]
@@ -191,7 +191,7 @@ def stored(dtype: np.dtype) -> np.dtype:
 
 
 def images_dtype(widths: Mapping[str, int], optional: Collection[str] = ()) -> np.dtype:
-    """Of the table ``images`` as it is written, with ``optional`` columns and texts of these ``widths`` in bytes."""
+    """The type of the written table ``images``, with ``optional`` columns and texts of these ``widths`` in bytes."""
     known = {STATUS: max(map(len, STATUSES)), "modified_utc": 29, "content_blake2b": 16, **widths}
     columns = COLUMNS["images"]
     return np.dtype(

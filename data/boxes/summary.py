@@ -1,4 +1,4 @@
-"""What a boxes file holds, in numbers: for people as text, for programs as a dictionary."""
+"""Summary of a boxes file in numbers, as text or as a dictionary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..text import columns, padded, printable, table, tally
 from . import schema
 from .reader import Boxes, Settings, Sizes
 
-# More classes than fit on a screen are told by their extremes.
+# With more classes than fit on a screen, only the largest and smallest are shown.
 _CLASSES_SHOWN = 20
 _EXTREMES = 5
 _FAILURES_SHOWN = 10
@@ -21,7 +21,7 @@ _FAILURES_SHOWN = 10
 
 @dataclass(frozen=True)
 class Spread:
-    """How some numbers are distributed."""
+    """Distribution of some values."""
 
     min: float
     median: float
@@ -30,13 +30,13 @@ class Spread:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Spread:
-        """``values`` has at least one."""
+        """Summarise ``values``, which must not be empty."""
         return cls(*(float(value) for value in (values.min(), np.median(values), values.mean(), values.max())))
 
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Images of one class; the unreadable ones count, as in the file's table ``labels``."""
+    """Number of images of one class, including unreadable ones, as in the file's table ``labels``."""
 
     name: str
     train: int
@@ -54,54 +54,54 @@ class ClassCounts:
 class Failure:
     image: str
     reason: str
-    fault: str = ""  #: the same in two or three words, if the file has them
+    fault: str = ""  #: the reason in two or three words, if the file has it
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of a whole boxes file. Keypoints, regions and boxes are those of the images that could be used."""
+    """Summary of a whole boxes file. Keypoints, regions and boxes are those of usable images."""
 
     file: str
     format_version: int
     made_by: str
     fingerprint: str
     file_bytes: int
-    table_bytes: int  #: of them, as stored
-    preview_bytes: int  #: of them, pictures for people
-    bytes_per_image: float  #: of the whole file
+    table_bytes: int  #: stored size of the tables, part of `file_bytes`
+    preview_bytes: int  #: stored size of the pictures, part of `file_bytes`
+    bytes_per_image: float  #: size of the whole file per image
     dataset: str
-    title: str  #: what people call the data set
-    val_is_test: bool  #: whether its maker called the test part val
+    title: str  #: common name of the data set
+    val_is_test: bool  #: whether its authors call the test split val
     images: int
     root: str  #: where the images are expected
     images_there: int  #: files found there
     splits: dict[str, int]
     statuses: dict[str, int]
     classes: tuple[ClassCounts, ...]
-    keypoints: Spread  #: of an image, duplicates included
+    keypoints: Spread  #: per image, duplicates included
     distinct_keypoints: Spread
-    duplicate_keypoints: float  #: share of all keypoints that stand where another one stands already
-    primary_regions: int  #: of an image, as its layout has them
+    duplicate_keypoints: float  #: share of all keypoints whose position another keypoint already has
+    primary_regions: int  #: per image, according to its layout
     secondary_regions: int
     distinct_regions: Spread
-    primary_areas: Spread | None  #: shares of the image; None where the layout has no such regions
+    primary_areas: Spread | None  #: shares of the image; None if the layout has no such regions
     secondary_areas: Spread | None
     failures: tuple[Failure, ...]
     settings: Settings
 
     def to_dict(self) -> dict[str, object]:
-        """Numbers, texts, lists and dictionaries only."""
+        """The summary as a dictionary of numbers, texts, lists and dictionaries only."""
         return asdict(self)
 
 
 def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summary:
-    """The numbers of a boxes file.
+    """Summarise a boxes file.
 
     Args:
-        boxes: the file's content.
-        sizes: on disk, of the file and of what is in it.
-        root: where its images are expected.
-        images_there: how many of them were found there.
+        boxes: Content of the file.
+        sizes: Sizes on disk of the file and its content.
+        root: Folder where its images are expected.
+        images_there: Number of images found there.
     """
     layout, usable = boxes.layout, boxes.usable
     splits = [split for split in ALL_SPLITS if split in SPLITS or (boxes.splits == split).any()]
@@ -147,7 +147,7 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
 
 
 def summary_text(summary: Summary) -> str:
-    """The summary for people, some dozens of lines."""
+    """The summary as readable text of some dozens of lines."""
     lines = [
         f"{summary.file}: {summary.images:,} images of {len(summary.classes):,} classes, data set {summary.title}",
         *([f"  {VAL_IS_TEST}"] if summary.val_is_test else []),
@@ -190,7 +190,7 @@ def _sizes(summary: Summary) -> str:
 
 def _regions(summary: Summary) -> str:
     if not summary.primary_regions + summary.secondary_regions:
-        return "none: for models that look at none"
+        return "none: for models that use none"
     kinds = (("primary", summary.primary_regions), ("secondary", summary.secondary_regions))
     parts = [f"{count} {kind}" for kind, count in kinds if count]
     return f"{summary.primary_regions + summary.secondary_regions} an image: {', '.join(parts)}"
@@ -200,7 +200,7 @@ def _whereabouts(summary: Summary) -> str:
     if summary.images_there == summary.images:
         return f"{summary.root}, all there"
     if not summary.images_there:
-        return f"{summary.root}, but none is there; --root says where they are"
+        return f"{summary.root}, but none is there; give their folder with --root"
     missing = summary.images - summary.images_there
     return f"{summary.root}, where {missing:,} {'is' if missing == 1 else 'are'} missing"
 
@@ -218,7 +218,7 @@ def _spreads(summary: Summary) -> list[str]:
     for name, share in areas.items():
         if share:
             rows.append([name, *(f"{value:.1%}" for value in (share.min, share.median, share.mean, share.max))])
-    again = f"{summary.duplicate_keypoints:.1%} of the keypoints stand where another one stands already"
+    again = f"{summary.duplicate_keypoints:.1%} of the keypoints share their position with an earlier one"
     return [*table(rows), again, ""]
 
 

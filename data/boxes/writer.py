@@ -1,4 +1,4 @@
-"""Writing a boxes file: finished parts are merged into one file that appears complete or not at all."""
+"""Writing of boxes files: finished parts are merged into one file that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from . import schema
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of consecutive images, ready for the tables but that ``first_row_in_primary`` and ``hull_first`` count
-    from the part's own start.
+    """Table rows of consecutive images.
+
+    They are final except that ``first_row_in_primary`` and ``hull_first`` count from the start of the part.
     """
 
     images: np.ndarray
@@ -31,7 +32,7 @@ class Part:
     failures: np.ndarray
 
     def save(self, path: Path) -> None:
-        """Write to ``path`` so that it holds everything or does not exist, whatever happens in between."""
+        """Write to ``path``, which is complete or does not exist, even after an interruption."""
         try:
             with atomic_file(path) as unfinished, unfinished.open("wb") as file:
                 np.savez(file, images=self.images, primary=self.primary, hulls=self.hulls, failures=self.failures)
@@ -62,7 +63,7 @@ def _images_dtype(index: DatasetIndex) -> np.dtype:
 
 
 def _widest(texts: Iterable[str]) -> int:
-    """Bytes of the longest as UTF-8."""
+    """Byte length of the longest text as UTF-8."""
     return max((len(text.encode()) for text in texts), default=0)
 
 
@@ -71,7 +72,7 @@ def _file_name(name: str) -> str:
 
 
 def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Proposal]) -> Part:
-    """The table rows of images ``first_image, first_image + 1, ...`` of ``index``."""
+    """Build the table rows of images ``first_image, first_image + 1, ...`` of ``index``."""
     images = np.zeros(len(proposals), _images_dtype(index))
     images["modified_utc"] = schema.modified_text(np.array([proposal.modified_ns for proposal in proposals]))
     images[schema.FIRST_ROW] = -1
@@ -128,22 +129,21 @@ def write_boxes(
     previews: Mapping[str, tuple[np.ndarray, str]],
     idle: Collection[str] = (),
 ) -> Path:
-    """Merge ``parts`` into a boxes file at ``path``, replacing what is there only once the new one is complete.
+    """Merge ``parts`` into a boxes file at ``path``, replacing an existing file only once the new one is complete.
 
     Args:
-        path: of the file.
-        index: the data set the parts cover, in order.
-        parts: loaders, called one after the other so that one part at a time is in memory; called
-            more than once.
-        attributes: more root attributes, scalars.
-        layout: which regions an image has.
-        settings: the whole configuration in sections; shown as a table and kept as JSON in the attribute
-            ``settings``.
-        previews: name -> (uint8 RGB picture, caption), for the group ``preview``; without them there is none.
-        idle: settings that this method of proposing does not look at.
+        path: Output path.
+        index: Data set covered by the parts, in order.
+        parts: Loaders, each called more than once, one after the other, so that one part at a time is in memory.
+        layout: Regions of an image.
+        attributes: Further root attributes, scalars.
+        settings: Whole configuration in sections; stored as a table and as JSON in the attribute ``settings``.
+        previews: Mapping from name to (uint8 RGB picture, caption) for the group ``preview``, which is omitted if this
+            is empty.
+        idle: Settings that the proposal method does not use.
 
     Returns: ``path``.
-    Raises: `BoxesFileError` when no image could be used or the disk is full; ``path`` is then as it was.
+    Raises: `BoxesFileError` if no image could be used or the disk is full; ``path`` is then unchanged.
     """
     parts = list(parts)
     sizes = [(len(part.primary), len(part.hulls), len(part.failures)) for part in (load() for load in parts)]
@@ -174,7 +174,7 @@ def write_boxes(
             for _ in _write_tables(file, index, parts, layout, primary_rows, hull_rows, pair_rows):
                 interrupts()
                 disk.check()
-            if failure_rows:  # a table without rows looks broken
+            if failure_rows:  # an empty table looks broken
                 _write_failures(file, np.concatenate([load().failures for load in parts]))
             _write_labels(file, index)
             _write_settings(file, settings, idle)
@@ -187,9 +187,9 @@ def write_boxes(
             file.attrs["units"] = np.bytes_(schema.UNITS)
             file.attrs["format"] = np.bytes_(schema.FORMAT)
             file.attrs["format_version"] = np.int32(schema.FORMAT_VERSION)
-            # Last of all: a reader refuses a file without it.
+            # Written last: readers refuse a file without it.
             file.attrs["complete"] = np.int8(1)
-    except (OSError, RuntimeError) as error:  # h5py's forms of a full disk
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk with either
         raise _cannot_write(path, error) from None
     return path
 
@@ -203,9 +203,9 @@ def _write_tables(
     hull_rows: int,
     pair_rows: int,
 ) -> Iterator[None]:
-    """The tables that grow with the data set, a part a step; their lengths are known before."""
+    """Write the tables that grow with the data set, one part per step; their lengths are known in advance."""
     tables = {"images": _create(file, "images", _images_dtype(index), len(index), 1024)}
-    if primary_rows:  # a table without rows looks broken
+    if primary_rows:  # an empty table looks broken
         tables["primary"] = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * layout.primary)
         tables["hulls"] = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
     if pair_rows:
@@ -226,7 +226,7 @@ def _write_tables(
 
 
 def _check_room(path: Path, needed: float) -> None:
-    """Refuse in time what may not fit: HDF5 meets a full disk with pages of complaints while it tidies up.
+    """Refuse early if the file may not fit: on a full disk, HDF5 prints pages of errors while it cleans up.
 
     ``needed`` counts uncompressed bytes; the file will be smaller.
     """
@@ -239,7 +239,7 @@ def _check_room(path: Path, needed: float) -> None:
 
 
 def _cannot_write(path: Path, error: Exception) -> BoxesFileError:
-    """NumPy and HDF5 report a full disk in their own words; say it in ours."""
+    """Replace NumPy's and HDF5's messages about a full disk by our own."""
     full = shutil.disk_usage(path.parent).free < 2**20 or "No space left" in str(error)
     reason = "no space left on the disk" if full else first_line(error, "unknown reason")
     return BoxesFileError(f"cannot write {path}: {reason}. Finished images are kept: make room and run the same again")
@@ -317,7 +317,7 @@ def _write_labels(file: h5py.File, index: DatasetIndex) -> None:
 
 
 def _splits_of(index: DatasetIndex) -> list[str]:
-    """The three that every data set has, empty or not, and those others that this one has."""
+    """The three standard splits, empty or not, and any other split of this data set."""
     there = set(index.splits.tolist())
     return [split for split in ALL_SPLITS if split in SPLITS or split in there]
 
@@ -337,13 +337,13 @@ def _write_settings(file: h5py.File, settings: Mapping[str, Mapping[str, object]
 
 
 def read_me(index: DatasetIndex, layout: Layout, unreadable: int, few: int) -> list[str]:
-    """The sentences of the table that a person opens first, of `schema.READ_ME_LETTERS` letters at most each.
+    """Build the sentences of the read-me table, each of at most `schema.READ_ME_LETTERS` letters.
 
     Args:
-        index: the data set.
-        layout: which regions an image has.
-        unreadable: how many images have none.
-        few: how many have too few keypoints.
+        index: Data set.
+        layout: Regions of an image.
+        unreadable: Number of images that could not be read.
+        few: Number of images with few keypoints.
     """
     parts = [f"{int((index.splits == split).sum()):,} {split}" for split in _splits_of(index)]
     pairs = len(layout.pairs)
@@ -364,10 +364,10 @@ def read_me(index: DatasetIndex, layout: Layout, unreadable: int, few: int) -> l
         *([f"{few:,} have few keypoints: regions are the whole image."] if few else []),
         "The file is complete.",
         "If there is a group preview, begin with its pictures.",
-        "images has a row an image, counted from 0 everywhere.",
-        *(of_regions if layout.count else ("There are no regions: for models that look at none.",)),
-        "settings tells what made this file, labels the classes.",
-        "In Python, FILE being this file's name:",
+        "images has one row per image, numbered from 0.",
+        *(of_regions if layout.count else ("There are no regions: for models that use none.",)),
+        "settings lists how it was made, labels the classes.",
+        "In Python, where FILE is the name of this file:",
         "   import pandas",
         "   images = pandas.read_hdf(FILE, 'images')",
     ]
@@ -381,7 +381,7 @@ def _write_read_me(file: h5py.File, sentences: Sequence[str]) -> None:
 
 
 def _write_previews(file: h5py.File, previews: Mapping[str, tuple[np.ndarray, str]]) -> None:
-    """Pictures by the HDF5 Image specification: HDFView opens them as pictures on a double click."""
+    """Write pictures by the HDF5 Image specification, so that HDFView opens them as pictures on a double click."""
     group = file.create_group(schema.PREVIEW)
     group.attrs["description"] = np.bytes_(
         "A few images by their rows in the table images, with their primary regions."
@@ -400,5 +400,5 @@ def _scalar(value: str | int | float) -> np.bytes_ | int | float:
 
 
 def _cut(reason: str) -> bytes:
-    """The reason as UTF-8 within the column's width, never cut inside a character."""
+    """Encode the reason as UTF-8, cut to the column's width but never inside a character."""
     return reason.encode()[: schema.MAX_REASON].decode(errors="ignore").encode()

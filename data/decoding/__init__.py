@@ -1,1 +1,1 @@
-"""What decoders of images and videos do not tell: what is cut off, of a kind they read wrongly, or not in 8 bits."""
+"""Checks that image and video decoders omit: truncated data, kinds that are read wrongly, samples beyond 8 bits."""

@@ -1,7 +1,7 @@
-"""What a video file's container says of its own end and of its pictures: only headers are read, nothing is decoded.
+"""Completeness and picture counts of video files, from container headers alone; nothing is decoded.
 
-A length in seconds says little: it is the longest track's, counts from wherever the clock began, or is a guess. Sizes
-do not lie: whoever cuts a file leaves a box, element, chunk, tag, page or packet that announces bytes behind the end.
+A duration in seconds is unreliable: it is that of the longest track, counts from an arbitrary start, or is a guess.
+Sizes are reliable: a truncated file ends in a box, element, chunk, tag, page or packet that announces bytes beyond it.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import BinaryIO
 
 import numpy as np
 
-_STEPS = 20_000_000  # headers looked at: a day of video has that many, a hostile file might have more
-_MOST_TRACKS = 10_000  # of an MP4 file; a real one has a handful
-_LOST = 0.01  # of a stream: a broadcast that was recorded lacks some packets, and is no damaged file for that
-_TAIL = 2**18  # bytes at the end of a file in which the last page or packet is looked for
-_TRIMMED = 0.98  # of the pictures' time: an edit list that shows less of it leaves pictures out on purpose
+_STEPS = 20_000_000  # limit of headers read: a day of video has that many, a hostile file might have more
+_MOST_TRACKS = 10_000  # limit for an MP4 file; a real one has a handful
+_LOST = 0.01  # share of a stream: a recorded broadcast lacks some packets without being damaged
+_TAIL = 2**18  # bytes at the end of a file that are searched for the last page or packet
+_TRIMMED = 0.98  # share of the pictures' time: an edit list that shows less leaves pictures out on purpose
 
 
 @dataclass(frozen=True)
 class Container:
-    """What was found of a file."""
+    """Result of the inspection of a file."""
 
-    missing: int = 0  #: bytes, at least, that are announced behind the end of the file
-    broken: bool = False  #: what should be a header is none
-    pictures: int | None = None  #: of the video track (the shortest of several); None where they are not counted
+    missing: int = 0  #: least number of bytes announced beyond the end of the file
+    broken: bool = False  #: whether something else was found where a header must be
+    pictures: int | None = None  #: in the video track (the shortest of several); None if not counted
 
 
 def look_into(path: str | Path) -> Container:
-    """What the container says; nothing of a kind that is not known. Raises `OSError` where the file cannot be read."""
+    """Inspect a container; the result is empty for an unknown kind. Raises `OSError` if the file cannot be read."""
     with Path(path).open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         start = _at(file, 0, 1024)
@@ -48,32 +48,32 @@ def _at(file: BinaryIO, place: int, count: int) -> bytes:
     return file.read(count)
 
 
-# MP4, MOV, 3GP: boxes of a size and a name; of a box in _BOXES there are boxes inside.
+# MP4, MOV, 3GP: boxes with a size and a name; those in _BOXES contain further boxes.
 _BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"})
 _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"sidx"})
 
 
 @dataclass
 class _Track:
-    """Of an MP4 file."""
+    """A track of an MP4 file."""
 
     number: int = 0
     is_video: bool = False
     samples: int = 0
     timescale: int = 0
     duration: int = 0
-    shown: int = 0  # in units of the whole film
+    shown: int = 0  # in units of the movie's time scale
     shown_twice: bool = False
 
 
 @dataclass
 class _Film:
-    """What the boxes of an MP4 file have said so far."""
+    """Information collected from the boxes of an MP4 file so far."""
 
     timescale: int = 0
     tracks: list[_Track] = field(default_factory=list)
     fragment_of: int = 0  # number of the track that the latest fragment belongs to
-    in_fragments: Counter[int] = field(default_factory=Counter)  # samples, by the track's number
+    in_fragments: Counter[int] = field(default_factory=Counter)  # number of samples by track number
 
     def container(self, missing: int, broken: bool) -> Container:
         videos = [track for track in self.tracks if track.is_video]
@@ -118,9 +118,9 @@ def _mp4(file: BinaryIO, size: int) -> Container:
 
 
 def _read_box(file: BinaryIO, name: bytes, body: int, film: _Film) -> None:
-    """Note what a box says."""
+    """Record the content of a box."""
     content = _at(file, body, 40).ljust(40, b"\0")
-    long = content[0] == 1  # version of the box: times of 8 bytes
+    long = content[0] == 1  # version of the box with 8-byte times
     if name == b"mvhd":
         (film.timescale,) = struct.unpack_from(">I", content, 20 if long else 12)
     elif name == b"tfhd":
@@ -162,7 +162,7 @@ def _is_trimmed(track: _Track, film_timescale: int) -> bool:
     return track.shown_twice or track.shown / film_timescale < _TRIMMED * track.duration / track.timescale
 
 
-# Matroska, WebM: elements of an identity and a size; these have elements inside, and a size that may be unknown.
+# Matroska, WebM: elements with an ID and a size; these contain further elements and may have an unknown size.
 _SEGMENT, _CLUSTER, _GROUP, _TRACKS, _ENTRY = 0x18538067, 0x1F43B675, 0xA0, 0x1654AE6B, 0xAE
 _ELEMENTS = frozenset({_SEGMENT, _CLUSTER, _GROUP, _TRACKS, _ENTRY})
 _TRACK_NUMBER, _TRACK_TYPE, _BLOCKS = 0xD7, 0x83, (0xA3, 0xA1)
@@ -179,7 +179,7 @@ def _matroska(file: BinaryIO, size: int) -> Container:
         if identity_bytes:
             size_bytes = _width(head, identity_bytes, 8)
         if not size_bytes:
-            broken = place + 12 < size  # else an element's own beginning is cut
+            broken = place + 12 < size  # otherwise the element's own header is truncated
             missing = max(missing, int(not broken))
             break
         identity = int.from_bytes(head[:identity_bytes], "big")
@@ -192,7 +192,7 @@ def _matroska(file: BinaryIO, size: int) -> Container:
         if not unknown:
             missing = max(missing, body + length - size)
         if identity == _SEGMENT and not unknown:
-            last = min(size, body + length)  # what somebody added behind it is no part of the video
+            last = min(size, body + length)  # data appended behind it is not part of the video
         if identity == _ENTRY:
             number = 0
         if identity in (_TRACK_NUMBER, _TRACK_TYPE):
@@ -213,16 +213,16 @@ def _matroska(file: BinaryIO, size: int) -> Container:
 
 
 def _width(content: bytes, at: int, most: int) -> int:
-    """Bytes of the number that begins at ``at``: as its first byte's zeros tell; 0 where it is none."""
+    """Number of bytes of the integer at ``at``, from the leading zeros of its first byte; 0 if it is invalid."""
     if at >= len(content) or not content[at]:
         return 0
     width = 9 - content[at].bit_length()
     return width if width <= most and at + width <= len(content) else 0
 
 
-# AVI: chunks of a name and a size, even; of a RIFF or LIST there are chunks inside.
-_OPEN_END = (0, 0xFFFF_FFFF)  # of a list that was written to a pipe, or is still being written
-_SLACK = 8  # bytes: sizes that count their own header are as common
+# AVI: chunks with a name and a size, padded to even; a RIFF or LIST contains further chunks.
+_OPEN_END = (0, 0xFFFF_FFFF)  # size of a list that was written to a pipe, or is still being written
+_SLACK = 8  # bytes: many writers count the header in the size
 
 
 def _avi(file: BinaryIO, size: int) -> Container:
@@ -235,7 +235,7 @@ def _avi(file: BinaryIO, size: int) -> Container:
         name, length = struct.unpack("<4sI", head[:8])
         if name in (b"RIFF", b"LIST"):
             missing = max(missing, place + 8 + length - size - _SLACK if length not in _OPEN_END else 0)
-            # Of an index or a header's list nothing is wanted.
+            # The content of an index or a header list is not needed.
             inside = head[8:] in (b"AVI ", b"AVIX", b"hdrl", b"strl", b"movi", b"rec ")
             place += 12 if inside or length in _OPEN_END else 8 + length + length % 2
             continue
@@ -255,7 +255,7 @@ def _avi(file: BinaryIO, size: int) -> Container:
 
 
 def _flv(file: BinaryIO, size: int) -> Container:
-    """Tags with the size of the one before between them."""
+    """FLV: tags, each followed by its size."""
     place, pictures = struct.unpack(">I", _at(file, 5, 4))[0] + 4, 0
     for _ in range(_STEPS):
         if place + 11 > size:
@@ -273,8 +273,8 @@ def _flv(file: BinaryIO, size: int) -> Container:
 
 
 def _is_flv_picture(first: int, second: int) -> bool:
-    """Whether a video tag with these bytes has one, rather than a decoder's settings, an end or a command."""
-    if first & 0x80:  # as the enhanced format has it: the packet's kind in the lower half
+    """Whether a video tag with these bytes holds a picture rather than decoder settings, an end marker or a command."""
+    if first & 0x80:  # enhanced format: the lower half holds the packet type
         return first >> 4 & 7 != 5 and first & 0x0F in (1, 3)
     return first >> 4 != 5 and (first & 0x0F != 7 or second == 1)
 
@@ -284,7 +284,7 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
 def _asf(file: BinaryIO, size: int) -> Container:
-    """Objects of a name and a size. What was streamed has no size of its data."""
+    """ASF: objects with an ID and a size. Streamed files have no size for their data."""
     place = 0
     for _ in range(1000):
         head = _at(file, place, 24) if place < size else b""
@@ -300,7 +300,7 @@ def _asf(file: BinaryIO, size: int) -> Container:
 
 
 def _ogg(file: BinaryIO, size: int) -> Container:
-    """Pages, with the lengths of their pieces in their heads."""
+    """Ogg: pages whose headers hold the lengths of their segments."""
     place = 0
     for _ in range(_STEPS):
         head = _at(file, place, 27 + 255)
@@ -319,7 +319,7 @@ _PACK = 2048  # bytes: a sector of a disc
 
 
 def _program_stream(file: BinaryIO, size: int) -> Container:
-    """Packs of one length, of packets that tell theirs; the last pack is filled up, or shorter, or an end."""
+    """MPEG program stream: packs of equal length with sized packets; the last is padded, shorter or an end code."""
     broken = _between_packets(file, size) > _LOST * size
     tail = _at(file, max(0, size - _TAIL), _TAIL)
     at = tail.find(b"\0\0\1\xba")
@@ -340,7 +340,7 @@ def _program_stream(file: BinaryIO, size: int) -> Container:
 
 
 def _between_packets(file: BinaryIO, size: int) -> int:
-    """Bytes before the last pack that belong to no packet."""
+    """Number of bytes before the last pack that belong to no packet."""
     place, lost = 0, 0
     for _ in range(_STEPS):
         head = _at(file, place, 14)
@@ -358,7 +358,7 @@ def _between_packets(file: BinaryIO, size: int) -> int:
 
 
 def _next_pack(file: BinaryIO, place: int, size: int) -> int:
-    """Where one begins at ``place`` or behind it; -1 where none does."""
+    """Position of the first pack at or after ``place``; -1 if there is none."""
     for start in range(place, size, _TAIL):
         found = _at(file, start, _TAIL + 3).find(b"\0\0\1\xba")
         if found >= 0:
@@ -367,16 +367,16 @@ def _next_pack(file: BinaryIO, place: int, size: int) -> int:
 
 
 def _transport_stream(file: BinaryIO, size: int) -> Container:
-    """Packets of one length, each with a sign in front, that carry longer packets of pictures and of sound."""
+    """MPEG transport stream: packets of equal length, each with a sync byte, that carry longer packets of media."""
     first, length = _packets(_at(file, 0, 1024)) or (0, 188)
-    clock = length - 188 if length == 192 else 0  # before the sign
+    clock = length - 188 if length == 192 else 0  # precedes the sync byte
     count, over = divmod(size - first + clock, length)
     if over:
         return Container(length - over)
     file.seek(0)
     signs = np.memmap(file, np.uint8, "r")[first : first + (count - 1) * length + 1 : length]
     broken = float(np.mean(signs != 0x47)) > _LOST
-    # Of each stream the last packet is followed from its end to its beginning, which tells its length, or none.
+    # For each stream, walk back from the end to the start of its last media packet, which may announce its length.
     waiting, carried = _streams(_at(file, first, 8 * _TAIL), length), Counter[int]()
     for number in range(count - 1, max(-1, count - 1 - 8 * _TAIL // length), -1):
         packet = _at(file, first + number * length, 188)
@@ -395,34 +395,34 @@ def _transport_stream(file: BinaryIO, size: int) -> Container:
 
 
 def _carried(packet: bytes) -> tuple[int, bool, bytes]:
-    """Of a packet of 188 bytes: its stream's number, whether a longer packet begins in it, and what it carries."""
+    """Stream number of a 188-byte packet, whether a media packet begins in it, and its payload."""
     content = packet[5 + packet[4] if packet[3] & 0x20 else 4 :] if packet[3] & 0x10 else b""
     return int.from_bytes(packet[1:3], "big") & 0x1FFF, bool(packet[1] & 0x40), content
 
 
 def _is_filled_up(packet: bytes) -> bool:
-    """Whether its field in front is longer than what it says, because what is carried did not fill the packet."""
+    """Whether the adaptation field is longer than its content, because the payload did not fill the packet."""
     if not packet[3] & 0x20 or len(packet) < 188:
         return False
     length, says, needed = packet[4], packet[5], 1
     needed += 6 * bool(says & 0x10) + 6 * bool(says & 0x08) + bool(says & 0x04)
-    for flag in (0x02, 0x01):  # parts that tell their own length
+    for flag in (0x02, 0x01):  # fields with their own length
         needed += 1 + packet[min(5 + needed, 187)] if says & flag else 0
     return not length or length > needed
 
 
 def _streams(start: bytes, length: int) -> dict[int, bool]:
-    """The numbers of the streams that begin a packet of pictures or sound here."""
+    """Numbers of the streams that begin a media packet here."""
     found = {}
     for at in range(0, len(start) - 187, length):
         stream, begins, content = _carried(start[at : at + 188])
         if begins and content[:3] == b"\0\0\1":
-            found[stream] = False  #: whether its last packet is full to the brim, so that it goes on
+            found[stream] = False  #: whether its last packet is full, so that the media packet may continue
     return found
 
 
 def _packets(start: bytes) -> tuple[int, int] | None:
-    """Where the first packet's sign is, and the length of packets."""
+    """Position of the first sync byte, and the packet length."""
     for length in (188, 192, 204):
         for first in range(length):
             if start[first : first + 4 * length + 1 : length] == b"\x47" * 5:
@@ -431,7 +431,7 @@ def _packets(start: bytes) -> tuple[int, int] | None:
 
 
 def _ends_with(*ends: bytes) -> Callable[[BinaryIO, int], Container]:
-    """For pictures in a row, of which the last has a mark at its end."""
+    """Build a check for consecutive pictures, the last of which must end with a marker."""
 
     def walk(file: BinaryIO, size: int) -> Container:
         tail = _at(file, max(0, size - 4096), 4096).rstrip(b"\0\r\n")

@@ -1,7 +1,7 @@
-"""What Pillow has read, as 8-bit RGB by rules that are written down: Pillow's own are wrong beyond 8 bits.
+"""Conversion of Pillow's images to 8-bit RGB by explicit rules; Pillow's own conversion is wrong beyond 8 bits.
 
-Values of 16 bits are divided by 257, those of fewer bits spread over 0 to 255. Transparency is laid over white. The one
-transparent colour of a PNG is compared in the file's own depth.
+16-bit values are divided by 257, values of fewer bits scaled to 0 to 255. Transparency is composited over white. The
+single transparent colour of a PNG is compared at the file's own bit depth.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from ..faults import OTHER_KIND
 from .png_chunks import transparent_colour
 
 _TIFF_BITS_PER_SAMPLE, _TIFF_SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
-_BAND = 2**20  # pixels whose 16-bit values are worked on at once
+_BAND = 2**20  # pixels converted at once from 16 bits
 
-ReadAs = Callable[[str], np.ndarray]  #: a raw mode -> uint8 ``(height, width, channels)``, upright
+ReadAs = Callable[[str], np.ndarray]  #: raw mode -> uint8 ``(height, width, channels)``, upright
 
-# Raw modes of which Pillow keeps the upper bytes. Read as if their other end came first, the lower ones come.
+# Raw modes of which Pillow keeps the upper bytes. Reading with the opposite byte order gives the lower bytes.
 _DEEP = re.compile(r"(RGBA|RGBa|CMYK);16([BLN])")
 _LOWER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def to_rgb(image: Image.Image, content: bytes, raw_mode: str, read_as: ReadAs) -> np.ndarray:
-    """uint8 ``(height, width, 3)``.
+    """Convert an image to a uint8 array ``(height, width, 3)``.
 
     Args:
-        image: loaded and upright.
-        content: of its file; empty where there is none any more.
-        raw_mode: what Pillow has taken the file's samples for; see `pillow_internals.raw_mode_of`.
-        read_as: reads the file again and takes its samples for others.
+        image: Loaded, upright image.
+        content: Bytes of its file; empty if they are no longer available.
+        raw_mode: Pillow's interpretation of the file's samples; see `pillow_internals.raw_mode_of`.
+        read_as: Function that reads the file again with another interpretation of its samples.
     """
     if image.mode not in ("P", "RGBA", "LA") and (colour := transparent_colour(content)):
         return _without_colour(image, content[24], colour, read_as)
     if deep := _DEEP.fullmatch(raw_mode):
         kind, end = deep.groups()
-        # Premultiplied colours too are read as they are; Pillow would divide them, and lose by it.
+        # Premultiplied colours are read unchanged, too; Pillow would divide them and lose precision.
         plain = kind.upper()
         upper, lower = (read_as(f"{plain};16{one}") for one in (end, _LOWER[end]))
         return _from_16_bits(upper, lower, kind)
@@ -60,12 +60,12 @@ def to_rgb(image: Image.Image, content: bytes, raw_mode: str, read_as: ReadAs) -
 
 
 def _without_colour(image: Image.Image, depth: int, colour: list[int], read_as: ReadAs) -> np.ndarray:
-    """A PNG of grey or RGB, of ``depth`` bits, whose one transparent ``colour`` shows white."""
+    """Convert a grey or RGB PNG of ``depth`` bits and show its single transparent ``colour`` as white."""
     key = np.array(colour, dtype=np.uint16)
     if depth < 16:
         largest = 2**depth - 1
         values = np.asarray(image).astype(np.uint8) * (255 if image.mode == "1" else 1)
-        hidden, eight = values == (key & largest) * (255 // largest), values  # of depths below 8 all bits count
+        hidden, eight = values == (key & largest) * (255 // largest), values  # below 8 bits, all bits count
     elif image.mode == "RGB":
         upper, lower = read_as("RGB;16B"), read_as("RGB;16L")
         hidden, eight = (upper.astype(np.uint16) << 8 | lower) == key, upper
@@ -78,7 +78,7 @@ def _without_colour(image: Image.Image, depth: int, colour: list[int], read_as: 
 
 
 def _from_16_bits(upper: np.ndarray, lower: np.ndarray, kind: str) -> np.ndarray:
-    """Samples of 16 bits, given as their bytes, over white; ``kind`` is RGBA, RGBa (premultiplied), LA or CMYK."""
+    """Composite 16-bit samples, given as two bytes, over white; ``kind`` is RGBA, RGBa (premultiplied), LA or CMYK."""
     height, width = upper.shape[:2]
     made = np.empty((height, width, 3), dtype=np.uint8)
     rows = max(1, _BAND // width)
@@ -94,16 +94,16 @@ def _from_16_bits(upper: np.ndarray, lower: np.ndarray, kind: str) -> np.ndarray
 
 
 def _premultiplied(values: np.ndarray) -> np.ndarray:
-    """Colours that are multiplied with their opacity already, over white."""
+    """Composite colours that are already multiplied with their opacity over white."""
     over_white = np.minimum(values[..., :-1].astype(np.uint16) + (255 - values[..., -1:]), 255).astype(np.uint8)
     return over_white if over_white.shape[2] == 3 else np.repeat(over_white, 3, axis=2)
 
 
 def _grey(image: Image.Image) -> np.ndarray:
-    """uint8 ``(height, width)`` of samples of more than 8 bits."""
+    """Convert samples of more than 8 bits to uint8 ``(height, width)``."""
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16") or (image.format in ("PNG", "PPM") and image.mode == "I"):
-        # Cameras and scanners store 10 to 14 bits in 16: the tag tells, the mode does not.
+        # Cameras and scanners store 10 to 14 bits in 16: the tag gives the number, the mode does not.
         bits = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
         return (values.astype(np.uint16) >> (max(int(bits), 8) - 8)).astype(np.uint8)
     if image.mode == "I" and image.format == "TIFF" and tags.get(_TIFF_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
@@ -112,7 +112,7 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 
 def _stretch(values: np.ndarray) -> np.ndarray:
-    """32-bit integers and floats name no white point: 8-bit and 16-bit ranges are recognised, others stretched."""
+    """Scale 32-bit integers and floats, which have no white point: 8-bit and 16-bit ranges are recognised."""
     if not np.isfinite(values).all():
         raise ImageError("it has pixels that are not finite numbers", OTHER_KIND)
     low, high = values.min(), values.max()

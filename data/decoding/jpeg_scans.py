@@ -1,9 +1,9 @@
-"""The pixels of a JPEG, and whether all of them came out of the file.
+"""Decoding of JPEG files with a check that every pixel came from the file.
 
-libjpeg fills what is missing with grey and says so in warnings that Pillow does not pass on. What tells is where the
-decoder stands when a scan's bytes end: a decoder that wants more had too few, one that was ready before had some that
-were not its own. Asking costs some microseconds a scan, and nothing is decoded twice. A hole after which the codes come
-into step again at just the right block stays unseen, by libjpeg too.
+libjpeg fills missing data with grey and reports it in warnings that Pillow drops. The check uses the decoder's state at
+the end of a scan's bytes: a decoder that needs more had too few, and one that finished earlier was given data that do
+not belong to it. This costs microseconds per scan, and nothing is decoded twice. A gap after which the codes happen to
+resynchronise at the right block remains undetected, as in libjpeg.
 """
 
 from __future__ import annotations
@@ -19,60 +19,60 @@ from ..errors import ImageError
 from ..faults import BROKEN, CUT_OFF
 from .pillow_internals import Decoder, end_loading, is_unloaded, rows_made
 
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for restarts, which stand in the midst of data
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # except restart markers, which occur within data
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _PROGRESSIVE = 0xC2
-_HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # frames; the others are baseline and extended
-_NO_FRAMES = (0xC4, 0xC8, 0xCC)  # among the markers of frames
+_HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # frame markers; the first two are baseline and extended
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)  # other markers in the range of frames
 _BODILESS = (0x01, 0xD8)
 _FRAMES, _CODES, _END, _SCAN, _INTERVAL = range(0xC0, 0xD0), 0xC4, 0xD9, 0xDA, 0xDD
 
-# The decoder looks eight bytes ahead, so that as many are put behind the last. Ones, which no code consists of, end a
-# block within five bytes. Zeros are better where they are values, of which a block has 63: who lacks one asks for more.
+# The decoder reads eight bytes ahead, so that many are appended after the last. Ones, which form no code, end a block
+# within five bytes. Zeros are better where they code values, of which a block has 63: an incomplete block needs more.
 _AHEAD = 8
-_COMPONENTS, _COEFFICIENTS = 4, 64  # of a scan, and of a block of it; a hostile header may name more
+_COMPONENTS, _COEFFICIENTS = 4, 64  # maximum in a scan, and in a block; a hostile header may name more
 _ONES, _ZEROS = b"\xff\x00" * _AHEAD, bytes(_AHEAD)
-_NO_PIXELS = bytes(16)  # where zeros are values: dozens of them, all the same and none of them 0
+_NO_PIXELS = bytes(16)  # where zeros code values: dozens of equal values other than 0
 _LEFT_OVER = "data of its pixels are left over when the last of them is made: it is damaged in its middle"
-_MAX_PIECES = 500  # of a scan: looked at one by one they cost as much as a small photograph
+_MAX_PIECES = 500  # per scan: checking more one by one costs as much as decoding a small image
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """Some or all of a JPEG's data, from ``start`` to ``end``."""
+    """A part of a JPEG's data, from ``start`` to ``end``."""
 
     start: int
     end: int
-    pieces: int  #: that restarts cut it into; 0 of one that has none
-    zeros_are_values: tuple[bool, ...]  #: of each component, whether a row of zeros in its codes is a row of values
+    pieces: int  #: number of pieces between restart markers; 0 without restarts
+    zeros_are_values: tuple[bool, ...]  #: per component, whether a run of zero bits codes values
 
 
 @dataclass
 class _Frame:
-    """What a JPEG's headers say."""
+    """Content of a JPEG's headers."""
 
     kind: int = 0  #: its marker
     size_wh: tuple[int, int] = (0, 0)
-    sampling: dict[int, tuple[int, int]] = field(default_factory=dict)  #: of each component, across and down
-    digits: dict[tuple[int, int], int] = field(default_factory=dict)  #: of (component, coefficient): lowest bit there
-    zeros: dict[int, int] = field(default_factory=dict)  #: of each table for all but a block's mean: what 0, 0, … says
+    sampling: dict[int, tuple[int, int]] = field(default_factory=dict)  #: per component, horizontal and vertical
+    digits: dict[tuple[int, int], int] = field(default_factory=dict)  #: lowest bit so far of (component, coefficient)
+    zeros: dict[int, int] = field(default_factory=dict)  #: symbol coded by zero bits, per AC table
     scans: list[_Scan] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
-        """Whether scans bring every component, and of a progressive JPEG all coefficients to their last bit."""
+        """Whether the scans cover every component and, in a progressive JPEG, all coefficients to their last bit."""
         places = range(_COEFFICIENTS if self.kind == _PROGRESSIVE else 1)
         return not any(self.digits.get((one, place), 1) for one in self.sampling for place in places)
 
 
 def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
-    """Decode a JPEG that Pillow has opened; a file that lacks only its end marker is whole.
+    """Decode a JPEG that Pillow has opened. A file that lacks only its end marker counts as complete.
 
     Args:
-        image: opened, not loaded; afterwards it holds its pixels.
-        content: the bytes of its file.
+        image: Opened image that is not loaded; it holds its pixels afterwards.
+        content: Bytes of its file.
 
-    Raises: `ImageError` where not all pixels are in the file, or where more data than they need are.
+    Raises: `ImageError` if pixels are missing from the file, or if it contains more data than they need.
     """
     if not is_unloaded(image):
         raise ImageError("it has headers, but no pixels", CUT_OFF)
@@ -104,23 +104,23 @@ def load_jpeg(image: ImageFile.ImageFile, content: bytes) -> None:
 
 
 def _problem_of_piece(decoder: Decoder, data: bytes, zeros_are_values: tuple[bool, ...]) -> str:
-    """Feed a scan's data, or those between two restarts; what is wrong with them, or nothing."""
-    bare = len(data.rstrip(b"\0\xff"))  # some cameras fill up to a whole block
+    """Feed a scan's data, or those between two restarts. Returns what is wrong with them, or an empty text."""
+    bare = len(data.rstrip(b"\0\xff"))  # some cameras pad to a whole block
     if any(zeros_are_values) and data.find(_NO_PIXELS, 0, bare) >= 0:
-        return "zeros, which are no pixels, stand among its data: it is damaged in its middle"
+        return "zeros, which are not pixels, occur among its data: it is damaged in its middle"
     near = max(0, bare - _AHEAD)
     decoder.feed(data[:near])
-    short = _RESTART.search(data, max(0, near - 1), bare)  # a decoder needs few bytes ahead of a restart
+    short = _RESTART.search(data, max(0, near - 1), bare)  # a decoder needs few bytes before a restart
     if _ready(decoder, data[near:bare]) and not short:
         return _LEFT_OVER
-    padding = data[bare + _AHEAD :]  # zeros before it may belong to the last pixel
+    padding = data[bare + _AHEAD :]  # earlier zeros may belong to the last pixel
     decoder.feed(data[bare : bare + _AHEAD])
     if len(padding) > 4 * _AHEAD:
         if _ready(decoder, padding[:_AHEAD]):
             return ""
         decoder.feed(padding[_AHEAD:-_AHEAD])
         if _ready(decoder, padding[-_AHEAD:]):
-            return "its data end in zeros, which are no pixels: it is cut off or damaged"
+            return "its data end in zeros, which are not pixels: it is cut off or damaged"
     else:
         decoder.feed(padding)
     more = _ZEROS if zeros_are_values[-1:] == (True,) else _ONES
@@ -129,16 +129,16 @@ def _problem_of_piece(decoder: Decoder, data: bytes, zeros_are_values: tuple[boo
 
 
 def _ready(decoder: Decoder, data: bytes) -> bool:
-    """Whether the decoder has all pixels before ``data``, `_AHEAD` bytes; fewer do not tell.
+    """Whether the decoder already had all pixels before ``data``, which must have `_AHEAD` bytes.
 
-    In two halves: where it waits for more, it keeps one of them at least.
+    The data are fed in two halves: a decoder that waits for more keeps at least one of them.
     """
     halves = [decoder.feed(data[at : at + _AHEAD // 2]) for at in range(0, len(data), _AHEAD // 2)]
     return len(data) == _AHEAD and all(halves)
 
 
 def _refuse_missing_pieces(content: bytes, restarts: list[int], pieces: int) -> None:
-    """Restarts are numbered from 0 to 7, again and again, so that a lost one is seen."""
+    """Raise `ImageError` if restarts are missing. They are numbered from 0 to 7 in turn, which reveals a lost one."""
     in_order = all(content[at + 1] == 0xD0 + number % 8 for number, at in enumerate(restarts))
     if pieces and (len(restarts) + 1 != pieces or not in_order):
         found = f"{len(restarts) + 1:,} of the {pieces:,} pieces of its data are there"
@@ -151,7 +151,7 @@ def _share(image: Image.Image) -> str:
 
 
 def _read_headers(content: bytes) -> _Frame:
-    """The frame, and the place of each scan's data: all that stands before the end marker."""
+    """Read the frame and the position of each scan's data, up to the end marker."""
     frame, interval = _Frame(), 0
     for marker, start, body in _segments(content):
         if marker in _FRAMES and marker not in _NO_FRAMES and len(body) >= 6:
@@ -177,9 +177,9 @@ def _read_headers(content: bytes) -> _Frame:
 
 
 def _zeros_of(body: bytes) -> Iterator[tuple[int, int]]:
-    """Of a segment with tables of Huffman codes, those for all but means: number, and the symbol whose code is zeros.
+    """For a segment of Huffman tables, yield the number of each AC table and the symbol coded by zero bits.
 
-    A symbol's lower half is the bits of a value; without any it ends a block, or passes over a part of it.
+    The lower half of a symbol is the number of bits of a value; if it is 0, the symbol ends a block or skips values.
     """
     at = 0
     while at + 17 < len(body):
@@ -189,7 +189,7 @@ def _zeros_of(body: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Markers with a body: (marker, where its body ends, body)."""
+    """Yield markers with a body: (marker, end of its body, body)."""
     found = _MARKER.search(content, 2)
     while found:
         at, marker = found.start(), content[found.end() - 1]
@@ -203,12 +203,12 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _pieces(frame: _Frame, components: list[int], interval: int) -> int:
-    """How many pieces a scan is cut into by restarts; 0 where its size is not known yet."""
+    """Number of pieces that restarts divide a scan into; 0 if its size is not known yet."""
     sampling = [frame.sampling[one] for one in components if one in frame.sampling]
     if not sampling or not all(frame.size_wh):
         return 0
     most = [max(both[axis] for both in frame.sampling.values()) for axis in (0, 1)]
-    # A scan of one component goes block by block through it, one of several through the least that all of them share.
+    # A scan of one component goes through its blocks one by one; a scan of several, through minimum coded units.
     alone = sampling[0] if len(sampling) == 1 else (1, 1)
     across, down = (-(-size * alone[axis] // most[axis]) for axis, size in enumerate(frame.size_wh))
     return -(-(-(-across // 8) * -(-down // 8)) // interval)

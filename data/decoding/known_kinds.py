@@ -1,4 +1,4 @@
-"""The kinds of TIFF and JPEG 2000 that Pillow is known to read right; it widens others wrongly and says nothing."""
+"""Refusal of TIFF and JPEG 2000 kinds other than those that Pillow is known to decode correctly without a warning."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _PHOTOMETRICS = {
     32803: "a camera's raw",
     34892: "a camera's linear raw",
 }
-_PREMULTIPLIED, _OPACITY = 1, 2  # kinds of extra samples; 0 is any other
+_PREMULTIPLIED, _OPACITY = 1, 2  # kinds of extra samples; 0 means unspecified
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _FORMATS = {_UNSIGNED: "unsigned", _SIGNED: "signed", _FLOAT: "float", 4: "undefined"}
-# None, CCITT (3), LZW, JPEG, deflate (2), PackBits, LZMA, Zstandard, WebP. Old JPEG (6) and rarer ones: not tried.
+# None, CCITT (3), LZW, JPEG, deflate (2), PackBits, LZMA, Zstandard, WebP. Old JPEG (6) and rarer ones are untested.
 _COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32946, 32773, 34925, 50000, 50001)
 
-# (compressed, in separate planes, big end first)
+# (compressed, in separate planes, big-endian)
 _ANY = frozenset(product((False, True), repeat=3))
 _ONE_PLANE = frozenset(layout for layout in _ANY if not layout[1])
 _NOT_BARE_PLANES = frozenset(layout for layout in _ANY if layout[0] or not layout[1])
 _NOT_TURNED_TWICE = frozenset(layout for layout in _ONE_PLANE if not (layout[0] and layout[2]))
 _COMPRESSED = frozenset(layout for layout in _ANY if layout[0])
-# (what numbers mean, their format, their bits) -> layouts. Each is tried by the tests, against values.
+# (photometric interpretation, sample format, bits) -> layouts. The tests compare each with known values.
 _READ_RIGHT = {
     **{(_WHITE_IS_0, _UNSIGNED, bits): _ONE_PLANE for bits in (1, 2, 4, 8)},
     **{(_BLACK_IS_0, _UNSIGNED, bits): _ONE_PLANE for bits in (1, 2, 4, 8, 12, 16)},
@@ -66,12 +66,12 @@ _REMEDY = "save it as an 8-bit RGB TIFF or PNG"
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a TIFF's tags say of its samples."""
+    """Sample layout of a TIFF according to its tags."""
 
     photometric: int
-    formats: tuple[int, ...]  #: those there are, in order
+    formats: tuple[int, ...]  #: distinct sample formats, sorted
     bits: tuple[int, ...]
-    samples: int  #: of a pixel
+    samples: int  #: per pixel
     compression: int
     planes: bool
     big_end_first: bool
@@ -103,29 +103,29 @@ class _Kind:
 
 
 def _listed(words: Iterable[str]) -> str:
-    """A broken file may have a thousand of them."""
+    """Join at most four words; a broken file may have a thousand."""
     first, rest = (shown := list(words))[:4], shown[4:]
     return " and ".join([*first, *(["others"] if rest else [])])
 
 
 def refuse_other_tiffs(content: bytes) -> None:
-    """Raises `ImageError`, which names the kind, for a TIFF that is none of those that are read right.
+    """Raise `ImageError`, which names the kind, for a TIFF of a kind that is not known to be decoded correctly.
 
-    Nothing is said of other formats, or of a TIFF whose tags cannot be read.
+    Other formats, and TIFFs whose tags cannot be read, pass.
     """
     tags = _tags(content)
     if not tags:
         return
-    # What stands in front of a camera's raw data is a thumbnail or a preview, developed by the camera.
+    # The first image of a camera's raw file is a thumbnail or a preview, developed by the camera.
     if content[8:10] == b"CR" or _DNG_VERSION in tags or tags.get(_SUBFILE, 0) & 1:
         raise ImageError(
             "it is a camera's raw file, or begins with a thumbnail; develop it to a JPEG, PNG or TIFF", OTHER_KIND
         )
     kind = _Kind.of(tags, big_end_first=content[:1] == b"M")
     extra = tags.get(_EXTRA, ())
-    planes = kind.planes and kind.samples - sum(one == 0 for one in extra) > 1  # what means nothing is left out
+    planes = kind.planes and kind.samples - sum(one == 0 for one in extra) > 1  # unspecified samples are ignored
     layout = kind.compression != 1, planes, kind.big_end_first
-    # Of opacity in a plane of its own Pillow keeps 8 bits, and divides by it colours that are multiplied with it.
+    # Of opacity in a separate plane, Pillow keeps 8 bits, and divides premultiplied colours by it.
     coarse = planes and (_PREMULTIPLIED in extra or (_OPACITY in extra and 16 in kind.bits))
     known = len(kind.bits) == len(kind.formats) == 1 and kind.compression in _COMPRESSIONS and tags.get(_INKS, 1) == 1
     right = _READ_RIGHT.get((kind.photometric, kind.formats[0], kind.bits[0]), ())
@@ -136,14 +136,14 @@ def refuse_other_tiffs(content: bytes) -> None:
 
 
 def refuse_tiff(content: bytes) -> None:
-    """Raises `ImageError`, which names the kind, for any TIFF."""
+    """Raise `ImageError`, which names the kind, for any TIFF."""
     if tags := _tags(content):
         raise _refusal(_Kind.of(tags, big_end_first=content[:1] == b"M"))
 
 
 def refuse_deep_jpeg2000(content: bytes) -> None:
-    """Raises `ImageError` for a JPEG 2000 with colours or opacity of more than 8 bits: their brightest turn black."""
-    size = content.find(b"\xff\x4f\xff\x51") + 2  # the marker after that of the stream's start
+    """Raise `ImageError` for a JPEG 2000 of several channels beyond 8 bits: their brightest values turn black."""
+    size = content.find(b"\xff\x4f\xff\x51") + 2  # the SIZ marker follows that of the stream's start
     count = int.from_bytes(content[size + 38 : size + 40], "big")
     bits = [(sample & 0x7F) + 1 for sample in content[size + 40 : size + 40 + 3 * count : 3]]
     if count > 1 and max(bits, default=0) > 8:
@@ -154,7 +154,7 @@ def refuse_deep_jpeg2000(content: bytes) -> None:
 
 
 def _tags(content: bytes) -> dict[int, Any]:
-    """Those of its first image that tell its kind; none where the content is no TIFF."""
+    """The tags of the first image that define its kind; empty if the content is not a TIFF."""
     if content[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return {}
     try:
@@ -162,9 +162,9 @@ def _tags(content: bytes) -> dict[int, Any]:
         file = io.BytesIO(content)
         file.seek(directory.next)
         directory.load(file)
-        # The others may be large, or broken, which is no matter here.
+        # Other tags may be large or broken, and are not needed.
         return {tag: directory[tag] for tag in _TAGS if tag in directory}
-    except Exception:  # whatever broken bytes lead to: opening the file will tell
+    except Exception:  # broken bytes raise anything; opening the file will report it
         return {}
 
 

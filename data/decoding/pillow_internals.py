@@ -1,8 +1,7 @@
-"""What agnet uses of Pillow that it does not promise: its decoders fed by hand, what an image is yet to load, the words
-of an error.
+"""Undocumented behaviour of Pillow that agnet relies on: manual feeding of decoders, load state, error messages.
 
-An upgrade may change any of it without a word. So all of it is here, each with a test that provokes the real thing
-(`tests/test_pillow_internals.py`), and `setup.cfg` ends before Pillow's next major version.
+An upgrade may change any of it without notice. It is therefore collected here, each item with a test that provokes the
+real behaviour (`tests/test_pillow_internals.py`), and `setup.cfg` excludes Pillow's next major version.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from ..faults import BROKEN
 
 
 class Decoder:
-    """The decoder of a file that Pillow has opened and not loaded, fed by hand: Pillow's own loop does not tell how
-    many bytes it took, and feeds zeros where they end.
+    """Decoder of a file that Pillow has opened but not loaded, fed step by step.
+
+    Pillow's own loop does not report how many bytes were used, and feeds zeros after the end.
 
     Args:
-        image: holds the pixels as they are made.
+        image: Image that receives the pixels.
     """
 
     def __init__(self, image: ImageFile.ImageFile) -> None:
@@ -32,9 +32,9 @@ class Decoder:
         self._decoder.setimage(image.im, box)
 
     def feed(self, data: bytes) -> bool:
-        """Whether it has use for none of ``data``: it took them at once, as it does only with what is no pixels'.
+        """Feed data. Returns whether all of it was consumed at once, which happens only to data without pixels.
 
-        Raises: `ImageError` for data that it cannot make pixels of.
+        Raises: `ImageError` for data that cannot be decoded.
         """
         if not self.finished:
             self._left += data
@@ -47,45 +47,45 @@ class Decoder:
 
 
 def is_unloaded(image: Image.Image) -> bool:
-    """Whether pixels are yet to come from a file, as its headers say they do."""
+    """Whether the pixels are still to be read from a file, according to its headers."""
     return bool(getattr(image, "tile", None))
 
 
 def is_drafted(image: Image.Image) -> bool:
-    """Whether a JPEG that is not loaded yet is to become a smaller draft of itself (`Image.draft`)."""
+    """Whether a JPEG that is not loaded yet will be loaded as a smaller draft (`Image.draft`)."""
     return bool(getattr(image, "decoderconfig", ()))
 
 
 def end_loading(image: ImageFile.ImageFile) -> None:
-    """Tell an image that a `Decoder` has given it its pixels: there is nothing left to load."""
+    """Mark an image as loaded after a `Decoder` has filled its pixels."""
     image.tile = []
 
 
 def rows_made(image: Image.Image) -> int:
-    """How many rows a decoder has got to: those that are not made yet are zeros."""
+    """Number of rows decoded so far: rows that are not decoded yet are zeros."""
     box = image.im.getbbox()
     return box[3] if box else 0
 
 
 def raw_mode_of(image: ImageFile.ImageFile) -> str:
-    """What Pillow, which has opened but not loaded ``image``, will take its samples for; empty where it has no word."""
+    """Pillow's interpretation of the samples of an ``image`` that is opened but not loaded; empty if it has none."""
     arguments = image.tile[0][3] if is_unloaded(image) else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
 def take_for(image: ImageFile.ImageFile, raw_mode: str) -> None:
-    """Have Pillow, which has opened but not loaded ``image``, take its samples for others of as many bits."""
+    """Make Pillow interpret the samples of an opened ``image`` as another raw mode with as many bits."""
     image.tile = [_tile_of(tile, raw_mode) for tile in image.tile]
 
 
 def is_of_a_cut_file(error: Exception) -> bool:
-    """Whether a file ended too early: Pillow has one class of error for all damage, and says this in a word alone."""
+    """Whether a file ended too early: Pillow has one exception class for all damage, and only the message differs."""
     return "truncated" in str(error)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice for a decoder written in C, which is an `OSError` of Pillow's."""
+    """Whether a C decoder ran out of memory, which Pillow reports as an `OSError`."""
     return "out of memory" in str(error).lower()
 
 

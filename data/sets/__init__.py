@@ -1,1 +1,1 @@
-"""Getting and knowing data sets: the catalogue, layouts on disk, downloads, and what is odd in them."""
+"""Data sets: the catalogue, layouts on disk, downloads, and checks of their content."""

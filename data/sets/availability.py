@@ -1,4 +1,4 @@
-"""The named data sets as a table: what there is to know of each, and what of it is on this machine."""
+"""A table of the named data sets: facts about each, and what is on this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from ..errors import AbsentError, DatasetError
+from ..index import SPLITS
 from ..text import printable, table
 from .catalogue import CATALOGUE, difference_from_book
 from .entry import Download, Entry, Options
@@ -24,16 +25,16 @@ MADE = "made on first use"
 
 @dataclass(frozen=True)
 class Availability:
-    """A named data set and what of it is under a root."""
+    """A named data set and its state under a root."""
 
     dataset: str
     entry: Entry
     root: Path
     state: str  #: one of the texts above
-    detail: str  #: what was looked for and what to do, in a sentence; empty where all is there
+    detail: str  #: what was searched for and what to do, in a sentence; empty if the data set is complete
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: all but the functions."""
+        """The facts for JSON, without functions."""
         entry = self.entry
         return {
             "name": self.dataset,
@@ -46,6 +47,7 @@ class Availability:
             "homepage": entry.homepage,
             "how_to_get_it": entry.how,
             "downloads": [asdict(download) for download in entry.downloads],
+            "ignored": entry.ignored,
             "flaws": entry.flaws,
             "root": str(self.root),
             "state": self.state,
@@ -54,31 +56,32 @@ class Availability:
 
 
 def look_up(dataset: str, root: Path) -> Availability:
-    """What is under ``root`` of a data set; names and counts are looked at, no image is opened, nothing is made."""
+    """Find out what exists under ``root`` of a data set, from names and counts alone; no image is opened or written."""
     entry = CATALOGUE[dataset]
     state, detail = _state(dataset, entry, root)
     return Availability(dataset, entry, root, state, detail)
 
 
 def table_text(found: list[Availability]) -> str:
-    """A line for each data set."""
-    header = ("name", "train", "test", "classes", "size", "on this machine", "fetch", "licence")
-    return "\n".join(table([header, *map(_cells, found)], right={1, 2, 3}))
+    """A table with one line per data set."""
+    header = ("name", "train", "val", "test", "classes", "size", "on this machine", "fetch", "licence")
+    return "\n".join(table([header, *map(_cells, found)], right={1, 2, 3, 4}))
 
 
 def details_text(found: Availability) -> str:
-    """All that is known of one data set, a line for each thing."""
+    """All facts about one data set, one line each."""
     entry = found.entry
     told = {
         "name": f"{found.dataset}: {entry.title}",
         "images": ", ".join(f"{count:,} {split}" for split, count in (entry.counts or {}).items()),
         "classes": "" if entry.classes is None else str(entry.classes),
         "split": entry.split,
+        "ignored": entry.ignored,
         "flaws": entry.flaws,
         "licence": entry.licence,
         "size": entry.size,
         "homepage": entry.homepage,
-        "how": "" if found.detail else entry.how,  # which tells it, too
+        "how": "" if found.detail else entry.how,  # `detail` includes it
         "folder": str(found.root / entry.folder) if entry.folder else "",
         "state": f"{found.state}: {found.detail}" if found.detail else found.state,
     }
@@ -105,10 +108,10 @@ def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
 def _cells(found: Availability) -> tuple[str, ...]:
     entry = found.entry
     counts = entry.counts or {}
-    fetch = "" if not entry.archives else "--download" if entry.downloads else "by form"
+    fetch = "" if not entry.archives else "--download" if entry.downloads else "by hand"
     return (
         found.dataset,
-        *(f"{counts[split]:,}" if split in counts else "" for split in ("train", "test")),
+        *(f"{counts[split]:,}" if split in counts else "" for split in SPLITS),
         "" if entry.classes is None else str(entry.classes),
         entry.size.partition(",")[0],
         found.state,
@@ -118,7 +121,7 @@ def _cells(found: Availability) -> tuple[str, ...]:
 
 
 def _checked(download: Download) -> str:
-    """What tells that a download is the published file."""
+    """How a download is verified to be the published file."""
     known = [name for name in ("sha256", "md5") if getattr(download, name)]
     size = f"{download.bytes:,} bytes, " if download.bytes else ""
     return f"{size}checked by {known[0]}" if known else f"{size}no checksum is known: the archive's own are checked"

@@ -1,6 +1,6 @@
-"""The named data sets: what there is to know of each, and how its files become a `DatasetIndex`.
+"""The named data sets: facts about each, and how its files become a `DatasetIndex`.
 
-Nothing heavy is imported before a data set is opened: the command line takes their names from here.
+Nothing heavy is imported before a data set is opened, because the command line takes the names from here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..index import DatasetIndex
 
 TEST_FRACTION_OF_FOLDERS = 0.2
-LEAKED = "test frames of a driver in train"  #: the kind under which AUC-V2's are counted when left out
+LEAKED = "test frames of a driver in train"  #: the kind under which AUC-V2's are counted if left out
 
 DEMO = Entry(
     name="demo",
@@ -29,9 +29,9 @@ DEMO = Entry(
     folder="agnet-demo-1",
     classes=16,
     split="30 / 12 a class, disjoint draws of views of one photograph",
-    licence="public domain and free licences, as scikit-image and scikit-learn tell of each photograph",
+    licence="public domain and free licences, as listed by scikit-image and scikit-learn for each photograph",
     size="15 MB, made on first use",
-    how="nothing to get: it is made from photographs that ship with scikit-image and scikit-learn",
+    how="nothing to download: it is made from photographs that ship with scikit-image and scikit-learn",
     flaws="a class is one photograph: it shows that everything works, not how well",
 )
 FOLDER = Entry(
@@ -110,8 +110,8 @@ PPMI24 = Entry(
     ),
 )
 _AUC = (
-    "sign the licence agreement at https://abouelnaga.io/projects/auc-distracted-driver-dataset/, send it to its "
-    "makers, who answer with a link, and extract auc.distracted.driver.dataset_v2.zip there"
+    "sign the licence agreement at https://abouelnaga.io/projects/auc-distracted-driver-dataset/, send it to the "
+    "authors of the data set, who answer with a link, and extract auc.distracted.driver.dataset_v2.zip there"
 )
 AUC_V1 = Entry(
     name="auc-v1",
@@ -125,7 +125,7 @@ AUC_V1 = Entry(
     licence="non-commercial research, after a signed agreement",
     homepage="https://abouelnaga.io/projects/auc-distracted-driver-dataset/",
     how=_AUC,
-    flaws="frames of one video are on both sides of the split: a score says little of other drivers",
+    flaws="frames of one video are on both sides of the split: a score says little about other drivers",
 )
 AUC_V2 = Entry(
     name="auc-v2",
@@ -163,8 +163,149 @@ CALTECH256 = Entry(
     flaws="clutter (257) and stray files are left out; no split is official",
 )
 
+CUB200 = Entry(
+    name="cub200",
+    title="CUB-200-2011",
+    layout="fine_grained:cub200_rows",
+    folder="CUB_200_2011",
+    archives=("cub_200_2011", "cub-200-2011", "cub200"),
+    classes=200,
+    counts={"train": 5_994, "test": 5_794},
+    split="its list train_test_split.txt, about 30 / 29 a class",
+    licence="non-commercial research and education; the photographs belong to their authors",
+    size="1.2 GB",
+    homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
+    how="get CUB_200_2011.tgz (1.2 GB) from https://data.caltech.edu/records/65de6-vp158 and extract it there",
+    downloads=(
+        Download(
+            "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+            bytes=1_150_585_339,
+            md5="97eceeb196236b17998738112f37df78",
+            sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
+        ),
+    ),
+    ignored="bounding boxes, part locations, attributes and segmentations",
+    flaws="some images, of test too, are also in ImageNet: scores with a backbone trained on ImageNet may be too high",
+)
+STANFORD_CARS = Entry(
+    name="stanford-cars",
+    title="Stanford Cars",
+    layout="fine_grained:stanford_cars_rows",
+    folder="stanford_cars",
+    archives=("stanford_cars", "stanford-cars", "cars_train", "cars_test", "car_devkit", "car_ims"),
+    classes=196,
+    counts={"train": 8_144, "test": 8_041},
+    split="its lists, about half of each class",
+    licence="for research; none is stated",
+    size="1.9 GB",
+    homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
+    how="get cars_train.tgz, cars_test.tgz, car_devkit.tgz and cars_test_annos_withlabels.mat (or car_ims.tgz and "
+    "cars_annos.mat) from a copy kept by others, because https://ai.stanford.edu/~jkrause/cars/car_dataset.html no "
+    "longer distributes them, and extract the archives there, beside the .mat file",
+    ignored="bounding boxes",
+    flaws="its authors no longer distribute it: check a copy with agnet datasets stanford-cars --verify",
+)
+FGVC_AIRCRAFT = Entry(
+    name="fgvc-aircraft",
+    title="FGVC-Aircraft",
+    layout="fine_grained:fgvc_aircraft_rows",
+    folder="fgvc-aircraft-2013b",
+    archives=("fgvc-aircraft", "fgvc_aircraft"),
+    classes=100,
+    counts={"train": 3_334, "val": 3_333, "test": 3_333},
+    split="its lists: a third each for train, val and test; many papers train on train and val together",
+    licence="non-commercial research; the photographs belong to their authors",
+    size="2.8 GB",
+    homepage="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
+    how="get fgvc-aircraft-2013b.tar.gz (2.8 GB) from https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/ and extract "
+    "it there",
+    downloads=(
+        Download(
+            "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            md5="d4acdd33327262359767eeaa97a4f732",
+        ),
+    ),
+    ignored="bounding boxes, families and manufacturers; the classes are the variants",
+    flaws="the lowest 20 rows of pixels of every image are a banner with the photographer's name, which its authors "
+    "ask to remove; it is kept here: crop the files to follow them",
+)
+STANFORD_DOGS = Entry(
+    name="stanford-dogs",
+    title="Stanford Dogs",
+    layout="fine_grained:stanford_dogs_rows",
+    folder="stanford_dogs",
+    archives=("stanford_dogs", "stanford-dogs"),
+    classes=120,
+    counts={"train": 12_000, "test": 8_580},
+    split="100 / the rest a class, by its lists",
+    licence="that of ImageNet: non-commercial research and education",
+    size="0.8 GB",
+    homepage="http://vision.stanford.edu/aditya86/ImageNetDogs/",
+    how="get images.tar (0.8 GB) and lists.tar from http://vision.stanford.edu/aditya86/ImageNetDogs/ and extract both "
+    "there",
+    downloads=(
+        Download(
+            "http://vision.stanford.edu/aditya86/ImageNetDogs/images.tar",
+            md5="1bb1f2a596ae7057f99d7d75860002ef",
+            name="stanford-dogs-images.tar",
+        ),
+        Download(
+            "http://vision.stanford.edu/aditya86/ImageNetDogs/lists.tar",
+            md5="edbb9f16854ec66506b5f09b583e0656",
+            name="stanford-dogs-lists.tar",
+        ),
+    ),
+    ignored="bounding boxes",
+    flaws="its images, of test too, are from ImageNet: scores with a backbone trained on ImageNet are too high",
+)
+OXFORD_PETS = Entry(
+    name="oxford-pets",
+    title="Oxford-IIIT Pet",
+    layout="fine_grained:oxford_pets_rows",
+    folder="oxford-iiit-pet",
+    archives=("oxford-iiit-pet", "oxford_iiit_pet", "oxford-pets", "oxford_pets"),
+    classes=37,
+    counts={"train": 3_680, "test": 3_669},
+    split="its lists trainval.txt and test.txt, about 100 / 100 a class",
+    licence="CC BY-SA 4.0",
+    size="0.8 GB",
+    homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/",
+    how="get images.tar.gz and annotations.tar.gz (0.8 GB) from https://www.robots.ox.ac.uk/~vgg/data/pets/ and "
+    "extract both there",
+    downloads=(
+        Download(
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",
+            md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            name="oxford-iiit-pet-images.tar.gz",
+        ),
+        Download(
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",
+            md5="95a8c909bbe2e81eed6a22bccdf3f68f",
+            name="oxford-iiit-pet-annotations.tar.gz",
+        ),
+    ),
+    ignored="trimaps, head boxes and species",
+    flaws="images that its lists do not name are left out, and some .jpg files hold PNG or GIF images",
+)
+
 CATALOGUE = {
-    entry.name: entry for entry in (DEMO, FOLDER, CSV, FOOD101, STANFORD40, PPMI24, AUC_V1, AUC_V2, CALTECH256)
+    entry.name: entry
+    for entry in (
+        DEMO,
+        FOLDER,
+        CSV,
+        FOOD101,
+        STANFORD40,
+        PPMI24,
+        AUC_V1,
+        AUC_V2,
+        CALTECH256,
+        CUB200,
+        STANFORD_CARS,
+        FGVC_AIRCRAFT,
+        STANFORD_DOGS,
+        OXFORD_PETS,
+    )
 }
 
 
@@ -179,22 +320,24 @@ def open_dataset(
     leaked_frames: bool = True,
     any_counts: bool = False,
 ) -> DatasetIndex:
-    """The index of a data set, its validation part cut from train where it brings none.
+    """Open a data set and build its index. If it has no validation split, one is cut from train.
 
-    A lone ``val`` is taken as the held-out test part, and said to be.
+    A lone ``val`` is used as the held-out test split, and reported as such.
 
     Args:
-        dataset: a key of `CATALOGUE`.
-        root: the folder that holds the data set (for ``folder``, the folder of class folders itself; for ``csv``, the
-            one that the paths in the list are relative to).
-        val_fraction: share of each class's training images that becomes validation; 0 cuts none.
-        split_seed: seed of that cut, of Caltech-256's draw, and of the test split where the layout has none.
-        limit: keep at most this many images.
-        list_file: the list of ``csv``.
-        leaked_frames: keep AUC-V2's test frames that reportedly show a driver of train.
-        any_counts: take a named data set whose numbers of images or classes are not those of the book.
+        dataset: Key of `CATALOGUE`.
+        root: Folder that holds the data set (for ``folder``, the folder of class folders itself; for ``csv``, the one
+            that the paths in the list are relative to).
+        val_fraction: Share of each class's training images that becomes validation; 0 cuts none.
+        split_seed: Seed of that cut, of Caltech-256's draw, and of the test split if the layout has none.
+        limit: Maximum number of images.
+        list_file: List of images for ``csv``.
+        leaked_frames: Whether to keep AUC-V2's test frames that reportedly show a driver of train.
+        any_counts: Whether to accept a named data set whose numbers of images or classes differ from the published
+            counts.
 
-    Raises: `DatasetError` naming what was looked for, where, and how to get it, or the counts expected and found.
+    Raises: `DatasetError`, which names what was searched for, where, and how to get it, or the counts expected and
+        found.
     """
     from ..index import build_index, cut_from_train, limit_index
     from .on_disk import to_be_whole
@@ -210,12 +353,12 @@ def open_dataset(
     rows = entry.rows(root, left_out, options)
     difference = difference_from_book(entry, rows, left_out)
     if difference and not any_counts:
-        remedy = to_be_whole(entry, root) if entry.archives else "get it anew"
+        remedy = to_be_whole(entry, root) if entry.archives else "download it again"
         raise DatasetError(
             f"{entry.title} under {root} is not as distributed: {difference}; {remedy}, or, if the copy was changed on "
-            "purpose, say --any-counts"
+            "purpose, add --any-counts"
         )
-    # A lone val would otherwise be selected on and reported at once.
+    # Otherwise, a lone val would serve for both model selection and the final score.
     val_is_test = {split for _, _, split in rows} == {"train", "val"}
     if val_is_test:
         rows = [(name, label, "test" if split == "val" else split) for name, label, split in rows]
@@ -243,15 +386,15 @@ def open_dataset(
 
 
 def _title(dataset: str, root: Path, options: Options) -> str:
-    """People's own data by the name that they gave it, others by the catalogue's."""
+    """The title of a data set: for the user's own data, the name of the folder or list; otherwise the catalogue's."""
     own = {"folder": own_name(root), "csv": options.list_file.stem if options.list_file else ""}
     return printable(composed(own.get(dataset, ""))) or dataset
 
 
 def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str]) -> str:
-    """What an entry's rows have other than the book says, before validation is cut; empty when nothing.
+    """Describe how an entry's rows differ from the published counts, before validation is cut; empty if they agree.
 
-    AUC-V2's frames of a driver in train count as there when they are left out on purpose.
+    AUC-V2's frames of a driver in train count as present if they are left out on purpose.
     """
     found = Counter(split for _, _, split in rows)
     found["test"] += left_out[LEAKED]

@@ -1,4 +1,4 @@
-"""A data set told by one CSV file: a row an image, with columns path, label and, if it is split, split."""
+"""A data set defined by a CSV file: one row per image, with the columns path, label and, optionally, split."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .folder import SPLIT_NAMES, held_out
 
 
 def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """The rows of ``options.list_file``, whose paths are relative to ``root``, in their order.
+    """Read the rows of ``options.list_file``, whose paths are relative to ``root``, in their order.
 
-    The first line names the columns, in any order and letter case; others than path, label and split are not looked at.
-    Commas, semicolons and tabs separate, as the first line has them. UTF-8, or what Excel calls Unicode text. Splits go
-    by the names that folders may have. Without the column split every image is train, and `open_dataset` cuts the test
-    part.
+    The first line names the columns, in any order and letter case; others than path, label and split are ignored.
+    The separator is a comma, semicolon or tab, as in the first line. The encoding is UTF-8, or Excel's Unicode text.
+    Splits may have any name in `SPLIT_NAMES`. Without the column split, every image is train, and `open_dataset` cuts
+    the test split.
 
-    Raises: `DatasetError` naming the line of what cannot be used, or how many images are absent.
+    Raises: `DatasetError`, which names the line of an invalid entry, or the number of missing images.
     """
     if options.list_file is None:
         raise DatasetError("the data set csv needs --csv, the file that lists its images")
@@ -48,10 +48,10 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
         name = _relative(row["path"], root, f"{path}, line {line}")
         label, split = row["label"], SPLIT_NAMES.get(row.get("split", "train").casefold())
         if not label or NOT_TEXT.search(label):
-            raise DatasetError(f"{path}, line {line}: the label {label!r} is no name of a class")
+            raise DatasetError(f"{path}, line {line}: the label {label!r} is not a valid class name")
         if split is None:
             known = ", ".join(SPLIT_NAMES)
-            raise DatasetError(f"{path}, line {line}: the split {row['split']!r} is none of {known}")
+            raise DatasetError(f"{path}, line {line}: the split {row['split']!r} is not one of {known}")
         on_disk = disk.file(name) or (name if os.path.isfile(root / name) else None)  # noqa: PTH113 - hidden, but named
         if on_disk is None:
             absent.append(name)
@@ -62,14 +62,14 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
             rows.append((on_disk, label, split))
     if absent:
         raise DatasetError(
-            f"{len(absent):,} of the {len(table) - 1:,} images that {path} names are not there, first "
+            f"{len(absent):,} of the {len(table) - 1:,} images that {path} names do not exist, first "
             f"{root / absent[0]}; paths in it are relative to --root"
         )
     return held_out(rows, str(path)) if rows else rows
 
 
 def _table(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of every line that is not empty, the header first."""
+    """Read (line number, cells) of every non-empty line, the header first."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -79,12 +79,12 @@ def _table(path: Path) -> list[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         if b"\0" in content:
             raise DatasetError(
-                f"{path} is no text (a photograph? a spreadsheet?); name a folder with a folder of photographs for "
+                f"{path} is not text (a photograph? a spreadsheet?); name a folder with a folder of photographs for "
                 "each class, or a table saved as CSV UTF-8"
             ) from None
         line = content.count(b"\n", 0, error.start) + 1
         raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8 (line {line} is something else)") from None
-    if "\0" in text:  # UTF-16 without its mark
+    if "\0" in text:  # UTF-16 without a byte order mark
         raise DatasetError(f"{path} is not UTF-8; save it as CSV UTF-8")
     header = text.lstrip().partition("\n")[0]
     separator = max(",;\t", key=header.count)
@@ -99,7 +99,7 @@ def _table(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _relative(name: str, root: Path, where: str) -> str:
-    """The path of a row as a POSIX path relative to the root."""
+    """Convert the path of a row to a POSIX path relative to the root."""
     for place in (root.absolute(), root.resolve()):
         if Path(name).is_absolute() and Path(name).is_relative_to(place):
             name = Path(name).relative_to(place).as_posix()

@@ -1,8 +1,8 @@
 """The embedded data set: sixteen real photographs that ship with scikit-image and scikit-learn.
 
-A class is a photograph; its images are that photograph seen from random viewpoints, in other light, partly
-hidden, before a blurred piece of another one. Train and test are disjoint draws. It is small and easy: it
-shows that everything works, not how well AG-Net does.
+Each class is one photograph. Its images show that photograph from random viewpoints, in different light, partly
+occluded, in front of a blurred piece of another one. Train and test are disjoint draws. The data set is small and easy:
+it shows that everything works, not how well AG-Net does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .catalogue import DEMO
 from .entry import Options, Rows
 from .folder import folder_rows
 
-FOLDER = DEMO.folder  # the number is the recipe's: another recipe must not reuse these files
+FOLDER = DEMO.folder  # the number is the version of the recipe: another version must not reuse these files
 IMAGES_OF_A_CLASS = {"train": 30, "test": 12}
 SIZE_WH = (320, 240)
 
@@ -46,15 +46,15 @@ _SCIKIT_LEARN = {"pagoda": "china.jpg", "flower": "flower.jpg"}
 
 
 def demo_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """The embedded data set, made under ``root`` on first use; see `ensure_demo`."""
+    """Rows of the embedded data set, which is made under ``root`` on first use; see `ensure_demo`."""
     place = ensure_demo(root)
     return [(f"{place.name}/{name}", label, split) for name, label, split in folder_rows(place, left_out, options)]
 
 
 def ensure_demo(root: Path) -> Path:
-    """The data set's folder under ``root``, written there on first use (672 JPEG files, 15 MB, seconds).
+    """Return the data set's folder under ``root``, written on first use (672 JPEG files, 15 MB, seconds).
 
-    Raises: `DatasetError` when scikit-image is absent or the folder cannot be written.
+    Raises: `DatasetError` if scikit-image is missing or the folder cannot be written.
     """
     place = root / FOLDER
     if place.is_dir():
@@ -77,14 +77,14 @@ def ensure_demo(root: Path) -> Path:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
-        if place.is_dir():  # another run was faster
+        if place.is_dir():  # another process finished first
             return place
         raise DatasetError(f"cannot write the embedded data set to {place}: {error.strerror}") from None
     return place
 
 
 def _photographs() -> dict[str, np.ndarray]:
-    """Class name -> uint8 RGB ``(H, W, 3)``, sorted by class."""
+    """The photographs: class name -> uint8 RGB ``(H, W, 3)``, sorted by class."""
     try:
         import skimage.data
         from sklearn.datasets import load_sample_image
@@ -111,7 +111,7 @@ def _view(label: int, photographs: list[np.ndarray], generator: np.random.Genera
 
 
 def _piece(image: np.ndarray, size_wh: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
-    """A random crop of about half the image, resized to ``size_wh``."""
+    """Crop a random piece of about half the image, resized to ``size_wh``."""
     height, width = image.shape[:2]
     crop_h, crop_w = (int(side * generator.uniform(0.4, 0.7)) for side in (height, width))
     top, left = generator.integers(height - crop_h), generator.integers(width - crop_w)
@@ -119,7 +119,7 @@ def _piece(image: np.ndarray, size_wh: tuple[int, int], generator: np.random.Gen
 
 
 def _lay(image: np.ndarray, canvas: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """The image over the canvas, 55-85 % of its size, turned, shifted and in perspective."""
+    """Lay the image over the canvas at 55-85 % of its size, rotated, shifted and in perspective."""
     width, height = SIZE_WH
     scale = generator.uniform(0.55, 0.85) * min(width / image.shape[1], height / image.shape[0])
     resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -136,7 +136,7 @@ def _lay(image: np.ndarray, canvas: np.ndarray, generator: np.random.Generator) 
 
 
 def _occlude(canvas: np.ndarray, other: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A rectangle of another photograph, 4-9 % of the area, anywhere."""
+    """Cover 4-9 % of the area with a rectangle of another photograph at a random position."""
     width, height = SIZE_WH
     w, h = (int(side * generator.uniform(0.2, 0.3)) for side in SIZE_WH)
     x, y = generator.integers(width - w), generator.integers(height - h)

@@ -1,4 +1,4 @@
-"""What there is to know of a named data set, besides its files."""
+"""Description of a named data set, apart from its files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..references import named_function
 
@@ -14,49 +15,61 @@ Rows = list[tuple[str, str, str]]  #: (name relative to the root, class, split) 
 
 @dataclass(frozen=True)
 class Options:
-    """What decides an index besides the files."""
+    """Options that affect an index besides the files."""
 
-    split_seed: int = 0  #: of the splits that are drawn
-    list_file: Path | None = None  #: of ``csv``
+    split_seed: int = 0  #: of splits that are drawn
+    list_file: Path | None = None  #: list of images for ``csv``
     leaked_frames: bool = True  #: keep AUC-V2's test frames that reportedly show a driver of train
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file that the licence lets a program fetch."""
+    """A file whose licence permits automatic download."""
 
     url: str
     bytes: int | None = None
-    md5: str | None = None  #: or sha256, as its makers publish or others have recorded
+    md5: str | None = None  #: or sha256, as published by its authors or recorded by others
     sha256: str | None = None
+    name: str = ""  #: file name on disk, if the last part of the URL does not say which data set it is of
+
+
+def published_name(download: Download) -> str:
+    """The name under which a download is distributed: the last component of its URL."""
+    return urlsplit(download.url).path.rsplit("/", 1)[-1]
+
+
+def file_name(download: Download) -> str:
+    """The name of a download on disk."""
+    return download.name or published_name(download)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A named data set: what its makers say of it, and how its files become rows.
+    """A named data set: facts from its authors, and how its files become rows.
 
-    Its ``layout`` is a function of this package, ``module:function``, imported when asked for; see `rows`.
+    ``layout`` is a function of this package, ``module:function``, imported on first use; see `rows`.
     """
 
-    name: str  #: the catalogue's
+    name: str  #: key in the catalogue
     title: str
     layout: str
-    folder: str = ""  #: the folder under the root that it lives in and is extracted to
-    classes: int | None = None  #: None: as many as there are
-    counts: Mapping[str, int] | None = None  #: images by split (train, test) by the book, before validation is cut
-    split: str = ""  #: how it is split, in words
+    folder: str = ""  #: folder under the root where it is kept and extracted to
+    classes: int | None = None  #: None: any number
+    counts: Mapping[str, int] | None = None  #: published images per split, before validation is cut
+    split: str = ""  #: description of the split
     licence: str = ""
-    size: str = ""  #: of what is to be fetched
+    size: str = ""  #: size of the download
     homepage: str = ""
-    how: str = ""  #: how to get it by hand, in a sentence
-    archives: tuple[str, ...] = ()  #: beginnings of the names of its archives, of what others distribute
-    downloads: tuple[Download, ...] = ()  #: what ``agnet datasets --download`` may fetch
-    flaws: str = ""  #: what is known to be wrong with it
+    how: str = ""  #: how to get it manually, in a sentence
+    archives: tuple[str, ...] = ()  #: prefixes of its archives' names, if others distribute it
+    downloads: tuple[Download, ...] = ()  #: files that ``agnet datasets --download`` may download
+    ignored: str = ""  #: annotations that come with the images and are not read
+    flaws: str = ""  #: known flaws
 
     def rows(self, root: Path, left_out: Counter[str], options: Options) -> Rows:
-        """Its images as they lie under ``root``; files left out are counted by kind.
+        """Its images as found under ``root``; files left out are counted by kind.
 
-        Raises: `DatasetError` naming what was looked for, where, and how to get it.
+        Raises: `DatasetError`, which names what was searched for, where, and how to get it.
         """
         found: Rows = named_function(self.layout, __package__)(root, left_out, options)
         return found
@@ -65,7 +78,7 @@ class Entry:
 def unlike_the_book(
     classes: int, counts: Mapping[str, int], book_classes: int | None, book_counts: Mapping[str, int] | None
 ) -> tuple[str, ...]:
-    """What numbers of classes, and of images by split, are not those of the book; None where no book says."""
+    """Describe how the numbers of classes, and of images per split, differ from the published counts, if known."""
     pairs = [(classes, book_classes, "classes")]
     pairs += [(counts.get(split, 0), wanted, f"{split} images") for split, wanted in (book_counts or {}).items()]
     return tuple(

@@ -1,4 +1,4 @@
-"""A data set looked at as a whole: is it what its makers say, can it be read, what is in it twice."""
+"""Examination of a whole data set: published counts, readability, duplicates."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .entry import unlike_the_book
 from .near_duplicates import Looks, closest, look_of
 
 _CHUNK = 32
-_SMALL = 32  # pixels: a shorter side has less than an icon's
-_LONG = 8  # times as long as high, or as high as long
+_SMALL = 32  # pixels: a shorter side is smaller than an icon
+_LONG = 8  # ratio of the longer to the shorter side
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One of several images that are the same, or look it."""
+    """One of several images that are identical or look alike."""
 
     image: str
     split: str
@@ -37,7 +37,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class Odd:
-    """An image and what is the matter with it."""
+    """An image and what is unusual about it."""
 
     image: str
     reason: str
@@ -45,7 +45,7 @@ class Odd:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images whose files are the same to the byte."""
+    """Images whose files are identical byte for byte."""
 
     copies: tuple[Copy, ...]
     across_splits: bool
@@ -54,7 +54,7 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """An image, the one of another split that it looks most like, and how many of 63 bits of their hashes differ."""
+    """An image, the most similar one of another split, and how many of the 63 bits of their hashes differ."""
 
     image: Copy
     looks_like: Copy
@@ -63,24 +63,24 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found. `wrong` and `unreadable` are faults of the files; the rest is for a person to judge."""
+    """Result of an examination. `wrong` and `unreadable` are faults; a person must assess the other findings."""
 
     dataset: str
-    title: str  #: what people call it
+    title: str  #: common name
     images: int
     classes: int
-    counts: dict[str, int]  #: by split
-    by_the_book: bool | None  #: None: no book says how many there should be
-    wrong: tuple[str, ...]  #: counts that are not the book's, a sentence each
-    left_out: dict[str, int]  #: files that are no images by their names or places, by kind
+    counts: dict[str, int]  #: images per split
+    by_the_book: bool | None  #: whether the counts are the published ones; None if none are published
+    wrong: tuple[str, ...]  #: counts that differ from the published ones, a sentence each
+    left_out: dict[str, int]  #: number of files that are not images by name or place, by kind
     unreadable: tuple[Odd, ...]
-    odd: tuple[Odd, ...]  #: readable, but hardly photographs
+    odd: tuple[Odd, ...]  #: readable, but unlikely to be photographs
     duplicates: tuple[Duplicates, ...]
-    near_duplicates: tuple[NearDuplicate, ...]  #: across splits, the most similar first
+    near_duplicates: tuple[NearDuplicate, ...]  #: across splits, most similar first
 
     @property
     def sound(self) -> bool:
-        """Whether all images are there and can be read. Duplicates are official in many a data set: no fault."""
+        """Whether all images exist and can be read. Many data sets have official duplicates, which are not a fault."""
         return not self.wrong and not self.unreadable
 
     def to_dict(self) -> dict[str, object]:
@@ -89,12 +89,12 @@ class Examination:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a worker says of one image."""
+    """A worker's result for one image."""
 
     content: str = ""  #: BLAKE2b of the file in hexadecimal, as in the boxes file; empty if it cannot be read
     look: tuple[int, bytes] | None = None
     size_wh: tuple[int, int] = (0, 0)
-    reason: str = ""  #: why it cannot be used
+    reason: str = ""  #: why it cannot be used; empty if it can
 
 
 def examine(
@@ -106,15 +106,15 @@ def examine(
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] = lambda done, unreadable: None,
 ) -> Examination:
-    """Decode every image and compare all with each other and with the book.
+    """Decode every image, and compare the images with each other and with the published counts.
 
     Args:
-        index: with the splits to compare; without a validation part cut from train, which is no part of the book.
-        classes, counts: how many there are by the book; None where no book says.
-        jobs: worker processes; by default as the caller's ``joblib.parallel_config`` says, else all cores. An image
-            that crashes its decoder takes a process along, and is then told as unreadable.
-        max_pixels: above which an image is unreadable.
-        progress: called with the images done, and how many of them cannot be read.
+        index: Data set with the splits to compare, without a validation split cut from train, which is not published.
+        classes, counts: Published numbers of classes and images; None if none are published.
+        jobs: Number of worker processes; by default as set by the caller's ``joblib.parallel_config``, else all cores.
+            An image whose decoder crashes kills its process and is then reported as unreadable.
+        max_pixels: Number of pixels above which an image counts as unreadable.
+        progress: Function called with the number of images done, and how many of them cannot be read.
     """
     root = str(index.root.resolve())
     chunks = [index.names[first : first + _CHUNK] for first in range(0, len(index), _CHUNK)]
@@ -154,7 +154,7 @@ def examine(
 
 
 def see_chunk(root: str, names: Sequence[str], max_pixels: int = MAX_PIXELS) -> list[Seen]:
-    """A worker's task: each image read, decoded, and what it looks like. One that cannot be is told, not raised."""
+    """A worker's task: read and decode each image and compute its look. Unreadable images are reported, not raised."""
     cv2.setNumThreads(1)
     return [_see(root, name, max_pixels) for name in names]
 
@@ -162,7 +162,7 @@ def see_chunk(root: str, names: Sequence[str], max_pixels: int = MAX_PIXELS) -> 
 def _see(root: str, name: str, max_pixels: int) -> Seen:
     content = b""
     try:
-        content = read_content(os.path.join(root, name))  # noqa: PTH118 - a hundred thousand times
+        content = read_content(os.path.join(root, name))  # noqa: PTH118 - called for every image
         image = decode_image(content, max_pixels)
     except ImageError as error:
         if not content:
@@ -194,7 +194,7 @@ def _copy(index: DatasetIndex, row: int) -> Copy:
 
 
 def _duplicates(index: DatasetIndex, contents: list[str]) -> tuple[Duplicates, ...]:
-    """Groups of the same content, those across splits first, then those in different classes, then by name."""
+    """Groups of identical content: those across splits first, then those in different classes, then by name."""
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for row, content in enumerate(contents):
         if content:
@@ -211,7 +211,7 @@ def _duplicates(index: DatasetIndex, contents: list[str]) -> tuple[Duplicates, .
 
 
 def _near_duplicates(index: DatasetIndex, looks: Looks, contents: list[str]) -> tuple[NearDuplicate, ...]:
-    """Of each image of a later split, its closest in an earlier one, unless a copy of its very file is there."""
+    """For each image of a later split, the closest of an earlier split, unless that split has a copy of its file."""
     found: dict[int, tuple[int, int]] = {}
     for earlier, later in combinations(SPLITS, 2):
         others = np.flatnonzero(index.splits == earlier)

@@ -1,4 +1,4 @@
-"""What an examination found, as text and as a picture."""
+"""Report of an examination, as text and as a picture."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..images import MAX_PIXELS, read_image
 from ..text import printable, tally
 from .examination import Copy, Duplicates, Examination, NearDuplicate
 
-_SHOWN = 5  # of each kind; all are in the JSON
-_SIDE = 220  # pixels, of a photograph on the sheet
+_SHOWN = 5  # of each kind; the JSON has all
+_SIDE = 220  # pixels per photograph on the sheet
 _CAPTION = 30
 
 Found = TypeVar("Found")
 
 
 def examination_text(examination: Examination) -> str:
-    """The whole report, the first few of each kind by name."""
+    """The whole report, with the first few findings of each kind."""
     counts = ", ".join(f"{count:,} {split}" for split, count in examination.counts.items())
-    book = {None: "", True: ": as by the book", False: ": NOT AS BY THE BOOK"}[examination.by_the_book]
+    book = {None: "", True: ": as published", False: ": NOT AS PUBLISHED"}[examination.by_the_book]
     lines = [f"{examination.title}: {examination.images:,} images of {examination.classes:,} classes ({counts}){book}"]
     lines += [f"    {difference}" for difference in examination.wrong]
     if examination.left_out:
-        lines.append(f"left out by their names or places: {tally(examination.left_out)}")
+        lines.append(f"left out because of their names or places: {tally(examination.left_out)}")
     lines += _section("cannot be read", examination.unreadable, lambda odd: f"{odd.image}: {odd.reason}")
     lines += _section("odd, though readable", examination.odd, lambda odd: f"{odd.image} {odd.reason}")
     groups = examination.duplicates
@@ -40,24 +40,23 @@ def examination_text(examination: Examination) -> str:
     lines += _section("files that are twice or more in one split", within, _group_text)
     lines += _section("look like an image of another split", examination.near_duplicates, _pair_text)
     if examination.near_duplicates:
-        lines.append(
-            "    Looks are compared by a hash of the picture: a few may be alike by chance. --sheet draws the first 60."
-        )
+        lines.append("    Images are compared by a hash: a few may be alike by chance. --sheet draws the first 60.")
     return "\n".join(printable(line) for line in lines)
 
 
 def near_duplicate_sheet(
     examination: Examination, root: Path, max_pixels: int = MAX_PIXELS, count: int = 60
 ) -> tuple[np.ndarray, int]:
-    """The closest ``count`` near-duplicates, each beside what it looks like: uint8 RGB, and how many are on it.
+    """Draw the ``count`` closest near-duplicates, each beside the image it resembles.
 
-    Raises: `DatasetError` when there is none.
+    Returns: the sheet, uint8 RGB, and the number of pairs on it.
+    Raises: `DatasetError` if there are none.
     """
     pictures = []
     for pair in examination.near_duplicates[:count]:
         try:
             pictures.append(_pair_picture(pair, root, max_pixels))
-        except ImageError:  # gone since it was looked at
+        except ImageError:  # deleted since the examination
             continue
     if not pictures:
         raise DatasetError(f"{examination.title} has no near-duplicates across splits: there is nothing to draw")

@@ -1,6 +1,6 @@
-"""A named data set fetched and unpacked to where it is looked for.
+"""Download and extraction of a named data set to the place where it is searched for.
 
-Each of its files is resumed after an interruption, checked, and there completely or not at all.
+Each of its files is resumed after an interruption, verified, and either complete or absent.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from ..files import one_process
 from .archives import extract
 from .availability import COMPLETE, NOT_THERE, PARTLY, look_up
 from .catalogue import CATALOGUE
-from .entry import Download
+from .entry import Download, file_name, published_name
 
-Steps = Callable[[str, int, "int | None"], None]  #: what is being done, bytes done, of how many if known
-Progress = Callable[[int, "int | None"], None]  #: bytes that are there, and of how many; None: not known
+Steps = Callable[[str, int, "int | None"], None]  #: current step, bytes done, total bytes if known
+Progress = Callable[[int, "int | None"], None]  #: bytes present, and total bytes; None: unknown
 
-TIMEOUT = 60.0  #: seconds without a byte
-WAITS = (1.0, 3.0, 10.0, 30.0)  #: seconds before each further attempt; they start over when more is there than ever
+TIMEOUT = 60.0  #: seconds without any data
+WAITS = (1.0, 3.0, 10.0, 30.0)  #: seconds before each further attempt; progress beyond any earlier attempt resets them
 _CHUNK = 1 << 20
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-_MARKS = {".zip": (0, b"PK"), ".tar": (257, b"ustar"), ".gz": (0, b"\x1f\x8b")}  #: (where in the file, what is there)
+_MARKS = {".zip": (0, b"PK"), ".tar": (257, b"ustar"), ".gz": (0, b"\x1f\x8b")}  #: (offset, bytes there)
 
 
 def acquire(dataset: str, root: Path, progress: Steps = lambda what, done, total: None) -> list[Path]:
-    """Bring a data set under ``root``; returns the archives it came in, which stay. Nothing is done if it is there.
+    """Download and extract a data set under ``root``. Does nothing if it is complete.
 
-    Interrupted, it goes on where it was the next time. An archive that was fetched by hand is taken.
+    After an interruption, the next call resumes. Manually downloaded archives are used. All archives are kept.
 
-    Raises: `DatasetError` with instructions where no program may fetch it, before anything is fetched where a part of
-    it or anything else is in the way, or where what was fetched is not what the book says; what `fetch` and `extract`
-    raise.
+    Returns: paths of the archives; empty if nothing was to be done.
+    Raises: `DatasetError` with instructions if the data set may not be downloaded automatically; before a download if
+    a part of it or anything else is in the way; or if the result does not have the published counts. Also whatever
+    `fetch` and `extract` raise.
     """
     entry = CATALOGUE[dataset]
     found = look_up(dataset, root)
@@ -54,22 +55,23 @@ def acquire(dataset: str, root: Path, progress: Steps = lambda what, done, total
         return []
     if not entry.downloads:
         if not entry.homepage:
-            raise ConfigurationError(f"there is nothing to fetch for {dataset!r}: {entry.how}")
+            raise ConfigurationError(f"there is nothing to download for {dataset!r}: {entry.how}")
         if found.state != NOT_THERE:
             raise DatasetError(found.detail)
-        raise DatasetError(f"{entry.title} is not given out to programs: {entry.how}, to {root / entry.folder}")
+        raise DatasetError(f"{entry.title} cannot be downloaded automatically: {entry.how}, to {root / entry.folder}")
     if found.state == PARTLY:
-        raise DatasetError(f"{found.detail}. To have all of it fetched, move away what is there")
+        raise DatasetError(f"{found.detail}. To download all of it, move the existing files away")
     folder = root / entry.folder
     archives = [root / file_name(download) for download in entry.downloads]
-    for target in archives:
-        for name in (target.name, f"{target.name}.part", f"{target.name}.part.json"):
-            if (folder / name).is_file() and not (root / name).exists():
-                (folder / name).replace(root / name)  # the folder is to be made of what is in them
+    for download, target in zip(entry.downloads, archives, strict=True):
+        for suffix in ("", ".part", ".part.json"):
+            for name in (target.name + suffix, published_name(download) + suffix):
+                if (folder / name).is_file() and not (root / (target.name + suffix)).exists():
+                    (folder / name).replace(root / (target.name + suffix))  # the folder is created from their content
     _make_free(folder)
     for download, target in zip(entry.downloads, archives, strict=True):
         fetch(download, target, partial(progress, f"fetch {target.name}"))
-    _make_free(folder)  # a Mac may have been there in the meantime
+    _make_free(folder)  # macOS may have added files in the meantime
     extract(archives, folder, progress=progress)
     found = look_up(dataset, root)
     if found.state != COMPLETE:
@@ -80,23 +82,23 @@ def acquire(dataset: str, root: Path, progress: Steps = lambda what, done, total
 def fetch(
     download: Download, target: Path, progress: Progress = lambda done, total: None, *, timeout: float = TIMEOUT
 ) -> Path:
-    """Bring ``download`` to the file ``target`` and return its path.
+    """Download a file to ``target`` and return that path.
 
-    What has arrived waits in ``<target>.part``, with what the server said of it beside it, and the next call goes on
-    from there if the server still has the same file. A ``target`` that is there already is checked, not fetched.
+    Data received so far are kept in ``<target>.part``, with the server's metadata beside it, and the next call resumes
+    from there if the server still has the same file. An existing ``target`` is verified, not downloaded.
 
-    Raises: `DownloadError` naming cause and remedy; a file that is not the published one is deleted if it was fetched,
-    and left alone if it was there. `KeyboardInterrupt` leaves the part to go on with.
+    Raises: `DownloadError`, which names cause and remedy. A file that is not the published one is deleted if it was
+    downloaded, and kept if it existed before. `KeyboardInterrupt` leaves the partial file for the next call.
     """
     if not download.url.startswith(("http://", "https://")):
-        raise DownloadError(f"{download.url} is no http or https address")
+        raise DownloadError(f"{download.url} is not an http or https address")
     target.parent.mkdir(parents=True, exist_ok=True)
-    busy = DownloadError(f"{target} is being fetched by another process: wait for it, or end it")
+    busy = DownloadError(f"{target} is being downloaded by another process: wait for it, or end it")
     with one_process(target.with_name(target.name + ".lock"), busy):
         if target.exists():
             if difference := difference_from(target, download):
                 raise DownloadError(
-                    f"{target} is not the published file ({difference}): delete it or move it away to have it fetched"
+                    f"{target} is not the published file ({difference}): delete it or move it away to download it"
                 )
             return target
         part = target.with_name(target.name + ".part")
@@ -104,8 +106,8 @@ def fetch(
         if difference := difference_from(part, download):
             _forget(part)
             raise DownloadError(
-                f"what came from {download.url} is not the published file ({difference}) and was deleted: try again; "
-                "if it happens twice, the file was replaced or something on the way changes it"
+                f"the data from {download.url} are not the published file ({difference}) and were deleted: try again; "
+                "if it happens twice, the file was replaced, or something in between changes it"
             )
         part.replace(target)
         _forget(part)
@@ -113,24 +115,24 @@ def fetch(
 
 
 def _make_free(folder: Path) -> None:
-    """See to it that ``folder`` can be unpacked to: it is not there or empty, once what Macs leave there is deleted.
+    """Make sure that ``folder`` can be extracted to: it must be absent, or empty apart from files that macOS leaves.
 
-    Raises: `DatasetError` naming what else is in the way; nothing is then deleted.
+    Raises: `DatasetError`, which names anything else in the way; nothing is then deleted.
     """
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     of_a_mac = [path for path in inside if path.is_file() and (path.name == ".DS_Store" or path.name.startswith("._"))]
     others = [path for path in inside if path not in of_a_mac]
     if others or (folder.exists() and not folder.is_dir()):
         in_the_way = others[0] if others else folder
-        raise DatasetError(f"{in_the_way} is in the way of what is to be unpacked: delete it or move it away")
+        raise DatasetError(f"{in_the_way} is in the way of the files to be unpacked: delete it or move it away")
     for path in of_a_mac:
         path.unlink()
 
 
 def difference_from(path: Path, download: Download) -> str:
-    """How the file differs from the published one, in words; empty if it does not, as far as its makers tell.
+    """Describe how the file differs from the published one; empty if it does not, as far as is known.
 
-    Of a file without a published checksum, the first bytes must be of the kind that its name promises.
+    Without a published checksum, the file must start like the kind of file that its name implies.
     """
     size = path.stat().st_size
     if download.bytes is not None and size != download.bytes:
@@ -149,21 +151,16 @@ def difference_from(path: Path, download: Download) -> str:
     return f"{looks} instead of a {suffix} file"
 
 
-def file_name(download: Download) -> str:
-    """The name that a download has on disk: the last part of its address."""
-    return urlsplit(download.url).path.rsplit("/", 1)[-1]
-
-
 class _Passing(Exception):
-    """A failure that may be gone after a while."""
+    """A failure that may be temporary."""
 
     def __init__(self, reason: str, wait: float = 0) -> None:
         super().__init__(_one_line(reason))
-        self.wait = wait  #: seconds that the server asks for
+        self.wait = wait  #: seconds requested by the server
 
 
 class _SafeRedirects(HTTPRedirectHandler):
-    """Redirects are followed, but not to where anyone on the way could change the file, nor out of the web."""
+    """Follow redirects, except from https to http, where others could change the file, and to other protocols."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -173,14 +170,14 @@ class _SafeRedirects(HTTPRedirectHandler):
             fp.close()
             raise DownloadError(
                 f"{req.full_url} redirects from {before} to {after} ({newurl}): not followed, because the connection "
-                "would not be safe; fetch the file by hand"
+                "would not be safe; download the file manually"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
         try:
             return super().http_error_302(req, fp, code, msg, headers)
-        except ValueError:  # of an address that is none
+        except ValueError:  # raised for an invalid address
             fp.close()
             raise
 
@@ -188,7 +185,7 @@ class _SafeRedirects(HTTPRedirectHandler):
 
 
 def _fetch_part(download: Download, part: Path, progress: Progress, timeout: float) -> None:
-    """Attempts, until ``part`` is complete by the server's own word; none if it is already."""
+    """Attempt to download until ``part`` is complete according to the server; return at once if it already is."""
     if _is_complete(download, part):
         return
     opener = build_opener(_SafeRedirects)
@@ -201,27 +198,27 @@ def _fetch_part(download: Download, part: Path, progress: Progress, timeout: flo
             failures = 1 if _size(part) > most else failures + 1
             most = max(most, _size(part))
             if failures > len(WAITS):
-                kept = f"; {_size(part):,} bytes are kept: run the same again to go on" if _size(part) else ""
+                kept = f"; {_size(part):,} bytes are kept: run the same again to resume" if _size(part) else ""
                 raise DownloadError(f"{download.url}: {failure}, {failures} times in a row{kept}") from None
             time.sleep(max(WAITS[failures - 1], min(failure.wait, 60)))
         except ValueError as error:
             raise DownloadError(
-                f"{download.url}: the address, or what its server answers, makes no sense ({_one_line(error)}); fetch "
-                "it by hand from its homepage"
+                f"{download.url}: the address, or the server's answer, makes no sense ({_one_line(error)}); download "
+                "it manually from its homepage"
             ) from None
 
 
 def _is_complete(download: Download, part: Path) -> bool:
-    """Whether ``part`` has as many bytes as published, or as the server told: it is then only to be checked."""
+    """Whether ``part`` has as many bytes as published, or as the server announced, and only needs verification."""
     known = _read_note(_note(part))
     told = known.get("total") if known.get("url") == download.url else None
     return _size(part) > 0 and _size(part) in (download.bytes, told)
 
 
 def _attempt(opener: OpenerDirector, download: Download, part: Path, progress: Progress, timeout: float) -> None:
-    """One request, for what is missing where the server has the same file as before, else for all of it.
+    """Send one request: for the missing data if the server still has the same file, otherwise for all of it.
 
-    Raises: `_Passing` when it is worth trying again, else `DownloadError`.
+    Raises: `_Passing` if another attempt is worthwhile, else `DownloadError`.
     """
     known = _read_note(_note(part))
     request = Request(download.url, headers={"User-Agent": "agnet", "Accept-Encoding": "identity"})
@@ -241,17 +238,17 @@ def _attempt(opener: OpenerDirector, download: Download, part: Path, progress: P
             }
             if response.status == 206 and (start != have or _validator(told) != _validator(known)):
                 _forget(part)
-                raise _Passing("another part was sent than asked for")
+                raise _Passing("the server sent another part than requested")
             _check_size(download, part, total, start)
             _note(part).write_text(json.dumps(told), encoding="utf-8")
             _receive(response, part, start, download.bytes if total is None else total, progress)
     except HTTPError as error:
         error.close()
-        if error.code == 416:  # the part is as long as the file, or longer
+        if error.code == 416:  # the partial file is at least as long as the file
             if have and error.headers.get("Content-Range") == f"bytes */{have}":
                 return
             _forget(part)
-            raise _Passing("the part on disk is not of this file") from None
+            raise _Passing("the part on disk does not belong to this file") from None
         if error.code in _PASSING:
             asked = error.headers.get("Retry-After", "")
             raise _Passing(f"HTTP {error.code} {error.reason}", int(asked) if asked.isdecimal() else 0) from None
@@ -261,9 +258,9 @@ def _attempt(opener: OpenerDirector, download: Download, part: Path, progress: P
 
 
 def _receive(response: HTTPResponse, part: Path, start: int, total: int | None, progress: Progress) -> None:
-    """Append the body to ``part`` from ``start`` on, until it ends or is longer than the file has ``total`` bytes.
+    """Append the body to ``part`` from ``start`` until it ends or exceeds the ``total`` bytes of the file.
 
-    Raises: `_Passing` when it is longer, and the part is then forgotten, or shorter; `DownloadError` of the disk.
+    Raises: `_Passing` if it is shorter, or longer, in which case the part is deleted; `DownloadError` for disk errors.
     """
     done = start
     with part.open("r+b" if start else "wb") as file:
@@ -283,7 +280,7 @@ def _receive(response: HTTPResponse, part: Path, start: int, total: int | None, 
             raise _disk_error(part, error) from error
     if total is not None and done > total:
         _forget(part)
-        raise _Passing(f"more was sent than the {total:,} bytes that the file has")
+        raise _Passing(f"the server sent more than the {total:,} bytes of the file")
     if total is not None and done < total:
         raise _Passing(f"the connection ended after {done:,} of {total:,} bytes")
 
@@ -298,7 +295,7 @@ def _next_chunk(response: HTTPResponse) -> bytes:
 
 
 def _extent(response: HTTPResponse) -> tuple[int, int | None]:
-    """(where the body begins in the file, bytes of the whole file if told)."""
+    """The body's offset in the file, and the size of the whole file if the server gives it."""
     if response.status == 206:
         first, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         start = first.partition("-")[0]
@@ -308,29 +305,29 @@ def _extent(response: HTTPResponse) -> tuple[int, int | None]:
 
 
 def _check_size(download: Download, part: Path, total: int | None, start: int) -> None:
-    """Raises: `DownloadError` when the server's file has another size than published, or does not fit on the disk."""
+    """Raise `DownloadError` if the server's file has another size than published, or does not fit on the disk."""
     if download.bytes is not None and total is not None and total != download.bytes:
         raise DownloadError(
             f"{download.url} has {total:,} bytes, the published file {download.bytes:,}: it was replaced, or something "
-            "on the way answers in its place; nothing was fetched"
+            "in between answers in its place; nothing was downloaded"
         )
     missing = (total or download.bytes or 0) - start
     free = shutil.disk_usage(part.parent).free + (_size(part) - start)
     if missing > free:
         raise DownloadError(
-            f"{part.parent} has {free / 1e9:,.1f} GB free, {missing / 1e9:,.1f} GB are to be fetched: make room, or "
+            f"{part.parent} has {free / 1e9:,.1f} GB free, {missing / 1e9:,.1f} GB are to be downloaded: make room, or "
             "name another place with --root"
         )
 
 
 def _validator(told: dict[str, Any]) -> str:
-    """What If-Range may ask with: a strong ETag, else the time of change; empty where the server told neither."""
+    """The value for If-Range: a strong ETag, else the time of change; empty if the server gave neither."""
     etag = str(told.get("etag") or "")
     return etag if etag.startswith('"') else str(told.get("modified") or "")
 
 
 def _note(part: Path) -> Path:
-    """The file beside ``part`` with what the server said of it."""
+    """The file beside ``part`` with the server's metadata."""
     return part.with_name(part.name + ".json")
 
 
@@ -362,10 +359,10 @@ def _checksum(path: Path, kind: str) -> str:
 def _refusal(url: str, error: HTTPError) -> str:
     reason = _one_line(error.reason)
     if error.code in (404, 410):
-        return f"{url} is not there any more ({error.code}): see the data set's homepage for where it is now"
+        return f"{url} no longer exists ({error.code}): see the data set's homepage for its new address"
     if error.code in (401, 403):
-        return f"{url} is not given out to programs ({error.code} {reason}): fetch it by hand from its homepage"
-    return f"{url}: HTTP {error.code} {reason}; fetch it by hand from its homepage"
+        return f"{url} cannot be downloaded automatically ({error.code} {reason}): get it manually from its homepage"
+    return f"{url}: HTTP {error.code} {reason}; download it manually from its homepage"
 
 
 def _one_line(reason: object) -> str:
@@ -373,16 +370,16 @@ def _one_line(reason: object) -> str:
 
 
 def _network_error(url: str, error: Exception) -> Exception:
-    """The error to raise: `_Passing` when it is worth trying again, else `DownloadError`."""
+    """The error to raise: `_Passing` if another attempt is worthwhile, else `DownloadError`."""
     cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
     host = urlsplit(url).hostname
     if isinstance(cause, ssl.SSLCertVerificationError):
         return DownloadError(
             f"the certificate of {host} is not accepted ({cause.verify_message}): check this machine's clock and its "
-            "list of authorities (SSL_CERT_FILE names another); it is not fetched without"
+            "list of authorities (SSL_CERT_FILE names another); nothing is downloaded without a valid certificate"
         )
     if isinstance(cause, socket.gaierror):
-        return DownloadError(f"the host {host} is not found: check the connection to the internet, or the proxy")
+        return DownloadError(f"the host {host} was not found: check the connection to the internet, or the proxy")
     if isinstance(cause, ConnectionRefusedError):
         return DownloadError(f"{host} refuses the connection: its server is down, or a firewall or proxy forbids it")
     if isinstance(cause, TimeoutError):
@@ -392,5 +389,5 @@ def _network_error(url: str, error: Exception) -> Exception:
 
 def _disk_error(part: Path, error: OSError) -> DownloadError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DownloadError(f"the disk is full at {part}: make room and run the same again, which goes on from there")
+        return DownloadError(f"the disk is full at {part}: make room and run the same again to resume")
     return DownloadError(f"{part} cannot be written: {error.strerror}")

@@ -1,4 +1,4 @@
-"""Class folders, with or without split folders above them: the layout of people's own photographs."""
+"""Class folders, optionally inside split folders: the layout of users' own photographs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..listing import is_a_systems
 from ..text import composed, tally
 from .entry import Options, Rows
 
-# What people call the parts of a split data set, in lower case; lists may name them so, too.
+# Common names of splits, in lower case, for folders and for lists.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -30,10 +30,10 @@ SPLIT_NAMES = {
 
 
 def folder_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``train/<class>/*`` with ``val/`` and/or ``test/`` beside it, or ``<class>/*`` without any split.
+    """Read ``train/<class>/*`` with ``val/`` and/or ``test/`` beside it, or ``<class>/*`` without any split.
 
-    Also by the other names of `SPLIT_NAMES`. Without split folders every image is ``train`` here, and `open_dataset`
-    cuts the test part, seeded.
+    Split folders may have any name in `SPLIT_NAMES`. Without them, every image is ``train`` here, and `open_dataset`
+    cuts a seeded test split.
     """
     if root.is_file():
         raise DatasetError(f"{root} is a file; if it is an archive, extract it, and name the folder with --root")
@@ -49,13 +49,13 @@ def folder_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
             raise DatasetError(f"{root}: {parts[split].name!r} and {folder.name!r} are both {split}; keep one of them")
         else:
             parts[split] = folder
-    # Trains are photographed, too: beside folders of other names, one without folders in it is a class.
+    # "train" may also be a class: beside folders with other names, a split folder without folders in it is a class.
     if not parts or (others and not any(_folders(part, Counter()) for part in parts.values())):
         return held_out([(name, label, "train") for name, label in _images_by_class(root, root, left_out)], str(root))
     if "train" not in parts:
         raise DatasetError(f"{root} has a folder of images to test on but no folder train beside it")
     if others:
-        raise DatasetError(f"{root}: the folder {others[0]!r} beside train is no split (train, val or test)")
+        raise DatasetError(f"{root}: the folder {others[0]!r} beside train is not a split (train, val or test)")
     _folders(root, left_out)
     _count_loose(root, left_out)
     rows: Rows = []
@@ -66,9 +66,9 @@ def folder_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
 
 def held_out(rows: Rows, where: str) -> Rows:
-    """Rows of a person's own data set, made fit for use: names of classes `composed`.
+    """Rows of a user's own data set with class names `composed`.
 
-    Raises: `DatasetError` when a class has images to test on but none in train.
+    Raises: `DatasetError` if a class has images to test on but none in train.
     """
     rows = [(name, composed(label), split) for name, label, split in rows]
     known = {label for _, label, split in rows if split == "train"}
@@ -85,7 +85,7 @@ def _images_by_class(part: Path, root: Path, left_out: Counter[str]) -> list[tup
     """(path relative to root, class) for every image in the class folders of ``part``, sorted."""
     found = []
     for class_folder in _folders(part, left_out):
-        # In the order of their parts: a folder's images together, whatever letters sort before a slash.
+        # Sort by path components, which keeps a folder's images together even if some characters sort before a slash.
         others: Counter[str] = Counter()
         mine = sorted(_image_files(class_folder, others), key=lambda name: name.split("/"))
         left_out.update(others)
@@ -101,10 +101,10 @@ def _images_by_class(part: Path, root: Path, left_out: Counter[str]) -> list[tup
 
 
 def _image_files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
-    """Names relative to ``folder`` of the images in it and below, links followed, each folder entered once.
+    """Yield the names, relative to ``folder``, of the images in it and below. Links are followed, each folder once.
 
-    Files that are no images by their names are counted in ``left_out`` by their suffix, and so are images that systems
-    hide, and folders of theirs. Raises: `DatasetError` for a folder that may not be looked into.
+    Files that are not images by name are counted in ``left_out`` by suffix, as are images that systems hide, and system
+    folders. Raises: `DatasetError` for a folder that cannot be listed.
     """
     entered = set()
     for place, subfolders, files in os.walk(folder, followlinks=True, onerror=_cannot_look):
@@ -128,7 +128,7 @@ def _image_files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
 
 
 def _folders(place: Path, left_out: Counter[str]) -> list[Path]:
-    """The folders in one, but for those of systems, which are counted as left out."""
+    """The folders in ``place`` except system folders, which are counted as left out."""
     found = sorted(entry for entry in place.iterdir() if entry.is_dir())
     left_out.update(f"folder {folder.name}" for folder in found if is_a_systems(folder.name))
     return [folder for folder in found if not is_a_systems(folder.name)]

@@ -1,7 +1,7 @@
-"""The official layouts: files as their makers distribute them, turned into (name, class, split) rows.
+"""The official layouts of the paper's data sets: files as distributed, converted to (name, class, split) rows.
 
-Each function takes the root, counts files left out by kind, and raises `DatasetError` when a part is not there. Whether
-the numbers are those of the book is for the catalogue to say.
+Each function takes the root, counts files left out by kind, and raises `DatasetError` if something is missing. The
+catalogue compares the numbers with the published counts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from ..errors import DatasetError
 from ..listing import OnDisk, join
 from .catalogue import AUC_V1, AUC_V2, CALTECH256, FOOD101, LEAKED, PPMI24, STANFORD40
-from .entry import Entry, Options, Rows
-from .on_disk import images_in, is_absent, is_incomplete, listed_images, locate
+from .entry import Options, Rows
+from .on_disk import images_in, is_absent, is_incomplete, lines_of, listed_images, locate, needed_folder
 
 INSTRUMENTS = (
     "bassoon",
@@ -46,11 +46,11 @@ POSTURES = {
     "c9": "c9 talking to passenger",
 }
 LEAKED_FRAMES = range(322, 416)  #: of AUC-V2's Camera 1/test/c0
-CALTECH_TRAIN = 60  #: training images a class
+CALTECH_TRAIN = 60  #: training images per class
 
 
 def food101_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``food-101/images/<class>/<id>.jpg`` by the lists ``food-101/meta/{train,test}.txt`` of ``<class>/<id>``."""
+    """Read ``food-101/images/<class>/<id>.jpg`` by the lists ``food-101/meta/{train,test}.txt`` of ``<class>/<id>``."""
     disk = OnDisk(root)
     listing = locate(disk, FOOD101, "meta/train.txt", file=True)
     if listing is None:
@@ -58,7 +58,7 @@ def food101_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     base = listing.rpartition("/")[0].rpartition("/")[0]
     rows: Rows = []
     for split in ("train", "test"):
-        place, lines = _lines(disk, FOOD101, join(base, f"meta/{split}.txt"))
+        place, lines = lines_of(disk, FOOD101, join(base, f"meta/{split}.txt"))
         for line in lines:
             label, separator, _ = line.partition("/")
             if not separator:
@@ -70,7 +70,7 @@ def food101_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
 
 def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``JPEGImages/<action>_<NNN>.jpg`` by the lists ``ImageSplits/<action>_{train,test}.txt``.
+    """Read ``JPEGImages/<action>_<NNN>.jpg`` by the lists ``ImageSplits/<action>_{train,test}.txt``.
 
     ``ImageSplits/actions.txt`` names the actions, below a header, before a tab. The class comes from the list; file
     names and the lists of all actions, ``{train,test}.txt``, must agree.
@@ -80,21 +80,21 @@ def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     if lists is None:
         raise is_absent(STANFORD40, root, "ImageSplits")
     above = lists.rpartition("/")[0]
-    # Images and lists come in archives of their own, which may have been extracted apart.
+    # Images and lists come in separate archives, which may have been extracted to different places.
     images = disk.folder(join(above, "JPEGImages")) or locate(disk, STANFORD40, "JPEGImages")
     if images is None:
         raise is_incomplete(STANFORD40, root, f"there is no folder {root / above / 'JPEGImages'} beside ImageSplits")
-    _, lines = _lines(disk, STANFORD40, join(lists, "actions.txt"))
+    _, lines = lines_of(disk, STANFORD40, join(lists, "actions.txt"))
     rows: Rows = []
     for action in (line.split("\t")[0].strip() for line in lines[1:]):
         for split in ("train", "test"):
-            place, files = _lines(disk, STANFORD40, join(lists, f"{action}_{split}.txt"))
+            place, files = lines_of(disk, STANFORD40, join(lists, f"{action}_{split}.txt"))
             for file in files:
                 if not re.fullmatch(rf"{re.escape(action)}_\d+\.\w+", file, flags=re.IGNORECASE):
                     raise DatasetError(f"{place}: expected names like '{action}_001.jpg', got {file!r}")
                 rows.append((join(images, file), action, split))
     for split in ("train", "test"):
-        place, files = _lines(disk, STANFORD40, join(lists, f"{split}.txt"))
+        place, files = lines_of(disk, STANFORD40, join(lists, f"{split}.txt"))
         by_action = {name.rpartition("/")[2] for name, _, its_split in rows if its_split == split}
         if odd := by_action ^ set(files):
             raise DatasetError(f"{place} and the lists of the actions differ by {len(odd):,} images, first {min(odd)}")
@@ -102,7 +102,7 @@ def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Row
 
 
 def ppmi24_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``norm_image/{play_instrument,with_instrument}/<instrument>/{train,test}/*``: "play violin", "with violin", …"""
+    """Read ``norm_image/{play,with}_instrument/<instrument>/{train,test}/*``: "play violin", "with violin", …"""
     disk = OnDisk(root)
     base = locate(disk, PPMI24, "norm_image")
     if base is None:
@@ -110,20 +110,20 @@ def ppmi24_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     rows: Rows = []
     for deed in ("play", "with"):
         above = join(base, f"{deed}_instrument")
-        # French horn is one word, two, or joined by a line, in one letter case or another.
+        # "French horn" is written as one word, as two, or with a hyphen, in any letter case.
         spelt = {re.sub(r"[\s_-]", "", name).casefold(): name for name in disk.folders(disk.folder(above) or above)}
         for instrument in INSTRUMENTS:
             folder = join(above, spelt.get(instrument.replace(" ", ""), instrument))
             for split in ("train", "test"):
-                place = _needed(disk, PPMI24, join(folder, split))
+                place = needed_folder(disk, PPMI24, join(folder, split))
                 rows += [(name, f"{deed} {instrument}", split) for name in images_in(disk, place, left_out)]
     return rows
 
 
 def auc_v1_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``v1_cam1_no_split/c0 … c9/*.jpg`` by ``Train_data_list.csv`` and ``Test_data_list.csv``, in it or beside it.
+    """Read ``v1_cam1_no_split/c0 … c9/*.jpg`` by ``Train_data_list.csv`` and ``Test_data_list.csv`` in it or beside it.
 
-    The lists have columns Image and Label (0 … 9); their paths begin in another folder and are taken by their endings.
+    The lists have the columns Image and Label (0 … 9). Their paths start in another folder; only their ends are used.
     """
     disk = OnDisk(root)
     base = locate(disk, AUC_V1, "v1_cam1_no_split")
@@ -136,7 +136,7 @@ def auc_v1_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
         file = f"{split.capitalize()}_data_list.csv"
         beside = join(base.rpartition("/")[0], file)
         listing = disk.file(join(base, file)) or disk.file(beside) or locate(disk, AUC_V1, file, file=True)
-        place, lines = _lines(disk, AUC_V1, listing or join(base, file))
+        place, lines = lines_of(disk, AUC_V1, listing or join(base, file))
         for row in csv.DictReader(lines):
             path, label = (row.get("Image") or "").strip(), (row.get("Label") or "").strip()
             posture = label if label.startswith("c") else f"c{label}"
@@ -151,7 +151,7 @@ def auc_v1_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
 
 def auc_v2_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``v2_cam1_cam2_split_by_driver/Camera {1,2}/{train,test}/c0 … c9/*.jpg``, both cameras.
+    """Read ``v2_cam1_cam2_split_by_driver/Camera {1,2}/{train,test}/c0 … c9/*.jpg``, both cameras.
 
     ``options.leaked_frames=False`` leaves out `LEAKED_FRAMES` of ``Camera 1/test/c0``.
     """
@@ -162,7 +162,7 @@ def auc_v2_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     rows: Rows = []
     for camera in ("Camera 1", "Camera 2"):
         for split in ("train", "test"):
-            part = _needed(disk, AUC_V2, join(base, f"{camera}/{split}"))
+            part = needed_folder(disk, AUC_V2, join(base, f"{camera}/{split}"))
             for posture, label in POSTURES.items():
                 place = disk.folder(join(part, posture))
                 for name in images_in(disk, place, left_out) if place else []:
@@ -178,10 +178,10 @@ def auc_v2_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
 
 def caltech256_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
-    """``256_ObjectCategories/NNN.name/*.jpg`` without ``257.clutter``; 60 of each class, drawn, are train.
+    """Read ``256_ObjectCategories/NNN.name/*.jpg`` without ``257.clutter``; 60 of each class, drawn, are train.
 
-    The class is the name without its number. A class's draw depends on ``options.split_seed``, its number and its image
-    names alone.
+    The class is the name without its number. The draw for a class depends only on ``options.split_seed``, its number
+    and its image names.
     """
     disk = OnDisk(root)
     base = locate(disk, CALTECH256, "256_ObjectCategories")
@@ -205,27 +205,3 @@ def caltech256_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     if not rows:
         raise is_absent(CALTECH256, root, "256_ObjectCategories/001.ak47")
     return rows
-
-
-def _needed(disk: OnDisk, entry: Entry, folder: str) -> str:
-    """The folder's name on disk. Raises: `DatasetError` when it is not there."""
-    place = disk.folder(folder)
-    if place is None:
-        raise is_incomplete(entry, disk.root, f"there is no folder {disk.root / folder}")
-    return place
-
-
-def _lines(disk: OnDisk, entry: Entry, listing: str) -> tuple[Path, list[str]]:
-    """A list's path, and its lines that are not empty, stripped. Raises: `DatasetError` when it cannot be read."""
-    name = disk.file(listing)
-    if name is None:
-        raise is_incomplete(entry, disk.root, f"there is no list {disk.root / listing}")
-    path = disk.root / name
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path}: is no UTF-8 text; extract it again") from None
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if not lines:
-        raise is_incomplete(entry, disk.root, f"the list {path} is empty")
-    return path, lines

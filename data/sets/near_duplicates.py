@@ -1,7 +1,7 @@
-"""Photographs that look the same though their files differ.
+"""Detection of photographs that look the same although their files differ.
 
-Found are those saved again, scaled, brightened, made grey or slightly cropped, and the next frame of a film; not found
-are mirrored and turned ones and strong crops.
+It finds copies that were saved again, scaled, brightened, converted to grey or slightly cropped, and adjacent video
+frames. It does not find mirrored, rotated or strongly cropped copies.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 
 from ..resizing import resize
 
-# Chosen on photographs of flowers and people, by `benchmarks/near_duplicates.py`: what is found within each is one
-# photograph twice or one scene a moment later, and no flower looks like a person.
+# Chosen on photographs of flowers and people by `benchmarks/near_duplicates.py`: all pairs found within each set are
+# one photograph twice or one scene a moment later, and no flower matches a person.
 DISTANCE = 10
 LIKENESS = 0.8
 
 _THUMBNAIL = 8
-_FLAT = 2.0  # grey levels: below this spread the order of the frequencies is noise
-_CANDIDATES = 1000  # compared by thumbnail for one image: a film has that many frames of one scene
-_QUERIES = 64  # at a time: 64 x 100,000 distances are 50 MB
+_FLAT = 2.0  # grey levels: below this standard deviation, the order of the frequencies is noise
+_CANDIDATES = 1000  # maximum compared by thumbnail per image: a video has that many frames of one scene
+_QUERIES = 64  # per batch: 64 x 100,000 distances are 50 MB
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What some images look like, in 73 bytes each."""
+    """Perceptual hashes and thumbnails of images, 73 bytes each."""
 
     hashes: np.ndarray  #: uint64 ``(images,)``
     thumbnails: np.ndarray  #: uint8 ``(images, 64)``
-    flat: np.ndarray  #: bool ``(images,)``, of one colour or unread: they look like nothing
+    flat: np.ndarray  #: bool ``(images,)``, of one colour or unreadable: similar to no other
 
     @classmethod
     def empty(cls, images: int) -> Looks:
@@ -39,10 +39,10 @@ class Looks:
 
 
 def look_of(image: np.ndarray) -> tuple[int, bytes] | None:
-    """Perceptual hash and grey thumbnail of an upright uint8 RGB image; None for one that is all of one colour.
+    """Perceptual hash and grey thumbnail of an upright uint8 RGB image; None for an image of a single colour.
 
-    The hash has a bit for each of the lowest 8 x 8 frequencies (DCT of the image in grey, squashed to 32 x 32): whether
-    it is above their median. The first, which is the image's mean, is left out: 63 bits.
+    The hash has one bit for each of the lowest 8 x 8 frequencies (DCT of the grey image, squashed to 32 x 32): whether
+    it is above their median. The first, the image's mean, is left out: 63 bits.
     """
     whole = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     grey = resize(whole, (32, 32))
@@ -57,10 +57,10 @@ def look_of(image: np.ndarray) -> tuple[int, bytes] | None:
 def closest(
     looks: Looks, queries: np.ndarray, others: np.ndarray, distance: int = DISTANCE, likeness: float = LIKENESS
 ) -> Iterator[tuple[int, int, int]]:
-    """For each of ``queries`` that looks like some of ``others``: (its row, the most similar one's, bits that differ).
+    """For each of ``queries`` that looks like some of ``others``, yield its row, the most similar row and the distance.
 
-    Images look the same when at most ``distance`` bits of their hashes differ and their thumbnails correlate by
-    ``likeness`` or more. Every pair of hashes is compared; NumPy 1, which cannot count bits, is much slower at that.
+    Two images look the same if at most ``distance`` bits of their hashes differ and their thumbnails correlate by
+    ``likeness`` or more. All pairs of hashes are compared; this is much slower with NumPy 1, which cannot count bits.
     """
     queries, others = queries[~looks.flat[queries]], others[~looks.flat[others]]
     theirs = looks.hashes[others]
@@ -79,14 +79,14 @@ def closest(
 
 
 def _normalised(thumbnails: np.ndarray) -> np.ndarray:
-    """Of mean 0 and length 1 each, so that a product is a correlation."""
+    """Normalise each thumbnail to mean 0 and length 1, so that a product is a correlation."""
     centred = thumbnails.astype(np.float32)
     centred -= centred.mean(axis=-1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-6)
 
 
 def _bits_set(numbers: np.ndarray) -> np.ndarray:
-    """How many bits of each uint64 are 1, uint8."""
+    """Number of bits set in each uint64, as uint8."""
     if hasattr(np, "bitwise_count"):  # NumPy 2
         return np.bitwise_count(numbers)
     halves = numbers[..., None].view(np.uint16)

@@ -1,4 +1,4 @@
-"""Finding a data set's files under a root, in whatever folders a download left them, or saying how to get them."""
+"""Search for a data set's files under a root, at any usual place after extraction, and instructions to get them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from ..errors import AbsentError, DatasetError
 from ..images import IMAGE_SUFFIXES
 from ..listing import OnDisk, join, plain, suffix_of
-from .entry import Entry, Rows
+from .entry import Entry, Rows, published_name
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")
 _HALF = (".part", ".partial", ".crdownload", ".download", ".aria2")
 
 
 def locate(disk: OnDisk, entry: Entry, part: str, *, file: bool = False) -> str | None:
-    """Where ``part`` (a folder's or a file's name, or a path's) is on disk; None when it is in none of its places.
+    """Find ``part`` (the name or path of a folder or file) on disk; None if it is in none of the usual places.
 
-    Looked for in the data set's folder, in the root, then one level deeper: archives are often extracted into a
-    folder of their own name. A root that is the part itself counts.
+    These are the data set's folder, the root, and one level below: archives are often extracted into a folder with
+    their own name. A root that is itself the part also counts.
     """
     find = disk.file if file else disk.folder
     for place in _places(disk, entry.folder):
@@ -33,30 +33,30 @@ def locate(disk: OnDisk, entry: Entry, part: str, *, file: bool = False) -> str 
 
 
 def is_absent(entry: Entry, root: Path, part: str) -> DatasetError:
-    """The error for a data set of which not even ``part`` is there."""
+    """The error for a data set of which not even ``part`` exists."""
     usual = root / part if part.startswith(entry.folder) else root / entry.folder / part
     looked = f"looked for {usual}, also one folder higher and one deeper"
     return AbsentError(f"{entry.title} is not under {root}: {looked}; {_remedy(entry, root)}")
 
 
 def is_incomplete(entry: Entry, root: Path, what: str) -> DatasetError:
-    """The error for a data set of which a part is there; ``what`` says what is missing where."""
-    return DatasetError(f"{entry.title} is not whole: {what}; {to_be_whole(entry, root)}")
+    """The error for an incomplete data set; ``what`` says what is missing and where."""
+    return DatasetError(f"{entry.title} is incomplete: {what}; {to_be_whole(entry, root)}")
 
 
 def to_be_whole(entry: Entry, root: Path) -> str:
-    """What to do where not all of a data set is there: its archives may lie beside what came out of them."""
+    """What to do about an incomplete data set, whose archives may still exist beside the extracted files."""
     found = leftover(entry, root)
     if found is None:
         return "extract the whole archive again"
     path, whole = found
-    return f"extract its archives in {path.parent} again, whole" if whole else _remains(entry, root)
+    return f"extract its archives in {path.parent} again, completely" if whole else _remains(entry, root)
 
 
 def listed_images(disk: OnDisk, entry: Entry, rows: Rows, left_out: Counter[str]) -> Rows:
-    """The rows that lists name, by their names on disk; other images in the same folders are counted as left out.
+    """Rows that lists name, with their names on disk; other images in the same folders are counted as left out.
 
-    Raises: `DatasetError` that says how many are absent: a data set must not quietly shrink.
+    Raises: `DatasetError` with the number of missing images: a data set must not shrink silently.
     """
     found, missing = [], []
     for name, label, split in rows:
@@ -66,7 +66,7 @@ def listed_images(disk: OnDisk, entry: Entry, rows: Rows, left_out: Counter[str]
         else:
             found.append((on_disk, label, split))
     if missing:
-        what = f"{len(missing):,} of the {len(rows):,} images that its lists name are not there, first"
+        what = f"{len(missing):,} of the {len(rows):,} images that its lists name do not exist, first"
         raise is_incomplete(entry, disk.root, f"{what} {disk.root / missing[0]}")
     names = {name for name, _, _ in found}
     for folder in {name.rpartition("/")[0] for name in names}:
@@ -79,7 +79,7 @@ def listed_images(disk: OnDisk, entry: Entry, rows: Rows, left_out: Counter[str]
 def images_in(
     disk: OnDisk, folder: str, left_out: Counter[str], suffixes: frozenset[str] = IMAGE_SUFFIXES
 ) -> list[str]:
-    """Names of the images directly in a folder, with the folder's; other files and folders are counted as left out."""
+    """Paths of the images directly in a folder; other files and folders are counted as left out."""
     images = []
     for file in disk.files(folder):
         if suffix_of(file) in suffixes:
@@ -91,6 +91,35 @@ def images_in(
     return images
 
 
+def needed_folder(disk: OnDisk, entry: Entry, folder: str) -> str:
+    """The folder's name on disk. Raises: `DatasetError` if it is missing."""
+    place = disk.folder(folder)
+    if place is None:
+        raise is_incomplete(entry, disk.root, f"there is no folder {disk.root / folder}")
+    return place
+
+
+def needed_list(disk: OnDisk, entry: Entry, listing: str) -> str:
+    """The list's name on disk. Raises: `DatasetError` if it is missing."""
+    name = disk.file(listing)
+    if name is None:
+        raise is_incomplete(entry, disk.root, f"there is no list {disk.root / listing}")
+    return name
+
+
+def lines_of(disk: OnDisk, entry: Entry, listing: str) -> tuple[Path, list[str]]:
+    """A list's path and its non-empty lines, stripped. Raises: `DatasetError` if it cannot be read."""
+    path = disk.root / needed_list(disk, entry, listing)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: is not UTF-8 text; extract it again") from None
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise is_incomplete(entry, disk.root, f"the list {path} is empty")
+    return path, lines
+
+
 def _places(disk: OnDisk, folder: str) -> Iterator[str]:
     own = disk.folder(folder)
     if own is not None:
@@ -99,7 +128,7 @@ def _places(disk: OnDisk, folder: str) -> Iterator[str]:
     for above in ("",) if own is None else (own, ""):
         for name in disk.folders(above):
             place = join(above, name)
-            if not os.access(disk.root / place, os.R_OK | os.X_OK):  # lost+found and the like
+            if not os.access(disk.root / place, os.R_OK | os.X_OK):  # such as lost+found
                 continue
             yield place
             deeper = disk.folder(join(place, folder))
@@ -111,20 +140,22 @@ def _remedy(entry: Entry, root: Path) -> str:
     left = _remains(entry, root)
     if left:
         return left
-    fetch = f"{_fetching(entry, root)} fetches it, or by hand: " if entry.downloads else ""
+    fetch = f"{_fetching(entry, root)} downloads it, or manually: " if entry.downloads else ""
     return f"{fetch}{entry.how}, or name the folder that holds {entry.folder} with --root"
 
 
 def _fetching(entry: Entry, root: Path) -> str:
-    """The command that fetches the data set to where it was looked for."""
+    """The command that downloads the data set to the place where it was searched for."""
     return f"agnet datasets --download {entry.name} --root {shlex.quote(str(root))}"
 
 
 def leftover(entry: Entry, root: Path) -> tuple[Path, bool] | None:
-    """An archive of the data set that lies about, and whether it is whole: half a download comes first."""
-    for place in (root, root / entry.folder):
+    """An archive of the data set, and whether it is complete; partial downloads come first."""
+    # Published names may be as general as images.tar, which says whose they are only in the data set's own folder.
+    published = tuple(map(published_name, entry.downloads))
+    for place, prefixes in ((root, entry.archives), (root / entry.folder, entry.archives + published)):
         files = sorted(path.name for path in place.iterdir() if path.is_file()) if place.is_dir() else []
-        mine = [name for name in files if plain(name).startswith(tuple(map(plain, entry.archives)))]
+        mine = [name for name in files if plain(name).startswith(tuple(map(plain, prefixes)))]
         for whole, endings in ((False, _HALF), (True, _ARCHIVES)):
             for name in mine:
                 if name.lower().endswith(endings):
@@ -133,7 +164,7 @@ def leftover(entry: Entry, root: Path) -> tuple[Path, bool] | None:
 
 
 def _remains(entry: Entry, root: Path) -> str:
-    """What lies about of a download that is not finished or not extracted, and what to do with it; or nothing."""
+    """An unfinished or unextracted download and what to do with it; empty if there is none."""
     found = leftover(entry, root)
     if found is None:
         return ""
@@ -141,4 +172,4 @@ def _remains(entry: Entry, root: Path) -> str:
     by_us = _fetching(entry, root)
     if whole:
         return f"{path} is not extracted: {f'{by_us} extracts it' if entry.downloads else 'extract it there'}"
-    return f"{path} is half a download: {f'{by_us} goes on with it' if entry.downloads else 'fetch it again'}"
+    return f"{path} is half a download: {f'{by_us} resumes it' if entry.downloads else 'download it again'}"

@@ -90,7 +90,7 @@ def test_errors_and_help_are_written_to_any_console(agnet, monkeypatch):
 def test_a_name_that_is_no_text_is_refused_by_propose_and_told(agnet, folder):
     (folder / "train" / "ant" / "0.png").rename(folder / "train" / "ant" / os.fsdecode(b"caf\xe9.png"))
     refused = agnet("propose", "--dataset", "folder", "--root", folder, code=1)
-    assert "is no plain relative text; rename it" in refused.stderr and "caf" in refused.stderr
+    assert "is not a plain relative path; rename it" in refused.stderr and "caf" in refused.stderr
 
 
 def test_names_that_the_locale_cannot_write_are_a_line_with_the_remedy(agnet, monkeypatch):
@@ -102,4 +102,4 @@ def test_names_that_the_locale_cannot_write_are_a_line_with_the_remedy(agnet, mo
 
     monkeypatch.setattr("agnet.data.boxes.reader.read_boxes", stat)
     refused = agnet("inspect", code=1)
-    assert "'кошка' is no name of a file where names are ascii" in refused.stderr and "PYTHONUTF8=1" in refused.stderr
+    assert "'кошка' is not a valid file name in ascii" in refused.stderr and "PYTHONUTF8=1" in refused.stderr

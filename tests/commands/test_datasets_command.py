@@ -58,7 +58,7 @@ def test_the_table_has_a_line_for_every_data_set_and_makes_nothing(agnet, tmp_pa
     assert [line.split()[0] for line in lines[1:]] == list(CATALOGUE)
     food = next(line for line in lines if line.startswith("food101"))
     assert all(word in food for word in ("75,750", "25,250", "101", "5 GB", "not there", "--download"))
-    assert "by form" in next(line for line in lines if line.startswith("auc-v2"))
+    assert "by hand" in next(line for line in lines if line.startswith("auc-v2"))
     assert max(map(len, lines)) <= 140
     assert list(tmp_path.iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_official_downloads_are_web_addresses_of_archives_with_well_formed_check
     for entry in CATALOGUE.values():
         for download in entry.downloads:
             assert download.url.startswith(("https://", "http://")) and download.url.endswith(
-                (".zip", ".tar", ".tar.gz")
+                (".zip", ".tar", ".tar.gz", ".tgz")
             )
             assert download.md5 is None or (len(download.md5) == 32 and int(download.md5, 16))
             assert download.sha256 is None or (len(download.sha256) == 64 and int(download.sha256, 16))
@@ -111,7 +111,7 @@ def test_an_interrupted_download_is_told_of_and_goes_on(agnet, stanford40, tmp_p
     root = tmp_path / "datasets"
     stanford40.behaviours = [("cut", 1000)] + [("cut", 0)] * 9
     result = agnet("datasets", "stanford40", "--download", code=1)
-    assert "run the same again to go on" in result.stderr and "Traceback" not in result.stderr
+    assert "run the same again to resume" in result.stderr and "Traceback" not in result.stderr
     assert state(root) == availability.HALF_A_DOWNLOAD
     assert "half a download" in agnet("datasets").stdout
     stanford40.behaviours = []
@@ -136,7 +136,7 @@ def test_what_is_partly_there_is_left_alone(agnet, stanford40, tmp_path):
     lost.unlink()
     asked = len(stanford40.asked)
     result = agnet("datasets", "stanford40", "--download", code=1)
-    assert f"{lost.name}" in result.stderr and "move away what is there" in result.stderr
+    assert f"{lost.name}" in result.stderr and "move the existing files away" in result.stderr
     assert state(tmp_path / "datasets") == availability.PARTLY and len(stanford40.asked) == asked
 
 
@@ -157,7 +157,7 @@ def test_what_is_in_the_way_is_told_before_anything_is_fetched(agnet, stanford40
         (root / IMAGES).write_bytes(stanford40.files[f"/{IMAGES}"])
     before = {path: path.is_file() and path.read_bytes() for path in root.rglob("*")}
     result = agnet("datasets", "stanford40", "--download", code=1)
-    assert f"{named.relative_to(tmp_path)} is in the way of what is to be unpacked: delete it" in result.stderr
+    assert f"{named.relative_to(tmp_path)} is in the way of the files to be unpacked: delete it" in result.stderr
     assert stanford40.asked == []
     assert {path: path.is_file() and path.read_bytes() for path in root.rglob("*")} == before
 
@@ -186,7 +186,7 @@ def test_a_damaged_archive_leaves_no_data_set(agnet, stanford40, tmp_path):
     broken[len(broken) // 2] ^= 1
     stanford40.files[f"/{IMAGES}"] = bytes(broken)
     result = agnet("datasets", "stanford40", "--download", code=1)
-    assert f"{IMAGES} is damaged or cut short" in result.stderr and "delete it and fetch it again" in result.stderr
+    assert f"{IMAGES} is damaged or cut short" in result.stderr and "delete it and download it again" in result.stderr
     assert {path.name for path in (tmp_path / "datasets").iterdir()} == {IMAGES, LISTS}
 
 
@@ -201,13 +201,13 @@ def test_ctrl_c_tells_how_to_go_on(agnet, stanford40, monkeypatch):
 
     monkeypatch.setattr("agnet.data.sets.fetch.extract", interrupted)
     result = agnet("datasets", "stanford40", "--download", code=130)
-    assert "Interrupted. What has arrived is kept in datasets: run the same to go on" in result.stderr
+    assert "Interrupted. The partial download is kept in datasets: run the same command to resume" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["auc-v1", "auc-v2"])
 def test_a_data_set_behind_a_form_comes_with_instructions(agnet, tmp_path, name):
     result = agnet("datasets", name, "--download", code=1)
-    assert "is not given out to programs: sign the licence agreement at https://" in result.stderr
+    assert "cannot be downloaded automatically: sign the licence agreement at https://" in result.stderr
     assert result.stdout == "" and list(tmp_path.iterdir()) == []
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "auc.distracted.driver.dataset_v2.zip").write_bytes(b"PK")
@@ -217,7 +217,7 @@ def test_a_data_set_behind_a_form_comes_with_instructions(agnet, tmp_path, name)
 
 @pytest.mark.parametrize("name", ["demo", "folder", "csv"])
 def test_there_is_nothing_to_fetch_for_ones_own_and_the_demo(agnet, name):
-    assert "there is nothing to fetch for" in agnet("datasets", name, "--download", code=1).stderr
+    assert "there is nothing to download for" in agnet("datasets", name, "--download", code=1).stderr
 
 
 def test_a_download_needs_a_name_that_is_known(agnet):

@@ -50,7 +50,7 @@ def test_every_option_has_a_help_text(name):
 def test_no_summary_is_cut_off(width):
     told = " ".join(CliRunner().invoke(main, ["--help"], terminal_width=width).output.split())
     for command in main.commands.values():
-        first = " ".join(command.help.partition("\n\n")[0].split())
+        first = command.short_help
         # A long word may be broken at its hyphen.
         assert first.rstrip(".").replace(" ", "") in told.replace(" ", "")
     assert "..." not in told.replace("[ARGS]...", "")
@@ -138,13 +138,13 @@ def test_a_known_name_is_enough(agnet, tmp_path):
     assert "Stanford-40 is not under sets" in failed.stderr
     (tmp_path / "stanford40").mkdir()
     failed = agnet("propose", "stanford40", code=1)
-    assert "for the folder say ./stanford40" in failed.stderr and "is not under datasets" in failed.stderr
+    assert "for the folder, write ./stanford40" in failed.stderr and "is not under datasets" in failed.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["images", "--dataset", "folder"], "images and --dataset folder both say what to propose for"),
+        (["images", "--dataset", "folder"], "images and --dataset folder both name a data set"),
         (["images", "--csv", "list.csv"], "images and --csv list.csv both say"),
         (["images", "--root", "elsewhere"], "leave out --root elsewhere"),
         ([], "name a folder of class folders, a CSV file or a data set"),
@@ -215,14 +215,14 @@ def test_commands_that_errors_suggest_are_understood(agnet, boxes_file, folder, 
     assert words == ["propose", "PHOTOS", "--boxes", "my boxes.h5"]
     words[1] = "images"  # the reader's part
     agnet(*words, "--jobs", 1, "--method", "grid")
-    makes = re.search(r"agnet (train --run .*) makes one", agnet("evaluate", "--run", "a run", code=1).stderr)[1]
+    makes = re.search(r"agnet (train --run .*) creates one", agnet("evaluate", "--run", "a run", code=1).stderr)[1]
     agnet(*shlex.split(makes), *TRAIN, *QUICK, "--root", "images")
     for split in ("test", "val", "train"):
         told = agnet("compare", "a run", "a run", "--split", split, code=1).stderr
         agnet(*shlex.split(re.search(r"make them with: agnet (.*)", told)[1]), "--workers", 0, "--root", "images")
         agnet("compare", "a run", "a run", "--split", split)
     told = agnet("propose", "food101", "--root", "my sets", code=1).stderr
-    words = shlex.split(re.search(r"agnet (datasets --download .*?) fetches it", told)[1])
+    words = shlex.split(re.search(r"agnet (datasets --download .*?) downloads it", told)[1])
     assert words == ["datasets", "--download", "food101", "--root", "my sets"]
     context = main.commands["datasets"].make_context("datasets", words[1:])
     assert context.params["dataset"] == "food101" and context.params["root"] == Path("my sets")
@@ -250,7 +250,7 @@ def test_the_limit_of_pixels_is_kept_to_by_all(agnet, folder, tmp_path):
     assert json.loads(agnet("evaluate", "--run", "low", *other).stdout)["images"] == 3
     verified = agnet("datasets", "folder", "--verify", "--root", "images", "--max-pixels", 199_999, "--jobs", 1, code=1)
     assert "2 images cannot be read" in verified.stderr
-    assert "are for --verify" in CliRunner().invoke(main, ["datasets", "--max-pixels", "5"]).stderr
+    assert "need --verify" in CliRunner().invoke(main, ["datasets", "--max-pixels", "5"]).stderr
 
 
 # --- lines of epochs
@@ -277,9 +277,7 @@ def test_epochs_stand_under_one_another_with_the_time_that_is_left():
     assert [re.search(r"1:30, +(\S+) left", line)[1] for line in told] == ["34:30", "22:30", "21:00", "18:00"]
     lines.begin_seed()
     assert "left" not in lines.line({"epoch": 12, **log, "best": True})
-    assert lines.line({"epoch": 12, **log, "data_wait": 0.31, "best": True}).endswith(
-        "31% of it waiting for images  best"
-    )
+    assert lines.line({"epoch": 12, **log, "data_wait": 0.31, "best": True}).endswith("31% waiting for images  best")
     stopped = EpochLines(12, 1, 2, clock=lambda: next(ticks))
     assert re.search(r"epoch 1  of 12 .*1:30, +1:30 left", stopped.line({"epoch": 1, **log}))
     assert [duration(seconds) for seconds in (0.4, 59.6, 3599.7, 3725)] == ["0:00", "1:00", "1:00:00", "1:02:05"]
@@ -324,7 +322,7 @@ def test_the_demo_shows_its_commands_and_names_what_it_wrote(agnet, steps, tmp_p
     (tmp_path / "my demo" / "pictures").mkdir()
     (tmp_path / "my demo" / "pictures" / "a.png").touch()
     steps.clear()
-    assert "is trained already" in agnet("demo", "--output", "my demo").stdout
+    assert "is already trained" in agnet("demo", "--output", "my demo").stdout
     assert [words[0] for words in steps] == ["propose", "evaluate", "predict"] and "--save" not in steps[-1]
 
 

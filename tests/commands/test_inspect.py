@@ -56,24 +56,24 @@ def test_a_changed_image_is_drawn_with_a_warning(inspect, folder, textured):
     Image.fromarray(textured(99, 128, 80)).save(folder / "val" / "ant" / "1.png")
     result = inspect("--image", "val/ant/1.png", "--save", "one.png")
     assert result.stdout == "one.png\n"
-    assert "Warning: val/ant/1.png: other regions are found now than the file has" in result.stderr
+    assert "Warning: val/ant/1.png: other regions are found now than those in the file" in result.stderr
 
 
 def test_a_sheet_with_a_missing_image_says_so(inspect, folder):
     (folder / "val" / "ant" / "1.png").unlink()
     result = inspect("--sheet", "sheet.png")
-    assert "Warning: 1 images cannot be read now" in result.stderr and "1.png is not there" in result.stderr
+    assert "Warning: 1 images can no longer be read" in result.stderr and "1.png is not there" in result.stderr
 
 
 def test_verify_finds_what_has_changed(inspect, folder):
-    assert inspect("--verify").stdout == "18 images are as they were\n"
+    assert inspect("--verify").stdout == "18 images are unchanged\n"
     (folder / "val" / "ant" / "1.png").unlink()
     touched = folder / "train" / "bee" / "0.png"
     touched.write_bytes(touched.read_bytes())  # another time, the same content
     other = folder / "train" / "bee" / "1.png"
     other.write_bytes(other.read_bytes()[:-1] + b"?")  # the same size
     result = inspect("--verify", code=1)
-    assert sorted(result.stdout.splitlines()) == ["train/bee/1.png has other content", "val/ant/1.png is gone"]
+    assert sorted(result.stdout.splitlines()) == ["train/bee/1.png has different content", "val/ant/1.png is gone"]
     assert last_line(result).startswith("Error: 2 of the 18 images")
     values = json.loads(inspect("--verify", "--json", code=1).stdout)
     assert values["images"] == 18
@@ -85,7 +85,7 @@ def test_verify_names_twenty_and_counts_the_others(inspect, folder, monkeypatch)
     for path in folder.rglob("*.png"):
         path.unlink()
     result = inspect("--verify", code=1)
-    assert len(result.stdout.splitlines()) == 5 and result.stdout.endswith("and 14 others\n")
+    assert len(result.stdout.splitlines()) == 5 and result.stdout.endswith("and 14 more\n")
     assert "--root" in last_line(result)
     assert len(json.loads(inspect("--verify", "--json", code=1).stdout)["changed"]) == 18
 
@@ -139,7 +139,7 @@ def test_a_file_of_version_2_is_looked_into(inspect, boxes_file, as_version_2):
     assert (new["format_version"], old["format_version"]) == (3, 2)
     same = set(new) - {"format_version", "file_bytes", "bytes_per_image", "table_bytes"}
     assert {name: new[name] for name in same} == {name: old[name] for name in same}
-    assert inspect("--verify").stdout == "18 images are as they were\n"
+    assert inspect("--verify").stdout == "18 images are unchanged\n"
     assert inspect("--image", "val/ant/1.png", "--save", "one.png").stdout == "one.png\n"
 
 
@@ -157,7 +157,7 @@ def test_a_file_without_regions_is_told_and_not_drawn(agnet, folder):
     assert "96 x 80 pixels" in agnet("inspect", "--boxes", "none.h5", "--image", "train/ant/0.png").stdout
     for what in (["--sheet", "a.png"], ["--image", "0", "--save", "a.png"]):
         result = agnet("inspect", "--boxes", "none.h5", *what, code=1)
-        assert "a picture of regions wants regions, and none.h5 has none" in last_line(result)
-    assert "--model agnet wants regions" in last_line(agnet("train", "--boxes", "none.h5", code=1))
+        assert "a picture of regions needs regions, and none.h5 has none" in last_line(result)
+    assert "--model agnet needs regions" in last_line(agnet("train", "--boxes", "none.h5", code=1))
     for idle in (["--primary", "4"], ["--seed", "1"], ["--kinds", "both"]):
         assert "none.h5" not in agnet("propose", "images", "--method", "none", "--boxes", "2.h5", *idle, code=2).stdout

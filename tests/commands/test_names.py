@@ -240,7 +240,7 @@ def test_trains_are_photographed_too(tmp_path):
     touch(tmp_path, *(f"{label}/{n}.jpg" for label in ("bus", "car", "train") for n in range(2)))
     assert open_dataset("folder", tmp_path).classes == ("bus", "car", "train")
     touch(tmp_path, "train/a/1.jpg")
-    with pytest.raises(DatasetError, match="'bus' beside train is no split"):
+    with pytest.raises(DatasetError, match="'bus' beside train is not a split"):
         open_dataset("folder", tmp_path)
 
 
@@ -265,7 +265,7 @@ def test_odd_names_of_classes_and_files_go_through_everything(agnet, tmp_path):
     agnet("propose", "--dataset", "folder", "--root", "photos", *GRID)
     boxes = read_boxes(tmp_path / "boxes.h5")
     assert set(boxes.classes) == set(ODD) and {name.decode() for name in boxes.names} == set(names)
-    assert agnet("inspect", "--verify").stdout == f"{len(names)} images are as they were\n"
+    assert agnet("inspect", "--verify").stdout == f"{len(names)} images are unchanged\n"
     agnet("inspect")
     agnet("train", "--run", "run", "--workers", 0, "--device", "cpu", "--batch-size", 64, *TRAIN)
     agnet("evaluate", "--run", "run", "--workers", 0, "--device", "cpu", "--csv")
@@ -321,12 +321,12 @@ def test_the_name_is_in_the_file_the_runs_folder_and_what_is_said(agnet, folder,
     proposed = agnet("propose", "--dataset", "folder", "--root", "my birds", *GRID)
     assert proposed.stderr.splitlines()[:2] == [
         "my birds: 18 images of 3 classes (9 train, 3 val, 6 test)",
-        "its val is the test part, as it brings no other; the val counted here is cut from train",
+        "its val split is the test split, since it has no other; the val counted here is cut from train",
     ]
     boxes = read_boxes(tmp_path / "boxes.h5")
     assert (boxes.dataset, boxes.title, boxes.val_is_test) == ("folder", "my birds", True)
     summary = agnet("inspect").stdout
-    assert "data set my birds\n  its val is the test part" in summary
+    assert "data set my birds\n  its val split is the test split" in summary
     trained = agnet("train", "--workers", 0, "--device", "cpu", *TRAIN)
     assert "my birds: 9 train, 3 val, 6 test images of 3 classes" in trained.stderr
     assert trained.stdout == f"{Path('runs', 'my_birds-plain', 'best.safetensors')}\n"

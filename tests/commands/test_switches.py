@@ -11,9 +11,9 @@ from agnet.cli import main
 from agnet.training.loop import fit as fitting
 from agnet.training.models.registry import ModelSettings
 
-README = (Path(agnet.__file__).parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(agnet.__file__).parent / "docs" / "models.md").read_text(encoding="utf-8")
 
-# The rows of the paper's Table VII as README has them, and the networks that they are.
+# The rows of the paper's Table VII as the documentation has them, and the networks that they are.
 TABLE_7 = {
     "base": {"model": "plain"},
     "+ SRs": {"self_attention": False, "inter_attention": False, "fusion": "mean"},
@@ -46,8 +46,8 @@ def settings_of(boxes_file, folder, monkeypatch):
     class Asked(Exception):
         pass
 
-    def fit(run, boxes, root, settings, *others, **more):
-        raise Asked(settings)
+    def fit(job, *others):
+        raise Asked(job.model)
 
     monkeypatch.setattr(fitting, "fit", fit)
 
@@ -62,7 +62,7 @@ def settings_of(boxes_file, folder, monkeypatch):
 
 
 def options_of(row):
-    cells = next(line for line in README.splitlines() if line.startswith(f"| {row} "))
+    cells = next(line for line in PAGE.splitlines() if line.startswith(f"| {row} "))
     return " ".join(re.findall(r"`([^`]*)`", cells.split("|")[2]))
 
 
@@ -81,9 +81,10 @@ def test_every_other_switch_changes_what_it_names_and_nothing_else(settings_of, 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--model plain --units 5", "--units changes nothing with --model plain"),
-        ("--model plain --no-regions", "--no-regions changes nothing with --model plain"),
-        ("--model plain --stages 2", "--stages changes nothing with --model plain"),
+        ("--model plain --units 5", "--units is an option of --model agnet; --model plain has no such option"),
+        ("--model plain --no-regions", "--no-regions is an option of --model agnet; --model plain has no such option"),
+        ("--model plain --stages 2", "--stages is an option of --model agnet; --model plain has no such option"),
+        ("--model plain --regions live", "--regions changes nothing with --model plain"),
         ("--no-self-attention --spectral-norm", "--spectral-norm changes nothing with --no-self-attention"),
         ("--no-inter-attention --attention-softmax", "--attention-softmax changes nothing with --no-inter-attention"),
         ("--pooling crop --pooling-samples 3", "--pooling-samples changes nothing with --pooling crop"),

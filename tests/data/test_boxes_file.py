@@ -349,7 +349,7 @@ def test_a_file_may_have_no_regions(tmp_path, index):
     assert boxes.layout == NO_REGIONS and boxes.layout.count == 0
     assert boxes.status.tolist() == ["ok", "unreadable", "ok", "ok"]
     assert boxes.primary_xyxy.shape == (3, 0, 4) and boxes.regions(2).boxes_xyxy.shape == (0, 4)
-    with pytest.raises(MismatchError, match=r"the model wants regions, and .* has none: .* --method"):
+    with pytest.raises(MismatchError, match=r"the model needs regions, and .* has none: .* --method"):
         boxes.require_regions("the model")
 
 

@@ -90,7 +90,7 @@ def test_folders_keep_subfolders_and_leave_other_files_and_hidden_ones(tmp_path)
         (("only/1.jpg",), "only one class"),
         (("val/a/1.jpg", "val/b/1.jpg"), "no folder train beside it"),
         (("train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"), "class 'c'"),
-        (("train/a/1.jpg", "train/b/1.jpg", "extra/a/1.jpg"), "'extra' beside train is no split"),
+        (("train/a/1.jpg", "train/b/1.jpg", "extra/a/1.jpg"), "'extra' beside train is not a split"),
         (("train/a/1.jpg", "train/b/1.txt"), "class folder .*b holds no images"),
         (("train/a/1.jpg", "train/b/1.jpg", "test/1.jpg"), "no images found in class folders under .*test"),
     ],

@@ -95,10 +95,10 @@ def test_the_name_of_the_list_is_recorded_without_its_folder(listed):
         ("1.jpg,a\n2.jpg,b\n", "must name a column path and a column label"),
         ("path\n1.jpg\n", "must name a column label"),
         ("path,label,path\n1.jpg,a,2.jpg\n", "must name a column path"),
-        ("path,label,split\n1.jpg,a,train\n2.jpg,b,holdout\n", "line 3: the split 'holdout' is none of train"),
-        ("path,label,split\n1.jpg,a,\n", "line 2: the split '' is none of"),
-        ("path,label\n1.jpg,\n", "line 2: the label '' is no name"),
-        ('path,label\n1.jpg,"a\nb"\n', "line 3: the label 'a.nb' is no name"),
+        ("path,label,split\n1.jpg,a,train\n2.jpg,b,holdout\n", "line 3: the split 'holdout' is not one of train"),
+        ("path,label,split\n1.jpg,a,\n", "line 2: the split '' is not one of"),
+        ("path,label\n1.jpg,\n", "line 2: the label '' is not a valid class name"),
+        ('path,label\n1.jpg,"a\nb"\n', "line 3: the label 'a.nb' is not a valid class name"),
         ("path,label\n1.jpg,a,b\n", "line 2: expected 2 cells, got 3"),
         ('path,label\n"1.jpg,a\n', "line 2: unexpected end of data"),
         ("path,label\n../1.jpg,a\n", r"line 2: the path '\.\./1\.jpg' does not lead below .* --root"),
@@ -114,7 +114,7 @@ def test_the_name_of_the_list_is_recorded_without_its_folder(listed):
         ("path,label,split\n1.jpg,a,train\n2.jpg,b,test\n", "class 'b' has images to test on but none in train"),
         (
             "path,label\n1.jpg,a\n7.jpg,b\n2.jpg,b\n8.jpg,b\n",
-            "2 of the 4 images that .*list.csv names are not there, first .*7.jpg; paths in it are relative to --root",
+            "2 of the 4 images that .*list.csv names do not exist, first .*7.jpg; paths in it are relative to --root",
         ),
     ],
 )
@@ -144,19 +144,19 @@ def test_from_a_list_to_an_evaluation(agnet, folder, monkeypatch):
     assert "my list: 12 images of 3 classes (6 train, 3 val, 3 test)" in proposed.stderr
     agnet("train", "--run", "run", "--epochs", 1, *TRAIN)
     assert json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)["images"] == 3
-    assert agnet("inspect", "--verify").stdout == "12 images are as they were\n"
+    assert agnet("inspect", "--verify").stdout == "12 images are unchanged\n"
 
 
 def test_the_paths_of_a_list_may_be_relative_to_another_folder(agnet, folder, tmp_path):
     listing = write_list(folder, tmp_path / "list.csv")
     agnet("propose", "--dataset", "csv", "--csv", listing, "--root", folder, "--jobs", 1, "--primary", 3)
-    assert agnet("inspect", "--verify").stdout == "12 images are as they were\n"
+    assert agnet("inspect", "--verify").stdout == "12 images are unchanged\n"
     wrong = agnet("propose", "--dataset", "csv", "--csv", listing, "--restart", code=1)
     assert "12 of the 12 images that" in wrong.stderr and "--root" in wrong.stderr
 
 
 def test_csv_and_its_list_go_together(agnet):
     for arguments in (["--dataset", "csv"], ["--dataset", "demo", "--csv", "list.csv"]):
-        assert "csv and --csv FILE go together" in agnet("propose", *arguments, code=2).stderr
+        assert "csv and --csv FILE need each other" in agnet("propose", *arguments, code=2).stderr
     refused = agnet("propose", "--dataset", "auc-v1", "--without-leaked-frames", code=2)
     assert "--without-leaked-frames is for --dataset auc-v2" in refused.stderr

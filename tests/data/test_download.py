@@ -87,7 +87,7 @@ def test_a_connection_that_breaks_while_reading_is_taken_up(site, tmp_path, monk
 
 def test_a_later_call_goes_on_with_what_an_earlier_one_left(site, tmp_path):
     site.behaviours = [("cut", 1000)] + [("cut", 0)] * 9
-    with pytest.raises(DownloadError, match="1,000 bytes are kept: run the same again to go on"):
+    with pytest.raises(DownloadError, match="1,000 bytes are kept: run the same again to resume"):
         fetch(published(site, md5=MD5), tmp_path / "photos.zip")
     assert left(tmp_path) == {"photos.zip.part", "photos.zip.part.json"}
     site.behaviours.clear()
@@ -141,7 +141,7 @@ def test_ctrl_c_during_the_checksum_leaves_only_the_checksum_to_do(site, tmp_pat
 
 def test_a_part_that_is_complete_is_still_checked(site, tmp_path):
     (tmp_path / "photos.zip.part").write_bytes(BODY[:-1] + b"?")
-    with pytest.raises(DownloadError, match=r"md5 .* and was deleted"):
+    with pytest.raises(DownloadError, match=r"md5 .* and were deleted"):
         fetch(published(site, bytes=len(BODY), md5=MD5), tmp_path / "photos.zip")
     assert site.asked == [] and left(tmp_path) == set()
 
@@ -225,7 +225,9 @@ def test_a_part_of_which_nothing_is_known_is_fetched_anew(site, tmp_path, note):
 @pytest.mark.parametrize("known", [{"md5": MD5}, {"sha256": SHA256}], ids=["md5", "sha256"])
 def test_a_corrupted_file_is_deleted_and_told(site, tmp_path, known):
     site.files["/photos.zip"] = b"!" + BODY[1:]
-    with pytest.raises(DownloadError, match=r"is not the published file \((md5|sha256) .* and was deleted: try again"):
+    with pytest.raises(
+        DownloadError, match=r"are not the published file \((md5|sha256) .* and were deleted: try again"
+    ):
         fetch(published(site, **known), tmp_path / "photos.zip")
     assert left(tmp_path) == set()
 
@@ -239,7 +241,7 @@ def test_a_file_of_another_size_is_not_even_fetched(site, tmp_path):
 def test_a_file_of_another_size_is_found_where_the_server_does_not_tell_it(site, tmp_path):
     site.lengths = False
     fetch(published(site, bytes=len(BODY)), tmp_path / "photos.zip")
-    with pytest.raises(DownloadError, match=r"more was sent than the 5 bytes that the file has, 5 times in a row$"):
+    with pytest.raises(DownloadError, match=r"the server sent more than the 5 bytes of the file, 5 times in a row$"):
         fetch(published(site, bytes=5), tmp_path / "other.zip")
     assert left(tmp_path) == {"photos.zip"}
 
@@ -273,7 +275,7 @@ def test_an_answer_without_an_end_is_not_read_beyond_the_published_size(site, tm
     monkeypatch.setattr(http.client.HTTPResponse, "read1", endless)
     monkeypatch.setattr(module, "_CHUNK", 100_000)
     site.lengths = False
-    with pytest.raises(DownloadError, match="more was sent than the 256,003 bytes"):
+    with pytest.raises(DownloadError, match="the server sent more than the 256,003 bytes"):
         fetch(published(site, bytes=len(BODY)), tmp_path / "photos.zip")
     assert len(pieces) == 3 * 5 and left(tmp_path) == set()
 
@@ -290,7 +292,7 @@ def test_a_cut_answer_without_a_length_is_taken_up_where_the_published_size_is_k
 )
 def test_something_else_in_place_of_an_archive_is_deleted_and_told(site, tmp_path, name, answer, words):
     site.files[f"/{name}"] = answer
-    with pytest.raises(DownloadError, match=rf"\({words} instead of a \.\w+ file\) and was deleted") as error:
+    with pytest.raises(DownloadError, match=rf"\({words} instead of a \.\w+ file\) and were deleted") as error:
         fetch(Download(f"{site.url}/{name}"), tmp_path / name)
     assert left(tmp_path) == set() and "\n" not in str(error.value)
 
@@ -346,7 +348,7 @@ def test_redirects_from_https_to_http_are_not_followed():
 
 @pytest.mark.parametrize("address", ["ftp://example.org/a.zip", "file:///etc/passwd", "a.zip", "//["])
 def test_other_addresses_are_refused(tmp_path, address):
-    with pytest.raises(DownloadError, match="is no http or https address"):
+    with pytest.raises(DownloadError, match="is not an http or https address"):
         fetch(Download(address), tmp_path / "a.zip")
 
 
@@ -357,7 +359,12 @@ def test_an_address_that_is_none_is_told(tmp_path):
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(404, "not there any more"), (410, "not there any more"), (403, "not given out to programs"), (400, "HTTP 400")],
+    [
+        (404, "no longer exists"),
+        (410, "no longer exists"),
+        (403, "cannot be downloaded automatically"),
+        (400, "HTTP 400"),
+    ],
 )
 def test_a_refusal_is_told_at_once(site, tmp_path, waits, status, words):
     site.behaviours = [status]
@@ -409,7 +416,7 @@ def test_a_silent_server_is_told(tmp_path, waits):
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
-        (socket.gaierror(socket.EAI_NONAME, "unknown"), "the host example.org is not found: check the connection"),
+        (socket.gaierror(socket.EAI_NONAME, "unknown"), "the host example.org was not found: check the connection"),
         (ssl.SSLCertVerificationError("bad"), "the certificate of example.org is not accepted"),
     ],
 )
@@ -429,7 +436,7 @@ def test_a_host_that_is_not_found_and_a_bad_certificate_are_told(tmp_path, waits
 def test_too_small_a_disk_is_told_beforehand(site, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
-    with pytest.raises(DownloadError, match=r"0\.0 GB free, .* are to be fetched: make room"):
+    with pytest.raises(DownloadError, match=r"0\.0 GB free, .* are to be downloaded: make room"):
         fetch(published(site), tmp_path / "photos.zip")
     assert left(tmp_path) == set()
 
@@ -453,7 +460,7 @@ def test_a_disk_that_fills_up_keeps_what_has_arrived(site, tmp_path, monkeypatch
 
 def test_one_process_fetches_a_file_at_a_time(site, tmp_path):
     def other(done, total):
-        with pytest.raises(DownloadError, match="is being fetched by another process"):
+        with pytest.raises(DownloadError, match="is being downloaded by another process"):
             fetch(published(site), tmp_path / "photos.zip")
 
     fetch(published(site), tmp_path / "photos.zip", other)

@@ -31,14 +31,14 @@ def test_a_sound_data_set_is_sound(folder):
     found = examine(opened(folder), classes=3, counts={"train": 12, "test": 6})
     assert found.sound and found.by_the_book and found.images == 18 and found.counts == {"train": 12, "test": 6}
     assert not (found.wrong or found.unreadable or found.odd or found.duplicates or found.near_duplicates)
-    assert examination_text(found).startswith("images: 18 images of 3 classes (12 train, 6 test): as by the book\n")
+    assert examination_text(found).startswith("images: 18 images of 3 classes (12 train, 6 test): as published\n")
 
 
 def test_counts_that_are_not_the_books_are_wrong(folder):
     found = examine(opened(folder), classes=4, counts={"train": 12, "test": 7})
     assert not found.sound and found.by_the_book is False
     assert found.wrong == ("3 classes instead of 4", "6 test images instead of 7")
-    assert "NOT AS BY THE BOOK\n    3 classes instead of 4\n" in examination_text(found)
+    assert "NOT AS PUBLISHED\n    3 classes instead of 4\n" in examination_text(found)
     assert examine(opened(folder)).by_the_book is None
 
 
@@ -54,7 +54,9 @@ def test_every_image_that_cannot_be_decoded_is_named_with_its_reason(folder):
     reasons = {odd.image: odd.reason for odd in found.unreadable}
     assert set(reasons) == {"train/ant/0.png", "train/bee/1.png", "val/ant/1.png", "val/bee/0.png"}
     assert "empty" in reasons["train/bee/1.png"] and "No such file" in reasons["val/bee/0.png"]
-    assert "no image format" in reasons["val/ant/1.png"] and str(folder) not in json.dumps(found.to_dict())
+    assert "not in a supported image format" in reasons["val/ant/1.png"] and str(folder) not in json.dumps(
+        found.to_dict()
+    )
     assert not found.sound and not found.duplicates and done[-1] == (18, 4)
 
 
@@ -301,12 +303,12 @@ def test_verify_reports_and_draws(agnet, folder, textured):
 def test_verify_fails_on_a_broken_image_in_one_line_after_the_report(agnet, folder):
     (folder / "val/bee/0.png").write_bytes(b"not an image")
     failed = agnet("datasets", "folder", "--verify", "--root", folder, "--sheet", "alike.png", code=1)
-    assert "val/bee/0.png: its content is in no image format" in failed.stdout
+    assert "val/bee/0.png: its content is not in a supported image format" in failed.stdout
     assert failed.stderr.splitlines()[-1] == f"Error: folder under {folder}: 1 images cannot be read"
     assert "alike.png is not written" in failed.stderr
     told = agnet("datasets", "folder", "--verify", "--root", folder, "--json", code=1).stdout
     assert json.loads(told)["unreadable"] == [
-        {"image": "val/bee/0.png", "reason": "its content is in no image format that can be read here"}
+        {"image": "val/bee/0.png", "reason": "its content is not in a supported image format"}
     ]
 
 
@@ -321,7 +323,7 @@ def test_verify_names_what_the_book_says(agnet, tmp_path, textured):
             (place / "images" / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(textured([label, number], 100, 80)).save(place / "images" / f"{name}.jpg")
     failed = agnet("datasets", "food101", "--verify", code=1)
-    assert "NOT AS BY THE BOOK\n    2 classes instead of 101\n    2 train images instead of 75,750\n" in failed.stdout
+    assert "NOT AS PUBLISHED\n    2 classes instead of 101\n    2 train images instead of 75,750\n" in failed.stdout
     assert failed.stderr.splitlines()[-1].startswith("Error: food101 under datasets: 2 classes instead of 101, 2 train")
 
 

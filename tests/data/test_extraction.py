@@ -161,7 +161,7 @@ def test_a_zip_name_with_a_zero_byte_is_refused(place):
         (special("null", tarfile.CHRTYPE), "is a device"),
         (special("disk", tarfile.BLKTYPE), "is a device"),
         (special("pipe", tarfile.FIFOTYPE), "is a device"),
-        (special("what", b"Z"), "is a device or no file"),
+        (special("what", b"Z"), "is a device or another special file"),
     ],
     ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
 )
@@ -206,7 +206,7 @@ def test_too_many_members_are_refused(place, make):
 def test_a_bomb_is_refused_by_what_it_inflates_to(place, compression):
     member = ("zeros", bytes(3_000_000))
     archive = zipped(place / "b", member) if compression == "zip" else tar(place / "b", member, mode=f"w:{compression}")
-    refused(place, archive, "times its size, like a bomb", Limits(small=1_000_000))
+    refused(place, archive, "times its size, like a decompression bomb", Limits(small=1_000_000))
     refused(place, archive, r"inflates to more than 0\.0 GB", Limits(bytes=2_000_000))
 
 
@@ -263,7 +263,7 @@ def test_a_zip_compressed_otherwise_is_refused_before_anything_is_written(place)
         at = contents.rindex(signature) + offset
         contents[at : at + 2] = (9).to_bytes(2, "little")  # Deflate64
     path.write_bytes(contents)
-    refused(place, path, "'b.jpg' in it is compressed in a way that Python cannot undo")
+    refused(place, path, "'b.jpg' in it is compressed by a method that Python does not support")
 
 
 def test_a_long_name_is_shortened_in_the_message(place):
@@ -335,19 +335,19 @@ NO_ARCHIVES = {
 @pytest.mark.parametrize("contents", NO_ARCHIVES.values(), ids=NO_ARCHIVES)
 def test_what_is_no_archive_is_told(place, contents):
     (place / "x.zip").write_bytes(contents)
-    refused(place, place / "x.zip", "is no zip or tar archive|is damaged")
+    refused(place, place / "x.zip", "is not a zip or tar archive|is damaged")
 
 
 def test_a_web_page_in_place_of_an_archive_is_told(place):
     (place / "x.zip").write_bytes(b"\n<!DOCTYPE html><html>Please log in</html>")
-    refused(place, place / "x.zip", "is no zip or tar archive but a web page")
+    refused(place, place / "x.zip", "is not a zip or tar archive but a web page")
 
 
 def test_a_full_disk_is_told_beforehand(place, monkeypatch):
     archive = zipped(place / "x.zip", ("a.jpg", JPEG))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 100))
-    with pytest.raises(ArchiveError, match=r"0\.0 GB free, unpacking takes"):
+    with pytest.raises(ArchiveError, match=r"0\.0 GB free, but unpacking needs"):
         extract([archive], place / "data")
     assert tree(place) == {"x.zip"}
 
@@ -383,7 +383,7 @@ def test_a_folder_that_holds_something_is_left_alone_and_an_empty_one_filled(pla
     (place / "data").mkdir()
     extract([archive], place / "data")
     (place / "data" / "a.jpg").write_bytes(b"mine")
-    with pytest.raises(ArchiveError, match="is there already: delete it or move it away"):
+    with pytest.raises(ArchiveError, match="already exists: delete it or move it away"):
         extract([archive], place / "data")
     assert (place / "data" / "a.jpg").read_bytes() == b"mine"
 

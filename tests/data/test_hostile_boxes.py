@@ -23,8 +23,8 @@ CLASS = "name_of_the_class"
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs pipes and limits of a process")
 
 
-def write_by_the_readme(path, **storage):
-    """A boxes file as README.md's section "The boxes file" tells strangers to write one, and no more than that."""
+def write_by_the_page(path, **storage):
+    """A boxes file as the page "The boxes file" tells strangers to write one, and no more than that."""
     images = [
         (0, "1.png", "b", "train", "ok", 0, 40, 30, 9, 9, 3, 1, "b/1.png", 100, "", "00" * 8),
         (1, "broken.png", "b", "train", "unreadable", -1, 0, 0, 0, 0, 0, 1, "b/broken.png", 7, "", ""),
@@ -69,8 +69,8 @@ def write_by_the_readme(path, **storage):
 
 
 @pytest.mark.parametrize("storage", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True}])
-def test_a_stranger_can_write_a_file_from_the_readme(tmp_path, storage):
-    boxes = read_boxes(write_by_the_readme(tmp_path / "boxes.h5", **storage))
+def test_a_stranger_can_write_a_file_from_the_page(tmp_path, storage):
+    boxes = read_boxes(write_by_the_page(tmp_path / "boxes.h5", **storage))
     assert boxes.classes == ("a", "b")
     assert [name.decode() for name in boxes.names] == ["b/1.png", "b/broken.png", "a/é.png"]
     assert boxes.primary_xyxy.tolist() == [[[1, 2, 9, 8], [20, 3, 28, 19.5]], [[0, 0, 20, 10]] * 2]
@@ -365,7 +365,7 @@ REFUSED = {
     "unknown kinds": (with_setting("kinds", "all"), "'kinds': wanted one of both"),
     "kinds in a list": (with_setting("kinds", ["both"]), "kinds': wanted text"),
     "another number of primaries": (with_setting("primary", 2), "first_row_in_primary"),
-    "no regions where there are some": (without_regions_by_its_settings, "primary: is there, though"),
+    "no regions where there are some": (without_regions_by_its_settings, "primary: exists, though"),
     "a missing table": (lambda file: file.__delitem__("hulls"), "'hulls' is missing"),
     "a group for a table": (with_a_group_for_a_table, "'hulls' is not a one-dimensional table"),
     "a type for a table": (with_a_type_for_a_table, "'hulls' is not a one-dimensional table"),
@@ -504,7 +504,7 @@ REFUSED = {
     ),
     "frames at no rate": (
         with_columns("images", first_frame=0, frames=8, frames_a_second=np.nan),
-        "frames_a_second that are no number",
+        "a frames_a_second that is not a number above 0",
     ),
     "regions of a second frame": (with_columns("primary", frame=1), "a frame other than 0"),
     "a region that was filled in": (with_columns("primary", valid=0), "a valid other than 1"),
@@ -601,7 +601,7 @@ def test_a_huge_attribute_is_not_read(boxes_file, tmp_path):
     ],
 )
 def test_failures_that_fit_no_image_are_refused(row, complaint, tmp_path):
-    path = write_by_the_readme(tmp_path / "boxes.h5")
+    path = write_by_the_page(tmp_path / "boxes.h5")
     with h5py.File(path, "r+") as file:
         file["failures"][0] = row
     with pytest.raises(BoxesFileError, match=complaint):
@@ -812,7 +812,7 @@ print(peak() - before)
 
 @posix_only
 def test_flipped_bytes_and_cut_files_are_refused_or_harmless(tmp_path):
-    path = write_by_the_readme(tmp_path / "boxes.h5", compression="gzip", shuffle=True, fletcher32=True)
+    path = write_by_the_page(tmp_path / "boxes.h5", compression="gzip", shuffle=True, fletcher32=True)
     (counts,), megabytes = run(DAMAGE, path, 1000, 100, timeout=600)
     refused, unchanged = map(int, counts.split())
     assert refused + unchanged == 1100

@@ -225,7 +225,7 @@ def test_an_empty_file_is_an_error():
 
 
 def test_a_text_file_is_an_error():
-    with pytest.raises(ImageError, match="no image format"):
+    with pytest.raises(ImageError, match="not in a supported image format"):
         decode_image(b"<html>404 Not Found</html>\n" * 20)
 
 

@@ -33,11 +33,11 @@ def test_an_index_keeps_the_order_of_images_and_sorts_classes(tmp_path):
         ([], "no images"),
         (rows_of(only=3), "only one class"),
         ([*rows_of(a=2, b=2), ("a/01.jpg", "a", "test")], "'a/01.jpg' is listed twice"),
-        ([*rows_of(a=1, b=1), ("a/\udcff.jpg", "a", "train")], "no plain relative text"),
-        ([*rows_of(a=1, b=1), ("a/line\nbreak.jpg", "a", "train")], "no plain relative text"),
-        ([*rows_of(a=1, b=1), ("a\\b.jpg", "a", "train")], "no plain relative text"),
-        ([*rows_of(a=1, b=1), ("a:/b.jpg", "a", "train")], "no plain relative text"),
-        ([*rows_of(a=1, b=1), ("../b.jpg", "a", "train")], "no plain relative text"),
+        ([*rows_of(a=1, b=1), ("a/\udcff.jpg", "a", "train")], "not a plain relative path"),
+        ([*rows_of(a=1, b=1), ("a/line\nbreak.jpg", "a", "train")], "not a plain relative path"),
+        ([*rows_of(a=1, b=1), ("a\\b.jpg", "a", "train")], "not a plain relative path"),
+        ([*rows_of(a=1, b=1), ("a:/b.jpg", "a", "train")], "not a plain relative path"),
+        ([*rows_of(a=1, b=1), ("../b.jpg", "a", "train")], "not a plain relative path"),
     ],
 )
 def test_rows_that_make_no_data_set_are_refused(rows, complaint, tmp_path):

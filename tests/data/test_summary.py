@@ -126,7 +126,7 @@ def test_an_image_is_found_by_path_ending_or_row(boxes):
         ("0.png", "6 images end in 0.png: train/ant/0.png"),
         ("ee/2.png", "has no image ee/2.png"),
         ("18", "rows are 0 to 17"),
-        ("???????????????", "they are called like train/ant/0.png"),
+        ("???????????????", "its images have names such as train/ant/0.png"),
     ],
 )
 def test_another_name_is_an_error_that_helps(boxes, name, complaint):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from agnet.data.boxes import verification
 from agnet.data.boxes.reader import read_boxes
-from agnet.data.boxes.verification import look_at_images, stamps_of
+from agnet.data.boxes.verification import changed_images, look_at_images, stamps_of
 from agnet.data.errors import DatasetError, MismatchError
 from agnet.data.regions import NOT_THERE
 from agnet.data.sets.catalogue import open_dataset
@@ -100,11 +100,11 @@ def test_other_sizes_and_other_contents_are_counted_and_the_first_is_named(boxes
         check_images(boxes, folder, every(boxes))
     assert str(raised.value) == (
         f"2 of the 18 images of {boxes.path} have changed since that file was made, first {smaller} "
-        f"(had {had:,} bytes and has {had - 1:,} now); put back what was there, or run the same agnet propose with "
+        f"(had {had:,} bytes and has {had - 1:,} now); restore the original images, or run the same agnet propose with "
         "--restart"
     )
     smaller.write_bytes(smaller.read_bytes() + b"?")
-    with pytest.raises(MismatchError, match=r"2 of the 18 .*first .*train/ant/2\.png \(has other content\)"):
+    with pytest.raises(MismatchError, match=r"2 of the 18 .*first .*train/ant/2\.png \(has different content\)"):
         check_images(boxes, folder, every(boxes))
 
 
@@ -142,9 +142,14 @@ def take_apart(path):
         ("train/bee/1.png", lose, 1, "No such file or directory"),
         ("train/bee/1.png", make_folder, 1, "it is a folder or device now"),
         ("train/bee/1.png", break_link, 1, "it is a link that leads nowhere"),
-        ("train/bee/1.png", lambda path: path.rename(path.with_name("1.PNG")), 1, "train/bee/1.PNG there, in other"),
+        (
+            "train/bee/1.png",
+            lambda path: path.rename(path.with_name("1.PNG")),
+            1,
+            "train/bee/1.PNG there, in another spelling",
+        ),
         ("train/bee/0.png", rename_class, 4, "there is no folder .*/train/bee"),
-        ("train/côté/0.png", take_apart, 4, "train/co.*/0.png there, in other letters"),
+        ("train/côté/0.png", take_apart, 4, "train/co.*/0.png there, in another spelling"),
     ],
 )
 def test_some_that_are_missing_are_no_wrong_root(boxes, folder, name, change, count, why):
@@ -155,7 +160,7 @@ def test_some_that_are_missing_are_no_wrong_root(boxes, folder, name, change, co
         check_images(boxes, folder, every(boxes))
     with pytest.raises(DatasetError) as raised:
         check_images(boxes, folder, every(boxes))
-    assert "put back what was there, or run the same agnet propose with --restart" in str(raised.value)
+    assert "restore the original images, or run the same agnet propose with --restart" in str(raised.value)
     assert "--root" not in str(raised.value)
 
 
@@ -239,7 +244,7 @@ def test_a_run_is_not_resumed_with_other_images_nor_measured_on_them(agnet, boxe
     tested.unlink()
     assert "1 of the 6 test images of" in agnet(*evaluate, code=1).stderr
     warned = agnet(*start, "--resume")  # training does not look at the test part
-    assert "Warning: the test part cannot be measured later: 1 of the 18 images of" in warned.stderr
+    assert "Warning: the test split cannot be evaluated later: 1 of the 18 images of" in warned.stderr
     tested.write_bytes(content)
     agnet(*evaluate)
 
@@ -269,15 +274,49 @@ def test_an_interrupt_does_not_wait_for_all_that_was_to_be_read(fresh, folder, r
     assert len(read) < 9
 
 
-def test_a_folder_that_may_not_be_entered_is_told_as_that(boxes, folder, monkeypatch):
-    """As whoever may do everything finds none such, the system's answer is played."""
+@pytest.fixture
+def locked(monkeypatch):
+    """A function that locks a folder; as root may enter every folder, the system's answer is played."""
     stat = os.stat
 
-    def guarded(path, *arguments, **others):
-        if "bee" in os.fspath(path):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return stat(path, *arguments, **others)
+    def lock(folder):
+        def guarded(path, *arguments, **others):
+            if os.fspath(path).startswith(f"{folder}{os.sep}"):
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return stat(path, *arguments, **others)
 
-    monkeypatch.setattr(os, "stat", guarded)
-    with pytest.raises(DatasetError, match=r"6 of the 18 .* first train/bee/0\.png \(Permission denied\)"):
+        monkeypatch.setattr(os, "stat", guarded)
+
+    return lock
+
+
+@pytest.mark.parametrize(("place", "count"), [("train/bee", 4), (".", 18)])
+def test_a_folder_that_may_not_be_entered_is_told_as_that(boxes, folder, locked, place, count):
+    place = folder / place
+    locked(place)
+    with pytest.raises(DatasetError) as raised:
         check_images(boxes, folder, every(boxes))
+    first = "train/bee/0.png" if count < 18 else "train/ant/0.png"
+    assert str(raised.value) == (
+        f"{count} of the 18 images of {boxes.path} cannot be read under {folder}, first {first} (no permission to "
+        f"enter the folder {place}); make them readable for this user (if they are yours: chmod -R u+rX {folder})"
+    )
+    differences = dict(changed_images(boxes, folder, trust_times=True))
+    assert set(differences.values()) == {f"cannot be read: no permission to enter the folder {place}"}
+    assert len(differences) == count
+
+
+def test_locked_and_missing_images_are_told_apart(boxes, folder, locked):
+    (folder / "train" / "ant" / "1.png").unlink()
+    locked(folder / "train" / "bee")
+    with pytest.raises(DatasetError, match=r"4 of the 18 .* cannot be read .*; 1 of the 18 .* is missing .*restore"):
+        check_images(boxes, folder, every(boxes))
+
+
+def test_a_file_that_cannot_be_read_has_not_changed(boxes, folder, monkeypatch):
+    retime(folder)
+    monkeypatch.setattr(verification, "_other_content", lambda path, digest: "cannot be read: Permission denied")
+    with pytest.raises(DatasetError) as raised:
+        check_images(boxes, folder, every(boxes))
+    assert "18 of the 18 images" in str(raised.value) and "(Permission denied); make them" in str(raised.value)
+    assert "changed" not in str(raised.value)

@@ -199,7 +199,7 @@ def too_little_memory(*_, **__):
 
 def test_a_machine_that_has_no_room_for_processes_says_so(evaluate, monkeypatch):
     monkeypatch.setattr(parallel, "ProcessPoolExecutor", too_many_files)
-    with pytest.raises(WorkerError, match=r"cannot be started: Too many open files; take fewer --jobs"):
+    with pytest.raises(WorkerError, match=r"cannot be started: Too many open files; use fewer --jobs"):
         results([["a"]], evaluate)
     with pytest.raises(WorkerError, match="cannot be started"):
         list(ahead_by_processes(["a"], str, lambda item, reason: None, jobs=2, limit=2))
@@ -283,7 +283,7 @@ def test_the_command_tells_what_is_left_for_now_apart_from_what_is_broken(share,
     options = ["--dataset", "folder", "--root", folder, "--boxes", tmp_path / "b.h5", "--method", "grid"]
     result = CliRunner().invoke(main, [*map(str, ["propose", *options]), "--max-unreadable", share])
     assert result.exit_code == code, result.output
-    assert "2 of 18 images (11.1%) are left for now" in result.output and "could not be read" not in result.output
+    assert "2 of 18 images (11.1%) were postponed" in result.output and "could not be read" not in result.output
 
 
 def test_want_of_memory_is_no_fault_of_an_image(folder, monkeypatch):
@@ -302,3 +302,21 @@ def test_want_of_memory_is_no_fault_of_an_image(folder, monkeypatch):
             patch.setattr(worker, "propose_regions", lambda *_, fault=fault: (_ for _ in ()).throw(fault))
             (proposal,) = worker.propose_chunk(str(folder), settings, None, ["train/bee/1.png"])
         assert proposal.reason.startswith(PASSING) == passing and bool(proposal.content_blake2b) != passing
+
+
+MASKED = """
+import signal, sys
+from agnet.data.workers import in_parallel
+
+def masked(chunk):
+    return [signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+
+print(*in_parallel([("a",), ("b",)], masked, None, int(sys.argv[1])), masked(""))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no masks of signals here")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupt_from_the_terminal_reaches_no_worker_even_while_it_starts(jobs):
+    told = subprocess.run([sys.executable, "-c", MASKED, jobs], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["[True]", "[True]", "[False]"]

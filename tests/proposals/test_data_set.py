@@ -344,7 +344,7 @@ def same_size(folder):
     [
         (relabel, "1 new, first train/bee/extra.png and 1 gone, first train/ant/1.png"),
         (rewrite, r"train/ant/1.png had [\d,]+ bytes and has [\d,]+ now"),
-        (same_size, "train/ant/1.png has other content"),
+        (same_size, "train/ant/1.png has different content"),
         (lambda folder: (folder / "val" / "bee" / "0.png").unlink(), "1 gone, first val/bee/0.png"),
     ],
 )
@@ -361,7 +361,7 @@ def test_only_a_boxes_file_is_replaced_on_request_be_it_damaged(folder, tmp_path
     boxes.write_bytes(b"something precious")
     with pytest.raises(BoxesFileError, match="not an HDF5 file"):
         propose(folder, boxes)
-    with pytest.raises(BoxesFileError, match="no boxes file and will not be replaced"):
+    with pytest.raises(BoxesFileError, match="not a boxes file and will not be replaced"):
         propose(folder, boxes, restart=True)
     assert boxes.read_bytes() == b"something precious"
     good = propose(folder, tmp_path / "good.h5").boxes.read_bytes()

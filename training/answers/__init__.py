@@ -1,1 +1,1 @@
-"""What a run says of new photographs and videos."""
+"""Predictions of a trained network for new photographs and videos."""

@@ -1,4 +1,4 @@
-"""Answers as pictures and videos in a folder."""
+"""Predictions drawn into pictures and videos, saved in a folder."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from .answer import Answer, Moment, Still, Stretch, Summary
 from .pictures import Caption, draw_frame, draw_prediction
 from .truth import KnownImages
 
-_LONGEST_STILL = 5.0  # seconds: a frame that is said to last longer is shown so long in a saved video
+_LONGEST_STILL = 5.0  # seconds: maximum duration of a frame in a saved video, whatever its time stamps
 
 
 class AnnotatedFolder:
-    """A picture of each photograph and a video of each video, with what was predicted drawn in. A context manager.
+    """Writer of a picture for each photograph and a video for each video, annotated with the predictions.
 
-    Files are named after their image and its folder, as no other file there is, and appear complete or not at all: a
-    video when its last answer is saved. The folder is made with the first of them.
+    A context manager. Files are named after their input and its folder, never replace existing files and appear
+    complete or not at all; a video appears once its last answer is saved. The folder is created with the first file.
 
     Args:
-        folder: where they go.
-        classes: all of the network's, in its order.
-        run: whose answers they are, for people.
-        known: images whose classes are known, if there are any.
+        folder: Folder for the files.
+        classes: Names of the network's classes, in its order.
+        run: Line of text that names the run.
+        known: Images with known classes, if any.
+        max_pixels: Maximum number of pixels of a photograph.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class AnnotatedFolder:
     ) -> None:
         self.folder, self.max_pixels = folder, max_pixels
         self._classes, self._run, self._known = classes, run, known
-        self._video = ""  # that is being answered
-        self._writer: VideoWriter | None = None  # of it
+        self._video = ""  # the current video
+        self._writer: VideoWriter | None = None  # its writer
 
     def save(self, answer: Answer) -> Path | Unreadable | None:
-        """Save the next of `FilePredictor.answers`, made with ``pictures``.
+        """Save the next answer of `FilePredictor.answers`, which must be created with ``pictures``.
 
-        Returns: the file, if one is finished; `Unreadable` when the photograph is gone by now, or the video cannot be
-        written, and no more of that video is saved.
+        Returns: the file, if one was completed; `Unreadable` if the photograph no longer exists or the video cannot be
+        written; the rest of that video is then skipped.
         """
         try:
             if isinstance(answer, Still):
@@ -80,7 +81,7 @@ class AnnotatedFolder:
 
     def _save_picture(self, answer: Still) -> Path:
         name = answer.prediction.name
-        image = read_image(name, self.max_pixels)  # again: images are large, and many wait for the network
+        image = read_image(name, self.max_pixels)  # read again: many images wait for the network, too large to keep
         truth = self._known.truth(name) if self._known else None
         caption = Caption(self._classes, self._run, answer.label, truth)
         return save_picture(draw_prediction(image, answer.prediction, caption), self._new(Path(name), ".png"))
@@ -91,7 +92,7 @@ class AnnotatedFolder:
             writer.close(keep)
 
     def _new(self, image: Path, suffix: str) -> Path:
-        """class-photo.png, class-photo-2.png, ...: the first that is not taken."""
+        """The first unused file name of class-photo.png, class-photo-2.png, ..."""
         self.folder.mkdir(parents=True, exist_ok=True)
         name = printable("-".join([*image.parts[-2:-1], image.stem]).lstrip(".-/")) or "image"
         numbered = (self.folder / f"{name}-{number}{suffix}" for number in itertools.count(2))
@@ -99,7 +100,7 @@ class AnnotatedFolder:
 
 
 def write_moment(writer: VideoWriter, moment: Moment) -> None:
-    """Add a frame as often as its time asks for: the file's own may come unevenly."""
+    """Write a frame as often as its time stamp requires, since time stamps may be uneven."""
     due = round(moment.frame.seconds * writer.rate) + 1 - writer.frames
     if due > 0:
         picture = draw_frame(moment.frame.pixels, moment.prediction, moment.label)

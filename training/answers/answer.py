@@ -1,4 +1,4 @@
-"""What is said of photographs and videos, one after the other. No torch: a command may have nothing to ask it."""
+"""Answers for photographs and videos, in order. No torch is imported: a command may have nothing to predict."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stretch:
-    """What the answers after it are of: a video, or photographs that were named one after the other."""
+    """Announcement of the following answers: those of a video, or of consecutive photographs."""
 
-    video: str  #: its name; "" of photographs
-    expected: int | None  #: how many photographs, or frames by the video's header; None where it has none
-    rate: float = 0.0  #: of a video: frames a second that are predicted
+    video: str  #: name of the video; "" for photographs
+    expected: int | None  #: number of photographs, or of frames by the video's header; None if unknown
+    rate: float = 0.0  #: predicted frames per second of a video
 
 
 @dataclass(frozen=True)
 class Still:
-    """A photograph's answer."""
+    """Answer for a photograph."""
 
     prediction: Prediction
     label: Label
@@ -32,16 +32,16 @@ class Still:
 
 @dataclass(frozen=True)
 class Moment:
-    """The answer of one frame of a video."""
+    """Answer for one frame of a video."""
 
-    frame: Frame  #: its pixels as `pictures.small_frame` makes them, or none of them unless they were asked for
+    frame: Frame  #: with the pixels of `pictures.small_frame` if pictures are requested, else with none
     prediction: Prediction
-    label: Label  #: with what was seen before it
+    label: Label  #: smoothed with the preceding frames
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A video's end: what its frames made. There is none of a video without a readable frame."""
+    """Summary after the last frame of a video; a video without readable frames has none."""
 
     video: str
     frames: int

@@ -1,4 +1,4 @@
-"""Pictures of an answer: the photograph, where it speaks for the class and where against it, and the probabilities."""
+"""Pictures of a prediction: the photograph, the evidence for and against the class, and the probabilities."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from .predict import Prediction
 from .truth import Truth
 from .video_labels import Label
 
-FULL = 0.25  #: logits of a 49th of the picture that are drawn in full colour: the same in every picture
-_CELLS = 49  # places of the paper's 7 x 7 map, so that finer maps are drawn to the same scale
-FOR, AGAINST = "#f07a13", "#7b3fb3"  #: orange and purple differ to colour-blind eyes, and over grey
-_STRONGEST = 0.7  # of what lies under it, this much is hidden by full colour
+FULL = 0.25  #: logits per 49th of the picture that are drawn in full colour, in every picture
+_CELLS = 49  # positions of the paper's 7 × 7 map; finer maps are drawn to the same scale
+FOR, AGAINST = "#f07a13", "#7b3fb3"  #: orange and purple differ for colour-blind readers and over grey
+_STRONGEST = 0.7  # opacity of full colour
 
-_PANEL_WH = (440, 440)  # a panel fits into it, in pixels
-_WIDE_WH, _TALL_WH = (760, 330), (440, 640)  # of photographs more than twice as wide as high, and as high as wide
-_SLIVER = 24  # a panel is never thinner: there would be nothing to see
-_COLUMN = 330  # width of the column with the answer
-_SHOWN = 8  # classes at most
+_PANEL_WH = (440, 440)  # maximum size of a panel, in pixels
+_WIDE_WH, _TALL_WH = (760, 330), (440, 640)  # the same, if width or height is more than twice the other
+_SLIVER = 24  # minimum side of a panel
+_COLUMN = 330  # width of the column with the class and probabilities
+_SHOWN = 8  # maximum number of classes
 _MARGIN, _GAP = 20, 18
-_DARK = 0.35  # mean brightness below which the grey photograph is brightened to it
-_FRAME_SIDES = (480, 640)  # longer side of a video's frame beside its map, in pixels
+_DARK = 0.35  # mean brightness to which darker grey photographs are brightened
+_FRAME_SIDES = (480, 640)  # minimum and maximum of the longer side of a video's frame, in pixels
 _TEXT, _FAINT, _BAR, _REST, _PAPER = "#1a1a1a", "#5f5f5f", "#4363d8", "#b9b9b9", "#ffffff"
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What is written beside an answer."""
+    """Texts beside a prediction."""
 
-    classes: tuple[str, ...]  #: all of the network's, in its order
-    run: str = ""  #: whose answer it is, for people
-    label: Label | None = None  #: the answer itself, where it need not be the likeliest class
+    classes: tuple[str, ...]  #: names of the network's classes, in its order
+    run: str = ""  #: line of text that names the run
+    label: Label | None = None  #: the answer, if it may differ from the likeliest class
     truth: Truth | None = None
 
 
 def draw_prediction(image: np.ndarray, prediction: Prediction, caption: Caption) -> np.ndarray:
-    """The photograph with its primary regions if the network looks at any, what speaks for and against the first class
-    over its grey copy, and the probabilities. uint8 RGB.
+    """Draw the photograph, its grey copy with the evidence for and against the first class, and the probabilities.
+
+    The photograph is drawn with its primary regions if the network uses regions. Returns uint8 RGB.
     """
     left = _draw_panels(Image.fromarray(_fitted(image)), prediction)
     column = _draw_answer(prediction, caption)
@@ -55,17 +56,16 @@ def draw_prediction(image: np.ndarray, prediction: Prediction, caption: Caption)
 
 
 def small_frame(image: np.ndarray) -> np.ndarray:
-    """A video's frame, uint8 RGB, in the size in which `draw_frame` draws it."""
+    """Resize a video's frame, uint8 RGB, to the size in which `draw_frame` draws it."""
     longer = max(image.shape[:2])
     side = min(max(longer, _FRAME_SIDES[0]), _FRAME_SIDES[1])
     return image if side == longer else fit_within(image, side)
 
 
 def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.ndarray:
-    """A frame of `small_frame`, beside it what speaks for and against its likeliest class; beneath, its smoothed label.
-    uint8 RGB, of even sides.
+    """Draw a frame of `small_frame`, beside it the evidence for and against its likeliest class, below its label.
 
-    All frames of one size give pictures of one size, drawn to one scale.
+    Returns uint8 RGB with even sides. Frames of the same size give pictures of the same size and scale.
     """
     photograph = Image.fromarray(frame)
     panels = [photograph] + ([] if prediction.evidence is None else [_with_evidence(photograph, prediction)])
@@ -73,7 +73,7 @@ def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.nd
     strip, margin = round(3.6 * size), round(0.6 * size)
     panels_width = len(panels) * photograph.width + (len(panels) - 1) * 4
     width, height = panels_width + panels_width % 2, photograph.height + strip
-    width = max(width, 24 * size)  # room for a word under a frame that is high and narrow
+    width = max(width, 24 * size)  # room for a word under a narrow frame
     page = Image.new("RGB", (width, height + height % 2), _PAPER)
     for number, panel in enumerate(panels):
         page.paste(panel, ((width - panels_width) // 2 + number * (photograph.width + 4), 0))
@@ -87,14 +87,14 @@ def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.nd
         small, second = max(11, round(0.62 * size)), top + margin // 2 + round(1.5 * size)
         key_width = 6 * small
         _draw_scale(page, (margin, second + 2), (key_width, small))
-        said = f"against / for {prediction.classes[0]} in this frame (HiResCAM, {FULL:g} logits a 49th and more)"
+        said = f"against / for {prediction.classes[0]} in this frame (HiResCAM, {FULL:g} logits per 49th or more)"
         said = shortened(said, small, width - 3 * margin - key_width)
         draw_text(page, (2 * margin + key_width, second), said, small, _FAINT)
     return np.asarray(page)
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
-    """The photograph in a panel's size: the pixels of a tiny one are shown as such, a sliver is widened."""
+    """Resize the photograph to a panel: tiny photographs show their pixels, very narrow ones are widened."""
     height, width = image.shape[:2]
     room = _WIDE_WH if width > 2 * height else _TALL_WH if height > 2 * width else _PANEL_WH
     scale = min(room[0] / width, room[1] / height)
@@ -104,12 +104,12 @@ def _fitted(image: np.ndarray) -> np.ndarray:
 
 
 def _draw_panels(photograph: Image.Image, prediction: Prediction) -> Image.Image:
-    """The photograph and, beside or beneath it, the map with its scale; under them how to read it."""
+    """Draw the photograph and, beside or below it, the evidence map with its scale and an explanation."""
     panels = [_photograph_panel(photograph, prediction)]
     if prediction.evidence is not None:
-        panels.append((f"what speaks for or against {prediction.classes[0]}", _with_evidence(photograph, prediction)))
+        panels.append((f"evidence for and against {prediction.classes[0]}", _with_evidence(photograph, prediction)))
     stacked = photograph.width > 2.2 * photograph.height
-    room = max(photograph.width, 300)  # of a panel's caption
+    room = max(photograph.width, 300)  # width of a panel's caption
     across, down = (1, len(panels)) if stacked else (len(panels), 1)
     width, step = across * (room + _GAP) - _GAP, 26 + photograph.height + _GAP
     dark = _is_dark(float(_grey(np.asarray(photograph)).mean()))
@@ -130,7 +130,7 @@ def _photograph_panel(photograph: Image.Image, prediction: Prediction) -> tuple[
     if prediction.regions is None:
         return "photograph", photograph
     if not prediction.regions.enough_keypoints:
-        return "photograph: every region is all of it", photograph
+        return "photograph: every region is the whole image", photograph
     return "photograph with its primary regions", _with_regions(photograph, prediction)
 
 
@@ -142,23 +142,24 @@ def _with_regions(photograph: Image.Image, prediction: Prediction) -> Image.Imag
 
 
 def _with_evidence(photograph: Image.Image, prediction: Prediction) -> Image.Image:
-    """The photograph in grey; over it orange where it speaks for the first class, purple where against it."""
+    """Overlay the grey photograph with the evidence: orange for the first class, purple against it."""
     assert prediction.evidence is not None
     share = prediction.evidence * (prediction.evidence.size / _CELLS) / FULL
-    # Resized as cells that tile the picture: each stays around its own middle.
+    # Resized as cells that tile the picture, so that their centres stay in place.
     share = np.asarray(Image.fromarray(share.astype(np.float32)).resize(photograph.size, Image.Resampling.BILINEAR))
     return Image.fromarray(_tinted(_greyed(np.asarray(photograph)), share))
 
 
 def _greyed(image: np.ndarray) -> np.ndarray:
-    """Grey levels ``(H, W)`` in [0, 1] on which both colours can be seen, whatever the photograph: neither black nor
-    white, and dark ones brightened.
+    """Grey levels ``(H, W)`` in [0, 1] on which both colours are visible: neither black nor white.
+
+    Dark photographs are brightened.
     """
     grey = _grey(image)
     mean = float(grey.mean())
     if _is_dark(mean):
-        peak = max(float(np.quantile(grey, 0.99)), 0.05)  # noise stays noise
-        grey = np.minimum(grey / peak ** (1 - mean / _DARK), 1)  # nearly nothing where it is nearly bright enough
+        peak = max(float(np.quantile(grey, 0.99)), 0.05)  # noise is not stretched to full range
+        grey = np.minimum(grey / peak ** (1 - mean / _DARK), 1)  # almost no change if it is almost bright enough
         grey **= min(1.0, max(0.4, float(np.log(_DARK) / np.log(grey.mean()))))
     return 0.25 + 0.67 * grey
 
@@ -172,7 +173,7 @@ def _is_dark(mean: float) -> bool:
 
 
 def _tinted(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """``grey`` ``(H, W)`` in [0, 1] under a colour for each place: by its sign, as opaque as ``share`` is of 1."""
+    """Tint ``grey`` ``(H, W)`` in [0, 1]: colour by the sign of ``share``, opacity by its magnitude, full at 1."""
     colours = np.where(share[..., None] > 0, _rgb(FOR), _rgb(AGAINST))
     opacity = _STRONGEST * np.clip(np.abs(share), 0, 1)[..., None]
     mixed = (1 - opacity) * 255 * grey[..., None] + opacity * colours
@@ -184,7 +185,7 @@ def _rgb(colour: str) -> np.ndarray:
 
 
 def _draw_scale(page: Image.Image, place_xy: tuple[int, int], size_wh: tuple[int, int]) -> None:
-    """All colours of a map, from those against to those for, over a middle grey."""
+    """Draw all colours of a map, from against to for, over a medium grey."""
     width, height = size_wh
     share = np.tile(np.linspace(-1, 1, width, dtype=np.float32), (height, 1))
     page.paste(Image.fromarray(_tinted(np.full(share.shape, 0.6, np.float32), share)), place_xy)
@@ -201,26 +202,26 @@ def _draw_key(page: Image.Image, place_xy: tuple[int, int], width: int) -> None:
 
 
 def _note(prediction: Prediction, brightened: bool) -> str:
-    """How to read the map, exactly."""
+    """Exact explanation of the map."""
     assert prediction.evidence is not None
     name, total = prediction.classes[0], float(prediction.evidence.sum())
-    rest = "the rest is its bias" if prediction.region_weights is None else "they need not add up to it"
+    rest = "the difference is its bias" if prediction.region_weights is None else "the two need not agree"
     return (
-        f"Orange adds to the logit of {name}, purple takes from it: gradient times activation of the last feature map "
-        f"(HiResCAM), in logits a 49th of the photograph, to one scale in every picture. All places: {total:+.2f}; the "
+        f"Orange adds to the logit of {name}, purple subtracts: gradient times activation of the last feature map "
+        f"(HiResCAM), in logits per 49th of the photograph, on the same scale in all pictures. Sum: {total:+.2f}; "
         f"logit: {prediction.logit:+.2f} ({rest})." + (" The grey copy is brightened." if brightened else "")
     )
 
 
 def tied(distribution: np.ndarray) -> np.ndarray:
-    """Numbers of the classes that are as likely as the likeliest one to a tenth of a per cent, it being the first."""
+    """Indices of the classes that tie with the likeliest one to a tenth of a per cent, the likeliest first."""
     order = np.argsort(-distribution, kind="stable")
     said = [f"{share:.1%}" for share in distribution[order]]
     return order[[one == said[0] for one in said]]
 
 
 def _draw_answer(prediction: Prediction, caption: Caption) -> Image.Image:
-    """The column that says it: the class, whether that is right, the classes beside it, and what is left for others."""
+    """Draw the column with the class, whether it is right, the next classes, and the probability of all others."""
     distribution, classes = prediction.distribution, caption.classes
     order = np.argsort(-distribution, kind="stable")
     shown = order[: min(max(2, len(prediction.classes)), _SHOWN)]
@@ -251,7 +252,7 @@ def _draw_answer(prediction: Prediction, caption: Caption) -> Image.Image:
 
 
 def _verdict(prediction: Prediction, caption: Caption, equal: list[str]) -> list[tuple[str, int, str]]:
-    """Lines of text, their sizes and colours."""
+    """Lines of text with their sizes and colours."""
     share = f"{prediction.probabilities[0]:.1%}"
     if caption.label is not None and caption.label.name != prediction.classes[0]:
         return [(caption.label.name, 26, _TEXT), (f"likeliest: {prediction.classes[0]}, {share}", 16, _FAINT)]
@@ -261,7 +262,7 @@ def _verdict(prediction: Prediction, caption: Caption, equal: list[str]) -> list
 
 
 def _draw_truth(page: Image.Image, y: int, truth: Truth, first: str, equal: list[str]) -> int:
-    """The truth after a mark that needs no colour: a tick, a cross, or none where a tie is neither right nor wrong."""
+    """Draw the true class after a mark that needs no colour: a tick, a cross, or none if it is one of a tie."""
     pen = ImageDraw.Draw(page)
     said, left = "one of a tie" if truth.name in equal else "wrong", 26
     if len(equal) == 1 and truth.name == first:

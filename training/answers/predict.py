@@ -1,4 +1,4 @@
-"""What a trained network says about images that are in no data set: regions are proposed on the fly."""
+"""Prediction of images that are in no data set; their regions are proposed on the fly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,25 +16,27 @@ from ..machine.devices import Device, Pieces
 from ..models.contract import Output
 from ..models.model import Model
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
+from ..samples.loader import Batch
 from ..samples.reading import Propose, Sample, Unreadable, sample
+from ..tasks import CLASSIFY
 
 BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's classes, best first, and where the network looked."""
+    """Classes of one image, likeliest first, and the evidence for them."""
 
     name: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
-    distribution: np.ndarray  #: float32 ``(classes,)``: all probabilities, in the order of the checkpoint's classes
-    regions: Regions | None  #: as they were proposed; None for a model that looks at none
-    region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last: Eq. 3's, which say little
-    #: of what an answer rests on; None for a plain model
-    evidence: np.ndarray | None  #: float32 ``(h, w)``, logits: what each place of the last map adds to the first
-    #: class; below 0 it speaks against it; None unasked
-    logit: float  #: of the first class
+    distribution: np.ndarray  #: float32 ``(classes,)``: all probabilities, in the checkpoint's order of classes
+    regions: Regions | None  #: proposed regions; None for a model without regions
+    region_weights: np.ndarray | None  #: float32 ``(R + 1,)``, sum 1, the whole image last: coefficient of each
+    #: region's features in the classified feature, as a share of all; None for a plain model
+    evidence: np.ndarray | None  #: float32 ``(h, w)``, in logits: contribution of each position of the last map to the
+    #: first class, negative if it is evidence against it; None unless requested
+    logit: float  #: logit of the first class
 
 
 def predict(
@@ -47,28 +48,28 @@ def predict(
     evidence: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[Prediction]:
-    """Predict images, in their order, as they come: nothing is read further ahead than a batch.
+    """Predict images lazily, in order, reading at most one batch ahead.
 
     Args:
-        checkpoint: the network, which is moved to the device; or a run, by its folder or its checkpoint.
-        images: (name, uint8 RGB ``(H, W, 3)``), of any sizes.
-        propose: stage 1's function for one image, with the checkpoint's settings; not asked for a model that looks at
-            no regions.
-        device: where to compute.
-        top: how many classes to tell.
-        evidence: whether to find out which places speak for the first class, and which against it.
-        batch_size: images that the network sees at once; predictions do not depend on it.
+        checkpoint: Loaded checkpoint, whose network is moved to the device; or the path of a run's folder or
+            checkpoint.
+        images: Pairs of a name and a uint8 RGB array ``(H, W, 3)``, of any sizes.
+        propose: Stage 1's function for one image, with the checkpoint's settings; not called for a model without
+            regions.
+        device: Device and precision.
+        top: Number of classes to return.
+        evidence: Whether to compute the evidence of each position for or against the first class.
+        batch_size: Number of images per batch; predictions do not depend on it.
 
-    Raises: `CheckpointError` when the network's outputs are not finite numbers, `ConfigurationError` when memory does
-        not suffice for a single image; for a batch it need not.
+    Raises: `CheckpointError` if the network's outputs are not finite, `ConfigurationError` if memory does not suffice
+        for a single image. A batch that does not fit is split.
     """
     if isinstance(checkpoint, (str, Path)):
         checkpoint = load_checkpoint(checkpoint)
     wanted = propose if checkpoint.regions else None
-    side = checkpoint.size_hw[0]
-    samples = (sample(name, image, side, wanted) for name, image in images)
+    samples = (sample(name, image, checkpoint.size_hw, wanted) for name, image in images)
     for prediction in predict_samples(checkpoint, samples, device, top, evidence, batch_size):
-        assert isinstance(prediction, Prediction)  # of what was read before, all can be read
+        assert isinstance(prediction, Prediction)  # the images are in memory: none is unreadable
         yield prediction
 
 
@@ -81,12 +82,12 @@ def predict_samples(
     batch_size: int = BATCH_SIZE,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Prediction | Unreadable]:
-    """As `predict`, of images that someone else made ready; what is unreadable keeps its place in the order.
+    """As `predict`, for prepared samples; unreadable ones keep their position in the order.
 
     Args:
-        say: told in a line that memory does not suffice for a batch, which goes through in smaller pieces then.
+        say: Function called with a line of text if memory does not suffice for a batch, which is then split.
 
-    Raises: `CheckpointError` as `predict`; `ConfigurationError` when memory does not suffice for a single image.
+    Raises: `CheckpointError` and `ConfigurationError` as `predict`.
     """
     model = device.take(checkpoint.model)
     pieces = Pieces(device, say)
@@ -112,9 +113,10 @@ def predict_samples(
 def _predictions(
     checkpoint: Checkpoint, model: Model, samples: list[Sample], device: Device, top: int, evidence: bool
 ) -> list[Prediction]:
-    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, side, side)
-    boxes = torch.from_numpy(np.stack([one.boxes for one in samples]))  # (B, R, 4)
-    inputs = device.inputs(model.inputs, SimpleNamespace(images=pixels, regions=boxes)).values()
+    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    found = [one.boxes for one in samples if one.boxes is not None]
+    boxes = torch.from_numpy(np.stack(found)) if found else None  # (B, R, 4)
+    inputs = Batch.of_images(pixels, boxes).on(device).inputs(model.inputs)
     with device.autocast():
         if evidence:
             output, places = _with_evidence(model, *inputs)
@@ -122,9 +124,10 @@ def _predictions(
             with torch.no_grad():
                 output, places = model(*inputs), None
     check_finite(output)
-    distributions = output.logits.detach().float().softmax(dim=1).cpu()
+    scores = _scores(output).detach().float()
+    distributions = scores.softmax(dim=1).cpu()
     probabilities, orders = distributions.sort(dim=1, descending=True, stable=True)
-    highest = output.logits.detach().float().amax(dim=1).tolist()
+    highest = scores.amax(dim=1).tolist()
     weights, seen = (
         [None] * len(samples) if values is None else list(values.detach().float().cpu().numpy())
         for values in (output.region_weights, places)
@@ -144,12 +147,18 @@ def _predictions(
     ]
 
 
-def _with_evidence(model: Model, *inputs: Tensor) -> tuple[Output, Tensor]:
-    """The output, and ``(B, h, w)``: how many logits each place of the feature map adds to the winning class.
+def _scores(output: Output) -> Tensor:
+    """Scores ``(B, classes)``; all frames are valid."""
+    valid = torch.ones(output.logits.shape[:2], dtype=torch.bool, device=output.logits.device)
+    return CLASSIFY.scores(output, valid)
 
-    HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; below 0 where a place speaks
-    against it. For the plain model the places and the classifier's bias add up to the logit; for others they are what
-    a small change of a place would do, as far as it reaches. Only the head is differentiated.
+
+def _with_evidence(model: Model, *inputs: Tensor | None) -> tuple[Output, Tensor]:
+    """Output, and the contribution in logits of each position of the feature map to the winning class ``(B, h, w)``.
+
+    HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; negative at evidence against
+    the class. For the plain model, the contributions and the classifier's bias add up to the logit; for other models
+    they are a first-order approximation. Only the head is differentiated.
     """
     seen: list[Tensor] = []
 
@@ -161,7 +170,7 @@ def _with_evidence(model: Model, *inputs: Tensor) -> tuple[Output, Tensor]:
     try:
         with torch.enable_grad():
             output = model(*inputs)
-            (gradient,) = torch.autograd.grad(output.logits.amax(dim=1).sum(), seen)
+            (gradient,) = torch.autograd.grad(_scores(output).amax(dim=1).sum(), seen)
     finally:
         handle.remove()
     return output, (gradient * seen[0].detach()).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Photographs and videos through a network, in their order: read, and their regions proposed, ahead of it."""
+"""Prediction of photographs and videos in order; reading and region proposal run ahead of the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .pictures import small_frame
 from .predict import BATCH_SIZE, Prediction, predict_samples
 from .video_labels import VideoLabels, label_of
 
-# Fewer photographs than this are read where they are predicted: starting workers takes as long as twenty of them.
+# Fewer photographs than this are read without workers, whose start takes as long as reading twenty.
 _HANDFUL = 20
 _FRAMES_AHEAD_BYTES = 400_000_000
 
@@ -37,27 +37,30 @@ Passed = TypeVar("Passed")
 
 @dataclass
 class FilePredictor:
-    """A network for files, and how long it has waited for them.
+    """Predictor of files, which measures the time that the network waits for them.
 
-    Neither ``batch_size`` nor ``jobs`` changes an answer, but for rounding.
+    Answers do not depend on ``batch_size`` and ``jobs``, except for rounding.
     """
 
     checkpoint: Checkpoint
-    propose: Propose | None  #: picklable; None for a network that looks at no regions
+    propose: Propose | None  #: picklable; None for a network without regions
     device: Device
-    top: int = 5  #: classes to tell of each image
-    threshold: float = 0.0  #: of the likeliest class' probability, below which the label is `video_labels.UNSURE`
-    every: int = 1  #: of a video, each Nth frame
-    smooth: float = 0.5  #: seconds, of `VideoLabels`
+    top: int = 5  #: number of classes per image
+    threshold: float = 0.0  #: probability of the likeliest class below which the label is `video_labels.UNSURE`
+    every: int = 1  #: every Nth frame of a video is predicted
+    smooth: float = 0.5  #: time constant of `VideoLabels`, in seconds
     batch_size: int = BATCH_SIZE
-    jobs: int | None = None  #: processes (for videos threads) that work ahead, 0 none; None: as cores and files suggest
-    say: Callable[[str], None] = lambda text: None  #: told in a line what a user should know
-    pictures: bool = False  #: whether answers are to hold what pictures of them need: evidence, and frames' pixels
-    waited: float = 0.0  #: seconds in which the network had nothing to do
+    jobs: int | None = None  #: processes (threads for videos) that work ahead; 0: none; None: by cores and files
+    say: Callable[[str], None] = lambda text: None  #: called with a line of text for the user
+    pictures: bool = False  #: whether answers contain what pictures need: evidence, and frames' pixels
+    waited: float = 0.0  #: seconds during which the network was idle
 
     def answers(self, inputs: Iterable[Input]) -> Generator[Answer, None, None]:
-        """One `Still`, or `Unreadable`, for each photograph and each argument that found nothing; for each video its
-        `Moment`s, a `Summary`, and an `Unreadable` where it is broken. In the order of ``inputs``.
+        """Yield the answers in the order of ``inputs``.
+
+        A `Stretch` announces each video and each series of photographs. A photograph yields a `Still` or an
+        `Unreadable`, as does an argument that matches nothing. A video yields its `Moment`s, a `Summary`, and an
+        `Unreadable` if it is broken.
         """
         for is_video, stretch in itertools.groupby(inputs, key=lambda one: one.is_video):
             if is_video:
@@ -78,8 +81,8 @@ class FilePredictor:
 
     def _samples(self, inputs: Sequence[Input], jobs: int) -> Generator[Sample | Unreadable, None, None]:
         limit = pixel_limit(self.checkpoint.proposals)
-        side = self.checkpoint.size_hw[0]
-        task = partial(sample_of_input, side=side, propose=self.propose, max_pixels=limit)
+        size_hw = self.checkpoint.size_hw
+        task = partial(sample_of_input, size_hw=size_hw, propose=self.propose, max_pixels=limit)
         if not jobs:
             yield from map(task, inputs)
             return
@@ -97,9 +100,9 @@ class FilePredictor:
             yield Unreadable(name, str(error))
 
     def _moments(self, name: str, video: Video) -> Iterator[Answer]:
-        """Raises `ImageError`, after the answers of the frames before it, where the video is broken."""
+        """Yield the answers for a video. Raises: `ImageError` if it is broken, after the answers before the fault."""
         labels = VideoLabels(self.checkpoint.classes, self.smooth, self.threshold)
-        task = partial(_prepare_frame, name, self.checkpoint.size_hw[0], self.propose, self.pictures)
+        task = partial(_prepare_frame, name, self.checkpoint.size_hw, self.propose, self.pictures)
         jobs = max(1, self._jobs())
         room = _FRAMES_AHEAD_BYTES // (3 * video.size_wh[0] * video.size_wh[1] + 1)
         limit = max(jobs + 1, min(2 * self.batch_size, room))
@@ -112,7 +115,7 @@ class FilePredictor:
                     for frame, sample in prepared:
                         frames.append(frame)
                         yield sample
-                except ImageError as error:  # kept until the frames before it are predicted
+                except ImageError as error:  # raised once the frames before it are predicted
                     broken.append(error)
 
         predicted = 0
@@ -134,7 +137,7 @@ class FilePredictor:
         return predict_samples(self.checkpoint, timed, self.device, self.top, evidence, self.batch_size, self.say)
 
     def _timed(self, items: Iterator[Passed]) -> Iterator[Passed]:
-        """The same items; the time they take to come is counted."""
+        """Yield the same items and add the time spent waiting for them to ``waited``."""
         while True:
             begun = time.perf_counter()
             try:
@@ -153,7 +156,7 @@ class FilePredictor:
 
 @contextmanager
 def _cores_left(jobs: int) -> Iterator[None]:
-    """A network on the CPU leaves ``jobs`` cores alone: its threads wait for one another, and lose most by it."""
+    """Leave ``jobs`` cores to the workers: a network's threads on the CPU wait for one another, so sharing slows it."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
     if jobs:
         torch.set_num_threads(max(1, min(threads[0], joblib.cpu_count() - jobs)))
@@ -166,8 +169,8 @@ def _cores_left(jobs: int) -> Iterator[None]:
 
 
 def _prepare_frame(
-    name: str, side: int, propose: Propose | None, keep: bool, frame: Frame
+    name: str, size_hw: tuple[int, int], propose: Propose | None, keep: bool, frame: Frame
 ) -> tuple[Frame, Sample | Unreadable]:
-    """A thread's task: a frame made ready for the network, and what remains of it until it is predicted."""
-    made = sample_or_reason(name, frame.pixels, side, propose)
+    """Task of a thread: prepare a frame for the network, and reduce the frame to what is kept until its prediction."""
+    made = sample_or_reason(name, frame.pixels, size_hw, propose)
     return replace(frame, pixels=small_frame(frame.pixels) if keep else frame.pixels[:0]), made

@@ -1,4 +1,4 @@
-"""The class of an image that a run knows: it is in the boxes file that the run learnt from."""
+"""True classes of images that are in the boxes file with which a run was trained."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from ..runs.folder import read_config
 
 _PARTS = {
     "train": "the run was trained on this image",
-    "val": "the run's epoch was chosen by this image, too",
-    "test": "of the test part",
+    "val": "the run's epoch was selected with this image, too",
+    "test": "in the test split",
 }
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What an image shows."""
+    """The true class of an image."""
 
-    name: str  #: of the class
-    part: str  #: of the data set it is in, and what that means, for people
+    name: str  #: name of the class
+    part: str  #: its split and what that means, for display
 
 
 @dataclass(frozen=True)
 class KnownImages:
-    """The images of a boxes file, found by their place or by what is in them."""
+    """The images of a boxes file, found by path or by content."""
 
     listing: Listing
-    root: Path | None  #: where they are; None where nobody knows
+    root: Path | None  #: folder of the images; None if unknown
 
     def truth(self, file: str) -> Truth | None:
-        """The class of the image ``file``; None of one that is not of the data set, or is there in several classes."""
+        """Look up the class of the image ``file``; None if it is not in the data set, or is in several classes."""
         rows = [self._by_name[name] for name in self._names_of(file) if name in self._by_name]
         rows = rows or self._by_content(file)
         if len({int(self.listing.labels[row]) for row in rows}) != 1:
             return None
         parts = {str(self.listing.splits[row]) for row in rows}
-        part = next(part for part in _PARTS if part in parts)  # of copies, the one that says most
+        part = next(part for part in _PARTS if part in parts)  # of several, the most important
         return Truth(self.listing.classes[self.listing.labels[rows[0]]], _PARTS[part])
 
     @cached_property
@@ -73,7 +73,7 @@ class KnownImages:
 
 
 def known_images(run: Path, checkpoint: CheckpointHeader) -> KnownImages | None:
-    """The images that the run ``run`` (its folder) learnt from; None where its boxes file is not to be found."""
+    """The images of the boxes file with which the run in the folder ``run`` was trained; None if it is not found."""
     try:
         places = read_config(run)["boxes"]
         file = follow_hint(places.get("file_relative_to_run"), run)
@@ -83,6 +83,6 @@ def known_images(run: Path, checkpoint: CheckpointHeader) -> KnownImages | None:
     except AgnetError:
         return None
     if listing.attributes.get("fingerprint") != checkpoint.fingerprint or listing.classes != checkpoint.classes:
-        return None  # another file is there now
+        return None  # the file was replaced by another
     root = follow_hint(listing.attributes.get("root_relative_to_this_file"), file.parent)
     return KnownImages(listing, root or follow_hint(places.get("root_relative_to_run"), run))

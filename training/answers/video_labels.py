@@ -1,4 +1,4 @@
-"""From what a network says of single frames to what a video shows: smoothed labels and segments of time."""
+"""Smoothed labels and time segments of a video, from the predictions of its frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNSURE = "unsure"
 
 @dataclass(frozen=True)
 class Label:
-    """A class with its probability, or `UNSURE` with that of the likeliest class."""
+    """A class with its probability, or `UNSURE` with the probability of the likeliest class."""
 
     name: str
     probability: float
@@ -20,35 +20,35 @@ class Label:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video with one label."""
+    """A time segment of a video with one label."""
 
-    start: float  #: seconds, of the first frame
-    end: float  #: seconds, of the next segment's first frame; of the last one, of the last frame
+    start: float  #: time of the first frame, in seconds
+    end: float  #: time of the next segment's first frame, or of the video's last frame, in seconds
     label: str
-    probability: float  #: mean of its frames' smoothed probabilities
+    probability: float  #: mean of the frames' smoothed probabilities
 
 
 @dataclass
 class _Run:
-    """Frames in a row with one label."""
+    """Consecutive frames with one label."""
 
     start: float
     label: str
-    total: float = 0.0  # of their probabilities
+    total: float = 0.0  # sum of the probabilities
     frames: int = 0
 
 
 class VideoLabels:
-    """Labels of frames that come one after the other, smoothed over time, and the segments they make.
+    """Labels of successive frames, smoothed over time, and the segments that they form.
 
-    Probabilities are averaged exponentially, by the frames' own times: what was seen ``width`` seconds ago counts e
-    times less than now. A change of label is therefore seen a little after the change. One frame's label depends on
-    no later frame.
+    Probabilities are averaged exponentially, by the frames' own times: a frame ``width`` seconds ago counts e times
+    less than the current one. A change of label is therefore reported with a short delay. The label of a frame does not
+    depend on later frames.
 
     Args:
-        classes: in the order of the probabilities.
-        width: seconds, the time constant; 0 smooths nothing.
-        threshold: below this probability of the likeliest class the label is `UNSURE`.
+        classes: Class names, in the order of the probabilities.
+        width: Time constant in seconds; 0 disables smoothing.
+        threshold: Probability of the likeliest class below which the label is `UNSURE`.
     """
 
     def __init__(self, classes: tuple[str, ...], width: float, threshold: float = 0.0) -> None:
@@ -58,7 +58,7 @@ class VideoLabels:
         self._runs: list[_Run] = []
 
     def add(self, seconds: float, distribution: np.ndarray) -> Label:
-        """The smoothed label of the next frame, shown at ``seconds``, with probabilities ``(classes,)``."""
+        """Add the next frame, shown at ``seconds``, with probabilities ``(classes,)``; return its smoothed label."""
         now = distribution.astype(np.float64)
         if self._mean is None or not self.width:
             self._mean = now
@@ -74,7 +74,7 @@ class VideoLabels:
         return label
 
     def segments(self) -> list[Segment]:
-        """What the frames so far make."""
+        """Segments of the frames so far."""
         ends = [run.start for run in self._runs[1:]] + [self._seconds]
         return [
             Segment(run.start, end, run.label, run.total / run.frames)
@@ -83,7 +83,7 @@ class VideoLabels:
 
 
 def label_of(classes: tuple[str, ...], distribution: np.ndarray, threshold: float = 0.0) -> Label:
-    """The likeliest class of ``(classes,)`` probabilities, or `UNSURE` if it is less likely than ``threshold``."""
+    """The likeliest class of the probabilities ``(classes,)``, or `UNSURE` if it is less likely than ``threshold``."""
     best = int(distribution.argmax())
     probability = float(distribution[best])
     return Label(classes[best] if probability >= threshold else UNSURE, probability)

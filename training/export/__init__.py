@@ -1,1 +1,1 @@
-"""A run's network as one file that runs without agnet."""
+"""Export of a run's network to a file that runs without agnet."""

@@ -1,8 +1,7 @@
-"""A run's network as one file that runs without agnet: ONNX, or PyTorch's own exported program.
+"""Export of a run's network to a file that runs without agnet: ONNX, or PyTorch's own exported program.
 
-The file takes photographs as bytes, which the network normalises itself, says in its metadata what a user has to know
-(classes, size of the images, how regions were proposed), and has been compared with the network it was made from before
-it appears under its name.
+The file takes uint8 images, which the network normalises itself. Its metadata contain what users need to know (classes,
+image size, how regions were proposed). It is compared with the original network before it appears under its name.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ from .writing import About, Inputs, Outputs, Runner, reason
 
 FORMAT = "agnet network"
 FORMAT_VERSION = 1
-# How far a file's outputs may be from the network's own; see `largest_differences`. A trained network's are within
-# 1e-5. One near chaos, as random weights can make it, turns rounding into more: it may differ by a hundred times of
-# what rounding its input once more does to it, up to a twentieth.
+# Maximum differences between the outputs of a file and of the network; see `largest_differences`. Trained networks are
+# within 1e-5. Networks close to chaos, as with random weights, amplify rounding: they may differ by a hundred times the
+# effect of rounding their input once more, up to a twentieth.
 BOUND, ROUNDINGS, MOST = 1e-4, 100.0, 0.05
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written and found to compute what the network computes."""
+    """A written file, verified to compute what the network computes."""
 
     file: Path
     format: str
-    largest_differences: dict[str, float]  #: of each output, in parts of its largest magnitude, or of 1 if that is less
+    largest_differences: dict[str, float]  #: of each output, as a fraction of its largest magnitude, or of 1 if greater
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -54,10 +53,10 @@ class Exported:
 
 
 class Network(nn.Module):
-    """A model with named outputs, its probabilities among them, absent ones left out.
+    """A model with named outputs, including probabilities. Outputs that the model does not return are left out.
 
     Args:
-        model: in evaluation mode.
+        model: Model in evaluation mode.
     """
 
     def __init__(self, model: Model) -> None:
@@ -68,10 +67,10 @@ class Network(nn.Module):
         """Classify images.
 
         Args:
-            images: uint8 RGB ``(B, 3, H, W)``.
-            boxes: ``(B, R, 4)`` xyxy in fractions of the image; None for a model that looks at none.
+            images: RGB images ``(B, 3, H, W)``, uint8.
+            boxes: Boxes ``(B, R, 4)``, xyxy in fractions of the image; None for a model without regions.
 
-        Returns: the fields of `Output` that the model fills, and ``probabilities`` ``(B, classes)``.
+        Returns: the fields of `Output` that are tensors, and ``probabilities`` ``(B, classes)``.
         """
         return _named(_call(self.model, images, boxes))
 
@@ -88,18 +87,18 @@ def _named(output: Output) -> Outputs:
 
 
 def export_run(run: str | Path, format: str = "onnx", output: Path | None = None) -> Exported:
-    """Write a run's best checkpoint as a file of that format, once it was found to compute the same.
+    """Export a run's best checkpoint, and verify that the file computes the same.
 
     Args:
-        run: the run's folder, or its checkpoint.
-        format: one of `FORMATS`.
-        output: the file to write, replacing what is there; None for ``model`` with the format's suffix beside the
+        run: Folder of the run, or its checkpoint.
+        format: One of `FORMATS`.
+        output: File to write; an existing file is replaced. None: ``model`` with the format's suffix, beside the
             checkpoint.
 
     Raises:
-        ConfigurationError: for a file that cannot be written, or where packages are missing.
-        CheckpointError: for a run without a sound checkpoint, or a network that gives no finite numbers or that this
-            format cannot express exactly.
+        ConfigurationError: If the file cannot be written, or packages are missing.
+        CheckpointError: If the run has no valid checkpoint, or if the network returns values that are not finite or
+            cannot be expressed exactly in this format.
     """
     chosen = FORMATS[format]
     path, output = check_export(run, format, output)
@@ -120,7 +119,10 @@ def export_run(run: str | Path, format: str = "onnx", output: Path | None = None
 
 
 def trial_inputs(size_hw: tuple[int, int], regions: int) -> Iterator[Inputs]:
-    """Noise in batches of 1, 3 and 3, always the same: random boxes first, then empty, whole and beyond the frame."""
+    """Yield noise in batches of 1, 3 and 3 images, the same on every call.
+
+    Boxes are random, except in the second batch: empty, the whole image, and larger than it.
+    """
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(4, regions, 2, 2, generator=generator).sort(dim=2).values  # low before high
     extremes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1], [-0.5, -0.5, 1.5, 1.5]])
@@ -131,7 +133,7 @@ def trial_inputs(size_hw: tuple[int, int], regions: int) -> Iterator[Inputs]:
 
 
 def eager(checkpoint: Checkpoint, noise: float = 0.0) -> Runner:
-    """The checkpoint's own network, run as `predict` runs it; its images off by that share, at random."""
+    """Runner of the checkpoint's own network, as `predict` runs it, with random relative ``noise`` on its images."""
     device, generator = Device(torch.device("cpu")), torch.Generator().manual_seed(0)
 
     def run(inputs: Inputs) -> Outputs:
@@ -147,15 +149,15 @@ def _run_file(format: str, file: Path, trials: list[Inputs]) -> list[Outputs]:
     try:
         run = named_function(FORMATS[format].load, __package__)(file)
         return [run(inputs) for inputs in trials]
-    except Exception as error:  # onnxruntime's have no other base
+    except Exception as error:  # onnxruntime's errors have no narrower base class
         raise CheckpointError(f"the exported network does not run, so no file was written: {reason(error)}") from error
 
 
 def largest_differences(got: list[Outputs], wanted: list[Outputs]) -> dict[str, float]:
-    """How far the outputs of each batch are from those wanted: the largest difference of each output.
+    """The largest difference of each output from the wanted one, over all batches.
 
-    In parts of the output's largest magnitude, or of 1 where that is less. Infinite for an output that is missing, has
-    another shape, or is not finite on either side.
+    It is a fraction of the wanted output's largest magnitude in the batch, or of 1 if that is greater, and infinite for
+    an output that is missing, has another shape, or is not finite on either side.
     """
     largest: dict[str, float] = {}
     for one, other in zip(got, wanted, strict=True):
@@ -184,17 +186,17 @@ def _check_differences(differences: dict[str, float], own: dict[str, float], for
 
 
 def _trace(network: Network, inputs: Inputs, backbone: str) -> torch.export.ExportedProgram:
-    """The network as a graph for any batch, without a trace of where its source code lies."""
+    """Export the network as a graph for any batch size, without the locations of its source code."""
     batch = torch.export.Dim("batch", min=1)
     log = logging.getLogger("torch.export._trace")
     before = log.level
     try:
-        log.setLevel(logging.CRITICAL)  # it would print notes for its developers before it raises
-        # Strict takes three seconds longer, but does not print the whole graph before it raises.
+        log.setLevel(logging.CRITICAL)  # torch prints notes for developers before it raises
+        # Strict mode takes three seconds longer, but does not print the whole graph before it raises.
         program = torch.export.export(
             network, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
         )
-    except (RuntimeError, ValueError) as error:  # what all of torch's refusals are
+    except (RuntimeError, ValueError) as error:  # torch raises no others for what it cannot export
         raise CheckpointError(f"{backbone} cannot be exported: {reason(error)}") from error
     finally:
         log.setLevel(before)
@@ -205,7 +207,7 @@ def _trace(network: Network, inputs: Inputs, backbone: str) -> torch.export.Expo
 
 
 def _about(checkpoint: Checkpoint, inputs: Inputs, outputs: Outputs) -> About:
-    """What a user of the file has to know, as JSON can hold it."""
+    """Metadata for users of the file, as JSON values."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -230,9 +232,9 @@ _INPUTS = {
 _OUTPUTS = {
     "logits": "float32 {}",
     "probabilities": "float32 {}: softmax of the logits",
-    "region_weights": "float32 {}: of each box, the whole image last; their sum is 1",
-    "attention_map": "float32 {}: where the network looks; the sum is 1",
-    "embedding": "float32 {}: what the classifier sees",
+    "region_weights": "float32 {}: one weight per box, the whole image last; the sum is 1",
+    "attention_map": "float32 {}: attention per position; the sum is 1",
+    "embedding": "float32 {}: input of the classifier",
 }
 
 

@@ -1,4 +1,4 @@
-"""The kinds of file that a network is exported to. Nothing heavy is imported here: the command line offers them."""
+"""File formats for exported networks. Nothing heavy is imported here: the command line lists them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file; ``write`` and ``load`` are functions of this package, ``module:function``."""
+    """A file format; ``write`` and ``load`` name functions of this package as ``module:function``."""
 
     suffix: str
-    packages: tuple[str, ...]  #: that it takes, of the extra ``onnx``
+    packages: tuple[str, ...]  #: required packages; the extra ``onnx`` installs them
     write: str
     load: str
 

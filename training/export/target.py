@@ -1,4 +1,4 @@
-"""Where an export goes and what it takes: asked before PyTorch is loaded, which takes seconds."""
+"""Checks of an export that are possible before PyTorch is loaded, which takes seconds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .formats import FORMATS
 
 
 def check_export(run: str | Path, format: str, output: Path | None) -> tuple[Path, Path]:
-    """The checkpoint to export and the file to write.
+    """Determine the checkpoint to export and the file to write.
 
     Args:
-        run: the run's folder or its checkpoint.
-        format: a key of `FORMATS`.
-        output: None for ``model`` with the format's suffix beside the checkpoint.
+        run: Folder of the run, or its checkpoint.
+        format: One of `FORMATS`.
+        output: File to write. None: ``model`` with the format's suffix, beside the checkpoint.
 
-    Raises: as `export.export_run`, for all that is known before the network is.
+    Raises: as `export.export_run`, for everything that can be checked before the network is loaded.
     """
     missing = [package for package in FORMATS[format].packages if find_spec(package) is None]
     if missing:
@@ -40,5 +40,5 @@ def _check_output(format: str, output: Path) -> None:
     if not output.parent.is_dir():
         raise ConfigurationError(f"{output}: there is no folder {output.parent}")
     if output.suffix != suffix:
-        raise ConfigurationError(f"{output}: a file of --format {format} ends in {suffix}; name one")
+        raise ConfigurationError(f"{output}: a file of --format {format} must end in {suffix}; name another")
     check_writable(output, "name another file with --output")

@@ -1,4 +1,4 @@
-"""How each kind of file that a network is exported to is written and run."""
+"""Writing and running of exported files, for each format."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ from ... import __version__
 from ...data.errors import CheckpointError, ConfigurationError
 from ...data.text import first_line
 
-METADATA = "agnet"  #: the key of ONNX' metadata; with .json the name of the extra file of a .pt2
+METADATA = "agnet"  #: metadata key in an ONNX file; with .json, name of the extra file in a .pt2
 
 Inputs = dict[str, Tensor]  #: ``images`` uint8 ``(B, 3, S, S)``; ``boxes`` float32 ``(B, R, 4)`` where R > 0
 Outputs = dict[str, Tensor]  #: as `Network.forward` returns them
-About = dict[str, Any]  #: what the file says of itself, in JSON
+About = dict[str, Any]  #: metadata of the file, as JSON values
 Runner = Callable[[Inputs], Outputs]
 
-_PROTOBUF_LIMIT = 2**31 - 2**20  # of bytes in one ONNX file; a mebibyte for all that is not weights
+_PROTOBUF_LIMIT = 2**31 - 2**20  # bytes of weights in one ONNX file, which leaves 1 MiB for the rest
 
 
 def write_onnx(program: torch.export.ExportedProgram, about: About, file: Path) -> None:
-    """Raises: `ConfigurationError` for more weights than a file holds, `CheckpointError` for an operator it lacks."""
+    """Write a program as an ONNX file.
+
+    Raises: `ConfigurationError` if the weights exceed the size of one file, `CheckpointError` if ONNX lacks an
+        operator.
+    """
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
     if size > _PROTOBUF_LIMIT:
-        raise ConfigurationError(f"{size / 2**30:.1f} GiB of weights: one ONNX file holds 2; use --format torch")
+        raise ConfigurationError(f"{size / 2**30:.1f} GiB of weights: one ONNX file holds 2 GiB; use --format torch")
     inputs, outputs = about["inputs"], about["outputs"]
     try:
         made = torch.onnx.export(
             program,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=dict.fromkeys(inputs) | {"images": {0: "batch"}},  # its name, for every input
+            dynamic_shapes=dict.fromkeys(inputs) | {"images": {0: "batch"}},  # named once for all inputs
             dynamo=True,
             verbose=False,
         )
-    except RuntimeError as error:  # such as an operator that ONNX does not have
+    except RuntimeError as error:  # for example, an operator that ONNX lacks
         raise CheckpointError(f"ONNX cannot express this network: {reason(error)}; use --format torch") from error
     assert made is not None
     _keep_only_names(made.model)
@@ -52,7 +56,7 @@ def write_onnx(program: torch.export.ExportedProgram, about: About, file: Path) 
 
 
 def _keep_only_names(model: Any) -> None:
-    """Leave of the exporter's notes which module an operator is from; others could tell where the source code lies."""
+    """Remove the exporter's notes, which may contain paths of source code, except the module of each operator."""
     model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():
         namespace = node.metadata_props.get("namespace")
@@ -67,11 +71,11 @@ def _keep_only_names(model: Any) -> None:
 
 
 def load_onnx(file: Path) -> Runner:
-    """As ONNX Runtime runs it on a CPU."""
+    """Load an ONNX file into ONNX Runtime on a CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -84,21 +88,21 @@ def load_onnx(file: Path) -> Runner:
 
 
 def write_torch(program: torch.export.ExportedProgram, about: About, file: Path) -> None:
-    """As `torch.export` saves it."""
-    content = io.BytesIO()  # on a full disk, its own writing ends the process
+    """Write a program as `torch.export` saves it."""
+    content = io.BytesIO()  # on a full disk, torch's own writer crashes the process
     torch.export.save(program, content, extra_files={f"{METADATA}.json": json.dumps(about)})
     file.write_bytes(content.getbuffer())
 
 
 def load_torch(file: Path) -> Runner:
-    """As PyTorch runs it."""
+    """Load an exported program of PyTorch."""
     with file.open("rb") as opened:
         loaded = torch.export.load(opened).module()
     return lambda inputs: loaded(**inputs)
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what began it: what exporters wrap around that says only that they failed."""
+    """First line of the original error: exporters wrap it in errors that only report a failure."""
     while error.__cause__:
         error = error.__cause__
     return first_line(error)

@@ -1,1 +1,1 @@
-"""A network while it learns, epoch by epoch."""
+"""The training loop: fitting a network epoch by epoch, with validation, saved states and resuming."""

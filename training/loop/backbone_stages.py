@@ -1,4 +1,4 @@
-"""Which stage of a backbone each of its parameters belongs to, found by watching one image pass."""
+"""Assign each parameter of a backbone to a stage, found from the map sizes in one forward pass."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from ..models.backbones.entries import HALF
 
 
 def stages_of_parameters(backbone: Backbone, side: int | None = None) -> dict[str, int]:
-    """The stage of every parameter, by its name within the backbone: 0 is next to the image.
+    """Map the name of every parameter within the backbone to its stage, where 0 is the stage next to the image.
 
-    A stage is what computes the maps of one size: ResNet-50 has five, its stem and ``layer1`` to ``layer4``. Where all
-    maps have one size (a vision transformer), every block is one. A block is not divided: its parameters belong where
-    its output does.
+    A stage consists of the layers whose maps have the same size: ResNet-50 has five, the stem and ``layer1`` to
+    ``layer4``. If all maps have one size (a vision transformer), every block is a stage. A block is not divided: all
+    its parameters belong to the stage of its output.
 
     Args:
-        side: of the square image that passes; None for the backbone's own. (A map is known by its equal sides.)
+        backbone: The network, in any mode; its mode is restored.
+        side: Side in pixels of the square image that is passed through; None for the backbone's own size. (A map is
+            recognised by its equal sides.)
     """
     units = list(_units(backbone.body, "body"))
-    called: dict[str, int | None] = {}  # unit -> side of the last thing computed in it, in order of the first call
+    called: dict[str, int | None] = {}  # unit -> side of its last map, in order of the first call
 
     def watch(unit: str, output: object) -> None:
         found = _side(output)
@@ -51,7 +53,7 @@ def stages_of_parameters(backbone: Backbone, side: int | None = None) -> dict[st
 
 
 def _number(called: dict[str, int | None]) -> dict[str, int]:
-    """Units with the sides of their maps, in the order of computing -> units with their stages."""
+    """Map each unit to its stage, given the sides of the units' maps in execution order."""
     stages, stage, last = {}, 0, None
     for unit, side in called.items():
         if side is not None and last is not None and last >= HALF * side:
@@ -63,7 +65,7 @@ def _number(called: dict[str, int | None]) -> dict[str, int]:
 
 
 def _units(module: nn.Module, path: str) -> Iterator[str]:
-    """Paths of the parts that follow one another: of a network its children, of a numbered sequence its members."""
+    """Yield the paths of the units in order: the children of a network, or the members of a numbered sequence."""
     children = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
     while len(children) == 1 and next(iter(children)) in ("net", "features", "body"):
         ((name, module),) = children.items()
@@ -83,7 +85,7 @@ def _members(module: nn.Module, path: str) -> Iterator[str]:
 
 
 def _side(output: object) -> int | None:
-    """The side of a square map, channels first or last; None for anything else, such as the heads of an attention."""
+    """Return the side of a square map, channels first or last; None for anything else, such as attention heads."""
     if not isinstance(output, Tensor) or output.ndim != 4:
         return None
     _, first, height, last = output.shape

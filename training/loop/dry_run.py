@@ -1,108 +1,103 @@
-"""What a run would do, cost and write, from a few real steps of it; nothing is written."""
+"""Estimate what a run would do, cost and write from a few real training steps, without writing anything."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import count, islice
-from pathlib import Path
 
 import torch
 
-from ...data.boxes.reader import Boxes
+from ...data.fields import size_text
 from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
-from ..models.contract import Settings
 from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
-from ..recipes import REASONS, RECIPES, SOURCES, Recipe, RunSettings
+from ..models.registry import comparable, needs_of, record_of
+from ..recipes import REASONS, RECIPES, SOURCES, Recipe
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from ..runs.seen import SEEN
-from ..samples.loader import Batch, Loader, Propose
-from .engine import Watch, evaluate, steps_of_epoch, train_epoch
+from ..samples.loader import Batch, Loader
+from .engine import evaluate, steps_of_epoch, train_epoch
+from .job import SILENT, Console, Job
 from .learner import Learner
 from .preflight import check_input, check_same_images
 from .preparation import begin_network, build_learner, build_loaders
 
-WARM_UP, MEASURED = 2, 8  #: steps
-ENOUGH_SECONDS = 30.0  #: of measuring; two steps are measured in any case
+WARM_UP, MEASURED = 2, 8  #: numbers of steps
+ENOUGH_SECONDS = 30.0  #: limit on the measurement; at least two steps are measured
 
-# About how many bytes the small files have: the configuration, a line of the log, an image in the list of those seen.
+# Approximate sizes in bytes: the configuration, one log line, one image in the list of seen images, the curves.
 _CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES, _CURVES_BYTES = 2500, 250, 23, 60_000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of the recipe, and why it is so."""
+    """A setting of the recipe and the reason for its value."""
 
     value: object
-    reason: str  #: the recipe's own; empty where it only leaves a thing off, or for what was overridden
+    reason: str  #: the recipe's reason, empty if the setting only disables a feature; if overridden, the recipe's value
     overridden: bool
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would do."""
+    """The plan and estimated cost of a run."""
 
     recipe: str
     source: str
     settings: dict[str, Setting]
-    parameters: dict[str, dict[str, int]]  #: of backbone, head, classifier and all: total and trainable
-    images: dict[str, int]  #: of train and val
+    model: dict[str, object]  #: settings of the model's family
+    run: dict[str, object]  #: `RunSettings` with the chosen device and precision
+    parameters: dict[str, dict[str, int]]  #: total and trainable, for backbone, head, classifier and all
+    images: dict[str, int]  #: number of images in train and val
     steps_per_epoch: int
     images_per_step: int
-    steps: int  #: of the optimiser, in all
+    steps: int  #: total number of optimiser steps
     device: str
     precision: str
     seconds_per_step: float
-    data_wait: float  #: share of it spent waiting for images
-    seconds_per_epoch: float  #: validation included
-    seeds: int  #: that are trained one after the other
-    seconds: float  #: of all of them, if they go on to the end
-    peak_memory_bytes: int | None  #: of a GPU's tensors, or of this process; processes that read images not included
-    images_at_once: int  #: less than the batch size where memory did not suffice
+    data_wait: float  #: fraction of the time spent waiting for images
+    seconds_per_epoch: float  #: including validation
+    seeds: int  #: number of seeds, trained one after the other
+    seconds: float  #: total for all seeds, without early stopping
+    peak_memory_bytes: int | None  #: tensors on the GPU, or this process without its data workers
+    images_at_once: int  #: less than the batch size if memory was too small
     folder: str
-    files: dict[str, int]  #: of one seed: name -> about how many bytes, at the end of the run
-    states: dict[str, int]  #: likewise, of those that are deleted when it has finished
+    files: dict[str, int]  #: name -> approximate bytes at the end of the run, for one seed
+    states: dict[str, int]  #: likewise for the files that are deleted when the run has finished
 
     def to_dict(self) -> dict[str, object]:
-        """Numbers and texts."""
+        """Return all fields as a dictionary of plain values."""
         return asdict(self)
 
 
-def dry_run(
-    run: Path,
-    boxes: Boxes,
-    root: Path,
-    model_settings: Settings,
-    recipe_name: str,
-    recipe: Recipe,
-    settings: RunSettings,
-    *,
-    propose: Propose | None = None,
-    keep_states: bool = False,
-    seeds: int = 1,
-    watch: Watch = lambda what, images: lambda done, values: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> DryRun:
-    """Take a few steps of the run that `fit` would do with the same arguments, and reckon; also of several ``seeds``,
-    of which ``settings`` has the first. ``watch`` and ``say`` are of the look at the images before.
+def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int = 1) -> DryRun:
+    """Run a few training steps of the job and estimate the cost of the run that `fit` would do.
 
-    ImageNet weights are not fetched for it: their numbers cost no more time than random ones.
+    ImageNet weights are not downloaded: random weights take the same time.
 
-    Raises: what `fit` raises before its first epoch, and `TrainingError` as it does.
+    Args:
+        job: The job of a complete new run.
+        console: Receives progress and warnings while the images are checked.
+        recipe_name: Key of `RECIPES`; the job's recipe may differ from it.
+        seeds: Number of seeds trained one after the other; the job has the first.
+
+    Raises: The errors that `fit` raises before its first epoch, and `TrainingError`.
     """
-    check_input(boxes, recipe, proposes=propose is not None)
-    check_free(run)
-    check_same_images(boxes, root, watch=watch, say=say)
+    boxes, recipe, settings = job.boxes, job.recipe, job.settings
+    check_input(boxes, recipe, proposes=job.proposes)
+    check_free(job.run)
+    check_same_images(boxes, job.root, watch=console.watch, say=console.say)
     device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     source = "none" if settings.weights == "imagenet" else settings.weights
-    model, _ = begin_network(model_settings, source, boxes, lambda text: None)
-    learner = build_learner(model, recipe, settings, device, boxes, lambda text: None)
-    training, validation = build_loaders(boxes, root, recipe, settings, model.size_hw[0], propose)
+    model, _ = begin_network(job.model, source, boxes, SILENT.say)
+    learner = build_learner(model, recipe, settings, device, boxes, SILENT.say)
+    regions = needs_of(job.model).regions > 0
+    training, validation = build_loaders(boxes, job.root, recipe, settings, model.size_hw, regions, job.propose)
     with closing(training), closing(validation):
         per_image, data_wait = _training_seconds(learner, training)
         peak = device.peak_memory()
@@ -114,6 +109,8 @@ def dry_run(
         recipe=recipe_name,
         source=SOURCES[recipe_name],
         settings=_settings(recipe_name, recipe),
+        model=comparable(record_of(job.model)),
+        run=asdict(replace(settings, device=str(device.device), precision=device.precision)),
         parameters=_parameters(learner),
         images={"train": training.images, "val": validation.images},
         steps_per_epoch=steps,
@@ -128,14 +125,14 @@ def dry_run(
         seconds=epoch * recipe.epochs * seeds,
         peak_memory_bytes=peak,
         images_at_once=min(learner.micro_batch or recipe.batch_size, training.images),
-        folder=str(run),
-        files=files | states if keep_states else files,
-        states={} if keep_states else states,
+        folder=str(job.run),
+        files=files | states if job.keep_states else files,
+        states={} if job.keep_states else states,
     )
 
 
 def _training_seconds(learner: Learner, training: Loader) -> tuple[float, float]:
-    """Seconds an image of training, loading included, and the share spent waiting; beginnings not included."""
+    """Return training seconds per image, including loading, and the fraction spent waiting, both after a warm-up."""
     batches = (batch for epoch in count() for batch in training.epoch(epoch))
     train_epoch(learner, islice(batches, WARM_UP * learner.recipe.accumulate), 0, steps=WARM_UP)
     started, asked = time.perf_counter(), count()
@@ -148,7 +145,7 @@ def _training_seconds(learner: Learner, training: Loader) -> tuple[float, float]
 
 
 def _validation_seconds(learner: Learner, validation: Loader) -> float:
-    """Seconds an image of validation; the first batch only warms up, unless there is no other."""
+    """Return validation seconds per image; the first batch is a warm-up unless it is the only one."""
     if not validation.images:
         return 0.0
     batches = validation.epoch(0)
@@ -166,12 +163,13 @@ def _validation_seconds(learner: Learner, validation: Loader) -> float:
 
 def _settings(name: str, recipe: Recipe) -> dict[str, Setting]:
     changed = recipe.differences(RECIPES[name])
+
+    def reason(field: str) -> str:
+        own = f"given; the recipe has {_value(getattr(RECIPES[name], field))}"
+        return own if field in changed else REASONS[name].get(field, "")
+
     return {
-        field.name: Setting(
-            getattr(recipe, field.name),
-            "" if field.name in changed else REASONS[name].get(field.name, ""),
-            field.name in changed,
-        )
+        field.name: Setting(getattr(recipe, field.name), reason(field.name), field.name in changed)
         for field in fields(Recipe)
     }
 
@@ -187,7 +185,7 @@ def _parameters(learner: Learner) -> dict[str, dict[str, int]]:
 
 
 def _files(learner: Learner, images: int) -> dict[str, int]:
-    """About how many bytes a run's files have, its states aside."""
+    """Return the approximate size in bytes of each file of a run, except its states."""
     return {
         BEST: _weights(learner),
         CURVES: _CURVES_BYTES,
@@ -198,7 +196,7 @@ def _files(learner: Learner, images: int) -> dict[str, int]:
 
 
 def _states(learner: Learner) -> dict[str, int]:
-    """Likewise of the states to go on from, by the optimiser's own, which has begun."""
+    """Return the approximate size in bytes of each saved state, from the optimiser's state after some steps."""
     state = sum(
         value.nbytes
         for values in learner.optimizer.state.values()
@@ -214,13 +212,13 @@ def _weights(learner: Learner) -> int:
 
 
 def dry_run_text(found: DryRun) -> str:
-    """For people."""
+    """Format a dry run as readable text."""
     lines = [f"recipe {found.recipe}: {found.source}"]
-    for name, setting in found.settings.items():
-        why = "given on the command line" if setting.overridden else setting.reason
-        lines.append(f"  {name:16}{_value(setting.value):10}{why}".rstrip())
-    lines.append(f"{'':18}{'parameters':>14}{'trainable':>14}")
-    lines += [f"  {part:16}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
+    lines += [_line(name, setting.value, setting.reason) for name, setting in found.settings.items()]
+    for title, values in ((f"model {found.model['model']}", found.model), ("run", found.run)):
+        lines += [title, *(_line(name, value) for name, value in values.items() if name != "model")]
+    lines.append(f"{'':20}{'parameters':>14}{'trainable':>14}")
+    lines += [f"  {part:18}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
     at_once = f", {found.images_at_once} at once" if found.images_at_once < found.images_per_step else ""
     of_seeds, each = (f" for {found.seeds} seeds", " each") if found.seeds > 1 else ("", "")
     lines += [
@@ -232,12 +230,16 @@ def dry_run_text(found: DryRun) -> str:
     ]
     if found.peak_memory_bytes is not None:
         whose = "of this process" if found.device == "cpu" else "on the device"
-        lines.append(f"memory {whose}, at most so far: {rough_size(found.peak_memory_bytes)}")
+        lines.append(f"peak memory {whose}: {rough_size(found.peak_memory_bytes)}")
     size = rough_size(found.seeds * sum(found.files.values()))
-    lines.append(f"would write into {found.folder}, about {size}{of_seeds}: {_listed(found.files)}{each}")
+    lines.append(f"would write to {found.folder}, about {size}{of_seeds}: {_listed(found.files)}{each}")
     if found.states:
-        lines.append(f"and until it has finished{each and ', for the seed under way'}: {_listed(found.states)}")
+        lines.append(f"and until the run has finished{each and ', for the current seed'}: {_listed(found.states)}")
     return "\n".join([*lines, "nothing was written"])
+
+
+def _line(name: str, value: object, why: str = "") -> str:
+    return f"  {name:18}{_value(value):10}{why and f' {why}'}".rstrip()
 
 
 def _listed(files: dict[str, int]) -> str:
@@ -247,4 +249,6 @@ def _listed(files: dict[str, int]) -> str:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return size_text(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

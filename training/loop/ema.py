@@ -1,4 +1,4 @@
-"""A running mean of a network's weights, which is often better than the last of them."""
+"""An exponential moving average of a network's weights, which often generalises better than the last weights."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from torch import Tensor, nn
 from ..machine.torch_internals import move_towards
 from ..models.model import Model
 
-# Statistics of BatchNorm belong to the weights they were gathered with, so they are averaged alike. Other buffers
-# (counters, the vectors of a spectral norm) mean nothing in between two values.
+# BatchNorm statistics belong to the weights they were computed with, so they are averaged in the same way. For other
+# buffers (counters, the vectors of a spectral norm) an average has no meaning.
 AVERAGED_BUFFERS = ("running_mean", "running_var")
 
 
 class WeightAverage:
-    """The exponential moving average of what a network learns (Polyak and Juditsky, 1992), in a network of its own.
+    """Exponential moving average of a network's weights (Polyak and Juditsky, 1992), kept in a copy.
 
     Args:
-        model: where it begins.
-        decay: how much of the mean stays at a step. Early on less does, min(decay, (1 + k) / (10 + k)) at step k, so
-            that a short run is not the mean of its beginning.
+        model: Network whose weights initialise the average.
+        decay: Fraction of the average that is kept at each step.
+        warmup: Warm-up w: at step k the fraction is min(decay, (1 + k) / (w + k)), so that the average of a short run
+            is not dominated by its initial weights.
     """
 
-    def __init__(self, model: Model, decay: float) -> None:
-        self.decay = decay
-        self.model = deepcopy(model).requires_grad_(False).eval()  #: the mean; its ``state_dict`` is all there is
+    def __init__(self, model: Model, decay: float, warmup: int) -> None:
+        self.decay, self.warmup = decay, warmup
+        #: The averaged network; its ``state_dict`` is the complete state.
+        self.model = deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards ``model`` after the optimiser's step number ``step`` of the run, from 0."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        """Update the average with the weights of ``model`` after optimiser step ``step`` of the run, counted from 0."""
+        share = 1 - min(self.decay, (1 + step) / (self.warmup + step))
         learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         mine, theirs = dict(self.model.named_parameters()), dict(model.named_parameters())
         means: list[Tensor] = [mine[name].data for name in learning]

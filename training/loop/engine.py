@@ -1,4 +1,4 @@
-"""One epoch of training, one pass of evaluation. No path and no command line in here."""
+"""One epoch of training and one pass of evaluation, independent of files and the command line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ..machine.devices import Device, Pieces
 from ..machine.distributed import ALONE, Processes
 from ..models.model import Model
 from ..samples.loader import STAND_IN, Batch
+from ..tasks import CLASSIFY, Task
 from .learner import IMAGES, PULSE, Learner, means
 
-Progress = Callable[[int, dict[str, float]], None]  #: told images done and current values
-Watch = Callable[[str, int], Progress]  #: (what is going on, its number of images) -> its `Progress`
+Progress = Callable[[int, dict[str, float]], None]  #: called with the images done and the current values
+Watch = Callable[[str, int], Progress]  #: (activity, number of images) -> its `Progress`
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,21 @@ class Predictions:
     labels: np.ndarray  #: int64 ``(n,)``
     rows: np.ndarray  #: int64 ``(n,)``, rows of the boxes file's usable images
 
-    @property
-    def loss(self) -> float:
-        return float(nn.functional.cross_entropy(torch.from_numpy(self.logits), torch.from_numpy(self.labels)))
-
-    @property
-    def top1(self) -> float:
-        return float((self.logits.argmax(axis=1) == self.labels).mean())
+    def measures(self, task: Task) -> dict[str, float]:
+        """Compute the task's measures, by name."""
+        return {measure.name: measure.of(self.logits, self.labels) for measure in task.measures}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How far an epoch came, and what it took."""
+    """Progress and cost of an epoch, or of one part of an epoch that was interrupted."""
 
-    step: int  #: steps of the epoch done, those of an earlier part included
-    totals: Tensor  #: ``(4,)`` on the CPU; what `train_epoch` goes on from
-    images: int  #: of this part, in all processes
-    seconds: float  #: that this part took
-    waited: float  #: how many of them for images
-    peak_memory: int | None  #: bytes: of a GPU's tensors, or of this process
+    step: int  #: finished steps of the epoch, including those of earlier parts
+    totals: Tensor  #: sums over `Learner.step`, on the CPU; `train_epoch` continues from them
+    images: int  #: images of this part, in all processes
+    seconds: float  #: duration of this part
+    waited: float  #: seconds spent waiting for images
+    peak_memory: int | None  #: bytes: tensors on the GPU, or this process
 
     @property
     def images_per_second(self) -> float:
@@ -56,15 +53,15 @@ class Trained:
 
     @property
     def data_wait(self) -> float:
-        """Share of the time spent waiting for images."""
+        """Fraction of the time spent waiting for images."""
         return self.waited / self.seconds
 
 
-TIMINGS = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")  #: of a log line: no two runs have the same
+TIMINGS = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")  #: of a log line; differ between equal runs
 
 
 def timings(parts: Sequence[Trained]) -> dict[str, object]:
-    """``data_wait`` and ``peak_memory_mb`` of an epoch in one or several parts, as far as they are known."""
+    """Return ``data_wait`` and ``peak_memory_mb`` of an epoch from its parts, where known."""
     seconds = sum(part.seconds for part in parts)
     peaks = [part.peak_memory for part in parts if part.peak_memory is not None]
     return {
@@ -84,18 +81,19 @@ def train_epoch(
     stop: Callable[[], bool] = lambda: False,
     progress: Progress = lambda images, values: None,
 ) -> Trained:
-    """Train on every batch once, a step of the optimiser for each ``learner.recipe.accumulate`` of them.
+    """Train on every batch once, with one optimiser step per ``learner.recipe.accumulate`` batches.
 
     Args:
-        batches: what is left of the epoch from ``first_step`` on.
-        epoch: counted from 0.
-        steps: of the whole epoch: `steps_of_epoch`.
-        first_step: where an interrupted epoch goes on, counted from 0.
-        totals: of its steps before that.
-        stop: asked before each step whether to stop there.
-        progress: told the images of the epoch so far and their mean loss and top-1, now and then.
+        learner: Network, optimiser and everything else that changes during training.
+        batches: Batches of the epoch from ``first_step`` on.
+        epoch: Epoch number, counted from 0.
+        steps: Number of steps in the whole epoch (`steps_of_epoch`).
+        first_step: Step at which an interrupted epoch continues, counted from 0.
+        totals: Totals of the epoch's steps before ``first_step``.
+        stop: Function called before each step; True ends the epoch there.
+        progress: Function called from time to time with the images of the epoch so far and their mean loss and top-1.
 
-    Raises: `TrainingError` when numbers are not finite any more or memory does not suffice.
+    Raises: `TrainingError` if a value is no longer finite or memory is too small.
     """
     learner.start()
     learner.device.forget_peak()
@@ -109,19 +107,20 @@ def train_epoch(
         waited += time.perf_counter() - asked
         if not group:
             break
-        totals += learner.step(group, epoch, step, steps)
+        now = learner.step(group, epoch, step, steps)
+        totals = nn.functional.pad(totals, (0, len(now) - len(totals))) + now  # the first step adds auxiliary losses
         images += sum(len(batch.labels) for batch in group) * learner.processes.size
         step += 1
         if learner.device.answers_at_once or step % PULSE == 0 or step == steps:
             progress(before + images, means(totals))
     learner.check(epoch, steps)
-    learner.check_weights(epoch, step)  # a part that ends here may be saved
+    learner.check_weights(epoch, step)  # the state may be saved next
     seconds = max(time.perf_counter() - started, 1e-9)
     return Trained(step, totals.cpu(), images, seconds, waited, learner.device.peak_memory())
 
 
 def steps_of_epoch(batches: int, accumulate: int) -> int:
-    """Steps of the optimiser in an epoch of so many batches; the last may have fewer."""
+    """Return the number of optimiser steps in an epoch of ``batches`` batches; the last step may have fewer."""
     return -(-batches // accumulate)
 
 
@@ -131,22 +130,23 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     device: Device,
+    task: Task = CLASSIFY,
     processes: Processes = ALONE,
     progress: Progress = lambda images, values: None,
     pieces: Pieces | None = None,
 ) -> Predictions:
-    """The model's scores for every image of the batches, once each.
+    """Compute the task's scores for every image of the batches.
 
-    Of several processes each looks at its parts of the batches; all get the scores of all, by row. Where memory does
-    not suffice for a batch, it goes through in smaller ``pieces``, which know that the next time.
+    With several processes, each one evaluates its share of the batches, and all of them receive all scores, sorted by
+    row. A batch that does not fit into memory is evaluated in smaller ``pieces``, which remember that size.
 
-    Raises: `ConfigurationError` when memory does not suffice for a single image.
+    Raises: `ConfigurationError` if memory is too small for a single image.
     """
 
     def scores(batch: Batch, cut: slice) -> Tensor:
+        piece = batch.cut(cut).on(device)
         with device.autocast():
-            output = model(*device.inputs(model.inputs, batch, cut).values())
-        return output.logits.float()
+            return task.scores(model(*piece.inputs(model.inputs)), piece.valid).float()
 
     model.eval()
     pieces = pieces or Pieces(device)

@@ -1,9 +1,9 @@
-"""The story of a run: build, train epoch by epoch, choose the best by validation, keep what is needed to go on."""
+"""Fit a network: build it, train epoch by epoch, keep the best epoch by validation, save states to resume from."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,10 @@ from typing import Any
 
 import torch
 
-from ...data.boxes.reader import Boxes
 from ...data.errors import CheckpointError
 from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
-from ..models.contract import Settings
-from ..recipes import SAVE_MINUTES, Recipe, RunSettings
+from ..models.registry import needs_of
 from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from ..runs.curves import CURVES, append_events, draw_curves
 from ..runs.folder import (
@@ -31,9 +29,10 @@ from ..runs.folder import (
     write_log,
 )
 from ..runs.seen import SEEN, UNKNOWN, write_seen
-from ..samples.loader import Batch, Loader, Propose
-from .engine import Trained, Watch, evaluate, steps_of_epoch, timings, train_epoch
+from ..samples.loader import Batch, Loader
+from .engine import Trained, evaluate, steps_of_epoch, timings, train_epoch
 from .interruption import Interrupted, Interruption
+from .job import SILENT, Console, Job
 from .learner import Learner, means
 from .preflight import check_input, check_same_images, ending_of
 from .preparation import (
@@ -48,72 +47,42 @@ from .state import Progress, change_epochs, check_same_past, drop_states, load_s
 from .warm_start import STARTED_FROM, Parent
 
 
-def fit(
-    run: Path,
-    boxes: Boxes,
-    root: Path,
-    model_settings: Settings,
-    recipe: Recipe,
-    settings: RunSettings,
-    *,
-    propose: Propose | None = None,
-    resume: bool = False,
-    stop_after: int | None = None,
-    other_epochs: bool = False,
-    keep_states: bool = False,
-    save_every: float = SAVE_MINUTES,
-    processes: Processes = ALONE,
-    command: Mapping[str, object] | None = None,
-    watch: Watch = lambda what, images: lambda done, values: None,
-    report: Callable[[dict[str, object]], None] = lambda line: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Path:
-    """Train a network into the folder ``run``.
+def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Path:
+    """Train a network and write the run into the job's folder.
+
+    The folder holds the configuration, a JSON line per epoch, training curves, the best checkpoint, and the list of
+    images the network has seen. Until the run has finished it also holds the latest state and the one before it. Only
+    process 0 writes; all processes read when a run is resumed.
 
     Args:
-        run: gets the configuration, a JSON line for each epoch, curves, the best checkpoint, what it has seen, and
-            until it has finished the state to go on from and the one before it. Process 0 alone writes; on resuming,
-            all read.
-        boxes: the boxes file; its ``train`` part is trained on, its ``val`` part chooses the epoch, ``test`` is
-            not looked at.
-        root: where the images are.
-        model_settings, recipe, settings: what to train and how.
-        propose: stage 1's function for one image, for ``recipe.regions`` live.
-        resume: go on from the newest state in ``run``, in the middle of an epoch or not.
-        stop_after: stop once this many epochs are finished; ``resume`` goes on as if it had not stopped.
-        other_epochs: on resuming, go on to ``recipe.epochs`` also where the run was to have others, if its learning
-            rates so far are the same then.
-        keep_states: the states stay when the run has finished.
-        save_every: minutes between states saved in the middle of an epoch; after every epoch one is saved anyway.
-        processes: that train together.
-        command: the recipe's name and the options given, for the configuration.
-        watch: told what is going on, for progress bars.
-        report: told each epoch's log line.
-        say: told what else a person wants to know.
+        job: The network, data and settings to train with.
+        console: Receives progress, each epoch's log line, and messages.
+        processes: Processes that train together.
 
-    Returns: the best checkpoint's path.
-    Raises: `AgnetError` children for whatever the input lacks, `TrainingError` when training diverges; `Interrupted`
-        on SIGINT or SIGTERM, when the state is saved.
+    Returns: Path of the best checkpoint.
+    Raises: Subclasses of `AgnetError` for invalid input, `TrainingError` if training diverges, and `Interrupted` on
+        SIGINT or SIGTERM, after the state is saved.
     """
-    check_input(boxes, recipe, proposes=propose is not None)
+    run, boxes, recipe, settings, say = job.run, job.boxes, job.recipe, job.settings, console.say
+    check_input(boxes, recipe, proposes=job.proposes)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
-        run, boxes, root, model_settings, recipe, settings, device, command=command or {}, processes=processes.size
+        run, boxes, job.root, job.model, recipe, settings, device, command=job.command, processes=processes.size
     )
     with _one_training(run, processes):
-        goes_on, ending = processes.from_first(lambda: _beginning(run, config, recipe, resume, other_epochs, say))
+        goes_on, ending = processes.from_first(lambda: _beginning(job, config, say))
         if ending:
             say(ending)
             return run / BEST
-        processes.from_first(lambda: check_same_images(boxes, root, watch=watch, say=say))
+        processes.from_first(lambda: check_same_images(boxes, job.root, watch=console.watch, say=say))
         torch.manual_seed(settings.seed)
         if goes_on:
-            model, parent = build_network(model_settings), None
+            model, parent = build_network(job.model), None
         else:
-            model, parent = begin_network(model_settings, settings.weights, boxes, say)
+            model, parent = begin_network(job.model, settings.weights, boxes, say)
             config |= parent.provenance() if parent else {}
             if parent is None and settings.weights not in ("none", "imagenet") and processes.first:
-                doubt = doubt_of_strides(device.take(model), model_settings, boxes, root, device)
+                doubt = doubt_of_strides(device.take(model), job.model, boxes, job.root, device)
                 if doubt:
                     say(doubt)
         learner = build_learner(model, recipe, settings, device, boxes, say, processes)
@@ -122,22 +91,23 @@ def fit(
             progress, said = load_state(run, learner)
             check_same_past(run, progress, recipe)
             say(f"{said}, {progress.describe(recipe.epochs)}")
-            processes.gather(None)  # all have read the configuration
+            processes.gather(None)  # every process has read the configuration
             processes.from_first(lambda: change_epochs(run, progress, recipe.epochs))
-        else:  # not before all is built: a run that cannot be leaves nothing behind
+        else:  # only once everything is built: a failed start leaves no files
             processes.from_first(lambda: start_folder(run, config))
-        processes.gather(None)  # all have read it: from here on it may be replaced
-        training, validation = build_loaders(boxes, root, recipe, settings, model.size_hw[0], propose, processes)
+        processes.gather(None)  # every process has read it: from here on it may be replaced
+        regions = needs_of(job.model).regions > 0
+        training, validation = build_loaders(
+            boxes, job.root, recipe, settings, model.size_hw, regions, job.propose, processes
+        )
         with closing(training), closing(validation), Interruption() as interruption:
-            story = _Story(
-                run, boxes, model_settings, learner, training, validation, progress, interruption, save_every, watch
-            )
+            story = _Story(job, console, learner, training, validation, progress, interruption)
             story.begin(parent)
-            while progress.epoch < min(recipe.epochs, stop_after or recipe.epochs) and not story.is_over:
-                report(story.one_epoch())
+            while progress.epoch < min(recipe.epochs, job.stop_after or recipe.epochs) and not story.is_over:
+                console.report(story.one_epoch())
                 story.leave_if_asked()
             if story.is_over:
-                if not keep_states:  # all else that the run leaves is written
+                if not job.keep_states:  # everything else is already written
                     processes.from_first(lambda: drop_states(run))
                 say(story.why_over)
     return run / BEST
@@ -145,22 +115,19 @@ def fit(
 
 @dataclass
 class _Story:
-    """A run under way. Its public methods are called by all processes at the same time."""
+    """A run in progress. All processes call its public methods at the same time."""
 
-    run: Path
-    boxes: Boxes
-    model_settings: Settings
+    job: Job
+    console: Console
     learner: Learner
     training: Loader
     validation: Loader
     progress: Progress
     interruption: Interruption
-    save_every: float  #: minutes
-    watch: Watch
 
     def __post_init__(self) -> None:
         recipe = self.learner.recipe
-        self._processes = self.learner.processes
+        self._run, self._processes = self.job.run, self.learner.processes
         self._steps = steps_of_epoch(len(self.training), recipe.accumulate)
         self._saved_at = time.monotonic()
         self._pieces = Pieces(self.learner.device, self.learner.say)
@@ -168,7 +135,7 @@ class _Story:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing left to do, stopped early or not."""
+        """Whether the run has finished or stopped early."""
         return bool(self.why_over)
 
     @property
@@ -176,30 +143,30 @@ class _Story:
         return self._selection.ending(self.progress.epoch, self.learner.recipe.epochs)
 
     def begin(self, parent: Parent | None) -> None:
-        """Make the folder agree with the state: whatever was written after it happens again.
+        """Reset the folder's files to the state: whatever was logged after it will be repeated.
 
         Args:
-            parent: whose weights it begins with, if it begins now.
+            parent: Run whose weights initialise a new run, if any.
         """
         if not self._processes.first:
             return
-        if not (self.run / SEEN).exists():  # it begins, or somebody has taken the file away
-            lost = parent is None and STARTED_FROM in read_config(self.run)
-            write_seen(self.run, self.boxes, parent.contents if parent else [UNKNOWN] * lost)
-        write_log(self.run, self.progress.log)
-        append_events(self.run, self.progress.log, anew=True)
-        # A state of an epoch's end is saved before the epoch's weights are kept.
+        if not (self._run / SEEN).exists():  # a new run, or the file was deleted
+            lost = parent is None and STARTED_FROM in read_config(self._run)
+            write_seen(self._run, self.job.boxes, parent.contents if parent else [UNKNOWN] * lost)
+        write_log(self._run, self.progress.log)
+        append_events(self._run, self.progress.log, anew=True)
+        # The state at the end of an epoch is saved before that epoch's checkpoint.
         just_chosen = self.progress.step == 0 < self.progress.epoch == self._selection.best_epoch
         if just_chosen and not self._best_is_kept():
             self._keep_best()
 
     def one_epoch(self) -> dict[str, Any]:
-        """Train on the rest of the epoch, look at validation, save. Returns the epoch's log line.
+        """Train on the rest of the epoch, validate, save, and return the epoch's log line.
 
-        Raises: `Interrupted` when a signal came, once the state is saved.
+        Raises: `Interrupted` after a signal, once the state is saved.
         """
         line = self._train() | self._validate()
-        # Decided once: other processes may be on other machines, whose numbers differ in their last digits.
+        # One process decides: on other machines the last digits may differ.
         line = self._processes.from_first(lambda: line)
         progress = self.progress
         progress.log.append(line)
@@ -211,22 +178,22 @@ class _Story:
             with self.interruption.saving():
                 if "best" in line:
                     self._keep_best()
-                write_log(self.run, progress.log)
-                append_events(self.run, [line])
-                settings, seed = self.model_settings, self.learner.seed
-                title = f"{self.boxes.title}: {settings.model} on {settings.backbones}, seed {seed}"
-                draw_curves(progress.log, self.run / CURVES, title)
+                write_log(self._run, progress.log)
+                append_events(self._run, [line])
+                model, seed = self.job.model, self.learner.seed
+                title = f"{self.job.boxes.title}: {model.model} on {model.backbones}, seed {seed}"
+                draw_curves(progress.log, self._run / CURVES, title)
         return line
 
     def _train(self) -> dict[str, Any]:
-        """The rest of the epoch's steps. Returns their part of the log line, with that of earlier parts."""
+        """Train on the rest of the epoch and return the training values of its log line, earlier parts included."""
         progress, learner = self.progress, self.learner
         epoch, images = progress.epoch, self.training.images
-        shown = self.watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", images)
-        parts: list[Trained] = []  # between them a state is saved; those before this process are in its totals alone
+        shown = self.console.watch(f"epoch {epoch + 1}/{learner.recipe.epochs}", images)
+        parts: list[Trained] = []  # a state is saved between parts; parts before resuming are only in the totals
         while progress.step < self._steps:
             self._steps_asked = 0
-            # The sum of earlier steps is over all processes: one of them goes on from it.
+            # The totals of earlier steps are summed over all processes already: only one process starts from them.
             earlier = torch.tensor(progress.totals, dtype=torch.float64) if progress.totals else None
             trained = train_epoch(
                 learner,
@@ -245,11 +212,13 @@ class _Story:
             if progress.step < self._steps:
                 self._save()
                 self.leave_if_asked()
-        found = means(torch.tensor(progress.totals, dtype=torch.float64))
+        progress.losses = list(learner.loss_names or ())
+        found = means(torch.tensor(progress.totals, dtype=torch.float64), progress.losses)
         return {
             "epoch": epoch + 1,
             "train_loss": found["loss"],
             "train_top1": found["top1"],
+            **{f"train_{name}": found[name] for name in progress.losses},
             "lr": learner.recipe.lr * learner.recipe.lr_factor(epoch + 1 - 0.5 / self._steps),
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(images / progress.seconds, 2),
@@ -260,7 +229,7 @@ class _Story:
     def _validate(self) -> dict[str, Any]:
         if not self.validation.images:
             return {}
-        shown = self.watch("validation", self.validation.images)
+        shown = self.console.watch("validation", self.validation.images)
         self._processes.share_buffers(self.learner.judged)
         scored = evaluate(
             self.learner.judged,
@@ -270,10 +239,10 @@ class _Story:
             progress=lambda done, values: shown(min(done, self.validation.images), values),
             pieces=self._pieces,
         )
-        return {"val_loss": scored.loss, "val_top1": scored.top1}
+        return {f"val_{name}": value for name, value in scored.measures(self.learner.task).items()}
 
     def _while_nobody_asks(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; when the run is to stop, it does so with the state after the epoch's last step."""
+        """Yield the batches; after a signal, save the state at the epoch's last step and stop."""
         for batch in batches:
             if self._processes.any(self.interruption.number > 0):
                 self._save()
@@ -281,70 +250,64 @@ class _Story:
             yield batch
 
     def _pause(self) -> bool:
-        """Whether it is time to save, in any process's view."""
-        late = self._processes.first and time.monotonic() - self._saved_at > 60 * self.save_every
-        late &= self._steps_asked > 0  # a step at least between two states, however slow the disk
+        """Whether to save now: a signal has reached any process, or the last state is too old."""
+        late = self._processes.first and time.monotonic() - self._saved_at > 60 * self.job.save_every
+        late &= self._steps_asked > 0  # at least one step between two states, however slow the disk
         self._steps_asked += 1
         return self._processes.any(self.interruption.number > 0 or late)
 
     def _save(self) -> None:
         if self._processes.first:
             with self.interruption.saving():
-                save_state(self.run, self.progress, self.learner)
+                save_state(self._run, self.progress, self.learner)
         self._saved_at = time.monotonic()
 
     def leave_if_asked(self) -> None:
-        """Raise `Interrupted` when a signal came to any process; not when there is nothing left to do anyway."""
+        """Raise `Interrupted` if any process has received a signal, unless the run is over anyway."""
         number = max(self._processes.gather(self.interruption.number))
         if number and not self.is_over:
             raise Interrupted(number, self.progress.describe(self.learner.recipe.epochs))
 
     def _best_is_kept(self) -> bool:
         try:
-            return load_checkpoint(self.run / BEST).epoch == self.progress.epoch
+            return load_checkpoint(self._run / BEST).epoch == self.progress.epoch
         except CheckpointError:
             return False
 
     def _keep_best(self) -> None:
         checkpoint = Checkpoint(
             model=self.learner.judged,
-            settings=self.model_settings,
-            classes=self.boxes.classes,
-            proposals=self.boxes.settings["proposals"],
-            fingerprint=self.boxes.fingerprint,
+            settings=self.job.model,
+            classes=self.job.boxes.classes,
+            proposals=self.job.boxes.settings["proposals"],
+            fingerprint=self.job.boxes.fingerprint,
             epoch=self.progress.epoch,
             val_top1=self.progress.log[-1].get("val_top1"),
         )
-        save_checkpoint(self.run / BEST, checkpoint)
+        save_checkpoint(self._run / BEST, checkpoint)
 
 
-def _beginning(
-    run: Path,
-    config: dict[str, dict[str, object]],
-    recipe: Recipe,
-    resume: bool,
-    other_epochs: bool,
-    say: Callable[[str], None],
-) -> tuple[bool, str]:
-    """Whether there is a state in the folder to go on from; and of a finished run without one, why it is over.
+def _beginning(job: Job, config: dict[str, dict[str, object]], say: Callable[[str], None]) -> tuple[bool, str]:
+    """Return whether the folder has a state to resume from, and why the run is over if it finished without one.
 
-    Raises: `CheckpointError` or `MismatchError` when this run may not go into the folder.
+    Raises: `CheckpointError` or `MismatchError` if the folder cannot hold this run.
     """
-    if not resume:
+    run = job.run
+    if not job.resume:
         check_free(run)
         return False, ""
-    check_same_run(run, config, other_epochs)
+    check_same_run(run, config, job.other_epochs)
     if has_state(run):
         return True, ""
     if not (run / BEST).is_file():
-        say("stopped before anything was saved: begins anew")
+        say("the run stopped before its first state was saved: starting from scratch")
         return False, ""
-    return False, ending_of(run, recipe)
+    return False, ending_of(run, job.recipe)
 
 
 @contextmanager
 def _one_training(run: Path, processes: Processes) -> Iterator[None]:
-    """The block, in one training at a time for the folder; the first process holds it for all."""
+    """Hold the folder's lock, so that only one training uses it; process 0 holds it for all processes."""
     with ExitStack() as held:
         processes.from_first(lambda: held.enter_context(one_training(run)))
         yield

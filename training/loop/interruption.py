@@ -1,4 +1,4 @@
-"""Signals that end a run: noted when they arrive, obeyed between two steps."""
+"""Handle SIGINT and SIGTERM during training: record the signal and stop between two steps."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SAME_SECONDS = 3.0  # torchrun passes on the Ctrl-C that its processes got from the terminal already
+_SAME_SECONDS = 3.0  # torchrun forwards a Ctrl-C that its processes have already received from the terminal
 
 
 class Interrupted(Exception):
-    """A run was stopped by a signal, and its state is saved.
+    """Raised when a signal has stopped a run and its state is saved.
 
     Args:
-        number: of the signal.
-        where: how far the run came, for people.
+        number: Signal number.
+        where: Readable description of the progress of the run.
     """
 
     def __init__(self, number: int, where: str) -> None:
@@ -26,19 +26,19 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """What shells and schedulers take for ended by this signal."""
+        """Exit code by which shells and schedulers recognise this signal."""
         return 128 + self.number
 
 
 class Interruption:
-    """SIGINT and SIGTERM within its block are noted in ``number``; outside the main thread there are none to note.
+    """Context manager that records SIGINT and SIGTERM in ``number``; it does nothing outside the main thread.
 
-    Who sends another one later than that does not want to wait for the end of a step: it raises `KeyboardInterrupt`
-    at once, but never while something is being `saving`.
+    A second signal, sent because the end of the step takes too long, raises `KeyboardInterrupt` immediately, except
+    within a `saving` block.
     """
 
     def __init__(self) -> None:
-        self.number = 0  #: of the first signal, 0 before it
+        self.number = 0  #: number of the first signal; 0 until one arrives
         self._when = 0.0
         self._saving = False
 
@@ -55,7 +55,7 @@ class Interruption:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """A block that no second signal breaks."""
+        """Protect a block from interruption by a second signal."""
         self._saving = True
         try:
             yield

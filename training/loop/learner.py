@@ -1,10 +1,10 @@
-"""A network while it learns: one step of the optimiser at a time."""
+"""One optimiser step at a time: loss, mixup, gradients, weight averaging, and recovery when memory runs out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,49 +15,52 @@ from ...data.text import first_line
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value, is_of_compiler, is_out_of_memory
+from ..models.contract import Output
 from ..models.model import Model
 from ..recipes import Recipe
 from ..samples.loader import STAND_IN, Batch
+from ..tasks import CLASSIFY, Task
 from .ema import WeightAverage
 from .optimizer import build_optimizer, rest_frozen
 from .watchdog import Watchdog
 
-PULSE = 20  #: steps between two looks at a GPU's numbers; each look waits for all that is under way
+PULSE = 20  #: steps between two checks of a GPU's values; each check waits for the GPU to finish its queue
 
-LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: of the totals: summed loss and the weight it is summed over, hits, images
-
-_PIXELS = ("images", "frames")  # inputs of a model that mixup mixes
+LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: indices of the totals: summed loss, its summed weight, hits, images
+_FIGURES = ("loss", "top1")  # names in a log line that auxiliary losses must not use
 
 _LESS = (
-    "free some, take a smaller --backbone or --image-size, freeze a part (--frozen-stages, --backbone-lr 0), or try "
-    "--precision bf16"
+    "free some, use a smaller --backbone or --image-size, freeze part of the network (--frozen-stages, "
+    "--backbone-lr 0), or try --precision bf16"
 )
 
 
 class _Piece(NamedTuple):
-    """Some samples of a batch, on the device; with mixup, also the pixels they are mixed with."""
+    """Some samples of a batch on the device, possibly mixed with other samples."""
 
-    inputs: dict[str, Any]  #: of the model, by their names
-    labels: Tensor
-    others: dict[str, Tensor]  #: neighbours' pixels, by the names of the inputs; empty where nothing is mixed
-    other_labels: Tensor
+    batch: Batch
+    other_labels: Tensor | None  #: labels ``(B,)`` of the samples mixed in; None without mixup
 
 
 class Learner:
-    """A network, its optimiser, and what else changes while it learns.
+    """A network with its optimiser and everything else that changes during training.
 
     Args:
-        model: on its device.
-        recipe: how it learns; ``model.dropout`` gets its share from it, and what it freezes asks for no gradient.
-        device: the model's.
-        seed: of dropout and mixup, with epoch and step: a resumed run draws what a straight one does.
-        class_images: how many training images each class has, for balanced class weights.
-        compiler: backend of torch.compile, or None. The state dict's keys stay the same.
-        processes: that learn together, each from its part of every batch. Batch norms see what goes through a process
-            at once, unless they are on GPUs and learn: then they see all of it. What is kept is process 0's.
-        say: told in a line what a user should know.
+        model: Network, already on ``device``.
+        recipe: Training settings; ``model.dropout.p`` is set from them, and frozen parameters get
+            ``requires_grad = False``.
+        device: Device of the model.
+        seed: Random seed of dropout and mixup, combined with epoch and step: a resumed run draws the same numbers as
+            an uninterrupted one.
+        class_images: Number of training images of each class, for balanced class weights.
+        task: Loss, scores and measures to train for.
+        compiler: Backend of torch.compile, or None. The keys of the state dict do not change.
+        processes: Processes that train together, each on its share of every batch. Batch norms see the images that
+            pass through one process at once, except trainable ones on GPUs, which are synchronised over all
+            processes. The weights of process 0 are kept.
+        say: Function called with a line of text for the user.
 
-    Raises: `ConfigurationError` as `build_optimizer`.
+    Raises: `ConfigurationError` as in `build_optimizer`.
     """
 
     def __init__(
@@ -68,17 +71,19 @@ class Learner:
         *,
         seed: int = 0,
         class_images: Sequence[int] = (),
+        task: Task = CLASSIFY,
         compiler: str | None = None,
         processes: Processes = ALONE,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.recipe, self.device, self.seed, self.say = model, recipe, device, seed, say
-        self.processes = processes
+        self.task, self.processes = task, processes
         model.dropout.p = recipe.dropout
         self.optimizer = build_optimizer(model, recipe)
-        self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+        self.average = WeightAverage(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.precision == "fp16")
-        self.micro_batch: int | None = None  #: images at once, once memory has not sufficed for a batch
+        self.micro_batch: int | None = None  #: images per forward pass once a batch has not fitted into memory
+        self.loss_names: tuple[str, ...] | None = None  #: names of the auxiliary losses; None before the first step
         self._watchdog = Watchdog(device)
         self._class_weights: Tensor | None = None
         if recipe.class_weights == "balanced":
@@ -90,37 +95,40 @@ class Learner:
 
     @property
     def judged(self) -> Model:
-        """The network that is validated and kept: the running mean of the weights where there is one."""
+        """The network that is validated and saved: the moving average of the weights if the recipe has one."""
         return self.average.model if self.average else self.model
 
     def start(self) -> None:
-        """Training mode, for all that learns."""
+        """Switch the model to training mode, except for its frozen parts."""
         self.model.train()
         rest_frozen(self.model, self.recipe.frozen_norms)
 
     def no_totals(self) -> Tensor:
-        """What `step` adds to: ``(4,)`` zeros on the device."""
+        """Return totals of zero steps: zeros ``(4 + L,)`` on the device, for the L auxiliary losses known so far."""
         exact = torch.float64 if self.device.device.type != "mps" else torch.float32
-        return torch.zeros(4, dtype=exact, device=self.device.device)
+        return torch.zeros(4 + len(self.loss_names or ()), dtype=exact, device=self.device.device)
 
     def step(self, batches: Sequence[Batch], epoch: int, step: int, steps: int) -> Tensor:
-        """One step of the optimiser on the mean over all images of some batches.
+        """Do one optimiser step on the mean loss over all images of the batches.
 
-        Memory that does not suffice is met by smaller pieces; the step is then done again from its beginning, with the
-        same mean. (BatchNorm's statistics are of what goes through at once.)
+        If memory is too small, the step is repeated from its beginning in smaller pieces, with the same mean loss.
+        (BatchNorm statistics are computed over one piece.)
 
         Args:
-            epoch, step: counted from 0.
-            steps: of the epoch.
+            batches: Batches whose gradients are accumulated.
+            epoch, step: Epoch and step within it, counted from 0.
+            steps: Number of steps in the epoch.
 
-        Returns: the step's totals ``(4,)``, on the device.
-        Raises: `TrainingError` when numbers are not finite any more, or a single image does not fit into memory.
+        Returns: The step's totals ``(4 + L,)``, on the device: summed loss, its summed weight, hits, images, and the
+            sum of each auxiliary loss, in the order of ``loss_names``.
+        Raises: `TrainingError` if a value is no longer finite, or a single image does not fit into memory;
+            `ValueError` for auxiliary losses that are not ``(B,)``, or not those of the step before.
         """
-        # The middle of the step: none is wasted at a rate of 0, none gets the next epoch's rate.
+        # The rate at the middle of the step: no step is wasted at a rate of 0 or gets the next epoch's rate.
         factor = self.recipe.lr_factor(epoch + (step + 0.5) / steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["highest_lr"] * factor
-        # Each process draws its own; the first one what it would draw alone.
+        # Each process draws different numbers; the first draws those of a run with one process.
         place = [self.processes.rank] if self.processes.rank else []
         totals, finite = self._gradients(batches, np.random.SeedSequence([self.seed, epoch, step, *place]))
         self._watchdog.see(step, finite, totals[LOSS])
@@ -134,9 +142,9 @@ class Learner:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            # It may have moved some weights already, so that there is no second try.
+            # Some weights may have changed already, so the step cannot be repeated.
             raise TrainingError(
-                f"the memory of {self.device.device} does not suffice for the optimiser's own numbers; {_LESS}"
+                f"not enough memory on {self.device.device} for the state of the optimiser; {_LESS}"
             ) from None
         self.scaler.update()
         if self.average:
@@ -144,13 +152,11 @@ class Learner:
         return totals
 
     def check(self, epoch: int, steps: int) -> None:
-        """Raise `TrainingError` with a diagnosis if a loss was no finite number; waits for the device."""
+        """Raise `TrainingError` with a diagnosis if a loss was not finite; waits for the device."""
         self._watchdog.check(self.model, self._rate, epoch, steps)
 
     def check_weights(self, epoch: int, step: int) -> None:
-        """Raise `TrainingError` if the network is not fit to be saved after so many steps of the epoch; waits for the
-        device.
-        """
+        """Raise `TrainingError` if a weight is not finite after ``step`` steps of the epoch; waits for the device."""
         self._watchdog.check_weights(self.model, self._rate, epoch, step)
 
     @property
@@ -158,7 +164,7 @@ class Learner:
         return max(group["lr"] for group in self.optimizer.param_groups)
 
     def _gradients(self, batches: Sequence[Batch], seeds: np.random.SeedSequence) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss. Returns totals, and whether images, regions and logits are finite ``(3,)``."""
+        """Compute gradients of the mean loss; return totals and whether images, regions, logits are finite ``(3,)``."""
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
@@ -168,7 +174,7 @@ class Learner:
                 if not is_lone_value(error):
                     raise
                 raise TrainingError(
-                    "a batch norm got a single value of a single image; take another --batch-size, a larger "
+                    "a batch norm received a single value per channel; use another --batch-size, a larger "
                     "--image-size, or --frozen-norms, in a new run"
                 ) from None
             except RuntimeError as error:
@@ -178,113 +184,131 @@ class Learner:
                     ) from None
                 if not is_out_of_memory(error):
                     raise
-            # Only here are the tensors of the attempt gone, which the error's traceback held.
+            # Only here are the attempt's tensors freed: the error's traceback held them.
             self._take_less(max(len(batch.labels) for batch in batches))
 
     def _take_less(self, batch_size: int) -> None:
         if not self.processes.alone:
             raise TrainingError(
-                f"the memory of {self.device.device} does not suffice for {batch_size} images at once, and several "
-                "processes cannot take less in the middle of a step: go on with a smaller --batch-size and more "
-                "--accumulate, in a new run"
+                f"not enough memory on {self.device.device} for {batch_size} images at once, and several processes "
+                "cannot reduce that number within a step; use a smaller --batch-size and a larger --accumulate, in a "
+                "new run"
             )
         before = min(self.micro_batch or batch_size, batch_size)
         if before == 1:
-            raise TrainingError(f"the memory of {self.device.device} does not suffice for a single image; {_LESS}")
+            raise TrainingError(f"not enough memory on {self.device.device} for a single image; {_LESS}")
         self.micro_batch = before // 2
         self.optimizer.zero_grad(set_to_none=True)
         self.device.free_memory()
         self.say(
-            f"memory does not suffice for {before} images at once: going on with {self.micro_batch} at a time, the "
-            f"same number of images to a step; --batch-size {self.micro_batch} with --accumulate asks for that at once"
+            f"not enough memory for {before} images at once: continuing with {self.micro_batch} at a time and the same "
+            f"number of images per step; --batch-size {self.micro_batch} with --accumulate does so from the start"
         )
 
     def _attempt(self, batches: Sequence[Batch], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        weight = self._weight(batches)  # of this process; gradients are averaged over all of them
+        weight = self._weight(batches)  # of this process; gradients are averaged over all processes
         divisor = self.processes.sum_number(weight) / self.processes.size
-        totals = self.no_totals()
+        totals, named = self.no_totals()[:4], dict[str, Tensor]()
         finite = torch.ones(3, dtype=torch.bool, device=self.device.device)
         for number, batch in enumerate(batches, 1):
             with self.processes.exchanging_gradients(self._network, number == len(batches)):
-                self._backward(batch, self._share(generator), divisor, totals, finite)
+                self._backward(batch, self._share(generator), divisor, totals, named, finite)
         totals[WEIGHT] += weight
         totals[IMAGES] += sum(int((batch.labels != STAND_IN).sum()) for batch in batches)
-        return totals, finite
+        names = tuple(sorted(named))
+        if self.loss_names not in (None, names):
+            raise ValueError(f"the model returned auxiliary losses {names}, but in the last step {self.loss_names}")
+        self.loss_names = names
+        return torch.cat([totals, *(named[name].reshape(1) for name in names)]), finite
 
-    def _backward(self, batch: Batch, share: float, divisor: float, totals: Tensor, finite: Tensor) -> None:
-        """Add a batch's gradients to those there are, and its sums to ``totals`` and ``finite``, in place.
+    def _backward(
+        self,
+        batch: Batch,
+        share: float,
+        divisor: float,
+        totals: Tensor,
+        named: dict[str, Tensor],
+        finite: Tensor,
+    ) -> None:
+        """Accumulate a batch's gradients, and update ``totals``, ``named`` and ``finite`` in place.
 
         Args:
-            share: of each image; the rest is its neighbour's.
-            divisor: of the summed loss.
+            batch: Samples to process.
+            share: Fraction of each image that is kept by mixup; the rest comes from its neighbour.
+            divisor: Number by which the summed loss is divided.
+            totals: Sums ``(4,)``; loss and hits are added.
+            named: Sums of the auxiliary losses, by name.
+            finite: Whether images, regions and logits are finite, bool ``(3,)``.
         """
-        for piece in self._pieces(batch, mixed=share < 1):
-            inputs = dict(piece.inputs)
-            for name, others in piece.others.items():
-                inputs[name] = torch.lerp(others.float(), inputs[name].float(), share)
+        for piece, other_labels in self._pieces(batch, share):
+            inputs = piece.inputs(self.model.inputs)
             with self.device.autocast():
-                logits = self._network(*inputs.values()).logits.float()
-                loss = share * self._loss(logits, piece.labels)
-                if piece.others:
-                    loss = loss + (1 - share) * self._loss(logits, piece.other_labels)
+                output = self._network(*inputs)
+                loss = share * self._loss(output, piece.labels, piece.valid)
+                if other_labels is not None:
+                    loss = loss + (1 - share) * self._loss(output, other_labels, piece.valid)
+                for name, value in _auxiliary(output, piece.labels).items():
+                    own = share * self._sum(value, piece.labels)
+                    if other_labels is not None:
+                        own = own + (1 - share) * self._sum(value, other_labels)
+                    loss = loss + own
+                    named[name] = named.get(name, 0) + own.detach().to(totals.dtype)
             self.scaler.scale(loss / divisor).backward()
             with torch.no_grad():
-                chosen = logits.argmax(dim=1)
-                correct = (chosen == piece.labels).sum() * share
-                if piece.others:
-                    correct = correct + (chosen == piece.other_labels).sum() * (1 - share)
+                scores = self.task.scores(output, piece.valid)
+                correct = self.task.hits(scores, piece.labels).sum() * share
+                if other_labels is not None:
+                    correct = correct + self.task.hits(scores, other_labels).sum() * (1 - share)
                 totals[LOSS] += loss
                 totals[CORRECT] += correct
-                pixels = [inputs[name] for name in _PIXELS if name in inputs]
-                seen = (pixels, [inputs.get("regions")], [logits])  # in the watchdog's order
-                finite &= torch.stack([_are_finite(values, logits.device) for values in seen])
+                regions = scores if piece.regions is None else piece.regions
+                finite &= torch.stack([value.isfinite().all() for value in (piece.frames, regions, scores)])
 
     def _share(self, generator: np.random.Generator) -> float:
-        """How much of an image stays when it is mixed with another, at least half: its regions are then where the
-        picture is that one mostly sees. Of pairs in random order this has the distribution of mixup itself.
+        """Draw the fraction of an image that mixup keeps, at least half, so that its regions belong to the dominant
+        image. For pairs in random order this has the same distribution as mixup.
         """
         if self.recipe.mixup == 0:
             return 1.0
         share = float(generator.beta(self.recipe.mixup, self.recipe.mixup))
         return max(share, 1 - share)
 
-    def _pieces(self, batch: Batch, mixed: bool) -> list[_Piece]:
-        """The batch on the device, in pieces of `micro_batch`, each image with its neighbour where they are mixed."""
-        inputs, labels = self.device.inputs(self.model.inputs, batch), self.device.on(batch.labels)
-        others, other_labels = {}, labels
-        if mixed:  # batches are shuffled, so that an image's neighbour is any other; the last one's is the first
-            rolled = {name: inputs[name].roll(1, 0) for name in _PIXELS if name in inputs}
-            others, other_labels = (
-                {name: self.device.pixels(value) for name, value in rolled.items()},
-                labels.roll(1, 0),
-            )
-        size = self.micro_batch or len(labels)
-        cuts = [slice(at, at + size) for at in range(0, len(labels), size)]
-        return [_Piece(_cut(inputs, cut), labels[cut], _cut(others, cut), other_labels[cut]) for cut in cuts]
+    def _pieces(self, batch: Batch, share: float) -> Iterator[_Piece]:
+        """Yield the batch on the device in pieces of `micro_batch`, mixed with neighbour samples if ``share`` < 1."""
+        batch = batch.on(self.device)
+        size = self.micro_batch or len(batch.labels)
+        # Batches are shuffled, so an image's neighbour is random; the last image's neighbour is the first image.
+        neighbours = (batch.frames.roll(1, 0), batch.valid.roll(1, 0), batch.labels.roll(1, 0)) if share < 1 else None
+        for cut in (slice(at, at + size) for at in range(0, len(batch.labels), size)):
+            piece = batch.cut(cut)
+            if neighbours is None:
+                yield _Piece(piece, None)
+                continue
+            others, valid, labels = (column[cut] for column in neighbours)
+            frames = torch.lerp(self.device.frames(others).float(), piece.frames.float(), share)
+            # A mixed frame is valid only if both frames are.
+            yield _Piece(piece._replace(frames=frames, valid=piece.valid & valid), labels)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The sum over images of w(true class) · cross entropy; stand-ins count nothing.
+    def _loss(self, output: Output, labels: Tensor, valid: Tensor) -> Tensor:
+        """Return the task's loss summed over samples, with the class weights of `_sum`."""
+        return self._sum(self.task.losses(output, labels, valid, self.recipe.label_smoothing), labels)
 
-        The weight is the image's, and smoothing's share is even over the classes. PyTorch's own ``weight`` would weigh
-        that share class by class, too: at 30 : 1 a frequent image's best answer is then the rare class.
+    def _sum(self, losses: Tensor, labels: Tensor) -> Tensor:
+        """Sum the samples' losses ``(B,)``, each multiplied by the weight of its class.
+
+        The weight applies to the whole image, and label smoothing stays uniform over the classes. PyTorch's ``weight``
+        would also weight the smoothing term class by class: with class sizes of 30 : 1, the optimal prediction for an
+        image of the frequent class would then be the rare class.
         """
-        losses = nn.functional.cross_entropy(
-            logits,
-            labels,
-            label_smoothing=self.recipe.label_smoothing,
-            reduction="none",
-            ignore_index=STAND_IN,
-        )
         if self._class_weights is not None:
-            losses = (
-                losses * self._weights_on_device[labels.clamp(min=0)]
-            )  # a stand-in's loss is 0, whatever its weight
+            # The loss of a stand-in is 0, whatever its weight.
+            losses = losses * self._weights_on_device[labels.clamp(min=0)]
         return losses.sum()
 
     def _weight(self, batches: Sequence[Batch]) -> float:
-        """What the sum of the losses of some batches is divided by, known to the host: their images, or the weights of
-        their classes. A mixed image weighs share · w(its class) + (1 − share) · w(its neighbour's), and every image of
-        a batch is one other's neighbour: the sum is the same.
+        """Return the number that the summed loss is divided by, computed on the host: the number of images, or the sum
+        of their class weights. A mixed image weighs share · w(its class) + (1 − share) · w(its neighbour's class), and
+        every image of a batch is the neighbour of exactly one other, so mixup does not change the sum.
         """
         real = [batch.labels[batch.labels != STAND_IN] for batch in batches]
         if self._class_weights is None:
@@ -292,31 +316,35 @@ class Learner:
         return float(sum(self._class_weights[labels].sum() for labels in real))
 
 
-def _cut(inputs: dict[str, Any], cut: slice) -> dict[str, Any]:
-    return {name: None if value is None else value[cut] for name, value in inputs.items()}
-
-
-def _are_finite(values: Sequence[Tensor | None], device: torch.device) -> Tensor:
-    """Whether all of them are, as a boolean on the device; bytes and what is absent are."""
-    floats = [value for value in values if value is not None and value.is_floating_point()]
-    return torch.stack(
-        [torch.ones((), dtype=torch.bool, device=device), *(one.isfinite().all() for one in floats)]
-    ).all()
-
-
 def balanced_weights(class_images: Sequence[int]) -> Tensor:
-    """Images of each class -> its weight ``(classes,)``: a class in all counts alike, an image 1 on average.
+    """Compute class weights ``(classes,)`` from the number of images of each class.
 
-    A class without images has weight 0.
+    Every class has the same total weight, and an image weighs 1 on average. A class without images has weight 0.
     """
     counts = torch.tensor(class_images, dtype=torch.float64)
     there = (counts > 0).sum()
     return torch.where(counts > 0, counts.sum() / (there * counts.clamp(min=1)), 0.0).float()
 
 
-def means(totals: Tensor) -> dict[str, float]:
-    """Mean ``loss`` and ``top1`` of totals ``(4,)``; waits for the device. Of no images they are NaN."""
-    loss, weight, correct, images = totals.tolist()
+def _auxiliary(output: Output, labels: Tensor) -> dict[str, Tensor]:
+    """Return the auxiliary losses of an output by name, float32 ``(B,)``; those of stand-ins are 0."""
+    found = {}
+    for name, value in (output.losses or {}).items():
+        if value.shape != labels.shape:
+            raise ValueError(f"auxiliary loss {name!r}: wanted shape {tuple(labels.shape)}, got {tuple(value.shape)}")
+        if name in _FIGURES or not name.isidentifier():
+            raise ValueError(f"auxiliary loss {name!r}: wanted a name of letters other than {', '.join(_FIGURES)}")
+        found[name] = torch.where(labels == STAND_IN, 0, value.float())
+    return found
+
+
+def means(totals: Tensor, loss_names: Sequence[str] = ()) -> dict[str, float]:
+    """Compute mean ``loss``, ``top1`` and auxiliary losses from totals ``(4 + L,)``; waits for the device.
+
+    ``loss`` is the minimised loss, including auxiliary losses. Without images, all values are NaN.
+    """
+    loss, weight, correct, images, *others = totals.tolist()
     if not images:  # one of several processes may have seen stand-ins only
-        return {"loss": math.nan, "top1": math.nan}
-    return {"loss": loss / weight, "top1": correct / images}
+        return dict.fromkeys((*_FIGURES, *loss_names), math.nan)
+    named = {name: value / weight for name, value in zip(loss_names, others, strict=False)}
+    return {"loss": loss / weight, "top1": correct / images, **named}

@@ -1,4 +1,4 @@
-"""What a recipe means for a network's parameters."""
+"""Build the optimiser of a recipe: learning rates, weight decay and frozen parameters."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 def fan_in(weight: Tensor) -> int:
-    """How many inputs each output of a weight sums over: of ``(outputs, inputs, …)``, or ``(slots, inputs, outputs)``.
+    """Number of inputs per output of a weight ``(outputs, inputs, …)`` or ``(slots, inputs, outputs)``.
 
-    AdamW moves every number by about its rate, so that an output moves with the number of its inputs. Of 49·C inputs
-    one step at a customary rate saturates what follows; rates in proportion to 1 / inputs do not (Yang et al., 2021).
+    AdamW changes every weight by about the learning rate, so the change of an output grows with the number of its
+    inputs. With 49·C inputs, one step at a customary rate saturates the layers that follow; rates proportional to
+    1 / inputs do not (Yang et al., 2021).
     """
     return weight.shape[1] if weight.ndim == 3 else weight[0].numel()
 
 
 def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD or AdamW in groups: of a part of the network and a stage of a backbone, with and without weight decay.
+    """Build SGD or AdamW with parameter groups by learning rate and weight decay.
 
-    A group's ``highest_lr`` is what the schedule multiplies. What is frozen is in no group and asks for no gradient.
+    The learning rate depends on the part of the network and the stage of the backbone. The schedule multiplies a
+    group's ``highest_lr``. Frozen parameters are in no group and get ``requires_grad = False``.
 
-    Raises: `ConfigurationError` when more stages are to be frozen than a backbone has.
+    Raises: `ConfigurationError` if more stages are to be frozen than a backbone has.
     """
     parts = model.parts()
     stages = _stages(model, parts, recipe)
@@ -62,21 +64,23 @@ def build_optimizer(model: Model, recipe: Recipe) -> torch.optim.Optimizer:
         }
         for (scale, decays), parameters in groups.items()
     ]
-    # Fused, it reads and writes parameters and moments once a step instead of ten times: the head has 31 million. On a
-    # GPU no other one passes over a step with infinite gradients (fp16) without asking the host.
+    # A fused optimiser reads and writes parameters and moments once per step instead of ten times; the head has 31
+    # million parameters. On a GPU only the fused one skips a step with infinite gradients (fp16) without a host sync.
     fused = {parameter.device.type for parameter in model.parameters()} <= {"cpu", "cuda"} or None
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameter_groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused
         )
-    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
+    return torch.optim.AdamW(parameter_groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=fused)
 
 
 def rest_frozen(model: Model, norms: bool = False) -> None:
-    """Put what does not learn into evaluation mode: its running statistics stay as they are, too.
+    """Put frozen modules into evaluation mode, which also freezes their running statistics.
 
     Args:
-        norms: all batch norms of the backbones, too; their scales and shifts learn if they ask for a gradient.
+        model: Network to change in place.
+        norms: Whether to do the same with all batch norms of the backbones; scales and shifts that require a gradient
+            are still trained.
     """
     for module in model.modules():
         asks = [parameter.requires_grad for parameter in module.parameters()]
@@ -89,14 +93,14 @@ def rest_frozen(model: Model, norms: bool = False) -> None:
 
 
 class _Stage(NamedTuple):
-    """A stage of a backbone, by numbers counted from the one next to the image."""
+    """A stage of a backbone; stages are counted from 0, next to the image."""
 
     number: int
-    last: int  #: of this backbone
+    last: int  #: number of the last stage of this backbone
 
 
 def _stages(model: Model, parts: Mapping[str, str], recipe: Recipe) -> dict[str, _Stage]:
-    """The stage of each of the backbones' parameters by its name; empty where the recipe does not ask."""
+    """Return the stage of each backbone parameter by name; empty if the recipe does not use stages."""
     if recipe.frozen_stages == 0 and recipe.layer_decay == 1:
         return {}
     found: dict[str, _Stage] = {}

@@ -1,4 +1,4 @@
-"""What a run lacks, as far as it can be told before PyTorch is loaded: that takes seconds, in which a person waits."""
+"""Check the input of a run before PyTorch, which takes seconds to load, is imported."""
 
 from __future__ import annotations
 
@@ -19,43 +19,51 @@ from .selection import Selection
 if TYPE_CHECKING:
     from ...data.boxes.reader import Boxes
 
-SOURCES = ("none", "imagenet")  #: of a backbone's weights, beside files
+SOURCES = ("none", "imagenet")  #: of backbone weights, besides files
 
 
 def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool) -> None:
-    """Raises: `AgnetError` children for whatever a run of this recipe lacks before any network is built.
+    """Check that a run of this recipe has everything it needs, before any network is built.
 
     Args:
-        proposes: whether there is a function that finds regions anew.
+        boxes: Boxes file of the images.
+        recipe: Training settings.
+        proposes: Whether a function that proposes regions during training is available.
+
+    Raises: `ConfigurationError` or `DatasetError` for whatever is missing.
     """
     if recipe.regions == "live" and not proposes:
         raise ConfigurationError("live regions need stage 1's function for one image")
     if not len(boxes.rows("train")):
         raise DatasetError(f"{boxes.path} has no usable training images")
     if recipe.patience and not len(boxes.rows("val")):
-        raise ConfigurationError(f"training setting 'patience' needs a validation part, and {boxes.path} has none")
+        raise ConfigurationError(f"training setting 'patience' needs a validation split, and {boxes.path} has none")
 
 
 def ending_of(run: Path, recipe: Recipe) -> str:
-    """Why a run without a state to go on from is over, of which nothing but its epochs may be asked anew.
+    """Explain why a run without a saved state is over, given a recipe that may differ from the run's in its epochs.
 
-    Raises: `CheckpointError` or `MismatchError` where it is to go on.
+    Raises: `CheckpointError` or `MismatchError` if the run would have to continue.
     """
     log, before = read_log(run), epochs_of(run)
     selection = Selection.of(recipe, log)
     ending = selection.ending(len(log), before)
-    new_run = f"--weights {shlex.quote(str(run))} --epochs {recipe.epochs} --run ANOTHER"
-    new_run = f"begin a new run with its weights, {new_run}"
+    new_run = start_from(run, recipe.epochs)
     if not ending:
-        raise CheckpointError(f"{run} has no state to go on from any more; {new_run}")
+        raise CheckpointError(f"{run} no longer has a state to resume from; {new_run}")
     if recipe.epochs < len(log):
-        raise MismatchError(f"{run} is after epoch {len(log)} of {before} already; take --epochs {len(log)} or more")
+        raise MismatchError(f"{run} is already after epoch {len(log)} of {before}; use --epochs {len(log)} or more")
     if recipe.epochs != before and not selection.is_over(len(log)):
         raise CheckpointError(
-            f"{run} has finished its {before} epochs, and the states to go on from were deleted then; {new_run} (a run "
-            "that is to go on later keeps them with --keep-states)"
+            f"{run} has finished its {before} epochs, and its states were deleted then; {new_run} (train with "
+            "--keep-states to be able to continue a finished run)"
         )
     return ending
+
+
+def start_from(run: Path, epochs: int) -> str:
+    """Return the remedy for a run that cannot continue to ``epochs`` epochs, as text."""
+    return f"start a new run from its weights, --weights {shlex.quote(str(run))} --epochs {epochs} --run ANOTHER"
 
 
 def check_same_images(
@@ -66,24 +74,30 @@ def check_same_images(
     watch: Watch = lambda what, images: lambda done, values: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Refuse to train with images that are not those of the boxes file. Of the test part, which training does not look
-    at, it is only said.
+    """Check that the images are those of the boxes file; for the test split, which training does not use, only warn.
 
     Args:
-        contents: see `look_at_images`.
+        boxes: Boxes file of the images.
+        root: Folder of the images.
+        contents: See `look_at_images`.
+        watch: Progress callback.
+        say: Function called with a line of text for the user.
 
-    Raises: `DatasetError` or `MismatchError`, as `Look.error` has it.
+    Raises: `DatasetError` or `MismatchError`, as returned by `Look.error`.
     """
     look = look_at_images(boxes, root, boxes.usable, contents=contents, watch=watch, say=say)
     if (error := look.error()) is None:
         return
     if any(boxes.splits[row] != "test" for row in (*look.missing, *look.changed)):
         raise error
-    say(f"Warning: the test part cannot be measured later: {error}")
+    say(f"Warning: the test split cannot be evaluated later: {error}")
 
 
 def check_backbone(name: str) -> None:
-    """Raises: `ConfigurationError` for a backbone that is not known, or needs a package that is absent."""
+    """Check the name of a backbone.
+
+    Raises: `ConfigurationError` for an unknown backbone, or one that needs a package that is not installed.
+    """
     try:
         check_backbone_name(name)
     except (ValueError, ImportError) as error:
@@ -91,8 +105,10 @@ def check_backbone(name: str) -> None:
 
 
 def check_weights(source: str, backbone: str) -> None:
-    """Raises: `CheckpointError` for weights that are neither one of `SOURCES` nor there, or that nobody has, or of a
-    run that has another backbone.
+    """Check the source of a backbone's weights.
+
+    Raises: `CheckpointError` for a source that is neither one of `SOURCES` nor an existing file or run, for ImageNet
+        weights that are not published, or for a run with another backbone.
     """
     if source == "imagenet" and backbone in WITHOUT_IMAGENET:
         raise CheckpointError(f"no ImageNet weights for {backbone}: {nobody_has(WITHOUT_IMAGENET[backbone])}")
@@ -101,10 +117,9 @@ def check_weights(source: str, backbone: str) -> None:
 
 
 def parents_checkpoint(source: str, backbone: str) -> Path | None:
-    """The checkpoint of the run that ``--weights`` names by its folder or its checkpoint; None where it names something
-    else.
+    """Return the checkpoint if ``--weights`` names a run, by its folder or checkpoint; otherwise None.
 
-    Raises: `CheckpointError` for a run of another backbone, of several seeds, or without a checkpoint.
+    Raises: `CheckpointError` for a run with another backbone, a run of several seeds, or one without a checkpoint.
     """
     path = Path(source)
     if source in SOURCES or not (path.is_dir() or (path.is_file() and is_checkpoint(path))):
@@ -113,14 +128,14 @@ def parents_checkpoint(source: str, backbone: str) -> Path | None:
         try:
             runs = [path] if (path / BEST).is_file() else runs_of(path)
         except CheckpointError:
-            raise CheckpointError(f"there is no weights file {source}, and no run in that folder") from None
+            raise CheckpointError(f"there is no weights file {source}, and that folder holds no run") from None
         if runs != [path]:
             raise CheckpointError(f"{path} holds a run for each of several seeds; name one of them, such as {runs[0]}")
         path = path / BEST
     trained = read_header(path).settings.backbones
     if trained != backbone:
         raise CheckpointError(
-            f"{source} was trained with backbone {trained}, and this run has {backbone}: take --backbone {trained}, or "
+            f"{source} was trained with backbone {trained}, but this run has {backbone}: use --backbone {trained} or "
             "other weights"
         )
     return path

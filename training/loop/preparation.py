@@ -1,4 +1,4 @@
-"""From what is asked for to a network that can learn it and its images: built, or refused with what is lacking."""
+"""Build the model, data loaders and learner of a run, or raise an error that names what is missing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ..runs.seen import count_seen
 from ..runs.weights import find_weights
 from ..samples.loader import Loader, Propose, RegionDataset
 from ..samples.views import AffineRange
+from ..tasks import CLASSIFY
 from .learner import Learner
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
@@ -34,16 +35,28 @@ def build_loaders(
     root: Path,
     recipe: Recipe,
     settings: RunSettings,
-    side: int,
+    size_hw: tuple[int, int],
+    regions: bool,
     propose: Propose | None,
     processes: Processes = ALONE,
 ) -> tuple[Loader, Loader]:
-    """Training images, shuffled and moved; validation images, as they are, with the regions of the file."""
-    augment = AffineRange() if recipe.augment else None
+    """Build the loaders of training images, shuffled and augmented, and of validation images, in order and unaugmented.
+
+    Args:
+        boxes: Boxes file of the images.
+        root: Folder of the images.
+        recipe: Training settings.
+        settings: Seed and number of workers.
+        size_hw: Height and width of the network's input in pixels.
+        regions: Whether the model uses regions; if not, none are computed.
+        propose: Stage 1's function for one image, used if ``recipe.regions`` is live.
+        processes: Processes that share every batch.
+    """
+    augment = AffineRange(recipe.rotation, recipe.shift, recipe.scale) if recipe.augment else None
     live = propose if recipe.regions == "live" else None
-    train_set = RegionDataset(boxes, root, side, augment, settings.seed, live)
-    plain_set = RegionDataset(boxes, root, side)
-    train, val = boxes.rows("train"), boxes.rows("val")
+    train_set = RegionDataset(boxes, root, size_hw, augment, settings.seed, live, regions=regions)
+    plain_set = RegionDataset(boxes, root, size_hw, regions=regions)
+    train, val = boxes.rows(CLASSIFY.splits.trained_on), boxes.rows(CLASSIFY.splits.chosen_by)
     loader = partial(
         Loader,
         batch_size=recipe.batch_size,
@@ -64,15 +77,14 @@ def build_learner(
     say: Callable[[str], None],
     processes: Processes = ALONE,
 ) -> Learner:
-    """The network on its device, ready to learn, and ready for images of the recipe's size.
+    """Build the learner: the network on its device, set to the recipe's image size, with its optimiser.
 
-    Raises: `ConfigurationError` when the backbone cannot take those, or not a batch of a single one where there is
-        such a batch, or has fewer stages than are to be frozen.
+    Raises: `ConfigurationError` if the backbone does not support that image size, if an epoch has a batch of a single
+        image and the backbone cannot train on one, or if more stages are to be frozen than the backbone has.
     """
     device.take(model, torch.channels_last)
-    size_hw = (recipe.image_size, recipe.image_size)
-    if recipe.image_size and size_hw != model.size_hw:
-        model.size_hw = size_hw
+    if recipe.size_hw and recipe.size_hw != model.size_hw:
+        model.size_hw = recipe.size_hw
         _check_takes(model, device)
     labels = boxes.labels[boxes.usable[boxes.rows("train")]]
     learner = Learner(
@@ -91,7 +103,7 @@ def build_learner(
 
 
 def _check_takes(model: Model, device: Device) -> None:
-    """Raises: `ConfigurationError` when a backbone cannot see images of its size: many transformers are for one."""
+    """Raise `ConfigurationError` if a backbone does not support the model's image size, as many transformers do not."""
     height, width = model.size_hw
     try:
         with torch.no_grad():
@@ -99,40 +111,44 @@ def _check_takes(model: Model, device: Device) -> None:
                 backbone.eval()(torch.zeros(1, 3, height, width, device=device.device))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigurationError(
-            f"the backbone cannot take images of {height} x {width} pixels ({first_line(error)}); leave out "
-            "--image-size, or take another backbone"
+            f"the backbone does not support images of {height} x {width} pixels ({first_line(error)}); leave out "
+            "--image-size, or use another backbone"
         ) from None
 
 
 def _check_takes_one(learner: Learner, images: int) -> None:
-    """Raises: `ConfigurationError` when a backbone cannot learn from one image: of the last batch, an epoch later."""
+    """Raise `ConfigurationError` if a backbone cannot train on a single image, as in an epoch's last batch."""
     learner.start()
     size = learner.recipe.batch_size
     image = torch.zeros(1, 3, *learner.model.size_hw, device=learner.device.device)
     try:
         with torch.no_grad():
             for backbone in learner.model.backbones:
-                statistics = {name: buffer.clone() for name, buffer in backbone.named_buffers()}  # its own stay
+                # Copies, so that the running statistics do not change.
+                statistics = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
                 torch.func.functional_call(backbone, statistics, (image,))
     except ValueError as error:
         if not is_lone_value(error):
             raise
         raise ConfigurationError(
-            f"{images:,} training images in batches of {size} leave one image on its own, of which a batch norm "
-            "of this backbone would see a single value; take another --batch-size, a larger --image-size, or "
-            "--frozen-norms"
+            f"{images:,} training images in batches of {size} leave one image on its own, from which a batch norm "
+            "of this backbone would get a single value per channel; use another --batch-size, a larger --image-size, "
+            "or --frozen-norms"
         ) from None
 
 
 def begin_network(
     settings: Settings, source: str, boxes: Boxes, say: Callable[[str], None]
 ) -> tuple[Model, Parent | None]:
-    """The network with the weights it begins with, and the run that these are of, if ``source`` is one.
+    """Build the network with its initial weights, and return the run they come from, if ``source`` is a run.
 
     Args:
-        source: none, imagenet, a file of a backbone's weights, or a run.
+        settings: Settings of the model.
+        source: Source of the weights: none, imagenet, a file of backbone weights, or a run.
+        boxes: Boxes file of the images.
+        say: Function called with a line of text for the user.
 
-    Raises: `ConfigurationError` and `CheckpointError` as `build_network`, `find_parent` and `find_weights`.
+    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent` and `find_weights`.
     """
     parent = find_parent(source, settings.backbones)
     if parent is None:
@@ -150,35 +166,39 @@ _OTHER_STRIDES = {"resnet50": "resnet50-v1", "resnet50-v1": "resnet50"}
 
 
 def doubt_of_strides(model: Model, settings: Settings, boxes: Boxes, root: Path, device: Device) -> str:
-    """What is to be said of a file's weights by a few training images if they look like those of a ResNet that has its
-    strides elsewhere; empty otherwise.
+    """Return a warning if a file's weights seem to come from a ResNet with its strides elsewhere; otherwise empty.
+
+    The batch-norm statistics of the weights are compared with those of a few training images.
 
     Args:
-        model: on its device, with its weights as they came.
-        settings: the model's.
+        model: Network on its device, with its initial weights.
+        settings: Settings of the model.
+        boxes: Boxes file of the images.
+        root: Folder of the images.
+        device: Device of the model.
     """
     rows = boxes.rows("train")
     names = (stream.backbone for stream in settings.streams)
     doubtful = {
         name: backbone for name, backbone in zip(names, model.backbones, strict=True) if stride_blocks(backbone)
     }
-    if not doubtful or len(rows) < IMAGES / 2:  # of few the statistics say too little
+    if not doubtful or len(rows) < IMAGES / 2:  # too few for reliable statistics
         return ""
     some = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows)), dtype=np.int64)].tolist()
-    dataset = RegionDataset(boxes, root, model.size_hw[0])
+    dataset = RegionDataset(boxes, root, model.size_hw, regions=False)
     images = device.pixels(torch.stack([dataset[(0, row)][0] for row in some]))
     name = next((name for name, backbone in doubtful.items() if are_misplaced(backbone, images)), None)
     if name is None:
         return ""
-    remedy = f"take --backbone {_OTHER_STRIDES[name]}" if name in _OTHER_STRIDES else "no such backbone is here"
+    remedy = f"use --backbone {_OTHER_STRIDES[name]}" if name in _OTHER_STRIDES else "no such backbone is available"
     return (
-        f"Warning: by {len(some)} training images these weights look like those of a network that has {name}'s strides "
+        f"Warning: on {len(some)} training images, these weights seem to come from a network that has {name}'s strides "
         f"in other convolutions (the original ResNet's are in the first 1 x 1, torchvision's in the 3 x 3): {remedy}"
     )
 
 
 def build_network(settings: Settings, weights: Mapping[str, StateDict] | None = None) -> Model:
-    """`build_model`, its complaints turned into the user's errors."""
+    """Call `build_model` and turn its exceptions into `ConfigurationError`."""
     try:
         return build_model(settings, weights)
     except (ValueError, ImportError) as error:

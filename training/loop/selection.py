@@ -1,4 +1,4 @@
-"""Which epoch of a run is kept, and when to stop waiting for a better one."""
+"""Select the best epoch of a run, and stop early when no better one follows."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..recipes import Recipe
+from ..tasks import CLASSIFY
 
-_SIGN = {"val_top1": 1.0, "val_loss": -1.0}
+_SIGN = {f"val_{measure.name}": 1.0 if measure.higher_is_better else -1.0 for measure in CLASSIFY.measures}
 
 
 @dataclass
 class Selection:
-    """The best epoch so far by the validation part; a resumed run shows it the lines of its log again."""
+    """The best epoch so far on the validation split; a resumed run rebuilds it from its log."""
 
     by: str  #: val_top1 (higher is better) or val_loss (lower)
-    patience: int = 0  #: epochs without a better one after which to stop; 0: never
+    patience: int = 0  #: epochs without improvement after which to stop; 0: never
     best: float | None = None  #: the value of the best epoch
     best_epoch: int = 0  #: its number, from 1; 0 before the first
 
     @staticmethod
     def of(recipe: Recipe, log: Sequence[Mapping[str, object]]) -> Selection:
-        """As it is after the epochs of a log, from the first on."""
+        """Rebuild the selection from a complete log."""
         found = Selection(recipe.select_by, recipe.patience)
         for epoch, line in enumerate(log, 1):
             found.is_best(epoch, line)
         return found
 
     def is_best(self, epoch: int, line: Mapping[str, object]) -> bool:
-        """Whether the epoch of this log line is the best so far; of equals the first is. Remembers it if so.
+        """Return whether the epoch of this log line is the best so far, and remember it if so; the first wins a tie.
 
-        Without a validation part there is nothing to choose by: the last epoch counts.
+        Without a validation split, the last epoch is the best.
         """
         value = line.get(self.by)
         if value is None:
@@ -40,7 +41,7 @@ class Selection:
         found = float(str(value))
         if self.best is not None and not _SIGN[self.by] * found > _SIGN[self.by] * self.best:
             return False
-        # An epoch whose loss is no number may be kept for want of another, but any other is better.
+        # A first epoch whose loss is NaN counts as the best only until the next one.
         self.best, self.best_epoch = (None if math.isnan(found) else found), epoch
         return True
 
@@ -49,7 +50,7 @@ class Selection:
         return 0 < self.patience <= epoch - self.best_epoch
 
     def ending(self, epoch: int, epochs: int) -> str:
-        """Why a run of so many epochs is over after this one, for people; empty while it is not."""
+        """Explain why a run of ``epochs`` epochs is over after ``epoch``; empty while it is not."""
         if epoch >= epochs:
             return f"finished: {_counted(epochs)}; epoch {self.best_epoch} is kept"
         if self.is_over(epoch):

@@ -1,7 +1,7 @@
-"""Whether a ResNet's weights were trained with its strides elsewhere, which their names and shapes do not tell.
+"""Detect ResNet weights that were trained with strides in other convolutions, which names and shapes do not show.
 
-The original network has a stage's stride in the first 1×1 convolution, torchvision's in the 3×3. Batch norms know: the
-statistics that came with the weights are those of the maps they were trained on.
+The original network has the stride of a stage in the first 1×1 convolution, torchvision's in the 3×3. The batch norms
+reveal it: their running statistics are those of the feature maps in training.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from ..models.backbones.backbone import Backbone
 
 IMAGES = 16
-# How many times less the statistics differ with the strides elsewhere. The original's weights under torchvision's
-# strides: 1.5 to 2.3 in eight draws of 16 photographs from four data sets, 1.0 on noise; 4 images were too few (1.1).
+# Threshold on the distance of the statistics divided by that with the strides elsewhere. Original weights with
+# torchvision's strides: 1.5 to 2.3 in eight draws of 16 photographs from four data sets, 1.0 on noise; 4 images were
+# too few (1.1).
 MISPLACED = 1.25
 
 _PLACES = ((2, 2), (1, 1))
 
 
 def stride_blocks(backbone: Backbone) -> list[Any]:
-    """The bottlenecks whose stride may be in either of two convolutions; empty for other networks."""
+    """Return the bottlenecks whose stride may be in either of two convolutions; empty for other networks."""
     named = dict(backbone.named_modules())
     found = [block for name, block in named.items() if name.endswith(("layer2.0", "layer3.0", "layer4.0"))]
     strides = [{getattr(getattr(block, name, None), "stride", None) for name in ("conv1", "conv2")} for block in found]
@@ -36,7 +37,8 @@ def are_misplaced(backbone: Backbone, images: Tensor) -> bool:
     """Whether the weights fit clearly better with the strides in the other convolution.
 
     Args:
-        images: `IMAGES` or so ``(B, 3, H, W)``, as the backbone takes them.
+        backbone: Network with the weights in question.
+        images: About `IMAGES` images ``(B, 3, H, W)``, in the backbone's input format.
     """
     blocks = stride_blocks(backbone)
     if not blocks:
@@ -62,8 +64,8 @@ def _elsewhere(blocks: list[Any]) -> Iterator[None]:
 
 @torch.no_grad()
 def _distance(backbone: Backbone, images: Tensor) -> float:
-    """How far the maps' statistics are from those of the batch norms: the mean over these of the median over channels
-    of the Kullback-Leibler divergence of two normal distributions.
+    """Distance between the statistics of the maps and those of the batch norms: the Kullback-Leibler divergence of two
+    normal distributions, its median over channels, averaged over the batch norms.
     """
     found: list[float] = []
 

@@ -1,4 +1,4 @@
-"""A run that begins with another run's weights: the backbone, and what of the head and the classifier fits."""
+"""Start a run from another run's weights: the backbone, and the parts of head and classifier that fit."""
 
 from __future__ import annotations
 
@@ -17,37 +17,43 @@ from ..runs.folder import BEST, checkpoint_hash, weights_name
 from ..runs.seen import UNKNOWN, read_seen
 from .preflight import parents_checkpoint
 
-STARTED_FROM = "started_from"  #: the section of a run's configuration
+STARTED_FROM = "started_from"  #: section in the configuration of a run
 
-_SHAPING = ("stages", "regions", "use_regions", "units", "se", "se_ratio", "spectral_norm")  # settings of those
-_NAMED = 3  # classes that are named in a line
+# Settings that determine the shapes of the head's weights.
+_SHAPING = ("stages", "regions", "use_regions", "units", "se", "se_ratio", "spectral_norm")
+_NAMED = 3  # number of classes named in a message
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A run whose weights another one begins with."""
+    """A run whose weights initialise another run."""
 
-    name: str  #: of its folder
+    name: str  #: name of its folder
     checkpoint: Checkpoint
     digest: str  #: `checkpoint_hash`
-    contents: list[str]  #: of the images that it, and the run it began from, have seen; `UNKNOWN` if it does not say
+    contents: list[str]  #: hashes of the images seen by it and its own parents; `UNKNOWN` if not recorded
 
     def provenance(self) -> dict[str, dict[str, object]]:
-        """For the configuration of the run that begins."""
+        """Return the section for the configuration of the new run."""
         about = {"run": self.name, "checkpoint_blake2b": self.digest, "epoch": self.checkpoint.epoch}
         return {STARTED_FROM: about}
 
     def hand_over(self, model: Model, settings: Settings, classes: Sequence[str]) -> str:
-        """Copy into ``model`` what fits: the backbone with its preprocessing, each part of the head that has the same
-        shapes, and the classifier's rows of classes of the same name.
+        """Copy the weights that fit into ``model``: the backbone with its preprocessing, each part of the head with
+        the same shapes, and the classifier's rows for classes of the same name.
 
-        Returns: a line that says what was taken, and what begins anew and why.
-        Raises: `CheckpointError` when the backbone does not fit.
+        Args:
+            model: Network to initialise.
+            settings: Settings of ``model``.
+            classes: Class names of the new run.
+
+        Returns: A line that lists what was copied, and what starts from scratch and why.
+        Raises: `CheckpointError` if the backbone does not fit.
         """
         mine, theirs = _Weights.of(model), _Weights.of(self.checkpoint.model)
         state = self._backbones(mine, theirs, settings)
         taken, anew = ["backbone" if len(model.backbones) == 1 else "backbones"], defaultdict[str, list[str]](list)
-        for path in mine.paths(HEAD):  # a part is taken as a whole or not at all
+        for path in mine.paths(HEAD):  # a part is copied as a whole or not at all
             own, found = mine.part(path), theirs.part(path)
             if _shapes(own) == _shapes(found):
                 state |= {path + name: value for name, value in found.items()}
@@ -65,20 +71,20 @@ class Parent:
             backbone.preprocessing = trained.preprocessing
         model.size_hw = self.checkpoint.size_hw
         news = "; ".join(f"{' and '.join(titles)} ({reason})" for reason, titles in anew.items())
-        begins = f"; begin anew: {news}" if news else ""
+        begins = f"; from scratch: {news}" if news else ""
         return f"weights of {self.name}, epoch {self.checkpoint.epoch}: {', '.join(taken)}{begins}"
 
     def _reason(self, settings: Settings) -> str:
         before = self.checkpoint.settings
         differing = [name for name in _SHAPING if getattr(before, name, None) != getattr(settings, name, None)]
         said = [f"{name.replace('_', ' ')} {getattr(before, name)} there" for name in differing]
-        return ", ".join(said) or "of other shapes there"
+        return ", ".join(said) or "other shapes there"
 
     def _backbones(self, mine: _Weights, theirs: _Weights, settings: Settings) -> dict[str, Tensor]:
-        """The parent's backbones, in their order, under this network's names. Raises: `CheckpointError`."""
+        """Return the weights of the parent's backbones under this network's names. Raises: `CheckpointError`."""
         here, there = mine.paths(BACKBONE), theirs.paths(BACKBONE)
         if [_shapes(mine.part(path)) for path in here] != [_shapes(theirs.part(path)) for path in there]:
-            raise CheckpointError(f"the backbone of {self.name} has other weights than this one's {settings.backbones}")
+            raise CheckpointError(f"the backbone of {self.name} has weights of other shapes than {settings.backbones}")
         return {
             path + name: value
             for path, other in zip(here, there, strict=True)
@@ -86,10 +92,10 @@ class Parent:
         }
 
     def _classifier(self, mine: _Weights, theirs: _Weights, classes: Sequence[str]) -> tuple[dict[str, Tensor], str]:
-        """The classifier's weights with the rows of the classes that both know, and what of it begins anew and why."""
+        """Return the classifier with copied rows of the common classes, and what starts from scratch and why."""
         own, found = mine.of_kind(CLASSIFIER), theirs.of_kind(CLASSIFIER)
         if own.keys() != found.keys() or any(own[name].shape[1:] != found[name].shape[1:] for name in own):
-            return {}, "of another number of inputs there"
+            return {}, "another number of inputs there"
         place = {name: row for row, name in enumerate(self.checkpoint.classes)}
         common = [(row, place[name]) for row, name in enumerate(classes) if name in place]
         if not common:
@@ -100,13 +106,13 @@ class Parent:
         if not new:
             return merged, ""
         named = ", ".join(new[:_NAMED]) + (f" and {len(new) - _NAMED:,} more" if len(new) > _NAMED else "")
-        return merged, f"of {len(new):,} of {len(classes):,} classes, which {self.name} does not know: {named}"
+        return merged, f"{len(new):,} of {len(classes):,} classes, unknown to {self.name}: {named}"
 
 
 def find_parent(source: str, backbone: str) -> Parent | None:
-    """The run that ``--weights`` names by its folder or its checkpoint; None where it names something else.
+    """Load the run that ``--weights`` names by its folder or its checkpoint; None if it names something else.
 
-    Raises: `CheckpointError` as `parents_checkpoint`, and for a checkpoint that is not sound.
+    Raises: `CheckpointError` as in `parents_checkpoint`, and for a damaged checkpoint.
     """
     path = parents_checkpoint(source, backbone)
     if path is None:
@@ -128,16 +134,16 @@ class _Weights:
         return cls(model.state_dict(), model.parts())
 
     def paths(self, kind: str) -> list[str]:
-        """Paths of the parts of a kind, in their order."""
+        """Return the paths of all parts of a kind, in order."""
         return [path for path, one in self.parts.items() if one == kind]
 
     def part(self, path: str) -> dict[str, Tensor]:
-        """A part's weights by what follows the path in their names; empty where the network has no such part."""
+        """Return a part's weights, named relative to its path; empty if the network has no such part."""
         mine = (name for name in self.state if path_of(self.parts, name) == path)
         return {name.removeprefix(path): self.state[name] for name in mine}
 
     def of_kind(self, kind: str) -> dict[str, Tensor]:
-        """The weights of all parts of a kind, by their names."""
+        """Return the weights of all parts of a kind, by name."""
         return {name: value for name, value in self.state.items() if kind_of(self.parts, name) == kind}
 
 

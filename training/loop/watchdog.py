@@ -1,4 +1,4 @@
-"""Whether training's numbers are finite, without asking a GPU at every step."""
+"""Detect values that are not finite during training, without waiting for the GPU at every step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ...data.errors import TrainingError
 from ..machine.devices import Device
 
-STEP, IMAGES, REGIONS, LOGITS, LOSS, NORM_BEFORE = range(6)  #: what is remembered of a step
+STEP, IMAGES, REGIONS, LOGITS, LOSS, NORM_BEFORE = range(6)  #: indices of the values recorded for a step
 
 
 class Watchdog:
-    """Remembers, where it is computed, the first step whose loss was no finite number; `check` reads it."""
+    """Record of the first step whose loss was not finite, kept on the device until `check` reads it."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -23,23 +23,23 @@ class Watchdog:
         self._norm = torch.full((1,), torch.nan, device=device.device)
 
     def see(self, step: int, finite: Tensor, loss: Tensor) -> None:
-        """Note a step's loss and whether its images, regions and logits are ``finite`` ``(3,)``; no waiting."""
+        """Record a step's loss and whether its images, regions and logits are ``finite`` ``(3,)``, without waiting."""
         number = torch.full((1,), float(step), device=self._device.device)
         now = torch.cat([number, finite.float(), loss.detach().float().reshape(1), self._norm])
         self._first = torch.where(self._first[LOSS].isfinite(), now, self._first)
 
     def see_norm(self, norm: Tensor) -> None:
-        """Note the norm of a step's gradients, where it was computed."""
+        """Record the norm of a step's gradients on the device."""
         self._norm = norm.detach().float().reshape(1)
 
     def check(self, model: nn.Module, rate: float, epoch: int, steps: int) -> None:
-        """Raise `TrainingError` with a diagnosis if a loss was not finite since the last look; waits for the device.
+        """Raise `TrainingError` with a diagnosis if a loss was not finite since the last check; waits for the device.
 
         Args:
-            model: as it is now.
-            rate: the highest learning rate now.
-            epoch: counted from 0.
-            steps: of the epoch.
+            model: Network in its current state.
+            rate: Highest current learning rate of all groups.
+            epoch: Epoch number, counted from 0.
+            steps: Number of steps in the epoch.
         """
         found = self._first.tolist()
         if math.isfinite(found[LOSS]):
@@ -59,37 +59,38 @@ class Watchdog:
         )
 
     def check_weights(self, model: nn.Module, rate: float, epoch: int, step: int) -> None:
-        """Raise `TrainingError` if weights or statistics that are about to be saved are not finite; waits for the
-        device. The last step's gradients can spoil them after its loss was seen.
+        """Raise `TrainingError` if weights or statistics to be saved are not finite; waits for the device.
+
+        The loss of the last step does not cover this: it was computed before the weights were updated.
 
         Args:
-            model: as it is after the step.
-            rate: the highest learning rate now.
-            epoch: counted from 0.
-            step: the step of the epoch that was the last, counted from 1.
+            model: Network after the step.
+            rate: Highest current learning rate of all groups.
+            epoch: Epoch number, counted from 0.
+            step: Last step of the epoch that was done, counted from 1.
         """
         weights = [(name, value) for name, value in model.state_dict().items() if value.is_floating_point()]
         if all(value.isfinite().all() for _, value in weights):
             return
         raise TrainingError(
-            f"the loss is finite in epoch {epoch + 1}, step {step}, but not what the step left (learning rate "
+            f"the loss is finite in epoch {epoch + 1}, step {step}, but not the network after it (learning rate "
             f"{rate:.3g}): {_not_finite('weights', weights)}. {self._divergence()}"
         )
 
     def _remedy(self, found: list[float]) -> str:
         if not found[IMAGES] or not found[REGIONS]:
-            return "The input is at fault: look at the images with agnet inspect --verify, and propose again"
+            return "The input is at fault: check the images with agnet inspect --verify, and propose again"
         return self._divergence()
 
     def _divergence(self) -> str:
         remedies = ["lower --lr", "--clip-norm 0.1", "a longer --warmup-epochs"]
         if self._device.precision != "fp32":
             remedies.append("--precision fp32")
-        return f"It diverged: try {', '.join(remedies[:-1])} or {remedies[-1]}; finished epochs are kept"
+        return f"Training diverged: try {', '.join(remedies[:-1])} or {remedies[-1]}; finished epochs are kept"
 
 
 def _not_finite(what: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Which of them hold anything else than finite numbers: the first, in the network's order, and how many."""
+    """Describe which tensors contain values that are not finite: the first one and the number of others."""
     bad = [name for name, tensor in tensors if not tensor.isfinite().all()]
     if not bad:
         return f"all {what} finite"

@@ -1,1 +1,1 @@
-"""Where to compute: devices, several processes, and every private or fragile use of torch."""
+"""Devices, multi-process training, and all uses of private or fragile parts of torch."""

@@ -1,4 +1,4 @@
-"""Which devices this machine can have, as far as it can be told before PyTorch is loaded, which takes seconds."""
+"""Checks of device names that are possible before PyTorch is loaded, which takes seconds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 
 from ...data.errors import ConfigurationError
 
-NO_MPS = "device 'mps' cannot be used: PyTorch finds no GPU of Apple's here; take --device auto"
+NO_MPS = "device 'mps' cannot be used: PyTorch finds no Apple GPU here; use --device auto"
 
 
 def check_device(name: str, precision: str = "auto") -> None:
-    """Raises: `ConfigurationError` for a device that is none, that this machine cannot have, or that cannot learn in
+    """Check a device name.
+
+    Raises: `ConfigurationError` for an invalid device, one that this machine cannot have, or one that cannot train in
     that precision.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
@@ -23,15 +25,15 @@ def check_device(name: str, precision: str = "auto") -> None:
     if name == "mps" and sys.platform != "darwin":
         raise ConfigurationError(NO_MPS)
     if name.startswith("cuda") and (reason := _why_no_cuda()):
-        raise ConfigurationError(f"device {name!r} cannot be used: {reason}; take --device auto")
+        raise ConfigurationError(f"device {name!r} cannot be used: {reason}; use --device auto")
     if precision == "fp16" and name in ("cpu", "mps"):
         raise ConfigurationError(
-            f"fp16 on {name}: its gradients need scaling, which works on CUDA GPUs only; take --precision bf16 or fp32"
+            f"fp16 on {name}: its gradients need scaling, which works on CUDA GPUs only; use --precision bf16 or fp32"
         )
 
 
 def _why_no_cuda() -> str:
-    """Why PyTorch will find no GPU by the name of cuda; empty where only it can tell."""
+    """The reason why PyTorch will find no CUDA GPU; empty if only PyTorch can tell."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return ""

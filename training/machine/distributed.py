@@ -1,6 +1,7 @@
-"""Several processes that train one network: who they are, what they agree on, and how one notices another's death.
+"""Training of one network by several processes: their ranks, their communication, and detection of lost processes.
 
-Started by torchrun, or by hand with its environment variables: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
+They are started by torchrun, or manually with its environment variables: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR,
+MASTER_PORT.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from .torch_internals import lost_connection
 
 Result = TypeVar("Result")
 
-_MEETING_SECONDS = 120  # for all processes to start
-_WAIT_MINUTES = 30  # in an exchange for who is late: process 0 may be saving to a slow disk
+_MEETING_SECONDS = 120  # until all processes have started
+_WAIT_MINUTES = 30  # in an exchange, for slow processes: process 0 may be saving to a slow disk
 _BEAT_SECONDS = 2.0
-_LOST_BEATS = 20  # 40 s without a sign of life
+_LOST_BEATS = 20  # 40 s without a heartbeat
 
 
 class LostProcessError(AgnetError):
@@ -34,9 +35,9 @@ class LostProcessError(AgnetError):
 
 
 class Processes:
-    """The processes of a training, seen from one of them. Alone, every exchange is the identity.
+    """The processes of a training run, seen from one of them. With a single process, every exchange is the identity.
 
-    Every method that exchanges something must be called by all processes, in the same order.
+    Methods that communicate must be called by all processes in the same order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
@@ -61,7 +62,7 @@ class Processes:
         return bool(found)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The element-wise sum over all processes. No gradient."""
+        """Element-wise sum over all processes, without gradient."""
         if self.alone:
             return values
         total = values.detach().clone()
@@ -70,11 +71,11 @@ class Processes:
         return total
 
     def sum_number(self, value: float) -> float:
-        """The sum over all processes of a number that the host knows; exact for counts."""
+        """Sum over all processes of a number in host memory; exact for counts."""
         return value if self.alone else float(self.sum(torch.tensor(value, dtype=torch.float64)))
 
     def gather(self, value: Result) -> list[Result]:
-        """Every process's value, by rank, in all of them."""
+        """The values of all processes, by rank, in every process."""
         if self.alone:
             return [value]
         values: list[Any] = [None] * self.size
@@ -83,9 +84,9 @@ class Processes:
         return values
 
     def from_first(self, function: Callable[[], Result]) -> Result:
-        """``function`` called in process 0 only, its result in all.
+        """Call ``function`` in process 0 only and return its result in all processes.
 
-        Raises: in process 0 what ``function`` raises; `SystemExit` in the others then, since one message is enough.
+        Raises: in process 0, whatever ``function`` raises; in the others, `SystemExit`, since one message is enough.
         """
         if self.alone:
             return function()
@@ -94,7 +95,7 @@ class Processes:
         if self.first:
             try:
                 found = [function(), False]
-            except BaseException as raised:  # the others wait for an answer, whatever it is
+            except BaseException as raised:  # the others wait for an answer in any case
                 error = raised
         with _named_loss():
             dist.broadcast_object_list(found)
@@ -105,34 +106,34 @@ class Processes:
         return found[0]
 
     def device(self, name: str) -> str:
-        """The device of this process, where ``name`` was asked for; a GPU becomes the current one, as NCCL wants it.
+        """The device of this process for the requested ``name``; a GPU becomes the current device, as NCCL requires.
 
-        Raises: `ConfigurationError` when there is none for it.
+        Raises: `ConfigurationError` if no device is available for it.
         """
         if self.alone or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
             return "cpu" if name == "auto" and not self.alone else name
         if name not in ("auto", "cuda"):
-            raise ConfigurationError(f"device {name!r} is not for several processes; wanted cpu, cuda or auto")
+            raise ConfigurationError(f"device {name!r} cannot be used by several processes; wanted cpu, cuda or auto")
         if self.local_rank >= torch.cuda.device_count():
             raise ConfigurationError(
                 f"process {self.rank} finds no GPU of its own: it is number {self.local_rank + 1} of this machine, "
-                f"which has {torch.cuda.device_count()}; start fewer with --nproc-per-node, or take --device cpu"
+                f"which has {torch.cuda.device_count()}; start fewer with --nproc-per-node, or use --device cpu"
             )
         torch.cuda.set_device(self.local_rank)
         return f"cuda:{self.local_rank}"
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the running statistics of process 0, which are the ones that are saved."""
+        """Copy the running statistics of process 0, which are the saved ones, to every process."""
         if not self.alone:
             with _named_loss():
                 for buffer in model.buffers():
                     dist.broadcast(buffer, 0)
 
     def parallel(self, model: nn.Module, *, synchronised_norms: bool) -> nn.Module:
-        """The module to call while training: its gradients are the mean over processes. Its weights are ``model``'s.
+        """Wrap ``model`` for training: gradients are averaged over processes, weights remain those of ``model``.
 
         Args:
-            synchronised_norms: batch norms see the whole batch; on GPUs only, PyTorch has no other.
+            synchronised_norms: Whether batch norms use the whole batch; only on GPUs, as in PyTorch.
         """
         if self.alone:
             return model
@@ -142,8 +143,9 @@ class Processes:
         return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
     def exchanging_gradients(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
-        """A block of one forward and backward pass of what `parallel` gave; unless ``now``, its gradients wait for the
-        next block's, to be exchanged with them.
+        """Context for one forward and backward pass of the wrapped network from `parallel`.
+
+        Unless ``now``, gradients are kept and exchanged together with those of the next block.
         """
         if now or not isinstance(network, nn.parallel.DistributedDataParallel):
             return nullcontext()
@@ -154,7 +156,7 @@ ALONE = Processes()
 
 
 def place_of_this_process() -> Processes:
-    """What the environment says of this process. Raises: `ConfigurationError` when that makes no sense."""
+    """Read this process's rank from the environment. Raises: `ConfigurationError` if the values are inconsistent."""
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         return ALONE
     try:
@@ -164,23 +166,23 @@ def place_of_this_process() -> Processes:
             raise ValueError
     except ValueError:
         said = ", ".join(f"{name}={os.environ.get(name)}" for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
-        raise ConfigurationError(f"{said} describe no process of a group; start with torchrun or unset them") from None
+        raise ConfigurationError(f"{said} do not describe a process of a group; use torchrun or unset them") from None
     return ALONE if size == 1 else Processes(rank, size, local)
 
 
 @contextmanager
 def meeting(place: Processes) -> Iterator[Processes]:
-    """A block in which the processes exchange. Raises: `LostProcessError` when they do not all come.
+    """Context in which the processes communicate. Raises: `LostProcessError` if not all of them join.
 
-    A process that is killed within it ends the others within a minute, with a reason on stderr.
+    If a process is killed inside it, the others end within a minute, with a reason on stderr.
     """
     if place.alone:
         yield place
         return
     if dist.is_initialized():
-        raise ConfigurationError("this process has joined its group already")
+        raise ConfigurationError("this process has already joined its group")
     try:
-        # Both backends: numbers of the host are exchanged without a GPU.
+        # Both backends, so that numbers in host memory are exchanged without a GPU.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=_MEETING_SECONDS)))
         dist.init_process_group(
@@ -192,7 +194,7 @@ def meeting(place: Processes) -> Iterator[Processes]:
         )
         place.gather(rank)
         watch = _Watch(place)
-    except (RuntimeError, ValueError) as error:  # PyTorch's errors of a connection are RuntimeErrors
+    except (RuntimeError, ValueError) as error:  # PyTorch raises RuntimeError for connection errors
         raise LostProcessError(
             f"the {place.size} processes of this training did not find one another at "
             f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {first_line(error)}"
@@ -200,20 +202,20 @@ def meeting(place: Processes) -> Iterator[Processes]:
     watch.start()
     with _named_loss():
         yield place
-        place.gather(None)  # all are done, and still watched
+        place.gather(None)  # all are done, but still monitored
         watch.stop()
-        place.gather(None)  # none watches any more: whoever leaves first is not taken for dead
+        place.gather(None)  # monitoring has stopped, so the first to leave is not reported as lost
     dist.destroy_process_group()
 
 
 class _Watch(threading.Thread):
-    """Tells the other processes that this one is alive, and ends it when one of them does not say so any more."""
+    """Send heartbeats to the other processes, and end this process if one of theirs stops."""
 
     def __init__(self, place: Processes) -> None:
         super().__init__(daemon=True)
         self._place = place
         self._done = threading.Event()
-        # A connection of its own: exchanges may wait for long on the other.
+        # A separate connection: exchanges may block the other one for a long time.
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=_BEAT_SECONDS * _LOST_BEATS))
         self._store = dist.PrefixStore("alive", store)
@@ -225,13 +227,13 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         others = [rank for rank in range(self._place.size) if rank != self._place.rank]
         last, silent = dict.fromkeys(others, -1), dict.fromkeys(others, 0)
-        # Counted in turns of this loop, not in time: a group that was stopped and continued (Ctrl-Z, fg) is not lost.
+        # Counted in iterations, not in time: a group that was stopped and continued (Ctrl-Z, fg) is not lost.
         while not self._done.wait(_BEAT_SECONDS):
             try:
                 self._store.add(str(self._place.rank), 1)
                 beats = {rank: self._store.add(str(rank), 0) for rank in others}
             except RuntimeError:
-                self._end("the process that all meet at cannot be reached any more")
+                self._end("the process that coordinates all others cannot be reached any more")
                 return
             for rank in others:
                 silent[rank] = silent[rank] + 1 if beats[rank] == last[rank] else 0
@@ -242,17 +244,17 @@ class _Watch(threading.Thread):
     def _end(self, reason: str) -> None:
         if self._done.is_set():
             return
-        # The main thread may wait for the lost one inside a library, where no exception reaches it.
+        # The main thread may be waiting for the lost process inside a library, where no exception reaches it.
         print(f"Error: process {self._place.rank}: {reason}; {_REMEDY}", file=sys.stderr, flush=True)
         os._exit(1)
 
 
-_REMEDY = "see what it said itself, then go on with the same command and --resume"
+_REMEDY = "see its own output, then continue with the same command and --resume"
 
 
 @contextmanager
 def _named_loss() -> Iterator[None]:
-    """Turn what PyTorch says when another process is gone into a `LostProcessError`."""
+    """Convert PyTorch's error about a lost process to a `LostProcessError`."""
     try:
         yield
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""What agnet uses of PyTorch that PyTorch does not promise: private names, undocumented operators, the words of errors.
+"""Undocumented behaviour of PyTorch that agnet relies on: private names, undocumented operators, error messages.
 
-An upgrade may change any of it without a word. So all of it is here, each with a test that provokes the real thing
-(`tests/test_torch_internals.py`), and `setup.cfg` ends before PyTorch's next major version. Nothing of agnet is
-imported, so that the models may have their part of it, too.
+An upgrade may change any of it without notice. It is therefore collected here, each item with a test that provokes the
+real behaviour (`tests/test_torch_internals.py`), and `setup.cfg` excludes PyTorch's next major version. Nothing of
+agnet is imported, so that the models can use this module, too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-# The last is all that a CPU's convolutions (oneDNN) say of it; of what they cannot do on this CPU, such as bf16, they
-# say "could not create a primitive descriptor".
+# The last alternative is the only message of a CPU's convolutions (oneDNN). For operations that this CPU does not
+# support, such as bf16, they report "could not create a primitive descriptor".
 _FULL = re.compile(
     "out of memory|DefaultCPUAllocator|can't allocate memory|not enough memory|std::bad_alloc"
     "|could not create a primitive(?! descriptor)"
@@ -30,26 +30,26 @@ _BROKEN = re.compile(r"connection (was )?(closed|reset|refused)[\w ]*|broken pip
 
 
 def are_functions_transformed() -> bool:
-    """Whether this is computed within a transform of `torch.func`, as vmap: what it sees then is no plain tensor.
+    """Whether a `torch.func` transform such as vmap is active, in which tensors are not plain ones.
 
-    `torch.func` has no question of its own for that; the flag is there since PyTorch 2.0.
+    `torch.func` has no public query for this; the flag exists since PyTorch 2.0.
     """
     return torch._C._are_functorch_transforms_active()
 
 
 def move_towards(means: list[Tensor], values: list[Tensor], share: float) -> None:
-    """``mean += share * (value - mean)`` of each pair, in place, on a GPU in one kernel.
+    """``mean += share * (value - mean)`` for each pair, in place, in one kernel on a GPU.
 
-    `torch.optim.swa_utils` calls it for a decay that stays the same, which is all that it offers.
+    `torch.optim.swa_utils` uses the same function, but only with a constant decay.
     """
     torch._foreach_lerp_(means, values, share)
 
 
 def gradients_of_convolution(upstream: Tensor, images: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``upstream``, the gradient of ``conv2d(images, kernels)``, makes of both of them, at once.
+    """Gradients of ``conv2d(images, kernels)`` with respect to both operands, from ``upstream``, in one call.
 
-    `torch.nn.grad` has this in two halves, each of which first writes the other's operand for nothing. The operator
-    that both call is a part of autograd.
+    `torch.nn.grad` offers two functions, each of which needlessly writes the other's operand. Both call this
+    operator of autograd.
     """
     to_images, to_kernels, _ = torch.ops.aten.convolution_backward(
         upstream, images, kernels, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
@@ -57,28 +57,28 @@ def gradients_of_convolution(upstream: Tensor, images: Tensor, kernels: Tensor) 
     return to_images, to_kernels
 
 
-# The words of errors
+# Error messages
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a computation failed for want of memory, on whatever device; only GPUs have a type of error for it."""
+    """Whether a computation ran out of memory on any device; only GPUs have an exception class for it."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(_FULL.search(str(error)))
 
 
 def is_lone_value(error: ValueError) -> bool:
-    """Whether a batch norm complains that it sees one value: of a single image, whose map is a single cell."""
+    """Whether a batch norm rejects a single value per channel: a single image whose feature map is one cell."""
     return "more than 1 value per channel" in str(error)
 
 
 def is_of_compiler(error: Exception) -> bool:
-    """Whether it is `torch.compile` that failed, and not what was compiled: its errors have no common public type."""
+    """Whether `torch.compile` itself failed, not the compiled code: its errors have no common public type."""
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 
 def lost_connection(error: RuntimeError) -> str | None:
-    """What an exchange says of the connection to another process; empty for nothing known, None if it is not that.
+    """Description of a lost connection to another process; empty if unknown, None for any other error.
 
-    Gloo raises plain errors; those of PyTorch's store and of NCCL have a type.
+    Gloo raises plain errors; PyTorch's store and NCCL have an exception class.
     """
     text = str(error)
     if not isinstance(error, dist.DistError) and not any(name in text for name in ("gloo", "NCCL", "Connection")):
@@ -91,22 +91,22 @@ def lost_connection(error: RuntimeError) -> str | None:
 
 
 class Batches(DataLoader[Any]):
-    """PyTorch's loader, which says nothing of more workers than cores, and whose workers can be ended."""
+    """PyTorch's loader without its warning about more workers than cores, and with workers that can be ended."""
 
     def check_worker_number_rationality(self) -> None:
-        """No warning for them: it fills a screen, and two on a single core are meant."""
+        """Suppress the warning: it fills a screen, and two workers on a single core are intended."""
 
     def close(self) -> None:
-        """End the workers. PyTorch does so when the iterator is garbage, and tracebacks hold it."""
-        iterator: Any = self._iterator  # None unless there are persistent workers
+        """End the workers. PyTorch does so on garbage collection, which a traceback's references can delay."""
+        iterator: Any = self._iterator  # None unless workers are persistent
         if iterator is not None:
             iterator._shutdown_workers()
 
 
 def end_if_a_batch_cannot_be_sent() -> None:
-    """Let the worker that this process is end where a batch cannot be sent, as where shared memory is full.
+    """Make this worker process exit if a batch cannot be sent, for example because shared memory is full.
 
-    It would else be dropped with a traceback by the queue (Python's own), and waited for for ever.
+    Otherwise Python's queue drops the batch with a traceback, and the parent waits for it forever.
     """
     Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
 
@@ -116,16 +116,16 @@ def _end(error: Exception, batch: object) -> None:
 
 
 def is_lost_worker(error: RuntimeError) -> bool:
-    """Whether a worker has ended, killed or on its own; also what one raised that cannot be raised again here."""
+    """Whether a worker has ended, killed or by itself; also for errors that cannot be raised again here."""
     return "DataLoader worker" in str(error)
 
 
 def is_of_worker(error: OSError) -> bool:
-    """Whether a worker raised it: made anew from its text, it has no number. One of starting them has."""
+    """Whether a worker raised the error: rebuilt from text, it has no errno, unlike errors of starting workers."""
     return error.errno is None
 
 
 def message_of_worker(error: Exception) -> str:
-    """The message of an error that a worker may have raised: it arrives with its traceback before it."""
+    """The message of an error that a worker may have raised, without the traceback that precedes it."""
     kind = type(error)
     return str(error).strip().splitlines()[-1].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")

@@ -1,1 +1,1 @@
-"""What a run's answers are worth: metrics, intervals, comparisons, complexity."""
+"""Evaluation of runs: metrics, confidence intervals, comparisons, complexity."""

@@ -1,4 +1,4 @@
-"""What the paper claims of its six data sets: figures to hold ours against, not to believe."""
+"""Published results on the six data sets of the paper, for comparison; not reproduced."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..models.settings import AGNetSettings
 
 @dataclass(frozen=True)
 class Claim:
-    """Shares of 1 on a data set's whole test part, and whose they are."""
+    """Published results on the full test split of a data set, in [0, 1]."""
 
-    of: str
+    of: str  #: network that the results are for
     top1: float
     mean_average_precision: float | None = None
 
 
-# AG-Net's top-1 and mAP with its best backbone, and top-1 of the paper's plain ResNet-50.
+# Top-1 and mAP of AG-Net with its best backbone; top-1 of the paper's plain ResNet-50.
 _PAPER: dict[str, tuple[float, float, float | None]] = {
     "auc-v1": (0.9970, 0.9963, 0.9063),
     "auc-v2": (0.9665, 0.9539, 0.7410),
@@ -31,8 +31,10 @@ _PAPER: dict[str, tuple[float, float, float | None]] = {
 
 
 def papers_claim(boxes: Boxes, split: str, settings: Settings) -> Claim | None:
-    """What the paper says of such a network on this test part; None where it is about another: another data set or only
-    a piece of it, another split, or AG-Net with parts changed or taken away.
+    """Published results for a network on this split; None if the paper has none.
+
+    Results apply to the full test split of the paper's data sets, and to AG-Net only with its default settings, apart
+    from the backbone.
     """
     if boxes.dataset not in _PAPER or split != "test":
         return None
@@ -41,9 +43,9 @@ def papers_claim(boxes: Boxes, split: str, settings: Settings) -> Claim | None:
         return None
     top1, mean_average_precision, plain = _PAPER[boxes.dataset]
     if settings.model == "plain":
-        return None if plain is None else Claim(f"its plain ResNet-50; ours is plain {settings.backbones}", plain)
+        return None if plain is None else Claim(f"its plain ResNet-50; this run uses plain {settings.backbones}", plain)
     if not isinstance(settings, AGNetSettings) or settings != AGNetSettings(
         settings.classes, backbone=settings.backbone
     ):
         return None
-    return Claim(f"AG-Net with its best backbone; ours has {settings.backbone}", top1, mean_average_precision)
+    return Claim(f"AG-Net with its best backbone; this run uses {settings.backbone}", top1, mean_average_precision)

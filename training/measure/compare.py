@@ -1,4 +1,4 @@
-"""Two networks or more on the same images: how much better one is, and how sure that is."""
+"""Compare two or more networks on the same images: differences, confidence intervals and significance tests."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .metrics import MEASURES, Scores
 from .statistics import Interval, bootstrap, holm, mcnemar, spread
 
 SIGNIFICANT = 0.05
-TESTED = "top1"  # the measure that the p-values are about
+TESTED = "top1"  # measure that the p-values refer to
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One of `MEASURES` of one network."""
+    """Value of one of `MEASURES` for one network."""
 
-    value: float  #: the mean over seeds
-    interval: Interval  #: 95 %: of one run over images, of several over images and seeds
-    sd: float | None  #: over seeds, with n - 1
+    value: float  #: mean over seeds
+    interval: Interval  #: 95 %, over images; for several runs over images and seeds
+    sd: float | None  #: over seeds, with n - 1; None for a single run
     by_seed: list[float]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A network as it was given to be compared: one run, or several that differ by their seed."""
+    """One of the networks compared: a single run, or several runs that differ in their seed."""
 
     name: str
     seeds: list[int]
@@ -39,7 +39,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class PairTest:
-    """Two single runs, image by image: how many each alone is right about, and McNemar's exact p."""
+    """Two single runs compared image by image: counts of right and wrong predictions, and McNemar's exact p."""
 
     first_seed: int
     second_seed: int
@@ -52,7 +52,7 @@ class PairTest:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """Accuracy in one class, the mean over seeds; None without images of it."""
+    """Accuracy of both networks on one class, mean over seeds; None if the class has no images."""
 
     name: str
     images: int
@@ -62,37 +62,37 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one of `MEASURES` is greater by with the second network."""
+    """Difference in one of `MEASURES`: second network minus first."""
 
     value: float
-    interval: Interval  #: 95 %, over the same images, and seeds where there are several
+    interval: Interval  #: 95 %, over images in pairs, and over seeds if there are several
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """A network against the first one: every difference is second - first."""
+    """Comparison of one network with the first; every difference is second - first."""
 
     first: str
     second: str
     differences: dict[str, Difference]
-    tests: list[PairTest]  #: of each seed that both have, or of the two single runs
-    test: str  #: what ``p`` comes from
-    p: float  #: two-sided, of equal top-1
-    p_holm: float  #: the same, corrected for the number of networks compared with the first
+    tests: list[PairTest]  #: one per seed that both have, or one for two single runs
+    test: str  #: name of the test that ``p`` is from
+    p: float  #: two-sided; null hypothesis: equal top-1
+    p_holm: float  #: ``p`` corrected by Holm's method for the number of networks compared with the first
     verdict: str
     classes: list[ClassChange]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All networks, the others against the first, and what makes it unfair."""
+    """All networks, the comparison of each with the first, and what makes it unfair."""
 
     split: str
     images: int
     contestants: list[Contestant]
     challenges: list[Challenge]
-    model_differences: list[str]  #: of the networks' settings: what is compared
-    cautions: list[str]  #: of anything else
+    model_differences: list[str]  #: differences in settings of the networks: the object of the comparison
+    cautions: list[str]  #: all other differences and limitations
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -100,7 +100,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Scored:
-    """S single runs' measures and their bootstrap: the same resamples of images for all."""
+    """Measures of S single runs with their bootstrap draws; all share the same resamples of images."""
 
     scores: list[Scores]
     values: np.ndarray  #: ``(S, measures)``
@@ -108,17 +108,18 @@ class _Scored:
 
 
 def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
-    """Compare two runs or more, or folders of several seeds, by their predictions for ``split``.
+    """Compare two or more runs, or folders of several seeds, by their predictions for ``split``.
 
-    Two single runs: images are counted or resampled in pairs (`intervals.difference_interval`), and McNemar's exact
-    test is about their top-1; it speaks of these two trained networks, not of other seeds. With several seeds: the same
-    with the seeds fixed, and what seeds do is added as variance of each network's mean (`statistics.joined_test`).
+    For two single runs, images are counted or resampled in pairs (`intervals.difference_interval`), and McNemar's exact
+    test compares their top-1; the result holds for these two trained networks, not for other seeds. With several seeds,
+    the paired variance over images (seeds fixed) and the variance of each network's mean over its seeds are added
+    (`statistics.joined_test`).
 
     Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
     images, labels or classes differ, `ConfigurationError` for fewer than two runs.
     """
     if len(runs) < 2:
-        raise ConfigurationError("a comparison takes two runs or more")
+        raise ConfigurationError("a comparison needs two or more runs")
     contestants = load_runs(runs, split)
     scored = [_score(contestant) for contestant in contestants]
     images = len(contestants[0].predictions[0].labels)
@@ -156,7 +157,7 @@ def _contestant(runs: Runs, scored: _Scored) -> Contestant:
 
 
 def _challenge(first: Runs, ours: _Scored, second: Runs, theirs: _Scored) -> Challenge:
-    """The second network against the first; its ``p_holm`` and ``verdict`` follow once all are known."""
+    """Compare the second network with the first; `compare_runs` fills in ``p_holm`` and ``verdict``."""
     single = len(first.seeds) == len(second.seeds) == 1
     pairs = [(first.seeds.index(seed), k) for k, seed in enumerate(second.seeds) if seed in first.seeds]
     differences, p_values = {}, {}
@@ -207,19 +208,19 @@ def _class_changes(classes: Sequence[str], ours: _Scored, theirs: _Scored) -> li
 
 def _verdict(found: Challenge, corrected: bool) -> str:
     difference = found.differences[TESTED]
-    p = f"{found.test} p = {p_text(found.p)}" + (f", {p_text(found.p_holm)} by Holm" if corrected else "")
+    p = f"{found.test} p = {p_text(found.p)}" + (f", Holm-corrected {p_text(found.p_holm)}" if corrected else "")
     low, high = 100 * difference.interval.low, 100 * difference.interval.high
     points = 100 * difference.value
     if found.p_holm >= SIGNIFICANT:
-        said = f"{points:+.1f} points of top-1 (95 % {low:+.1f} to {high:+.1f}; {p})"
-        return f"no difference was shown between {found.second} and {found.first}: {said}"
+        said = f"{points:+.1f} points in top-1 (95% {low:+.1f} to {high:+.1f}; {p})"
+        return f"no significant difference between {found.second} and {found.first}: {said}"
     if points < 0:
         low, high, points = -high, -low, -points
     better = "better" if difference.value > 0 else "worse"
-    said = f"{points:.1f} points of top-1 (95 % {low:.1f} to {high:.1f}; {p})"
+    said = f"{points:.1f} points in top-1 (95% {low:.1f} to {high:.1f}; {p})"
     return f"{found.second} is {better} than {found.first} by {said}"
 
 
 def p_text(p: float) -> str:
-    """A p-value with two digits; none is told as 0."""
+    """Format a p-value with two significant digits; values below 0.0001 are not shown as 0."""
     return f"{p:.2g}" if p >= 0.0001 else "0.0001 or less"

@@ -1,4 +1,4 @@
-"""A comparison of runs as text, Markdown, CSV and a picture."""
+"""Reports of a comparison as text, Markdown, CSV and a plot."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, with_sd
 from .metrics import MEASURES
 
-_SHOWN = 5  # classes that gained, and that lost
-_DRAWN = 12
-_POINTS = ("top1", "top5", "mean_average_precision", "mean_class_accuracy")  # whose differences are drawn
+_SHOWN = 5  # most classes listed, of those that gained and of those that lost
+_DRAWN = 12  # the same for the plot
+_POINTS = ("top1", "top5", "mean_average_precision", "mean_class_accuracy")  # measures plotted
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """Verdicts first, then what they rest on."""
-    blocks = [f"{comparison.split}: the same {comparison.images:,} images"]
+    """Format a comparison as text: verdicts first, then the figures that they are based on."""
+    blocks = [f"{comparison.split}: {comparison.images:,} images, the same for all"]
     blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
     blocks.append("\n".join(table(_measures(comparison))))
     for challenge in comparison.challenges:
@@ -26,8 +26,8 @@ def comparison_text(comparison: Comparison) -> str:
         blocks += ["\n".join(table(rows)) for rows in tables if len(rows) > 1]
     blocks.append(_basis(comparison))
     for title, lines in (
-        ("what is compared", comparison.model_differences),
-        ("Warning: what else differs or should be known", comparison.cautions),
+        ("differences between the networks", comparison.model_differences),
+        ("Warning: other differences and limitations", comparison.cautions),
     ):
         if lines:
             blocks.append("\n".join([title, *(f"  {printable(line)}" for line in lines)]))
@@ -35,22 +35,25 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """The same as tables of a Markdown file."""
-    blocks = [f"**{comparison.split}**: the same {comparison.images:,} images"]
+    """Format a comparison as Markdown tables."""
+    blocks = [f"**{comparison.split}**: {comparison.images:,} images, the same for all"]
     blocks += [_escaped(challenge.verdict) for challenge in comparison.challenges]
     tables = [_measures(comparison)]
     for challenge in comparison.challenges:
         tables += [_differences(challenge), _tests(challenge), _classes(challenge)]
     blocks += [_markdown_table(rows) for rows in tables if len(rows) > 1]
     blocks.append(_basis(comparison))
-    for title, lines in (("Compared", comparison.model_differences), ("Cautions", comparison.cautions)):
+    for title, lines in (
+        ("Differences between the networks", comparison.model_differences),
+        ("Other differences and limitations", comparison.cautions),
+    ):
         if lines:
             blocks.append("\n".join([f"{title}:\n", *(f"- {_escaped(line)}" for line in lines)]))
     return "\n\n".join(blocks) + "\n"
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """A row a class: its images and each network's accuracy, in the order they were given."""
+    """Format the accuracies by class as CSV: one row per class, one column per network in the order given."""
     first = [(change.name, change.images, change.first) for change in comparison.challenges[0].classes]
     others = zip(*(challenge.classes for challenge in comparison.challenges), strict=True)
     rows = [[*row, *(change.second for change in changes)] for row, changes in zip(first, others, strict=True)]
@@ -58,7 +61,10 @@ def comparison_csv(comparison: Comparison) -> str:
 
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:
-    """Write it as the suffix of ``path`` says, one of `FORMATS`; complete or not at all."""
+    """Write a comparison in the format given by the suffix of ``path``, one of `FORMATS`. Returns ``path``.
+
+    An existing file is replaced only once the new one is complete.
+    """
     if path.suffix.lower() == ".png":
         return draw_comparison(comparison, path)
     write_text(path, _TEXTS[path.suffix.lower()](comparison))
@@ -66,7 +72,7 @@ def save_comparison(comparison: Comparison, path: Path) -> Path:
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> Path:
-    """For each challenger: the differences with their intervals, and the classes that changed most."""
+    """Plot the differences of each network from the first, with intervals, and the classes that changed most."""
     from matplotlib.figure import Figure
 
     from ..runs.plot_texts import class_labels, line
@@ -84,7 +90,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
         left.axvline(0, color="#6b6b6b", linewidth=1)
         left.set_yticks(range(len(_POINTS)), [MEASURES[name] for name in _POINTS])
         left.invert_yaxis()
-        left.set_xlabel("difference in points, with 95 %")
+        left.set_xlabel("difference in points, with 95% interval")
         (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
         title = f"{second}\n{first}, {comparison.images:,} images"
         left.set_title(title, fontsize=10, family=[*family, *others], parse_math=False)
@@ -97,8 +103,8 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
         right.set_yticks(range(len(gains)), names, fontsize=8, family=family, parse_math=False)
         right.invert_yaxis()
         right.axvline(0, color="#6b6b6b", linewidth=1)
-        right.set_xlabel("difference of accuracy in points")
-        right.set_title("classes that changed most (images)", fontsize=10)
+        right.set_xlabel("difference in accuracy, in points")
+        right.set_title("classes that changed most (number of images)", fontsize=10)
     return save_figure(figure, path)
 
 
@@ -123,7 +129,7 @@ def _named(found: Contestant) -> str:
 
 
 def _differences(challenge: Challenge) -> list[list[str]]:
-    rows = [[f"{challenge.second} minus {challenge.first}", "difference", "95 %"]]
+    rows = [[f"{challenge.second} minus {challenge.first}", "difference", "95% interval"]]
     for name, title in MEASURES.items():
         found = challenge.differences[name]
         ends = f"{_signed(name, found.interval.low)} to {_signed(name, found.interval.high)}"
@@ -136,7 +142,7 @@ def _signed(measure: str, value: float) -> str:
 
 
 def _tests(challenge: Challenge) -> list[list[str]]:
-    rows = [["image by image", "both right", "only the first", "only the second", "both wrong", "McNemar p"]]
+    rows = [["image by image", "both right", "only first right", "only second right", "both wrong", "McNemar p"]]
     for test in challenge.tests:
         counts = (test.both_right, test.only_first, test.only_second, test.both_wrong)
         seeds = f"seeds {test.first_seed} and {test.second_seed}"
@@ -153,7 +159,7 @@ def _classes(challenge: Challenge) -> list[list[str]]:
 
 
 def _changed(challenge: Challenge, most: int) -> list[ClassChange]:
-    """The classes that gained most, then those that lost most, ``most`` of each at most."""
+    """The classes that gained most, then those that lost most; at most ``most`` of each."""
     ordered = sorted(challenge.classes, key=_gain, reverse=True)
     gained = [change for change in ordered if _gain(change) > 0][:most]
     return gained + [change for change in ordered if _gain(change) < 0][-most:]
@@ -162,18 +168,20 @@ def _changed(challenge: Challenge, most: int) -> list[ClassChange]:
 def _gain(change: ClassChange) -> float:
     if change.first is None or change.second is None:
         return 0.0
-    return round(change.second - change.first, 9)  # means over seeds of equal shares may differ in the last digit
+    return round(change.second - change.first, 9)  # equal means over seeds may differ in the last digit
 
 
 def _basis(comparison: Comparison) -> str:
     if all(len(found.seeds) == 1 for found in comparison.contestants):
         return (
-            "95 %: over other images, in pairs (shares by Wilson, and by Bonett and Price; the rest resampled 1,000 "
-            "times). This is about these trained networks; other seeds may tell otherwise (agnet train --seeds)."
+            "95% intervals are over images, paired for differences (shares: Wilson, differences of shares: Bonett and "
+            "Price; other measures: bootstrap with 1,000 resamples). The results hold for these trained networks only; "
+            "other seeds may give different results (agnet train --seeds)."
         )
     return (
-        "95 %: over other images, in pairs with the seeds fixed, and over other seeds, whose variance of each mean is "
-        "added (Student's t; shares by Wilson). McNemar's test is of one pair of seeds each."
+        "95% intervals are over images, paired for differences with the seeds fixed, and over seeds: the variance of "
+        "each network's mean over its seeds is added (Student's t; shares: Wilson). Each McNemar test is for one "
+        "pair of seeds."
     )
 
 

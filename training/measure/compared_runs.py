@@ -1,4 +1,4 @@
-"""Runs as they are compared: loaded, their images in one order, and what differs between them besides their answers."""
+"""Load the runs of a comparison, align their images, and list the differences between their configurations."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from pathlib import Path
 import numpy as np
 
 from ...data.errors import CheckpointError, MismatchError
-from ..models.registry import comparable
+from ...data.fields import size_text
+from ..models.registry import comparable, needs_of, settings_of
 from ..recipes import Recipe
 from ..runs.folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
+from ..runs.provenance import same_boxes
 from ..runs.seen import UNKNOWN
 from .predictions import SplitPredictions, load_predictions
 
-# What may differ between runs that are trained alike: where files are, what makes no other network, and what is
-# compared (the regions) or spoken of elsewhere (the split).
+# Entries that are not listed as differences: locations of files, settings that do not affect the network, and the
+# hashes of boxes files, which `model_differences` compares.
 _UNIMPORTANT = {
-    *("run.seed", "run.workers", "boxes.file_relative_to_run", "boxes.root_relative_to_run", "boxes.fingerprint"),
+    *("run.seed", "run.workers", "boxes.file_relative_to_run", "boxes.root_relative_to_run"),
+    *("boxes.fingerprint", "boxes.images_blake2b"),
 }
-_RECORDED_LATER = ("run", "versions", "code")  # older runs tell less of these, which is no difference
+_RECORDED_LATER = ("run", "versions", "code")  # entries missing from older runs are not differences
 
 _Config = dict[str, dict[str, object]]
 
 
 @dataclass(frozen=True)
 class Runs:
-    """A contestant's single runs, their images in one order for all."""
+    """The single runs of one network compared, with images in the same order for all networks."""
 
     name: str
     paths: list[Path]
@@ -39,9 +42,9 @@ class Runs:
 
 
 def load_runs(runs: Sequence[Path], split: str) -> list[Runs]:
-    """Runs, or folders of several seeds, with their predictions for ``split``, their images in one order for all.
+    """Load runs, or folders of several seeds, with their predictions for ``split``, images in the same order for all.
 
-    Images are found by content, or by path where contents are not known.
+    Images are matched by content, or by path if the content of any is unknown.
 
     Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
     images, labels or classes differ.
@@ -50,36 +53,37 @@ def load_runs(runs: Sequence[Path], split: str) -> list[Runs]:
 
 
 def model_differences(contestants: Sequence[Runs]) -> Iterator[str]:
-    """What is compared: what the others' networks and regions are other than the first one's, as sentences."""
+    """Differences in networks and regions between the first run and the others, as sentences."""
     yield from _differences(contestants, ("model",))
     first, *others = contestants
     for other in others:
-        if first.configs[0]["boxes"].get("fingerprint") != other.configs[0]["boxes"].get("fingerprint"):
-            yield f"{first.name} and {other.name} were trained on different boxes files: other regions, or other images"
+        one, its = first.configs[0], other.configs[0]
+        if not same_boxes(one["boxes"], its["boxes"], regions=_looks_at_regions(one) and _looks_at_regions(its)):
+            yield f"{first.name} and {other.name} were trained on different boxes files: regions or images differ"
 
 
 def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
-    """What makes a comparison unfair or unsure, as sentences."""
+    """Limitations of a comparison: what makes it unfair or unreliable, as sentences."""
     everything = ("model", "recipe", "run", "boxes", "versions", "code")
     yield from _differences(contestants, everything[1:])
     sizes = {runs.name: runs.predictions[0].image_size for runs in contestants}
     if len(set(sizes.values())) > 1:
-        yield "image size: " + ", ".join(f"{size} in {name}" for name, size in sizes.items())
+        yield "image size: " + ", ".join(f"{size_text(size)} in {name}" for name, size in sizes.items())
     if split != "test":
-        yield f"{split} is not the test part: training or the choice of the epoch has looked at it"
+        yield f"{split} is not the test split: it was used for training or for the choice of the epoch"
     several = max(len(runs.paths) for runs in contestants) > 1
     for runs in contestants:
         if several and len(runs.paths) == 1:
             yield (
-                f"{runs.name} is a single run: its score is taken to vary with the seed as the other network's does, "
-                "and beside two or three seeds differences are found too easily; train as many seeds of it"
+                f"{runs.name} is a single run: its score is assumed to vary with the seed as the other network's does, "
+                "which finds differences too easily when the other has two or three seeds; train it with as many seeds"
             )
         for path, config, found in zip(runs.paths, runs.configs, runs.predictions, strict=True):
             yield from _unlike(str(runs.paths[0]), runs.configs[0], str(path), config, everything)
             if found.images_seen_in_training is None:
-                yield f"nobody can tell whether {path} was trained on these images"
+                yield f"it is unknown whether {path} was trained on these images"
             elif found.images_seen_in_training:
-                yield f"{path} was trained on, or chosen by, {found.images_seen_in_training:,} of these images"
+                yield f"{path} was trained on, or selected by, {found.images_seen_in_training:,} of these images"
             finished, wanted = _finished_epochs(path), config["recipe"].get("epochs")
             stops_early = bool(config["recipe"].get("patience"))
             if finished is not None and type(wanted) is int and finished < wanted and not stops_early:
@@ -103,7 +107,7 @@ def _load(run: Path, split: str) -> Runs:
 
 
 def _with_defaults(config: _Config) -> _Config:
-    """A run older than a setting is one with the setting's default."""
+    """Add defaults to the configuration of a run that was trained before some settings existed."""
     recipe = {one.name: one.default for one in fields(Recipe) if one.default is not MISSING}
     return {
         section: comparable(values) if section == "model" else recipe | values if section == "recipe" else values
@@ -112,7 +116,7 @@ def _with_defaults(config: _Config) -> _Config:
 
 
 def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
-    """All in the order of the first run's images."""
+    """Sort the predictions of all runs in the order of the first run's images."""
     first = contestants[0].predictions[0]
     by_content = all(UNKNOWN not in found.contents for runs in contestants for found in runs.predictions)
     wanted = {key: k for k, key in enumerate(_keys(first, by_content))}
@@ -124,14 +128,14 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
             if found.classes != first.classes:
                 other = sorted(set(found.classes) ^ set(first.classes))
                 said = f"{len(other)} are not in both, such as {other[0]!r}" if other else "the same in another order"
-                raise MismatchError(f"{whose} have other classes ({said}): they cannot be compared")
+                raise MismatchError(f"{whose} have different classes ({said}): they cannot be compared")
             place = {key: k for k, key in enumerate(_keys(found, by_content))}
             strange = [first.names[k] for key, k in wanted.items() if key not in place]
             strange += [found.names[k] for key, k in place.items() if key not in wanted]
             if strange:
                 raise MismatchError(
-                    f"{whose} were measured on other images: {len(strange):,} are not in both, such as {strange[0]}; "
-                    "evaluate both on the same boxes file, or on files of the same split"
+                    f"{whose} were evaluated on different images: {len(strange):,} are not in both, such as "
+                    f"{strange[0]}; evaluate both on the same boxes file, or on files of the same split"
                 )
             order = np.array([place[key] for key in wanted])
             unlike = np.flatnonzero(found.labels[order] != first.labels)
@@ -139,7 +143,7 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
                 k = unlike[0]
                 labels = first.classes[found.labels[order[k]]], first.classes[first.labels[k]]
                 raise MismatchError(
-                    f"{whose} have other labels for {len(unlike):,} of the same images, such as {first.names[k]}: "
+                    f"{whose} have different labels for {len(unlike):,} of the same images, such as {first.names[k]}: "
                     f"{labels[0]!r} and {labels[1]!r}"
                 )
             ordered.append(replace(found, logits=found.logits[order], labels=first.labels))
@@ -148,7 +152,7 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
 
 
 def _keys(predictions: SplitPredictions, by_content: bool) -> list[tuple[str, str | int]]:
-    """What tells an image from the others: its path; or its content, copies told apart by the order of their labels."""
+    """Unique keys of images: their paths, or their contents, with copies numbered by label and path."""
     if not by_content:
         return [("path", name) for name in predictions.names]
     copies: defaultdict[str, int] = defaultdict(int)
@@ -162,7 +166,7 @@ def _keys(predictions: SplitPredictions, by_content: bool) -> list[tuple[str, st
 
 
 def _differences(contestants: Sequence[Runs], sections: tuple[str, ...]) -> Iterator[str]:
-    """What the others' configurations have other than the first one's, as sentences."""
+    """Differences between the first run's configuration and those of the others, as sentences."""
     first, *others = contestants
     for other in others:
         yield from _unlike(first.name, first.configs[0], other.name, other.configs[0], sections)
@@ -172,13 +176,20 @@ def _unlike(one: str, its: _Config, two: str, others: _Config, sections: tuple[s
     for section in sections:
         ours, theirs = its.get(section, {}), others.get(section, {})
         for name in [*ours, *(name for name in theirs if name not in ours)]:
-            # Of two families of models each has settings that the other knows nothing of.
+            # Models of different families have settings that the other family lacks.
             of_one = section == "model" and ours.get("model") != theirs.get("model")
             unrecorded = section in _RECORDED_LATER or of_one
             unrecorded &= ours.get(name) is None or theirs.get(name) is None
             if f"{section}.{name}" not in _UNIMPORTANT and ours.get(name) != theirs.get(name) and not unrecorded:
                 what = name.replace("_", " ") if section == "model" else f"{section}: {name.replace('_', ' ')}"
                 yield f"{what} is {_said(ours.get(name))} in {one}, {_said(theirs.get(name))} in {two}"
+
+
+def _looks_at_regions(config: _Config) -> bool:
+    try:
+        return needs_of(settings_of(config["model"])).regions > 0
+    except (LookupError, TypeError, ValueError):  # unknown family of models
+        return True
 
 
 def _said(value: object) -> str:

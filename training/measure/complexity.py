@@ -1,4 +1,4 @@
-"""What networks cost: parameters, arithmetic and time, beside the paper's Table VI."""
+"""Parameters, GFLOPs and inference time of networks, compared with Table VI of the paper."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import median
-from types import SimpleNamespace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,8 +15,9 @@ from ..machine.devices import Device
 from ..models.contract import Settings
 from ..models.registry import needs_of
 from ..models.settings import AGNetSettings, BCNNSettings, PlainSettings, SRBNSettings
+from ..samples.loader import Batch
 
-# The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a merging without parameters.
+# The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a fusion without parameters.
 VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
     "baseline": lambda settings: PlainSettings(settings.classes, settings.backbone),
     "-Attn": lambda settings: replace(settings, self_attention=False, inter_attention=False, fusion="mean"),
@@ -28,7 +28,7 @@ VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
 TWO_STREAMS: dict[str, type[BCNNSettings] | type[SRBNSettings]] = {"bcnn": BCNNSettings, "srbn": SRBNSettings}
 
 PAPER_CLASSES = 40
-# Table VI, for so many classes: millions of trainable parameters, GFLOPs, milliseconds an image on a Titan V. Claims.
+# Table VI, for `PAPER_CLASSES`: millions of trainable parameters, GFLOPs, ms per image on a Titan V. Not reproduced.
 PAPER: dict[str, dict[str, tuple[float, float, float]]] = {
     "resnet50": {"baseline": (23.62, 7.77, 2.33), "-Attn": (43.02, 9.36, 4.45), "+Attn": (54.79, 10.42, 5.20)},
     "densenet121": {"baseline": (6.99, 5.68, 2.58), "-Attn": (11.84, 5.71, 4.68), "+Attn": (16.42, 6.10, 4.81)},
@@ -41,27 +41,27 @@ _WARM_UP, _ROUNDS = 2, 7
 
 @dataclass(frozen=True)
 class Cost:
-    """A network's cost for one image."""
+    """Cost of a network for one image."""
 
     backbone: str
     variant: str
-    parameters: int  #: trainable ones
-    gflops: float  #: of matrix products and convolutions, a multiplication and an addition counting two, as a GPU does
-    milliseconds: float | None = None  #: an image of a batch, where it was measured
-    paper_million_parameters: float | None = None  #: this and what follows: the paper's claims for this very network
+    parameters: int  #: number of trainable parameters
+    gflops: float  #: matrix products and convolutions; a multiply-add counts as two
+    milliseconds: float | None = None  #: per image of a batch; None if not measured
+    paper_million_parameters: float | None = None  #: Table VI for this network, as below
     paper_gflops: float | None = None
     paper_milliseconds_titan_v: float | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """Numbers and texts."""
+        """All fields as JSON values, with ``images_a_second`` added."""
         throughput = 1000 / self.milliseconds if self.milliseconds else None
         return asdict(self) | {"images_a_second": throughput}
 
 
 def network_cost(settings: AGNetSettings, variant: str) -> Cost:
-    """Parameters and arithmetic of a variant (a key of `VARIANTS`), without ever building it in memory.
+    """Parameters and GFLOPs of a variant (a key of `VARIANTS`), computed on the meta device without allocating weights.
 
-    Raises: `ConfigurationError` for settings no network can be built from.
+    Raises: `ConfigurationError` for invalid settings.
     """
     cost = _cost(VARIANTS[variant](settings), variant)
     if settings == AGNetSettings(classes=PAPER_CLASSES, backbone=settings.backbone) and settings.backbone in PAPER:
@@ -73,7 +73,7 @@ def network_cost(settings: AGNetSettings, variant: str) -> Cost:
 
 
 def two_stream_costs(classes: int) -> list[Cost]:
-    """Parameters and arithmetic of the models of two streams, as `network_cost`."""
+    """Parameters and GFLOPs of the models of two streams, as in `network_cost`."""
     return [_cost(settings(classes), name) for name, settings in TWO_STREAMS.items()]
 
 
@@ -89,13 +89,13 @@ def _cost(settings: Settings, variant: str) -> Cost:
 
 
 def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Device) -> dict[str, float]:
-    """Median milliseconds an image of inference for each of `VARIANTS`, which take turns on the same random batch."""
+    """Median inference time of each of `VARIANTS`, in ms per image; variants take turns on the same random batch."""
     networks = {variant: change(settings) for variant, change in VARIANTS.items()}
     return _milliseconds(networks, settings.regions, batch_size, device)
 
 
 def two_stream_milliseconds(classes: int, batch_size: int, device: Device) -> dict[str, float]:
-    """`network_milliseconds` of each of `TWO_STREAMS`."""
+    """Median inference time of each of `TWO_STREAMS`, as in `network_milliseconds`."""
     return _milliseconds({name: kind(classes) for name, kind in TWO_STREAMS.items()}, 0, batch_size, device)
 
 
@@ -108,11 +108,11 @@ def _milliseconds(networks: Mapping[str, Settings], regions: int, batch_size: in
     size_hw = next(iter(models.values())).size_hw
     pixels = torch.randint(0, 256, (batch_size, 3, *size_hw), dtype=torch.uint8)
     corners = torch.rand(batch_size, regions, 2, 2).sort(dim=2).values
-    batch = SimpleNamespace(images=pixels, regions=corners.flatten(2))
+    batch = Batch.of_images(pixels, corners.flatten(2)).on(device)
     seconds: dict[str, list[float]] = {variant: [] for variant in models}
     for turn in range(_WARM_UP + _ROUNDS):
         for variant, model in models.items():
-            inputs = device.inputs(model.inputs, batch).values()
+            inputs = batch.inputs(model.inputs)
             device.wait()
             start = time.perf_counter()
             with torch.no_grad(), device.autocast():
@@ -124,7 +124,7 @@ def _milliseconds(networks: Mapping[str, Settings], regions: int, batch_size: in
 
 
 def costs_text(costs: list[Cost]) -> str:
-    """A table for people: ours, with the paper's claim in brackets."""
+    """Format costs as a text table, with the paper's claims in brackets."""
     timed = any(cost.milliseconds is not None for cost in costs)
     width = 2 + max(len(cost.backbone) for cost in costs)
     head = f"{'':{width + 10}}{'M parameters':>20}{'GFLOPs':>18}"

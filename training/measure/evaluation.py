@@ -1,4 +1,4 @@
-"""Measuring a run on one split, if it has not seen that split's images before."""
+"""Evaluate a run on one split, provided that it was not trained on the images of that split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ...data.boxes.reader import Boxes
-from ...data.boxes.verification import look_at_images
+from ...data.fields import plain_size
 from ...data.files import write_text
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
@@ -20,20 +20,20 @@ from ..runs.seen import contents_of
 from ..samples.loader import Loader, RegionDataset
 from .claims import Claim, papers_claim
 from .evaluation_report import metrics_csv
-from .measurable import check_measurable
+from .measurable import check_images, check_measurable
 from .metrics import Metrics, measure
 from .predictions import SplitPredictions, save_predictions
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run's metrics, where they were written to, and what is to be held against them."""
+    """Metrics of a run, the file they were written to, and what limits their meaning."""
 
     metrics: Metrics
     file: Path
     warning: str = ""
-    claim: Claim | None = None  #: what the paper says of such a network on this test part
-    predictions: SplitPredictions | None = None  #: of every image
+    claim: Claim | None = None  #: published figures of this network on this test split
+    predictions: SplitPredictions | None = None  #: predictions for every image
 
 
 def evaluate_run(
@@ -46,32 +46,36 @@ def evaluate_run(
     workers: int,
     *,
     force: bool = False,
+    images_checked: bool = False,
     watch: Watch,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
-    """Metrics of a run's best checkpoint on ``split`` of ``boxes``: the run's own file, or another of its kind.
+    """Evaluate the best checkpoint of a run on ``split`` of ``boxes``.
 
-    Written into the run's folder: metrics as JSON and CSV, predictions for every image, the confusion matrix and the
-    calibration as pictures.
+    Metrics (JSON and CSV), the prediction for every image, and plots of the confusion matrix and the calibration are
+    written into the folder of the run.
 
     Args:
-        force: measure on images that the run was trained on or selected by, too; the file then says how many.
-        watch: told what is going on, for a progress bar.
-        say: told in a line what else a person wants to know.
+        boxes: Boxes file of the run, or another one with the same classes and proposal settings.
+        force: Whether to evaluate also on images that the run was trained on or selected by; the metrics file then
+            records their number.
+        images_checked: Whether `check_images` has already passed, as for several runs evaluated on the same images.
+        watch: Callback that returns a progress callback for a named task and a number of images.
+        say: Callback for one-line messages to the user.
 
-    Raises: `MismatchError` when ``boxes`` has other classes or was made by other proposal settings, when images have
-        changed since, and without ``force`` for the run's own train part, for images that the run, or the one it began
-        from, has seen (by content), and where nobody can tell. `DatasetError` when images are missing or there are
-        none, `ConfigurationError` when the metrics cannot be written into the run's folder, `CheckpointError` for an
-        unsound checkpoint, or when the network's outputs are not finite numbers.
+    Raises: `MismatchError` when ``boxes`` has other classes or other proposal settings, when images have changed since,
+        and, without ``force``, for the training split of the run, for images (by content) that the run or the run that
+        provided its initial weights has seen, and where that is unknown. `DatasetError` when images are missing or the
+        split is empty, `ConfigurationError` when the metrics cannot be written into the folder of the run,
+        `CheckpointError` for a damaged checkpoint, or when the outputs of the network are not finite.
     """
-    target, seen, warning = check_measurable(run, boxes, root, split, force)
+    target, seen, warning = check_measurable(run, boxes, split, force)
+    if not images_checked:
+        check_images(boxes, root, split, watch=watch, say=say)
     rows = boxes.rows(split)
-    look = look_at_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
-    if error := look.error(f"{split} images"):
-        raise error
     checkpoint = load_checkpoint(run / BEST)
-    loader = Loader(RegionDataset(boxes, root, checkpoint.size_hw[0]), rows, batch_size, workers)
+    dataset = RegionDataset(boxes, root, checkpoint.size_hw, regions=checkpoint.regions > 0)
+    loader = Loader(dataset, rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),
         loader.epoch(0),
@@ -111,7 +115,7 @@ def _with_images(
         split=split,
         dataset=boxes.dataset,
         network=checkpoint_hash(run / BEST),
-        image_size=checkpoint.size_hw[0],
+        image_size=plain_size(checkpoint.size_hw),
         images_seen_in_training=seen,
     )
 
@@ -119,10 +123,10 @@ def _with_images(
 def _write_all(
     target: Path, content: dict[str, object], metrics: Metrics, predictions: SplitPredictions, title: str
 ) -> None:
-    """Every file of an evaluation, the one that says it is complete last."""
+    """Write all files of an evaluation; the metrics file, which marks it as complete, comes last."""
     from .evaluation_plots import draw_calibration, draw_confusion  # matplotlib takes a second to load
 
-    part = target.stem.removeprefix("metrics")  # the split, and what tells another boxes file's
+    part = target.stem.removeprefix("metrics")  # the split, and the hash of a boxes file other than the run's
     save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
     draw_confusion(metrics, target.with_name(f"confusion{part}.png"), title)
     draw_calibration(metrics, target.with_name(f"calibration{part}.png"), title)

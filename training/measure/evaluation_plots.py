@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: who is taken for whom, and whether confidence is deserved."""
+"""Plots of an evaluation: confusion matrix and reliability diagram."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from ..runs.plot_texts import DPI, class_labels, inches_of, line
 from .metrics import BINS, Metrics
 
 _BLUE, _RED, _GREY = "#4363d8", "#c0392b", "#6b6b6b"
-_NUMBERED = 25  # with so many classes or fewer, cells have their numbers
+_NUMBERED = 25  # most classes for which counts are written into the cells
 
 
 def draw_confusion(metrics: Metrics, path: Path, dataset: str = "") -> Path:
-    """The confusion matrix as a PNG, each row's shares: every class has a legible name, however many there are.
-    ``dataset`` is what the data set is called, for the title.
+    """Draw the confusion matrix, normalised by row, as a PNG with a legible name for every class.
+
+    Args:
+        dataset: Name of the data set, for the title.
+
+    Returns: ``path``.
     """
     counts = np.array(metrics.confusion)
     totals = counts.sum(axis=1, keepdims=True)
@@ -36,9 +40,9 @@ def draw_confusion(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
         axis.set_ticks(range(n), names, fontsize=points, family=family, rotation=rotation, parse_math=False)
     axes.tick_params(length=0)
-    axes.set_xlabel("taken for")
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    _titled(axes, dataset, f"Confusion on {metrics.images:,} images (shares of each row)", side)
+    _titled(axes, dataset, f"Confusion on {metrics.images:,} images (colour: share of row)", side)
     if n <= _NUMBERED:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
@@ -49,8 +53,12 @@ def draw_confusion(metrics: Metrics, path: Path, dataset: str = "") -> Path:
 
 
 def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
-    """A reliability diagram as a PNG: accuracy of each bin of confidence, and how many images are in it. ``dataset`` is
-    what the data set is called, for the title.
+    """Draw a reliability diagram as a PNG: accuracy and number of images of each confidence bin.
+
+    Args:
+        dataset: Name of the data set, for the title.
+
+    Returns: ``path``.
     """
     figure = Figure(figsize=(5.2, 6))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -60,25 +68,25 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     confidence = [place.confidence or 0.0 for place in filled]
     above.bar(middles, accuracy, width=0.94 / BINS, color=_BLUE, label="accuracy")
     above.plot(confidence, accuracy, "o", color="black", markersize=3, label="mean confidence of the bin")
-    above.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=1, label="deserved confidence")
-    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right answers")
+    above.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=1, label="perfect calibration")
+    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     said = f"Calibration error (ECE) {metrics.calibration_error:.1%}, accuracy {metrics.top1:.1%}"
     _titled(above, dataset, said, 5.0)
     above.legend(fontsize=8, loc="best")
     below.bar(middles, [place.images for place in filled], width=0.94 / BINS, color=_GREY)
-    below.set(xlabel="confidence: probability of the best class", ylabel="images")
+    below.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
     figure.tight_layout()
     return save_figure(figure, path)
 
 
 def _titled(axes: Axes, dataset: str, said: str, inches: float) -> None:
-    """The data set's own name, then what is shown."""
+    """Set a title of two lines: the name of the data set, if any, and ``said``."""
     name, family = line(dataset, 11, max(inches, 3.0))
     axes.set_title(f"{name}\n{said}" if name else said, fontsize=11, family=family, parse_math=False)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG with the resolution of a screen, complete or not at all."""
+    """Write a figure as a PNG of `DPI` dots per inch; ``path`` is replaced only once the file is complete."""
     with atomic_file(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
     return path

@@ -1,4 +1,4 @@
-"""What an evaluation found, as text for people and as CSV."""
+"""Reports of an evaluation as text and CSV."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ...data.text import csv_text, table
+from ...data.text import csv_text, percent, table
 from .claims import Claim
 from .metrics import MEASURES, Metrics
 from .statistics import Interval, Spread
 
-_ALL_CLASSES = 40  # a table of more is for a file
+_ALL_CLASSES = 40  # most classes that the text lists in full
 _WORST = 10
 
 _CLASS_COLUMNS = ("class", "images", "accuracy", "average_precision", "most_taken_for", "images_taken_for_it")
@@ -23,18 +23,20 @@ _SEEDS_COLUMNS = (
 
 
 def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
-    """The measures with their intervals, the paper's claim beside ours, what is confused, and the classes: all of them,
-    or of more than 40 the worst.
+    """Format an evaluation as text: measures with their intervals and the paper's claims, the most frequent confusions,
+    and a table of classes.
+
+    The table lists all classes, or the least accurate ones if there are more than 40.
     """
-    rows = [["", "ours", "95 % of images like these", *_claim_title(claim)]]
+    rows = [["", "value", "95% interval over images", *_claim_title(claim)]]
     for name, title in MEASURES.items():
         ours = number(name, getattr(metrics, name)), between(name, metrics.intervals[name])
         rows.append([title, *ours, *_claimed(name, claim)])
     lines = [*table(rows), *_claim_note(claim), ""]
     confused = confusions(metrics)[:_WORST]
     if confused:
-        rows = [[f"  {true}", f"taken for {taken}", said] for true, taken, said in confused]
-        lines += ["most often confused", *table(rows), ""]
+        rows = [[f"  {true}", f"predicted as {taken}", said] for true, taken, said in confused]
+        lines += ["most frequent confusions", *table(rows), ""]
     present = [name for name, accuracy in metrics.class_accuracy.items() if accuracy is not None]
     shown, title = present, "class"
     if len(present) > _ALL_CLASSES:
@@ -48,17 +50,17 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
 
 
 def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], claim: Claim | None) -> str:
-    """Mean ± sd of the measures over single runs, by their names, and each one's."""
-    rows = [["", "mean ± sd", "95 %", *seeds, *_claim_title(claim)]]
+    """Format mean ± sd of the measures over single runs, and the values of each run, as text. Keys are run names."""
+    rows = [["", "mean ± sd", "95% interval", *seeds, *_claim_title(claim)]]
     for name, title in MEASURES.items():
         values = [number(name, getattr(metrics, name)) for metrics in seeds.values()]
         rows.append([title, *_spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
-    note = "95 %: of the mean, over other images like these and other seeds"
+    note = "95% interval: confidence interval of the mean, over images and seeds"
     return "\n".join([*table(rows), note, *_claim_note(claim)])
 
 
 def confusions(metrics: Metrics) -> list[tuple[str, str, str]]:
-    """(true class, class it was taken for, "k of n") of every pair that was confused, the most images first."""
+    """List all confusions as (true class, predicted class, "k of n"), the most frequent first."""
     names, matrix = list(metrics.class_images), np.array(metrics.confusion)
     wrong = matrix * (1 - np.eye(len(names), dtype=matrix.dtype))
     pairs = sorted(zip(*np.nonzero(wrong), strict=True), key=lambda pair: -wrong[pair])
@@ -67,7 +69,7 @@ def confusions(metrics: Metrics) -> list[tuple[str, str, str]]:
 
 
 def metrics_csv(metrics: Metrics) -> str:
-    """A row a class, in the classes' order; empty cells for what a class without images does not have."""
+    """Format the results by class as CSV, one row per class in order; values that a class lacks are empty."""
     names, rows = list(metrics.class_images), []
     for name, line in zip(names, metrics.confusion, strict=True):
         others = [0 if other == name else count for other, count in zip(names, line, strict=True)]
@@ -78,7 +80,7 @@ def metrics_csv(metrics: Metrics) -> str:
 
 
 def seeds_csv(seeds: Sequence[Metrics]) -> str:
-    """The same over several seeds: mean and sd (n - 1; empty of one seed)."""
+    """Format the results by class over several seeds as CSV: mean and sd (n - 1; empty for a single seed)."""
     rows = []
     for name, images in seeds[0].class_images.items():
         row: list[object] = [name, images]
@@ -90,28 +92,28 @@ def seeds_csv(seeds: Sequence[Metrics]) -> str:
 
 
 def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with a header line; shares to six digits."""
+    """Format rows as CSV with a header line; floats have six significant digits."""
     short = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
     return csv_text([columns, *short])
 
 
 def number(measure: str, value: float) -> str:
-    """A measure's value as people read it: per cent, or nats with three digits."""
-    return f"{value:.3f}" if measure == "negative_log_likelihood" else f"{100 * value:.2f} %"
+    """Format the value of a measure: per cent with two decimals, or nats with three."""
+    return f"{value:.3f}" if measure == "negative_log_likelihood" else percent(value, 2)
 
 
 def between(measure: str, interval: Interval) -> str:
-    """Its two ends."""
-    return f"{number(measure, interval.low).removesuffix(' %')} to {number(measure, interval.high)}"
+    """Format the ends of an interval, as in "81.2 to 93.4%"."""
+    return f"{number(measure, interval.low).removesuffix('%')} to {number(measure, interval.high)}"
 
 
 def with_sd(measure: str, mean: float, sd: float) -> str:
-    """``mean ± sd``."""
-    return f"{number(measure, mean).removesuffix(' %')} ± {number(measure, sd)}"
+    """Format ``mean ± sd``."""
+    return f"{number(measure, mean).removesuffix('%')} ± {number(measure, sd)}"
 
 
 def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
-    """``mean ± sd``, or of one value the value, and the interval where there is one."""
+    """Format ``mean ± sd``, or the only value, and the interval, which is empty if unknown."""
     value = number(measure, found.mean) if found.sd is None else with_sd(measure, found.mean, found.sd)
     if found.low is None or found.high is None:
         return value, ""
@@ -119,7 +121,7 @@ def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
+    return "" if share is None else percent(share)
 
 
 def _claim_title(claim: Claim | None) -> list[str]:
@@ -134,4 +136,4 @@ def _claimed(measure: str, claim: Claim | None) -> list[str]:
 
 
 def _claim_note(claim: Claim | None) -> list[str]:
-    return [] if claim is None else [f"the paper's claim: {claim.of}; not reproduced by anyone we know of"]
+    return [] if claim is None else [f"the paper's claim: {claim.of}; no independent reproduction is known"]

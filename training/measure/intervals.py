@@ -1,4 +1,4 @@
-"""How sure a network's measures are, over other images and other seeds; few images make none too sure."""
+"""Confidence intervals of a network's measures over images and seeds, also for few images."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
     from .metrics import Scores
 
 _RAISED_BY_NOISE = {"mean_average_precision", "calibration_error"}
-_WRONG = float(np.log(2))  # nats that an image costs at least which another class is likelier for than its own
+_WRONG = float(np.log(2))  # nats, the least that a misclassified image contributes
 
 
 def measure_intervals(scores: Sequence[Scores], values: np.ndarray, drawn: np.ndarray) -> dict[str, Interval]:
-    """95 % of each measure of a network, the mean over S single runs that differ by their seed: of one run over images
-    like these, of several over other seeds, too. By the measures' names, in the order of `Scores.statistics`.
+    """95 % confidence intervals of the measures of a network, averaged over S runs that differ in their seed.
 
-    Shares (top-1, top-5, the mean of the classes' accuracies) have `share_interval`. The others have a bootstrap's, or
-    with several seeds `joined_test`'s, widened by what a few images cannot rule out: mAP to Wilson's interval of a
-    share of as many images; the calibration error and the negative log-likelihood to what they are at least if top-1
-    is at an end of its own interval.
+    The intervals are over images, and for several runs over seeds as well. Shares (top-1, top-5, mean class accuracy)
+    use `share_interval`. The other measures use the bootstrap, or `joined_test` for several seeds, widened to allow for
+    few images: mAP to Wilson's interval of a share of as many images; the calibration error and the negative
+    log-likelihood to the smallest values they can have if top-1 is at an end of its own interval.
 
     Args:
-        scores: S of the same images.
-        values: ``(S, measures)``.
-        drawn: ``(S, measures, draws)``, with the same resamples for all.
+        scores: Scores of the S runs for the same images.
+        values: Values of the measures, ``(S, measures)``.
+        drawn: Bootstrap draws ``(S, measures, draws)``, with the same resamples for all.
+
+    Returns: intervals by name of the measure, in the order of `Scores.statistics`.
     """
     images, means = len(scores[0]), values.mean(axis=0)
     shares, found = _shares(scores), {}
@@ -72,19 +73,19 @@ def difference_interval(
     values: tuple[np.ndarray, np.ndarray],
     drawn: tuple[np.ndarray, np.ndarray],
 ) -> tuple[Interval, float]:
-    """95 % of what one measure is greater by with the second network, and the two-sided p of no difference: over the
-    images in pairs, and over the seeds where there are several (else p is 1.0, and McNemar's test is for it).
+    """95 % confidence interval of the difference in a measure (second network minus first), and its two-sided p.
 
-    An image is added that only the first network is right about and one that only the second is: where two networks
-    give the same few answers, the interval has a width all the same.
+    Images are paired. With several seeds the interval is over seeds as well; for two single runs p is 1.0, and
+    McNemar's test should be used instead. Two images are added, one that only the first network gets right and one that
+    only the second does, so that the interval has a positive width when two networks agree on a few images.
 
     Args:
-        values: each network's, by seed ``(S,)``.
-        drawn: each one's bootstrap ``(S, draws)``, with the same resamples.
+        values: Values of both networks, each ``(S,)`` by seed.
+        drawn: Bootstrap draws of both networks, each ``(S, draws)``, with the same resamples.
     """
     images, single = len(first[0]), len(first) == len(second) == 1
     value, draws = float(values[1].mean() - values[0].mean()), drawn[1].mean(axis=0) - drawn[0].mean(axis=0)
-    same = single and np.array_equal(first[0].probabilities, second[0].probabilities)  # one network against itself
+    same = single and np.array_equal(first[0].probabilities, second[0].probabilities)  # a network compared with itself
     if same or _is_certain(measure, first[0].classes):
         return Interval(value, value), 1.0
     unit = (_WRONG if measure == "negative_log_likelihood" else 1.0) / (images + 2)
@@ -101,24 +102,24 @@ def difference_interval(
 
 
 def bootstrap_interval(measure: str, value: float, drawn: np.ndarray) -> Interval:
-    """95 % of a measure's ``value``, or of a difference of two, from a bootstrap's draws of it ``(draws,)``."""
+    """95 % interval of a measure's ``value``, or of a difference of two, from its bootstrap draws ``(draws,)``."""
     return basic_interval(value, drawn) if measure in _RAISED_BY_NOISE else percentile_interval(drawn)
 
 
 def possible(measure: str, interval: Interval, difference: bool = False) -> Interval:
-    """The part of it that a measure, or a difference of two, can be in: basic ones and Student's t may leave it."""
+    """Clip an interval to the range of a measure, or of a difference of two; basic and t intervals may exceed it."""
     highest = np.inf if measure == "negative_log_likelihood" else 1.0
     low, high = np.clip([interval.low, interval.high], -highest if difference else 0.0, highest).tolist()
     return Interval(low, high)
 
 
 def _shares(scores: Sequence[Scores]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """The measures that are shares: who is right about what ``(S, n)``, and the classes where they are averaged."""
+    """Measures that are shares: right (1.0) or wrong ``(S, n)``, and the classes ``(n,)`` if averaged by class."""
     right = np.stack([one.right for one in scores])
     among_five = np.stack([(one.rank < 5).astype(np.float64) for one in scores])
     return {"top1": (right, None), "top5": (among_five, None), "mean_class_accuracy": (right, scores[0].labels)}
 
 
 def _is_certain(measure: str, classes: int) -> bool:
-    """Whether no image can be wrong."""
+    """Whether every image counts as right for a measure with this number of classes."""
     return classes == 1 or (measure == "top5" and classes <= 5)

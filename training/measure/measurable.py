@@ -1,119 +1,156 @@
-"""Whether a run may be measured on a split of a boxes file: asked before PyTorch is loaded, which takes seconds."""
+"""Check that a run may be evaluated on a split, before PyTorch is loaded, which takes seconds."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 from ...data.boxes.reader import Boxes
-from ...data.boxes.verification import look_at_images
-from ...data.errors import DatasetError, MismatchError
+from ...data.boxes.verification import Watch, look_at_images
+from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ...data.files import check_writable
 from ..runs.checkpoint_header import CheckpointHeader, read_header
-from ..runs.folder import BEST
+from ..runs.folder import BEST, read_config
+from ..runs.provenance import identity, same_boxes
 from ..runs.seen import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
+from ..tasks import CLASSIFY
 
 
-def check_measurable(run: Path, boxes: Boxes, root: Path, split: str, force: bool) -> tuple[Path, int | None, str]:
-    """Where the metrics of a run on ``split`` of ``boxes`` go, how many of its images the run was trained on or
-    selected by (None where nobody can tell), and what is to be held against them.
+def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[Path, int | None, str]:
+    """Check that a run may be evaluated on ``split`` of ``boxes``.
 
-    Raises: as `evaluation.evaluate_run`, for all that is known before the network looks at an image.
+    Returns: path for the metrics, the number of images that the run was trained on or selected by (None if unknown),
+    and a warning about what limits the meaning of the metrics, which may be empty.
+
+    Raises: as `evaluation.evaluate_run`, for everything that can be checked without running the network.
     """
     header = read_header(run / BEST)
-    own = header.fingerprint == boxes.fingerprint  # or a stranger's, who can write what they like
+    own = _is_own(run, header, boxes)  # by a fingerprint that can be forged: check the rest as well
     _check_same_kind(run, header, boxes)
+    if split not in CLASSIFY.splits.measured_on:
+        known = ", ".join(CLASSIFY.splits.measured_on)
+        raise ConfigurationError(f"split {split!r}: {CLASSIFY.name} is measured on one of {known}")
     if not len(boxes.rows(split)):
         raise DatasetError(f"{boxes.path} has no usable {split} images")
-    # Another file's name may be anybody's text: its hash tells its metrics from the run's own.
+    # The fingerprint in a boxes file can be any text, so file names contain its hash.
     other = "" if own else f"-{hashlib.blake2b(boxes.fingerprint.encode(), digest_size=4).hexdigest()}"
     target = run / f"metrics-{split}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
-    if error := look_at_images(boxes, root, boxes.usable[boxes.rows(split)], contents=False).error(f"{split} images"):
-        raise error
     return target, seen, warning
 
 
+def _is_own(run: Path, header: CheckpointHeader, boxes: Boxes) -> bool:
+    """Whether the run was trained on ``boxes``, or, for a model without regions, on the same images."""
+    try:
+        trained_on = read_config(run)["boxes"]
+    except CheckpointError:  # a checkpoint can be evaluated without its configuration
+        trained_on = {}
+    known = {"images_blake2b": trained_on.get("images_blake2b"), "fingerprint": header.fingerprint}
+    return same_boxes(known, identity(boxes), regions=header.regions > 0)
+
+
+def check_images(
+    boxes: Boxes,
+    root: Path,
+    split: str,
+    *,
+    watch: Watch = lambda what, images: lambda done, values: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Raise `DatasetError` or `MismatchError` unless the images of ``split`` are the ones ``boxes`` was made from."""
+    look = look_at_images(boxes, root, boxes.usable[boxes.rows(split)], watch=watch, say=say)
+    if error := look.error(f"{split} images"):
+        raise error
+
+
 def _check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:
-    """Raise `MismatchError` unless the network's classes and regions mean the same in ``boxes``."""
+    """Raise `MismatchError` unless ``boxes`` has the same classes and, if the network uses regions, the same proposal
+    settings.
+    """
     if header.classes != boxes.classes:
         missing = sorted(set(header.classes) ^ set(boxes.classes))
         which = f", such as {missing[0]!r}" if missing else " in another order"
         raise MismatchError(
-            f"{run} was trained for {len(header.classes)} classes and {boxes.path} has others{which}: it cannot be "
-            "measured on them; name the right file with --boxes"
+            f"{run} was trained for {len(header.classes)} classes, {boxes.path} has others{which}: it cannot be "
+            "evaluated on them; name the right file with --boxes"
         )
+    if not header.regions:
+        return
     wanted, found = header.proposals, boxes.settings.get("proposals", {})
     for name in [*wanted, *(name for name in found if name not in wanted)]:
-        if name == "max_pixels":  # which images are readable, not how they are looked at
+        if name == "max_pixels":  # limits readable images, not regions
             continue
         if wanted.get(name) != found.get(name):
             raise MismatchError(
-                f"{run} was trained on regions of {name} = {wanted.get(name)!r}, {boxes.path} has {found.get(name)!r}: "
-                "propose with the run's settings, or name the right file with --boxes"
+                f"{run} was trained on regions with {name} = {wanted.get(name)!r}, {boxes.path} has "
+                f"{found.get(name)!r}: propose with the run's settings, or name the right file with --boxes"
             )
 
 
 def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
-    """How many images of ``split`` of the run's own boxes file it, or the run it began from, was trained on, and what
-    is to be said of it; None where they are not known.
+    """Count the images of ``split`` of the run's own boxes file that were seen in training.
 
-    Raises: `MismatchError` for the train part, and for test images that the run it began from has seen, unless
-        ``force`` says otherwise.
+    Images seen by the run that provided the initial weights count as well.
+
+    Returns: the number of images (None if unknown), and a warning, which may be empty.
+
+    Raises: `MismatchError`, without ``force``, for the training split, and for test images that the run that provided
+        the initial weights has seen or may have seen.
     """
     images = len(boxes.rows(split))
     if split == "train":
         if not force:
             raise MismatchError(
-                f"{run} was trained on the train part of {boxes.path}: a score on it says how well it was learnt by "
-                "heart; measure on test, or say --force"
+                f"{run} was trained on the train split of {boxes.path}: a score on it measures memorisation; evaluate "
+                "on test, or use --force"
             )
-        return images, f"all {images:,} images were trained on: the score says nothing of other photographs"
+        return images, f"all {images:,} images were used for training: the score is not one on new images"
     parts = ("train",) if split == "val" else ("train", "val")
     own = frozenset(itertools.chain(*(contents_of(boxes, part) for part in parts)))
     copies = count_seen(boxes, split, own)
-    said = ["the epoch was chosen by these images"] if split == "val" else []
+    said = ["the epoch was chosen on these images"] if split == "val" else []
     if copies:
-        said.append(f"{copies:,} of the {images:,} {split} images are in {' or '.join(parts)} too, byte for byte")
+        said.append(f"{copies:,} of the {images:,} {split} images also occur in {' or '.join(parts)}, byte for byte")
     before = read_seen(run, [EARLIER]) if (run / SEEN).exists() else frozenset()
     if before is None or (before and UNKNOWN in contents_of(boxes, split)):
         if split == "test" and not force:
             raise MismatchError(
-                f"{run} began with the weights of a run that has seen nobody knows which images, perhaps these {split} "
-                "images; say --force to measure all the same"
+                f"{run} started from the weights of a run with no record of the images it has seen, which may include "
+                f"these {split} images; use --force to evaluate anyway"
             )
-        return None, "; ".join([*said, "nobody can tell whether the run it began from has seen these images"])
+        return None, "; ".join([*said, "it is unknown whether the run that it started from has seen these images"])
     seen_before = count_seen(boxes, split, before)
     if seen_before and split == "test" and not force:
         raise MismatchError(
-            f"{run} began with the weights of a run that was trained on or selected by {seen_before:,} of the "
-            f"{images:,} {split} images, byte for byte: leave them out, or say --force"
+            f"{run} started from the weights of a run that was trained on or selected by {seen_before:,} of the "
+            f"{images:,} {split} images, byte for byte: leave them out, or use --force"
         )
     if seen_before:
-        said.append(f"{seen_before:,} of the {images:,} {split} images had been seen by the run it began from")
+        said.append(f"{seen_before:,} of the {images:,} {split} images were seen by the run that it started from")
     return count_seen(boxes, split, own | before), "; ".join(said)
 
 
 def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
-    """The same of another boxes file, by the contents of its images; None where they are not known.
+    """As `_judge_own` for another boxes file, whose images are compared by content.
 
-    Raises: `MismatchError` when the run has seen some of them or nobody can tell, unless ``force`` says otherwise.
+    Raises: `MismatchError`, without ``force``, when the run has seen some of the images, or when that is unknown.
     """
     images, seen = len(boxes.rows(split)), read_seen(run)
     if seen is None or UNKNOWN in contents_of(boxes, split):
         if not force:
             raise MismatchError(
-                f"{run if seen is None else boxes.path} does not say what its images are (another program "
-                f"made it), so nobody can tell whether those of {boxes.path} are new to {run}; say --force to measure "
-                "all the same"
+                f"{run if seen is None else boxes.path} has no record of the contents of its images (another program "
+                f"made it), so it is unknown whether {run} was trained on images of {boxes.path}; use --force to "
+                "evaluate anyway"
             )
-        return None, "nobody can tell whether the run was trained on these images"
+        return None, "it is unknown whether the run was trained on these images"
     count = count_seen(boxes, split, seen)
     if count and not force:
         raise MismatchError(
             f"{run} was trained on or selected by {count:,} of the {images:,} {split} images of {boxes.path}, byte for "
-            "byte: leave them out, or say --force"
+            "byte: leave them out, or use --force"
         )
-    return count, f"{count:,} of the {images:,} images were trained on or selected by" if count else ""
+    return count, f"{count:,} of the {images:,} images were used to train or select the run" if count else ""

@@ -1,6 +1,7 @@
-"""What a classifier's scores are worth, under the names of the paper's tables, and how sure that is.
+"""Metrics of a classifier's scores, named as in the paper's tables, with confidence intervals.
 
-Every measure is a function of how often each image counts: once gives the measure, other counts a bootstrap's draw.
+Every measure is a function of a weight for each image: weights of 1 return the measure itself, other counts a draw of
+the bootstrap.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .intervals import measure_intervals
 from .statistics import Interval, Statistic, bootstrap
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
-#: The measures that are one number each, by their names in `Metrics`, and for people.
+#: Scalar measures: name in `Metrics`, and name in reports.
 MEASURES = {
     "top1": "top-1",
     "top5": "top-5",
@@ -29,30 +30,30 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Bin:
-    """The images whose top probability is above ``above`` and at most 1 / 15 more."""
+    """A bin of the calibration: images whose top probability is in (``above``, ``above`` + 1 / 15]."""
 
     above: float
     images: int
-    confidence: float | None  #: mean top probability; None of no images
-    accuracy: float | None
+    confidence: float | None  #: mean top probability; None for an empty bin
+    accuracy: float | None  #: None for an empty bin
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Shares of 1. Per-class values are None for a class without images here, and left out of the means."""
+    """Metrics of an evaluation; shares are in [0, 1]. Classes without images have None and are left out of means."""
 
     images: int
     top1: float
-    top5: float  #: with five classes or fewer every image counts
+    top5: float  #: 1 for five classes or fewer
     mean_average_precision: float
     mean_class_accuracy: float
-    calibration_error: float  #: expected (ECE): |confidence − accuracy| of `BINS` bins, weighted by their images
-    negative_log_likelihood: float  #: mean −ln of the true class' probability
-    intervals: dict[str, Interval]  #: 95 % over images, by the names above; one network, its seed fixed
+    calibration_error: float  #: ECE: mean |confidence − accuracy| over `BINS` bins, weighted by images
+    negative_log_likelihood: float  #: mean −ln(probability of the true class)
+    intervals: dict[str, Interval]  #: 95 % over images, seed fixed; by the names above
     class_images: dict[str, int]
     class_accuracy: dict[str, float | None]
-    average_precision: dict[str, float | None]  #: one class against the rest, ranked by softmax probability
-    confusion: list[list[int]]  #: row: the true class, column: the predicted one
+    average_precision: dict[str, float | None]  #: one class versus rest, ranked by softmax probability
+    confusion: list[list[int]]  #: rows: true classes, columns: predicted classes
     calibration: list[Bin]
 
     def to_dict(self) -> dict[str, object]:
@@ -60,15 +61,19 @@ class Metrics:
 
 
 class Scores:
-    """A network's scores ``(n, K)`` for images of true labels ``(n,)``, n ≥ 1, and what follows from them at once."""
+    """Scores ``(n, K)`` of a network for n ≥ 1 images with true labels ``(n,)``, and derived quantities.
+
+    Methods with ``counts`` take weights of the images ``(n, D)`` and return a value per column, ``(D,)`` unless stated
+    otherwise.
+    """
 
     def __init__(self, logits: np.ndarray, labels: np.ndarray) -> None:
         self.labels, self.classes = labels, logits.shape[1]
         logits = logits.astype(np.float64)
         own = logits[np.arange(len(labels)), labels][:, None]
-        # Of equal scores the first class wins, as with argmax.
+        # Ties are won by the first class, as in argmax.
         earlier = np.arange(self.classes) < labels[:, None]
-        self.rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)  #: of the true class, 0 the best
+        self.rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)  #: of the true class, 0 for the top
         self.predicted = logits.argmax(axis=1)
         shifted = logits - logits.max(axis=1, keepdims=True)
         odds = np.exp(shifted)
@@ -76,14 +81,14 @@ class Scores:
         self.probabilities = odds / sums
         self.confidence = self.probabilities.max(axis=1)
         own = np.take_along_axis(shifted, labels[:, None], axis=1)
-        self.surprise = (np.log(sums) - own)[:, 0]  #: −ln of the true class' probability
+        self.surprise = (np.log(sums) - own)[:, 0]  #: −ln(probability of the true class)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def right(self) -> np.ndarray:
-        """1.0 where the best class is the true one, else 0.0."""
+        """1.0 where the predicted class is the true one, else 0.0; ``(n,)``."""
         return (self.rank < 1).astype(np.float64)
 
     def top1(self, counts: np.ndarray) -> np.ndarray:
@@ -96,7 +101,7 @@ class Scores:
         return _mean(self.surprise, counts)
 
     def class_accuracies(self, counts: np.ndarray) -> np.ndarray:
-        """``(K, D)``, NaN for a class without images in a draw."""
+        """Accuracy of each class ``(K, D)``; NaN for a class without images in a draw."""
         right = self._by_class @ (self.right.astype(counts.dtype)[:, None] * counts)
         return _ratio(right, self._by_class @ counts)
 
@@ -104,8 +109,10 @@ class Scores:
         return np.nanmean(self.class_accuracies(counts), axis=0)
 
     def average_precisions(self, counts: np.ndarray) -> np.ndarray:
-        """``(K, D)``, NaN for a class without images in a draw: the sum over thresholds of recall gained × precision,
-        images of equal probability at once. scikit-learn's definition.
+        """Average precision of each class ``(K, D)``; NaN for a class without images in a draw.
+
+        Sum over thresholds of the increase in recall × precision, where images of equal probability share a threshold,
+        as in scikit-learn.
         """
         above, found, first = self._thresholds
         above_counts, found_counts = above @ counts, found @ counts
@@ -127,7 +134,7 @@ class Scores:
         return np.abs(self._by_bin @ (excess * counts)).sum(axis=0) / counts.sum(axis=0, dtype=np.float64)
 
     def statistics(self) -> dict[str, Statistic]:
-        """The measures that are one number each, by their names in `Metrics`."""
+        """Scalar measures by their names in `Metrics`."""
         return {
             "top1": self.top1,
             "top5": self.top5,
@@ -159,17 +166,18 @@ class Scores:
 
     @cached_property
     def _thresholds(self) -> tuple[csr_array, csr_array, list[int]]:
-        """For every class, a row for each probability that images of the class have, the highest first.
+        """Thresholds of all classes: one row per distinct probability among the images of a class, highest first.
 
-        Which images pass this threshold and no higher one of the class: all, and those of the class. And each class'
-        first row; a last entry ends the last class. Images below all thresholds of a class never matter to it.
+        Returns: two indicator matrices ``(rows, n)`` of the images that pass a threshold but no higher one of its class
+        (all images, and images of the class), and the first row of each class followed by the number of rows. Images
+        below all thresholds of a class do not affect its average precision.
         """
         passing: list[tuple[np.ndarray, np.ndarray]] = []
         of_class: list[tuple[np.ndarray, np.ndarray]] = []
         first = [0]
         for k in range(self.classes):
             probabilities, mine = self.probabilities[:, k], np.flatnonzero(self.labels == k)
-            thresholds = np.unique(probabilities[mine])  # rising
+            thresholds = np.unique(probabilities[mine])  # ascending
             lowest = thresholds[0] if len(thresholds) else np.inf
             for images, found in ((np.flatnonzero(probabilities >= lowest), passing), (mine, of_class)):
                 rows = len(thresholds) - np.searchsorted(thresholds, probabilities[images], side="right")
@@ -179,9 +187,9 @@ class Scores:
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Metrics:
-    """Metrics of scores ``(n, K)`` for true labels ``(n,)``, n ≥ 1; K class names.
+    """Compute the metrics of scores ``(n, K)`` with true labels ``(n,)``, n ≥ 1, and K class names.
 
-    A class that a bootstrap's draw lacks is left out of that draw's means.
+    A class without images in a draw of the bootstrap is left out of the means of that draw.
     """
     scores = Scores(logits, labels)
     once = np.ones((len(labels), 1))
@@ -207,17 +215,17 @@ def _mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, absent: float = np.nan) -> np.ndarray:
-    """part / whole, ``absent`` where the whole is 0."""
+    """part / whole; ``absent`` where the whole is 0."""
     return np.divide(part, whole, out=np.full_like(part, absent), where=whole > 0)
 
 
 def _by_name(classes: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
-    """``(K, 1)`` by class, None for NaN."""
+    """Values ``(K, 1)`` by class name, with None for NaN."""
     found = [None if np.isnan(value) else value for value in values[:, 0].tolist()]
     return dict(zip(classes, found, strict=True))
 
 
 def _indicator(places: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> csr_array:
-    """A sparse matrix with a 1 at each of these (rows, columns)."""
+    """Sparse matrix with ones at the given (rows, columns)."""
     rows, columns = (np.concatenate(parts) for parts in zip(*places, strict=True))
     return csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)

@@ -1,4 +1,4 @@
-"""What a run said of every image of a split, on disk: for people as CSV, for `agnet compare` as safetensors."""
+"""Predictions of a run for every image of a split, saved as CSV and, for `agnet compare`, as safetensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ...data.errors import CheckpointError
+from ...data.fields import Size, is_size, plain_size
 from ...data.files import atomic_file
 from ...data.index import NOT_TEXT
 from ...data.text import composed_all, csv_text
@@ -25,23 +26,27 @@ _COLUMNS = ("path", "content", "true", "predicted", "probability", "probability_
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """A network's scores for n images of K classes, and which they are."""
+    """Scores of a network for n images and K classes, with the identity of the images."""
 
     logits: np.ndarray  #: float32 ``(n, K)``
     labels: np.ndarray  #: int64 ``(n,)``
-    names: tuple[str, ...]  #: of the images, POSIX paths relative to the data set's root
-    contents: tuple[str, ...]  #: of their files, 16 hexadecimal digits or `seen.UNKNOWN`
+    names: tuple[str, ...]  #: image paths, POSIX, relative to the root of the data set
+    contents: tuple[str, ...]  #: content hashes, 16 hexadecimal digits or `seen.UNKNOWN`
     classes: tuple[str, ...]
     split: str
     dataset: str
-    network: str  #: hash of the checkpoint's file
-    image_size: int  #: side of what the network was shown, in pixels
-    images_seen_in_training: int | None  #: of these images; None where nobody can tell
+    network: str  #: hash of the checkpoint file
+    image_size: Size  #: of the network's input, in pixels
+    images_seen_in_training: int | None  #: None if unknown
 
 
 def save_predictions(path: Path, predictions: SplitPredictions) -> Path:
-    """Write them to ``path``, which ends in `SUFFIX`, with float32 scores and everything else in the header; and to
-    ``path`` with .csv instead a line an image, in the same order. Returns ``path``.
+    """Write predictions to ``path`` (safetensors), and one row per image, in the same order, to a .csv file beside it.
+
+    Args:
+        path: File that ends in `SUFFIX`; holds float32 scores, and everything else in its header.
+
+    Returns: ``path``.
     """
     header = {
         "format": FORMAT,
@@ -62,7 +67,7 @@ def save_predictions(path: Path, predictions: SplitPredictions) -> Path:
 
 
 def load_predictions(path: Path) -> SplitPredictions:
-    """Read what `save_predictions` wrote. Raises: `CheckpointError` for anything else."""
+    """Read a file written by `save_predictions`. Raises: `CheckpointError` for a missing, damaged or other file."""
     try:
         with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {}).get("agnet", "{}"))
@@ -72,7 +77,7 @@ def load_predictions(path: Path) -> SplitPredictions:
     if not isinstance(header, dict) or (header.get("format"), header.get("format_version")) != (FORMAT, FORMAT_VERSION):
         raise CheckpointError(f"{path} is not a file of predictions of this version; evaluate the run again")
     names, contents, classes = (_texts(header.get(name)) for name in ("names", "contents", "classes"))
-    seen, size = header.get("images_seen_in_training"), header.get("image_size", 0)
+    seen, size = header.get("images_seen_in_training"), plain_size(header.get("image_size", 0))
     sound = (
         logits.dtype == np.float32
         and labels.dtype == np.int64
@@ -81,11 +86,11 @@ def load_predictions(path: Path) -> SplitPredictions:
         and bool(np.isfinite(logits).all())
         and bool(((labels >= 0) & (labels < len(classes))).all())
         and all(isinstance(header.get(name), str) for name in _TEXTS)
-        and type(size) is int
+        and is_size(size)
         and (seen is None or type(seen) is int)
     )
     if not sound:
-        raise CheckpointError(f"{path} is damaged: its parts do not fit together; evaluate the run again")
+        raise CheckpointError(f"{path} is damaged: its entries are inconsistent; evaluate the run again")
     return SplitPredictions(
         logits=logits,
         labels=labels,
@@ -99,7 +104,7 @@ def load_predictions(path: Path) -> SplitPredictions:
 
 
 def _texts(found: object) -> tuple[str, ...]:
-    """Lines of text; none where there is anything else, such as what would steer a terminal."""
+    """Tuple of the texts in a list; empty if any entry is not plain text, such as terminal control characters."""
     sound = isinstance(found, list) and all(isinstance(text, str) and not NOT_TEXT.search(text) for text in found)
     return tuple(found) if isinstance(found, list) and sound else ()
 

@@ -1,4 +1,4 @@
-"""Several seeds of one run: what training came to with them, and what they are worth on a split, each and together."""
+"""Summaries over the seeds of a run: validation results of training, and metrics on a split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 
 from ...data.errors import MismatchError
 from ...data.files import write_text
+from ...data.text import percent
 from ..runs.folder import chosen_line, read_config
+from ..tasks import CLASSIFY, SHARE
 from .evaluation import Evaluation
 from .evaluation_report import seeds_csv
 from .intervals import measure_intervals
@@ -20,34 +22,38 @@ from .metrics import MEASURES, Scores
 from .predictions import SplitPredictions
 from .statistics import Interval, Spread, bootstrap, share_interval_of_means, spread
 
-TRAINING = "seeds.json"  #: in the folder that holds the single runs'
+TRAINING = "seeds.json"  #: file in the folder that holds the single runs
+
+# Shares, such as accuracy, come first.
+_MEASURES = {f"val_{measure.name}": measure for measure in sorted(CLASSIFY.measures, key=lambda one: one.unit != SHARE)}
 
 
 @dataclass(frozen=True)
 class SeedsEvaluation:
-    """The metrics of a run's several seeds, and where their summary was written to."""
+    """Metrics of the seeds of a run, and the file that their summary was written to."""
 
-    evaluations: dict[str, Evaluation]  #: by the name of the single run's folder
-    spreads: dict[str, Spread]  #: of each of `MEASURES`; intervals over other images and other seeds
+    evaluations: dict[str, Evaluation]  #: by folder name of the single run
+    spreads: dict[str, Spread]  #: by name in `MEASURES`; intervals over images and seeds
     file: Path
 
 
 def summarise_training(run: Path, folders: Sequence[Path]) -> list[str]:
-    """Write `TRAINING`: the validation figures of the epochs chosen and their spread. Returns that as text.
+    """Write `TRAINING`: validation results of the chosen epochs, and their spread over seeds. Returns text lines.
 
-    Accuracy's interval is over other images and other seeds; the loss's over seeds alone, for the log does not tell how
-    it varies over images.
+    Intervals of accuracy are over images and seeds, those of the loss over seeds only, because the log does not record
+    how the loss varies over images.
     """
     chosen = {folder.name: chosen_line(folder) for folder in folders}
     counts: Any = read_config(folders[0])["boxes"].get("images", {})
     images = int(counts.get("val", 0))
-    # Where one lacks it, there is no validation part, or a run without a finished epoch.
-    names = [name for name in ("val_top1", "val_loss") if all(name in line for line in chosen.values())]
+    # A run lacks values without a validation split, or before its first epoch is finished.
+    names = [name for name in _MEASURES if all(name in line for line in chosen.values())]
     values = {name: [float(line[name]) for line in chosen.values()] for name in names}
-    intervals = {"val_top1": share_interval_of_means(values["val_top1"], images)} if "val_top1" in values else {}
+    intervals = {name: share_interval_of_means(values[name], images) for name in names if _is_share(name)}
     figures = _spreads(values, intervals)
-    if "val_loss" in figures and (low := figures["val_loss"].low) is not None:
-        figures["val_loss"] = replace(figures["val_loss"], low=max(low, 0.0))
+    for name, found in figures.items():
+        if not _is_share(name) and found.low is not None:
+            figures[name] = replace(found, low=max(found.low, 0.0))
     content = {"runs": chosen, "figures": {name: asdict(found) for name, found in figures.items()}}
     write_text(run / TRAINING, json.dumps(content, indent=1) + "\n")
     return [
@@ -57,12 +63,14 @@ def summarise_training(run: Path, folders: Sequence[Path]) -> list[str]:
 
 
 def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> SeedsEvaluation:
-    """Mean ± sd of single runs that differ by their seed, of one split; written into the folder that holds them.
+    """Summarise evaluations of single runs that differ in their seed: mean and sd over seeds, and intervals.
 
-    Raises: `MismatchError` when they have other classes.
+    The summary is written as JSON and CSV into ``run``, the folder that holds the single runs.
+
+    Raises: `MismatchError` when their classes differ.
     """
     if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
-        raise MismatchError(f"the runs in {run} have other classes: they are not seeds of one network")
+        raise MismatchError(f"the runs in {run} have different classes: they are not seeds of one network")
     values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
     intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])
     spreads = _spreads(values, intervals)
@@ -79,24 +87,28 @@ def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> Seed
     return SeedsEvaluation(evaluations, spreads, target)
 
 
+def _is_share(name: str) -> bool:
+    return _MEASURES[name].unit == SHARE
+
+
 def _spreads(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval]) -> dict[str, Spread]:
-    """Each quantity's spread over seeds, with the interval of its own where it has one."""
+    """Spread of each quantity over seeds, with its interval from ``intervals`` if it has one there."""
     found = {name: spread(of_seeds) for name, of_seeds in values.items()}
     return found | {name: replace(found[name], low=its.low, high=its.high) for name, its in intervals.items()}
 
 
 def _text(name: str, found: Spread, images: int) -> str:
-    """Accuracies in per cent."""
-    form = "{:.1%}" if name == "val_top1" else "{:.4f}"
-    value = form.format(found.mean) + ("" if found.sd is None else f" ± {form.format(found.sd)}")
+    """Mean, sd and interval as text; shares in per cent."""
+    form = percent if _is_share(name) else "{:.4f}".format
+    value = form(found.mean) + ("" if found.sd is None else f" ± {form(found.sd)}")
     if found.low is None or found.high is None:
         return value
-    over = f"over {images:,} images and the seeds" if name == "val_top1" else "over the seeds, on these images"
-    return f"{value}, 95 % interval of the mean {form.format(found.low)} to {form.format(found.high)} ({over})"
+    over = f"over {images:,} images and the seeds" if _is_share(name) else "over the seeds, on these images"
+    return f"{value}, 95% interval of the mean {form(found.low)} to {form(found.high)} ({over})"
 
 
 def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Interval]:
-    """`measure_intervals` of single runs, whose images are put in one order; none of runs of different images."""
+    """`measure_intervals` of single runs, with their images in the same order; empty if their images differ."""
     if not predictions or len({frozenset(found.names) for found in predictions}) > 1:
         return {}
     ordered = [np.argsort(np.array(found.names), kind="stable") for found in predictions]

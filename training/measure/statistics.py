@@ -1,7 +1,4 @@
-"""How sure a measured number is: several seeds' spread, bootstrap intervals, and tests of paired answers.
-
-Pure functions on arrays; nothing here knows networks or files.
-"""
+"""Spread over seeds, confidence intervals and paired significance tests, as pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -14,34 +11,35 @@ from scipy import stats
 CONFIDENCE = 0.95
 NORMAL = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 DRAWS = 1000
-_BLOCK = 100  # draws at a time: 25,000 images are 10 MB of counts
+_BLOCK = 100  # draws per block: 10 MB of counts for 25,000 images
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""From how often each of n images counts, float32 ``(n, D)``, to float64 ``(D,)``, a value for each column; ones give
-the statistic of the images themselves. NaN where a draw lacks what it needs."""
+"""A statistic of n weighted images: maps weights, float32 ``(n, D)``, to float64 ``(D,)``, one value per column.
+
+Weights of 1 return the statistic of the images themselves. NaN where it is undefined for a draw."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Several values of one quantity, such as a score with each seed."""
+    """Mean and spread of a quantity over several values, such as scores by seed."""
 
     mean: float
-    sd: float | None  #: with n - 1; None of one value
-    low: float | None  #: of a 95 % interval of the mean: Student's over the values alone, or another; None of one value
+    sd: float | None  #: with n - 1; None for a single value
+    low: float | None  #: of a 95 % interval of the mean: Student's t, unless replaced; None for a single value
     high: float | None
     n: int
 
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``, with 95 % confidence."""
+    """A 95 % confidence interval from ``low`` to ``high``."""
 
     low: float
     high: float
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean, standard deviation and the mean's interval of one value or more, taken for normally distributed."""
+    """Mean, standard deviation and Student's t interval of the mean, for one or more normally distributed values."""
     numbers = np.asarray(values, dtype=np.float64)
     mean, n = float(numbers.mean()), len(numbers)
     if n < 2:
@@ -52,7 +50,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def wilson_interval(share: float, images: float, quantile: float = NORMAL) -> Interval:
-    """Wilson's score interval (1927) of a share of so many images; of none it is from 0 to 1."""
+    """Wilson's score interval (1927) of a share of ``images`` images; from 0 to 1 for no images."""
     whole = images + quantile**2
     middle = (images * share + quantile**2 / 2) / whole
     half = quantile * (images * share * (1 - share) + quantile**2 / 4) ** 0.5 / whole
@@ -60,16 +58,16 @@ def wilson_interval(share: float, images: float, quantile: float = NORMAL) -> In
 
 
 def share_interval(right: np.ndarray, strata: np.ndarray | None = None) -> Interval:
-    """95 % of a share, the mean over S seeds, for other images and other seeds.
+    """95 % confidence interval of a share averaged over S seeds, over images and seeds.
 
-    Wilson's interval of as many images as a share of the same variance would have, which is the images' and the seeds'
-    added: those of one seed are as many as there are, and Wilson's own interval follows. The images' variance is that
-    of their means over seeds with two right and two wrong ones added (Agresti and Coull, 1998), so that images that are
-    all right do not look as if none could be wrong.
+    Wilson's interval with an effective number of images: the number for which a share has the same variance as the
+    variances over images and over seeds added. For a single seed this is the actual number, and the result is Wilson's
+    own interval. The variance over images is that of their means over seeds, with two right and two wrong images added
+    (Agresti and Coull, 1998), so that it is positive even if all images are right.
 
     Args:
-        right: ``(S, n)``, 1.0 where an image is right.
-        strata: the class of each image ``(n,)``, for the mean of the shares of every class that is there.
+        right: Array ``(S, n)``, 1.0 where an image is right.
+        strata: Class of each image ``(n,)``; the share is then the mean of the shares of all classes that have images.
     """
     place = np.unique(np.zeros(right.shape[1]) if strata is None else strata, return_inverse=True)[1]
     share, variance = _stratified(right.mean(axis=0), place, [1.0, 1.0, 0.0, 0.0])
@@ -78,8 +76,9 @@ def share_interval(right: np.ndarray, strata: np.ndarray | None = None) -> Inter
 
 
 def share_interval_of_means(shares: Sequence[float], images: int) -> Interval:
-    """`share_interval` where all that is known are the shares with each seed: their images are then taken for ones that
-    all seeds are right about or none, which vary most.
+    """`share_interval` when only the share for each seed is known.
+
+    Assumes the largest possible variance: every image is right for all seeds or for none.
     """
     mean = float(np.mean(shares))
     share = (images * mean + 2) / (images + 4)
@@ -87,27 +86,29 @@ def share_interval_of_means(shares: Sequence[float], images: int) -> Interval:
 
 
 def _share_interval(mean: float, share: float, variance: float, seeds: Sequence[float]) -> Interval:
-    """Args: share, variance: with the images added."""
+    """Args: share, variance: Share and variance over images, including the added images."""
     variance, freedom = _joined(variance, np.inf, [seeds])
     images = max(share * (1 - share) / variance - 4, 0.0)
     return wilson_interval(mean, images, float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)))
 
 
 def share_difference(first: np.ndarray, second: np.ndarray, strata: np.ndarray | None = None) -> tuple[float, float]:
-    """How much greater the second share is than the first, of the same images, and the variance of that over images: of
-    means over seeds, with an image added that only the first is right about and one that only the second is (Bonett and
-    Price, 2012). So networks that agree about few images do not look as if they always would.
+    """Difference of two shares on the same images (second minus first), and its variance over images.
+
+    Both are of means over seeds, with two images added: one that only the first network gets right and one that only
+    the second does (Bonett and Price, 2012). The variance is therefore positive when two networks agree on a few
+    images.
 
     Args:
-        first, second: ``(S, n)`` and ``(T, n)``, 1.0 where an image is right.
-        strata: as `share_interval`.
+        first, second: Arrays ``(S, n)`` and ``(T, n)``, 1.0 where an image is right.
+        strata: As in `share_interval`.
     """
     place = np.unique(np.zeros(first.shape[1]) if strata is None else strata, return_inverse=True)[1]
     return _stratified(second.mean(axis=0) - first.mean(axis=0), place, [1.0, -1.0])
 
 
 def _stratified(values: np.ndarray, place: np.ndarray, added: Sequence[float]) -> tuple[float, float]:
-    """The mean over strata of the mean of their values, and its variance; ``added`` is divided among them evenly."""
+    """Mean over strata of the stratum means, and its variance; ``added`` values are divided evenly among strata."""
     extra, strata = np.array(added), place.max() + 1
     counts = np.bincount(place) + len(extra) / strata
     means = (np.bincount(place, values) + extra.sum() / strata) / counts
@@ -116,13 +117,14 @@ def _stratified(values: np.ndarray, place: np.ndarray, added: Sequence[float]) -
 
 
 def hull(*intervals: Interval) -> Interval:
-    """The least interval that holds them all."""
+    """Smallest interval that contains all given intervals."""
     return Interval(min(found.low for found in intervals), max(found.high for found in intervals))
 
 
 def resamples(n: int, draws: int = DRAWS, seed: int = 0) -> Iterator[np.ndarray]:
-    """How often each of n images is among n drawn with replacement: float32 ``(n, D)``, D draws a block, ``draws`` in
-    all. The same for the same n, draws and seed.
+    """Draw bootstrap resamples of n images, in blocks of D draws.
+
+    Yields: counts of each image in each draw, float32 ``(n, D)``; deterministic for given n, draws and seed.
     """
     generator = np.random.default_rng(seed)
     for first in range(0, draws, _BLOCK):
@@ -133,45 +135,45 @@ def resamples(n: int, draws: int = DRAWS, seed: int = 0) -> Iterator[np.ndarray]
 
 
 def bootstrap(statistics: Sequence[Statistic], n: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """Each statistic of ``draws`` resamples of n images, the same for all: float64 ``(statistics, draws)``."""
+    """Evaluate statistics on the same ``draws`` resamples of n images; returns float64 ``(statistics, draws)``."""
     blocks = [np.stack([statistic(counts) for statistic in statistics]) for counts in resamples(n, draws, seed)]
     return np.concatenate(blocks, axis=1)
 
 
 def percentile_interval(drawn: np.ndarray) -> Interval:
-    """What 95 % of a bootstrap's draws ``(draws,)`` lie between (Efron's percentile interval)."""
+    """Efron's percentile interval: the central 95 % of bootstrap draws ``(draws,)``."""
     low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(low), float(high))
 
 
 def basic_interval(value: float, drawn: np.ndarray) -> Interval:
-    """The basic bootstrap interval (Davison and Hinkley, 1997, section 5.2; also "reverse percentile"): the percentile
-    interval mirrored at the images' own ``value``, for statistics that noise raises.
+    """Basic ("reverse percentile") bootstrap interval (Davison and Hinkley, 1997, section 5.2).
 
-    A resample adds what the images added already: to a calibration error its noise, to average precision its copies of
-    an image, which rank together. In the tests' simulations the percentile interval of 200 images holds a true
-    calibration error of 0.07 one time in five, this one nine in ten.
+    The percentile interval is mirrored at the measured ``value``. Suited to statistics that resampling biases upwards:
+    it adds noise to the calibration error, and copies of an image, which rank together, to average precision. In the
+    simulations of the tests, with 200 images and a true calibration error of 0.07, the percentile interval covers the
+    truth one time in five, this one nine times in ten.
     """
     interval = percentile_interval(drawn)
     return Interval(2 * value - interval.high, 2 * value - interval.low)
 
 
 def joined_test(value: float, variance: float, images: int, seeds: Sequence[Sequence[float]]) -> tuple[Interval, float]:
-    """Interval of a mean over seeds, and the two-sided p of its being 0, for other images and other seeds.
+    """t-test of a mean over seeds against 0, over images and seeds.
 
-    The variances of two sources are added: that of images with the seeds fixed, and that of each sample's mean from its
-    few values; Student's t with Welch and Satterthwaite's degrees of freedom. To resample the seeds as well would find
-    differences where there are none: draws of two or three vary too little. So would pairing two networks' seeds by
-    their numbers, whose differences tell of half the degrees of freedom.
+    Two variances are added: that over images with the seeds fixed, and that of the mean of each sample over its seeds.
+    The test is Student's t with Welch and Satterthwaite's degrees of freedom. Resampling the seeds as well would find
+    differences where none exist, because draws of two or three values vary too little; so would pairing the seeds of
+    two networks by number, which halves the degrees of freedom.
 
     Args:
-        value: the mean over seeds.
-        variance: of that mean with other images, such as a bootstrap's.
-        images: how many there are.
-        seeds: independent samples, at most two, whose mean or difference of means ``value`` is. One of a single value
-            is taken to vary as the other does (Crawford and Howell's test of one against a sample, 1998).
+        value: Mean over seeds, or difference of two such means.
+        variance: Variance of ``value`` over images, for example from a bootstrap.
+        images: Number of images.
+        seeds: One or two independent samples of values by seed, whose mean or difference of means is ``value``. A
+            sample with a single value is assumed to vary as the other one does (Crawford and Howell, 1998).
 
-    Returns: the interval, and p; 1.0 where nothing varies, for then there is nothing to judge by.
+    Returns: the 95 % interval and the two-sided p, which is 1.0 if both variances are 0.
     """
     total, freedom = _joined(variance, max(images - 1, 1), seeds)
     if total == 0:
@@ -182,11 +184,11 @@ def joined_test(value: float, variance: float, images: int, seeds: Sequence[Sequ
 
 
 def _joined(variance: float, degrees: float, seeds: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The variance of images and seeds together, and its degrees of freedom, of which the images' has ``degrees``."""
+    """Total variance over images and seeds, and its degrees of freedom; ``degrees`` are those of ``variance``."""
     variances = [(variance, degrees)]
     several = [values for values in seeds if len(values) > 1]
     for values in several:
-        means = 1 / len(values) + (len(seeds) - len(several))  # the sample's, and a single value beside it
+        means = 1 / len(values) + (len(seeds) - len(several))  # of its mean, and of a single value
         variances.append((float(np.var(values, ddof=1)) * means, len(values) - 1))
     total = sum(variance for variance, _ in variances)
     parts = sum(variance**2 / degrees for variance, degrees in variances)
@@ -194,15 +196,15 @@ def _joined(variance: float, degrees: float, seeds: Sequence[Sequence[float]]) -
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p of McNemar's exact test: of the pairs in which just one is right, is each as often that one?
+    """Two-sided p of McNemar's exact test, given the numbers of images that only one of two networks gets right.
 
-    Binomial with a half, whatever their number; 1.0 when there are none.
+    Binomial with probability 1/2 for any number of such images; 1.0 if there are none.
     """
     return min(1.0, 2 * float(stats.binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of several tests, corrected by Holm's method (1979), in the order given."""
+    """Correct the p-values of several tests by Holm's method (1979); the order is kept."""
     corrected, highest = [0.0] * len(p_values), 0.0
     for place, k in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, p_values[k] * (len(p_values) - place)))

@@ -1,1 +1,1 @@
-"""The networks: tensors in, tensors out. Nothing here knows a file, a data set or a training loop."""
+"""Networks: tensors in, tensors out. Nothing here depends on files, data sets or training loops."""

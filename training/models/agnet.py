@@ -1,4 +1,4 @@
-"""AG-Net: Attend and Guide (Bera et al., IEEE TIP 30, 2021), Figure 1 from left to right."""
+"""AG-Net, "Attend and Guide" (Bera et al., IEEE TIP 30, 2021): Figure 1 from left to right."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ from .settings import AGNetSettings
 
 
 class AGNet(Model):
-    """Recognise an image by its parts and by what they have to do with each other.
+    """AG-Net: recognition of an image by its regions and the relations between them.
 
-    The blocks are passed in; `assemble_agnet` knows their numbers.
+    The N = R + 1 tokens of an image are its R regions and, last, the whole image. The blocks are passed in;
+    `assemble_agnet` builds them from settings.
 
     Args:
-        backbone: images ``(B, 3, H, W)`` -> feature map ``(B, C, h, w)``, brought to 7 × 7 here. If it gives maps of
-            several stages, regions are pooled from each of them, and from there on C is the sum of their channels.
-        self_attention: over the last map's positions; None leaves the map as it is.
-        se_residual: one gate for each of the N = R + 1 tokens; None leaves them as they are.
-        inter_attention: between the tokens, or their mean.
-        fusion: of average and maximum pooling, or one of them.
-        classifier: ``(B, C)`` -> ``(B, classes)``.
-        regions: R; with 0, regions are accepted and not looked at.
-        pool: maps ``(B, C, h, w)`` and boxes -> ``(B, N, 49, C)``, or their mean over the 49.
-        shortcut: classify GAP(map) + γF, γ = 0 at the start, instead of F: training begins as the plain backbone's.
+        backbone: Backbone, images ``(B, 3, H, W)`` -> feature map ``(B, C, h, w)``, which is resized to 7 × 7 here. If
+            the backbone returns maps of several stages, regions are pooled from each of them, and C is the sum of their
+            channels from then on.
+        self_attention: Self-attention over the positions of the last map (Eq. 1); None leaves the map unchanged.
+        se_residual: SE-Residual blocks, one per token; None leaves the tokens unchanged.
+        inter_attention: Inter-attention and region weighting of the tokens (Eqs. 2 and 3), or their mean.
+        fusion: Fusion of maximum and average pooling (Eq. 4), or one of the two.
+        classifier: Classifier, ``(B, C)`` -> ``(B, classes)``.
+        regions: Number of regions per image, R. With 0, regions are accepted and ignored.
+        pool: Region pooling, maps ``(B, C, h, w)`` and boxes ``(B, N, 4)`` -> ``(B, N, 49, C)``; with ``mean``, the
+            mean over the 49 positions ``(B, N, 1, C)``.
+        shortcut: Whether to classify GAP(map) + γF instead of F, with γ = 0 at the start: training then starts from the
+            plain backbone.
     """
 
     inputs = ("images", "regions")
@@ -71,11 +75,13 @@ class AGNet(Model):
         """Classify images by their regions.
 
         Args:
-            images: ``(B, 3, H, W)`` RGB, uint8 or floats 0..255.
-            regions: ``(B, R, 4)`` boxes xyxy in fractions of the image; R as the model was built for, None where that
-                is 0.
+            images: RGB images ``(B, 3, H, W)``, uint8 or floats in 0..255.
+            regions: Boxes ``(B, R, 4)``, xyxy in fractions of the image; None if the model was built with R = 0.
 
-        Raises: `ValueError` for another number of regions or images.
+        Returns: logits ``(B, classes)``, region weights ``(B, N)``, attention map ``(B, 7, 7)`` (None without
+            self-attention) and embedding ``(B, C)``.
+
+        Raises: `ValueError` if the shape of ``regions`` is not ``(B, R, 4)``.
         """
         wanted = (images.shape[0], self.regions, 4)
         if regions is None:
@@ -83,21 +89,22 @@ class AGNet(Model):
         elif self.regions == 0:
             regions = regions[:, :0]
         if regions.shape != wanted:
-            raise ValueError(f"regions must be {wanted}, as this model was built; got {tuple(regions.shape)}")
-        *shallower, features = self.backbone.maps(images)  # shallower: of more stages than one
+            raise ValueError(f"regions must have shape {wanted} for this model; got {tuple(regions.shape)}")
+        *shallower, features = self.backbone.maps(images)  # (B, C, h, w); shallower maps only with several stages
         features = self.last_map(features)  # (B, C, 7, 7)
+        # Self-attention, Eq. 1: attended map (B, C, 7, 7), attention map (B, 7, 7)
         attended, attention = self.self_attention(features) if self.self_attention else (features, None)
-        # The whole image is the last token: pooling the full frame of a 7×7 map gives the map itself.
+        # The whole image is the last token: pooling the full frame of a 7 × 7 map returns the map itself.
         whole = regions.new_tensor([0, 0, 1, 1]).expand(regions.shape[0], 1, 4)
-        maps, boxes = [*shallower, attended], torch.cat([regions, whole], dim=1)
+        maps, boxes = [*shallower, attended], torch.cat([regions, whole], dim=1)  # boxes: (B, N, 4)
         tokens = self._pool(maps, boxes)  # (B, N, 49, C)
         if self.se_residual:
-            means = self._pool(maps, boxes, mean=True).squeeze(2)  # (B, N, C)
-            tokens = self.se_residual(tokens, means, inplace=True)
-        joined, weights = self.inter_attention(tokens)  # (B, 49, C), (B, N)
-        embedding = self.fusion(joined)  # (B, C)
+            means = self._pool(maps, boxes, mean=True).squeeze(2)  # (B, N, C): GAP of each token
+            tokens = self.se_residual(tokens, means, inplace=True)  # (B, N, 49, C)
+        joined, weights = self.inter_attention(tokens)  # Eqs. 2 and 3: f̂ (B, 49, C), region weights (B, N)
+        embedding = self.fusion(joined)  # Eq. 4: F (B, C)
         if self.shortcut is not None:
-            average = torch.cat([each.mean(dim=(2, 3)) for each in [*shallower, features]], dim=1)
+            average = torch.cat([each.mean(dim=(2, 3)) for each in [*shallower, features]], dim=1)  # (B, C)
             embedding = average + self.shortcut * embedding
         return Output(self.classifier(self.dropout(embedding)), weights, attention, embedding)
 
@@ -106,20 +113,23 @@ class AGNet(Model):
         return self.last_map
 
     def _pool(self, maps: list[Tensor], boxes_xyxy: Tensor, mean: bool = False) -> Tensor:
-        """Every box of every map, what the maps give side by side: ``(B, N, 49, C)``, or its mean ``(B, N, 1, C)``."""
+        """Pool the boxes from every map, channels concatenated: ``(B, N, 49, C)``, or their mean ``(B, N, 1, C)``."""
         pooled = [self.pool(features, boxes_xyxy, mean=mean) for features in maps]
-        return torch.cat(pooled, dim=-1) if len(pooled) > 1 else pooled[0]  # a single one is not copied
+        return torch.cat(pooled, dim=-1) if len(pooled) > 1 else pooled[0]  # a single map is not copied
 
 
 def assemble_agnet(settings: AGNetSettings, backbones: Sequence[Backbone]) -> AGNet:
-    """The one place that knows AG-Net's numbers. Raises: `ValueError` for settings that do not fit the backbone."""
+    """Assemble AG-Net from its settings on a backbone; all layer sizes are computed here.
+
+    Raises: `ValueError` for settings that do not fit the backbone.
+    """
     (backbone,) = backbones
     regions = settings.regions if settings.use_regions else 0
     channels, tokens = sum(backbone.channels_of_maps), regions + 1
     if settings.se != "none" and not 1 <= settings.se_ratio <= channels:
-        raise ValueError(f"wanted se_ratio 1 to {channels}, the tokens' channels; got {settings.se_ratio}")
+        raise ValueError(f"wanted se_ratio 1 to {channels}, the number of channels; got {settings.se_ratio}")
     if settings.self_attention and backbone.channels < KEYS_SHARE:
-        raise ValueError(f"self-attention wants {KEYS_SHARE} channels or more; the last map has {backbone.channels}")
+        raise ValueError(f"self-attention needs at least {KEYS_SHARE} channels; the last map has {backbone.channels}")
     return AGNet(
         backbone=backbone,
         self_attention=SelfAttention(backbone.channels, settings.spectral_norm) if settings.self_attention else None,

@@ -1,4 +1,4 @@
-"""From settings to a network, of whatever family."""
+"""Construction of a model of any family from its settings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from .registry import model_spec
 
 
 def build_model(settings: Settings, weights: Mapping[str, StateDict] | StateDict | None = None) -> Model:
-    """The network of these settings.
+    """Build the model that the settings describe.
 
     Args:
-        weights: of its backbones by their names, or of its only one: each a whole classifier's state dict.
+        settings: Settings of any family.
+        weights: Whole classifiers' state dicts by backbone name, or a single state dict if the model has one backbone.
+            None: random weights.
 
-    Raises: `ValueError` for settings no network can be built from, or weights that do not fit.
+    Raises: `ValueError` for settings from which no model can be built, or weights that do not fit.
     """
     given = _by_name(settings, weights or {})
     backbones = [build_backbone(name, given.get(name), stages) for name, stages in settings.streams]
@@ -25,15 +27,18 @@ def build_model(settings: Settings, weights: Mapping[str, StateDict] | StateDict
 
 
 def assemble(settings: Settings, *backbones: Backbone) -> Model:
-    """The network of these settings on backbones of the caller's, one for each of ``settings.streams``, which are not
-    looked at.
+    """Assemble the model that the settings describe on the caller's own backbones.
 
-    Raises: `ValueError` for settings no network can be built from.
+    Args:
+        settings: Settings of any family; the backbones named in ``settings.streams`` are ignored.
+        backbones: One backbone for each of ``settings.streams``, in order.
+
+    Raises: `ValueError` for settings from which no model can be built, or another number of backbones.
     """
     spec = model_spec(settings.model)
     check_settings(settings)
     if len(backbones) != len(settings.streams):
-        raise ValueError(f"{settings.model} wants {len(settings.streams)} backbones, got {len(backbones)}")
+        raise ValueError(f"{settings.model} needs {len(settings.streams)} backbones, got {len(backbones)}")
     module, _, function = spec.builder.partition(":")
     model: Model = getattr(import_module(module, __package__), function)(settings, backbones)
     return model
@@ -44,5 +49,5 @@ def _by_name(settings: Settings, weights: Mapping[str, StateDict] | StateDict) -
     if set(weights) <= names:
         return weights  # type: ignore[return-value]
     if len(names) > 1:
-        raise ValueError(f"weights of {', '.join(sorted(names))} are wanted by these names")
+        raise ValueError(f"weights of {', '.join(sorted(names))} must be given by backbone name")
     return {names.pop(): weights}  # type: ignore[dict-item]

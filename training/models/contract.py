@@ -1,4 +1,4 @@
-"""The contract of every model: its settings, what it needs, what it says, and what its parameters are part of.
+"""Contract of every model: its settings, its inputs, its output and its registry entry.
 
 Nothing heavy is imported here.
 """
@@ -6,73 +6,73 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from ...data.fields import AT_LEAST_1, broken_rule, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+NETWORK = "Network"
+
 
 class Output(NamedTuple):
-    """What a model says about B samples. Trainer, metrics and figures ask for nothing else."""
+    """Output of a model for B samples. Training, metrics and figures use nothing else."""
 
-    logits: Tensor  #: ``(B, classes)``, or ``(B, T, classes)`` of one that answers for each frame
-    region_weights: Tensor | None = None  #: ``(B, R + 1)``, ≥ 0, sum 1; the whole image is the last
-    attention_map: Tensor | None = None  #: ``(B, h, w)`` or ``(B, T, h, w)``, ≥ 0, sum 1: where the model looks
-    embedding: Tensor | None = None  #: ``(B, C)``, what the classifier sees
-    losses: dict[str, Tensor] | None = None  #: auxiliary ones by name, each of every sample ``(B,)``
+    logits: Tensor  #: ``(B, classes)``, or ``(B, T, classes)`` from a model that classifies T frames
+    #: ``(B, R + 1)``, ≥ 0, sum 1, the whole image last: the coefficient of each token in the classified feature,
+    #: divided by the sum of all coefficients
+    region_weights: Tensor | None = None
+    attention_map: Tensor | None = None  #: ``(B, h, w)`` or ``(B, T, h, w)``, ≥ 0, sum 1: attention per position
+    embedding: Tensor | None = None  #: ``(B, C)``, input of the classifier, before dropout
+    losses: dict[str, Tensor] | None = None  #: auxiliary losses by name, each per sample ``(B,)``
 
 
 class Stream(NamedTuple):
-    """A backbone that a model has."""
+    """A backbone of a model."""
 
-    backbone: str  #: its name
-    stages: int = 1  #: maps that it gives, counted from the last back
+    backbone: str  #: name of the backbone
+    stages: int = 1  #: number of feature maps, counted back from the last
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a model is given."""
+    """Inputs that a model needs."""
 
-    regions: int = 0  #: R of an image; with 0 none are computed for it
+    regions: int = 0  #: number of regions per image, R; 0: none are computed
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every family's settings have; each has a class of its own."""
+    """Base class of the settings of every family of models."""
 
-    model: ClassVar[str]  #: the family's name in the registry
+    model: ClassVar[str]  #: name of the family in the registry
 
-    classes: int
+    classes: int = setting(NETWORK, "Number of classes.", AT_LEAST_1)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The model's backbones."""
+        """Backbones of the model."""
         raise NotImplementedError
 
     @property
     def backbones(self) -> str:
-        """Their names, for people."""
+        """Names of the backbones, for display."""
         return " + ".join(dict.fromkeys(stream.backbone for stream in self.streams))
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises: `ValueError` for a value that its field's rule does not allow."""
-    if settings.classes < 1:
-        raise ValueError(f"a classifier needs at least 1 class, got {settings.classes}")
-    for one in fields(settings):
-        if "rule" in one.metadata:
-            wanted, holds = one.metadata["rule"]
-            value = getattr(settings, one.name)
-            if not holds(value):
-                raise ValueError(f"{one.name}: wanted {wanted}, got {value!r}")
+    """Check every field. Raises: `ValueError` for a value that its field's rule does not allow."""
+    if broken := broken_rule(settings):
+        raise ValueError(": ".join(broken))
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A family of models, without loading it."""
+    """Registry entry of a family of models; it does not load the family."""
 
-    about: str  #: for people
+    about: str  #: one-line description
     settings: type[Settings]
-    needs: Callable[..., Needs]  #: of its settings
-    builder: str  #: "module:function" beside the registry: (settings, backbones, one of each stream) -> model
+    needs: Callable[..., Needs]  #: settings -> inputs of the model
+    builder: str  #: "module:function", relative to the registry: (settings, one backbone per stream) -> model

@@ -1,4 +1,4 @@
-"""What training and answers ask of every network, beside its ``forward``."""
+"""Base class of the models: what training and prediction use besides ``forward``."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from torch import nn
 
 from .backbones.backbone import Backbone
 
-BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"  #: what a part of a network is
+BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"  #: kinds of parts of a network
 
 
 class Model(nn.Module):
-    """A network that recognises images: ``forward`` takes what `inputs` names and gives an `Output`.
+    """Base class of image recognition models: ``forward`` takes the fields named in `inputs` and returns an `Output`.
 
-    A family sets its backbones, ``dropout`` and ``classifier`` as attributes; the rest is found.
+    A subclass assigns its backbones, ``dropout`` and ``classifier`` as attributes; the rest is derived from them.
     """
 
-    inputs: ClassVar[tuple[str, ...]] = ("images",)  #: fields of a batch that ``forward`` takes, in order
-    titles: ClassVar[dict[str, str]] = {}  #: names of parts for people, where hyphens for underscores do not do
+    inputs: ClassVar[tuple[str, ...]] = ("images",)  #: batch fields that ``forward`` takes, in order
+    titles: ClassVar[dict[str, str]] = {}  #: display names of parts, if not the attribute with hyphens
     dropout: nn.Dropout  #: before the classifier; training sets its probability
     classifier: nn.Module
     _size_hw: tuple[int, int] | None = None
 
     @property
     def backbones(self) -> tuple[Backbone, ...]:
-        """Every backbone once, in the order of the attributes."""
+        """All backbones, each once, in the order of the attributes."""
         return tuple(module for module in self.modules() if isinstance(module, Backbone))
 
     @property
     def map_layer(self) -> nn.Module:
-        """The module whose output ``(B, C, h, w)`` explanations differentiate: the last map as the head is given it.
-        The first backbone, unless the family says otherwise; the head then has to call it, not its ``maps``.
+        """Module whose output ``(B, C, h, w)``, the map that the head receives, is differentiated for explanations.
+
+        The default is the first backbone. The head must then call the backbone itself, not its ``maps``, so that
+        forward hooks run.
         """
         return self.backbones[0]
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the images it takes: the first backbone's own square until set."""
+        """Height and width of the input images; unless set, the square size of the first backbone's preprocessing."""
         side = self.backbones[0].preprocessing.size
         return self._size_hw or (side, side)
 
@@ -47,10 +49,10 @@ class Model(nn.Module):
         self._size_hw = size_hw
 
     def parts(self) -> dict[str, str]:
-        """Its parts: the path of a module or of a single parameter -> `BACKBONE`, `HEAD` or `CLASSIFIER`.
+        """Parts of the model: path of a module or of a single parameter -> `BACKBONE`, `HEAD` or `CLASSIFIER`.
 
-        Every name of the state dict is of the part that `path_of` finds. Each attribute is a part of the head, but for
-        the backbones and ``classifier``.
+        Every attribute is a part of the head, except the backbones and ``classifier``. Every name in the state dict
+        belongs to the part that `path_of` returns.
         """
         backbones = {
             path: BACKBONE
@@ -63,18 +65,16 @@ class Model(nn.Module):
         return backbones | {name: CLASSIFIER if name == "classifier" else HEAD for name in others}
 
     def title(self, path: str) -> str:
-        """What people call a part."""
+        """Display name of a part."""
         return self.titles.get(path, path.replace("_", "-"))
 
 
 def path_of(parts: Mapping[str, str], name: str) -> str | None:
-    """The path of the part that a parameter or buffer of that name belongs to: the longest one that the name begins
-    with; None where it belongs to none.
-    """
+    """Path of the part to which a parameter or buffer belongs: the longest path with which its name starts, or None."""
     return max((path for path in parts if f"{name}.".startswith(f"{path}.")), key=len, default=None)
 
 
 def kind_of(parts: Mapping[str, str], name: str) -> str:
-    """`BACKBONE`, `HEAD` or `CLASSIFIER`: what the part is that a parameter or buffer of that name belongs to."""
+    """Kind of the part to which a parameter or buffer belongs: `BACKBONE`, `HEAD` or `CLASSIFIER`."""
     path = path_of(parts, name)
     return HEAD if path is None else parts[path]

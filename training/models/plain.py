@@ -1,4 +1,4 @@
-"""The control of every claim: the same backbone, average pooling and one linear layer."""
+"""AG-Net's control: the same backbone, average pooling and one linear layer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Plain(Model):
     def __init__(self, backbone: Backbone, classifier: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        # An average over 7 × 7 positions is not one over all h × w: without this, maps of another size would give other
-        # numbers than AG-Net's shortcut and the plain networks trained so far.
+        # The mean over 7 × 7 positions differs from the mean over all h × w. Maps of other sizes are resized, too, so
+        # that the embedding is the GAP(map) of AG-Net's shortcut, and so that existing checkpoints keep their outputs.
         self.last_map = LastMap()
         self.dropout = nn.Dropout(0.0)
         self.classifier = classifier
 
     def forward(self, images: Tensor) -> Output:
-        """RGB images ``(B, 3, H, W)``, uint8 or floats 0..255 -> logits."""
+        """Classify RGB images ``(B, 3, H, W)``, uint8 or floats in 0..255."""
         embedding = self.last_map(self.backbone(images)).mean(dim=(2, 3))  # (B, C)
         return Output(self.classifier(self.dropout(embedding)), embedding=embedding)
 
@@ -36,6 +36,6 @@ class Plain(Model):
 
 
 def assemble_plain(settings: PlainSettings, backbones: Sequence[Backbone]) -> Plain:
-    """The network of these settings on its backbone."""
+    """Assemble the control from its settings on a backbone."""
     (backbone,) = backbones
     return Plain(backbone, nn.Linear(backbone.channels, settings.classes))

@@ -1,4 +1,4 @@
-"""The families of models by name, and their settings as files have them. Nothing heavy is imported here."""
+"""Registry of the model families, and their settings as stored in files. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .settings import (
 
 MODELS: dict[str, ModelSpec] = {
     "agnet": ModelSpec(
-        about="attends to regions and to what they have to do with each other",
+        about="attention to regions and to the relations between them",
         settings=AGNetSettings,
         needs=agnet_needs,
         builder=".agnet:assemble_agnet",
     ),
     "plain": ModelSpec(
-        about="its control: the backbone with one linear layer",
+        about="the backbone with one linear layer, AG-Net's control",
         settings=PlainSettings,
         needs=plain_needs,
         builder=".plain:assemble_plain",
@@ -45,29 +45,30 @@ MODELS: dict[str, ModelSpec] = {
     ),
 }
 
-# A record of either of these has the fields of both: the form from before each family had settings of its own.
+# Records of these families contain the fields of both: the format dates from when they shared one settings class.
 _OF_ONE_RECORD = ("agnet", "plain")
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The family of that name. Raises: `ValueError` for an unknown one."""
+    """Look up a family by name. Raises: `ValueError` for an unknown name."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}{did_you_mean(name, MODELS)}")
     return MODELS[name]
 
 
 def needs_of(settings: Settings) -> Needs:
-    """What a model of these settings is given."""
+    """Inputs that a model with these settings needs."""
     return model_spec(settings.model).needs(settings)
 
 
 def ModelSettings(classes: int, regions: int | None = None, model: str = "agnet", **others: Any) -> Any:
-    """The settings of a family by its name: `AGNetSettings` or another's.
+    """Create the settings of a family by its name: `AGNetSettings` or another class.
 
     Args:
-        classes: to tell apart.
-        regions, others: fields of the family's settings. Those of AG-Net are taken for ``plain``, too, where they
-            change nothing.
+        classes: Number of classes.
+        regions: Number of regions per image; None for the family's default.
+        model: Name of the family.
+        others: Other fields of the family's settings. For ``plain``, AG-Net's fields are accepted and ignored.
 
     Raises: `ValueError` for an unknown family, `TypeError` for settings that it does not have.
     """
@@ -76,7 +77,7 @@ def ModelSettings(classes: int, regions: int | None = None, model: str = "agnet"
 
 
 def record_of(settings: Settings) -> dict[str, object]:
-    """Settings as checkpoints and configurations have them: ``model`` and every field."""
+    """Convert settings to a record for checkpoints and configurations: ``model`` and every field."""
     record: dict[str, object] = {}
     if settings.model in _OF_ONE_RECORD:
         for name in _OF_ONE_RECORD:
@@ -85,9 +86,9 @@ def record_of(settings: Settings) -> dict[str, object]:
 
 
 def settings_of(record: Mapping[str, object]) -> Settings:
-    """`record_of` backwards; a field that is not there has its default, as in records older than it.
+    """Convert a record to settings, the inverse of `record_of`. Fields missing in older records take their defaults.
 
-    Raises: `ValueError` for a field that the family does not have, or a value of another type.
+    Raises: `ValueError` for a field that the family does not have, or a value of the wrong type.
     """
     name = record.get("model", "agnet")
     if not isinstance(name, str):
@@ -97,8 +98,9 @@ def settings_of(record: Mapping[str, object]) -> Settings:
 
 
 def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record for comparing runs: defaults where it has nothing, and only what its family has. Of a family that is not
-    known here it is what it is.
+    """Normalise a record for comparing runs: missing fields take their defaults, fields of other families are dropped.
+
+    The record of an unknown family is returned unchanged.
     """
     name = record.get("model", "agnet")
     if not isinstance(name, str) or name not in MODELS:
@@ -108,7 +110,10 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own(name: str, values: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
-    """The values that are of the family, of those that may be there. Raises: `ValueError` with ``check``."""
+    """Drop the values that are accepted for a family but are not fields of its own.
+
+    Raises: `ValueError`, with ``check``, for unknown names and values of the wrong type.
+    """
     types = _types(name)
     accepted = dict(types)
     for one in _OF_ONE_RECORD if name in _OF_ONE_RECORD else ():
@@ -124,7 +129,11 @@ def _own(name: str, values: Mapping[str, Any], check: bool = False) -> dict[str,
 
 
 def _types(name: str) -> dict[str, str]:
-    return {one.name: str(one.type) for one in fields(model_spec(name).settings)}
+    # Annotations are strings in modules with `from __future__ import annotations`, and types in others.
+    found = {one.name: one.type for one in fields(model_spec(name).settings)}
+    return {
+        field: kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)) for field, kind in found.items()
+    }
 
 
 def _defaults(name: str) -> dict[str, object]:

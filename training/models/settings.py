@@ -1,4 +1,4 @@
-"""The networks' settings, without the networks: nothing heavy is imported here."""
+"""Settings of the networks; importing them loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, Rule, choice, setting
-from .contract import Needs, Settings, Stream
+from .contract import NETWORK, Needs, Settings, Stream
 
 FUSIONS = ("learned", "max", "mean")
 SE_KINDS = ("slot", "shared", "none")
@@ -17,43 +17,79 @@ ATTENTIONS = ("static", "recurrent")
 READOUTS = ("mean", "last")
 DIRECTIONS: Rule = ("1 or 4", lambda value: value in (1, 4))
 
-NETWORK, PARTS = "Network", "AG-Net's parts"
+PARTS = "AG-Net's parts"
+BACKBONE = "Name of the backbone, torchvision:NAME or timm:NAME."
 STREAMS, SPATIAL = "Two streams", "SRBN's parts"
 
 
 @dataclass(frozen=True)
 class AGNetSettings(Settings):
-    """Everything that decides an AG-Net's shape; the defaults are the paper's."""
+    """Settings that determine the architecture of AG-Net; the defaults are the paper's."""
 
     model: ClassVar[str] = "agnet"
 
-    regions: int = setting(NETWORK, "Regions of an image, primary and secondary together: R.", NOT_NEGATIVE, 36)
-    backbone: str = setting(NETWORK, "A backbone's name, torchvision:NAME or timm:NAME.", A_NAME, "resnet50")
+    regions: int = setting(
+        NETWORK,
+        "Number of regions per image, R, primary and secondary together.",
+        NOT_NEGATIVE,
+        36,
+        option="region-count",
+    )
+    backbone: str = setting(NETWORK, BACKBONE, A_NAME, "resnet50")
     units: int = setting(PARTS, "Width of the inter-attention.", AT_LEAST_1, 32, needs=("inter_attention", True))
-    se_ratio: int = setting(PARTS, "Of the SE-Residual blocks.", AT_LEAST_1, 16)
+    se_ratio: int = setting(
+        PARTS, "Reduction ratio of the SE-Residual blocks.", AT_LEAST_1, 16, needs=("se", ("slot", "shared"))
+    )
     spectral_norm: bool = setting(
-        PARTS, "On the self-attention's projections.", ANY, False, needs=("self_attention", True)
+        PARTS,
+        "Spectral normalisation of the self-attention's projections.",
+        ANY,
+        False,
+        needs=("self_attention", True),
     )
     attention_softmax: bool = setting(
-        PARTS, "After the inter-attention's sigmoid.", ANY, False, needs=("inter_attention", True)
+        PARTS, "Softmax after the inter-attention's sigmoid.", ANY, False, needs=("inter_attention", True)
     )
-    # What follows takes parts away: the rows of the paper's Table VII.
-    use_regions: bool = setting(PARTS, "Without, the whole image is the only token.", ANY, True)
-    self_attention: bool = setting(PARTS, "Without, regions are pooled from the backbone's own map.", ANY, True)
-    inter_attention: bool = setting(PARTS, "Without, tokens are averaged.", ANY, True)
-    fusion: str = choice(PARTS, "Of maximum and average pooling (Eq. 4), or one of them.", FUSIONS, "learned")
-    se: str = choice(PARTS, "An SE-Residual for each token slot, one for all, or none.", SE_KINDS, "slot")
+    # The next three remove parts: the rows of the paper's Table VII.
+    use_regions: bool = setting(
+        PARTS, "Region tokens. Off: the whole image is the only token.", ANY, True, off="no-regions"
+    )
+    self_attention: bool = setting(
+        PARTS, "Self-attention. Off: regions are pooled from the backbone's own map.", ANY, True
+    )
+    inter_attention: bool = setting(PARTS, "Inter-attention. Off: tokens are averaged.", ANY, True)
+    fusion: str = choice(
+        PARTS,
+        "Fusion of max and average pooling. learned: sum with learned weights (Eq. 4); max or mean: that one alone.",
+        FUSIONS,
+        "learned",
+    )
+    se: str = choice(PARTS, "SE-Residual blocks: one per token slot, one for all tokens, or none.", SE_KINDS, "slot")
     pooling: str = choice(
-        PARTS, "Of regions: RoIAlign, or whole cells of a finer map (in the authors' sister code).", POOLINGS, "align"
+        PARTS,
+        "Region pooling: RoIAlign, or whole cells of a map resized to 42 x 42 (the authors' sister code).",
+        POOLINGS,
+        "align",
     )
     pooling_samples: int = setting(
-        PARTS, "Bilinear samples along each side of a bin of RoIAlign.", AT_LEAST_1, 1, needs=("pooling", "align")
+        PARTS,
+        "Number of bilinear samples along each side of a RoIAlign bin.",
+        AT_LEAST_1,
+        1,
+        needs=("pooling", "align"),
     )
     shortcut: bool = setting(
-        PARTS, "The last map's average beside F, by a share of F that begins at 0; not in the paper.", ANY, False
+        PARTS,
+        "Shortcut: the classifier's input is the last map's average plus a learned multiple of F, initially 0; not in "
+        "the paper.",
+        ANY,
+        False,
     )
     stages: int = setting(
-        PARTS, "Of the backbone, from its last map back: regions are pooled from each.", AT_LEAST_1, 1
+        PARTS,
+        "Number of feature maps of the backbone that regions are pooled from, counted back from the last.",
+        AT_LEAST_1,
+        1,
     )
 
     @property
@@ -62,17 +98,17 @@ class AGNetSettings(Settings):
 
 
 def agnet_needs(settings: AGNetSettings) -> Needs:
-    """Images, and their regions unless they were taken away."""
+    """Return the inputs of AG-Net: images, and regions unless they are switched off."""
     return Needs(regions=settings.regions if settings.use_regions else 0)
 
 
 @dataclass(frozen=True)
 class PlainSettings(Settings):
-    """Everything that decides a plain backbone's shape."""
+    """Settings that determine the architecture of a plain backbone."""
 
     model: ClassVar[str] = "plain"
 
-    backbone: str = setting(NETWORK, "A backbone's name, torchvision:NAME or timm:NAME.", A_NAME, "resnet50")
+    backbone: str = setting(NETWORK, BACKBONE, A_NAME, "resnet50")
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -80,7 +116,7 @@ class PlainSettings(Settings):
 
 
 def plain_needs(settings: PlainSettings) -> Needs:
-    """Images alone."""
+    """Return the inputs of a plain backbone: images only."""
     return Needs()
 
 
@@ -97,7 +133,7 @@ def _streams(first: str, second: str) -> tuple[Stream, ...]:
 
 @dataclass(frozen=True)
 class BCNNSettings(Settings):
-    """Everything that decides a B-CNN's shape."""
+    """Settings that determine the architecture of B-CNN."""
 
     model: ClassVar[str] = "bcnn"
 
@@ -123,7 +159,7 @@ class BCNNSettings(Settings):
 
 @dataclass(frozen=True)
 class SRBNSettings(Settings):
-    """Everything that decides an SRBN's shape."""
+    """Settings that determine the architecture of SRBN."""
 
     model: ClassVar[str] = "srbn"
 
@@ -176,5 +212,5 @@ class SRBNSettings(Settings):
 
 
 def stream_needs(settings: BCNNSettings | SRBNSettings) -> Needs:
-    """Images alone."""
+    """Return the inputs of a model of two streams: images only."""
     return Needs()

@@ -1,1 +1,1 @@
-"""A run's folder: configuration, checkpoints, what was seen, curves."""
+"""Run folders: configuration, checkpoints, the record of images seen, training curves."""

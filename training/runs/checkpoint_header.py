@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, in its file's header: read without PyTorch, which takes seconds to load."""
+"""Read and check the header of a checkpoint without loading PyTorch, which takes seconds."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _LARGEST_HEADER = 2**26  # characters; 100,000 classes with long names take a te
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What a network was trained for; a `Checkpoint` adds the network."""
+    """Metadata of a trained network; `Checkpoint` adds the network itself."""
 
     settings: Settings
     classes: tuple[str, ...]
-    proposals: dict[str, object]  #: stage 1's settings; new images get their regions the same way
-    fingerprint: str  #: of the boxes file
+    proposals: dict[str, object]  #: settings of stage 1, used to propose regions on new images
+    fingerprint: str  #: fingerprint of the boxes file
     epoch: int
     val_top1: float | None
 
     @property
     def regions(self) -> int:
-        """How many regions the network looks at: 0 for a plain model, or one whose regions were taken away."""
+        """Number of regions per image that the network uses; 0 for a model without regions."""
         return needs_of(self.settings).regions
 
 
 def read_header(path: Path) -> CheckpointHeader:
-    """The header of a checkpoint, whose weights are not looked at.
+    """Read the header of a checkpoint without reading its weights.
 
-    Raises: `CheckpointError` for a file that is no checkpoint, or says of itself what no checkpoint says.
+    Raises: `CheckpointError` for a file that is not a checkpoint or whose header is invalid.
     """
     check_there(path)
     try:
@@ -64,7 +64,7 @@ def read_header(path: Path) -> CheckpointHeader:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file says that it is an agnet checkpoint, sound or not."""
+    """Whether the header of a file declares an agnet checkpoint, valid or not."""
     try:
         with safe_open(path, framework="np") as file:
             return parse_header(file.metadata()).get("format") == FORMAT
@@ -73,13 +73,13 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def check_classes(header: CheckpointHeader) -> None:
-    """Raises: `ValueError` for other classes than the network has."""
+    """Raise `ValueError` unless the number of class names equals the number of classes of the network."""
     if len(header.classes) != header.settings.classes:
         raise ValueError(f"{len(header.classes)} class names for {header.settings.classes} classes")
 
 
 def check_there(path: Path) -> None:
-    """Raises: `CheckpointError` where there is no file, or none that this user may read."""
+    """Raise `CheckpointError` if the file does not exist or cannot be read."""
     try:
         if not path.is_file():
             raise CheckpointError(f"there is no {path}; {how_to_get(path.parent)}")
@@ -89,19 +89,19 @@ def check_there(path: Path) -> None:
 
 
 def how_to_get(run: Path) -> str:
-    """What to do where a folder holds no run: the runs in it or beside it that may be meant, or how to make one."""
+    """Remedy for a folder that holds no run: runs inside it, similarly named ones next to it, or how to create one."""
     inside = sorted(best.parent for best in run.glob("*/best.safetensors"))
     beside = {best.parent.name: best.parent for best in run.parent.glob("*/best.safetensors")}
     meant = inside[:3] or [beside[name] for name in close_names(run.name, beside)]
     if meant:
         return f"did you mean {' or '.join(shlex.quote(str(one)) for one in meant)}?"
-    return f"agnet train --run {shlex.quote(str(run))} makes one"
+    return f"agnet train --run {shlex.quote(str(run))} creates one"
 
 
 def parse_header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """What agnet wrote into a safetensors file's header; empty for a file of another program.
+    """Parse the values that agnet wrote into the header of a safetensors file; empty for files of other programs.
 
-    Raises: `ValueError` for anything else than a JSON object of bearable size.
+    Raises: `ValueError` for anything but a JSON object of reasonable size.
     """
     text = (metadata or {}).get("agnet", "{}")
     if len(text) > _LARGEST_HEADER:
@@ -113,7 +113,7 @@ def parse_header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
 
 
 def check_format(path: Path, values: Mapping[str, Any]) -> None:
-    """Raises: `CheckpointError` unless the header is a checkpoint's, of the version that this program reads."""
+    """Raise `CheckpointError` unless the header is that of a checkpoint in the supported format version."""
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not an agnet checkpoint")
     if values.get("format_version") != FORMAT_VERSION:
@@ -123,13 +123,13 @@ def check_format(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def header_of(values: Mapping[str, Any]) -> CheckpointHeader:
-    """The header of its values. Raises: `ValueError`, `LookupError`, … for what they cannot mean."""
+    """Build the header from its parsed values. Raises: `ValueError`, `LookupError`, … for invalid values."""
     settings = settings_of(values["model"])
     classes, epoch, val_top1 = values["classes"], values["epoch"], values["val_top1"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError("its classes are not a list of names")
     if not isinstance(values["proposals"], dict):
-        raise ValueError("its settings of the proposals are not names and values")
+        raise ValueError("its proposal settings are not a JSON object")
     if type(epoch) is not int or not 0 <= epoch < 2**31:
         raise ValueError(f"its epoch is {str(epoch)[:80]}")
     if val_top1 is not None and not (type(val_top1) in (int, float) and math.isfinite(val_top1)):

@@ -1,6 +1,7 @@
-"""A run's weights on disk: safetensors, with everything that prediction needs in the file's own header.
+"""Save and load checkpoints and training states as safetensors files.
 
-Never pickle: a checkpoint may come from a stranger.
+The header of a checkpoint holds everything that prediction needs. Pickle is never used, since a checkpoint may come
+from an untrusted source.
 """
 
 from __future__ import annotations
@@ -38,26 +39,26 @@ from .checkpoint_header import (
 )
 from .folder import checkpoint_of
 
-_HASH = "blake2b"  #: in the header, of all the rest
-_LARGEST_SIDE = 8192  # of an image that a network sees; there is none that asks for more than some hundreds
+_HASH = "blake2b"  #: header entry: hash of everything else in the file
+_LARGEST_SIDE = 8192  # pixels, of a network's input; published networks use a few hundred
 
 _MeanAndStd = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(CheckpointHeader):
-    """A trained network and what it was trained for. The network normalises its images itself."""
+    """A trained network with its metadata. The network normalises its input images itself."""
 
     model: Model  #: in evaluation mode
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the images that the network takes."""
+        """Height and width of the network's input images, in pixels."""
         return self.model.size_hw
 
 
 def check_finite(outputs: Iterable[object]) -> None:
-    """Raise `CheckpointError` unless all that a network gave are finite numbers; what is no tensor is not looked at."""
+    """Raise `CheckpointError` unless all tensors among a network's outputs are finite; other outputs are ignored."""
     if not all(output.isfinite().all() for output in outputs if isinstance(output, Tensor)):
         raise CheckpointError(
             "the network's own outputs are not finite numbers: its weights are damaged or its training diverged; "
@@ -66,7 +67,7 @@ def check_finite(outputs: Iterable[object]) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
-    """Write the checkpoint, replacing ``path`` only once it is complete."""
+    """Write the checkpoint; ``path`` is replaced only once the new file is complete. Returns ``path``."""
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -84,12 +85,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_checkpoint(run: str | Path) -> Checkpoint:
-    """Rebuild the network that a run's checkpoint describes.
+    """Load a run's checkpoint and rebuild its network.
 
     Args:
-        run: the run's folder, or the checkpoint's file.
+        run: Folder of the run, or its checkpoint file.
 
-    Raises: `CheckpointError` for anything else than a sound checkpoint.
+    Raises: `CheckpointError` for anything but a valid checkpoint.
     """
     path = checkpoint_of(run)
     tensors, values = _load(path)
@@ -97,7 +98,7 @@ def load_checkpoint(run: str | Path) -> Checkpoint:
     try:
         header = header_of(values)
         size_hw, normalisations = _preprocessing(values)
-        # Settings may ask for more than there is memory, so shapes come first and numbers later.
+        # Shapes are checked on the meta device first: damaged settings may describe a network larger than memory.
         _check_tensors(on_meta(lambda: build_model(header.settings)).state_dict(), tensors)
         check_classes(header)
         model = build_model(header.settings)
@@ -122,11 +123,11 @@ def save_training_state(
     average: nn.Module | None = None,
     keep: Path | None = None,
 ) -> None:
-    """Everything a run needs to go on as if it had never stopped: weights, optimiser, and ``header`` (JSON).
+    """Save everything a run needs to resume exactly: weights, optimiser state, and ``header`` (JSON).
 
     Args:
-        average: the running mean of the weights, where there is one.
-        keep: where the state that was at ``path`` goes, once the new one is complete.
+        average: Running mean of the weights, if the run keeps one.
+        keep: Path that the previous state at ``path`` is moved to once the new one is complete.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not None:
@@ -139,9 +140,9 @@ def save_training_state(
 def load_training_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
 ) -> dict[str, Any]:
-    """Put a saved state back into ``model``, ``optimizer`` and ``average``. Returns its header.
+    """Load a saved state into ``model``, ``optimizer`` and ``average``. Returns its header.
 
-    Raises: `CheckpointError`.
+    Raises: `CheckpointError` for a damaged file or a state that does not fit this run.
     """
     tensors, header = _load(path)
     try:
@@ -155,7 +156,7 @@ def load_training_state(
             if name.startswith("optimizer."):
                 _, number, key = name.split(".")
                 states.setdefault(int(number), {})[key] = value
-        # A fused optimiser pairs a parameter with its moments by place in memory, which in files is row by row.
+        # A fused optimiser needs moments in the memory layout of their parameters; files store them row by row.
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for place, state in states.items():
             _check_optimizer_state(optimizer, place, state, parameters)
@@ -171,27 +172,29 @@ def load_training_state(
 def _check_optimizer_state(
     optimizer: torch.optim.Optimizer, place: int, state: Mapping[str, Tensor], parameters: Sequence[Tensor]
 ) -> None:
-    """Raises: `ValueError` when the state of the parameter number ``place`` is not what its optimiser keeps of it."""
+    """Raise `ValueError` unless the state of parameter number ``place`` has the entries that its optimiser keeps."""
     if not 0 <= place < len(parameters):
-        raise ValueError(f"it has an optimiser's numbers of parameter {place}, of {len(parameters)}")
+        raise ValueError(f"it has optimiser state for parameter {place}, but there are {len(parameters)} parameters")
     moments = {"exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
     counter = {"step"} if isinstance(optimizer, torch.optim.AdamW) else set()
     if state.keys() != moments | counter:
         raise ValueError(
-            f"of parameter {place} it has {', '.join(sorted(state))[:80]}, which its optimiser does not keep"
+            f"its state of parameter {place} is {', '.join(sorted(state))[:80]}, which is not this optimiser's"
         )
     for key, value in state.items():
         shape = parameters[place].shape if key in moments else torch.Size([])
         if value.shape != shape or not value.is_floating_point():
             raise ValueError(
-                f"{key} of parameter {place} has shape {tuple(value.shape)}, wanted {tuple(shape)} of floats"
+                f"{key} of parameter {place} has shape {tuple(value.shape)}, expected floats of shape {tuple(shape)}"
             )
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """A plain state dict: safetensors, or a PyTorch file read with ``weights_only``. Half precision becomes single.
+    """Load a plain state dict from a safetensors file, or from a PyTorch file with ``weights_only=True``.
 
-    Raises: `CheckpointError` when the file is absent, is something else, or would need unpickling of objects.
+    Floating-point tensors are returned as float32.
+
+    Raises: `CheckpointError` when the file is missing, is not a state dict, or would require unpickling objects.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no weights file {path}")
@@ -200,33 +203,33 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     else:
         try:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # whatever broken or hostile bytes lead the unpickler to; PyTorch's advice would be unsafe
+        except Exception:  # damaged or hostile bytes can raise anything; PyTorch's advice would be unsafe
             raise CheckpointError(
-                f"{path} cannot be read as plain weights: it is damaged, no PyTorch file, or holds more than tensors"
+                f"{path} cannot be read as plain weights: it is damaged, not a PyTorch file, or holds more than tensors"
             ) from None
     if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
-        tensors = tensors["state_dict"]  # how training scripts commonly wrap it
+        tensors = tensors["state_dict"]  # common in the checkpoints of training scripts
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path} is not a state dict (names to tensors); save model.state_dict() instead")
     return {str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object], keep: Path | None = None) -> None:
-    # Channels-last weights are not contiguous, which the format needs.
+    # safetensors requires contiguous tensors; channels-last weights are not.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with atomic_file(path) as unfinished:
             unfinished.unlink(missing_ok=True)
             unfinished.touch()
-            usual = stat.S_IMODE(unfinished.stat().st_mode)  # as of any file here; save_file makes it the user's alone
-            # One entry: the order of several is not the same in every process, and files are compared byte for byte.
+            usual = stat.S_IMODE(unfinished.stat().st_mode)  # from the umask; save_file's mode is for the owner only
+            # A single entry: the order of several varies between processes, and files must be equal byte for byte.
             text = json.dumps({_HASH: _content_hash(plain, header), **header})
             save_file(plain, unfinished, metadata={"agnet": text})
             unfinished.chmod(usual)
             if keep is not None and path.exists():
                 path.replace(keep)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {first_line(error)}; what was there before is kept") from None
+        raise CheckpointError(f"cannot write {path}: {first_line(error)}; the previous file is unchanged") from None
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -235,17 +238,17 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = parse_header(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        found = header.pop(_HASH, None)  # files of other programs have none
+        found = header.pop(_HASH, None)  # absent from files of other programs
         sound = found is None or found == _content_hash(tensors, header)
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file, or damaged: {first_line(error)}") from None
     if not sound:
-        raise CheckpointError(f"{path} is damaged: its content is not what was written")
+        raise CheckpointError(f"{path} is damaged: its content does not match its checksum")
     return tensors, header
 
 
 def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> str:
-    """Of the header and the tensors' names, types, shapes and bytes: whatever bit of them turns, it is noticed."""
+    """Hash of the header and of every tensor's name, dtype, shape and bytes: any flipped bit is detected."""
     found = hashlib.blake2b(json.dumps(header).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -255,10 +258,10 @@ def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -
 
 
 def preprocessing_record(model: Model) -> dict[str, object]:
-    """What becomes of an image before the network's first layer, as files have it.
+    """Preprocessing of a model's input images, as stored in the header of a checkpoint.
 
-    ``preprocessing``: ``size``, the side of a square or [height, width], and the ``mean`` and ``std`` of the first
-    backbone. Where there are several, also ``streams``: ``mean`` and ``std`` of each.
+    ``preprocessing`` holds ``size`` (the side of a square, or [height, width], in pixels) and the ``mean`` and ``std``
+    of the first backbone. Models with several backbones add ``streams``: ``mean`` and ``std`` of each.
     """
     height, width = model.size_hw
     first, *others = streams = [
@@ -269,9 +272,9 @@ def preprocessing_record(model: Model) -> dict[str, object]:
 
 
 def _preprocessing(values: Mapping[str, Any]) -> tuple[tuple[int, int], list[_MeanAndStd]]:
-    """Height and width of the images, and each backbone's mean and std: `preprocessing_record` backwards.
+    """Height and width of the images, and each backbone's mean and std; the inverse of `preprocessing_record`.
 
-    Raises: `ValueError` or `TypeError` for what no image can be normalised with.
+    Raises: `ValueError` or `TypeError` for invalid values.
     """
     size = values["preprocessing"]["size"]
     sides = size if isinstance(size, list) and len(size) == 2 else [size, size]
@@ -290,14 +293,14 @@ def _mean_and_std(values: Mapping[str, Any]) -> _MeanAndStd:
 
 
 def _check_tensors(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
-    """Raise `ValueError` that names the first tensor which is missing, of another shape, or not asked for."""
+    """Raise `ValueError` that names the first tensor that is missing, unexpected, or of another shape or type."""
     for name, tensor in wanted.items():
         if name not in got:
             raise ValueError(f"{name} is missing")
         if got[name].shape != tensor.shape:
-            raise ValueError(f"{name} has shape {tuple(got[name].shape)}, and its network {tuple(tensor.shape)}")
+            raise ValueError(f"{name} has shape {tuple(got[name].shape)}, its network needs {tuple(tensor.shape)}")
         if (got[name].dtype.is_floating_point, got[name].is_complex()) != (tensor.dtype.is_floating_point, False):
-            raise ValueError(f"{name} has numbers of type {got[name].dtype}, and its network {tensor.dtype}")
+            raise ValueError(f"{name} has type {got[name].dtype}, its network needs {tensor.dtype}")
     for name in got:
         if name not in wanted:
-            raise ValueError(f"{name} is not of its network")
+            raise ValueError(f"{name} is not a tensor of its network")

@@ -1,4 +1,4 @@
-"""A run's log as pictures: `curves.png`, and event files for TensorBoard where it is installed."""
+"""Training curves of a run: `curves.png`, and an event file for TensorBoard if that is installed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 from ...data.files import atomic_file
 
-Line = Mapping[str, object]  #: of the log: an epoch's figures by name
+Line = Mapping[str, object]  #: one epoch of the log: values by name
 
 CURVES, EVENTS = "curves.png", "tensorboard/events.out.tfevents.agnet"
-_TRAIN, _VAL, _CHOSEN, _LR = "#0072b2", "#d55e00", "#009e73", "#555555"  # told apart by colour-blind eyes, too
+_TRAIN, _VAL, _CHOSEN, _LR = "#0072b2", "#d55e00", "#009e73", "#555555"  # distinguishable with colour blindness
 
 
 def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
-    """Draw loss, top-1 accuracy and learning rate over the epochs; the last one marked ``best`` is the chosen one.
+    """Draw loss, top-1 accuracy and learning rate over the epochs; the chosen epoch is the last one marked ``best``.
 
     Args:
-        lines: of the log, at least one.
-        target: a PNG file, replaced when the picture is complete.
-        title: of the whole, in any script.
+        lines: Lines of the log, at least one.
+        target: PNG file to write; replaced only once the new picture is complete.
+        title: Title of the figure, in any script.
 
     Returns: ``target``.
     """
@@ -30,7 +30,7 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = Figure(figsize=(12, 3.8), dpi=100)
-    # Matplotlib's own layouts draw everything twice.
+    # Matplotlib's automatic layouts draw everything twice.
     figure.subplots_adjust(left=0.05, right=0.985, bottom=0.13, top=0.84 if title else 0.91, wspace=0.2)
     FigureCanvasAgg(figure)
     loss, accuracy, rate = figure.subplots(1, 3)
@@ -48,7 +48,7 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
         axes.spines[["top", "right"]].set_visible(False)
         for line in chosen if key else []:
             _mark(axes, line, f"val_{key}" if f"val_{key}" in line else f"train_{key}", percent=key == "top1")
-            axes.legend(edgecolor="none", framealpha=0.5)  # curves may lie under it
+            axes.legend(edgecolor="none", framealpha=0.5)  # the legend may cover curves
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     accuracy.set_ylim(-0.03, 1.03)
     rate.set_ylim(0, 1.05 * max((float(str(line["lr"])) for line in lines if line.get("lr")), default=1.0))
@@ -86,15 +86,15 @@ def _mark(axes, line: Line, key: str, percent: bool) -> None:  # type: ignore[no
 
 
 def tensorboard_installed() -> bool:
-    """Whether `append_events` would write something. Loads nothing."""
+    """Whether TensorBoard is installed, so that `append_events` writes a file. Does not import it."""
     return importlib.util.find_spec("tensorboard") is not None
 
 
 def append_events(run: Path, lines: Sequence[Line], anew: bool = False) -> None:
-    """Add the numbers of some of the log's lines to the run's event file for TensorBoard, where that is installed.
+    """Append lines of the log to the run's TensorBoard event file; does nothing without TensorBoard.
 
     Args:
-        anew: begin the file; it then holds these lines only.
+        anew: Whether to start a new file, which then holds these lines only.
     """
     if not tensorboard_installed():
         return
@@ -102,7 +102,7 @@ def append_events(run: Path, lines: Sequence[Line], anew: bool = False) -> None:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    # Not PyTorch's own writer: it names the file after the machine.
+    # PyTorch's SummaryWriter would put the host name into the file name.
     target = run / EVENTS
     target.parent.mkdir(exist_ok=True)
     anew = anew or not target.exists()
@@ -122,6 +122,6 @@ def append_events(run: Path, lines: Sequence[Line], anew: bool = False) -> None:
 
 
 def _tag(name: str) -> str:
-    """``val_loss`` -> ``loss/val``: TensorBoard puts what is alike side by side."""
+    """TensorBoard tag of a log entry: ``val_loss`` -> ``loss/val``, so that related curves are shown side by side."""
     part, _, figure = name.partition("_")
     return f"{figure}/{part}" if part in ("train", "val") else f"run/{name}"

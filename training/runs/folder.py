@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and whether a resumed run is the one that was started."""
+"""Files of a run folder, and the check that a resumed run matches the one that was started."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ...data.errors import CheckpointError, MismatchError
 from ...data.files import atomic_file, one_process
 from ...data.places import relative_hint
 from ..models.contract import Settings
-from ..models.registry import comparable, record_of
+from ..models.registry import comparable, needs_of, record_of, settings_of
 from ..recipes import Recipe, RunSettings
 from .checkpoint_header import how_to_get
-from .provenance import code_revision, split_hash, versions
+from .provenance import code_revision, identity, same_boxes, split_hash, versions
 from .seen import SEEN
 
-# Whether a folder is a run is asked before PyTorch is loaded, which takes seconds: what needs it is imported where it
-# is used.
+# Commands check run folders before they load PyTorch, which takes seconds, so modules that need it are imported only
+# where they are used.
 if TYPE_CHECKING:
     from ...data.boxes.reader import Boxes
     from ..machine.devices import Device
@@ -34,11 +34,11 @@ BEST, LAST, PREVIOUS, LOG, CONFIG = (
 )
 SUFFIX = ".safetensors"
 _LOCK = "training.lock"
-_FREE = ("workers", "processes")  # of the run's settings: may be others when it goes on
+_FREE = ("workers", "processes")  # run settings that may change on resume
 
 
 def read_config(run: Path) -> dict[str, dict[str, object]]:
-    """A run's configuration. Raises: `CheckpointError` when ``run`` is no run folder."""
+    """Read the configuration of a run. Raises: `CheckpointError` when ``run`` is not a run folder."""
     try:
         config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -65,13 +65,13 @@ def configuration(
     command: Mapping[str, object],
     processes: int = 1,
 ) -> dict[str, dict[str, object]]:
-    """All that decides a run, as JSON: no path but relative ones, no user, no host.
+    """Everything that determines a run, as JSON values. Paths are relative; no user or host name is recorded.
 
     Args:
-        command: the recipe's name and the options given, for people.
-        processes: how many train together.
+        command: Name of the recipe and the command-line options given, for reference only.
+        processes: Number of training processes.
     """
-    from ...data.index import SPLITS  # and NumPy with it
+    from ...data.index import SPLITS  # imports NumPy
 
     return {
         "model": record_of(model),
@@ -88,7 +88,7 @@ def configuration(
         "boxes": {
             "file_relative_to_run": relative_hint(boxes.path, run),
             "root_relative_to_run": relative_hint(root, run),
-            "fingerprint": boxes.fingerprint,
+            **identity(boxes),
             "dataset": boxes.dataset,
             "images": {split: len(boxes.rows(split)) for split in SPLITS},
             "left_out_unreadable": len(boxes.failures),
@@ -102,7 +102,7 @@ def configuration(
 
 
 def weights_name(source: str) -> str:
-    """What ``--weights`` names, for a run's record: a file's name, or a run's; its folder is nobody's business."""
+    """Value of ``--weights`` as recorded for a run: the name of a file or of a run, without its private path."""
     path = Path(source)
     name = path.parent if path.name == BEST else path
     return name.name if name.name not in ("", "..") else name.resolve().name
@@ -110,9 +110,11 @@ def weights_name(source: str) -> str:
 
 @contextmanager
 def one_training(run: Path) -> Iterator[None]:
-    """A block in one process at a time for a folder, which it makes, and takes away again if nothing came into it.
+    """Lock a run folder for one training process at a time.
 
-    Raises: `CheckpointError` where another is in it.
+    The folder is created, and removed again at the end if it is still empty.
+
+    Raises: `CheckpointError` when another process holds the lock.
     """
     made = [place for place in (run, *run.parents) if not place.exists()]
     with writing(run):
@@ -128,47 +130,48 @@ def one_training(run: Path) -> Iterator[None]:
 
 
 def check_free(run: Path) -> None:
-    """Raises: `CheckpointError` when the folder holds a run, or runs of several seeds."""
-    if has_state(run) or (run / BEST).exists():  # a finished one has no states
-        raise CheckpointError(f"{run} already holds a run; go on with --resume or name another folder with --run")
+    """Raise `CheckpointError` when the folder holds a run, or the runs of several seeds."""
+    if has_state(run) or (run / BEST).exists():  # finished runs have no training state
+        raise CheckpointError(f"{run} already holds a run; continue it with --resume or name another folder with --run")
     if any(run.glob(f"seed-*/{CONFIG}")):
         raise CheckpointError(f"{run} holds runs of several seeds; name another folder with --run")
 
 
 def start_folder(run: Path, config: dict[str, dict[str, object]]) -> None:
-    """Begin a run's folder, which must be free (`check_free`). Raises: `CheckpointError`."""
+    """Start a run in a folder that holds no other (see `check_free`). Raises: `CheckpointError` on failed writes."""
     with writing(run):
-        for old in (LOG, SEEN):  # of a run that was stopped before it had anything to go on from
+        for old in (LOG, SEEN):  # left by a run that stopped before its first checkpoint
             (run / old).unlink(missing_ok=True)
     write_config(run, config)
 
 
 def write_config(run: Path, config: Mapping[str, object]) -> None:
-    """Record what decides the run. Raises: `CheckpointError`."""
+    """Write the configuration of a run. Raises: `CheckpointError` on failed writes."""
     with writing(run), atomic_file(run / CONFIG) as unfinished:
         unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def check_same_run(run: Path, config: dict[str, dict[str, object]], other_epochs: bool = False) -> None:
-    """Raise `MismatchError` when a resumed run would not be the run that was started.
+    """Raise `MismatchError` unless a resumed run has the settings that it was started with.
 
     Args:
-        other_epochs: it may be to go on to another number of epochs, for the loop to judge.
+        other_epochs: Whether the number of epochs may differ; the training loop then checks it.
     """
     before = read_config(run)
     free = (*_FREE, "epochs") if other_epochs else _FREE
     remedy = "resume with the options the run was started with"
     for part, kind in (("model", None), ("recipe", Recipe), ("run", RunSettings)):
-        # A run older than a setting is one with the setting's default.
+        # Runs that were started before a setting existed had its default.
         complete = comparable if kind is None else partial(_with_defaults, kind)
         started = json.loads(json.dumps(complete(before[part])))
-        asked = config[part] if kind else comparable(config[part])  # of a run the command line asks only for some
+        asked = config[part] if kind else comparable(config[part])  # commands pass some of `run` only
         for name, value in json.loads(json.dumps(asked)).items():
             if name not in free and started.get(name) != value:
                 raise MismatchError(
                     f"{run} was started with {name} = {started.get(name)!r}, now it is {value!r}; {remedy}"
                 )
-    if before["boxes"].get("fingerprint") != config["boxes"]["fingerprint"]:
+    regions = needs_of(settings_of(config["model"])).regions > 0
+    if not same_boxes(before["boxes"], config["boxes"], regions=regions):
         raise MismatchError(f"{run} was started with another boxes file; {remedy}")
 
 
@@ -177,40 +180,40 @@ def _with_defaults(kind: type[Recipe | RunSettings], values: Mapping[str, object
 
 
 def epochs_of(run: Path) -> int:
-    """How many epochs a run is to have by its configuration."""
+    """Number of epochs in the configuration of a run."""
     return int(str(read_config(run)["recipe"].get("epochs")))
 
 
 def has_state(run: Path) -> bool:
-    """Whether there is a state in the folder to go on from, sound or not."""
+    """Whether the folder holds a training state to resume from, valid or not."""
     return (run / LAST).exists() or (run / PREVIOUS).exists()
 
 
 def write_log(run: Path, lines: list[dict[str, Any]]) -> None:
-    """Write the log, a JSON line for each finished epoch."""
+    """Write the log, one JSON line per finished epoch."""
     with writing(run), atomic_file(run / LOG) as unfinished:
         unfinished.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The log's lines. Raises: `CheckpointError`."""
+    """Read the lines of the log. Raises: `CheckpointError` when it is missing or damaged."""
     try:
         lines = [json.loads(line) for line in (run / LOG).read_text(encoding="utf-8").splitlines()]
         if not all(isinstance(line, dict) for line in lines):
-            raise ValueError("a line is no object")
+            raise ValueError("a line is not a JSON object")
         return lines
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{run / LOG} cannot be read: {error}") from None
 
 
 def chosen_line(run: Path) -> dict[str, Any]:
-    """The log line of the epoch that a run keeps; empty before there is one. Raises: `CheckpointError`."""
+    """Log line of the epoch whose checkpoint is kept; empty if there is none yet. Raises: as `read_log`."""
     return next((line for line in reversed(read_log(run)) if line.get("best")), {})
 
 
 @contextmanager
 def writing(run: Path) -> Iterator[None]:
-    """A block whose errors of the disk are a `CheckpointError`."""
+    """Convert an `OSError` inside the block to a `CheckpointError`."""
     try:
         yield
     except OSError as error:
@@ -218,7 +221,7 @@ def writing(run: Path) -> Iterator[None]:
 
 
 def folder_of(run: str | Path) -> Path:
-    """The folder of a run that is named by its folder, or by the checkpoint in it. Neither need be there.
+    """Folder of a run, given the folder or the checkpoint in it. Neither need exist.
 
     Raises: `CheckpointError` for any other file.
     """
@@ -235,12 +238,12 @@ def _no_run(folder: Path) -> str:
 
 
 def runs_of(run: str | Path) -> list[Path]:
-    """The single runs of a folder: itself, or one for each seed (``seed-0``, ``seed-1``, …), by seed.
+    """List the single runs of a folder: the folder itself, or one per seed (``seed-0``, ``seed-1``, …), sorted by seed.
 
     Args:
-        run: a run's folder or its checkpoint (`folder_of`), or the folder of several seeds.
+        run: Folder of a run or its checkpoint (`folder_of`), or the folder of several seeds.
 
-    Raises: `CheckpointError` when ``run`` is none of them.
+    Raises: `CheckpointError` when ``run`` is none of these.
     """
     folder = folder_of(run)
     if (folder / CONFIG).is_file():
@@ -252,25 +255,25 @@ def runs_of(run: str | Path) -> list[Path]:
 
 
 def folders_of_seeds(run: Path, seeds: Sequence[int], resume: bool) -> list[Path]:
-    """A folder for each seed.
+    """One run folder per seed.
 
-    Raises: `CheckpointError` when ``run`` is a single run, or on resuming holds none of them.
+    Raises: `CheckpointError` when ``run`` is a single run, or, with ``resume``, holds none of these seeds.
     """
     folders = [run / f"seed-{seed}" for seed in seeds]
     if (run / CONFIG).exists():
-        raise CheckpointError(f"{run} is a run of one seed; name another folder with --run")
+        raise CheckpointError(f"{run} is a run with a single seed; name another folder with --run")
     if resume and not any((folder / CONFIG).exists() for folder in folders):
-        raise CheckpointError(f"{run} holds no run of these seeds; train without --resume")
+        raise CheckpointError(f"{run} holds no run with these seeds; train without --resume")
     return folders
 
 
 def checkpoint_of(run: str | Path) -> Path:
-    """Where a single run keeps its chosen epoch's network, which need not be there.
+    """Path of the checkpoint of a single run's chosen epoch. The file need not exist.
 
     Args:
-        run: the run's folder, or the file itself, whatever its name is.
+        run: Folder of the run, or the checkpoint file itself, under any name.
 
-    Raises: `CheckpointError` when ``run`` holds a run for each of several seeds.
+    Raises: `CheckpointError` when ``run`` holds the runs of several seeds.
     """
     run = Path(run)
     if run.suffix == SUFFIX and not run.is_dir():
@@ -286,9 +289,9 @@ def checkpoint_of(run: str | Path) -> Path:
 
 
 def predictions_of(run: str | Path, split: str) -> dict[Path, Path]:
-    """The single runs of `runs_of`, and of each the file with what it said of ``split`` of its own boxes file.
+    """Map each single run (see `runs_of`) to the file of its predictions for ``split`` of its own boxes file.
 
-    Raises: `CheckpointError` when ``run`` is no run, or one of them was not evaluated.
+    Raises: `CheckpointError` when ``run`` is not a run, or a single run was not evaluated.
     """
     found = {}
     for single in runs_of(run):
@@ -302,7 +305,7 @@ def predictions_of(run: str | Path, split: str) -> dict[Path, Path]:
 
 
 def checkpoint_hash(path: Path) -> str:
-    """What a checkpoint is, in 16 hexadecimal digits."""
+    """Hash of a checkpoint file, 16 hexadecimal digits."""
     with path.open("rb") as file:
         digest = hashlib.blake2b(digest_size=8)
         while block := file.read(2**20):

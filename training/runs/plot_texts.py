@@ -1,4 +1,4 @@
-"""Names in matplotlib's pictures: in fonts that have their letters, and measured, so that they fit."""
+"""Text in matplotlib figures: fonts that have all the letters, and names shortened to fit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from matplotlib.font_manager import FontProperties, fontManager, get_font
 
 from ...data.fonts import cannot_draw, font_files, needs_layout, without_middle
 
-DPI = 120  #: of pictures; letters' widths are rounded to its dots
-_LONGEST = 2.6  # inches of a class's name
+DPI = 120  #: resolution of figures; widths of letters are rounded to its pixels
+_LONGEST = 2.6  # inches, width of a class name
 
 
 def class_labels(classes: Sequence[str], points: float, inches: float = _LONGEST) -> tuple[list[str], list[str]]:
-    """Names that take at most ``inches`` at ``points``, each another one, and the font families to draw them in. A name
-    with letters that no font here has is its number in the list of classes, from 0.
+    """Class names shortened to at most ``inches`` at ``points``, all different, and the font families to draw them in.
+
+    A name with letters that no installed font has is replaced by its number in ``classes``, counted from 0.
     """
     family = families(classes)
     names = []
@@ -28,20 +29,20 @@ def class_labels(classes: Sequence[str], points: float, inches: float = _LONGEST
         names.append(_fitted(drawn, family, points, inches))
     several = {name for name, count in Counter(names).items() if count > 1}
     for number, name in enumerate(names):
-        if name in several:  # they differ in their middles only
+        if name in several:  # names that differ only in the middle, which was cut
             names[number] = _fitted(f"{number}: {classes[number]}", family, points, inches)
     return names, family
 
 
 def line(text: str, points: float, inches: float) -> tuple[str, list[str]]:
-    """``text`` in at most ``inches`` at ``points``, "?" for letters that no font here has, and its font families."""
+    """``text`` shortened to ``inches`` at ``points``, "?" for letters that no font has, and its font families."""
     family = families([text])
     text = "".join(letter if _is_known(letter, family) else "?" for letter in text)
     return _fitted(text, family, points, inches), family
 
 
 def inches_of(text: str, family: Sequence[str], points: float) -> float:
-    """How wide matplotlib draws it."""
+    """Width of ``text`` as drawn by matplotlib, in inches."""
     font = FontProperties(family=list(family), size=points)
     return float(_renderer().get_text_width_height_descent(text, font, ismath=False)[0]) / DPI
 
@@ -52,12 +53,12 @@ def _renderer() -> RendererAgg:
 
 
 def cannot_label(classes: Iterable[str]) -> str:
-    """What is to be said, in a line, of names that `class_labels` draws as numbers; or nothing."""
+    """One-line notice of the class names that `class_labels` replaces by numbers; empty if there are none."""
     return cannot_draw(classes, instead="the class's number", in_colour=False)
 
 
 def families(texts: Iterable[str]) -> list[str]:
-    """matplotlib's own fonts, then those of this machine that have the other letters of ``texts``."""
+    """Font families for ``texts``: matplotlib's own, then installed fonts that have the remaining letters."""
     found = list(FontProperties().get_family())
     there = {entry.fname for entry in fontManager.ttflist}
     for file in font_files(texts):
@@ -69,7 +70,7 @@ def families(texts: Iterable[str]) -> list[str]:
 
 def _is_known(text: str, family: Sequence[str]) -> bool:
     if needs_layout(text) and not hasattr(ft2font, "__libraqm_version__"):
-        return False  # matplotlib before 3.11 puts letters side by side
+        return False  # matplotlib before 3.11 does not shape complex scripts
     return all(any(ord(letter) in _letters(name) for name in family) for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""Which images a run has seen, by the content of their files: what it was trained on must not measure it."""
+"""Record of the images that a run has seen, by content hash, so that it is not evaluated on training images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
 
 SEEN = "seen.txt"
 UNKNOWN = "unknown"
-EARLIER = "earlier"  #: what the run had seen whose weights this one began with
+EARLIER = "earlier"  #: images seen by the run that provided the initial weights
 _PARTS = ("train", "val")
 _CONTENT = re.compile(rb"[0-9a-f]{16}")
 _LINE = re.compile(r"(train|val|earlier) ([0-9a-f]{16}|unknown)")
 
 
 def write_seen(run: Path, boxes: Boxes, earlier: Iterable[str] = ()) -> Path:
-    """Write a line for each image that training or the choice of the epoch looks at: its part, and its content's hash.
+    """Write one line per image used for training or for the choice of the epoch: its split and its content hash.
 
-    Sorted, so that it says nothing of names or order; 21 bytes an image. Returns the file's path.
+    Lines are sorted, so that the file reveals neither names nor order; about 21 bytes per image. Returns its path.
 
     Args:
-        earlier: contents that the run had seen whose weights this one begins with; `UNKNOWN` where it does not say.
+        earlier: Content hashes of the images seen by the run that provided the initial weights; `UNKNOWN` if that run
+            has no record.
     """
     lines = [f"{part} {content}" for part in _PARTS for content in contents_of(boxes, part)]
     lines += [f"{EARLIER} {content}" for content in earlier]
@@ -38,8 +39,14 @@ def write_seen(run: Path, boxes: Boxes, earlier: Iterable[str] = ()) -> Path:
 
 
 def read_seen(run: Path, parts: Iterable[str] = (*_PARTS, EARLIER)) -> frozenset[str] | None:
-    """The contents of the images that a run was trained on or selected by, and of those that were seen by the run it
-    began from; None for a run that does not say.
+    """Read the content hashes of the images that a run, or the run that provided its initial weights, has seen.
+
+    These are the images used for training or for the choice of the epoch.
+
+    Args:
+        parts: Kinds of lines to read: ``train``, ``val`` or `EARLIER`.
+
+    Returns: the hashes; None when the run has no record or an incomplete one.
 
     Raises: `CheckpointError` when the file is damaged.
     """
@@ -58,12 +65,12 @@ def read_seen(run: Path, parts: Iterable[str] = (*_PARTS, EARLIER)) -> frozenset
 
 
 def contents_of(boxes: Boxes, split: str) -> list[str]:
-    """The content hashes of the usable images of ``split``; `UNKNOWN` where the file of another program has none."""
+    """Content hashes of the usable images of ``split``; `UNKNOWN` for images without one in the boxes file."""
     found = boxes.contents[boxes.usable[boxes.rows(split)]].tolist()
     return [content.decode() if _CONTENT.fullmatch(content) else UNKNOWN for content in found]
 
 
 def count_seen(boxes: Boxes, split: str, seen: frozenset[str]) -> int:
-    """How many usable images of ``split`` are among ``seen``, by content."""
+    """Number of usable images of ``split`` whose content hash is in ``seen``."""
     known = seen - {UNKNOWN}
     return sum(content in known for content in contents_of(boxes, split))

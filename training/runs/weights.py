@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: nowhere, its library's ImageNet weights, or a file."""
+"""Initial weights of a backbone: none, the ImageNet weights of its library, or a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from .checkpoints import load_state_dict
 
 
 def find_weights(source: str, backbone: str) -> StateDict | None:
-    """The state dict that ``--weights`` asks for, checked against the backbone.
+    """Load the state dict named by ``--weights`` and check it against the backbone.
 
     Args:
-        source: ``none``, ``imagenet`` (downloaded by the backbone's own library) or a file.
-        backbone: a backbone's name.
+        source: ``none``, ``imagenet`` (downloaded by the library of the backbone) or a file.
+        backbone: Name of the backbone.
 
-    Raises: `ConfigurationError` for an unknown backbone, `CheckpointError` for weights that cannot be had or
-    do not fit, listing missing and unexpected keys and the backbone they do fit.
+    Returns: the state dict; None for ``none``.
+
+    Raises: `ConfigurationError` for an unknown backbone, `CheckpointError` for weights that cannot be loaded or do not
+    fit, naming missing and unexpected keys and the backbones that they do fit.
     """
     try:
         entry = backbone_entry(backbone)
@@ -31,7 +33,7 @@ def find_weights(source: str, backbone: str) -> StateDict | None:
             return entry.imagenet()
         except ValueError as error:
             raise CheckpointError(f"no ImageNet weights for {backbone}: {error}") from None
-        except Exception as error:  # each library fails a download in its own way
+        except Exception as error:  # libraries raise different errors for failed downloads
             raise CheckpointError(
                 f"the ImageNet weights of {backbone} could not be downloaded ({first_line(error)}); use --weights FILE "
                 "or none"

@@ -1,1 +1,1 @@
-"""A row of the boxes file and its image, made into what a network gets."""
+"""Turn images and their regions into the inputs of a network."""

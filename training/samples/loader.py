@@ -1,11 +1,11 @@
-"""Images and their regions, streamed to the network."""
+"""Load images with their regions and labels in batches, with worker processes."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from ...data.boxes.reader import Boxes
 from ...data.errors import AgnetError, DatasetError, MismatchError
 from ...data.images import pixel_limit, read_image
+from ..machine.devices import Device
 from ..machine.torch_internals import (
     Batches,
     end_if_a_batch_cannot_be_sent,
@@ -29,51 +30,103 @@ from ..machine.torch_internals import (
 from .reading import Propose
 from .views import AffineRange, View
 
-Key = tuple[int, int]  #: (epoch, row): a sample is a function of it, whatever worker makes it; ~row for a stand-in
-SHARED_MEMORY = Path("/dev/shm")  # small in containers, unless asked for
-BATCHES_OF_A_WORKER = 3  #: under way in shared memory at most: two made ahead, and one that the network has
-STAND_IN = -100  #: label of a sample that counts nothing, PyTorch's own number for it
+Key = tuple[int, int]  #: (epoch, row), which determines a sample, whatever the worker; ~row for a stand-in
+SHARED_MEMORY = Path("/dev/shm")  # small in containers by default
+BATCHES_OF_A_WORKER = 3  #: largest number in shared memory: two prefetched, and the one that the network uses
+STAND_IN = -100  #: label of a sample that does not count: PyTorch's default ``ignore_index``
 
 
 class Batch(NamedTuple):
-    """B samples. Pixels stay bytes until they are on the device: a quarter of the traffic."""
+    """B samples of T frames each; an image is one frame.
 
-    images: Tensor  #: uint8 ``(B, 3, side, side)``, channels last in memory
-    regions: Tensor  #: float32 ``(B, R, 4)`` xyxy in fractions of the frame
-    labels: Tensor  #: int64 ``(B,)``; `STAND_IN` where a process has no sample of its own in a short batch
-    rows: Tensor  #: int64 ``(B,)``, rows of the boxes file's usable images
+    Pixels stay bytes until they are on the device, which transfers a quarter of the data of float32.
+    """
+
+    frames: Tensor  #: uint8 ``(B, T, 3, H, W)``, channels last in memory
+    valid: Tensor  #: bool ``(B, T)``, False for padding after a short clip; every sample has at least one valid frame
+    regions: Tensor | None  #: float32 ``(B, T, R, 4)`` xyxy in fractions of the frame; None for models without regions
+    labels: Tensor  #: int64 ``(B,)``; `STAND_IN` if a process has no sample in a short batch
+    rows: Tensor  #: int64 ``(B,)``, rows among the usable images of the boxes file
+
+    @property
+    def images(self) -> Tensor:
+        """The first frame of each sample, uint8 ``(B, 3, H, W)``, as a view."""
+        return self.frames[:, 0]
+
+    def inputs(self, names: Sequence[str]) -> tuple[Tensor | None, ...]:
+        """Return the fields that a model names as its inputs, in that order.
+
+        With ``images`` among the names, only the first frame is used and ``regions`` are ``(B, R, 4)``; with
+        ``frames`` they are ``(B, T, R, 4)``.
+        """
+        found = {name: getattr(self, name) for name in names}
+        if "images" in found and found.get("regions") is not None:
+            found["regions"] = found["regions"][:, 0]
+        return tuple(found.values())
+
+    def cut(self, some: slice) -> Batch:
+        """Return a slice of the samples, as views."""
+        regions = None if self.regions is None else self.regions[some]
+        return Batch(self.frames[some], self.valid[some], regions, self.labels[some], self.rows[some])
+
+    def on(self, device: Device) -> Batch:
+        """Move the batch to a device, with its frames channels last in memory."""
+        regions = None if self.regions is None else device.on(self.regions)
+        frames, valid = device.frames(self.frames), device.on(self.valid)
+        return Batch(frames, valid, regions, device.on(self.labels), device.on(self.rows))
+
+    @staticmethod
+    def of_images(
+        images: Tensor, regions: Tensor | None = None, labels: Tensor | None = None, rows: Tensor | None = None
+    ) -> Batch:
+        """Build a batch of single-frame samples, as views of images ``(B, 3, H, W)`` and regions ``(B, R, 4)``.
+
+        ``labels`` default to those of stand-ins, ``rows`` to 0, 1, 2, ...
+        """
+        labels = torch.full((len(images),), STAND_IN) if labels is None else labels
+        rows = torch.arange(len(images)) if rows is None else rows
+        valid = torch.ones(len(images), 1, dtype=torch.bool)
+        return Batch(images[:, None], valid, None if regions is None else regions[:, None], labels, rows)
 
 
-class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
-    """The usable images of a boxes file, each with its regions in the same view.
+_Sample = tuple[Tensor, Tensor | None, int, int]  #: pixels ``(3, H, W)``, regions ``(R, 4)``, label, row
+
+
+class RegionDataset(Dataset[_Sample]):
+    """The usable images of a boxes file, each with its regions in the same view if the model uses regions.
 
     Args:
-        boxes: read once, in the main process; flat arrays, which workers share: by fork, or else as shared memory.
-        root: where the images are.
-        side: of the network's input, in pixels.
-        augment: random views, or None for the plain one.
-        seed: of the views; with epoch and row it decides them.
-        propose: finds the regions of each view anew, as the paper does, instead of moving the file's with the pixels.
+        boxes: Boxes file, read once in the main process. Its flat arrays are shared with the workers, by fork or in
+            shared memory.
+        root: Folder of the images.
+        size_hw: Height and width of the network's input in pixels.
+        augment: Range of the random augmentation; None for no augmentation.
+        seed: Random seed of the augmentation, which also depends on epoch and row.
+        propose: Function that proposes regions on each augmented view, as in the paper, instead of transforming the
+            regions of the file with the pixels.
+        regions: Whether to compute regions. If False, samples have none, whatever the file contains.
     """
 
     def __init__(
         self,
         boxes: Boxes,
         root: Path,
-        side: int,
+        size_hw: tuple[int, int],
         augment: AffineRange | None = None,
         seed: int = 0,
         propose: Propose | None = None,
+        *,
+        regions: bool = True,
     ) -> None:
-        self.boxes, self.root, self.side = boxes, root, side
-        self.augment, self.seed, self.propose = augment, seed, propose
+        self.boxes, self.root, self.size_hw = boxes, root, size_hw
+        self.augment, self.seed, self.propose, self.regions = augment, seed, propose, regions
         self._shared: dict[str, _SharedArray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a worker that is no fork of this process: the boxes' arrays are not copied to each, but mapped."""
+        """Return the state for a worker that is not forked: the boxes' arrays are mapped, not copied to each one."""
         boxes = {field.name: getattr(self.boxes, field.name) for field in fields(self.boxes)}
         arrays = {name: value for name, value in boxes.items() if isinstance(value, np.ndarray)}
-        # As much again is left for the batches.
+        # The same amount must be left for the batches.
         if not self._shared and 2 * sum(array.nbytes for array in arrays.values()) < _free_shared_memory():
             self._shared = {name: _SharedArray.of(array) for name, array in arrays.items()}
         return self.__dict__ | {"boxes": boxes | self._shared, "_shared": {}}
@@ -83,34 +136,37 @@ class RegionDataset(Dataset[tuple[Tensor, Tensor, int, int]]):
         arrays = {name: value.array() for name, value in boxes.items() if isinstance(value, _SharedArray)}
         self.__dict__.update(state, boxes=Boxes(**(boxes | arrays)))
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, int, int]:
+    def __getitem__(self, key: Key) -> _Sample:
         epoch, row = key
         stands_in, row = row < 0, max(row, ~row)
         image_number = self.boxes.usable[row]
         name = self.boxes.names[image_number].decode()
         image = read_image(self.root / name, pixel_limit(self.boxes.settings.get("proposals", {})))
-        regions = self.boxes.regions(row)
-        if (image.shape[1], image.shape[0]) != regions.size_wh:
+        width, height = self.boxes.sizes_wh[image_number].tolist()
+        if image.shape[:2] != (height, width):
             raise MismatchError(
                 f"{self.root / name} is {image.shape[1]} x {image.shape[0]} pixels, but {self.boxes.path} has its "
-                f"boxes at {regions.size_wh[0]} x {regions.size_wh[1]}; propose again with --restart"
+                f"boxes at {width} x {height}; propose again with --restart"
             )
         motion = None
         if self.augment is not None:
-            motion = self.augment.draw(np.random.default_rng([self.seed, epoch, row]), self.side)
-        view = View.of(regions.size_wh, self.side, motion)
+            motion = self.augment.draw(np.random.default_rng([self.seed, epoch, row]), self.size_hw)
+        view = View.of((width, height), self.size_hw, motion)
         seen = view.pixels(image)
-        if self.propose is None:
-            fractions = view.boxes(regions)
-        else:
-            fractions = View.of((self.side, self.side), self.side).boxes(self.propose(seen))
         pixels = torch.from_numpy(seen).permute(2, 0, 1)
+        fractions = torch.from_numpy(self._fractions(row, view, seen)) if self.regions else None
         label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
-        return pixels, torch.from_numpy(fractions), label, row
+        return pixels, fractions, label, row
+
+    def _fractions(self, row: int, view: View, seen: np.ndarray) -> np.ndarray:
+        """Return the regions of a view, ``(R, 4)`` xyxy in fractions of the frame."""
+        if self.propose is None:
+            return view.boxes(self.boxes.regions(row))
+        return View.of(self.size_hw[::-1], self.size_hw).boxes(self.propose(seen))
 
 
 def _free_shared_memory() -> float:
-    """Bytes; infinitely many where it is not limited (no Linux). To write more than there are would be the end."""
+    """Return the free shared memory in bytes; infinite without a limit (not Linux). Exceeding it is fatal."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
@@ -118,7 +174,7 @@ def _free_shared_memory() -> float:
 
 
 class _SharedArray(NamedTuple):
-    """An array whose bytes are in shared memory: sent to a process, it is their address that goes."""
+    """An array in shared memory: pickling it for another process sends only its address."""
 
     content: Tensor
     dtype: str
@@ -135,10 +191,10 @@ class _SharedArray(NamedTuple):
 
 
 class KeySampler:
-    """Batches of (epoch, row), shuffled by (seed, epoch) or in order; every row exactly once.
+    """Batches of (epoch, row), in order or shuffled by (seed, epoch); every row occurs exactly once.
 
-    Of ``size`` processes each takes its ``rank``'s part of every batch, so that all take the same number of steps. One
-    for whom a short batch has nothing takes the batch's first row as a stand-in.
+    Each of ``size`` processes gets its ``rank``'s share of every batch, so that all do the same number of steps. If a
+    short batch leaves a process without a row, it gets the batch's first row as a stand-in.
     """
 
     def __init__(
@@ -147,7 +203,7 @@ class KeySampler:
         self.rows, self.batch_size, self.shuffle_seed = rows, batch_size, shuffle_seed
         self.rank, self.size = rank, size
         self.epoch = 0
-        self.first_step = 0  #: batches before it are left out
+        self.first_step = 0  #: batches before it are skipped
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -163,18 +219,18 @@ class KeySampler:
 
 
 class Loader:
-    """Batches of a `RegionDataset`, epoch by epoch.
+    """Iterate over batches of a `RegionDataset`, epoch by epoch.
 
     Args:
-        dataset: the samples.
-        rows: which of them.
-        batch_size: of all processes together; the last batch may be smaller; none is dropped or padded.
-        workers: processes that decode and warp, at most: one a batch does, and shared memory has to hold what they
-            make. With 0 of them this process does it.
-        shuffle_seed: None keeps the order.
-        rank, size: which process this is, and of how many that share every batch.
-        postpones_signals: this process notes SIGINT and SIGTERM and goes on for a while, so its readers must, too; it
-            then has to `close` the loader in the end.
+        dataset: Samples to load.
+        rows: Rows of the dataset to use.
+        batch_size: Images per batch over all processes. The last batch may be smaller; none is dropped or padded.
+        workers: Largest number of processes that decode and warp images; 0 to load in this process. Fewer are started
+            if there are fewer batches or if shared memory is too small.
+        shuffle_seed: Random seed of the order; None keeps the order.
+        rank, size: Rank of this process and number of processes that share every batch.
+        postpones_signals: Whether this process records SIGINT and SIGTERM and continues for a while. Its workers then
+            do the same, and the loader must be closed with `close`.
     """
 
     def __init__(
@@ -190,7 +246,9 @@ class Loader:
     ) -> None:
         self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = len(rows)
-        batch_bytes = batch_size * 3 * dataset.side**2  # of all processes: those of a machine share its memory
+        batch_bytes = (
+            batch_size * 3 * math.prod(dataset.size_hw)
+        )  # over all processes, since those of one machine share its memory
         room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
         workers = int(min(workers, len(self.sampler), room))
         self._batches = Batches(
@@ -207,45 +265,45 @@ class Loader:
         return len(self.sampler)
 
     def close(self) -> None:
-        """End the processes that read images."""
+        """Stop the worker processes."""
         self._batches.close()
 
     def epoch(self, number: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of epoch ``number`` from ``first_step`` on.
+        """Yield the batches of epoch ``number`` from ``first_step`` on.
 
-        Raises what reading an image raises, also when a worker read it.
+        Raises: The errors of reading an image, also from a worker; `DatasetError` if a worker dies or cannot start.
         """
         self.sampler.epoch, self.sampler.first_step = number, first_step
         try:
-            for batch in self._batches:
-                yield Batch(*batch)
+            yield from self._batches
         except RuntimeError as error:
             if not is_lost_worker(error):
                 raise
             raise DatasetError(
-                "a process that reads images has ended, most likely for want of memory (a container's shared memory, "
-                "/dev/shm, is small unless asked for); take fewer --workers; training goes on with --resume"
+                "a worker process that reads images has died, most likely for lack of memory (a container's shared "
+                "memory, /dev/shm, is small by default); use fewer --workers; training continues with --resume"
             ) from None
         except OSError as error:
             if is_of_worker(error):
                 raise
             raise DatasetError(
-                f"the processes that read images cannot be started: {error.strerror}; take fewer --workers, or raise "
-                "the limits of processes and open files (ulimit -u, ulimit -n) and the size of /dev/shm"
+                f"the worker processes that read images cannot be started: {error.strerror}; use fewer --workers, or "
+                "raise the limits of processes and open files (ulimit -u, ulimit -n) and the size of /dev/shm"
             ) from None
         except AgnetError as error:
             raise type(error)(message_of_worker(error)) from None
 
 
-def _collate(samples: list[tuple[Tensor, Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _collate(samples: list[_Sample]) -> Batch:
     images, regions, labels, rows = zip(*samples, strict=True)
-    # Stacking the H × W × 3 originals keeps channels last, which convolutions prefer.
+    # Stacking as H × W × 3 keeps channels last in memory, which is faster for convolutions.
     pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
-    return pixels, torch.stack(regions), torch.tensor(labels), torch.tensor(rows)
+    stacked = None if None in regions else torch.stack(regions)
+    return Batch.of_images(pixels, stacked, torch.tensor(labels), torch.tensor(rows))
 
 
 def _start_worker(_: int) -> None:
-    # A loader is one of several processes: each keeps to its own core. OpenCV's pool would also not survive a fork.
+    # Several workers run in parallel, so each uses one core. OpenCV's thread pool would not survive a fork either.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     end_if_a_batch_cannot_be_sent()
@@ -253,6 +311,6 @@ def _start_worker(_: int) -> None:
 
 def _start_patient_worker(number: int) -> None:
     _start_worker(number)
-    # Ctrl-C and many schedulers signal all processes of a group. A second SIGTERM is the main process's own.
+    # Ctrl-C and many schedulers signal all processes of a group; a second SIGTERM comes from the main process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *first: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -1,4 +1,4 @@
-"""A new image as a network gets it: read, its regions proposed, both squashed. No torch: workers start fast."""
+"""Prepare a new image for a network: read it, propose regions, resize both. No torch, so that workers start fast."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ...data.text import first_line
 from ...data.videos import Video
 from .views import View
 
-_FEW = 20  # photographs that may be read once more than needed, rather than wait for a network with nothing to see
+_FEW = 20  # photographs that may be read twice, to avoid loading a network without a usable image
 
-Propose = Callable[[np.ndarray], Regions]  #: stage 1 for one image: uint8 RGB ``(H, W, 3)`` -> its regions
+Propose = Callable[[np.ndarray], Regions]  #: stage 1 for one image: uint8 RGB ``(H, W, 3)`` -> regions
 
 
 @dataclass(frozen=True)
@@ -27,83 +27,91 @@ class Sample:
     """One image, ready for the network."""
 
     name: str
-    pixels: np.ndarray  #: uint8 RGB ``(side, side, 3)``
-    boxes: np.ndarray  #: float32 ``(R, 4)`` xyxy in fractions of the image; R = 0 without regions
-    regions: Regions | None  #: as they were proposed, in pixels of the original
+    pixels: np.ndarray  #: uint8 RGB ``(H, W, 3)``, at the network's input size
+    boxes: np.ndarray | None  #: float32 ``(R, 4)`` xyxy in fractions of the image; None without regions
+    regions: Regions | None  #: as proposed, in pixels of the original image
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image of which nothing can be said, and why."""
+    """An image that could not be processed, and the reason."""
 
     name: str
-    reason: str  #: one line, which names the image
+    reason: str  #: one line that names the image
 
 
-def sample(name: str, image: np.ndarray, side: int, propose: Propose | None) -> Sample:
-    """An image as a network sees it that looks at ``side`` × ``side`` pixels.
+def sample(name: str, image: np.ndarray, size_hw: tuple[int, int], propose: Propose | None) -> Sample:
+    """Prepare an image for a network.
 
     Args:
-        image: uint8 RGB ``(H, W, 3)``.
-        propose: None for a network that looks at no regions.
+        name: Name of the image.
+        image: Pixels, uint8 RGB ``(H, W, 3)``.
+        size_hw: Height and width of the network's input in pixels.
+        propose: Function that proposes regions; None for a network without regions.
     """
     regions = propose(image) if propose else None
-    view = View.of((image.shape[1], image.shape[0]), side)
-    boxes = np.zeros((0, 4), dtype=np.float32) if regions is None else view.boxes(regions)
+    view = View.of((image.shape[1], image.shape[0]), size_hw)
+    boxes = None if regions is None else view.boxes(regions)
     return Sample(name, view.pixels(image), boxes, regions)
 
 
-def sample_or_reason(name: str, image: np.ndarray, side: int, propose: Propose | None) -> Sample | Unreadable:
-    """`sample`, or why there are no regions to propose."""
+def sample_or_reason(
+    name: str, image: np.ndarray, size_hw: tuple[int, int], propose: Propose | None
+) -> Sample | Unreadable:
+    """Call `sample`, and return the reason if proposing regions fails."""
     try:
-        return sample(name, image, side, propose)
+        return sample(name, image, size_hw, propose)
     except (cv2.error, MemoryError) as error:
         reason = first_line(error, "not enough memory")
         return Unreadable(name, f"{name}: proposing its regions failed: {reason}")
 
 
-def sample_of_file(name: str, side: int, propose: Propose | None, max_pixels: int = MAX_PIXELS) -> Sample | Unreadable:
-    """`sample_or_reason` of the image file ``name``, also where it cannot be read."""
+def sample_of_file(
+    name: str, size_hw: tuple[int, int], propose: Propose | None, max_pixels: int = MAX_PIXELS
+) -> Sample | Unreadable:
+    """Read the image file ``name`` and call `sample_or_reason`; return the reason if it cannot be read."""
     try:
         image = read_image(name, max_pixels)
     except ImageError as error:
         return Unreadable(name, str(error))
-    return sample_or_reason(name, image, side, propose)
+    return sample_or_reason(name, image, size_hw, propose)
 
 
 def sample_of_input(
-    one: Input, side: int, propose: Propose | None, max_pixels: int = MAX_PIXELS
+    one: Input, size_hw: tuple[int, int], propose: Propose | None, max_pixels: int = MAX_PIXELS
 ) -> Sample | Unreadable:
-    """`sample_of_file` of a photograph, or why an argument found none."""
-    return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, side, propose, max_pixels)
+    """Call `sample_of_file` for an input, or return the reason why the input has no image."""
+    return Unreadable(one.name, one.problem) if one.problem else sample_of_file(one.name, size_hw, propose, max_pixels)
 
 
 def some_can_be_read(inputs: Sequence[Input], max_pixels: int, *, decode: bool) -> bool:
-    """Whether there is anything for a network to look at.
+    """Whether any input can be read.
 
     Args:
-        decode: whether to decode photographs, here, until one can be; else, and for videos and many photographs, it is
-            enough that they are there.
+        inputs: Photographs and videos.
+        max_pixels: Largest number of pixels that is decoded.
+        decode: Whether to decode photographs until one succeeds. Otherwise, and for videos or many photographs, an
+            existing file is enough.
     """
     there = [one for one in inputs if not one.problem and os.path.isfile(one.name)]  # noqa: PTH113 - as in find_inputs
     if not decode or len(there) > _FEW or any(one.is_video for one in there):
         return bool(there)
-    return any(isinstance(sample_of_input(one, 1, None, max_pixels), Sample) for one in there)
+    return any(isinstance(sample_of_input(one, (1, 1), None, max_pixels), Sample) for one in there)
 
 
 def unreadable_inputs(inputs: Sequence[Input], max_pixels: int) -> Generator[Unreadable, None, None]:
-    """What is said of each, where `some_can_be_read` is not so."""
+    """Yield the reason for each input, after `some_can_be_read` has returned False."""
     for one in inputs:
         try:
             if one.is_video:
                 with Video(one.name, max_pixels):
                     pass
-            found = sample_of_input(one, 1, None, max_pixels)
+            found = sample_of_input(one, (1, 1), None, max_pixels)
         except ImageError as error:
             found = Unreadable(one.name, str(error))
-        yield found if isinstance(found, Unreadable) else Unreadable(one.name, f"{one.name}: it has just changed")
+        yield found if isinstance(found, Unreadable) else Unreadable(one.name, f"{one.name}: the file has just changed")
 
 
 def lost_sample(one: Input, reason: str) -> Unreadable:
-    """What is said of a photograph that killed the process which read it."""
+    """Return the reason for a photograph whose worker process died while reading it."""
     return Unreadable(one.name, f"{one.name}: {reason}")

@@ -1,4 +1,4 @@
-"""Pixels and regions, moved together by one affine map."""
+"""Transform pixels and regions together with one affine map."""
 
 from __future__ import annotations
 
@@ -12,66 +12,70 @@ from ...data.regions import Regions, boxes_of_hulls, move_points
 
 @dataclass(frozen=True)
 class AffineRange:
-    """The paper's augmentation (section IV): how far a training image may be moved. No flip: it swaps sides."""
+    """Range of the random affine augmentation, as in section IV of the paper. No flip: it swaps left and right."""
 
-    degrees: float = 15.0  #: rotation either way
-    shift: float = 0.15  #: of width and of height, either way
-    scale: float = 0.15  #: larger or smaller
+    degrees: float  #: largest rotation in either direction
+    shift: float  #: largest shift in either direction, as a fraction of width and of height
+    scale: float  #: largest relative change of scale, up or down
 
-    def draw(self, generator: np.random.Generator, side: int) -> np.ndarray:
-        """A random map ``(2, 3)`` of a ``side`` × ``side`` frame into itself, about its middle."""
+    def draw(self, generator: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
+        """Draw a random map ``(2, 3)`` about the centre of a frame of height and width ``size_hw``, in its pixels."""
+        size_wh = np.array(size_hw[::-1])
         angle = np.deg2rad(generator.uniform(-self.degrees, self.degrees))
         scale = generator.uniform(1 - self.scale, 1 + self.scale)
-        shift = generator.uniform(-self.shift, self.shift, 2) * side
+        shift = generator.uniform(-self.shift, self.shift, 2) * size_wh
         turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
-        middle = np.array([side / 2, side / 2])
+        middle = size_wh / 2
         return np.column_stack([turn, middle + shift - turn @ middle])
 
 
 @dataclass(frozen=True)
 class View:
-    """How an image is seen by the network: squashed to ``side`` × ``side``, perhaps moved; pixels and regions alike.
+    """The network's view of an image: resized to ``size_hw`` without keeping the aspect ratio, optionally augmented.
 
-    ``matrix`` ``(2, 3)`` maps continuous coordinates of the upright original to those of the frame.
+    ``matrix`` ``(2, 3)`` maps continuous coordinates of the upright original to those of the frame, for pixels
+    and regions alike.
     """
 
     matrix: np.ndarray
-    side: int
+    size_hw: tuple[int, int]  #: height and width of the frame in pixels
 
     @classmethod
-    def of(cls, size_wh: tuple[int, int], side: int, motion: np.ndarray | None = None) -> View:
-        """The view of an image of that size; ``motion`` ``(2, 3)`` moves the frame (see `AffineRange.draw`)."""
-        squash = np.diag([side / size_wh[0], side / size_wh[1]])
+    def of(cls, size_wh: tuple[int, int], size_hw: tuple[int, int], motion: np.ndarray | None = None) -> View:
+        """Build the view of an image of ``size_wh``; ``motion`` ``(2, 3)`` moves the frame (see `AffineRange.draw`)."""
+        squash = np.diag([size_hw[1] / size_wh[0], size_hw[0] / size_wh[1]])
         if motion is None:
-            return cls(np.column_stack([squash, np.zeros(2)]), side)
-        return cls(np.column_stack([motion[:, :2] @ squash, motion[:, 2]]), side)
+            return cls(np.column_stack([squash, np.zeros(2)]), size_hw)
+        return cls(np.column_stack([motion[:, :2] @ squash, motion[:, 2]]), size_hw)
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """uint8 RGB ``(H, W, 3)`` -> ``(side, side, 3)`` in one warp; beyond the edges they are repeated."""
+        """Warp an image, uint8 RGB ``(H, W, 3)``, into the frame ``(h, w, 3)``; edge pixels are repeated outside it."""
         matrix = self.matrix
-        shrink = np.abs(np.linalg.norm(matrix[:, :2], axis=0))  # frame pixels to one of the image, in x and y
+        shrink = np.abs(np.linalg.norm(matrix[:, :2], axis=0))  # frame pixels per image pixel, in x and y
         if (shrink < 0.5).any():
-            # A bilinear warp reads four pixels only; averaging first keeps a large photograph from aliasing.
+            # A bilinear warp reads only four pixels, so a large photograph is first averaged down to avoid aliasing.
             height, width = image.shape[:2]
             smaller = [max(1, round(side * min(1.0, 1.5 * s))) for side, s in zip((width, height), shrink, strict=True)]
             image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
             back = np.array([width / smaller[0], height / smaller[1]])
             matrix = np.column_stack([matrix[:, :2] * back, matrix[:, 2]])
-        # OpenCV puts (0, 0) at the first pixel's centre, we at its corner.
+        # In OpenCV (0, 0) is the centre of the first pixel; here it is its corner.
         shift = matrix[:, 2] + matrix[:, :2] @ (0.5, 0.5) - 0.5
         return cv2.warpAffine(
             image,
             np.column_stack([matrix[:, :2], shift]),
-            (self.side, self.side),
+            self.size_hw[::-1],
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
 
     def boxes(self, regions: Regions) -> np.ndarray:
-        """All R regions in this view, in the order of its layout: float32 ``(R, 4)`` xyxy in fractions of the frame.
+        """Return all R regions in this view, in layout order: float32 ``(R, 4)`` xyxy in fractions of the frame.
 
-        Exactly the boxes of the moved keypoints, clipped to the frame; secondaries are unions of moved primaries.
+        Primary boxes are the exact bounding boxes of the transformed keypoints, clipped to the frame; secondary boxes
+        are unions of transformed primary ones.
         """
         moved = move_points(self.matrix, regions.hull_xy)
-        primary = boxes_of_hulls(moved, regions.hull_counts, (self.side, self.side))
-        return (regions.layout.boxes(primary) / self.side).astype(np.float32)
+        height, width = self.size_hw
+        primary = boxes_of_hulls(moved, regions.hull_counts, (width, height))
+        return (regions.layout.boxes(primary) / np.array([width, height, width, height])).astype(np.float32)

@@ -177,7 +177,7 @@ def test_a_picture_says_whose_answer_it_is_the_runner_up_and_the_rest(texts):
     assert {"folder/a.jpg", "by the run cats, epoch 3", "bee", "cat", "25.0%", "3 other classes"} <= set(texts)
     assert texts.count("50.0%") == 2  # in large letters, and beside its bar
     said = " ".join(texts)
-    assert "All places: +0.49; the logit: +1.50 (the rest is its bias)" in said and f"+{FULL:g} or more" in said
+    assert "Sum: +0.49; logit: +1.50 (the difference is its bias)" in said and f"+{FULL:g} or more" in said
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_a_picture_says_whose_answer_it_is_the_runner_up_and_the_rest(texts):
 )
 def test_the_truth_is_said_in_words_and_a_mark(texts, truth, shares, said):
     seen = prediction(None, None, shares)
-    with_truth = draw_prediction(GREY, seen, Caption(CLASSES, truth=Truth(truth, "of the test part")))
-    assert any(text.startswith(said) for text in texts) and "of the test part" in texts
+    with_truth = draw_prediction(GREY, seen, Caption(CLASSES, truth=Truth(truth, "in the test split")))
+    assert any(text.startswith(said) for text in texts) and "in the test split" in texts
     assert not np.array_equal(with_truth, draw_prediction(GREY, seen, Caption(CLASSES)))
 
 

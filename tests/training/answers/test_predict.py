@@ -100,7 +100,7 @@ def write_video(path, greys, rate=10.0, size_wh=(64, 48), code="mp4v"):
 def test_predictions_depend_on_no_batch(network, photographs):
     checkpoint = load_checkpoint(network / "best.safetensors")
     propose = partial(propose_regions, settings=PROPOSALS)
-    samples = [sample_of_file(str(path), 64, propose) for path in sorted(photographs.iterdir())]
+    samples = [sample_of_file(str(path), (64, 64), propose) for path in sorted(photographs.iterdir())]
     alone = list(predict_samples(checkpoint, samples, CPU, batch_size=1))
     assert [isinstance(one, Unreadable) for one in alone] == [number == 4 for number in range(8)]
     for size in (2, 3, 8, 100):
@@ -121,7 +121,8 @@ def test_predictions_depend_on_no_batch(network, photographs):
 def test_a_batch_that_memory_does_not_suffice_for_goes_through_in_pieces(network, photographs, evidence):
     checkpoint, told = load_checkpoint(network / "best.safetensors"), []
     samples = [
-        sample_of_file(str(path), 64, partial(propose_regions, settings=PROPOSALS)) for path in photographs.iterdir()
+        sample_of_file(str(path), (64, 64), partial(propose_regions, settings=PROPOSALS))
+        for path in photographs.iterdir()
     ]
     expected = list(predict_samples(checkpoint, samples, CPU, evidence=evidence))
 
@@ -263,11 +264,11 @@ def broken_propose(image):
 
 
 def test_an_image_whose_regions_fail_is_told(photographs):
-    told = sample_of_file(str(photographs / "0.png"), 64, broken_propose)
+    told = sample_of_file(str(photographs / "0.png"), (64, 64), broken_propose)
     assert told == Unreadable(
         str(photographs / "0.png"), f"{photographs / '0.png'}: proposing its regions failed: no keypoints for you"
     )
-    assert sample("a", np.zeros((9, 9, 3), np.uint8), 64, None).boxes.shape == (0, 4)
+    assert sample("a", np.zeros((9, 9, 3), np.uint8), (64, 64), None).boxes is None
 
 
 # --- the command: images
@@ -291,7 +292,7 @@ def test_every_format_says_the_same_in_the_same_order(agnet, network, photograph
     for row, cells in zip(rows, table, strict=True):
         assert cells["image"] == row["image"] and cells["error"] == row.get("error", "")
         if "error" in row:
-            assert cells["label"] == "" and "in no image format" in row["error"]
+            assert cells["label"] == "" and "not in a supported image format" in row["error"]
             continue
         ranked = [(cells[f"class_{rank}"], float(cells[f"probability_{rank}"])) for rank in (1, 2)]
         assert ranked == list(row["probabilities"].items())
@@ -340,11 +341,11 @@ def test_the_unlikely_is_called_unsure(agnet, network, photographs):
 def test_predict_says_what_it_passes_over(agnet, network, photographs, tmp_path):
     shutil.copytree(photographs, tmp_path / "holiday")
     (tmp_path / "holiday" / "3b.png").unlink()
-    assert "passed over" not in agnet("predict", "--run", network, "holiday").stderr
+    assert "skipped" not in agnet("predict", "--run", network, "holiday").stderr
     for name in ("IMG_1.CR2", "IMG_2.cr2", "list.pdf"):
         (tmp_path / "holiday" / name).touch()
     told = agnet("predict", "--run", network, "holiday")
-    assert "passed over, as they are no images or videos: 2 .cr2, 1 .pdf\n" in told.stderr
+    assert "skipped, not images or videos: 2 .cr2, 1 .pdf\n" in told.stderr
     assert len(told.stdout.splitlines()) == 7
     (tmp_path / "holiday" / "IMG_3.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     assert "IMG_3.HEIC" in agnet("predict", "--run", network, "holiday", code=1).stderr
@@ -407,7 +408,7 @@ def test_a_saved_picture_is_named_beside_its_answer(agnet, network, photographs,
 def test_a_saved_picture_knows_the_run_and_the_truth(network, photographs, tmp_path, monkeypatch):
     captions = []
     monkeypatch.setattr(annotated, "draw_prediction", lambda *given: captions.append(given[2]) or given[0])
-    known = SimpleNamespace(truth=lambda name: Truth("bee", "of the test part") if name.endswith("1.png") else None)
+    known = SimpleNamespace(truth=lambda name: Truth("bee", "in the test split") if name.endswith("1.png") else None)
     checkpoint = load_checkpoint(network / "best.safetensors")
     predictor = FilePredictor(checkpoint, partial(propose_regions, settings=PROPOSALS), CPU, jobs=0, pictures=True)
     folder = annotated.AnnotatedFolder(tmp_path / "out", CLASSES, "by the run cats, epoch 3", known)
@@ -528,7 +529,7 @@ def test_broken_videos_are_reported_and_the_rest_goes_on(agnet, network, photogr
     arguments = ["predict", "--run", network, "bad.mp4", "cut.avi", photographs / "1.png", "--json"]
     result = agnet(*arguments, "--batch-size", 4, code=1)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert "in no video format" in rows[0]["error"]
+    assert "not in a supported video format" in rows[0]["error"]
     frames = [row for row in rows if "frame" in row]
     assert [row["frame"] for row in frames] == list(range(len(frames))) and 5 <= len(frames) <= 15
     assert rows[1 + len(frames)]["frames"] == len(frames)
@@ -619,17 +620,16 @@ def test_a_frame_has_its_label_its_bar_and_its_map(network, textured):
 # --- as a library
 
 
-def test_the_readmes_program_predicts_as_the_command_does(agnet, network, photographs, tmp_path, capsys):
-    readme = (Path(package.__file__).parent / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("\n## Predicting") : readme.index("\n## Export")]
-    (program,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+def test_the_program_of_the_documentation_predicts_as_the_command_does(agnet, network, photographs, tmp_path, capsys):
+    page = (Path(package.__file__).parent / "docs" / "predicting.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (tmp_path / "run").symlink_to(network, target_is_directory=True)
     (tmp_path / "some").mkdir()
     for number in (2, 5):
         Image.open(photographs / f"{number}.png").save(tmp_path / "some" / f"{number}.jpg")
     lines = agnet("predict", "--run", "run", "some", "--json", "--device", "auto").stdout.splitlines()
     capsys.readouterr()
-    exec(compile(program, "README.md", "exec"), {})
+    exec(compile(program, "predicting.md", "exec"), {})
     told = [line.rsplit(" ", 2) for line in capsys.readouterr().out.splitlines()]
     assert [Path(name) for name, _, _ in told] == [Path("some/2.jpg"), Path("some/5.jpg")]
     for line, (_, label, probability) in zip(lines, told, strict=True):

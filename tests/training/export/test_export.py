@@ -255,8 +255,7 @@ def test_a_folder_that_may_not_be_written_is_said_before_the_work(run, agnet, mo
     failed = agnet("export", "--run", "run", *(["--output", output] if output else []), code=1)
     file = output or Path("run/model.onnx")
     assert failed.stderr == (
-        f"Error: {file} cannot be written, for want of permission in the folder {file.parent}; name another file with "
-        "--output\n"
+        f"Error: {file} cannot be written: no permission in the folder {file.parent}; name another file with --output\n"
     )
 
 
@@ -322,7 +321,7 @@ def test_the_result_as_json(run, agnet):
     ("arguments", "complaint"),
     [
         (["--output", "."], "is a folder; name a file in it, such as model.onnx"),
-        (["--output", "model.pt2"], "model.pt2: a file of --format onnx ends in .onnx"),
+        (["--output", "model.pt2"], "model.pt2: a file of --format onnx must end in .onnx"),
         (["--output", "nowhere/model.onnx"], "there is no folder nowhere"),
         (["--run", "nothing"], "there is no nothing/best.safetensors"),
     ],
@@ -366,7 +365,7 @@ def test_a_file_that_does_not_run_is_not_kept(run, monkeypatch):
 
 def test_more_than_one_onnx_file_can_hold_is_refused(run, monkeypatch):
     monkeypatch.setattr(export_writing, "_PROTOBUF_LIMIT", 1000)
-    with pytest.raises(ConfigurationError, match="one ONNX file holds 2; use --format torch"):
+    with pytest.raises(ConfigurationError, match="one ONNX file holds 2 GiB; use --format torch"):
         export_run(run)
     assert [file.name for file in run.iterdir()] == ["best.safetensors"]
 
@@ -375,16 +374,15 @@ def test_every_format_has_a_suffix_of_its_own():
     assert len({format.suffix for format in FORMATS.values()}) == len(FORMATS)
 
 
-def readmes_programs():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("\n## Export") : readme.index("\n## As a library")]
-    return re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+def documented_programs():
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
 
 
-def test_the_readmes_program_runs_a_pt2(agnet, run, tmp_path, capsys):
+def test_the_documented_program_runs_a_pt2(agnet, run, tmp_path, capsys):
     agnet("export", "--run", "run", "--format", "torch")
     found = {}
-    exec(readmes_programs()[1], found)
+    exec(documented_programs()[1], found)
     wanted = expected(checkpoint(), {"images": found["images"].cpu().numpy(), "boxes": found["boxes"].cpu().numpy()})
     np.testing.assert_allclose(found["probabilities"].cpu(), wanted.logits.softmax(dim=1).numpy(), atol=1e-4)
     assert capsys.readouterr().out == f"{[CLASSES[wanted.logits[0].argmax()]] * 8}\n"
@@ -404,7 +402,7 @@ def test_every_number_of_a_pt2_moves_with_it(exports):
     assert {(value.device.type, len(value)) for value in got.values()} == {("meta", 2)}
 
 
-def test_the_readmes_program_predicts_as_predict_does_and_imports_no_torch(agnet, textured, tmp_path, capfd):
+def test_the_documented_program_predicts_as_predict_does_and_imports_no_torch(agnet, textured, tmp_path, capfd):
     save(tmp_path / "run", checkpoint(regions=36, proposals=ProposalSettings().to_dict()))
     (tmp_path / "some").mkdir()
     Image.fromarray(textured(3, 500, 300)).save(tmp_path / "some" / "photo.jpg")
@@ -415,7 +413,7 @@ def test_the_readmes_program_predicts_as_predict_does_and_imports_no_torch(agnet
     assert re.fullmatch(r"largest differences from the network's own outputs: logits \de[-+]\d+, .*\n", exported.stderr)
     assert capfd.readouterr() == ("", "")  # what libraries write past Python
 
-    program = readmes_programs()[0]
+    program = documented_programs()[0]
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "agnet").symlink_to(ROOT, target_is_directory=True)
     done = subprocess.run(

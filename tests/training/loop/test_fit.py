@@ -11,6 +11,7 @@ from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError,
 from agnet.training.loop import engine
 from agnet.training.loop.engine import TIMINGS, evaluate, train_epoch
 from agnet.training.loop.fit import fit
+from agnet.training.loop.job import Job
 from agnet.training.loop.learner import Learner
 from agnet.training.loop.optimizer import build_optimizer
 from agnet.training.machine.devices import Device, choose_device
@@ -43,12 +44,12 @@ def boxes(boxes_file):
 
 def test_two_and_two_epochs_equal_four_bit_for_bit(boxes, folder, tmp_path):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    fit(straight, boxes, folder, settings(), RECIPE, RUN, keep_states=True)
-    fit(stopped, boxes, folder, settings(), RECIPE, RUN, stop_after=2)
+    fit(Job(straight, boxes, folder, settings(), RECIPE, RUN, keep_states=True))
+    fit(Job(stopped, boxes, folder, settings(), RECIPE, RUN, stop_after=2))
     assert len((stopped / "log.jsonl").read_text().splitlines()) == 2
     # Readers in other processes make no difference either.
     workers = RunSettings(weights="none", workers=1)
-    fit(stopped, boxes, folder, settings(), RECIPE, workers, resume=True, keep_states=True)
+    fit(Job(stopped, boxes, folder, settings(), RECIPE, workers, resume=True, keep_states=True))
     one, other = load_file(straight / "last.safetensors"), load_file(stopped / "last.safetensors")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -64,39 +65,40 @@ def test_the_best_epoch_is_chosen_by_validation_alone(boxes, folder, tmp_path, m
     def scored(model, batches, **options):
         predictions = original(model, batches, **options)
         looked_at.update(boxes.splits[boxes.usable[predictions.rows]].tolist())
-        monkeypatch.setattr(engine.Predictions, "top1", next(scores))
+        score = next(scores)
+        monkeypatch.setattr(engine.Predictions, "measures", lambda self, task: {"loss": 1.0, "top1": score})
         return predictions
 
     monkeypatch.setattr("agnet.training.loop.fit.evaluate", scored)
-    fit(tmp_path / "run", boxes, folder, settings(model="plain"), RECIPE.override(select_by="val_top1"), RUN)
+    fit(Job(tmp_path / "run", boxes, folder, settings(model="plain"), RECIPE.override(select_by="val_top1"), RUN))
     assert [line.get("best", False) for line in log_of(tmp_path / "run")] == [True, True, False, False]
     assert looked_at == {"val"}
 
 
 def test_a_run_is_never_written_over(boxes, folder, tmp_path):
     options = (boxes, folder, settings(model="plain"), RECIPE.override(epochs=1), RUN)
-    fit(tmp_path / "run", *options)
+    fit(Job(tmp_path / "run", *options))
     before = (tmp_path / "run" / "best.safetensors").read_bytes()
     with pytest.raises(CheckpointError, match="--resume"):
-        fit(tmp_path / "run", *options)
+        fit(Job(tmp_path / "run", *options))
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == before
 
 
 def test_resuming_with_other_options_names_the_difference(boxes, folder, tmp_path):
     plain = settings(model="plain")
-    fit(tmp_path / "run", boxes, folder, plain, RECIPE, RUN, stop_after=1)
+    fit(Job(tmp_path / "run", boxes, folder, plain, RECIPE, RUN, stop_after=1))
     with pytest.raises(MismatchError, match=r"lr = 0\.001, now it is 0\.5"):
-        fit(tmp_path / "run", boxes, folder, plain, RECIPE.override(lr=0.5), RUN, resume=True)
+        fit(Job(tmp_path / "run", boxes, folder, plain, RECIPE.override(lr=0.5), RUN, resume=True))
     with pytest.raises(MismatchError, match="model"):
-        fit(tmp_path / "run", boxes, folder, settings(), RECIPE, RUN, resume=True)
+        fit(Job(tmp_path / "run", boxes, folder, settings(), RECIPE, RUN, resume=True))
     with pytest.raises(CheckpointError, match="not a run folder"):
-        fit(tmp_path / "other", boxes, folder, plain, RECIPE, RUN, resume=True)
+        fit(Job(tmp_path / "other", boxes, folder, plain, RECIPE, RUN, resume=True))
 
 
 def test_artefacts_tell_all_but_whose_machine_this_is(boxes, folder, tmp_path, a_named_host):
     run = tmp_path / "run"
     home = os.environ.get("HOME", "/").rstrip("/").encode()  # a container's may be /
-    fit(run, boxes, folder, settings(model="plain"), RECIPE.override(epochs=1), RUN)
+    fit(Job(run, boxes, folder, settings(model="plain"), RECIPE.override(epochs=1), RUN))
     config = read_config(run)
     assert config["recipe"]["lr"] == RECIPE.lr and config["boxes"]["fingerprint"] == boxes.fingerprint
     assert config["boxes"]["images"] == {"train": 9, "val": 3, "test": 6}
@@ -110,10 +112,10 @@ def test_artefacts_tell_all_but_whose_machine_this_is(boxes, folder, tmp_path, a
 
 def test_unreadable_and_missing_parts_are_said(boxes, folder, tmp_path):
     with pytest.raises(DatasetError, match="not under"):
-        fit(tmp_path / "run", boxes, tmp_path, settings(), RECIPE, RUN)
+        fit(Job(tmp_path / "run", boxes, tmp_path, settings(), RECIPE, RUN))
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigurationError, match="known: resnet50"):
-        fit(tmp_path / "run", boxes, folder, settings(backbone="alexnet"), RECIPE, RUN)
+        fit(Job(tmp_path / "run", boxes, folder, settings(backbone="alexnet"), RECIPE, RUN))
     with pytest.raises(ConfigurationError, match="'warp'"):
         choose_device("warp")
 
@@ -121,7 +123,17 @@ def test_unreadable_and_missing_parts_are_said(boxes, folder, tmp_path):
 def test_a_frozen_backbone_does_not_move_at_all(boxes, folder, tmp_path):
     torch.manual_seed(RUN.seed)
     before = {f"model.{name}": value for name, value in build_model(settings()).state_dict().items()}
-    fit(tmp_path / "run", boxes, folder, settings(), RECIPE.override(epochs=1, backbone_lr=0.0), RUN, keep_states=True)
+    fit(
+        Job(
+            tmp_path / "run",
+            boxes,
+            folder,
+            settings(),
+            RECIPE.override(epochs=1, backbone_lr=0.0),
+            RUN,
+            keep_states=True,
+        )
+    )
     after = load_file(tmp_path / "run" / "last.safetensors")
     moved = {name for name, value in before.items() if not torch.equal(after[name], value)}
     assert moved and not any(name.startswith("model.backbone.") for name in moved)
@@ -142,7 +154,7 @@ def test_a_diverged_loss_stops_with_a_reason():
     model = build_model(settings(model="plain"))
     with torch.no_grad():
         model.classifier.weight.fill_(float("inf"))
-    batch = Batch(
+    batch = Batch.of_images(
         torch.zeros(2, 3, 224, 224, dtype=torch.uint8), torch.zeros(2, 6, 4), torch.tensor([0, 1]), torch.arange(2)
     )
     with pytest.raises(TrainingError, match=r"parameters not finite: classifier\.weight; .*--lr"):
@@ -154,7 +166,7 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(boxes, folder):
     model = build_model(settings()).eval()
     results = []
     for batch_size in (1, 4, 100):
-        loader = Loader(RegionDataset(boxes, folder, 224), boxes.rows("test"), batch_size, 0)
+        loader = Loader(RegionDataset(boxes, folder, (224, 224)), boxes.rows("test"), batch_size, 0)
         results.append(evaluate(model, loader.epoch(0), device=CPU))
     for result in results:
         assert result.rows.tolist() == boxes.rows("test").tolist()
@@ -166,7 +178,7 @@ def test_training_learns_three_generated_classes(boxes, folder, tmp_path):
     recipe = RECIPE.override(
         epochs=15, augment=False, lr=3e-3, backbone_lr=1.0, batch_size=9, warmup_epochs=2.0, image_size=128
     )
-    fit(tmp_path / "run", boxes, folder, settings(), recipe, RUN)
+    fit(Job(tmp_path / "run", boxes, folder, settings(), recipe, RUN))
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["train_top1"] >= 8 / 9
     assert lines[-1]["train_loss"] < 0.7 * lines[0]["train_loss"]

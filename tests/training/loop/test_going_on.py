@@ -9,6 +9,7 @@ from agnet.data.errors import CheckpointError, MismatchError
 from agnet.training.loop import fit as story
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
+from agnet.training.loop.job import Console, Job
 from agnet.training.loop.state import Progress, check_same_past, drop_states
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
@@ -32,7 +33,7 @@ def train(boxes_file, folder, tmp_path):
 
     def run(name, recipe=STEP, settings=RUN, **options):
         said = []
-        fit(tmp_path / name, boxes, folder, PLAIN, recipe, settings, say=said.append, **options)
+        fit(Job(tmp_path / name, boxes, folder, PLAIN, recipe, settings, **options), Console(say=said.append))
         return tmp_path / name, said
 
     return run
@@ -87,11 +88,11 @@ def test_what_cannot_go_on_names_the_remedy(train):
     train("cosine", cosine.override(epochs=3), stop_after=2)
     with pytest.raises(MismatchError, match=r"epochs = 3.*cosine.*--weights \S*cosine --epochs 4 .*--schedule step"):
         train("cosine", cosine, resume=True, other_epochs=True)
-    with pytest.raises(MismatchError, match="after epoch 2 of 3 already; take --epochs 2 or more"):
+    with pytest.raises(MismatchError, match="already after epoch 2 of 3; use --epochs 2 or more"):
         train("cosine", cosine.override(epochs=1), resume=True, other_epochs=True)
     for state in STATES:
         (run.parent / "cosine" / state).unlink()
-    with pytest.raises(CheckpointError, match="no state to go on from any more"):
+    with pytest.raises(CheckpointError, match="no longer has a state to resume from"):
         train("cosine", cosine.override(epochs=3), resume=True)
 
 
@@ -115,7 +116,9 @@ def test_rates_are_the_same_where_the_formula_says_so(recipe):
 
 def test_patience_that_is_exhausted_ends_a_run_whatever_its_epochs(train, monkeypatch):
     losses = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr("agnet.training.loop.engine.Predictions.loss", property(lambda self: next(losses)))
+    monkeypatch.setattr(
+        "agnet.training.loop.engine.Predictions.measures", lambda self, task: {"loss": next(losses), "top1": 0.0}
+    )
     patient = STEP.override(patience=1)
     run, said = train("run", patient)
     assert len(end_of(run)[0]) == 2 and "no better val_loss for 1 epoch: finished; epoch 1 is kept" in said[-1]
@@ -162,7 +165,7 @@ def test_fewer_epochs_than_steps_have_begun_are_too_few(tmp_path):
     )
     progress = Progress(1, 2, [1.0] * 4, 1.0, [{"epoch": 1}])
     check_same_past(tmp_path, progress, STEP.override(epochs=2))
-    with pytest.raises(MismatchError, match="take --epochs 2 or more"):
+    with pytest.raises(MismatchError, match="use --epochs 2 or more"):
         check_same_past(tmp_path, progress, STEP.override(epochs=1))
 
 

@@ -120,7 +120,7 @@ def test_frozen_norms_keep_their_statistics_and_learn_their_scales():
     model = network(Backbone(nn.Sequential(Stage(3, 4), Stage(4, 8)), 8))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    batch = Batch(images, torch.zeros(4, 6, 4), torch.tensor([0, 1, 2, 0]), torch.arange(4))
+    batch = Batch.of_images(images, torch.zeros(4, 6, 4), torch.tensor([0, 1, 2, 0]), torch.arange(4))
     learner = Learner(model, RECIPES["modern"].override(frozen_norms=True), Device(torch.device("cpu")))
     train_epoch(learner, [batch] * 3, 0, steps=3)
     still = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
@@ -133,7 +133,7 @@ def test_what_is_frozen_does_not_move_nor_do_its_statistics(options, frozen):
     model = network(Backbone(nn.Sequential(Stage(3, 4), Stage(4, 8), Stage(8, 16)), 16))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    batch = Batch(images, torch.zeros(4, 6, 4), torch.tensor([0, 1, 2, 0]), torch.arange(4))
+    batch = Batch.of_images(images, torch.zeros(4, 6, 4), torch.tensor([0, 1, 2, 0]), torch.arange(4))
     recipe = RECIPES["modern"].override(ema_decay=0.5, **options)
     learner = Learner(model, recipe, Device(torch.device("cpu")))
     train_epoch(learner, [batch] * 3, 0, steps=3)
@@ -141,3 +141,9 @@ def test_what_is_frozen_does_not_move_nor_do_its_statistics(options, frozen):
         state = network_.state_dict()
         still = {name for name, value in before.items() if torch.equal(state[name], value)}
         assert still == {name for name in before if name.startswith(tuple(f"backbone.body.{n}." for n in frozen))}
+
+
+def test_adamw_has_the_betas_of_its_recipe():
+    model = network(Backbone(nn.Sequential(Stage(3, 4), Stage(4, 8)), 8))
+    optimizer = build_optimizer(model, RECIPES["modern"].override(momentum=0.8, beta2=0.95))
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.95)}

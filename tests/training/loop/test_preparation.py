@@ -6,7 +6,8 @@ import torch
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.training.loop.fit import fit
-from agnet.training.loop.preparation import build_learner, build_network
+from agnet.training.loop.job import Job
+from agnet.training.loop.preparation import build_learner, build_loaders, build_network
 from agnet.training.machine.devices import Device
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
@@ -64,9 +65,23 @@ def test_other_batches_can_be_learnt_from_and_looking_changes_nothing(boxes, cha
 )
 def test_a_run_that_cannot_be_leaves_nothing_behind(boxes, folder, tmp_path, recipe, run, error):
     with pytest.raises(error):
-        fit(tmp_path / "runs" / "run", boxes, folder, PLAIN, recipe, run)
+        fit(Job(tmp_path / "runs" / "run", boxes, folder, PLAIN, recipe, run))
     assert not (tmp_path / "runs").exists()
     (tmp_path / "mine").mkdir()
     with pytest.raises(error):
-        fit(tmp_path / "mine", boxes, folder, PLAIN, recipe, run)
+        fit(Job(tmp_path / "mine", boxes, folder, PLAIN, recipe, run))
     assert list((tmp_path / "mine").iterdir()) == []  # not made by it, so not its to take away
+
+
+def test_the_recipe_says_how_far_training_images_are_moved(boxes, folder):
+    def pixels(part=0, **changes):
+        loaders = build_loaders(boxes, folder, TINY.override(**changes), RUN, (32, 32), False, None)
+        loader = loaders[part]
+        loader.sampler.shuffle_seed = None
+        return torch.cat([batch.images for batch in loader.epoch(0)])
+
+    plain, moved = pixels(augment=False), pixels()
+    assert torch.equal(pixels(rotation=0, shift=0, scale=0), plain) and not torch.equal(moved, plain)
+    for name in ("rotation", "shift", "scale"):
+        assert not torch.equal(pixels(**{name: 0}), moved), name
+    assert torch.equal(pixels(part=1), pixels(part=1, augment=False))

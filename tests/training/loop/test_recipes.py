@@ -1,6 +1,10 @@
+import dataclasses
+import json
+
 import pytest
 
 from agnet.data.errors import ConfigurationError
+from agnet.data.fields import size_of_text, size_text
 from agnet.training.recipes import RECIPES
 
 
@@ -22,6 +26,11 @@ def test_the_modern_schedule_warms_up_and_ends_at_nothing():
     middle = (modern.epochs + modern.warmup_epochs) / 2
     assert modern.lr_factor(middle) == pytest.approx(0.5)
     assert modern.lr_factor(modern.epochs) == pytest.approx(0)
+
+
+def test_a_schedule_has_its_own_step_and_start():
+    recipe = RECIPES["paper"].override(step_epochs=2, step_factor=0.5, warmup_epochs=1.0, warmup_start=0.2)
+    assert [recipe.lr_factor(epoch) for epoch in (0, 0.5, 1, 2, 5.9)] == pytest.approx([0.2, 0.6, 1, 0.5, 0.25])
 
 
 def test_one_epoch_is_a_schedule_too():
@@ -63,7 +72,17 @@ def test_options_replace_and_none_keeps():
         {"select_by": "train_loss"},
         {"class_weights": "rare"},
         {"image_size": 31},
+        {"beta2": 1.0},
+        {"step_factor": 0.0},
+        {"warmup_start": 1.0},
+        {"ema_warmup": 0},
+        {"rotation": 181.0},
+        {"shift": -0.1},
+        {"scale": 1.0},
         {"image_size": 5000},
+        {"image_size": (256, 16)},
+        {"image_size": (256, 128, 3)},
+        {"image_size": "256x128"},
         {"nesterov": True},
     ],
 )
@@ -80,3 +99,21 @@ def test_an_unknown_setting_is_named():
 def test_what_was_changed_is_told():
     assert RECIPES["paper"].override(lr=0.5, mixup=0.2).differences(RECIPES["paper"]) == {"lr": 0.5, "mixup": 0.2}
     assert RECIPES["paper"].differences(RECIPES["paper"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "size_hw"), [("0", 0, None), ("224", 224, (224, 224)), ("256x128", (256, 128), (256, 128))]
+)
+def test_an_image_size_is_a_side_or_a_height_and_a_width_also_when_it_comes_from_json(text, size, size_hw):
+    found = RECIPES["modern"].override(image_size=size_of_text(text))
+    assert found.image_size == size and found.size_hw == size_hw and size_text(found.image_size) == text
+    again = json.loads(json.dumps(dataclasses.asdict(found)))["image_size"]
+    assert RECIPES["modern"].override(image_size=again) == found
+
+
+def test_a_square_is_its_side_and_other_text_is_no_size():
+    assert RECIPES["modern"].override(image_size=[320, 320]) == RECIPES["modern"].override(image_size=320)
+    assert size_of_text("96X96") == 96
+    for text in ("256x", "1x2x3", "small", ""):
+        with pytest.raises(ValueError):
+            size_of_text(text)

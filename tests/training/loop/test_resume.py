@@ -59,7 +59,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_says_how_to_go_on(train, p
     # Readers in other processes make no difference either.
     child = train(run, "--resume", "--workers", "1")
     assert child.wait() == 0, child.said()
-    assert "going on from last.safetensors, after 2 steps of epoch 2 of 3" in child.said()
+    assert "resuming from last.safetensors, after 2 steps of epoch 2 of 3" in child.said()
     assert result_of(place / run) == result_of(straight)
 
 
@@ -96,7 +96,7 @@ def test_a_damaged_state_is_noticed_and_the_one_before_it_taken(train, place, st
     (run / "last.safetensors").write_bytes({"cut": content[:-1], "flipped": content}[damage])
     child = train(run.name, "--resume")
     assert child.wait() == 0, child.said()
-    assert "last.safetensors is" in child.said() and "going on from previous.safetensors, after epoch 2" in child.said()
+    assert "last.safetensors is" in child.said() and "resuming from previous.safetensors, after epoch 2" in child.said()
     assert result_of(run) == result_of(straight)
 
 
@@ -108,7 +108,7 @@ def test_without_any_sound_state_it_says_so(train, place, straight):
     before = (run / "best.safetensors").read_bytes()
     child = train("lost", "--resume")
     assert child.wait() == 1
-    assert child.said().splitlines()[-1].startswith("Error: ") and "no sound state" in child.said()
+    assert child.said().splitlines()[-1].startswith("Error: ") and "no valid state" in child.said()
     assert (run / "best.safetensors").read_bytes() == before
 
 
@@ -179,6 +179,6 @@ def test_several_seeds_are_resumed_as_a_whole(train, place, straight):
     assert [got["mean"], got["sd"], got["low"], got["high"]] == pytest.approx(expected)
     top1 = content["figures"]["val_top1"]
     assert 0 <= top1["low"] <= top1["mean"] <= top1["high"] <= 1  # Student's t knows no bounds, a share has some
-    assert f"val_loss of 3 seeds: {mean:.4f} ± {sd:.4f}, 95 % interval of the mean" in child.said()
+    assert f"val_loss of 3 seeds: {mean:.4f} ± {sd:.4f}, 95% interval of the mean" in child.said()
     again = train("seeds")  # one seed among several would be mistaken for all
     assert again.wait() == 1 and "several seeds" in again.said()

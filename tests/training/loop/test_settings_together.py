@@ -13,7 +13,9 @@ from agnet.training.loop.engine import Predictions, train_epoch
 from agnet.training.loop.learner import Learner, means
 from agnet.training.machine.distributed import Processes
 from agnet.training.models.backbones.backbone import build_backbone
+from agnet.training.models.contract import Output
 from agnet.training.samples.loader import STAND_IN, Batch
+from agnet.training.tasks import CLASSIFY
 from factories import BARE, CPU, GPU_IS_FULL, LUCK, Small, batch_of, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,6 +109,9 @@ def test_weights_smoothing_mixup_accumulation_and_pieces_are_one_mean(weights, s
         np.testing.assert_allclose(new, old - RATE * gradient, rtol=1e-4, atol=1e-6)
 
 
+ONE_FRAME = torch.ones(2, 1, dtype=torch.bool)
+
+
 class OneOfTwo(Processes):
     """A process whose other one is only imagined: it is told what both would sum up to."""
 
@@ -150,7 +155,7 @@ def test_the_best_answer_for_a_frequent_image_is_its_own_class():
     descent = torch.optim.SGD([logits], lr=1.0)
     for _ in range(300):
         descent.zero_grad()
-        learner._loss(logits[None], torch.tensor([0])).backward()
+        learner._loss(Output(logits[None]), torch.tensor([0]), ONE_FRAME[:1]).backward()
         descent.step()
     assert logits.softmax(0)[0].item() == pytest.approx(0.95, abs=1e-3)
 
@@ -161,14 +166,15 @@ def test_a_class_without_training_images_keeps_its_share_of_smoothing():
     logs = np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True))
     expected = -(8 / 12) * (0.8 * logs[0, 0] + 0.1 * logs[0, 1] + 0.1 * logs[0, 2])
     expected -= 2 * (0.8 * logs[1, 2] + 0.1 * logs[1, 1] + 0.1 * logs[1, 0])
-    assert learner._loss(logits, labels).item() == pytest.approx(expected, rel=1e-5)
+    assert learner._loss(Output(logits), labels, ONE_FRAME).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_validation_loss_knows_neither_smoothing_nor_weights():
     """Its name elsewhere is negative log-likelihood."""
     logits, labels = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]], dtype=np.float32), np.array([1, 2])
     expected = -np.mean([np.log(1 / (np.e**2 + 1 + np.e)), np.log(np.e**3 / (2 + np.e**3))])
-    assert Predictions(logits, labels, np.arange(2)).loss == pytest.approx(expected, rel=1e-5)
+    found = Predictions(logits, labels, np.arange(2)).measures(CLASSIFY)
+    assert found == {"loss": pytest.approx(expected, rel=1e-5), "top1": 0.5}
 
 
 def test_the_running_mean_counts_steps_of_the_optimiser_and_leaves_resting_norms_alone():

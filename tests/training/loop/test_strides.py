@@ -78,5 +78,5 @@ def test_a_doubt_names_the_backbone_to_take(trained, boxes_file, folder, monkeyp
             lambda _, images, found=found: (seen.append(images.shape), found)[1],
         )
         said = doubt_of_strides(model, settings, boxes, folder, Device(torch.device("cpu")))
-        assert said.endswith("take --backbone resnet50-v1") and "\n" not in said if found else said == ""
+        assert said.endswith("use --backbone resnet50-v1") and "\n" not in said if found else said == ""
     assert seen == [(9, 3, 64, 64)] * 2

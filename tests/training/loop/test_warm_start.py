@@ -14,6 +14,7 @@ from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.loop.fit import fit
+from agnet.training.loop.job import Console, Job
 from agnet.training.loop.warm_start import find_parent
 from agnet.training.machine.devices import Device
 from agnet.training.measure.evaluation import evaluate_run
@@ -86,7 +87,7 @@ def test_of_the_same_network_everything_is_taken(parent):
     [
         (NET, replace(NET, regions=10), {"se_residual"}, "SE-residuals (regions 6 there)"),
         (NET, replace(NET, use_regions=False), {"se_residual"}, "(use regions True there)"),
-        (NET, replace(NET, units=8), {"inter_attention"}, "begin anew: inter-attention (units 32 there)"),
+        (NET, replace(NET, units=8), {"inter_attention"}, "from scratch: inter-attention (units 32 there)"),
         (NET, replace(NET, se="shared"), {"se_residual"}, "SE-residuals (se slot there)"),
         (NET, replace(NET, spectral_norm=True), {"self_attention"}, "self-attention (spectral norm False there)"),
         (NET, replace(NET, shortcut=True), {"shortcut"}, "shortcut (parent has none)"),
@@ -111,20 +112,20 @@ def test_rows_of_the_classifier_go_by_the_names_of_classes(parent):
     torch.manual_seed(0)
     new = build_model(replace(NET, classes=4)).classifier
     assert torch.equal(model.classifier.weight[[0, 3]], new.weight[[0, 3]])
-    assert said.endswith("begin anew: classifier (of 2 of 4 classes, which parent does not know: wasp, zebra)")
+    assert said.endswith("from scratch: classifier (2 of 4 classes, unknown to parent: wasp, zebra)")
     _, said, _, anew = begun(run, classes=("x", "y", "z"))
     assert anew == {"classifier"} and "classifier (no class of the same name there)" in said
 
 
 def test_another_backbone_several_seeds_and_no_run_are_refused_by_name(parent, tmp_path):
     run = parent()
-    with pytest.raises(CheckpointError, match=r"trained with backbone mobilenet-v3-small, and this run has resnet50"):
+    with pytest.raises(CheckpointError, match=r"trained with backbone mobilenet-v3-small, but this run has resnet50"):
         find_parent(str(run), "resnet50")
     (tmp_path / "several" / "seed-3").mkdir(parents=True)
     (tmp_path / "several" / "seed-3" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"several seeds; name one of them, such as .*seed-3$"):
         find_parent(str(tmp_path / "several"), NET.backbone)
-    with pytest.raises(CheckpointError, match="no run in that folder"):
+    with pytest.raises(CheckpointError, match="that folder holds no run"):
         find_parent(str(tmp_path), NET.backbone)
     for source in ("none", "imagenet", str(tmp_path / "nowhere.pth")):
         assert find_parent(source, NET.backbone) is None
@@ -155,7 +156,7 @@ def measured(run, boxes, root, **options):
 def test_what_the_parent_has_seen_the_child_has_seen(boxes_file, folder, tmp_path):
     """The parent of another split of the same photographs; the grandchild is told by its parent."""
     boxes = read_boxes(boxes_file)
-    fit(tmp_path / "old", boxes, folder, PLAIN, RECIPE, RUN)
+    fit(Job(tmp_path / "old", boxes, folder, PLAIN, RECIPE, RUN))
     # A photograph that the parent was trained on is now in test, under another name.
     shutil.copytree(folder, tmp_path / "moved")
     moved = sorted((tmp_path / "moved" / "train" / "ant").iterdir())[0]
@@ -173,7 +174,7 @@ def test_what_the_parent_has_seen_the_child_has_seen(boxes_file, folder, tmp_pat
     assert both >= 3
     said = []
     weights = replace(RUN, weights=str(tmp_path / "old"))
-    fit(tmp_path / "child", other, tmp_path / "moved", PLAIN, RECIPE, weights, say=said.append)
+    fit(Job(tmp_path / "child", other, tmp_path / "moved", PLAIN, RECIPE, weights), Console(say=said.append))
     assert any("weights of old, epoch 1: backbone, classifier" in line for line in said)
     assert any("of the test images were seen by old" in line for line in said)
     assert read_seen(tmp_path / "child") >= read_seen(tmp_path / "old")
@@ -183,26 +184,26 @@ def test_what_the_parent_has_seen_the_child_has_seen(boxes_file, folder, tmp_pat
     for run, start in (("child", None), ("grandchild", "child")):
         if start:
             settings = replace(RUN, weights=str(tmp_path / start / "best.safetensors"))
-            fit(tmp_path / run, other, tmp_path / "moved", PLAIN, RECIPE, settings)
-        with pytest.raises(MismatchError, match=r"began with the weights of a run that was trained on or selected by"):
+            fit(Job(tmp_path / run, other, tmp_path / "moved", PLAIN, RECIPE, settings))
+        with pytest.raises(MismatchError, match="started from the weights of a run that was trained on or selected by"):
             measured(tmp_path / run, other, tmp_path / "moved")
         forced = measured(tmp_path / run, other, tmp_path / "moved", force=True)
-        assert "had been seen by the run it began from" in forced.warning
+        assert "were seen by the run that it started from" in forced.warning
     # On the parent's own split nothing new is seen.
-    fit(tmp_path / "again", boxes, folder, PLAIN, RECIPE, weights)
+    fit(Job(tmp_path / "again", boxes, folder, PLAIN, RECIPE, weights))
     assert measured(tmp_path / "again", boxes, folder).warning == ""
 
 
 def test_a_parent_that_does_not_say_what_it_saw_makes_test_images_doubtful(parent, boxes_file, folder, tmp_path):
     boxes, run = read_boxes(boxes_file), tmp_path / "child"
     settings = replace(RUN, weights=str(parent(PLAIN)))
-    fit(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, stop_after=1)
+    fit(Job(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, stop_after=1))
     shutil.rmtree(tmp_path / "parent")  # not needed any more
     (run / "seen.txt").unlink()  # as the child's own word is
-    fit(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, resume=True)
-    with pytest.raises(MismatchError, match=r"nobody knows which images.*--force"):
+    fit(Job(run, boxes, folder, PLAIN, RECIPE.override(epochs=2), settings, resume=True))
+    with pytest.raises(MismatchError, match=r"no record of the images it has seen.*--force"):
         measured(run, boxes, folder)
-    assert "nobody can tell" in measured(run, boxes, folder, force=True).warning
+    assert "it is unknown whether" in measured(run, boxes, folder, force=True).warning
 
 
 def test_it_begins_where_the_parent_ended_and_at_its_image_size(agnet, boxes_file, folder, tmp_path):

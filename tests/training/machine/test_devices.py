@@ -81,7 +81,7 @@ def test_a_name_of_no_device_is_told_what_names_there_are(name):
 def test_a_device_that_is_not_there_is_an_error_of_a_line_with_a_remedy(name):
     if name == "mps" and torch.backends.mps.is_available():
         pytest.skip("it is there")
-    with pytest.raises(ConfigurationError, match=r"cannot be used: .*take --device auto$") as caught:
+    with pytest.raises(ConfigurationError, match=r"cannot be used: .*use --device auto$") as caught:
         choose_device(name)
     assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
 

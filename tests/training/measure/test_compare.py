@@ -79,7 +79,7 @@ def test_two_runs_by_hand(write):
     half = 1.96 * np.sqrt(0.11 - 0.0049) / 10
     assert difference.interval.low == pytest.approx(0.07 - half, abs=0.011)
     assert difference.interval.high == pytest.approx(0.07 + half, abs=0.011)
-    assert challenge.verdict.startswith("no difference was shown between agnet and plain: +7.0 points of top-1 (95 % ")
+    assert challenge.verdict.startswith("no significant difference between agnet and plain: +7.0 points in top-1 (95% ")
     assert found.model_differences == ["model is plain in plain, agnet in agnet"] and found.cautions == []
     for contestant, scores in zip(found.contestants, (first, second), strict=True):
         assert contestant.measures["top1"].value == pytest.approx(np.mean(scores))
@@ -89,7 +89,7 @@ def test_a_clear_difference_is_said_in_a_sentence_and_the_other_way_round_mirror
     first, second = answers(3, 20, 60, 17)
     runs = [write("plain", predictions(first)), write("agnet", predictions(second, seed=1))]
     (there,), (back,) = (compare_runs(order, "test").challenges for order in (runs, runs[::-1]))
-    assert there.verdict.startswith("agnet is better than plain by 17.0 points of top-1 (95 % ")
+    assert there.verdict.startswith("agnet is better than plain by 17.0 points in top-1 (95% ")
     assert back.verdict == there.verdict.replace("agnet is better than plain", "plain is worse than agnet")
     assert there.p == back.p < 0.001
     for name in MEASURES:
@@ -112,7 +112,7 @@ def test_networks_that_agree_about_few_images_may_disagree_about_others(write):
     for difference in challenge.differences.values():
         assert difference.interval.low < difference.value < difference.interval.high or difference.value == 0
     assert challenge.differences["mean_average_precision"].interval.high > 0.1
-    assert challenge.tests[0].p == 1 and "no difference was shown" in challenge.verdict
+    assert challenge.tests[0].p == 1 and "no significant difference" in challenge.verdict
 
 
 def test_seeds_that_agree_about_few_images_do_not_make_sure(write):
@@ -137,7 +137,7 @@ def test_a_run_against_itself_differs_by_exactly_nothing(write, seeds):
     for seed in range(seeds):
         write(f"one/seed-{seed}", predictions(generator.random(40) < 0.7, seed=seed), seed)
     (challenge,) = compare_runs([Path("one"), Path("one")], "test").challenges
-    assert challenge.p == 1 and "no difference was shown" in challenge.verdict
+    assert challenge.p == 1 and "no significant difference" in challenge.verdict
     for difference in challenge.differences.values():
         assert difference.value == 0 and difference.interval.low == pytest.approx(-difference.interval.high)
     assert (challenge.differences["top1"].interval.high == 0) == (seeds == 1)  # other seeds would differ
@@ -211,8 +211,9 @@ def test_of_several_networks_p_values_are_holms(write):
     assert [challenge.p for challenge in found.challenges] == pytest.approx(p)
     assert [challenge.p_holm for challenge in found.challenges] == pytest.approx([3 * p[0], 2 * p[1], 1.0])
     # Alone, b would pass.
-    assert [challenge.verdict.startswith("no difference") for challenge in found.challenges] == [False, True, True]
-    assert "0.062 by Holm" in found.challenges[1].verdict
+    shown = [not challenge.verdict.startswith("no significant difference") for challenge in found.challenges]
+    assert shown == [True, False, False]
+    assert "Holm-corrected 0.062" in found.challenges[1].verdict
 
 
 def test_images_are_found_by_content_whatever_their_order_and_name(write):
@@ -263,8 +264,8 @@ def test_without_contents_paths_tell(write):
             {"labels": np.array([1, *(np.arange(1, 40) % 4)])},
             r"labels for 1 of .*, such as test/0\.jpg: 'bee' and 'ant'",
         ),
-        ({"classes": ("ant", "bee", "cat", "空")}, r"other classes \(2 are not in both, such as 'cat'\)"),
-        ({"classes": CLASSES[::-1]}, r"other classes \(the same in another order\)"),
+        ({"classes": ("ant", "bee", "cat", "空")}, r"different classes \(2 are not in both, such as 'cat'\)"),
+        ({"classes": CLASSES[::-1]}, r"different classes \(the same in another order\)"),
     ],
 )
 def test_what_is_not_the_same_is_said_with_number_and_name(write, change, message):
@@ -281,7 +282,7 @@ def test_what_is_unfair_is_said(write):
     one = write("a", predictions(right), recipe={"epochs": 2, "lr": 0.1}, boxes=boxes, run={"seed": 0, "weights": "x"})
     two = write(
         "b",
-        predictions(right, image_size=299, images_seen_in_training=3),
+        predictions(right, image_size=(256, 128), images_seen_in_training=3),
         recipe={"epochs": 1, "lr": 0.1, "ema": True},
         run={"seed": 5, "weights": "none", "workers": 9},
         boxes={"split_blake2b": "2", "fingerprint": "y"},
@@ -292,11 +293,11 @@ def test_what_is_unfair_is_said(write):
         "recipe: ema is unknown in a, True in b",
         "run: weights is x in a, none in b",
         "boxes: split blake2b is 1 in a, 2 in b",
-        "image size: 224 in a, 299 in b",
+        "image size: 224 in a, 256x128 in b",
         "a was trained for 1 of its 2 epochs",
-        "b was trained on, or chosen by, 3 of these images",
+        "b was trained on, or selected by, 3 of these images",
     ]
-    assert found.model_differences[1] == "a and b were trained on different boxes files: other regions, or other images"
+    assert found.model_differences[1] == "a and b were trained on different boxes files: regions or images differ"
     assert all(line in comparison_text(found) for line in found.cautions)
 
 
@@ -310,7 +311,7 @@ def test_what_a_strangers_run_says_cannot_speak_to_the_terminal(write):
 
 def test_a_single_image_proves_nothing(write):
     found = compare_runs([write("a", predictions([False])), write("b", predictions([True]))], "test")
-    assert found.challenges[0].p == 1 and "no difference was shown" in found.challenges[0].verdict
+    assert found.challenges[0].p == 1 and "no significant difference" in found.challenges[0].verdict
     assert found.challenges[0].differences["top1"].value == 1
     assert [change.first for change in found.challenges[0].classes] == [0, None, None, None]
     assert "ant" in comparison_text(found)
@@ -348,7 +349,7 @@ def test_the_command_prints_says_all_to_machines_and_saves(write, agnet, tmp_pat
 def test_the_command_refuses_in_one_line(write, agnet):
     write("a", predictions([True] * 4))
     for arguments, said, code in (
-        (["a"], "two runs or more", 2),
+        (["a"], "at least two runs", 2),
         (["a", "a", "--save", "c.txt"], "must end in .png, .md, .csv", 2),
         (["a", "a", "--save", "no/c.png"], "there is no folder no", 2),
         (["a", "b"], "b is not a run folder", 1),

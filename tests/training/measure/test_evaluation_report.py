@@ -49,15 +49,15 @@ def test_the_confusions_by_hand(three):
 
 def test_the_text_says_every_measure_and_leaves_out_empty_classes(three):
     text = metrics_text(three, None)
-    assert all(title in text for title in MEASURES.values()) and "50.00 %" in text and "claim" not in text
+    assert all(title in text for title in MEASURES.values()) and "50.00%" in text and "claim" not in text
     assert "a  " in text and "\nc " not in text
 
 
 def test_the_claim_stands_in_a_column_of_its_own(three):
     lines = metrics_text(three, Claim("AG-Net with its best backbone", 0.9783, 0.9621)).splitlines()
     assert lines[0].endswith("the paper's claim")
-    assert [line.endswith("97.83 %") for line in lines[1:3]] == [True, False]
-    assert next(line for line in lines if line.startswith("mAP")).endswith("96.21 %")
+    assert [line.endswith("97.83%") for line in lines[1:3]] == [True, False]
+    assert next(line for line in lines if line.startswith("mAP")).endswith("96.21%")
     assert any("AG-Net with its best backbone" in line for line in lines)
 
 
@@ -75,8 +75,8 @@ def test_several_seeds_as_text_and_csv():
     text = seeds_text({f"seed-{k}": run for k, run in enumerate(runs)}, spreads, None)
     top1 = [run.top1 for run in runs]
     line = next(line for line in text.splitlines() if line.startswith("top-1"))
-    assert f"{100 * np.mean(top1):.2f} ± {100 * np.std(top1, ddof=1):.2f} %" in line
-    assert all(f"{100 * value:.2f} %" in line for value in top1)
+    assert f"{100 * np.mean(top1):.2f} ± {100 * np.std(top1, ddof=1):.2f}%" in line
+    assert all(f"{100 * value:.2f}%" in line for value in top1)
     rows = list(csv.reader(io.StringIO(seeds_csv(runs))))
     assert float(rows[1][2]) == pytest.approx(np.mean([run.class_accuracy["a"] for run in runs]), abs=1e-5)
     assert rows[3] == ["c", "0", "", "", "", ""]

@@ -28,7 +28,9 @@ def predictions():
     )
 
 
-def test_there_and_back(predictions, tmp_path):
+@pytest.mark.parametrize("size", [224, (256, 128)])
+def test_there_and_back(predictions, tmp_path, size):
+    predictions = replace(predictions, image_size=size)
     path = save_predictions(tmp_path / "p.safetensors", predictions)
     found = load_predictions(path)
     for field in fields(SplitPredictions):
@@ -57,6 +59,7 @@ def damaged(predictions):
     yield "names", replace(predictions, names=("\x1b[2J", "b"))
     yield "classes", replace(predictions, classes=("a\nb", "c", "d"))
     yield "size", replace(predictions, image_size="224")
+    yield "sizes", replace(predictions, image_size=(256, 128, 3))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -64,7 +67,7 @@ def test_parts_that_do_not_fit_are_refused(predictions, tmp_path, monkeypatch):
     monkeypatch.setattr("agnet.training.measure.predictions._csv", lambda _: "")  # nonsense cannot be tabled
     for what, wrong in damaged(predictions):
         path = save_predictions(tmp_path / f"{what}.safetensors", wrong)
-        with pytest.raises(CheckpointError, match="do not fit together"):
+        with pytest.raises(CheckpointError, match="its entries are inconsistent"):
             load_predictions(path)
 
 

@@ -568,10 +568,10 @@ def test_torchvision_downloads_the_weights_it_recommends(server, tmp_path, monke
     [
         ("resnet19", "torchvision has no model 'resnet19'"),
         ("", "torchvision has no model ''"),
-        ("quantized_resnet50", "torchvision:quantized_resnet50 is no image classifier, or a quantized one"),
-        ("fasterrcnn_resnet50_fpn", "is no image classifier"),
-        ("deeplabv3_resnet50", "is no image classifier"),
-        ("r3d_18", "is no image classifier"),
+        ("quantized_resnet50", "torchvision:quantized_resnet50 is not an image classifier, or is quantized"),
+        ("fasterrcnn_resnet50_fpn", "is not an image classifier"),
+        ("deeplabv3_resnet50", "is not an image classifier"),
+        ("r3d_18", "is not an image classifier"),
     ],
 )
 def test_what_torchvision_cannot_give_is_refused(name, message):
@@ -733,7 +733,7 @@ def test_transformers_of_timm_become_backbones(timm, name, size, mean_std):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("crossvit_tiny_240", "its features, a list, are no map of 288 channels × height × width"),
+        ("crossvit_tiny_240", "its features, a list, are not a map of 288 channels × height × width"),
         ("pit_ti_224", "its features have no height and width"),
         ("resnet18.nothing", r"Invalid pretrained tag \(nothing\) for resnet18"),
     ],

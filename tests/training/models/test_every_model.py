@@ -247,10 +247,11 @@ def test_a_checkpoint_keeps_what_each_backbone_normalises_with(tmp_path):
     assert loaded.size_hw == (24, 40)
 
 
-def test_the_device_gives_a_model_what_it_names():
-    batch = batch_of(4)
-    for names in (("images",), ("regions", "images")):
-        found = CPU.inputs(names, batch, slice(1, 3))
-        assert tuple(found) == names
-        assert all(torch.equal(found[name], getattr(batch, name)[1:3]) for name in names)
-        assert found["images"].is_contiguous(memory_format=torch.channels_last)
+def test_a_batch_gives_a_model_what_it_names():
+    batch = batch_of(4).cut(slice(1, 3)).on(CPU)
+    images, regions = batch.inputs(("images", "regions"))
+    assert torch.equal(images, batch_of(4).frames[1:3, 0]) and images.is_contiguous(memory_format=torch.channels_last)
+    assert regions.shape == (2, 6, 4) and torch.equal(regions, batch.regions[:, 0])
+    regions, frames, valid = batch.inputs(("regions", "frames", "valid"))
+    assert regions.shape == (2, 1, 6, 4) and frames.shape == (2, 1, 3, 16, 16) and valid.all()
+    assert batch._replace(regions=None).inputs(("images", "regions"))[1] is None

@@ -9,7 +9,9 @@ SHAPES = [(1, 2, 3, 4), (2, 3, 2, 3), (7, 4, 6, 5), (37, 7, 7, 8)]  # tokens N, 
 
 
 def slow_inter_attention(block, tokens, softmax):
-    """Eqs. 2 and 3 with loops and α really built, for one image ``(N, P, C)`` -> f̂ ``(P, C)``, w ``(N,)``."""
+    """Eqs. 2 and 3 with loops and α really built, for one image ``(N, P, C)`` -> f̂ ``(P, C)``, and by what factor each
+    token comes into it ``(N,)``, as a share of 1.
+    """
     N, P, C = tokens.shape
     tokens, D = tokens.flatten(1), P * C
     m = torch.empty(N, N, dtype=tokens.dtype)
@@ -25,7 +27,8 @@ def slow_inter_attention(block, tokens, softmax):
             alpha[r] = alpha[r] + m[r, other] * tokens[other]
     scores = [torch.exp(block.weigh.weight[0] @ alpha[r] + block.weigh.bias[0]) for r in range(N)]
     w = torch.stack([score / sum(scores) for score in scores])
-    return sum(w[r] * alpha[r] for r in range(N)).view(P, C), w
+    factors = torch.stack([sum(w[r] * m[r, other] for r in range(N)) for other in range(N)])
+    return sum(w[r] * alpha[r] for r in range(N)).view(P, C), factors / sum(factors)
 
 
 def block_and_tokens(shape, softmax, batch=2):
@@ -52,6 +55,14 @@ def test_values_and_gradients_are_those_of_alpha_really_built(shape, softmax):
     wanted = torch.autograd.grad(slow_joined, list(block.parameters()), upstream)
     for ours, theirs in zip(got, wanted, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_region_weights_are_the_shares_of_the_tokens_in_the_result():
+    """Found without them: seven tokens of 24 numbers make f̂ in one way only."""
+    block, tokens = block_and_tokens(SHAPES[2], softmax=False)
+    joined, weights = block(tokens)
+    mixed = torch.linalg.lstsq(tokens.flatten(2).transpose(1, 2), joined.flatten(1)[..., None]).solution.squeeze(2)
+    assert torch.allclose(mixed / mixed.sum(dim=1, keepdim=True), weights, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("softmax", [False, True])

@@ -114,7 +114,7 @@ def slow_agnet(net, image, boxes_xyxy, softmax):
         tokens.append((token * s[:, None, None] + token).permute(1, 2, 0).flatten())
 
     inter = net.inter_attention
-    alphas = []
+    alphas, matches = [], []
     for this in tokens:
         m = []
         for other in tokens:
@@ -123,6 +123,7 @@ def slow_agnet(net, image, boxes_xyxy, softmax):
         if softmax:
             total = sum(map(torch.exp, m))
             m = [torch.exp(value) / total for value in m]
+        matches.append(m)
         alphas.append(sum(value * other for value, other in zip(m, tokens, strict=True)))
     scores = torch.exp(torch.cat([inter.weigh.weight[0] @ alpha + inter.weigh.bias for alpha in alphas]))
     weights = scores / scores.sum()
@@ -132,7 +133,11 @@ def slow_agnet(net, image, boxes_xyxy, softmax):
     best, mean = (math.exp(net.fusion.score.weight[0] @ pool + net.fusion.score.bias) for pool in pools)
     embedding = (best * pools[0] + mean * pools[1]) / (best + mean)
     logits = net.classifier.weight @ embedding + net.classifier.bias
-    return logits, weights, received.view(7, 7), embedding
+    # How often each token's feature comes into what is joined, as a share of all.
+    shares = torch.stack(
+        [sum(w * m[slot] for w, m in zip(weights, matches, strict=True)) for slot in range(len(tokens))]
+    )
+    return logits, shares.flatten() / shares.sum(), received.view(7, 7), embedding
 
 
 @torch.no_grad()
@@ -298,7 +303,7 @@ def test_no_regions_leave_the_whole_image():
 )
 def test_regions_of_another_shape_are_refused(shape):
     images, _ = batch(3)
-    with pytest.raises(ValueError, match=r"regions must be \(3, 6, 4\)"):
+    with pytest.raises(ValueError, match=r"regions must have shape \(3, 6, 4\)"):
         tiny_model()(images, torch.zeros(shape, dtype=torch.float64))
 
 
@@ -408,7 +413,7 @@ def test_minus_attention_has_the_parameters_of_table_6():
     [
         ({"model": "agnett"}, r"unknown model 'agnett'; known: agnet, plain"),
         ({"backbone": "resnet"}, r"unknown backbone 'resnet'; known: resnet50, resnet50-v1, .*timm:NAME"),
-        ({"classes": 0}, r"at least 1 class, got 0"),
+        ({"classes": 0}, r"classes: wanted 1 or more, got 0"),
         ({"regions": -1}, r"regions: wanted 0 or above, got -1"),
         ({"units": 0}, r"units: wanted 1 or more, got 0"),
         ({"se_ratio": 0}, r"se_ratio: wanted 1 or more, got 0"),

@@ -199,7 +199,7 @@ def test_more_stages_than_there_are_is_one_line(name, stages, message):
 def test_a_network_that_gives_no_intermediate_maps_is_refused_in_one_line(monkeypatch):
     timm = pytest.importorskip("timm")
     monkeypatch.delattr(timm.models.resnet.ResNet, "forward_intermediates")
-    with pytest.raises(ValueError, match=r"timm:resnet10t gives nothing but its last map: .*forward_intermediates"):
+    with pytest.raises(ValueError, match=r"timm:resnet10t provides only its last map: .*forward_intermediates"):
         build_backbone("timm:resnet10t", stages=2)
     assert build_backbone("timm:resnet10t").channels == 512
 

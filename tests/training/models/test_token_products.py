@@ -183,5 +183,6 @@ def test_nothing_is_larger_than_the_tokens_and_few_tensors_are_as_large(learning
         logits = model(images, regions).logits
         if learning:
             logits.sum().backward()
-    assert {shape for _, shape in allocations.found} <= {(2, 37, 49, 64), (2 * 37 * 49, 64), (2 * 37, 64, 49, 1)}
-    assert len(allocations.found) == made, allocations.found
+    found = [(function, shape) for function, shape in allocations.found if shape != images.shape]  # normalised pixels
+    assert {shape for _, shape in found} <= {(2, 37, 49, 64), (2 * 37 * 49, 64), (2 * 37, 64, 49, 1)}
+    assert len(found) == made, found

@@ -85,7 +85,7 @@ def _rewrite(path, change_tensors=lambda tensors: None, **changes):
         ({"model": {"classes": 3, "backbone": "alexnet"}}, "alexnet"),
         (
             {"model": {"classes": 5, "regions": 6, "backbone": "mobilenet-v3-small"}},
-            r"classifier.weight has shape \(3, 576\), and its network \(5, 576\)$",
+            r"classifier.weight has shape \(3, 576\), its network needs \(5, 576\)$",
         ),
         ({"model": {"classes": 3, "regions": 10**9, "backbone": "mobilenet-v3-small"}}, "se_residual.* has shape"),
         ({"model": {"classes": 3, "regions": 10**30, "backbone": "mobilenet-v3-small"}}, "damaged or foreign"),
@@ -140,11 +140,11 @@ def test_no_network_is_built_for_settings_that_its_tensors_do_not_fit(checkpoint
         (lambda tensors: tensors.pop("classifier.bias"), r"classifier\.bias is missing$"),
         (
             lambda tensors: tensors.update({"classifier.more": torch.zeros(1)}),
-            r"classifier\.more is not of its network$",
+            r"classifier\.more is not a tensor of its network$",
         ),
         (
             lambda tensors: tensors.update({"classifier.bias": torch.zeros(2)}),
-            r"classifier\.bias has shape \(2,\), and its network \(3,\)$",
+            r"classifier\.bias has shape \(2,\), its network needs \(3,\)$",
         ),
     ],
     ids=["missing", "unexpected", "of another shape"],
@@ -237,7 +237,7 @@ def test_a_state_of_another_model_is_refused(tmp_path):
     save_training_state(tmp_path / "last.safetensors", model, build_optimizer(model, RECIPES["modern"]), {})
     other = OneLayer(torch.nn.Linear(9, 3))
     with pytest.raises(
-        CheckpointError, match=r"does not fit this run: layer\.weight has shape \(3, 8\), and its network \(3, 9\)"
+        CheckpointError, match=r"does not fit this run: layer\.weight has shape \(3, 8\), its network needs \(3, 9\)"
     ):
         load_training_state(tmp_path / "last.safetensors", other, build_optimizer(other, RECIPES["modern"]))
 

@@ -195,7 +195,7 @@ def test_a_bit_that_turned_on_the_disk_is_noticed(good, tmp_path, part):
     at = len(content) - 1000 if part == "tensors" else content.index(b'\\"epoch\\": 4') + 11
     content[at] ^= 1
     (tmp_path / "best.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match="not what was written"):
+    with pytest.raises(CheckpointError, match="does not match its checksum"):
         load_checkpoint(tmp_path / "best.safetensors")
 
 

@@ -21,9 +21,10 @@ import agnet
 from agnet.cli import main
 from agnet.commands.seeds import SeveralSeeds
 from agnet.data.boxes.reader import read_boxes
-from agnet.data.errors import CheckpointError
+from agnet.data.errors import CheckpointError, MismatchError
 from agnet.training.loop.fit import fit
 from agnet.training.loop.interruption import Interruption
+from agnet.training.loop.job import Console, Job
 from agnet.training.loop.learner import Learner
 from agnet.training.loop.state import Progress, load_state, save_state
 from agnet.training.machine.devices import Device
@@ -168,18 +169,23 @@ def test_starting_to_train_loads_no_picture_library():
     assert "torch" in loaded and not {"matplotlib", "tensorboard"} & set(loaded)
 
 
+ONCE_IN_THE_CODE = ("beta2", "step_factor", "warmup_start", "ema_warmup", "rotation", "shift", "scale")
+
+
 def test_a_run_without_settings_that_came_later_goes_on_with_their_defaults(folder, boxes_file, tmp_path):
     boxes = read_boxes(boxes_file)
     recipe = RECIPE.override(select_by="val_top1")
-    fit(tmp_path / "straight", boxes, folder, PLAIN, recipe, RUN, keep_states=True)
+    fit(Job(tmp_path / "straight", boxes, folder, PLAIN, recipe, RUN, keep_states=True))
     run = tmp_path / "run"
-    fit(run, boxes, folder, PLAIN, recipe, RUN, stop_after=1)
+    fit(Job(run, boxes, folder, PLAIN, recipe, RUN, stop_after=1))
     config = read_config(run)
-    for name in ("patience", "ema_decay", "mixup", "accumulate", "select_by"):
+    for name in (*("patience", "ema_decay", "mixup", "accumulate", "select_by"), *ONCE_IN_THE_CODE):
         del config["recipe"][name]
     del config["run"]["compile"]
     (run / "config.json").write_text(json.dumps(config))
-    fit(run, boxes, folder, PLAIN, recipe, RUN, resume=True, keep_states=True)
+    with pytest.raises(MismatchError, match=r"rotation = 15\.0, now it is 30"):
+        fit(Job(run, boxes, folder, PLAIN, recipe.override(rotation=30), RUN, resume=True))
+    fit(Job(run, boxes, folder, PLAIN, recipe, RUN, resume=True, keep_states=True))
     one, other = (load_file(place / "last.safetensors") for place in (run, tmp_path / "straight"))
     assert all(torch.equal(one[name], other[name]) for name in other) and one.keys() == other.keys()
     assert chosen_line(run)["epoch"] == chosen_line(tmp_path / "straight")["epoch"]
@@ -188,10 +194,10 @@ def test_a_run_without_settings_that_came_later_goes_on_with_their_defaults(fold
 def test_a_run_that_was_stopped_before_its_first_state_begins_anew_on_resuming(folder, boxes_file, tmp_path):
     boxes, run = read_boxes(boxes_file), tmp_path / "run"
     said = []
-    fit(run, boxes, folder, PLAIN, RECIPE, RUN, stop_after=1)
+    fit(Job(run, boxes, folder, PLAIN, RECIPE, RUN, stop_after=1))
     for name in ("last.safetensors", "best.safetensors"):
         (run / name).unlink()
-    fit(run, boxes, folder, PLAIN, RECIPE, RUN, resume=True, say=said.append)
+    fit(Job(run, boxes, folder, PLAIN, RECIPE, RUN, resume=True), Console(say=said.append))
     assert chosen_line(run) and len((run / "log.jsonl").read_text().splitlines()) == 2
     assert any("begins" in text for text in said)
 
@@ -268,7 +274,7 @@ def test_a_sound_state_without_hash_is_taken(stranger, tmp_path):
 )
 def test_a_state_that_no_run_can_have_come_to_is_refused_in_one_line(stranger, tmp_path, change):
     stranger(change)
-    with pytest.raises(CheckpointError, match="no sound state to go on from") as error:
+    with pytest.raises(CheckpointError, match="no valid state to resume from") as error:
         load_state(tmp_path, small_learner())
     assert "\n" not in str(error.value) and len(str(error.value)) < 800
 

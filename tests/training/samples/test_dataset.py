@@ -18,9 +18,10 @@ from agnet.data.errors import DatasetError, ImageError, MismatchError
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.samples.loader import BATCHES_OF_A_WORKER, Loader, RegionDataset
-from agnet.training.samples.views import AffineRange
+from agnet.training.samples.views import AffineRange, View
 
 SIDE = 64
+SQUARE = (SIDE, SIDE)
 
 
 @pytest.fixture
@@ -29,16 +30,18 @@ def boxes(boxes_file):
 
 
 def everything(loader, epoch):
-    images, regions, labels, rows = (torch.cat(parts) for parts in zip(*loader.epoch(epoch), strict=True))
-    return images, regions, labels, rows
+    frames, valid, regions, labels, rows = (torch.cat(parts) for parts in zip(*loader.epoch(epoch), strict=True))
+    assert valid.all() and valid.shape == frames.shape[:2] == regions.shape[:2] == (len(rows), 1)
+    return frames[:, 0], regions[:, 0], labels, rows
 
 
 def test_a_batch_has_the_promised_shapes(boxes, folder):
-    loader = Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 4, workers=0)
+    loader = Loader(RegionDataset(boxes, folder, SQUARE), boxes.rows("train"), 4, workers=0)
     batch = next(iter(loader.epoch(0)))
     assert batch.images.shape == (4, 3, SIDE, SIDE) and batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    assert batch.regions.shape == (4, 6, 4) and batch.regions.dtype == torch.float32
+    assert batch.images.data_ptr() == batch.frames.data_ptr() and batch.frames.shape == (4, 1, 3, SIDE, SIDE)
+    assert batch.regions.shape == (4, 1, 6, 4) and batch.regions.dtype == torch.float32
     names = [boxes.names[boxes.usable[row]].decode() for row in batch.rows]
     assert [boxes.classes[label] for label in batch.labels] == [name.split("/")[1] for name in names]
 
@@ -46,7 +49,7 @@ def test_a_batch_has_the_promised_shapes(boxes, folder):
 def test_every_row_comes_once_and_none_is_added(boxes, folder):
     rows = boxes.rows("train")
     for batch_size in (1, 2, 4, 5, 100):
-        loader = Loader(RegionDataset(boxes, folder, SIDE), rows, batch_size, workers=0, shuffle_seed=3)
+        loader = Loader(RegionDataset(boxes, folder, SQUARE), rows, batch_size, workers=0, shuffle_seed=3)
         got = everything(loader, 0)[3].tolist()
         assert sorted(got) == sorted(rows.tolist())
         assert len(loader) == len(list(loader.epoch(1)))
@@ -54,7 +57,7 @@ def test_every_row_comes_once_and_none_is_added(boxes, folder):
 
 def test_samples_are_a_function_of_seed_epoch_and_row_whatever_worker_makes_them(boxes, folder):
     def load(workers, seed, epoch):
-        dataset = RegionDataset(boxes, folder, SIDE, AffineRange(), seed)
+        dataset = RegionDataset(boxes, folder, SQUARE, AffineRange(15, 0.15, 0.15), seed)
         return everything(Loader(dataset, boxes.rows("train"), 2, workers, shuffle_seed=seed), epoch)
 
     here, elsewhere = load(0, 5, 3), load(2, 5, 3)
@@ -65,7 +68,7 @@ def test_samples_are_a_function_of_seed_epoch_and_row_whatever_worker_makes_them
 
 
 def test_workers_that_are_no_forks_map_the_boxes_instead_of_copying_them(boxes, folder):
-    dataset = RegionDataset(boxes, folder, SIDE, AffineRange(), 3)
+    dataset = RegionDataset(boxes, folder, SQUARE, AffineRange(15, 0.15, 0.15), 3)
     sent = [ForkingPickler.dumps(dataset) for _ in range(2)]
     got = [pickle.loads(content) for content in sent]
     for other in got:
@@ -83,7 +86,7 @@ def test_workers_that_are_no_forks_map_the_boxes_instead_of_copying_them(boxes, 
 
 def test_where_shared_memory_is_small_each_worker_gets_a_copy(boxes, folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    dataset = RegionDataset(boxes, folder, SIDE)
+    dataset = RegionDataset(boxes, folder, SQUARE)
     other, another = (pickle.loads(ForkingPickler.dumps(dataset)) for _ in range(2))
     other.boxes.hull_xy[0] = -7
     assert np.array_equal(another.boxes.hull_xy, boxes.hull_xy) and not np.array_equal(
@@ -103,7 +106,7 @@ def test_there_are_no_more_workers_than_batches_or_than_shared_memory_has_room_f
     """In a container of 64 MB, what 16 of them make of common batches does not fit."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     rows = boxes.rows("train")[:images]
-    loader = Loader(RegionDataset(boxes, folder, SIDE), rows, 4, workers=16)
+    loader = Loader(RegionDataset(boxes, folder, SQUARE), rows, 4, workers=16)
     try:
         assert everything(loader, 0)[3].tolist() == rows.tolist()
         assert len(getattr(loader._batches._iterator, "_workers", [])) == workers
@@ -113,7 +116,7 @@ def test_there_are_no_more_workers_than_batches_or_than_shared_memory_has_room_f
 
 def test_more_workers_than_cores_are_no_warning(boxes, folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
-    loader = Loader(RegionDataset(boxes, folder, SIDE), np.arange(5000), 1, workers=5000)
+    loader = Loader(RegionDataset(boxes, folder, SQUARE), np.arange(5000), 1, workers=5000)
     assert loader._batches.num_workers == 5000
 
 
@@ -124,7 +127,7 @@ def test_a_batch_that_cannot_be_sent_is_an_error_and_not_waited_for_for_ever(box
 
     monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
     monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", full)
-    loader = Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 4, workers=1)
+    loader = Loader(RegionDataset(boxes, folder, SQUARE), boxes.rows("train"), 4, workers=1)
     try:
         with pytest.raises(DatasetError, match=r"shared memory.*--workers"):
             next(loader.epoch(0))
@@ -136,15 +139,15 @@ def test_a_machine_that_has_no_room_for_readers_says_so(boxes, folder, monkeypat
     def refuse(self):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    loader = Loader(RegionDataset(boxes, folder, 32), np.arange(4), 2, 2)
+    loader = Loader(RegionDataset(boxes, folder, (32, 32)), np.arange(4), 2, 2)
     monkeypatch.setattr("multiprocessing.process.BaseProcess.start", refuse)
-    with pytest.raises(DatasetError, match=r"cannot be started: Resource .* unavailable; take fewer --workers"):
+    with pytest.raises(DatasetError, match=r"cannot be started: Resource .* unavailable; use fewer --workers"):
         next(loader.epoch(0))
 
 
 def test_pixels_and_regions_are_those_of_the_file(boxes, folder):
     rows = boxes.rows("test")
-    images, regions, _, _ = everything(Loader(RegionDataset(boxes, folder, SIDE), rows, 3, workers=0), 0)
+    images, regions, _, _ = everything(Loader(RegionDataset(boxes, folder, SQUARE), rows, 3, workers=0), 0)
     for number, row in enumerate(rows):
         image = boxes.usable[row]
         with Image.open(folder / boxes.names[image].decode()) as photograph:
@@ -159,7 +162,7 @@ def test_pixels_and_regions_are_those_of_the_file(boxes, folder):
 def test_an_image_of_another_size_than_its_boxes_is_refused(boxes, folder, workers):
     name = boxes.names[boxes.usable[boxes.rows("train")[0]]].decode()
     Image.new("RGB", (33, 44)).save(folder / name)
-    loader = Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 2, workers)
+    loader = Loader(RegionDataset(boxes, folder, SQUARE), boxes.rows("train"), 2, workers)
     with pytest.raises(MismatchError, match="33 x 44 pixels") as error:
         list(loader.epoch(0))
     assert "\n" not in str(error.value) and name in str(error.value)
@@ -169,14 +172,16 @@ def test_a_vanished_image_is_named(boxes, folder):
     name = boxes.names[boxes.usable[boxes.rows("train")[1]]].decode()
     (folder / name).unlink()
     with pytest.raises(ImageError, match=name):
-        list(Loader(RegionDataset(boxes, folder, SIDE), boxes.rows("train"), 2, 0).epoch(0))
+        list(Loader(RegionDataset(boxes, folder, SQUARE), boxes.rows("train"), 2, 0).epoch(0))
 
 
 def test_live_regions_are_those_of_the_view_itself(boxes_file, folder):
     boxes = read_boxes(boxes_file)
     settings = ProposalSettings.from_dict(boxes.settings["proposals"])
-    live = RegionDataset(boxes, folder, 160, AffineRange(), 3, partial(propose_regions, settings=settings))
-    cached = RegionDataset(boxes, folder, 160, AffineRange(), 3)
+    live = RegionDataset(
+        boxes, folder, (160, 160), AffineRange(15, 0.15, 0.15), 3, partial(propose_regions, settings=settings)
+    )
+    cached = RegionDataset(boxes, folder, (160, 160), AffineRange(15, 0.15, 0.15), 3)
     for row in range(4):
         pixels, regions, label, _ = live[2, row]
         same_pixels, moved, same_label, _ = cached[2, row]
@@ -184,3 +189,18 @@ def test_live_regions_are_those_of_the_view_itself(boxes_file, folder):
         expected = propose_regions(pixels.permute(1, 2, 0).numpy(), settings).boxes_xyxy / 160
         np.testing.assert_allclose(regions, expected, atol=1e-6)
         assert regions.shape == moved.shape and not torch.equal(regions, moved)
+
+
+def test_without_regions_none_are_computed_and_pixels_stay_the_same(boxes, folder, monkeypatch):
+    given = boxes, folder, (64, 32), AffineRange(15, 0.15, 0.15), 3
+    wanted = next(iter(Loader(RegionDataset(*given), boxes.rows("train"), 4, 0).epoch(1)))
+
+    def refuse(*_):
+        raise AssertionError("regions are computed")
+
+    monkeypatch.setattr(View, "boxes", refuse)
+    monkeypatch.setattr(type(boxes), "regions", refuse)
+    found = next(iter(Loader(RegionDataset(*given, regions=False), boxes.rows("train"), 4, 1).epoch(1)))
+    assert found.regions is None and wanted.regions is not None
+    assert torch.equal(found.images, wanted.images) and found.images.shape == (4, 3, 64, 32)
+    assert torch.equal(found.labels, wanted.labels) and torch.equal(found.valid, wanted.valid)

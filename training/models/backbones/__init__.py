@@ -1,1 +1,1 @@
-"""Classifiers cut at their last maps."""
+"""Backbones: image classifiers cut at their last feature maps."""

@@ -1,7 +1,7 @@
-"""Backbones: well-kept classifiers cut at their last feature map, or at the last map of several sizes.
+"""Backbones: image classifiers cut at their last feature map, or at the last map of each of several sizes.
 
-To add one, add an entry to `BACKBONES` and its name to `names`; to use any classifier of torchvision or timm,
-say ``torchvision:NAME`` or ``timm:NAME``.
+To add a backbone, add an entry to `BACKBONES` and its name to `names`. Any classifier of torchvision or timm is
+available as ``torchvision:NAME`` or ``timm:NAME``.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ IMAGENET = Preprocessing()
 
 
 class Backbone(nn.Module):
-    """Images ``(B, 3, H, W)``, uint8 or floats 0..255 -> last feature map ``(B, C, h, w)``.
+    """Images ``(B, 3, H, W)``, uint8 or floats in 0..255 -> last feature map ``(B, C, h, w)``.
 
-    It normalises the pixels itself, as its weights want them.
+    The backbone normalises the pixels itself, as its weights require.
 
     Args:
-        body: normalised images -> map ``(B, channels, h, w)``; or several of them, shallow to deep, as a sequence or a
-            dict.
-        channels: C; or the channels of each.
-        preprocessing: what its weights were trained on.
+        body: Module, normalised images -> map ``(B, channels, h, w)``, or several maps, shallow to deep, as a sequence
+            or dict.
+        channels: Number of channels, C; a sequence if there are several maps.
+        preprocessing: Image size and normalisation with which the weights were trained.
     """
 
     mean: Tensor
@@ -51,13 +51,13 @@ class Backbone(nn.Module):
         self.body = body
         self.channels_of_maps = (channels,) if isinstance(channels, int) else tuple(channels)
         self.channels = self.channels_of_maps[-1]
-        for name in ("mean", "std"):  # of pixels 0..255; not in the state dict: a checkpoint's header has them
+        for name in ("mean", "std"):  # for 0..255; not in the state dict: a checkpoint's header contains them
             self.register_buffer(name, torch.empty(1, 3, 1, 1), persistent=False)
         self.preprocessing = preprocessing
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What its weights were trained on; set, its pixels are normalised that way from then on."""
+        """Image size and normalisation with which the weights were trained. Setting it changes the normalisation."""
         return self._preprocessing
 
     @preprocessing.setter
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
             self.std.copy_(torch.tensor(preprocessing.std, device="cpu").view(1, 3, 1, 1) * 255)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Pixels 0..255 as the body wants them. Computed in float32 at least, also under autocast."""
+        """Normalise pixels in 0..255 for the body. Computed in float32 or higher precision, also under autocast."""
         precise = torch.promote_types(self.mean.dtype, torch.float32)
         images = (images.to(precise) - self.mean.to(precise)) / self.std.to(precise)
         return images.to(self.mean.dtype)
@@ -77,21 +77,24 @@ class Backbone(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """All maps as the body gives them, shallow to deep: ``(B, C_k, h_k, w_k)``.
+        """Compute all maps of the body, shallow to deep: ``(B, C_k, h_k, w_k)``.
 
-        Raises: `ValueError` when the body gives anything else than maps of the channels promised.
+        Raises: `ValueError` if the body does not return maps with the declared numbers of channels.
         """
         found = self.body(self.normalised(images))
         maps = (found,) if isinstance(found, Tensor) else tuple(found.values() if isinstance(found, dict) else found)
         channels = tuple(features.shape[1] if features.ndim == 4 else None for features in maps)
         if channels != self.channels_of_maps:
             shapes = ", ".join(str(tuple(features.shape)) for features in maps)
-            raise ValueError(f"the body gives {shapes}; wanted maps (B, C, h, w) with C {self.channels_of_maps}")
+            raise ValueError(f"the body returns {shapes}; wanted maps (B, C, h, w) with C {self.channels_of_maps}")
         return maps
 
 
 def backbone_entry(name: str) -> BackboneEntry:
-    """The entry of a name. Raises: `ValueError` for an unknown one, `ImportError` where timm is needed and absent."""
+    """Look up a backbone by name.
+
+    Raises: `ValueError` for an unknown name, `ImportError` if timm is needed but not installed.
+    """
     if name in BACKBONES:
         return BACKBONES[name]()
     check_backbone_name(name)
@@ -100,14 +103,15 @@ def backbone_entry(name: str) -> BackboneEntry:
 
 
 def build_backbone(name: str, weights: StateDict | None = None, stages: int = 1) -> Backbone:
-    """The backbone, with random weights or those of a whole classifier's state dict.
+    """Build a backbone, with random weights or those of a whole classifier's state dict.
 
     Args:
-        name: one of `BACKBONES`, or a library's.
-        weights: for the classifier that the backbone is cut from.
-        stages: how many maps it gives: the last ones of that many sizes. Its keys are the same for any number.
+        name: Name in `BACKBONES`, ``torchvision:NAME`` or ``timm:NAME``.
+        weights: State dict of the classifier from which the backbone is cut.
+        stages: Number of maps to return: the last map of each of the last ``stages`` sizes. The keys of the backbone's
+            state dict do not depend on it.
 
-    Raises: `ValueError` as `backbone_entry`, for more stages than the network has, or listing the keys when
+    Raises: `ValueError` as `backbone_entry`, for more stages than the network has, or, listing the keys, if
     ``weights`` do not fit.
     """
     entry = backbone_entry(name)
@@ -130,7 +134,7 @@ def _stages(name: str, entry: BackboneEntry, wanted: int) -> Stages:
 
 
 def fits(name: str, weights: StateDict) -> bool:
-    """Whether a state dict has this backbone's keys and shapes, its classifier's aside."""
+    """Whether a state dict has the keys and shapes of a backbone, apart from the classifier's own layers."""
     entry = backbone_entry(name)
     return not any(_differences(on_meta(entry.build).state_dict(), _modern(weights), entry.head))
 
@@ -141,20 +145,20 @@ def _load(classifier: nn.Module, entry: BackboneEntry, weights: StateDict) -> No
     if missing or unexpected or misshapen:
         found = [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)]
         raise ValueError("; ".join(f"{what}: {_some(keys)}" for what, keys in found if keys))
-    # In place: some networks look for the version that their own state dict carries. Files may be in half precision.
+    # Updated in place: some networks need the version metadata of their own state dict. Files may be in half precision.
     state.update((key, value) for key, value in weights.items() if not key.startswith(entry.head))
     classifier.load_state_dict(state)
 
 
 def _modern(weights: StateDict) -> StateDict:
-    """Torchvision's files of DenseNets say ``norm.1`` where the network of today says ``norm1``."""
+    """Rename the keys of torchvision's DenseNet files: ``norm.1`` in a file is ``norm1`` in the current network."""
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): value for key, value in weights.items()}
 
 
 def _differences(
     wanted: StateDict, got: StateDict, head: str | tuple[str, ...]
 ) -> tuple[list[str], list[str], list[str]]:
-    """Keys missing, unexpected and misshapen. Old files lack BatchNorm's counters, which are not used."""
+    """Missing, unexpected and misshapen keys. Old files lack BatchNorm's counters, which are not used."""
     theirs = {key for key in got if not key.startswith(head)}
     ours = {key for key in wanted if not key.startswith(head)}
     missing = sorted(key for key in ours - theirs if not key.endswith("num_batches_tracked"))

@@ -1,4 +1,4 @@
-"""What backbones are cut from: a classifier, where in it its maps are, and what its weights were trained on."""
+"""Descriptions of backbones: the classifier, where its maps are, and how its weights were trained."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from .names import nobody_has
 
 StateDict = dict[str, Tensor]
 
-HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  #: mean and standard deviation: RGB in −1..1
+HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  #: mean and standard deviation that scale RGB to −1..1
 
-HALF = 1.5  #: a map is of another stage when its side is so many times another's: borders make 109 of 224, not 112
+#: Maps whose sides differ by this factor or more belong to different stages. Not 2: borders turn 224 into 109, not 112.
+HALF = 1.5
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a backbone's weights were trained on: RGB in 0..1, squashed to ``size`` × ``size``, then normalised."""
+    """How images were prepared for a backbone's weights: RGB in 0..1, squashed to ``size`` × ``size``, normalised."""
 
     size: int = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -30,27 +31,28 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Stages:
-    """The last map of each size that a classifier has, shallow to deep; a transformer of one size has one."""
+    """The last map of each size in a classifier, shallow to deep. A transformer with maps of one size has one stage."""
 
-    channels: tuple[int, ...]  #: of each
-    body: Callable[[Any, int], nn.Module]  #: (classifier, n) -> the part that gives the last n, with `body`'s own keys
+    channels: tuple[int, ...]  #: number of channels of each map
+    #: (classifier, n) -> module that returns the last n maps, with the keys of `BackboneEntry.body`
+    body: Callable[[Any, int], nn.Module]
 
 
 @dataclass(frozen=True)
 class BackboneEntry:
     """How to build a classifier, where its maps are, and where its ImageNet weights come from."""
 
-    build: Callable[[], nn.Module]  #: the whole classifier, as its weight files know it
-    body: Callable[[Any], nn.Module]  #: the part that gives the last map
+    build: Callable[[], nn.Module]  #: the whole classifier, with the keys of its weight files
+    body: Callable[[Any], nn.Module]  #: classifier -> module that returns the last map
     channels: int  #: C of that map
     head: str | tuple[str, ...]  #: key prefixes of the classifier's own layers, which are not used
     imagenet: Callable[[], StateDict]  #: a state dict of the whole classifier
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    stages: Callable[[], Stages] | None = None  #: found when more than the last map is wanted; None: there is no more
+    stages: Callable[[], Stages] | None = None  #: called if more maps are needed; None: no more exist
 
 
 def nowhere(who_has: str) -> Callable[[], StateDict]:
-    """The source of ImageNet weights that are to be had from nobody."""
+    """Source for a backbone with no published ImageNet weights: calling it raises `ValueError`."""
 
     def imagenet() -> StateDict:
         raise ValueError(nobody_has(who_has))
@@ -59,7 +61,7 @@ def nowhere(who_has: str) -> Callable[[], StateDict]:
 
 
 def on_meta(build: Callable[[], nn.Module]) -> Any:
-    """The network's shapes, without its numbers."""
+    """Build a network on the meta device: shapes without values."""
     try:
         with torch.device("meta"):
             return build()
@@ -68,7 +70,9 @@ def on_meta(build: Callable[[], nn.Module]) -> Any:
 
 
 def as_map(features: Any, channels: int) -> Tensor:
-    """``(B, C, H, W)`` from channels first or last, or from tokens: the last H·H of them, a square row by row.
+    """Convert features to a map ``(B, C, H, W)``.
+
+    They have channels first or last, or are tokens, the last H·H of which form a square in row-major order.
 
     Raises: `ValueError` for anything else.
     """
@@ -81,11 +85,11 @@ def as_map(features: Any, channels: int) -> Tensor:
             side = math.isqrt(features.shape[1])  # images are square; class and register tokens come first
             return features[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
     found = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
-    raise ValueError(f"its features, {found}, are no map of {channels} channels × height × width")
+    raise ValueError(f"its features, {found}, are not a map of {channels} channels × height × width")
 
 
 def last_of_each_size(sides: list[int]) -> list[int]:
-    """Which of the maps a network makes, by their sides in its order, are stages: places in ``sides``, ascending."""
+    """Indices of the maps that are the last of their size, ascending, from the sides of all maps in network order."""
     found = [len(sides) - 1]
     for place in reversed(range(len(sides) - 1)):
         if sides[place] >= HALF * sides[found[-1]]:

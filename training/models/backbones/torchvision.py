@@ -1,4 +1,4 @@
-"""Backbones from torchvision: the named ones, and any of its classifiers."""
+"""Backbones from torchvision: those with names of their own, and any image classifier."""
 
 from __future__ import annotations
 
@@ -26,29 +26,30 @@ from .entries import (
 )
 from .names import WITHOUT_IMAGENET, no_classifier, no_such_model
 
-# Torchvision's ImageNet weights of these come from TensorFlow and want RGB in −1..1, which `transform_input` makes of
-# what is normalised as for the other networks. Their own initialisation takes seconds, and is overwritten by weights.
+# Torchvision's ImageNet weights for these networks come from TensorFlow and expect RGB in −1..1; `transform_input`
+# would convert images normalised as for the other networks. Their own initialisation takes seconds and is overwritten
+# by weights.
 INCEPTION = {"aux_logits": False, "transform_input": False, "init_weights": False}
 
 HEADS = ("classifier.", "fc.", "head.", "heads.", "AuxLogits.", "aux1.", "aux2.")
 
 
-# The named ones
+# Backbones with names of their own
 
 
 def resnet50_entry() -> BackboneEntry:
-    """With the weights that are nearest to the paper's Keras ones."""
+    """ResNet-50 with the weights closest to the paper's Keras weights."""
     imagenet = _download(tv.ResNet50_Weights.IMAGENET1K_V1)
     return _named(tv.resnet50, _children_but("avgpool", "fc"), 2048, "fc.", imagenet)
 
 
 def resnet50_v1_entry() -> BackboneEntry:
-    """The original, without weights."""
+    """The original ResNet-50, without published weights for PyTorch."""
     return _named(_resnet50_v1, _children_but("avgpool", "fc"), 2048, "fc.", nowhere(WITHOUT_IMAGENET["resnet50-v1"]))
 
 
 def densenet121_entry() -> BackboneEntry:
-    """Its last map rectified, as its own classifier has it."""
+    """DenseNet-121; a ReLU follows its last map, as in its own classifier."""
 
     def body(net: tv.DenseNet) -> nn.Module:
         return nn.Sequential(OrderedDict(features=net.features, relu=nn.ReLU(inplace=True)))
@@ -58,7 +59,7 @@ def densenet121_entry() -> BackboneEntry:
 
 
 def inception_v3_entry() -> BackboneEntry:
-    """At the paper's size, where the weights were trained at 299."""
+    """Inception-v3 at the paper's image size, 224; the weights were trained at 299."""
     return _named(
         partial(tv.inception_v3, **INCEPTION),
         _children_but("avgpool", "dropout", "fc"),
@@ -70,7 +71,7 @@ def inception_v3_entry() -> BackboneEntry:
 
 
 def vgg16_entry() -> BackboneEntry:
-    """Up to its last pool."""
+    """VGG-16 up to its last pooling layer."""
     imagenet = _download(tv.VGG16_Weights.IMAGENET1K_V1)
     return _named(tv.vgg16, lambda net: net.features, 512, "classifier.", imagenet)
 
@@ -88,7 +89,7 @@ def vgg11_conv5_entry() -> BackboneEntry:
 
 
 def mobilenet_v3_small_entry() -> BackboneEntry:
-    """For trials on a laptop."""
+    """MobileNetV3-Small, for trials on a laptop."""
     imagenet = _download(tv.MobileNet_V3_Small_Weights.IMAGENET1K_V1)
     return _named(tv.mobilenet_v3_small, lambda net: net.features, 576, "classifier.", imagenet)
 
@@ -118,16 +119,17 @@ def _download(weights: tv.WeightsEnum) -> Callable[[], StateDict]:
 
 
 def _children_but(*names: str) -> Callable[[nn.Module], nn.Module]:
-    """The parts of a network one after the other, without those named."""
+    """Chain the children of a network in order, without those named."""
     return lambda net: nn.Sequential(
         OrderedDict((name, part) for name, part in net.named_children() if name not in names)
     )
 
 
 def _resnet50_v1() -> tv.ResNet:
-    """The original ResNet-50: a stage's stride sits in its first 1×1 convolution, where torchvision has it in the 3×3.
+    """The original ResNet-50: the stride of a stage is in its first 1×1 convolution; torchvision has it in the 3×3.
 
-    Weights of one are wrong in the other, though every key and shape fits. The paper's (Keras) network is this one.
+    The weights of one network are wrong in the other, although all keys and shapes fit. The paper's (Keras) network is
+    this one.
     """
     net = tv.resnet50()
     for stage in (net.layer2, net.layer3, net.layer4):
@@ -139,7 +141,7 @@ def _resnet50_v1() -> tv.ResNet:
 
 
 def torchvision_entry(name: str) -> BackboneEntry:
-    """The entry of any classifier of torchvision. Raises: `ValueError` for none of them."""
+    """Describe any torchvision classifier as a backbone. Raises: `ValueError` for any other name."""
     if name not in tv.list_models(module=tv):
         if name in tv.list_models():
             raise ValueError(no_classifier(name))
@@ -158,7 +160,7 @@ def torchvision_entry(name: str) -> BackboneEntry:
 
 
 def _build(name: str) -> Callable[[], nn.Module]:
-    if name.startswith("vit_"):  # has a position's embedding for every patch
+    if name.startswith("vit_"):  # its position embeddings depend on the image size
         return partial(tv.get_model, name, image_size=_preprocessing(name).size)
     return partial(tv.get_model, name, **(INCEPTION if name in ("inception_v3", "googlenet") else {}))
 
@@ -171,7 +173,7 @@ def _preprocessing(name: str) -> Preprocessing:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A map within a network's graph."""
+    """A feature map at a node of a network's graph."""
 
     node: str
     channels: int
@@ -183,7 +185,7 @@ def _last_cut(name: str) -> _Cut:
     try:
         return _last(_values(on_meta(_build(name)), _preprocessing(name).size)[1])
     except LookupError:
-        raise ValueError(f"torchvision:{name} gives no feature map") from None
+        raise ValueError(f"torchvision:{name} has no feature map") from None
 
 
 @cache
@@ -196,7 +198,7 @@ def _stages(name: str) -> Stages:
 
 
 def _values(net: nn.Module, side: int) -> tuple[fx.GraphModule, dict[str, Any]]:
-    """A network on the meta device as a graph, and what each of its nodes gives for one image, in their order."""
+    """Graph of a network on the meta device, and the output of each node for one image, in graph order."""
     nodes = get_graph_node_names(net, suppress_diff_warning=True)[1]
     graph = create_feature_extractor(net, nodes, suppress_diff_warning=True).eval()
     with torch.no_grad():
@@ -204,7 +206,7 @@ def _values(net: nn.Module, side: int) -> tuple[fx.GraphModule, dict[str, Any]]:
 
 
 def _last(values: dict[str, Any]) -> _Cut:
-    """The last map, be it of tokens. Raises: `LookupError` if there is none."""
+    """The last map, possibly of tokens. Raises: `LookupError` if there is none."""
     outside = {node: value for node, value in values.items() if not node.startswith((*HEADS, "avgpool"))}
     for node, value in reversed(outside.items()):
         if isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[2:]) > 1:
@@ -215,7 +217,7 @@ def _last(values: dict[str, Any]) -> _Cut:
 
 
 def _cuts(net: nn.Module, side: int) -> list[_Cut]:
-    """The last map of every size, shallow to deep, from which all that follows is computed."""
+    """The last map of each size, shallow to deep, among those through which all later nodes depend on the image."""
     graph, values = _values(net, side)
     last = _last(values)
     before = list(values)[: list(values).index(last.node)]
@@ -225,7 +227,7 @@ def _cuts(net: nn.Module, side: int) -> list[_Cut]:
 
 
 def _square(node: str, value: Tensor) -> _Cut | None:
-    """The cut at a node that gives a square map, channels first or last; None at others."""
+    """The cut at a node whose output is a square map, channels first or last; None for other nodes."""
     if value.ndim == 4 and value.shape[2] == value.shape[3]:
         return _Cut(node, value.shape[1], value.shape[2])
     if value.ndim == 4 and value.shape[1] == value.shape[2]:
@@ -234,9 +236,9 @@ def _square(node: str, value: Tensor) -> _Cut | None:
 
 
 def _necks(graph: fx.GraphModule, values: dict[str, Any]) -> set[str]:
-    """The nodes through which all later ones see the image: none that a branch leads around, as within a block.
+    """The nodes through which all later nodes depend on the image: no branch bypasses them, as it does within a block.
 
-    So ResNet's last map of a size is its layer's, not the one that the next layer's first convolution makes of it.
+    Thus the last map of a size in a ResNet is a layer's output, not the output of the next layer's first convolution.
     """
     *nodes, output = graph.graph.nodes
     names = {node: name for name, node in output.args[0].items()}
@@ -244,7 +246,7 @@ def _necks(graph: fx.GraphModule, values: dict[str, Any]) -> set[str]:
     necks, needed_until = set(), 0
     for node in nodes:
         if node.op == "get_attr" or not isinstance(values.get(names.get(node, "")), Tensor):
-            continue  # weights and sizes go around blocks, too
+            continue  # weights and sizes bypass blocks, too
         if needed_until <= place[node] and node.op != "placeholder":
             necks.add(names[node])
         needed_until = max([needed_until, *(place[user] for user in node.users if user is not output)])
@@ -252,12 +254,12 @@ def _necks(graph: fx.GraphModule, values: dict[str, Any]) -> set[str]:
 
 
 def _extractor(net: nn.Module, nodes: list[str]) -> fx.GraphModule:
-    """Images -> what the nodes give, in their order, as a dict. It has the network's keys, but for what follows."""
+    """Module, images -> outputs of the nodes, in order, as a dict. It has the network's keys up to the last node."""
     return create_feature_extractor(net, {node: f"map{n}" for n, node in enumerate(nodes)}, suppress_diff_warning=True)
 
 
 class _Body(nn.Module):
-    """What of the network's graph leads to a node; layers that do not are left behind."""
+    """The part of a network's graph that leads to a node; other layers are dropped."""
 
     def __init__(self, net: nn.Module, cut: _Cut) -> None:
         super().__init__()
@@ -269,7 +271,7 @@ class _Body(nn.Module):
 
 
 class _Maps(nn.Module):
-    """What leads to several nodes, the last one's body with the same keys."""
+    """The part of a network's graph that leads to several nodes, with the keys of the last node's `_Body`."""
 
     def __init__(self, net: nn.Module, cuts: list[_Cut]) -> None:
         super().__init__()

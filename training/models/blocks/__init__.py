@@ -1,1 +1,1 @@
-"""The blocks that the networks are made of, each an equation or a section."""
+"""Building blocks of the networks; each implements an equation or a section of the paper."""

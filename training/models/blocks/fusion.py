@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Pooling(nn.Module):
-    """One of the two alone, without parameters: ``max`` (GMP) or ``mean`` (GAP)."""
+    """Global pooling of one kind, without parameters: ``max`` (GMP) or ``mean`` (GAP)."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -19,16 +19,20 @@ class Pooling(nn.Module):
 
 
 class PoolingFusion(nn.Module):
-    """F = Σ_k softmax_k(W p_k + b) p_k over p = (GMP(f̂), GAP(f̂)), one scorer for both.
+    """F = Σ_k softmax_k(W p_k + b) p_k with p = (GMP(f̂), GAP(f̂)), one scorer for both (Eq. 4).
 
-    (The scorer is shared, so the softmax cancels its bias; the paper counts it.)
+    The scorer is shared, so the softmax cancels its bias; the paper counts it.
+
+    Args:
+        channels: Number of channels, C.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.score = nn.Linear(channels, 1)
-        # Maxima are several times the means: even shares would begin as maximum pooling, which pretrained features
-        # were not made for. This begins near GAP, e² times likelier for each unit that the mean maximum is above it.
+        # Maxima are several times the means: with equal weights, fusion would start close to maximum pooling, for which
+        # pretrained features were not trained. This starts close to GAP, whose weight is e^(2d) times that of GMP,
+        # where d is the mean of GMP − GAP over the channels.
         nn.init.constant_(self.score.weight, -2 / channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Inter-attention between the tokens, and the weighting of what comes of it (AG-Net Eqs. 2 and 3)."""
+"""Inter-attention between the tokens, and region weighting (AG-Net Eqs. 2 and 3)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from .token_products import project, weighted_sum
 
 
 class TokenMean(nn.Module):
-    """The merging without parameters that stands in for inter-attention ("-Attn" in the paper's Table VI): the mean."""
+    """Mean of the tokens: the parameter-free merging in place of inter-attention ("−Attn" in the paper's Table VI)."""
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, N, P, C)`` -> ``(B, P, C)`` and the even weights ``(B, N)``."""
+        """``(B, N, P, C)`` -> ``(B, P, C)`` and uniform region weights ``(B, N)``."""
         return tokens.mean(dim=1), tokens.new_full(tokens.shape[:2], 1 / tokens.shape[1])
 
 
 class InterAttention(nn.Module):
-    """Every token attends to every token; then the tokens are weighted and summed to one.
+    """Attention of every token to every token, followed by region weighting.
 
-    Eq. 2, one layer for all pairs, ``units`` wide:
+    Inter-attention (Eq. 2), with one layer of ``units`` units for all pairs:
         u_rr' = tanh(W_u f_r + W_u' f_r' + b_u),  m_rr' = σ(W_m u_rr' + b_m),  α_r = Σ_r' m_rr' f_r'
-    Eq. 3:
+    Region weighting (Eq. 3):
         w = softmax over r of (W_α α_r + b_α),  f̂ = Σ_r w_r α_r
 
-    α is linear in the tokens, so it is never built: W_α α_r = Σ_r' m_rr' (W_α f_r') and
-    f̂ = Σ_r' (Σ_r w_r m_rr') f_r'. The same numbers from one weighted sum over N tokens instead of an N×N×D
-    product. (b_α shifts every score alike, so the softmax cancels it; the paper counts it.)
+    α is linear in the tokens, so it is never computed: W_α α_r = Σ_r' m_rr' (W_α f_r') and
+    f̂ = Σ_r' (Σ_r w_r m_rr') f_r'. This is exact, and takes one weighted sum over N tokens instead of an N × N × D
+    product. (b_α shifts all scores equally, so the softmax cancels it; the paper counts it.)
 
     Args:
-        tokens: N. dimension: D = P·C, of a flattened token.
-        units: width of u.
-        softmax: normalise m over r' after the sigmoid (in the authors' sister code; the paper does not).
+        tokens: Number of tokens, N.
+        dimension: Size of a flattened token, D = P·C.
+        units: Width of u.
+        softmax: Whether to normalise m over r' after the sigmoid, as in the authors' related code, not in the paper.
     """
 
     def __init__(self, tokens: int, dimension: int, units: int = 32, softmax: bool = False) -> None:
@@ -44,16 +45,21 @@ class InterAttention(nn.Module):
         self.weigh = nn.Linear(dimension, 1)  # W_α, b_α
         self.softmax = softmax
         if not softmax:
-            # The paper names no start. σ(0) = ½ would begin with α at N/2 times a token's scale, which throws the
-            # classifier off for an epoch; m near 1/N begins near the mean of the tokens. (Of one token: 0.98 of it.)
+            # The paper gives no initialisation. With m = σ(0) = ½, α would start at N/2 times the scale of a token,
+            # which disrupts the classifier for an epoch. With m ≈ 1/N, it starts near the mean of the tokens. (A single
+            # token starts at 0.98 of itself.)
             nn.init.constant_(self.match.bias, -math.log(tokens - 1) if tokens > 1 else 4.0)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, N, P, C)``, tokens of P positions -> f̂ ``(B, P, C)`` and the region weights w ``(B, N)``."""
+        """``(B, N, P, C)``, N tokens of P positions -> f̂ ``(B, P, C)`` and region weights ``(B, N)``.
+
+        The region weight of token r' is its coefficient in f̂, Σ_r w_r m_rr', divided by the sum over all tokens. (The
+        w_r of Eq. 3 weight the α_r, each a mixture of all tokens, so they do not rank the tokens.)
+        """
         units = self.match.in_features
-        # Three projections of the same large tensor: reading it once is what counts.
-        weight = torch.cat([self.query.weight, self.key.weight, self.weigh.weight])
-        projected, tokens = project(tokens, weight)
+        # Three projections of the same large tensor in one product, since reading the tensor dominates the cost.
+        weight = torch.cat([self.query.weight, self.key.weight, self.weigh.weight])  # (2·units + 1, D)
+        projected, tokens = project(tokens, weight)  # (B, N, 2·units + 1), (B, N, P, C)
         query, key, weighed = projected.split([units, units, 1], dim=-1)  # (B, N, units or 1)
         u = torch.tanh(query[:, :, None] + key[:, None] + self.query.bias)  # (B, N r, N r', units)
         m = torch.sigmoid(self.match(u)).squeeze(-1)  # (B, N r, N r')
@@ -61,5 +67,7 @@ class InterAttention(nn.Module):
             m = torch.softmax(m, dim=-1)
         scores = m @ weighed + self.weigh.bias  # (B, N, 1): W_α α + b_α
         w = torch.softmax(scores.squeeze(-1), dim=-1)  # (B, N)
-        shares = torch.einsum("br,brs->bs", w, m)  # (B, N): what of each token reaches f̂
-        return weighted_sum(shares, tokens), w
+        shares = torch.einsum("br,brs->bs", w, m)  # (B, N): coefficient of each token in f̂
+        precise = shares.to(torch.promote_types(shares.dtype, torch.float32))
+        total = precise.sum(dim=1, keepdim=True).clamp(min=torch.finfo(precise.dtype).tiny)
+        return weighted_sum(shares, tokens), precise / total

@@ -1,4 +1,4 @@
-"""Region pooling: each box of the feature map, bilinearly, to a small grid (AG-Net section III-B)."""
+"""Region pooling: bilinear resampling of each box of a feature map to a small grid (AG-Net section III-B)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from torch import Tensor
 
 from .token_products import gather, on_eager_cpu
 
-POOLED = 7
-FINER = 42  #: of `crop_pooling`
+POOLED = 7  #: side of the pooled grid
+FINER = 42  #: side of the finer map of `crop_pooling`
 
 
 def region_pooling(
     features: Tensor, boxes_xyxy: Tensor, size: int = POOLED, samples: int = 1, mean: bool = False
 ) -> Tensor:
-    """RoIAlign with ``samples`` × ``samples`` even samples in each bin, as matrix products.
+    """RoIAlign with ``samples`` × ``samples`` evenly spaced samples per bin, computed as matrix products.
 
-    Bilinear sampling on a grid is separable: ``rows @ map @ columnsᵀ`` with one hat function for each
-    sample. Same numbers as ``torchvision.ops.roi_align(aligned=True, sampling_ratio=samples)``, but its gradient
-    is deterministic on a GPU, and the cost is that of a matrix product, however many samples. (A CPU adds up the
-    few cells whose hats are not 0 instead.)
+    Bilinear sampling on a grid is separable: ``rows @ map @ columnsᵀ``, with one hat function per sample. The values
+    are those of ``torchvision.ops.roi_align(aligned=True, sampling_ratio=samples)``, but the gradient is deterministic
+    on GPUs, and the cost is that of a matrix product for any number of samples. (On CPUs, the few cells with nonzero
+    weight are summed instead.)
 
     Args:
-        features: ``(B, C, H, W)``.
-        boxes_xyxy: ``(B, R, 4)`` in fractions of the image, xyxy. Boxes may be empty (all samples in one
-            place) or leave the frame (samples more than a cell outside are 0, others take the border's value).
-        size: S, of the grid.
-        samples: along each side of a bin.
-        mean: only the grid's mean, without the cost of the grid: S is 1 in what is returned.
+        features: Feature map ``(B, C, H, W)``.
+        boxes_xyxy: Boxes ``(B, R, 4)``, xyxy in fractions of the image. A box may be empty (all samples at one
+            position) or leave the frame (samples more than one cell outside are 0, others take the value at the
+            border).
+        size: Side of the grid, S.
+        samples: Number of samples along each side of a bin.
+        mean: Whether to return the mean over the grid instead, ``(B, R, 1, C)``, without computing the grid.
 
-    Returns: ``(B, R, S·S, C)``, the grid row by row, channels last.
+    Returns: pooled features ``(B, R, S·S, C)``, the grid in row-major order, channels last.
 
     Raises: `ValueError` for boxes of another shape.
     """
@@ -43,17 +44,20 @@ def region_pooling(
     row, y_share = _neighbours(y, y_inside, H)
     image = torch.arange(B).view(B, 1, 1, 1, 1, 1) * H * W
     cells = image + row[:, :, :, None, :, None] * W + column[:, :, None, :, None, :]
-    shares = y_share[:, :, :, None, :, None] * x_share[:, :, None, :, None, :]  # (B, R, S, S, 2·samples twice)
+    shares = y_share[:, :, :, None, :, None] * x_share[:, :, None, :, None, :]  # (B, R, S, S, 2·samples, 2·samples)
     table = features.permute(0, 2, 3, 1).reshape(B * H * W, C)
     return gather(table, cells.flatten(4), shares.to(features.dtype).flatten(4)).flatten(2, 3)
 
 
 def crop_pooling(features: Tensor, boxes_xyxy: Tensor, size: int = POOLED, mean: bool = False) -> Tensor:
-    """Whole cells of a finer map, resized: how the authors pool in related work, where the paper says "bilinear".
+    """Region pooling by cropping whole cells of a finer map and resizing the crop, as in the authors' related code.
 
-    The map is resized to `FINER` × `FINER`, a box cut out of it, its sides rounded to whole cells (at least one), and
-    the cut resized to S × S; both bilinearly. Boxes are clipped to the frame. (The full frame of a 7 × 7 map is not
-    quite the map: a cell keeps 11/12 of itself in each direction.) Arguments, result and errors as `region_pooling`.
+    The paper only says "bilinear".
+
+    The map is resized to `FINER` × `FINER`, each box is rounded to whole cells (at least one) and cropped, and the crop
+    is resized to S × S; both resizings are bilinear. Boxes are clipped to the frame. (Pooling the full frame of a 7 × 7
+    map does not quite return the map: a cell keeps 11/12 of its value in each direction.) Arguments, return value and
+    errors are those of `region_pooling`.
     """
     x0, y0, x1, y1 = _sides(features, boxes_xyxy)
     H, W = features.shape[2:]
@@ -68,18 +72,18 @@ def _sides(features: Tensor, boxes_xyxy: Tensor) -> tuple[Tensor, ...]:
 
 
 def _products(features: Tensor, rows: Tensor, columns: Tensor, mean: bool) -> Tensor:
-    """``rows @ map @ columnsᵀ`` for ``(B, R, S, H)`` and ``(B, R, S, W)``."""
+    """Compute ``rows @ map @ columnsᵀ`` for rows ``(B, R, S, H)`` and columns ``(B, R, S, W)``."""
     if mean:
         rows, columns = rows.mean(dim=2, keepdim=True), columns.mean(dim=2, keepdim=True)
-    # In the boxes' own precision up to here: rounded to bfloat16 they would move by hundredths of a cell.
-    weights = torch.einsum("brih,brjw->brijhw", rows, columns).to(features.dtype)
+    # Computed in the precision of the boxes up to here: rounded to bfloat16, they would move by hundredths of a cell.
+    weights = torch.einsum("brih,brjw->brijhw", rows, columns).to(features.dtype)  # (B, R, S, S, H, W)
     positions = features.flatten(2).transpose(1, 2)  # (B, HW, C)
     pooled = weights.flatten(1, 3).flatten(2) @ positions  # (B, R·S·S, C)
-    return pooled.unflatten(1, weights.shape[1:4]).flatten(2, 3)
+    return pooled.unflatten(1, weights.shape[1:4]).flatten(2, 3)  # (B, R, S·S, C)
 
 
 def _sample(low: Tensor, high: Tensor, cells: int, size: int, samples: int) -> tuple[Tensor, Tensor]:
-    """Where samples of [low, high] are, 0 the middle of the first cell; 1 where they count, else 0: ``(..., S, s)``."""
+    """Sample positions in [low, high], 0 at the centre of cell 0, and 1 where they count, else 0: ``(..., S, s)``."""
     steps = (torch.arange(size * samples, device=low.device, dtype=low.dtype) + 0.5) / (size * samples)
     position = (low[..., None] + (high - low)[..., None] * steps) * cells - 0.5
     inside = ((position >= -1) & (position <= cells)).to(low.dtype)
@@ -87,14 +91,14 @@ def _sample(low: Tensor, high: Tensor, cells: int, size: int, samples: int) -> t
 
 
 def _hat_functions(position: Tensor, inside: Tensor, cells: int) -> Tensor:
-    """Every cell's weight in the mean of a bin's samples: ``(..., S, cells)``."""
+    """Weight of every cell in the mean of a bin's samples: ``(..., S, cells)``."""
     distance = position[..., None] - torch.arange(cells, device=position.device, dtype=position.dtype)
     return ((1 - distance.abs()).clamp(min=0) * inside[..., None]).mean(dim=-2)
 
 
 def _neighbours(position: Tensor, inside: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """The two cells beside each of a bin's samples and their weights in the mean: ``(..., S, 2·s)``."""
-    first = position.floor().clamp(max=max(cells - 2, 0)).nan_to_num()  # no place, but weights that are no numbers
+    """The two cells next to each sample of a bin, and their weights in the mean: ``(..., S, 2·s)``."""
+    first = position.floor().clamp(max=max(cells - 2, 0)).nan_to_num()  # NaN: any valid index, its weights are NaN
     beyond = position - first
     both = torch.stack([first, (first + 1).clamp(max=cells - 1)], dim=-1).long()
     weights = torch.stack([1 - beyond, beyond], dim=-1) * inside[..., None] / position.shape[-1]
@@ -102,7 +106,7 @@ def _neighbours(position: Tensor, inside: Tensor, cells: int) -> tuple[Tensor, T
 
 
 def _crop_functions(low: Tensor, high: Tensor, cells: int, size: int) -> Tensor:
-    """Every cell's weight in what `crop_pooling` makes of [low, high] along one side: ``(..., S, cells)``."""
+    """Weight of every cell in the result of `crop_pooling` for [low, high] along one side: ``(..., S, cells)``."""
     first = (low * FINER).round().clamp(0, FINER - 1)[..., None]
     beyond = (high * FINER).round().clamp(max=FINER)[..., None].maximum(first + 1)
     steps = (torch.arange(size, device=low.device, dtype=low.dtype) + 0.5) / size

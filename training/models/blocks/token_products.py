@@ -1,10 +1,10 @@
-"""Products with the tokens, the one large tensor of the head: N·49·C numbers an image, 15 MB with ResNet-50.
+"""Products with the tokens, the largest tensor of the head: N·49·C numbers per image, 15 MB with ResNet-50.
 
-What costs is reading and writing them. Left to itself, PyTorch's differentiation makes two more such tensors a training
-step and keeps one of them, and of its two libraries for products on a CPU, that of convolutions is twice as fast on
-some processors. So an eager CPU has routes of its own here (`benchmarks/stage2.py` tells what they are worth); GPUs,
-compilers, exporters and the transforms of `torch.func` take the plain formulas. The routes have no second derivatives:
-`plain_formulas` closes them.
+Reading and writing them dominates the cost. Plain autograd allocates two more such tensors per training step and keeps
+one of them; and of PyTorch's two CPU libraries for matrix products, the one for convolutions is twice as fast on some
+processors. Eager mode on CPUs therefore has implementations of its own here (`benchmarks/stage2.py` measures their
+benefit); GPUs, compilers, exporters and the transforms of `torch.func` use the plain formulas. The CPU implementations
+have no second derivatives: `plain_formulas` disables them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _closed = ContextVar("closed", default=False)
 
 @contextmanager
 def plain_formulas() -> Iterator[None]:
-    """Within the block, a CPU takes the plain formulas, too: for second derivatives, and to compare."""
+    """Context in which CPUs use the plain formulas, too: for second derivatives, and for comparison."""
     token = _closed.set(True)
     try:
         yield
@@ -36,7 +36,10 @@ def plain_formulas() -> Iterator[None]:
 
 
 def on_eager_cpu(x: Tensor) -> bool:
-    """Whether ``x`` is computed with eagerly on a CPU, in single or double precision, and nothing looks on."""
+    """Whether the CPU implementations apply to ``x``: on a CPU, in single or double precision and without autocast.
+
+    Neither the compiler nor a functorch transform nor `plain_formulas` may be active.
+    """
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
     watched = torch.compiler.is_compiling() or are_functions_transformed()
@@ -44,9 +47,14 @@ def on_eager_cpu(x: Tensor) -> bool:
 
 
 def gather(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
-    """The sums ``(shares[..., None] * table[rows]).sum(dim=-2)``, for few rows a sum and on an eager CPU.
+    """Weighted sums of rows, ``(shares[..., None] * table[rows]).sum(dim=-2)``, for few rows per sum and eager CPUs.
 
-    ``table`` ``(M, C)``, ``rows`` and ``shares`` ``(..., K)`` -> ``(..., C)``.
+    Args:
+        table: Table ``(M, C)``.
+        rows: Row indices ``(..., K)``.
+        shares: Weights ``(..., K)``.
+
+    Returns: sums ``(..., C)``.
     """
     K = rows.shape[-1]
     sums = embedding_bag(rows.reshape(-1, K), table, per_sample_weights=shares.reshape(-1, K), mode="sum")
@@ -54,9 +62,12 @@ def gather(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
 
 
 def scale(tokens: Tensor, gates: Tensor, inplace: bool = False) -> Tensor:
-    """``(B, N, P, C)`` times ``(B, N, C)``, none of them 0, at every position.
+    """Multiply the channels of each token by its gates.
 
-    ``inplace`` allows the tokens to be overwritten, which is done where there is no gradient to compute.
+    Args:
+        tokens: Tokens ``(B, N, P, C)``.
+        gates: Factors ``(B, N, C)``, none of them 0.
+        inplace: Whether the tokens may be overwritten; this happens only while gradients are disabled.
     """
     if inplace and not torch.is_grad_enabled():
         return tokens.mul_(gates[:, :, None])
@@ -67,9 +78,10 @@ def scale(tokens: Tensor, gates: Tensor, inplace: bool = False) -> Tensor:
 
 
 def project(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """``(B, N, P, C)`` through the linear map ``(K, P·C)`` -> ``(B, N, K)``, and the tokens again.
+    """Apply the linear map ``weight`` ``(K, P·C)`` to the tokens ``(B, N, P, C)``.
 
-    Who goes on with the tokens returned saves a tensor of their size when gradients are added up.
+    Returns: projections ``(B, N, K)``, and the tokens. Use the returned tokens downstream: this saves one gradient
+        buffer of their size.
     """
     if not on_eager_cpu(tokens):
         return tokens.flatten(2) @ weight.T, tokens
@@ -78,7 +90,7 @@ def project(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def weighted_sum(shares: Tensor, tokens: Tensor) -> Tensor:
-    """Of the tokens ``(B, N, P, C)`` with ``(B, N)`` -> ``(B, P, C)``."""
+    """Sum the tokens ``(B, N, P, C)`` with the weights ``shares`` ``(B, N)`` -> ``(B, P, C)``."""
     if not on_eager_cpu(tokens):
         return torch.einsum("bn,bnpc->bpc", shares, tokens)
     summed: Tensor = _WeightedSum.apply(shares, tokens)
@@ -86,7 +98,7 @@ def weighted_sum(shares: Tensor, tokens: Tensor) -> Tensor:
 
 
 class _Scale(Function):
-    """Keeps its output, as what comes next does, so that the tokens that came in need not be kept."""
+    """`scale` that saves its output, as the next operation does anyway, so that its input need not be kept."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, gates: Tensor) -> Tensor:
@@ -99,7 +111,7 @@ class _Scale(Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         scaled, gates = ctx.saved_tensors
         to_tokens, to_gates = torch.empty_like(scaled), torch.empty_like(gates)
-        for number, up in enumerate(upstream):  # an image's share of all three fits into the cache
+        for number, up in enumerate(upstream):  # one image at a time: its part of all three fits into the cache
             torch.mul(up, gates[number, :, None], out=to_tokens[number])
             torch.sum(up * scaled[number], dim=1, out=to_gates[number])
         return to_tokens, to_gates / gates
@@ -138,6 +150,6 @@ class _WeightedSum(Function):
 
 
 def _as_convolution(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens as B·N images ``(C, P, 1)``, weight as a kernel of that size, both channels last, nothing copied."""
+    """View tokens as B·N images ``(C, P, 1)`` and weight as kernels of that size, channels last, without copies."""
     B, N, P, C = tokens.shape
     return tokens.view(B * N, P, 1, C).permute(0, 3, 1, 2), weight.view(-1, P, 1, C).permute(0, 3, 1, 2)

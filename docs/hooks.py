@@ -1,0 +1,63 @@
+"""MkDocs hooks that include files in the pages of docs/ and make tables from the code.
+
+`<!-- page: README.md -->` replaces the page with a file of the repository; `<!-- options: train -->` becomes the tables
+of a command's options and `<!-- recipes -->` the table of settings, so that they always agree with the code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agnet.cli import main
+from agnet.training.recipes import REASONS, RECIPES, Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Return the Markdown of a page for MkDocs to render."""
+    if page := re.search(r"<!-- page: (\S+) -->", markdown):
+        text = (ROOT / page[1]).read_text(encoding="utf-8")
+        return re.sub(r"\]\((docs/)?([^):]+)\)", lambda link: f"]({PAGES.get(link[2], link[2])})", text)
+    markdown = re.sub(r"<!-- options: (\w+) -->", lambda found: "\n".join(_options(found[1])), markdown)
+    return markdown.replace("<!-- recipes -->", "\n".join(_recipes()))
+
+
+def _options(name: str) -> Iterator[str]:
+    """Yield a table for each section of a command's help."""
+    command = main.commands[name]
+    context = click.Context(command, info_name=f"agnet {name}")
+    sections: dict[str, list[tuple[str, str]]] = {"": []}
+    for parameter in command.get_params(context):
+        if record := parameter.get_help_record(context):
+            sections.setdefault(getattr(parameter, "section", ""), []).append(record)
+    for section, records in sections.items():
+        yield from (f"\n**{section}**\n",) if section else ()
+        yield "| option | meaning |"
+        yield "|---|---|"
+        for option, about in records:
+            yield f"| `{option}` | {_cell(about)} |"
+
+
+def _recipes() -> Iterator[str]:
+    """Yield a table of all settings of a recipe: description, and value in each recipe with the reason for it."""
+    yield f"| option | meaning | {' | '.join(RECIPES)} |"
+    yield "|---" * (2 + len(RECIPES)) + "|"
+    for field in fields(Recipe):
+        cells = [f"`--{field.name.replace('_', '-')}`", _cell(field.metadata.get("about", ""))]
+        for name, recipe in RECIPES.items():
+            reason = REASONS[name].get(field.name, "")
+            cells.append(f"**{_cell(str(getattr(recipe, field.name)))}** {_cell(reason)}")
+        yield f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Escape a text for a cell of a Markdown table."""
+    return re.sub(r"([\\|\[\]*_`])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")

@@ -1,0 +1,126 @@
+"""Tasks that a model can be trained for: the loss of its outputs, the scores computed from them, and their measures.
+
+Training, evaluation and prediction all depend on this module. Its functions import PyTorch only when called, because
+commands use the measures that select an epoch before they load PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from .models.contract import Output
+
+SHARE, NATS = "share", "nats"  #: units of measures: a fraction of 1, and natural logarithms of probabilities
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric computed from the scores of a whole split."""
+
+    name: str  #: name, which logs prefix with the split: val_top1
+    unit: str  #: `SHARE` or `NATS`
+    higher_is_better: bool
+    of: Callable[[np.ndarray, np.ndarray], float]  #: scores ``(n, K)`` and labels ``(n,)`` -> its value
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Names of the splits of a data set, by their use."""
+
+    trained_on: str
+    chosen_by: str
+    measured_on: tuple[str, ...]  #: all splits that can be evaluated
+
+
+@dataclass(frozen=True)
+class Task:
+    """The losses, scores and measures that a model is trained with.
+
+    Args:
+        name: Name for display.
+        splits: Splits by their use.
+        measures: Measures of the split that selects the epoch.
+        losses: Function of output, labels ``(B,)``, valid ``(B, T)`` and label smoothing that returns the loss of each
+            sample ``(B,)``, without auxiliary losses, and 0 for PyTorch's ``ignore_index``.
+        scores: Function of output and valid ``(B, T)`` that returns the scores to save and measure, one row per sample
+            ``(B, K)``, float32 or finer.
+        hits: Function of scores ``(B, K)`` and labels ``(B,)`` that returns whether each sample is correct ``(B,)``,
+            for training's top-1.
+    """
+
+    name: str
+    splits: Splits
+    measures: tuple[Measure, ...]
+    losses: Callable[[Output, Tensor, Tensor, float], Tensor]
+    scores: Callable[[Output, Tensor], Tensor]
+    hits: Callable[[Tensor, Tensor], Tensor]
+
+
+def _cross_entropies(output: Output, labels: Tensor, valid: Tensor, smoothing: float) -> Tensor:
+    """Return the cross-entropy of each sample ``(B,)``; with logits per frame, the mean over its valid frames."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    logits = _precise(output.logits)
+    if logits.ndim == 2:
+        return cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    frames = logits.shape[1]
+    # Masked before the loss, so that padding reaches neither the loss nor, as 0 · NaN, a gradient.
+    logits = logits.masked_fill(~valid[..., None], 0)
+    each = cross_entropy(
+        logits.flatten(0, 1),
+        labels.repeat_interleave(frames),
+        label_smoothing=smoothing,
+        reduction="none",
+    ).unflatten(0, (-1, frames))
+    return torch.where(valid, each, 0).sum(dim=1) / valid.sum(dim=1)
+
+
+def _class_scores(output: Output, valid: Tensor) -> Tensor:
+    """Return the logits; for logits per frame, the logarithm of the mean probabilities over valid frames, whose softmax
+    is that mean.
+    """
+    logits = _precise(output.logits)
+    if logits.ndim == 2:
+        return logits
+    logs = logits.masked_fill(~valid[..., None], 0).log_softmax(dim=2)
+    logs = logs.masked_fill(~valid[..., None], -float("inf"))
+    return logs.logsumexp(dim=1) - valid.sum(dim=1, keepdim=True).log()
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """Convert logits to float32 if autocast made them less precise; double precision is kept."""
+    import torch
+
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _hits(scores: Tensor, labels: Tensor) -> Tensor:
+    return scores.argmax(dim=1) == labels
+
+
+def _cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    return float(cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels)))
+
+
+def _top1(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float((scores.argmax(axis=1) == labels).mean())
+
+
+CLASSIFY = Task(
+    name="classification",
+    splits=Splits("train", "val", ("train", "val", "test")),
+    measures=(Measure("loss", NATS, False, _cross_entropy), Measure("top1", SHARE, True, _top1)),
+    losses=_cross_entropies,
+    scores=_class_scores,
+    hits=_hits,
+)
