@@ -11,15 +11,16 @@ from ..training.models.settings import AGNetSettings
 from . import options
 from .field_options import SettingsCommand, field_option, field_options, settings_from
 
+BACKBONES = ("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16")  # Table VI's, and VGG-16
+
 
 @click.command(cls=SettingsCommand, short_help="Count a network's parameters and FLOPs, as in Table VI.")
 @click.option(
     "--backbone",
     "backbones",
     multiple=True,
-    default=("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"),
-    show_default=True,
-    help="Name of a backbone; may be given several times.",
+    help="Name of a backbone; may be given several times.  [default: resnet50, densenet121, inception-v3, "
+    "nasnet-mobile, vgg16, and bcnn and srbn with their two streams]",
 )
 @click.option("--latency", is_flag=True, help="Measure the inference time, too.")
 @click.option(
@@ -52,11 +53,20 @@ def complexity(
     from ..data.memory import keep_network_memory
     from ..training.loop.preflight import check_backbone
 
+    two_streams = not backbones
+    backbones = backbones or BACKBONES
     for backbone in backbones:
         check_backbone(backbone)
     # Imported here: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
-    from ..training.measure.complexity import VARIANTS, costs_text, network_cost, network_milliseconds
+    from ..training.measure.complexity import (
+        VARIANTS,
+        costs_text,
+        network_cost,
+        network_milliseconds,
+        two_stream_costs,
+        two_stream_milliseconds,
+    )
 
     keep_network_memory()
     costs = []
@@ -65,6 +75,12 @@ def complexity(
         found = [network_cost(settings, variant) for variant in VARIANTS]
         if latency:
             taken = network_milliseconds(settings, batch_size, choose_device(device))
+            found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
+        costs += found
+    if two_streams:
+        found = two_stream_costs(context.params["classes"])
+        if latency:
+            taken = two_stream_milliseconds(context.params["classes"], batch_size, choose_device(device))
             found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
         costs += found
     click.echo(json.dumps([cost.to_dict() for cost in costs]) if as_json else costs_text(costs))

@@ -95,6 +95,11 @@ class FieldOption(SectionedOption):
         """Return the field that the option sets in this call; None if the chosen model has no such field."""
         return self.field
 
+    def section_in(self, context: click.Context) -> str:
+        """Return the section of the field that the option sets in this call."""
+        field = self.field_in(context)
+        return str(field.metadata["section"]) if field else self.section
+
     def value_in(self, context: click.Context) -> Any:
         """Return the field's value in this call: the given one, or the default."""
         return context.params[str(self.name)]

@@ -17,6 +17,10 @@ class SectionedOption(click.Option):
         super().__init__(*names, **attributes)
         self.section = section
 
+    def section_in(self, context: click.Context) -> str:
+        """Return the heading in this call's help."""
+        return self.section
+
 
 class SectionedCommand(click.Command):
     """A command whose help lists options by section, in the order declared; those without a section come first."""
@@ -30,7 +34,8 @@ class SectionedCommand(click.Command):
         for parameter in self.on_this_page(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):
-                sections.setdefault(getattr(parameter, "section", OPTIONS), []).append(record)
+                section = parameter.section_in(ctx) if isinstance(parameter, SectionedOption) else OPTIONS
+                sections.setdefault(section, []).append(record)
         for section, records in sections.items():
             if records:
                 with formatter.section(section):

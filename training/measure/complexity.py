@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 
@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..loop.preparation import build_network
 from ..machine.devices import Device
 from ..models.contract import Settings
-from ..models.settings import AGNetSettings, PlainSettings
+from ..models.registry import needs_of
+from ..models.settings import AGNetSettings, BCNNSettings, PlainSettings, SRBNSettings
 from ..samples.loader import Batch
 
 # The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a fusion without parameters.
@@ -22,6 +23,9 @@ VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
     "-Attn": lambda settings: replace(settings, self_attention=False, inter_attention=False, fusion="mean"),
     "+Attn": lambda settings: settings,
 }
+
+# Models of two streams, with their default backbones, the baseline first.
+TWO_STREAMS: dict[str, type[BCNNSettings] | type[SRBNSettings]] = {"bcnn": BCNNSettings, "srbn": SRBNSettings}
 
 PAPER_CLASSES = 40
 # Table VI, for `PAPER_CLASSES`: millions of trainable parameters, GFLOPs, ms per image on a Titan V. Not reproduced.
@@ -59,13 +63,7 @@ def network_cost(settings: AGNetSettings, variant: str) -> Cost:
 
     Raises: `ConfigurationError` for invalid settings.
     """
-    with torch.device("meta"):
-        model = build_network(VARIANTS[variant](settings)).eval()
-        inputs = {"images": torch.empty(1, 3, *model.size_hw), "regions": torch.empty(1, settings.regions, 4)}
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(*(inputs[name] for name in model.inputs))
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    cost = Cost(settings.backbone, variant, parameters, counter.get_total_flops() / 1e9)
+    cost = _cost(VARIANTS[variant](settings), variant)
     if settings == AGNetSettings(classes=PAPER_CLASSES, backbone=settings.backbone) and settings.backbone in PAPER:
         million, gflops, milliseconds = PAPER[settings.backbone][variant]
         cost = replace(
@@ -74,15 +72,42 @@ def network_cost(settings: AGNetSettings, variant: str) -> Cost:
     return cost
 
 
+def two_stream_costs(classes: int) -> list[Cost]:
+    """Parameters and GFLOPs of the models of two streams, as in `network_cost`."""
+    return [_cost(settings(classes), name) for name, settings in TWO_STREAMS.items()]
+
+
+def _cost(settings: Settings, variant: str) -> Cost:
+    with torch.device("meta"):
+        model = build_network(settings).eval()
+        regions = needs_of(settings).regions
+        inputs = {"images": torch.empty(1, 3, *model.size_hw), "regions": torch.empty(1, regions, 4)}
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(*(inputs[name] for name in model.inputs))
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return Cost(settings.backbones, variant, parameters, counter.get_total_flops() / 1e9)
+
+
 def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Device) -> dict[str, float]:
     """Median inference time of each of `VARIANTS`, in ms per image; variants take turns on the same random batch."""
+    networks = {variant: change(settings) for variant, change in VARIANTS.items()}
+    return _milliseconds(networks, settings.regions, batch_size, device)
+
+
+def two_stream_milliseconds(classes: int, batch_size: int, device: Device) -> dict[str, float]:
+    """Median inference time of each of `TWO_STREAMS`, as in `network_milliseconds`."""
+    return _milliseconds({name: kind(classes) for name, kind in TWO_STREAMS.items()}, 0, batch_size, device)
+
+
+def _milliseconds(networks: Mapping[str, Settings], regions: int, batch_size: int, device: Device) -> dict[str, float]:
     torch.manual_seed(0)
     models = {}
-    for variant, change in VARIANTS.items():
-        model = build_network(change(settings)).eval()
+    for variant, settings in networks.items():
+        model = build_network(settings).eval()
         models[variant] = device.take(model, torch.channels_last)
-    pixels = torch.randint(0, 256, (batch_size, 3, *models["baseline"].size_hw), dtype=torch.uint8)
-    corners = torch.rand(batch_size, settings.regions, 2, 2).sort(dim=2).values
+    size_hw = next(iter(models.values())).size_hw
+    pixels = torch.randint(0, 256, (batch_size, 3, *size_hw), dtype=torch.uint8)
+    corners = torch.rand(batch_size, regions, 2, 2).sort(dim=2).values
     batch = Batch.of_images(pixels, corners.flatten(2)).on(device)
     seconds: dict[str, list[float]] = {variant: [] for variant in models}
     for turn in range(_WARM_UP + _ROUNDS):
@@ -106,7 +131,7 @@ def costs_text(costs: list[Cost]) -> str:
     lines = [head + (f"{'ms an image':>18}{'to baseline':>16}{'images/s':>10}" if timed else "")]
     alone = costs[0]
     for cost in costs:
-        alone = cost if cost.variant == "baseline" else alone
+        alone = alone if cost.backbone == alone.backbone else cost
         line = f"{cost.backbone if cost is alone else '':{width}}{cost.variant:10}"
         line += f"{cost.parameters / 1e6:11.2f}{_claim(cost.paper_million_parameters)}"
         line += f"{cost.gflops:9.2f}{_claim(cost.paper_gflops)}"

@@ -8,7 +8,15 @@ from typing import Any
 
 from ...data.spelling import did_you_mean
 from .contract import ModelSpec, Needs, Settings
-from .settings import AGNetSettings, PlainSettings, agnet_needs, plain_needs
+from .settings import (
+    AGNetSettings,
+    BCNNSettings,
+    PlainSettings,
+    SRBNSettings,
+    agnet_needs,
+    plain_needs,
+    stream_needs,
+)
 
 MODELS: dict[str, ModelSpec] = {
     "agnet": ModelSpec(
@@ -22,6 +30,18 @@ MODELS: dict[str, ModelSpec] = {
         settings=PlainSettings,
         needs=plain_needs,
         builder=".plain:assemble_plain",
+    ),
+    "srbn": ModelSpec(
+        about="two streams, bilinear features at each place, attention and a spatial LSTM",
+        settings=SRBNSettings,
+        needs=stream_needs,
+        builder=".srbn:assemble_srbn",
+    ),
+    "bcnn": ModelSpec(
+        about="two streams and bilinear pooling, SRBN's baseline",
+        settings=BCNNSettings,
+        needs=stream_needs,
+        builder=".bcnn:assemble_bcnn",
     ),
 }
 
@@ -102,7 +122,8 @@ def _own(name: str, values: Mapping[str, Any], check: bool = False) -> dict[str,
         if unknown := set(values) - set(accepted):
             raise ValueError(f"unknown model settings {', '.join(sorted(unknown))}")
         for key, value in values.items():
-            if type(value).__name__ != accepted[key]:
+            allowed = ("int", "float") if accepted[key] == "float" else (accepted[key],)
+            if type(value).__name__ not in allowed:
                 raise ValueError(f"{key} is {value!r}: it must be of type {accepted[key]}")
     return {key: value for key, value in values.items() if key in types or key not in accepted}
 

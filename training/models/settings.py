@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, choice, setting
+from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, Rule, choice, setting
 from .contract import NETWORK, Needs, Settings, Stream
 
 FUSIONS = ("learned", "max", "mean")
 SE_KINDS = ("slot", "shared", "none")
 POOLINGS = ("align", "crop")
+BILINEAR_SUMS = ("full", "compact", "lowrank")
+BILINEAR_PLACES = ("lowrank", "compact")
+ATTENTIONS = ("static", "recurrent")
+READOUTS = ("mean", "last")
+DIRECTIONS: Rule = ("1 or 4", lambda value: value in (1, 4))
 
 PARTS = "AG-Net's parts"
 BACKBONE = "Name of the backbone, torchvision:NAME or timm:NAME."
+STREAMS, SPATIAL = "Two streams", "SRBN's parts"
 
 
 @dataclass(frozen=True)
@@ -111,4 +117,100 @@ class PlainSettings(Settings):
 
 def plain_needs(settings: PlainSettings) -> Needs:
     """Return the inputs of a plain backbone: images only."""
+    return Needs()
+
+
+_FIRST = "Name of the first stream's backbone, torchvision:NAME or timm:NAME."
+_SECOND = "Name of the second stream's backbone. The same name as the first's: one backbone, computed once."
+_GRID = "Side of the square grid that both maps are resized to; 0: the grid of the first stream's map."
+_RANK = "Rank of each low-rank bilinear channel."
+_SKETCH = "Size of the tensor sketch of an outer product."
+
+
+def _streams(first: str, second: str) -> tuple[Stream, ...]:
+    return (Stream(first),) if first == second else (Stream(first), Stream(second))
+
+
+@dataclass(frozen=True)
+class BCNNSettings(Settings):
+    """Settings that determine the architecture of B-CNN."""
+
+    model: ClassVar[str] = "bcnn"
+
+    backbone: str = setting(NETWORK, _FIRST, A_NAME, "vgg16-conv5")
+    second_backbone: str = setting(STREAMS, _SECOND, A_NAME, "vgg11-conv5")
+    grid: int = setting(STREAMS, _GRID, NOT_NEGATIVE, 0)
+    bilinear: str = choice(
+        STREAMS,
+        "Bilinear features: whole outer products, a tensor sketch of them, or low-rank products.",
+        BILINEAR_SUMS,
+        "full",
+    )
+    bilinear_channels: int = setting(
+        STREAMS, "Number of low-rank bilinear channels.", AT_LEAST_1, 512, needs=("bilinear", "lowrank")
+    )
+    rank: int = setting(STREAMS, _RANK, AT_LEAST_1, 1, needs=("bilinear", "lowrank"))
+    sketch: int = setting(STREAMS, _SKETCH, AT_LEAST_1, 8192, needs=("bilinear", "compact"))
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return _streams(self.backbone, self.second_backbone)
+
+
+@dataclass(frozen=True)
+class SRBNSettings(Settings):
+    """Settings that determine the architecture of SRBN."""
+
+    model: ClassVar[str] = "srbn"
+
+    backbone: str = setting(NETWORK, _FIRST, A_NAME, "vgg16-conv5")
+    second_backbone: str = setting(STREAMS, _SECOND, A_NAME, "vgg11-conv5")
+    grid: int = setting(STREAMS, _GRID, NOT_NEGATIVE, 0)
+    bilinear: str = choice(
+        STREAMS,
+        "Bilinear features at each place: low-rank products, or a tensor sketch of the outer product.",
+        BILINEAR_PLACES,
+        "lowrank",
+    )
+    bilinear_channels: int = setting(STREAMS, "Number of bilinear channels at each place.", AT_LEAST_1, 512)
+    rank: int = setting(STREAMS, _RANK, AT_LEAST_1, 1, needs=("bilinear", "lowrank"))
+    sketch: int = setting(STREAMS, _SKETCH, AT_LEAST_1, 8192, needs=("bilinear", "compact"))
+    attention: str = choice(
+        SPATIAL,
+        "Attention over the places: static, once for the map; or recurrent, at each step of the LSTM from its "
+        "neighbours' states, on a grid of at most 14 x 14.",
+        ATTENTIONS,
+        "static",
+    )
+    coverage: float = setting(
+        SPATIAL,
+        "Weight of the coverage loss, which asks that all places get the same attention over all steps.",
+        NOT_NEGATIVE,
+        0.0,
+        needs=("attention", "recurrent"),
+    )
+    units: int = setting(SPATIAL, "Hidden units of the spatial LSTM, per direction.", AT_LEAST_1, 256)
+    directions: int = setting(
+        SPATIAL, "Corners that the spatial LSTM starts from: 4, or 1, the upper left.", DIRECTIONS, 4
+    )
+    stable: bool = setting(
+        SPATIAL,
+        "Stable cell: a weighted mean of both neighbours' memories instead of their sum, which may grow with the map.",
+        ANY,
+        False,
+    )
+    readout: str = choice(
+        SPATIAL,
+        "Readout: mean of the hidden states over all places, or the last state of each direction.",
+        READOUTS,
+        "mean",
+    )
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return _streams(self.backbone, self.second_backbone)
+
+
+def stream_needs(settings: BCNNSettings | SRBNSettings) -> Needs:
+    """Return the inputs of a model of two streams: images only."""
     return Needs()

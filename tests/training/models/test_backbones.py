@@ -101,6 +101,8 @@ def test_both_resnets_have_the_same_keys_but_are_not_the_same_network():
         ("inception-v3", 2048, (5, 5), HALVES),
         ("nasnet-mobile", 1056, (7, 7), HALVES),
         ("vgg16", 512, (7, 7), IMAGENET),
+        ("vgg16-conv5", 512, (14, 14), IMAGENET),
+        ("vgg11-conv5", 512, (14, 14), IMAGENET),
         ("mobilenet-v3-small", 576, (7, 7), IMAGENET),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from agnet.cli import main
-from agnet.training.measure.complexity import PAPER, VARIANTS, network_cost
+from agnet.training.measure.complexity import PAPER, VARIANTS, network_cost, two_stream_costs
 from agnet.training.models.registry import ModelSettings
 
 # What torchvision's bodies have fewer or more than Keras', in trainable parameters: ResNet-50's convolutions have no
@@ -52,6 +52,23 @@ def test_the_papers_claims_stand_beside_the_very_networks_they_are_about():
     for other in (["--classes", "10"], ["--region-count", "10"], ["--stages", "2"], ["--backbone", "vgg16"]):
         options = other if "--backbone" in other else ["--backbone", "resnet50", *other]
         assert "(" not in CliRunner().invoke(main, ["complexity", *options]).output
+
+
+def test_models_of_two_streams_cost_what_their_formulas_say():
+    bcnn, srbn = two_stream_costs(200)
+    streams = 14_714_688 + 9_220_480
+    assert bcnn.backbone == srbn.backbone == "vgg16-conv5 + vgg11-conv5"
+    assert (bcnn.parameters, srbn.parameters) == (streams + 512 * 512 * 200 + 200, streams + 6_043_081)
+    # Two per multiply-add, at 14 × 14: 30.7 and 15.0 of the streams, then the head's.
+    assert bcnn.gflops == pytest.approx(45.7 + 2 * (196 * 512 * 512 + 512 * 512 * 200) / 1e9, abs=0.1)
+    assert srbn.gflops - bcnn.gflops == pytest.approx(2.29 - 0.21, abs=0.02)
+
+
+def test_models_of_two_streams_are_listed_unless_backbones_are_chosen(monkeypatch):
+    monkeypatch.setattr("agnet.commands.complexity.BACKBONES", ("mobilenet-v3-small",))
+    costs = json.loads(CliRunner().invoke(main, ["complexity", "--json"]).output)
+    assert [cost["variant"] for cost in costs] == [*VARIANTS, "bcnn", "srbn"]
+    assert "vgg16-conv5 + vgg11-conv5  bcnn" in CliRunner().invoke(main, ["complexity"]).output
 
 
 def test_latency_is_measured_where_asked():

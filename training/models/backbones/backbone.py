@@ -23,6 +23,8 @@ from .torchvision import (
     resnet50_entry,
     resnet50_v1_entry,
     torchvision_entry,
+    vgg11_conv5_entry,
+    vgg16_conv5_entry,
     vgg16_entry,
 )
 
@@ -189,6 +191,8 @@ BACKBONES: dict[str, Callable[[], BackboneEntry]] = {
     "inception-v3": inception_v3_entry,
     "nasnet-mobile": _nasnet_mobile_entry,
     "vgg16": vgg16_entry,
+    "vgg16-conv5": vgg16_conv5_entry,
+    "vgg11-conv5": vgg11_conv5_entry,
     "mobilenet-v3-small": mobilenet_v3_small_entry,
     "efficientnet-lite0": efficientnet_lite0_entry,
 }

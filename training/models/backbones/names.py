@@ -13,8 +13,8 @@ from ....data.spelling import did_you_mean
 from ....extras import how_to_install
 
 BACKBONE_NAMES = (
-    *("resnet50", "resnet50-v1", "densenet121", "inception-v3", "nasnet-mobile", "vgg16", "mobilenet-v3-small"),
-    "efficientnet-lite0",
+    *("resnet50", "resnet50-v1", "densenet121", "inception-v3", "nasnet-mobile", "vgg16", "vgg16-conv5", "vgg11-conv5"),
+    *("mobilenet-v3-small", "efficientnet-lite0"),
 )
 LIBRARY_NAMES = ("torchvision", "timm")
 #: Backbones without published ImageNet weights, and the start of the error message for each.

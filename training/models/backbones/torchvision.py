@@ -76,6 +76,18 @@ def vgg16_entry() -> BackboneEntry:
     return _named(tv.vgg16, lambda net: net.features, 512, "classifier.", imagenet)
 
 
+def vgg16_conv5_entry() -> BackboneEntry:
+    """Up to conv5_3 and its ReLU, without the last pool: 14 × 14 at 224."""
+    imagenet = _download(tv.VGG16_Weights.IMAGENET1K_V1)
+    return _named(tv.vgg16, lambda net: net.features[:-1], 512, "classifier.", imagenet)
+
+
+def vgg11_conv5_entry() -> BackboneEntry:
+    """Up to conv5_2 and its ReLU, without the last pool: 14 × 14 at 224."""
+    imagenet = _download(tv.VGG11_Weights.IMAGENET1K_V1)
+    return _named(tv.vgg11, lambda net: net.features[:-1], 512, "classifier.", imagenet)
+
+
 def mobilenet_v3_small_entry() -> BackboneEntry:
     """MobileNetV3-Small, for trials on a laptop."""
     imagenet = _download(tv.MobileNet_V3_Small_Weights.IMAGENET1K_V1)

@@ -1,0 +1,76 @@
+"""B-CNN: bilinear pooling of two streams (Lin et al., 2015), the baseline of SRBN.
+
+image ─┬─ backbone ──────── a ─┐
+       └─ second backbone ── b ─┴─ Σ over places of a ⊗ b ─ signed square root ─ L2 ─ linear
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from .backbones.backbone import Backbone
+from .blocks.bilinear import BilinearSum, LowRankBilinear, LowRankSum, TensorSketch, unit_root
+from .blocks.common_grid import CommonGrid
+from .contract import Output
+from .model import Model
+from .settings import BCNNSettings
+
+
+class BCNN(Model):
+    """Two streams → sum of outer products over all places → signed square root, L2 → linear.
+
+    Args:
+        backbone: Backbone of the first stream, whose grid the second's map is resized to.
+        second_backbone: Backbone of the second stream; None: both are one, computed once.
+        common_grid: Resizing of both maps to one grid.
+        bilinear: Two maps -> a vector ``(B, D)``.
+        classifier: ``(B, D)`` -> ``(B, classes)``.
+    """
+
+    titles: ClassVar = {"second_backbone": "second backbone"}
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        second_backbone: Backbone | None,
+        common_grid: CommonGrid,
+        bilinear: BilinearSum | LowRankSum,
+        classifier: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.second_backbone = second_backbone
+        self.common_grid = common_grid
+        self.bilinear = bilinear
+        self.dropout = nn.Dropout(0.0)
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Output:
+        """RGB images ``(B, 3, H, W)``, uint8 or floats 0..255 -> logits and the embedding."""
+        a = self.backbone(images)  # (B, C, h, w)
+        b = a if self.second_backbone is None else self.second_backbone(images)
+        embedding = unit_root(self.bilinear(*self.common_grid(a, b)))  # (B, D)
+        return Output(self.classifier(self.dropout(embedding)), embedding=embedding)
+
+
+def assemble_bcnn(settings: BCNNSettings, backbones: Sequence[Backbone]) -> BCNN:
+    """The network of these settings on its backbones."""
+    channels = backbones[0].channels, backbones[-1].channels
+    bilinear: BilinearSum | LowRankSum
+    if settings.bilinear == "lowrank":
+        outputs = settings.bilinear_channels
+        bilinear = LowRankSum(LowRankBilinear(channels, outputs, settings.rank))
+    elif settings.bilinear == "compact":
+        outputs, bilinear = settings.sketch, BilinearSum(TensorSketch(channels, settings.sketch))
+    else:
+        outputs, bilinear = channels[0] * channels[1], BilinearSum()
+    return BCNN(
+        backbone=backbones[0],
+        second_backbone=backbones[1] if len(backbones) > 1 else None,
+        common_grid=CommonGrid(settings.grid),
+        bilinear=bilinear,
+        classifier=nn.Linear(outputs, settings.classes),
+    )
