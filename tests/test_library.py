@@ -20,7 +20,7 @@ def test_the_example_learns(capsys):
     told = capsys.readouterr().out
     losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", told)]
     assert len(losses) == 6 and losses[-1] < losses[0] / 2
-    assert int(re.findall(r"(\d+) of 8 right", told)[-1]) >= 7
+    assert int(re.findall(r"(\d+) of 8 correct", told)[-1]) >= 7
 
 
 @pytest.mark.parametrize("name", sorted(agnet._HOMES))

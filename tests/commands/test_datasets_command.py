@@ -96,7 +96,7 @@ def test_official_downloads_are_web_addresses_of_archives_with_well_formed_check
 def test_a_data_set_is_fetched_unpacked_and_proposed(agnet, stanford40, tmp_path):
     result = agnet("datasets", "stanford40", "--download", "--root", "data sets")
     assert result.stdout == "data sets/Stanford40\n"
-    assert result.stderr.count("which may be deleted") == 2
+    assert result.stderr.count("the archive may be deleted") == 2
     assert {path.name for path in (tmp_path / "data sets").iterdir()} == {IMAGES, LISTS, "Stanford40"}
     assert {path.name for path in (tmp_path / "data sets" / "Stanford40").iterdir()} == {"JPEGImages", "ImageSplits"}
     assert state(tmp_path / "data sets") == availability.COMPLETE

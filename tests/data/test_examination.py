@@ -292,7 +292,7 @@ def test_verify_reports_and_draws(agnet, folder, textured):
     Image.fromarray(CHANGES["grey"](original)).save(folder / "val/bee/changed.png")
     told = agnet("datasets", "folder", "--verify", "--root", folder, "--sheet", "alike.png")
     assert "val/bee/changed.png [test, bee] ~ train/bee/original.png [train, bee]" in told.stdout
-    assert "1 of the 1 pairs" in told.stderr
+    assert "1 of the 1 near-duplicate pairs" in told.stderr
     with Image.open("alike.png") as sheet:
         assert sheet.width > sheet.height > 200
     found = json.loads(agnet("datasets", "folder", "--verify", "--root", folder, "--json", "--jobs", 1).stdout)

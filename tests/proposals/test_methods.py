@@ -187,4 +187,4 @@ def test_weights_from_a_file_are_asked_for_again_when_predicting(folder, tmp_pat
 
 def test_weights_are_for_networks_alone():
     result = CliRunner().invoke(main, ["propose", "--dataset", "demo", "--weights", "x.pth"])
-    assert result.exit_code == 2 and "cnn-features and mask-rcnn" in result.output
+    assert result.exit_code == 2 and "--method cnn-features or --method mask-rcnn" in result.output
