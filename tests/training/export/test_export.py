@@ -281,7 +281,7 @@ def test_trials_hold_every_kind_of_box():
     assert (width >= 0).all() and (width == 0).any()
     assert (boxes == torch.tensor([0, 0, 1, 1])).all(dim=1).any() and (boxes < 0).any() and (boxes > 1).any()
     assert [len(inputs["images"]) for inputs in trial_inputs((SIDE, SIDE), 6)] == [1, 3, 3]
-    assert [set(inputs) for inputs in trial_inputs(SIDE, 0)] == [{"images"}] * 3
+    assert [set(inputs) for inputs in trial_inputs((SIDE, SIDE), 0)] == [{"images"}] * 3
 
 
 @pytest.mark.parametrize(
