@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from ..data.fields import type_name
 from ..training.models.registry import MODELS
 from ..training.models.settings import AGNetSettings
 from ..training.recipes import RECIPES, Recipe, RunSettings
@@ -25,6 +26,7 @@ _OF_THE_BOXES_FILE = ("classes", "regions")  # settings of the model
 _BACKBONES = ("backbone", "second_backbone")  # settings of the model that mean the same in every family
 _OF_THE_MACHINE = ("device", "workers", "processes")  # settings of the run
 _WITHOUT_A_FILE = ("none", "imagenet")  # values of weights
+_A_NUMBER_OF_PROCESSES = "a whole number, 1 or more"
 _TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
 
@@ -34,8 +36,8 @@ class Configuration:
 
     file: Path
     options: dict[str, Any] = field(default_factory=dict)  #: parameter of an option -> value
-    fingerprint: object = None  #: fingerprint of the boxes file; None unless the file is the record of a run
-    processes: object = 1  #: number of processes that trained the run
+    fingerprint: str | None = None  #: fingerprint of the boxes file; None unless the file is the record of a run
+    processes: int = 1  #: number of processes that trained the run
 
     def cautions(self, boxes: Boxes, processes: int) -> list[str]:
         """Return warnings about differences from the recorded run, each naming one reason."""
@@ -43,7 +45,7 @@ class Configuration:
         if self.fingerprint not in (None, boxes.fingerprint):
             found.append(f"{boxes.path} is not the boxes file of that run: its images, regions or splits differ")
         if self.processes != processes and self.fingerprint is not None:
-            found.append(f"that run was trained by {self.processes} processes, this one by {processes}")
+            found.append(f"that run was trained by {shown(self.processes)} processes, this one by {processes}")
         return [f"Warning: {self.file} will not be repeated exactly: {caution}" for caution in found]
 
 
@@ -128,8 +130,8 @@ class _Reader:
         unknown = [name for name in content if name.replace("-", "_") not in known]
         if content and len(unknown) == len(content):
             self._fail(
-                f"has no setting of agnet {self._context.command.name}, only {unknown[0]!r}; use the config.json of a "
-                "run, or a file of option names and values"
+                f"has no setting of agnet {self._context.command.name}, only {shown(unknown[0])}; use the config.json "
+                "of a run, or a file of option names and values"
             )
         if unknown:
             self._unknown(unknown[0], known)
@@ -226,16 +228,23 @@ class _Reader:
                 continue
             value = self._checked(where, known[name], value)
             if is_record and name == "weights" and value not in _WITHOUT_A_FILE and "weights" not in self._given:
-                self._fail(f"the run started from the weights {value}, whose folder is not recorded; add --weights")
+                self._fail(
+                    f"the run started from the weights {shown(value)}, whose folder is not recorded; add --weights"
+                )
             self._take(name, value, where)
         if is_record:
-            self._found.processes = section.get("processes", 1)
+            processes = self._typed("run.processes", "int", _A_NUMBER_OF_PROCESSES, section.get("processes", 1))
+            if processes < 1:
+                self._refuse("run.processes", _A_NUMBER_OF_PROCESSES, processes)
+            self._found.processes = processes
 
     def _take_boxes(self, section: Mapping[str, Any]) -> None:
         """Take the recorded places of the boxes file and of the images, if they still exist."""
         from ..data.places import follow_hint, hinted_place
 
-        self._found.fingerprint = section.get("fingerprint")
+        fingerprint = section.get("fingerprint")
+        if fingerprint is not None:
+            self._found.fingerprint = self._typed("boxes.fingerprint", "str", _TYPES["str"], fingerprint)
         if "boxes" in {*self._given, *self._found.options}:
             return
         hint, folder = section.get("file_relative_to_run"), self._file.parent
@@ -276,7 +285,7 @@ class _Reader:
                 self._refuse(where, wanted, value)
             value = tuple(value) if isinstance(value, list) else value
         elif "choices" not in one.metadata:
-            kind = str(one.type)
+            kind = type_name(one)
             if kind == "bool":
                 wanted = _TYPES[kind]
             elif not wanted.startswith("a "):
@@ -322,7 +331,7 @@ class _Reader:
     def _unknown(self, name: str, known: Collection[str]) -> NoReturn:
         from ..data.spelling import did_you_mean
 
-        self._fail(f"unknown setting {name!r}{did_you_mean(name, known)}")
+        self._fail(f"unknown setting {shown(name)}{did_you_mean(name, known)}")
 
     def _fail(self, complaint: str) -> NoReturn:
         from ..data.errors import ConfigurationError

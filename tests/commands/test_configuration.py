@@ -191,7 +191,16 @@ ERRORS = [
     ("flat.json", {"model": {"classes": 3}}, r"model\.classes: the boxes file decides it; leave it out"),
     ("flat.json", {"model": "plain", "units": 5}, "units: the model plain has no such setting; leave it out"),
     ("flat.json", {"model": {"model": "plain", "units": 5}}, r"model\.units: the model plain has no such setting"),
-    ("old/config.json", {**RECORD, "run": {"weights": "pre"}}, "started from the weights pre, .*; add --weights"),
+    ("old/config.json", {**RECORD, "run": {"weights": "pre"}}, "started from the weights 'pre', .*; add --weights"),
+    (
+        "old/config.json",
+        {**RECORD, "run": {"processes": 0}},
+        r"run\.processes: wanted a whole number, 1 or more, got 0",
+    ),
+    ("old/config.json", {**RECORD, "run": {"processes": "2"}}, r"run\.processes: wanted a whole number, .*, got '2'"),
+    ("old/config.json", {**RECORD, "boxes": {"fingerprint": [1]}}, r"boxes\.fingerprint: wanted text, got a list"),
+    ("flat.yaml", f"seed: 0x{'f' * 5000}", "seed: wanted a whole number, .*, got a number of thousands of digits"),
+    ("flat.json", {"epochs": 1, "x" * 5000: 1}, r"unknown setting 'x{56}\.\.\.$"),
     ("moved.json", RECORD, r"moved.json: the boxes file of that run is no longer at \.\./boxes.h5; .*--boxes"),
     ("moved.json", {**RECORD, "boxes": {}}, r"the boxes file of that run is not recorded; give it with --boxes"),
 ]
@@ -210,6 +219,9 @@ def test_aliases_that_would_unfold_without_end_do_not(place):
     lists = ["&a0 [x, x]"] + [f"&a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
     with pytest.raises(ConfigurationError, match="lr: wanted a number above 0, got a list"):
         values("--config", write("bomb.yaml", f"lr: [{', '.join(lists)}]"))
+    record = write("old/bomb.yaml", f"versions: {{}}\nrun:\n  processes: [{', '.join(lists)}]")
+    with pytest.raises(ConfigurationError, match="processes: wanted a whole number, 1 or more, got a list"):
+        values("--config", record)
 
 
 def test_a_record_from_weights_of_a_file_is_repeated_where_they_are_given(place):

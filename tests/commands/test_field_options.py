@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from agnet.cli import main
 from agnet.commands.model_options import chosen_recipe, model_settings
-from agnet.data.fields import AT_LEAST_1, choice, setting
+from agnet.data.fields import AT_LEAST_1, choice, setting, type_name
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.models.contract import ModelSpec, Needs, Settings
 from agnet.training.models.registry import MODELS, ModelSettings
@@ -131,6 +131,14 @@ def test_a_family_of_models_has_its_options_by_being_registered(toy):
     assert "--wheels: wanted 1 or more, got 0" in invoke("train --model toy --wheels 0", code=2)
     assert "--model toy; --model agnet has no such option" in invoke("train --wheels 3", code=2)
     assert "--regions changes nothing with --model toy" in invoke("train --model toy --regions live", code=2)
+
+
+def test_a_configuration_file_sets_fields_whose_annotations_are_types(toy, tmp_path):
+    """This module has no ``from __future__ import annotations``, unlike the built-in families'."""
+    assert [type_name(one) for one in fields(ToySettings)] == ["int", "int", "str", "tuple"]
+    file = tmp_path / "toy.yaml"
+    file.write_text("model: toy\nwheels: 3\n")
+    assert model_settings(context_of(f"--config {file}"), classes=2) == ToySettings(classes=2, wheels=3)
 
 
 def test_a_family_that_is_gone_has_left_no_options():
