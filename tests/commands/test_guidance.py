@@ -145,7 +145,7 @@ def test_a_known_name_is_enough(agnet, tmp_path):
     ("words", "complaint"),
     [
         (["images", "--dataset", "folder"], "images and --dataset folder both name a data set"),
-        (["images", "--csv", "list.csv"], "images and --csv list.csv both say"),
+        (["images", "--csv", "list.csv"], "images and --csv list.csv both name"),
         (["images", "--root", "elsewhere"], "leave out --root elsewhere"),
         ([], "name a folder of class folders, a CSV file or a data set"),
         (["folder"], "there is no folder or file folder"),
