@@ -11,6 +11,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from agnet.cli import main
+from agnet.commands.field_options import field_names
 from agnet.commands.model_options import chosen_recipe, model_settings
 from agnet.data.fields import AT_LEAST_1, choice, setting, type_name
 from agnet.proposals.settings import ProposalSettings
@@ -55,7 +56,9 @@ def test_every_field_of_settings_has_metadata_and_one_option(kind):
     ("page", "others"),
     [
         ("train", ["train --model plain", "train --recipe modern"]),
-        ("train --model plain", ["train --model agnet", "train --recipe modern"]),
+        ("train --model plain", ["train --model agnet", "train --model plain --recipe modern"]),
+        ("train --model srbn", ["train --model agnet", "train --model srbn --recipe modern"]),
+        ("train --model srbn --recipe paper", ["train --model srbn", "train --model srbn --recipe modern"]),
         ("train --recipe modern", ["train", "train --recipe paper"]),
         ("train --recipe paper", ["train", "train --recipe modern"]),
     ],
@@ -77,6 +80,14 @@ def test_a_page_has_the_options_of_its_model_or_recipe():
     )
     assert every - modern == {"--nesterov", "--step-epochs", "--step-factor"}  # which change nothing in it
     assert every - paper == {"--beta2", "--warmup-start"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_page_has_the_options_of_its_model_in_the_order_of_its_fields(model):
+    page = " ".join(listed(f"train --model {model} --help"))
+    own = [one for one in fields(MODELS[model].settings) if one.name not in ("classes", "regions")]
+    options = [field_names(one)[1].split("/")[0] for one in own]
+    assert [one for one in page.split() if one in options] == options
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
