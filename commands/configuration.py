@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from ..data.fields import type_name
 from ..training.models.registry import MODELS
 from ..training.models.settings import AGNetSettings
 from ..training.recipes import RECIPES, Recipe, RunSettings
 from .configuration_file import read_mapping, shown
 from .field_options import FieldOption
+from .model_options import ModelOption
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 # The model, recipe and run of a record are used, and the place of its boxes file; the other sections are its history.
 _SECTIONS = ("model", "recipe", "run", "boxes", "versions", "code", "command", "started_from", "epochs_before")
 _OF_THE_BOXES_FILE = ("classes", "regions")  # settings of the model
+_BACKBONES = ("backbone", "second_backbone")  # settings of the model that mean the same in every family
 _OF_THE_MACHINE = ("device", "workers", "processes")  # settings of the run
 _WITHOUT_A_FILE = ("none", "imagenet")  # values of weights
+_A_NUMBER_OF_PROCESSES = "a whole number, 1 or more"
 _TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
 
@@ -32,8 +36,8 @@ class Configuration:
 
     file: Path
     options: dict[str, Any] = field(default_factory=dict)  #: parameter of an option -> value
-    fingerprint: object = None  #: fingerprint of the boxes file; None unless the file is the record of a run
-    processes: object = 1  #: number of processes that trained the run
+    fingerprint: str | None = None  #: fingerprint of the boxes file; None unless the file is the record of a run
+    processes: int = 1  #: number of processes that trained the run
 
     def cautions(self, boxes: Boxes, processes: int) -> list[str]:
         """Return warnings about differences from the recorded run, each naming one reason."""
@@ -41,7 +45,7 @@ class Configuration:
         if self.fingerprint not in (None, boxes.fingerprint):
             found.append(f"{boxes.path} is not the boxes file of that run: its images, regions or splits differ")
         if self.processes != processes and self.fingerprint is not None:
-            found.append(f"that run was trained by {self.processes} processes, this one by {processes}")
+            found.append(f"that run was trained by {shown(self.processes)} processes, this one by {processes}")
         return [f"Warning: {self.file} will not be repeated exactly: {caution}" for caution in found]
 
 
@@ -96,6 +100,7 @@ class _Reader:
     def __init__(self, file: Path, context: click.Context, given: Mapping[str, object]) -> None:
         self._file, self._context, self._given = file, context, given
         self._found, self._origins = Configuration(file), dict[str, str]()
+        self._model = self._chosen = AGNetSettings.model  # family of the file, and family that this call trains
         self._parameters = {
             name: (parameter, on)
             for parameter in context.command.get_params(context)
@@ -108,8 +113,9 @@ class _Reader:
         self._check_names(content)
         sections = {name: value for name, value in content.items() if isinstance(value, dict) and name in _SECTIONS}
         is_record = "versions" in sections
+        self._take_family(content, is_record)
         for name, value in content.items():
-            if name not in sections:
+            if name not in sections and name != "model":
                 self._take_option(name, value)
         self._take_model(sections.get("model", {}), is_record)
         self._take_recipe(sections.get("recipe", {}), sections.get("command", {}))
@@ -124,8 +130,8 @@ class _Reader:
         unknown = [name for name in content if name.replace("-", "_") not in known]
         if content and len(unknown) == len(content):
             self._fail(
-                f"has no setting of agnet {self._context.command.name}, only {unknown[0]!r}; use the config.json of a "
-                "run, or a file of option names and values"
+                f"has no setting of agnet {self._context.command.name}, only {shown(unknown[0])}; use the config.json "
+                "of a run, or a file of option names and values"
             )
         if unknown:
             self._unknown(unknown[0], known)
@@ -136,44 +142,61 @@ class _Reader:
             self._fail(f"{name}: wanted a section of names and values, got {shown(value)}")
         if not on:
             value = not self._typed(name, "bool", _TYPES["bool"], value)
-        elif isinstance(parameter, FieldOption):
+        if isinstance(parameter, ModelOption):
+            self._take_setting(parameter.field.name, value, name)
+            return
+        if on and isinstance(parameter, FieldOption):
             value = self._checked(name, parameter.field, value)
-        else:
+        elif on:
             value = self._converted(name, parameter, value)
         self._take(str(parameter.name), value, name)
 
-    def _family(self) -> str:
-        """Return the name of the model family that this call trains."""
-        chosen = self._given.get("model", self._found.options.get("model"))
-        return str(chosen) if chosen in MODELS else AGNetSettings.model
-
-    def _take_model(self, section: Mapping[str, Any], is_record: bool) -> None:
-        """Take the settings that the chosen model family has. A record may name settings of other families, too."""
-        if "model" in section:
+    def _take_family(self, content: Mapping[str, Any], is_record: bool) -> None:
+        """Take the name of the model family, which decides what the other settings of the model mean."""
+        section = content.get("model")
+        if not isinstance(section, dict):
+            if "model" in content:
+                self._take_option("model", section)
+        elif "model" in section:
             if section["model"] not in list(MODELS):
                 self._refuse("model.model", " or ".join(MODELS), section["model"])
             self._take("model", section["model"], "model.model")
-        family = {one.name: one for one in fields(MODELS[self._family()].settings)}
-        others = {one.name: one for spec in MODELS.values() for one in fields(spec.settings)}
+        given, named = self._given.get("model"), self._found.options.get("model")
+        self._chosen = str(given) if given in MODELS else named or AGNetSettings.model
+        # A record without a name is AG-Net's, from before there were others; options without one suit the chosen model.
+        self._model = named or (AGNetSettings.model if is_record else self._chosen)
+
+    def _take_model(self, section: Mapping[str, Any], is_record: bool) -> None:
+        """Take the settings of the model. A record may have defaults of other families, too."""
+        own = {one.name for one in fields(MODELS[self._model].settings)}
+        defaults: dict[str, list[Any]] = {}
+        for spec in MODELS.values():
+            for one in fields(spec.settings):
+                defaults.setdefault(one.name, []).append(one.default)
         for name, value in section.items():
             where = f"model.{name}"
             if name == "model":
                 continue
-            if name not in others:
-                self._unknown(where, [f"model.{one}" for one in others])
-            one = family.get(name, others[name])
-            value = self._checked(where, one, value)
-            if is_record and name in _OF_THE_BOXES_FILE:
-                continue
+            if name not in defaults:
+                self._unknown(where, [f"model.{one}" for one in defaults])
             if name in _OF_THE_BOXES_FILE:
-                self._fail(f"{where}: the boxes file decides it; leave it out")
-            if name in family or value != one.default:
-                self._take(name, value, where)
-        for name in others:
-            if name not in (*family, *_OF_THE_BOXES_FILE) and name in self._found.options:
-                if "model" not in self._given:
-                    self._fail(f"{self._origins[name]}: the model {self._family()} has no such setting; leave it out")
-                del self._found.options[name]
+                if not is_record:
+                    self._fail(f"{where}: the boxes file decides it; leave it out")
+            elif name in own or value not in defaults[name]:
+                self._take_setting(name, value, where)
+
+    def _take_setting(self, name: str, value: Any, where: str) -> None:
+        """Take a setting of the model. If this call trains another family than the file's, take only backbones."""
+        own, chosen = (
+            {one.name: one for one in fields(MODELS[family].settings)} for family in (self._model, self._chosen)
+        )
+        if name not in own:
+            if "model" not in self._given:
+                self._fail(f"{where}: the model {self._model} has no such setting; leave it out")
+            return
+        value = self._checked(where, own[name], value)
+        if self._model == self._chosen or (name in _BACKBONES and name in chosen):
+            self._take(name, value, where)
 
     def _take_recipe(self, section: Mapping[str, Any], command: Mapping[str, Any]) -> None:
         """Take the recipe's settings; a recipe on the command line replaces all of them."""
@@ -205,16 +228,23 @@ class _Reader:
                 continue
             value = self._checked(where, known[name], value)
             if is_record and name == "weights" and value not in _WITHOUT_A_FILE and "weights" not in self._given:
-                self._fail(f"the run started from the weights {value}, whose folder is not recorded; add --weights")
+                self._fail(
+                    f"the run started from the weights {shown(value)}, whose folder is not recorded; add --weights"
+                )
             self._take(name, value, where)
         if is_record:
-            self._found.processes = section.get("processes", 1)
+            processes = self._typed("run.processes", "int", _A_NUMBER_OF_PROCESSES, section.get("processes", 1))
+            if processes < 1:
+                self._refuse("run.processes", _A_NUMBER_OF_PROCESSES, processes)
+            self._found.processes = processes
 
     def _take_boxes(self, section: Mapping[str, Any]) -> None:
         """Take the recorded places of the boxes file and of the images, if they still exist."""
         from ..data.places import follow_hint, hinted_place
 
-        self._found.fingerprint = section.get("fingerprint")
+        fingerprint = section.get("fingerprint")
+        if fingerprint is not None:
+            self._found.fingerprint = self._typed("boxes.fingerprint", "str", _TYPES["str"], fingerprint)
         if "boxes" in {*self._given, *self._found.options}:
             return
         hint, folder = section.get("file_relative_to_run"), self._file.parent
@@ -255,7 +285,7 @@ class _Reader:
                 self._refuse(where, wanted, value)
             value = tuple(value) if isinstance(value, list) else value
         elif "choices" not in one.metadata:
-            kind = str(one.type)
+            kind = type_name(one)
             if kind == "bool":
                 wanted = _TYPES[kind]
             elif not wanted.startswith("a "):
@@ -301,7 +331,7 @@ class _Reader:
     def _unknown(self, name: str, known: Collection[str]) -> NoReturn:
         from ..data.spelling import did_you_mean
 
-        self._fail(f"unknown setting {name!r}{did_you_mean(name, known)}")
+        self._fail(f"unknown setting {shown(name)}{did_you_mean(name, known)}")
 
     def _fail(self, complaint: str) -> NoReturn:
         from ..data.errors import ConfigurationError

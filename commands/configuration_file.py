@@ -18,7 +18,10 @@ def shown(value: Any) -> str:
         return "a section" if isinstance(value, dict) else "a list"
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python converts no integer of thousands of digits to text
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -99,4 +102,4 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_twins(names: list[str]) -> None:
     for name, times in Counter(names).items():
         if times > 1:
-            raise _BrokenError(f": {name!r} occurs {times} times in one section")
+            raise _BrokenError(f": {shown(name)} occurs {times} times in one section")

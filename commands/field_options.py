@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..data.fields import is_rule, meets
+from ..data.fields import is_rule, meets, type_name
 from .sections import SectionedCommand, SectionedOption
 
 _Settings = TypeVar("_Settings")
@@ -226,4 +226,4 @@ def _type(field: Field[Any]) -> click.ParamType:
         return Choice(choices)
     if parse := field.metadata.get("parse"):
         return _Parsed(parse)
-    return _TYPES[getattr(field.type, "__name__", str(field.type))]
+    return _TYPES[type_name(field)]

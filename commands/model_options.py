@@ -141,7 +141,13 @@ class ModelCommand(SettingsCommand):
         return context.meta.get(f"{__name__}.recipe")
 
     def on_this_page(self, ctx: click.Context) -> Iterable[click.Parameter]:
-        for parameter in self.get_params(ctx):
+        order = [field.name for field in fields(MODELS[model_in(ctx)].settings)]
+
+        def place(parameter: click.Parameter) -> int:
+            own = isinstance(parameter, ModelOption) and parameter.name in order
+            return order.index(str(parameter.name)) if own else -1
+
+        for parameter in sorted(self.get_params(ctx), key=place):
             of_recipe = isinstance(parameter, RecipeOption)
             other = isinstance(parameter, ModelOption) and parameter.field_in(ctx) is None
             if of_recipe == bool(self._page_of_recipe(ctx)) and not (
@@ -166,13 +172,13 @@ class ModelCommand(SettingsCommand):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         recipe, model = self._page_of_recipe(ctx), model_in(ctx)
-        lines = []
+        lines, kept = [], "" if model == AGNetSettings.model else f" --model {model}"
         if recipe:
-            lines.append(("The run and its model", ""))
-            lines += [(f"The recipe {one}", f" --recipe {one}") for one in RECIPES if one != recipe]
+            lines.append(("The run and its model", kept))
+            lines += [(f"The recipe {one}", f"{kept} --recipe {one}") for one in RECIPES if one != recipe]
         else:
             if self._has_recipe:
-                lines.append(("Epochs, learning rates, augmentation, ...", f" --recipe {DEFAULT_RECIPE}"))
+                lines.append(("Epochs, learning rates, augmentation, ...", f"{kept} --recipe {DEFAULT_RECIPE}"))
             lines += [(f"The model {one}", f" --model {one}") for one in MODELS if one != model]
         with formatter.section("Other options"):
             formatter.write_dl([(what, f"{ctx.command_path}{words} --help") for what, words in lines])

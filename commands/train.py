@@ -14,7 +14,7 @@ import click
 
 from ..proposals.settings import ProposalSettings
 from ..training.models.registry import record_of
-from ..training.recipes import SAVE_MINUTES, RunSettings
+from ..training.recipes import SAVE_MINUTES, Recipe, RunSettings
 from . import options
 from .configuration import ConfigurableCommand, config, configuration_in
 from .epoch_lines import EpochLines
@@ -150,9 +150,12 @@ def _job(call: _Call, context: click.Context) -> Job:
     from ..training.runs.folder import folder_of
 
     boxes, recipe = read_boxes(call.boxes), chosen_recipe(context)
-    propose = _live_regions(boxes) if recipe.regions == "live" else None
     model = model_settings(context, classes=len(boxes.classes), regions=boxes.layout.count)
-    if looks_at_regions(context):
+    propose = None
+    if not looks_at_regions(context):
+        recipe = recipe.override(regions=Recipe.regions)  # a configuration file may say live
+    else:
+        propose = _live_regions(boxes) if recipe.regions == "live" else None
         boxes.require_regions(f"--model {model.model}")
     return Job(
         run=folder_of(call.run) if call.run else Path("runs") / f"{file_name(boxes.title)}-{model.model}",

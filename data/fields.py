@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from .errors import ConfigurationError
@@ -83,6 +83,14 @@ def choice(
     rule = (" or ".join(choices), lambda value: value in choices)
     metadata = {"section": section, "about": about, "rule": rule, "needs": needs, "choices": choices}
     return field(default=default, metadata=metadata)
+
+
+def type_name(one: Field[Any]) -> str:
+    """Return the name of a field's type, such as ``int``.
+
+    Annotations are strings in modules with ``from __future__ import annotations``, and types in others.
+    """
+    return one.type if isinstance(one.type, str) else getattr(one.type, "__name__", str(one.type))
 
 
 def size_of_text(text: str) -> Size:

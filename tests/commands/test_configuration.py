@@ -100,7 +100,51 @@ def test_options_by_name_and_sections_as_json_and_as_yaml(place):
     }
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"bilinear": "full", "sketch": 512, "model": "bcnn"},
+        {"model": {"bilinear": "full", "sketch": 512, "model": "bcnn"}},
+    ],
+)
+def test_a_setting_is_checked_against_the_field_of_the_files_model(place, content):
+    got = values("--config", write("bcnn.yaml", content))
+    assert (got["model"], got["bilinear"], got["sketch"]) == ("bcnn", "full", 512)
+
+
+def test_options_without_a_model_are_those_of_the_chosen_one(place):
+    flat = write("flat.json", {"units": 64, "bilinear": "compact"})
+    got = values("--config", flat, "--model", "srbn")
+    assert (got["units"], got["bilinear"]) == (64, "compact")
+    with pytest.raises(ConfigurationError, match="bilinear: the model agnet has no such setting"):
+        values("--config", flat)
+
+
+def recorded(name, **model):
+    content = {**RECORD, "model": record_of(ModelSettings(classes=3, **model))}
+    return write(f"old/{name}.json", content)
+
+
+def test_only_backbones_are_passed_on_to_another_model(place):
+    got = values("--config", recorded("agnet", units=48, backbone="vgg16"), "--model", "srbn")
+    assert (got["model"], got["backbone"], got["units"], got["fusion"]) == ("srbn", "vgg16", None, None)
+    assert got["lr"] == RECIPE.lr
+    same = values("--config", "old/agnet.json", "--model", "agnet")
+    assert (same["units"], same["backbone"]) == (48, "vgg16")
+    flat = values("--config", write("flat.json", {"units": 48, "model": "agnet"}), "--model", "srbn")
+    assert flat["units"] is None
+
+
+def test_a_record_of_one_model_of_two_streams_serves_another(place):
+    record = recorded("bcnn", model="bcnn", bilinear="full", second_backbone="vgg16-conv5", rank=3)
+    for words, bilinear in (((), None), (("--bilinear", "lowrank"), "lowrank")):
+        got = values("--config", record, "--model", "srbn", *words)
+        assert (got["second_backbone"], got["bilinear"], got["rank"]) == ("vgg16-conv5", bilinear, None)
+    assert values("--config", record, "--model", "plain")["second_backbone"] is None
+
+
 ERRORS = [
+    ("flat.json", {"model": "srbn", "bilinear": "full"}, "bilinear: wanted lowrank or compact, got 'full'"),
     ("nothing.json", None, "there is no configuration file nothing.json"),
     ("old", None, "old is a folder; name a file, such as the config.json"),
     ("empty.json", " \n", "empty.json is empty; a configuration file has names and values"),
@@ -130,8 +174,8 @@ ERRORS = [
     ("flat.yaml", "epochs:\n", "epochs: wanted a whole number, 1 or more, got nothing"),
     ("flat.json", {"optimizer": "adam"}, "optimizer: wanted sgd or adamw, got 'adam'"),
     ("flat.json", {"optimizer": ["sgd"]}, "optimizer: wanted sgd or adamw, got a list"),
-    ("flat.json", {"model": {"model": "agnett"}}, r"model\.model: wanted agnet or plain, got 'agnett'"),
-    ("flat.json", {"model": {"model": ["agnet"]}}, r"model\.model: wanted agnet or plain, got a list"),
+    ("flat.json", {"model": {"model": "agnett"}}, r"model\.model: wanted agnet or plain or srbn or bcnn, got 'agnett'"),
+    ("flat.json", {"model": {"model": ["agnet"]}}, r"model\.model: wanted agnet or plain or srbn or bcnn, got a list"),
     ("flat.json", {"recipe": "moderne"}, "recipe: 'moderne' is not one of 'paper', 'modern'; did you mean modern"),
     ("flat.json", f'{{"lr": {"1" * 5000}}}', "flat.json: broken JSON: Exceeds the limit"),
     ("flat.json", {"epochs": {"a": 1}}, "epochs: wanted a whole number, 1 or more, got a section"),
@@ -147,7 +191,16 @@ ERRORS = [
     ("flat.json", {"model": {"classes": 3}}, r"model\.classes: the boxes file decides it; leave it out"),
     ("flat.json", {"model": "plain", "units": 5}, "units: the model plain has no such setting; leave it out"),
     ("flat.json", {"model": {"model": "plain", "units": 5}}, r"model\.units: the model plain has no such setting"),
-    ("old/config.json", {**RECORD, "run": {"weights": "pre"}}, "started from the weights pre, .*; add --weights"),
+    ("old/config.json", {**RECORD, "run": {"weights": "pre"}}, "started from the weights 'pre', .*; add --weights"),
+    (
+        "old/config.json",
+        {**RECORD, "run": {"processes": 0}},
+        r"run\.processes: wanted a whole number, 1 or more, got 0",
+    ),
+    ("old/config.json", {**RECORD, "run": {"processes": "2"}}, r"run\.processes: wanted a whole number, .*, got '2'"),
+    ("old/config.json", {**RECORD, "boxes": {"fingerprint": [1]}}, r"boxes\.fingerprint: wanted text, got a list"),
+    ("flat.yaml", f"seed: 0x{'f' * 5000}", "seed: wanted a whole number, .*, got a number of thousands of digits"),
+    ("flat.json", {"epochs": 1, "x" * 5000: 1}, r"unknown setting 'x{56}\.\.\.$"),
     ("moved.json", RECORD, r"moved.json: the boxes file of that run is no longer at \.\./boxes.h5; .*--boxes"),
     ("moved.json", {**RECORD, "boxes": {}}, r"the boxes file of that run is not recorded; give it with --boxes"),
 ]
@@ -166,6 +219,9 @@ def test_aliases_that_would_unfold_without_end_do_not(place):
     lists = ["&a0 [x, x]"] + [f"&a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
     with pytest.raises(ConfigurationError, match="lr: wanted a number above 0, got a list"):
         values("--config", write("bomb.yaml", f"lr: [{', '.join(lists)}]"))
+    record = write("old/bomb.yaml", f"versions: {{}}\nrun:\n  processes: [{', '.join(lists)}]")
+    with pytest.raises(ConfigurationError, match="processes: wanted a whole number, 1 or more, got a list"):
+        values("--config", record)
 
 
 def test_a_record_from_weights_of_a_file_is_repeated_where_they_are_given(place):

@@ -11,8 +11,9 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from agnet.cli import main
+from agnet.commands.field_options import field_names
 from agnet.commands.model_options import chosen_recipe, model_settings
-from agnet.data.fields import AT_LEAST_1, choice, setting
+from agnet.data.fields import AT_LEAST_1, choice, setting, type_name
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.models.contract import ModelSpec, Needs, Settings
 from agnet.training.models.registry import MODELS, ModelSettings
@@ -55,7 +56,9 @@ def test_every_field_of_settings_has_metadata_and_one_option(kind):
     ("page", "others"),
     [
         ("train", ["train --model plain", "train --recipe modern"]),
-        ("train --model plain", ["train --model agnet", "train --recipe modern"]),
+        ("train --model plain", ["train --model agnet", "train --model plain --recipe modern"]),
+        ("train --model srbn", ["train --model agnet", "train --model srbn --recipe modern"]),
+        ("train --model srbn --recipe paper", ["train --model srbn", "train --model srbn --recipe modern"]),
         ("train --recipe modern", ["train", "train --recipe paper"]),
         ("train --recipe paper", ["train", "train --recipe modern"]),
     ],
@@ -77,6 +80,14 @@ def test_a_page_has_the_options_of_its_model_or_recipe():
     )
     assert every - modern == {"--nesterov", "--step-epochs", "--step-factor"}  # which change nothing in it
     assert every - paper == {"--beta2", "--warmup-start"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_page_has_the_options_of_its_model_in_the_order_of_its_fields(model):
+    page = " ".join(listed(f"train --model {model} --help"))
+    own = [one for one in fields(MODELS[model].settings) if one.name not in ("classes", "regions")]
+    options = [field_names(one)[1].split("/")[0] for one in own]
+    assert [one for one in page.split() if one in options] == options
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -131,6 +142,14 @@ def test_a_family_of_models_has_its_options_by_being_registered(toy):
     assert "--wheels: wanted 1 or more, got 0" in invoke("train --model toy --wheels 0", code=2)
     assert "--model toy; --model agnet has no such option" in invoke("train --wheels 3", code=2)
     assert "--regions changes nothing with --model toy" in invoke("train --model toy --regions live", code=2)
+
+
+def test_a_configuration_file_sets_fields_whose_annotations_are_types(toy, tmp_path):
+    """This module has no ``from __future__ import annotations``, unlike the built-in families'."""
+    assert [type_name(one) for one in fields(ToySettings)] == ["int", "int", "str", "tuple"]
+    file = tmp_path / "toy.yaml"
+    file.write_text("model: toy\nwheels: 3\n")
+    assert model_settings(context_of(f"--config {file}"), classes=2) == ToySettings(classes=2, wheels=3)
 
 
 def test_a_family_that_is_gone_has_left_no_options():

@@ -40,25 +40,31 @@ BEYOND = {
 
 
 @pytest.fixture
-def settings_of(boxes_file, folder, monkeypatch):
-    """The settings of the network that `agnet train` with these options would train."""
+def job_of(boxes_file, folder, monkeypatch):
+    """The job that `agnet train` with these options would run."""
 
     class Asked(Exception):
         pass
 
     def fit(job, *others):
-        raise Asked(job.model)
+        raise Asked(job)
 
     monkeypatch.setattr(fitting, "fit", fit)
 
-    def settings(options):
+    def job(options):
         result = CliRunner().invoke(
             main, ["train", "--boxes", str(boxes_file), "--root", str(folder), *options.split()]
         )
         assert isinstance(result.exception, Asked), result.output
         return result.exception.args[0]
 
-    return settings
+    return job
+
+
+@pytest.fixture
+def settings_of(job_of):
+    """The settings of the network that `agnet train` with these options would train."""
+    return lambda options: job_of(options).model
 
 
 def options_of(row):
@@ -78,10 +84,18 @@ def test_every_other_switch_changes_what_it_names_and_nothing_else(settings_of, 
     assert settings_of(options) == ModelSettings(classes=3, regions=6, **BEYOND[options])
 
 
+@pytest.mark.parametrize(("options", "live"), [("", True), ("--no-regions", False), ("--model srbn", False)])
+def test_live_regions_of_a_configuration_file_are_for_models_that_use_regions(job_of, tmp_path, options, live):
+    file = tmp_path / "live.yaml"
+    file.write_text("regions: live\n")
+    job = job_of(f"--config {file} --weights none {options}")
+    assert (job.recipe.regions, job.proposes) == (("live", True) if live else ("cached", False))
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--model plain --units 5", "--units is an option of --model agnet; --model plain has no such option"),
+        ("--model plain --units 5", "--units is an option of --model agnet or srbn; --model plain has no such option"),
         ("--model plain --no-regions", "--no-regions is an option of --model agnet; --model plain has no such option"),
         ("--model plain --stages 2", "--stages is an option of --model agnet; --model plain has no such option"),
         ("--model plain --regions live", "--regions changes nothing with --model plain"),

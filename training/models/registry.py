@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
+from ...data.fields import type_name
 from ...data.spelling import did_you_mean
 from .contract import ModelSpec, Needs, Settings
 from .settings import (
@@ -129,11 +130,7 @@ def _own(name: str, values: Mapping[str, Any], check: bool = False) -> dict[str,
 
 
 def _types(name: str) -> dict[str, str]:
-    # Annotations are strings in modules with `from __future__ import annotations`, and types in others.
-    found = {one.name: one.type for one in fields(model_spec(name).settings)}
-    return {
-        field: kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)) for field, kind in found.items()
-    }
+    return {one.name: type_name(one) for one in fields(model_spec(name).settings)}
 
 
 def _defaults(name: str) -> dict[str, object]:
