@@ -235,6 +235,7 @@ class _Story:
             self.learner.judged,
             self._while_nobody_asks(self.validation.epoch(0)),
             device=self.learner.device,
+            task=self.learner.task,
             processes=self._processes,
             progress=lambda done, values: shown(min(done, self.validation.images), values),
             pieces=self._pieces,

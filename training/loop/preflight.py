@@ -14,6 +14,7 @@ from ..models.backbones.names import WITHOUT_IMAGENET, check_backbone_name, nobo
 from ..recipes import Recipe
 from ..runs.checkpoint_header import is_checkpoint, read_header
 from ..runs.folder import BEST, epochs_of, read_log, runs_of
+from ..tasks import CLASSIFY
 from .selection import Selection
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool) -> None:
     """
     if recipe.regions == "live" and not proposes:
         raise ConfigurationError("live regions need stage 1's function for one image")
-    if not len(boxes.rows("train")):
+    if not len(boxes.rows(CLASSIFY.splits.trained_on)):
         raise DatasetError(f"{boxes.path} has no usable training images")
-    if recipe.patience and not len(boxes.rows("val")):
+    if recipe.patience and not len(boxes.rows(CLASSIFY.splits.chosen_by)):
         raise ConfigurationError(f"training setting 'patience' needs a validation split, and {boxes.path} has none")
 
 

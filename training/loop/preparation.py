@@ -86,13 +86,14 @@ def build_learner(
     if recipe.size_hw and recipe.size_hw != model.size_hw:
         model.size_hw = recipe.size_hw
         _check_takes(model, device)
-    labels = boxes.labels[boxes.usable[boxes.rows("train")]]
+    labels = boxes.labels[boxes.usable[boxes.rows(CLASSIFY.splits.trained_on)]]
     learner = Learner(
         model,
         recipe,
         device,
         seed=settings.seed,
         class_images=np.bincount(labels, minlength=len(boxes.classes)).tolist(),
+        task=CLASSIFY,
         compiler="inductor" if settings.compile else None,
         processes=processes,
         say=say,
@@ -177,7 +178,7 @@ def doubt_of_strides(model: Model, settings: Settings, boxes: Boxes, root: Path,
         root: Folder of the images.
         device: Device of the model.
     """
-    rows = boxes.rows("train")
+    rows = boxes.rows(CLASSIFY.splits.trained_on)
     names = (stream.backbone for stream in settings.streams)
     doubtful = {
         name: backbone for name, backbone in zip(names, model.backbones, strict=True) if stride_blocks(backbone)

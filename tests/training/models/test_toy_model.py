@@ -5,6 +5,7 @@ images that are higher than wide.
 """
 
 import json
+import math
 import shutil
 import signal
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from agnet import load
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import ConfigurationError
 from agnet.data.fields import A_NAME, AT_LEAST_1, setting
+from agnet.training.loop import preparation
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
 from agnet.training.loop.interruption import Interrupted
@@ -35,6 +37,7 @@ from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.checkpoints import load_checkpoint
 from agnet.training.runs.folder import read_config
 from agnet.training.samples.loader import Loader, RegionDataset
+from agnet.training.tasks import CLASSIFY
 from factories import CPU
 
 pytestmark = pytest.mark.usefixtures("one_thread", "toy")
@@ -98,6 +101,7 @@ def toy():
         patch.setitem(BACKBONES, "lines", lambda: entry(48, 5, (1, 7)))
         spec = ModelSpec("a toy", ToySettings, lambda settings: Needs(), f"{__name__}:assemble_toy")
         patch.setitem(MODELS, "toy", spec)
+        patch.setattr("agnet.training.loop.fit.draw_curves", lambda *about: None)  # slow, and tested elsewhere
         yield
 
 
@@ -173,6 +177,17 @@ def test_a_new_run_begins_with_its_weights(made, tmp_path):
     assert after.size_hw == (40, 32)
     for name, value in before.model.named_parameters():
         torch.testing.assert_close(after.model.get_parameter(name), value, rtol=0, atol=1e-6)
+
+
+def test_it_is_validated_on_the_scores_of_its_learners_task(made, tmp_path, monkeypatch):
+    boxes, root = made[1:]
+
+    def zeros(output, valid):
+        return torch.zeros(len(valid), 3)
+
+    monkeypatch.setattr(preparation, "CLASSIFY", replace(CLASSIFY, scores=zeros))
+    train(tmp_path / "run", boxes, root, stop_after=1)
+    assert lines(tmp_path / "run")[0]["val_loss"] == pytest.approx(math.log(3))
 
 
 def test_padded_frames_change_nothing():
