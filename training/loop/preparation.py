@@ -26,6 +26,7 @@ from ..samples.loader import Loader, Propose, RegionDataset
 from ..samples.views import AffineRange
 from ..tasks import CLASSIFY
 from .learner import Learner
+from .preflight import check_one_backbone
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
 
@@ -149,10 +150,12 @@ def begin_network(
         boxes: Boxes file of the images.
         say: Function called with a line of text for the user.
 
-    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent` and `find_weights`.
+    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent`, `check_one_backbone` and
+        `find_weights`.
     """
-    parent = find_parent(source, settings.backbones)
+    parent = find_parent(source, settings)
     if parent is None:
+        check_one_backbone(source, settings)
         found = {stream.backbone: find_weights(source, stream.backbone) for stream in settings.streams}
         return build_network(settings, {name: weights for name, weights in found.items() if weights is not None}), None
     model = build_network(settings)

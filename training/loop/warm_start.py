@@ -109,12 +109,12 @@ class Parent:
         return merged, f"{len(new):,} of {len(classes):,} classes, unknown to {self.name}: {named}"
 
 
-def find_parent(source: str, backbone: str) -> Parent | None:
+def find_parent(source: str, settings: Settings) -> Parent | None:
     """Load the run that ``--weights`` names by its folder or its checkpoint; None if it names something else.
 
     Raises: `CheckpointError` as in `parents_checkpoint`, and for a damaged checkpoint.
     """
-    path = parents_checkpoint(source, backbone)
+    path = parents_checkpoint(source, settings)
     if path is None:
         return None
     seen = read_seen(path.parent) if path.name == BEST else None
