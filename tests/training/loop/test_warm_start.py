@@ -18,7 +18,7 @@ from agnet.proposals.settings import ProposalSettings
 from agnet.training.loop import preflight
 from agnet.training.loop.fit import fit
 from agnet.training.loop.job import Console, Job
-from agnet.training.loop.warm_start import find_parent
+from agnet.training.loop.warm_start import Parent, find_parent
 from agnet.training.machine.devices import Device
 from agnet.training.measure.evaluation import evaluate_run
 from agnet.training.models.backbones.backbone import Preprocessing
@@ -104,6 +104,23 @@ def test_a_part_of_other_shapes_begins_anew_as_a_whole_and_the_reason_is_said(pa
     _, said, taken, found = begun(parent(before), now)
     assert found == anew and "backbone" in taken
     assert told in said and "\n" not in said
+
+
+LOW_RANK = replace(BILINEAR, bilinear="lowrank", bilinear_channels=64, rank=2)
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (replace(LOW_RANK, classes=5, rank=3), "rank 2 there"),
+        (replace(LOW_RANK, bilinear_channels=32, grid=7), "grid 0 there, bilinear channels 64 there"),
+        (ModelSettings(classes=3, model="srbn", rank=2), "model bcnn there"),
+        (LOW_RANK, "other shapes there"),
+    ],
+)
+def test_the_reason_for_other_shapes_names_the_settings_of_any_family(now, told):
+    parent = Parent("parent", SimpleNamespace(settings=LOW_RANK), "", [])
+    assert parent._reason(now) == told
 
 
 @pytest.mark.parametrize(
