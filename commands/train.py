@@ -256,7 +256,6 @@ def _say(text: str) -> None:
 def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     """Check everything that can be checked before PyTorch is loaded. Raises: subclasses of `AgnetError`."""
     from ..training.loop.preflight import (
-        SOURCES,
         check_backbone,
         check_input,
         check_same_images,
@@ -282,10 +281,7 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     for stream in job.model.streams:
         check_backbone(stream.backbone)
     if not (job.resume or (dry_run and settings.weights == "imagenet")):
-        for stream in job.model.streams if settings.weights in SOURCES else ():
-            check_weights(settings.weights, stream.backbone)
-        if settings.weights not in SOURCES:
-            check_weights(settings.weights, job.model.backbones)
+        check_weights(settings.weights, job.model)
     if "WORLD_SIZE" in os.environ:  # one of several processes: only the first one checks the images and the folder
         return
     check_same_images(job.boxes, job.root, contents=False)

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from ... import __version__
-from ...data.errors import CheckpointError
+from ...data.errors import CheckpointError, ConfigurationError
 from ...data.files import atomic_file
 from ...data.references import named_function
 from ..machine.devices import Device
-from ..models.contract import Output
+from ..models.contract import Output, Settings
 from ..models.model import Model
 from ..models.registry import record_of
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint, preprocessing_record
+from ..tasks import CLASSIFY
 from .formats import FORMATS
 from .target import check_export
 from .writing import About, Inputs, Outputs, Runner, reason
@@ -75,6 +76,14 @@ class Network(nn.Module):
         return _named(_call(self.model, images, boxes))
 
 
+def _check_inputs(settings: Settings, model: Model) -> None:
+    """Raise `ConfigurationError` for a model of inputs other than images and boxes, such as clips."""
+    if others := [name for name in model.inputs if name not in ("images", "regions")]:
+        raise ConfigurationError(
+            f"model {settings.model} takes {' and '.join(others)}: only models of single images can be exported"
+        )
+
+
 def _call(model: Model, images: Tensor, boxes: Tensor | None) -> Output:
     given = {"images": images, "regions": boxes}
     output: Output = model(*[given[name] for name in model.inputs])
@@ -82,7 +91,10 @@ def _call(model: Model, images: Tensor, boxes: Tensor | None) -> Output:
 
 
 def _named(output: Output) -> Outputs:
-    named = {"logits": output.logits, "probabilities": output.logits.softmax(dim=1), **output._asdict()}
+    logits = output.logits
+    valid = logits.new_ones(logits.shape[:2], dtype=torch.bool)  # of logits per frame, every frame counts
+    probabilities = CLASSIFY.scores(output, valid).softmax(dim=1)
+    named = {"logits": logits, "probabilities": probabilities, **output._asdict()}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 
@@ -96,13 +108,15 @@ def export_run(run: str | Path, format: str = "onnx", output: Path | None = None
             checkpoint.
 
     Raises:
-        ConfigurationError: If the file cannot be written, or packages are missing.
+        ConfigurationError: If the file cannot be written, packages are missing, or the model takes other inputs than
+            images and boxes.
         CheckpointError: If the run has no valid checkpoint, or if the network returns values that are not finite or
             cannot be expressed exactly in this format.
     """
     chosen = FORMATS[format]
     path, output = check_export(run, format, output)
     checkpoint = load_checkpoint(path)
+    _check_inputs(checkpoint.settings, checkpoint.model)
     network = Network(checkpoint.model).eval().requires_grad_(False)
     trials = list(trial_inputs(checkpoint.size_hw, checkpoint.regions))
     run_network, run_rounded = eager(checkpoint), eager(checkpoint, noise=torch.finfo(torch.float32).eps)

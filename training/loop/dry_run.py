@@ -153,7 +153,7 @@ def _validation_seconds(learner: Learner, validation: Loader) -> float:
     def look(some: Iterator[Batch]) -> tuple[int, float]:
         started, found = time.perf_counter(), list(some)
         if found:
-            evaluate(learner.judged, found, device=learner.device)
+            evaluate(learner.judged, found, device=learner.device, task=learner.task)
         return sum(len(batch.labels) for batch in found), time.perf_counter() - started
 
     first = look(islice(batches, 1))

@@ -208,11 +208,11 @@ class _Story:
             parts.append(trained)
             progress.step = trained.step
             progress.totals = self._processes.sum(trained.totals).tolist()
+            progress.losses = list(learner.loss_names or ())  # names what the totals hold, also within the first epoch
             progress.seconds += trained.seconds
             if progress.step < self._steps:
                 self._save()
                 self.leave_if_asked()
-        progress.losses = list(learner.loss_names or ())
         found = means(torch.tensor(progress.totals, dtype=torch.float64), progress.losses)
         return {
             "epoch": epoch + 1,
@@ -235,6 +235,7 @@ class _Story:
             self.learner.judged,
             self._while_nobody_asks(self.validation.epoch(0)),
             device=self.learner.device,
+            task=self.learner.task,
             processes=self._processes,
             progress=lambda done, values: shown(min(done, self.validation.images), values),
             pieces=self._pieces,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...data.boxes.verification import Watch, look_at_images
 from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
@@ -14,10 +15,12 @@ from ..models.backbones.names import WITHOUT_IMAGENET, check_backbone_name, nobo
 from ..recipes import Recipe
 from ..runs.checkpoint_header import is_checkpoint, read_header
 from ..runs.folder import BEST, epochs_of, read_log, runs_of
+from ..tasks import CLASSIFY
 from .selection import Selection
 
 if TYPE_CHECKING:
     from ...data.boxes.reader import Boxes
+    from ..models.contract import Settings
 
 SOURCES = ("none", "imagenet")  #: of backbone weights, besides files
 
@@ -34,9 +37,9 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool) -> None:
     """
     if recipe.regions == "live" and not proposes:
         raise ConfigurationError("live regions need stage 1's function for one image")
-    if not len(boxes.rows("train")):
+    if not len(boxes.rows(CLASSIFY.splits.trained_on)):
         raise DatasetError(f"{boxes.path} has no usable training images")
-    if recipe.patience and not len(boxes.rows("val")):
+    if recipe.patience and not len(boxes.rows(CLASSIFY.splits.chosen_by)):
         raise ConfigurationError(f"training setting 'patience' needs a validation split, and {boxes.path} has none")
 
 
@@ -104,22 +107,38 @@ def check_backbone(name: str) -> None:
         raise ConfigurationError(str(error)) from None
 
 
-def check_weights(source: str, backbone: str) -> None:
-    """Check the source of a backbone's weights.
+def check_weights(source: str, settings: Settings) -> None:
+    """Check the source of the initial weights of a network with these settings.
 
     Raises: `CheckpointError` for a source that is neither one of `SOURCES` nor an existing file or run, for ImageNet
-        weights that are not published, or for a run with another backbone.
+        weights that are not published, or for a run with other backbones; `ConfigurationError` as in
+        `check_one_backbone`.
     """
-    if source == "imagenet" and backbone in WITHOUT_IMAGENET:
-        raise CheckpointError(f"no ImageNet weights for {backbone}: {nobody_has(WITHOUT_IMAGENET[backbone])}")
-    if source not in SOURCES and parents_checkpoint(source, backbone) is None and not Path(source).is_file():
+    for backbone in _backbones_of(settings) if source == "imagenet" else ():
+        if backbone in WITHOUT_IMAGENET:
+            raise CheckpointError(f"no ImageNet weights for {backbone}: {nobody_has(WITHOUT_IMAGENET[backbone])}")
+    if source in SOURCES or parents_checkpoint(source, settings) is not None:
+        return
+    if not Path(source).is_file():
         raise CheckpointError(f"there is no weights file {source}{did_you_mean(source, SOURCES)}")
+    check_one_backbone(source, settings)
 
 
-def parents_checkpoint(source: str, backbone: str) -> Path | None:
+def check_one_backbone(source: str, settings: Settings) -> None:
+    """Raise `ConfigurationError` if a file of backbone weights, which fits one backbone, is to initialise several."""
+    names = list(dict.fromkeys(_backbones_of(settings)))
+    if source not in SOURCES and len(names) > 1:
+        raise ConfigurationError(
+            f"{source} holds the weights of one backbone, but this model has {' and '.join(names)}: use a run, "
+            "imagenet or none"
+        )
+
+
+def parents_checkpoint(source: str, settings: Settings) -> Path | None:
     """Return the checkpoint if ``--weights`` names a run, by its folder or checkpoint; otherwise None.
 
-    Raises: `CheckpointError` for a run with another backbone, a run of several seeds, or one without a checkpoint.
+    Raises: `CheckpointError` for a run whose backbones are not those of ``settings``, a run of several seeds, or one
+        without a checkpoint.
     """
     path = Path(source)
     if source in SOURCES or not (path.is_dir() or (path.is_file() and is_checkpoint(path))):
@@ -132,10 +151,25 @@ def parents_checkpoint(source: str, backbone: str) -> Path | None:
         if runs != [path]:
             raise CheckpointError(f"{path} holds a run for each of several seeds; name one of them, such as {runs[0]}")
         path = path / BEST
-    trained = read_header(path).settings.backbones
-    if trained != backbone:
+    trained = read_header(path).settings
+    if _backbones_of(trained) != _backbones_of(settings):
+        remedies = [" ".join(_options_for(_backbones_of(trained), settings)), "other weights"]
         raise CheckpointError(
-            f"{source} was trained with backbone {trained}, but this run has {backbone}: use --backbone {trained} or "
-            "other weights"
+            f"{source} was trained with backbone {trained.backbones}, but this run has {settings.backbones}: use "
+            f"{' or '.join(filter(None, remedies))}"
         )
     return path
+
+
+def _backbones_of(settings: Settings) -> list[str]:
+    return [stream.backbone for stream in settings.streams]
+
+
+def _options_for(backbones: list[str], settings: Settings) -> list[str]:
+    """Return the options, as typed, that change a model's backbones to these; empty if its family cannot have them."""
+    named = [one.name for one in fields(settings) if getattr(settings, one.name) in _backbones_of(settings)]
+    wanted = backbones * len(named) if len(backbones) == 1 else backbones  # two streams may share one backbone
+    changes: dict[str, Any] = dict(zip(named, wanted, strict=False))
+    if _backbones_of(replace(settings, **changes)) != backbones:
+        return []
+    return [f"--{name.replace('_', '-')} {shlex.quote(backbone)}" for name, backbone in changes.items()]

@@ -26,6 +26,7 @@ from ..samples.loader import Loader, Propose, RegionDataset
 from ..samples.views import AffineRange
 from ..tasks import CLASSIFY
 from .learner import Learner
+from .preflight import check_one_backbone
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
 
@@ -86,13 +87,14 @@ def build_learner(
     if recipe.size_hw and recipe.size_hw != model.size_hw:
         model.size_hw = recipe.size_hw
         _check_takes(model, device)
-    labels = boxes.labels[boxes.usable[boxes.rows("train")]]
+    labels = boxes.labels[boxes.usable[boxes.rows(CLASSIFY.splits.trained_on)]]
     learner = Learner(
         model,
         recipe,
         device,
         seed=settings.seed,
         class_images=np.bincount(labels, minlength=len(boxes.classes)).tolist(),
+        task=CLASSIFY,
         compiler="inductor" if settings.compile else None,
         processes=processes,
         say=say,
@@ -148,10 +150,12 @@ def begin_network(
         boxes: Boxes file of the images.
         say: Function called with a line of text for the user.
 
-    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent` and `find_weights`.
+    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent`, `check_one_backbone` and
+        `find_weights`.
     """
-    parent = find_parent(source, settings.backbones)
+    parent = find_parent(source, settings)
     if parent is None:
+        check_one_backbone(source, settings)
         found = {stream.backbone: find_weights(source, stream.backbone) for stream in settings.streams}
         return build_network(settings, {name: weights for name, weights in found.items() if weights is not None}), None
     model = build_network(settings)
@@ -177,7 +181,7 @@ def doubt_of_strides(model: Model, settings: Settings, boxes: Boxes, root: Path,
         root: Folder of the images.
         device: Device of the model.
     """
-    rows = boxes.rows("train")
+    rows = boxes.rows(CLASSIFY.splits.trained_on)
     names = (stream.backbone for stream in settings.streams)
     doubtful = {
         name: backbone for name, backbone in zip(names, model.backbones, strict=True) if stride_blocks(backbone)

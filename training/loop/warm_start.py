@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ from .preflight import parents_checkpoint
 
 STARTED_FROM = "started_from"  #: section in the configuration of a run
 
-# Settings that determine the shapes of the head's weights.
-_SHAPING = ("stages", "regions", "use_regions", "units", "se", "se_ratio", "spectral_norm")
 _NAMED = 3  # number of classes named in a message
 
 
@@ -75,9 +73,12 @@ class Parent:
         return f"weights of {self.name}, epoch {self.checkpoint.epoch}: {', '.join(taken)}{begins}"
 
     def _reason(self, settings: Settings) -> str:
+        """Return why a part of the head that both networks have differs in its shapes, as far as settings tell."""
         before = self.checkpoint.settings
-        differing = [name for name in _SHAPING if getattr(before, name, None) != getattr(settings, name, None)]
-        said = [f"{name.replace('_', ' ')} {getattr(before, name)} there" for name in differing]
+        if before.model != settings.model:
+            return f"model {before.model} there"
+        names = [one.name for one in fields(settings) if getattr(before, one.name) != getattr(settings, one.name)]
+        said = [f"{name.replace('_', ' ')} {getattr(before, name)} there" for name in names if name != "classes"]
         return ", ".join(said) or "other shapes there"
 
     def _backbones(self, mine: _Weights, theirs: _Weights, settings: Settings) -> dict[str, Tensor]:
@@ -109,12 +110,12 @@ class Parent:
         return merged, f"{len(new):,} of {len(classes):,} classes, unknown to {self.name}: {named}"
 
 
-def find_parent(source: str, backbone: str) -> Parent | None:
+def find_parent(source: str, settings: Settings) -> Parent | None:
     """Load the run that ``--weights`` names by its folder or its checkpoint; None if it names something else.
 
     Raises: `CheckpointError` as in `parents_checkpoint`, and for a damaged checkpoint.
     """
-    path = parents_checkpoint(source, backbone)
+    path = parents_checkpoint(source, settings)
     if path is None:
         return None
     seen = read_seen(path.parent) if path.name == BEST else None

@@ -24,6 +24,7 @@ from agnet.training.export.export import Network, eager, export_run, largest_dif
 from agnet.training.export.formats import FORMATS
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble, build_model
+from agnet.training.models.contract import Output
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import Checkpoint, save_checkpoint
 
@@ -330,6 +331,20 @@ def test_the_result_as_json(run, agnet):
 def test_bad_input_is_one_line(run, agnet, arguments, complaint):
     failed = agnet("export", "--run", "run", *arguments, code=1)
     assert complaint in failed.stderr and failed.stderr.count("\n") == 1 and failed.stderr.startswith("Error: ")
+
+
+def test_a_model_of_clips_is_refused_in_one_line(run, monkeypatch):
+    monkeypatch.setattr("agnet.training.models.agnet.AGNet.inputs", ("frames", "valid"))
+    with pytest.raises(ConfigurationError, match="model agnet takes frames and valid: only models of single images"):
+        export_run(run)
+    assert [file.name for file in run.iterdir()] == ["best.safetensors"]
+
+
+def test_probabilities_of_logits_per_frame_are_the_mean_over_the_frames():
+    logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    network = Network(lambda images: Output(logits))
+    network.model.inputs = ("images",)
+    torch.testing.assert_close(network(None)["probabilities"], logits.softmax(dim=2).mean(dim=1))
 
 
 def test_a_network_that_cannot_be_traced_is_named(run, monkeypatch, capfd):

@@ -1,5 +1,8 @@
 """What prepares a run: refused at once, with a reason, is what cannot be trained."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,7 +10,8 @@ from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.training.loop.fit import fit
 from agnet.training.loop.job import Job
-from agnet.training.loop.preparation import build_learner, build_loaders, build_network
+from agnet.training.loop.preflight import check_weights
+from agnet.training.loop.preparation import begin_network, build_learner, build_loaders, build_network
 from agnet.training.machine.devices import Device
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
@@ -71,6 +75,19 @@ def test_a_run_that_cannot_be_leaves_nothing_behind(boxes, folder, tmp_path, rec
     with pytest.raises(error):
         fit(Job(tmp_path / "mine", boxes, folder, PLAIN, recipe, run))
     assert list((tmp_path / "mine").iterdir()) == []  # not made by it, so not its to take away
+
+
+def test_one_file_of_weights_is_not_given_to_two_backbones(boxes, tmp_path):
+    file = tmp_path / "vgg.pth"
+    file.touch()
+    two = ModelSettings(classes=3, model="bcnn")
+    refused = partial(pytest.raises, ConfigurationError, match="this model has vgg16-conv5 and vgg11-conv5: use a run")
+    with refused():
+        check_weights(str(file), two)
+    with refused():
+        begin_network(two, str(file), boxes, lambda text: None)
+    check_weights("none", two)
+    check_weights(str(file), replace(two, second_backbone="vgg16-conv5"))
 
 
 def test_the_recipe_says_how_far_training_images_are_moved(boxes, folder):

@@ -1,8 +1,10 @@
 """A run that begins with another run's weights: what it takes, what it says, and what it may then be measured on."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +15,10 @@ from agnet.data.errors import CheckpointError, MismatchError
 from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
+from agnet.training.loop import preflight
 from agnet.training.loop.fit import fit
 from agnet.training.loop.job import Console, Job
-from agnet.training.loop.warm_start import find_parent
+from agnet.training.loop.warm_start import Parent, find_parent
 from agnet.training.machine.devices import Device
 from agnet.training.measure.evaluation import evaluate_run
 from agnet.training.models.backbones.backbone import Preprocessing
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Device(torch.device("cpu"))
 NET = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")
 PLAIN = ModelSettings(classes=3, model="plain", backbone="mobilenet-v3-small")
+BILINEAR = ModelSettings(classes=3, model="bcnn", backbone="a", second_backbone="b")
 SEEN = Preprocessing(224, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
 CLASSES = ("ant", "bee", "côté")
 
@@ -62,7 +66,7 @@ def begun(run, settings=NET, classes=CLASSES):
     """A new network, what was said of handing over, and which of its tensors are the run's."""
     torch.manual_seed(0)
     model = build_model(replace(settings, classes=len(classes)))
-    found = find_parent(str(run), settings.backbone)
+    found = find_parent(str(run), settings)
     said = found.hand_over(model, replace(settings, classes=len(classes)), classes)
     theirs = load_checkpoint(run / "best.safetensors").model.state_dict()
     mine = model.state_dict()
@@ -78,7 +82,7 @@ def test_of_the_same_network_everything_is_taken(parent):
     assert said == (
         "weights of parent, epoch 4: backbone, self-attention, SE-residuals, inter-attention, fusion, classifier"
     )
-    by_file = find_parent(str(run / "best.safetensors"), NET.backbone)
+    by_file = find_parent(str(run / "best.safetensors"), NET)
     assert by_file.hand_over(build_model(NET), NET, CLASSES) == said and by_file.name == "parent"
 
 
@@ -102,6 +106,40 @@ def test_a_part_of_other_shapes_begins_anew_as_a_whole_and_the_reason_is_said(pa
     assert told in said and "\n" not in said
 
 
+LOW_RANK = replace(BILINEAR, bilinear="lowrank", bilinear_channels=64, rank=2)
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (replace(LOW_RANK, classes=5, rank=3), "rank 2 there"),
+        (replace(LOW_RANK, bilinear_channels=32, grid=7), "grid 0 there, bilinear channels 64 there"),
+        (ModelSettings(classes=3, model="srbn", rank=2), "model bcnn there"),
+        (LOW_RANK, "other shapes there"),
+    ],
+)
+def test_the_reason_for_other_shapes_names_the_settings_of_any_family(now, told):
+    parent = Parent("parent", SimpleNamespace(settings=LOW_RANK), "", [])
+    assert parent._reason(now) == told
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        (BILINEAR, replace(BILINEAR, backbone="vgg16"), "use --backbone a --second-backbone b or other weights"),
+        (BILINEAR, replace(BILINEAR, backbone="b", second_backbone="a"), "use --backbone a --second-backbone b or"),
+        (BILINEAR, PLAIN, "was trained with backbone a + b, but this run has mobilenet-v3-small: use other weights"),
+        (PLAIN, BILINEAR, "use --backbone mobilenet-v3-small --second-backbone mobilenet-v3-small or other weights"),
+    ],
+)
+def test_other_backbones_are_refused_with_options_that_can_be_typed(tmp_path, monkeypatch, before, now, told):
+    (tmp_path / "best.safetensors").touch()
+    monkeypatch.setattr(preflight, "read_header", lambda path: SimpleNamespace(settings=before))
+    with pytest.raises(CheckpointError, match=re.escape(told)):
+        preflight.parents_checkpoint(str(tmp_path), now)
+    assert preflight.parents_checkpoint(str(tmp_path), before) == tmp_path / "best.safetensors"
+
+
 def test_rows_of_the_classifier_go_by_the_names_of_classes(parent):
     run = parent()
     theirs = load_checkpoint(run / "best.safetensors").model.classifier
@@ -120,15 +158,15 @@ def test_rows_of_the_classifier_go_by_the_names_of_classes(parent):
 def test_another_backbone_several_seeds_and_no_run_are_refused_by_name(parent, tmp_path):
     run = parent()
     with pytest.raises(CheckpointError, match=r"trained with backbone mobilenet-v3-small, but this run has resnet50"):
-        find_parent(str(run), "resnet50")
+        find_parent(str(run), replace(NET, backbone="resnet50"))
     (tmp_path / "several" / "seed-3").mkdir(parents=True)
     (tmp_path / "several" / "seed-3" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"several seeds; name one of them, such as .*seed-3$"):
-        find_parent(str(tmp_path / "several"), NET.backbone)
+        find_parent(str(tmp_path / "several"), NET)
     with pytest.raises(CheckpointError, match="that folder holds no run"):
-        find_parent(str(tmp_path), NET.backbone)
+        find_parent(str(tmp_path), NET)
     for source in ("none", "imagenet", str(tmp_path / "nowhere.pth")):
-        assert find_parent(source, NET.backbone) is None
+        assert find_parent(source, NET) is None
 
 
 def test_a_weights_name_is_no_path(tmp_path, monkeypatch):

@@ -5,7 +5,9 @@ images that are higher than wide.
 """
 
 import json
+import math
 import shutil
+import signal
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -19,8 +21,11 @@ from agnet import load
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import ConfigurationError
 from agnet.data.fields import A_NAME, AT_LEAST_1, setting
+from agnet.training.loop import preparation
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
+from agnet.training.loop.interruption import Interrupted
+from agnet.training.loop.job import SILENT, Console, Job
 from agnet.training.measure.evaluation import evaluate_run
 from agnet.training.models.backbones.backbone import BACKBONES
 from agnet.training.models.backbones.entries import BackboneEntry, Preprocessing
@@ -32,6 +37,7 @@ from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.checkpoints import load_checkpoint
 from agnet.training.runs.folder import read_config
 from agnet.training.samples.loader import Loader, RegionDataset
+from agnet.training.tasks import CLASSIFY
 from factories import CPU
 
 pytestmark = pytest.mark.usefixtures("one_thread", "toy")
@@ -95,11 +101,12 @@ def toy():
         patch.setitem(BACKBONES, "lines", lambda: entry(48, 5, (1, 7)))
         spec = ModelSpec("a toy", ToySettings, lambda settings: Needs(), f"{__name__}:assemble_toy")
         patch.setitem(MODELS, "toy", spec)
+        patch.setattr("agnet.training.loop.fit.draw_curves", lambda *about: None)  # slow, and tested elsewhere
         yield
 
 
-def train(run, boxes, root, settings=None, recipe=RECIPE, run_settings=RUN, **options):
-    return fit(run, boxes, root, settings or ToySettings(3), recipe, run_settings, **options)
+def train(run, boxes, root, recipe=RECIPE, run_settings=RUN, console=SILENT, **options):
+    return fit(Job(run, boxes, root, ToySettings(3), recipe, run_settings, **options), console)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +134,15 @@ def test_it_trains_and_its_auxiliary_loss_is_logged_by_name(made):
     assert [backbone.preprocessing.size for backbone in checkpoint.model.backbones] == [32, 48]
 
 
-def test_one_epoch_and_another_are_two_bit_for_bit(made, tmp_path):
+def test_it_is_resumed_bit_for_bit_also_within_its_first_epoch(made, tmp_path):
     run, boxes, root = made
-    train(tmp_path / "run", boxes, root, stop_after=1)
+
+    def interrupt(what, images):
+        return lambda done, values: what.startswith("epoch") and signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="after 1 step of epoch 1 of 2"):
+        train(tmp_path / "run", boxes, root, console=Console(watch=interrupt))
+    train(tmp_path / "run", boxes, root, resume=True, stop_after=1)
     train(tmp_path / "run", boxes, root, resume=True)
     assert lines(tmp_path / "run") == lines(run)
     wanted, found = (load_file(path / "best.safetensors") for path in (run, tmp_path / "run"))
@@ -158,12 +171,23 @@ def test_a_new_run_begins_with_its_weights(made, tmp_path):
     said = []
     others = RECIPE.override(epochs=1, lr=1e-9, image_size=0)
     start = replace(RUN, weights=str(run), seed=1)
-    train(tmp_path / "run", boxes, root, recipe=others, run_settings=start, say=said.append)
+    train(tmp_path / "run", boxes, root, recipe=others, run_settings=start, console=Console(say=said.append))
     assert any(line.startswith("weights of run, epoch") for line in said)
     before, after = (load_checkpoint(path) for path in (run, tmp_path / "run"))
     assert after.size_hw == (40, 32)
     for name, value in before.model.named_parameters():
         torch.testing.assert_close(after.model.get_parameter(name), value, rtol=0, atol=1e-6)
+
+
+def test_it_is_validated_on_the_scores_of_its_learners_task(made, tmp_path, monkeypatch):
+    boxes, root = made[1:]
+
+    def zeros(output, valid):
+        return torch.zeros(len(valid), 3)
+
+    monkeypatch.setattr(preparation, "CLASSIFY", replace(CLASSIFY, scores=zeros))
+    train(tmp_path / "run", boxes, root, stop_after=1)
+    assert lines(tmp_path / "run")[0]["val_loss"] == pytest.approx(math.log(3))
 
 
 def test_padded_frames_change_nothing():
