@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from agnet.data.errors import CheckpointError
 from agnet.training.loop.ema import WeightAverage
 from agnet.training.models.backbones.backbone import Backbone, build_backbone
 from agnet.training.models.build import assemble, build_model
@@ -188,7 +189,7 @@ def test_evidence_is_not_nothing_at_its_map_layer(settings):
 @pytest.mark.parametrize("settings", VARIANTS, ids=NAMES)
 def test_the_running_mean_and_a_checkpoint_keep_all_of_it(settings, tmp_path, monkeypatch):
     model = network(settings).train()
-    average = WeightAverage(model, 0.5)
+    average = WeightAverage(model, 0.5, 10)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1)
@@ -201,6 +202,22 @@ def test_the_running_mean_and_a_checkpoint_keep_all_of_it(settings, tmp_path, mo
     with torch.no_grad():
         torch.testing.assert_close(loaded.model.eval()(pixels()).logits, mean(pixels()).logits)
         assert not torch.allclose(mean(pixels()).logits, model.eval()(pixels()).logits, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("bins_first", 32, "bins_first of a tensor sketch must be 0 to 31"), ("bins_second", -1, "must be 0 to 31")]
+    + [("signs_second", value, "signs_second of a tensor sketch must be 1 or -1") for value in (0.0, float("nan"))],
+)
+def test_a_checkpoint_with_hashes_out_of_range_is_refused(name, value, expected, tmp_path, monkeypatch):
+    settings = changed(BCNN, bilinear="compact")
+    model = network(settings)
+    model.bilinear.sketch.get_buffer(name)[2] = value
+    made = Checkpoint(settings, ("a", "b", "c"), {}, "", 1, None, model=model)
+    path = save_checkpoint(tmp_path / "best.safetensors", made)
+    monkeypatch.setattr("agnet.training.runs.checkpoints.build_model", network)
+    with pytest.raises(CheckpointError, match=f"is damaged or foreign: .*{expected}"):
+        load_checkpoint(path)
 
 
 def far_patches(count, generator):

@@ -56,6 +56,7 @@ class TensorSketch(nn.Module):
         for name, count in zip(("first", "second"), channels, strict=True):
             self.register_buffer(f"bins_{name}", torch.randint(0, size, (count,)))
             self.register_buffer(f"signs_{name}", torch.randint(0, 2, (count,)) * 2.0 - 1)
+        self.register_load_state_dict_post_hook(_check_hashes)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """``(B, C, h, w)`` and ``(B, C', h, w)`` -> ``(B, size, h, w)``."""
@@ -74,6 +75,16 @@ class TensorSketch(nn.Module):
         features = precise(features)
         empty = features.new_zeros(features.shape[0], self.size, *features.shape[2:])
         return empty.index_add(1, bins, features * signs[:, None, None])
+
+
+def _check_hashes(sketch: TensorSketch, keys: object) -> None:
+    """Raise `ValueError` if loaded hashes are not bins and signs: they are indices, which some kernels do not check."""
+    for name in ("first", "second"):
+        bins, signs = sketch.get_buffer(f"bins_{name}"), sketch.get_buffer(f"signs_{name}")
+        if not ((bins >= 0) & (bins < sketch.size)).all():
+            raise ValueError(f"bins_{name} of a tensor sketch must be 0 to {sketch.size - 1}")
+        if not (signs.abs() == 1).all():
+            raise ValueError(f"signs_{name} of a tensor sketch must be 1 or -1")
 
 
 class CompactBilinear(nn.Module):
