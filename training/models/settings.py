@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, Rule, choice, setting
+from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, Rule, between, choice, setting
 from .contract import NETWORK, Needs, Settings, Stream
 
 FUSIONS = ("learned", "max", "mean")
@@ -74,7 +74,7 @@ class AGNetSettings(Settings):
     pooling_samples: int = setting(
         PARTS,
         "Number of bilinear samples along each side of a RoIAlign bin.",
-        AT_LEAST_1,
+        between(1, 16),
         1,
         needs=("pooling", "align"),
     )
@@ -139,7 +139,7 @@ class BCNNSettings(Settings):
 
     backbone: str = setting(NETWORK, _FIRST, A_NAME, "vgg16-conv5")
     second_backbone: str = setting(STREAMS, _SECOND, A_NAME, "vgg11-conv5")
-    grid: int = setting(STREAMS, _GRID, NOT_NEGATIVE, 0)
+    grid: int = setting(STREAMS, _GRID, between(0, 64), 0)
     bilinear: str = choice(
         STREAMS,
         "Bilinear features: whole outer products, a tensor sketch of them, or low-rank products.",
@@ -165,7 +165,7 @@ class SRBNSettings(Settings):
 
     backbone: str = setting(NETWORK, _FIRST, A_NAME, "vgg16-conv5")
     second_backbone: str = setting(STREAMS, _SECOND, A_NAME, "vgg11-conv5")
-    grid: int = setting(STREAMS, _GRID, NOT_NEGATIVE, 0)
+    grid: int = setting(STREAMS, _GRID, between(0, 64), 0)
     bilinear: str = choice(
         STREAMS,
         "Bilinear features at each place: low-rank products, or a tensor sketch of the outer product.",

@@ -167,6 +167,12 @@ def test_recurrent_attention_keeps_to_the_places_that_memory_allows():
         network(changed(SRBN, bilinear_channels=3))
 
 
+@pytest.mark.parametrize("settings", [SRBN, BCNN], ids=["srbn", "bcnn"])
+def test_a_grid_that_no_memory_holds_is_refused(settings):
+    with pytest.raises(ValueError, match="grid: wanted 0 to 64, got 100000"):
+        network(changed(settings, grid=100_000))
+
+
 def test_images_of_448_give_a_grid_of_28():
     model = assemble(changed(SRBN, directions=1), stream(6, stride=16), stream(5, stride=32)).eval()
     with torch.no_grad():
