@@ -319,9 +319,7 @@ def test_a_matlab_file_too_large_for_a_list_is_not_read(tmp_path, monkeypatch):
     with path.open("ab") as file:
         file.truncate(5 * 2**20)
     monkeypatch.setattr(mat_files, "subprocess", None)  # nothing reads it
-    with pytest.raises(
-        DatasetError, match=r"test_list\.mat: its 5\.0 MiB are too large for a list, which has at most 4;"
-    ):
+    with pytest.raises(DatasetError, match=r"test_list\.mat: its 5\.0 MiB are too large for a list, .* 4;"):
         read_mat(path, "file_list")
 
 
