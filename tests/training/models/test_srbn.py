@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from agnet.data.errors import CheckpointError
+from agnet.training.answers.predict import _with_evidence
 from agnet.training.loop.ema import WeightAverage
 from agnet.training.models.backbones.backbone import Backbone, build_backbone
 from agnet.training.models.build import assemble, build_model
@@ -187,6 +188,29 @@ def test_evidence_is_not_nothing_at_its_map_layer(settings):
     (gradient,) = torch.autograd.grad(logits.amax(dim=1).sum(), seen)
     evidence = (gradient * seen[0]).sum(dim=1)
     assert evidence.shape[1:] == model(pixels()).attention_map.shape[1:] and evidence.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("settings", VARIANTS[5:], ids=NAMES[5:])
+def test_the_evidence_of_bcnn_and_the_bias_add_up_to_the_logit(settings):
+    model, images = network(settings).double().eval(), pixels()
+    output, evidence = _with_evidence(model, images)
+    grid = (settings.grid,) * 2 if settings.grid else (4, 4)
+    assert evidence.shape == (2, *grid)
+    logits, winners = output.logits.max(dim=1)
+    torch.testing.assert_close(evidence.sum(dim=(1, 2)) + model.classifier.bias[winners], logits, rtol=0, atol=1e-3)
+    assert (logits - model.classifier.bias[winners]).abs().max() > 1e-2
+    assert torch.equal(model(images).logits, output.logits)
+    assert not model.unit_root.constant_scale
+
+
+def test_evidence_keeps_no_graph_of_either_stream():
+    model, graphs = network(BCNN).eval(), []
+    model.second_backbone.register_forward_hook(lambda *given: graphs.append(given[2].grad_fn))
+    model.backbone.requires_grad_(False)
+    _with_evidence(model, pixels())
+    assert graphs == [None]
+    learns = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learns == {"second_backbone", "classifier"}
 
 
 # Training and files

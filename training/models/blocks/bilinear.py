@@ -143,6 +143,27 @@ class LowRankSum(nn.Module):
         return self.bilinear(first, second).sum(dim=(2, 3))
 
 
+class UnitRoot(nn.Module):
+    """`unit_root` as a module.
+
+    With `constant_scale`, the values are the same, but each number's factor 1 / √(|x| + ε), divided by the norm, is a
+    constant for gradients.
+    """
+
+    constant_scale = False
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, D)`` -> same shape, float32 at least."""
+        root = unit_root(features)
+        if not self.constant_scale:
+            return root
+        features = precise(features)
+        scales = (features.abs() + EPSILON).rsqrt()
+        norm = (features * scales).norm(dim=1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
+        linear = features * (scales / norm).detach()
+        return root.detach() + (linear - linear.detach())
+
+
 def unit_root(features: Tensor) -> Tensor:
     """sign(x) · √(|x| + ε), divided by its L2 norm over the second dimension; float32 at least."""
     features = precise(features)
