@@ -120,26 +120,47 @@ def plain_needs(settings: PlainSettings) -> Needs:
     return Needs()
 
 
-_FIRST = "Name of the first stream's backbone, torchvision:NAME or timm:NAME."
-_SECOND = "Name of the second stream's backbone. The same name as the first's: one backbone, computed once."
-_GRID = "Side of the square grid that both maps are resized to; 0: the grid of the first stream's map."
+@dataclass(frozen=True)
+class TwoStreamSettings(Settings):
+    """Settings of the two streams of SRBN and B-CNN."""
+
+    backbone: str = setting(
+        NETWORK, "Name of the first stream's backbone, torchvision:NAME or timm:NAME.", A_NAME, "vgg16-conv5"
+    )
+    second_backbone: str = setting(
+        STREAMS,
+        "Name of the second stream's backbone. The same name as the first's: one backbone, computed once.",
+        A_NAME,
+        "vgg11-conv5",
+    )
+    grid: int = setting(
+        STREAMS,
+        "Side of the square grid that both maps are resized to; 0: the grid of the first stream's map.",
+        between(0, 64),
+        0,
+    )
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        first, second = Stream(self.backbone), Stream(self.second_backbone)
+        return (first,) if first == second else (first, second)
+
+
+def stream_needs(settings: TwoStreamSettings) -> Needs:
+    """Return the inputs of a model of two streams: images only."""
+    return Needs()
+
+
 _RANK = "Rank of each low-rank bilinear channel."
 _SKETCH = "Size of the tensor sketch of an outer product."
 
 
-def _streams(first: str, second: str) -> tuple[Stream, ...]:
-    return (Stream(first),) if first == second else (Stream(first), Stream(second))
-
-
 @dataclass(frozen=True)
-class BCNNSettings(Settings):
+class BCNNSettings(TwoStreamSettings):
     """Settings that determine the architecture of B-CNN."""
 
     model: ClassVar[str] = "bcnn"
 
-    backbone: str = setting(NETWORK, _FIRST, A_NAME, "vgg16-conv5")
-    second_backbone: str = setting(STREAMS, _SECOND, A_NAME, "vgg11-conv5")
-    grid: int = setting(STREAMS, _GRID, between(0, 64), 0)
     bilinear: str = choice(
         STREAMS,
         "Bilinear features: whole outer products, a tensor sketch of them, or low-rank products.",
@@ -152,20 +173,13 @@ class BCNNSettings(Settings):
     rank: int = setting(STREAMS, _RANK, AT_LEAST_1, 1, needs=("bilinear", "lowrank"))
     sketch: int = setting(STREAMS, _SKETCH, AT_LEAST_1, 8192, needs=("bilinear", "compact"))
 
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        return _streams(self.backbone, self.second_backbone)
-
 
 @dataclass(frozen=True)
-class SRBNSettings(Settings):
+class SRBNSettings(TwoStreamSettings):
     """Settings that determine the architecture of SRBN."""
 
     model: ClassVar[str] = "srbn"
 
-    backbone: str = setting(NETWORK, _FIRST, A_NAME, "vgg16-conv5")
-    second_backbone: str = setting(STREAMS, _SECOND, A_NAME, "vgg11-conv5")
-    grid: int = setting(STREAMS, _GRID, between(0, 64), 0)
     bilinear: str = choice(
         STREAMS,
         "Bilinear features at each place: low-rank products, or a tensor sketch of the outer product.",
@@ -205,12 +219,3 @@ class SRBNSettings(Settings):
         READOUTS,
         "mean",
     )
-
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        return _streams(self.backbone, self.second_backbone)
-
-
-def stream_needs(settings: BCNNSettings | SRBNSettings) -> Needs:
-    """Return the inputs of a model of two streams: images only."""
-    return Needs()

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from .precision import precise
+
 # Of the square root, whose gradient at 0 is infinite: 5,000 at most. A sign that changes is a step of 2e-4 at most.
 EPSILON = 1e-8
 
@@ -169,8 +171,3 @@ def unit_root(features: Tensor) -> Tensor:
     features = precise(features)
     root = features.sign() * (features.abs() + EPSILON).sqrt()
     return nn.functional.normalize(root, dim=1)
-
-
-def precise(features: Tensor) -> Tensor:
-    """The numbers in float32, or in float64 if they are."""
-    return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .precision import precise_dtype
+
 
 class CommonGrid(nn.Module):
     """Resize two maps to one grid: ``size`` × ``size``, or the grid of the first map.
@@ -51,11 +53,11 @@ def resize_map(features: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 def _weights(like: Tensor, cells: int, size: int) -> Tensor:
     """Weight of each cell in each resized one ``(size, cells)``."""
-    precise = torch.promote_types(like.dtype, torch.float32)
+    dtype = precise_dtype(like.dtype)
     place = torch.arange(cells, device=like.device)
     target = torch.arange(size, device=like.device)[:, None]
     if size <= cells:
         low, high = target * cells // size, ((target + 1) * cells + size - 1) // size
-        return (((place >= low) & (place < high)).to(precise) / (high - low)).to(like.dtype)
-    middle = ((target.to(precise) + 0.5) * cells / size - 0.5).clamp(0, cells - 1)
+        return (((place >= low) & (place < high)).to(dtype) / (high - low)).to(like.dtype)
+    middle = ((target.to(dtype) + 0.5) * cells / size - 0.5).clamp(0, cells - 1)
     return (1 - (middle - place).abs()).clamp(min=0).to(like.dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .precision import precise
+
 MOST_PLACES = 196  #: for `RecurrentAttention`, whose memory grows with their square
 UNITS_SHARE = 4  #: the scorer has one unit for so many channels
 
@@ -28,8 +30,7 @@ class StaticAttention(nn.Module):
         """``(B, d, h, w)`` -> the weighted map, same shape, and α ``(B, h, w)``, ≥ 0, sum 1."""
         B, _, h, w = z.shape
         scores = self.score(torch.tanh(self.places(z))).flatten(1)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        shares = scores.softmax(dim=1).view(B, 1, h, w)
+        shares = precise(scores).softmax(dim=1).view(B, 1, h, w)
         return z * shares * (h * w), shares[:, 0]
 
 
@@ -62,7 +63,7 @@ class RecurrentAttention(nn.Module):
         queries = neighbours.flatten(1, 2) @ self.neighbours  # (directions, n · B, width)
         queries = queries.unflatten(1, neighbours.shape[1:3]).transpose(1, 2)
         scores = self.score(torch.tanh(queries[:, :, :, None] + keys[:, None])).squeeze(-1)
-        return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(dim=-1)
+        return precise(scores).softmax(dim=-1)
 
 
 def coverage_loss(shares: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .precision import precise, precise_dtype
+
 # Sides along which a direction's map is flipped before it is read, as dimensions of (h, w, …).
 FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
 GATES = 5
@@ -92,9 +94,9 @@ class SpatialLSTM(nn.Module):
         """
         h, w = size_hw
         batch = inputs.shape[2] if attend is None else inputs.shape[1]
-        precise = torch.promote_types(inputs.dtype, torch.float32)  # c grows beyond half precision's range
+        dtype = precise_dtype(inputs.dtype)  # c grows beyond half precision's range
         # Of the diagonal before, with a row of zeros at either end: outside the map, or not on that diagonal.
-        hidden = cell = inputs.new_zeros(self.directions, 2, batch, self.units, dtype=precise)
+        hidden = cell = inputs.new_zeros(self.directions, 2, batch, self.units, dtype=dtype)
         found, attended = [], []
         begin = first_before = 0
         for diagonal in range(h + w - 1):
@@ -109,7 +111,7 @@ class SpatialLSTM(nn.Module):
                 seen = (shares.to(inputs.dtype) @ inputs).transpose(1, 2)
                 attended.append(shares.transpose(1, 2))
             gates = torch.baddbmm(seen.flatten(1, 2), neighbours.flatten(1, 2).to(seen.dtype), self.recurrent)
-            gates = gates.to(precise).unflatten(1, (count, batch))
+            gates = precise(gates).unflatten(1, (count, batch))
             new_hidden, new_cell = self._cell(gates, cell[:, left], cell[:, top])
             found.append(new_hidden)
             hidden, cell = (nn.functional.pad(values, (0, 0, 0, 0, 1, 1)) for values in (new_hidden, new_cell))
