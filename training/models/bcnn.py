@@ -1,7 +1,7 @@
 """B-CNN: bilinear pooling of two streams (Lin et al., 2015), the baseline of SRBN.
 
 image ─┬─ backbone ──────── a ─┐
-       └─ second backbone ── b ─┴─ Σ over places of a ⊗ b ─ signed square root ─ L2 ─ linear
+       └─ second backbone ── b ─┴─ Σ over positions of a ⊗ b ─ signed square root ─ L2 ─ linear
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .settings import BCNNSettings
 
 
 class BCNN(Model):
-    """Two streams → sum of outer products over all places → signed square root, L2 → linear.
+    """Two streams → sum of outer products over all positions → signed square root, L2 → linear.
 
     Args:
         backbone: Backbone of the first stream, whose grid the second's map is resized to.
@@ -76,7 +76,7 @@ class BCNN(Model):
 
 
 def assemble_bcnn(settings: BCNNSettings, backbones: Sequence[Backbone]) -> BCNN:
-    """The network of these settings on its backbones."""
+    """Assemble B-CNN from its settings on its backbones; all layer sizes are computed here."""
     channels = backbones[0].channels, backbones[-1].channels
     bilinear: BilinearSum | LowRankSum
     if settings.bilinear == "lowrank":

@@ -12,7 +12,7 @@ FUSIONS = ("learned", "max", "mean")
 SE_KINDS = ("slot", "shared", "none")
 POOLINGS = ("align", "crop")
 BILINEAR_SUMS = ("full", "compact", "lowrank")
-BILINEAR_PLACES = ("lowrank", "compact")
+BILINEAR_POSITIONS = ("lowrank", "compact")
 ATTENTIONS = ("static", "recurrent")
 READOUTS = ("mean", "last")
 DIRECTIONS: Rule = ("1 or 4", lambda value: value in (1, 4))
@@ -182,23 +182,23 @@ class SRBNSettings(TwoStreamSettings):
 
     bilinear: str = choice(
         STREAMS,
-        "Bilinear features at each place: low-rank products, or a tensor sketch of the outer product.",
-        BILINEAR_PLACES,
+        "Bilinear features at each position: low-rank products, or a tensor sketch of the outer product.",
+        BILINEAR_POSITIONS,
         "lowrank",
     )
-    bilinear_channels: int = setting(STREAMS, "Number of bilinear channels at each place.", AT_LEAST_1, 512)
+    bilinear_channels: int = setting(STREAMS, "Number of bilinear channels at each position.", AT_LEAST_1, 512)
     rank: int = setting(STREAMS, _RANK, AT_LEAST_1, 1, needs=("bilinear", "lowrank"))
     sketch: int = setting(STREAMS, _SKETCH, AT_LEAST_1, 8192, needs=("bilinear", "compact"))
     attention: str = choice(
         SPATIAL,
-        "Attention over the places: static, once for the map; or recurrent, at each step of the LSTM from its "
+        "Attention over the positions: static, once for the map; or recurrent, at each step of the LSTM from its "
         "neighbours' states, on a grid of at most 14 x 14.",
         ATTENTIONS,
         "static",
     )
     coverage: float = setting(
         SPATIAL,
-        "Weight of the coverage loss, which asks that all places get the same attention over all steps.",
+        "Weight of the coverage loss, which penalises unequal total attention over positions.",
         NOT_NEGATIVE,
         0.0,
         needs=("attention", "recurrent"),
@@ -215,7 +215,7 @@ class SRBNSettings(TwoStreamSettings):
     )
     readout: str = choice(
         SPATIAL,
-        "Readout: mean of the hidden states over all places, or the last state of each direction.",
+        "Readout: mean of the hidden states over all positions, or the last state of each direction.",
         READOUTS,
         "mean",
     )

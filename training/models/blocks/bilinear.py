@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from .precision import precise
 
-# Of the square root, whose gradient at 0 is infinite: 5,000 at most. A sign that changes is a step of 2e-4 at most.
+# Bounds the gradient of the square root at 0 to 5,000; the root's step where the sign changes is 2e-4.
 EPSILON = 1e-8
 
 
 class LowRankBilinear(nn.Module):
-    """z = Σ_r (U_r a) ⊙ (V_r b) at each place: the outer product a ⊗ b and a linear layer of rank r, without the
+    """z = Σ_r (U_r a) ⊙ (V_r b) at each position: the outer product a ⊗ b and a linear layer of rank r, without the
     product (Kim et al., 2017).
 
     Args:
@@ -40,7 +40,8 @@ class TensorSketch(nn.Module):
     products approximate those of a ⊗ b.
 
     Channel c of a is added with its sign to bin h(c), and so is b; the circular convolution of the two sketches is the
-    sketch of their outer product. The hashes are buffers: a checkpoint keeps them.
+    sketch of their outer product. The hashes are buffers: a checkpoint keeps them. On GPUs, the last bits of the result
+    are not deterministic, since bins are filled by atomic additions (unless PyTorch's deterministic algorithms are on).
 
     Args:
         channels: Channels of the first and of the second map.
@@ -90,7 +91,7 @@ def _check_hashes(sketch: TensorSketch, keys: object) -> None:
 
 
 class CompactBilinear(nn.Module):
-    """A tensor sketch at each place, and a 1 × 1 convolution to ``outputs`` channels."""
+    """A tensor sketch at each position, and a 1 × 1 convolution to ``outputs`` channels."""
 
     def __init__(self, channels: tuple[int, int], outputs: int, size: int) -> None:
         super().__init__()
@@ -102,8 +103,8 @@ class CompactBilinear(nn.Module):
         return self.project(self.sketch(first, second))
 
 
-class PlaceNorm(nn.Module):
-    """Signed square root, L2 norm over the channels, times √channels: the channels' mean square is 1 at each place.
+class PositionNorm(nn.Module):
+    """Signed square root, L2 norm over the channels, times √channels: the channels' mean square is 1 at each position.
 
     At unit norm each number would be about 1 / √channels, too little for a recurrent layer to start learning from.
     """
@@ -114,7 +115,7 @@ class PlaceNorm(nn.Module):
 
 
 class BilinearSum(nn.Module):
-    """Σ a ⊗ b over all places, as a vector.
+    """Σ a ⊗ b over all positions, as a vector.
 
     Args:
         sketch: Sketch of the sum; None for the whole of it.
@@ -134,7 +135,7 @@ class BilinearSum(nn.Module):
 
 
 class LowRankSum(nn.Module):
-    """Σ over all places of `LowRankBilinear`."""
+    """Σ over all positions of `LowRankBilinear`."""
 
     def __init__(self, bilinear: LowRankBilinear) -> None:
         super().__init__()

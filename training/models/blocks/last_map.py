@@ -16,7 +16,6 @@ class LastMap(nn.Module):
         if features.shape[-2:] == (POOLED, POOLED):
             return features
         # Pooling the full frame equals `interpolate`, whose gradient is not deterministic on GPUs.
-        frame = torch.tensor([0, 0, 1, 1], dtype=precise_dtype(features.dtype), device=features.device).expand(
-            features.shape[0], 1, 4
-        )
+        dtype = precise_dtype(features.dtype)
+        frame = torch.tensor([0, 0, 1, 1], dtype=dtype, device=features.device).expand(features.shape[0], 1, 4)
         return region_pooling(features, frame)[:, 0].transpose(1, 2).unflatten(2, (POOLED, POOLED))

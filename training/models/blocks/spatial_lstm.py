@@ -1,4 +1,6 @@
-"""Spatial LSTM (Theis and Bethge, 2015): a recurrent layer over a map, whose places have a left and an upper neighbour.
+"""Spatial LSTM (Theis and Bethge, 2015): a recurrent layer over the positions of a map.
+
+Each position has a left and an upper neighbour:
 
 (g, o, i, f_l, f_t) = W z_ij + R_l h_{i,j−1} + R_t h_{i−1,j} + b
 c_ij = tanh(g) ⊙ σ(i) + c_{i,j−1} ⊙ σ(f_l) + c_{i−1,j} ⊙ σ(f_t),  h_ij = tanh(c_ij ⊙ σ(o)),  zeros outside the map
@@ -20,7 +22,7 @@ GATES = 5
 
 
 class States(NamedTuple):
-    """What a spatial LSTM computes of a map."""
+    """Output of a spatial LSTM for a map."""
 
     hidden: Tensor  #: h ``(B, directions, units, h, w)``
     shares: Tensor | None  #: ``(directions, steps, B, N)``: attention of each cell; None without
@@ -56,8 +58,8 @@ class SpatialLSTM(nn.Module):
 
         Args:
             z: ``(B, d, h, w)``.
-            attend: Attention over all places, from the neighbours' hidden states ``(directions, n, B, 2 · units)`` of n
-                cells to shares ``(directions, B, n, N)``. Each cell then sees Σ_k α_k z_k instead of its own z.
+            attend: Attention over all positions, from the hidden states of n cells' neighbours ``(directions, n, B,
+                2 · units)`` to shares ``(directions, B, n, N)``. Each cell then sees Σ_k α_k z_k instead of its own z.
         """
         h, w = z.shape[2:]
         cells = z.permute(2, 3, 0, 1)  # (h, w, B, d)
@@ -95,7 +97,7 @@ class SpatialLSTM(nn.Module):
         h, w = size_hw
         batch = inputs.shape[2] if attend is None else inputs.shape[1]
         dtype = precise_dtype(inputs.dtype)  # c grows beyond half precision's range
-        # Of the diagonal before, with a row of zeros at either end: outside the map, or not on that diagonal.
+        # States of the previous diagonal, padded with zeros at both ends for neighbours outside the map.
         hidden = cell = inputs.new_zeros(self.directions, 2, batch, self.units, dtype=dtype)
         found, attended = [], []
         begin = first_before = 0
