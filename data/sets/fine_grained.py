@@ -45,11 +45,11 @@ def cub200_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     rows: Rows = []
     for number, path in paths.items():
         folder, _, _ = path.partition("/")
-        label = classes.get(labels[number], "nothing")
+        label = classes.get(labels[number])
         if label != folder:
+            found = "classes.txt does not list" if label is None else f"is {label} in classes.txt"
             raise DatasetError(
-                f"{labels_at}: image {number}, in the folder {folder}, has class {labels[number]}, which is {label} in "
-                "classes.txt"
+                f"{labels_at}: image {number}, in the folder {folder}, has class {labels[number]}, which {found}"
             )
         if splits[number] not in ("0", "1"):
             raise DatasetError(f"{splits_at}: expected 1 for train or 0 for test, got {splits[number]!r}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DatasetError
 
+_MOST_BYTES = 4 * 2**20  # published lists are below 2 MB; compressed content may be a thousand times as large
 # SciPy's reader ends the whole process for some damaged files, so that each is first read in a process of its own.
 _TRIAL = "import sys; from scipy.io import loadmat; loadmat(sys.argv[1], appendmat=False)"
 
@@ -20,13 +21,18 @@ def read_mat(path: Path, *names: str) -> list[np.ndarray]:
 
     A cell array of texts becomes an array of str, and a structure array has a field for each of its fields.
 
-    Raises: `DatasetError` if the file is damaged or of another kind, or a variable is missing or empty.
+    Raises: `DatasetError` if the file is damaged, too large or of another kind, or a variable is missing or empty.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
     # SciPy lets damage through as whatever it leads to.
     damage = (MatReadError, ValueError, TypeError, LookupError, ArithmeticError, NameError, EOFError, MemoryError)
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise DatasetError(
+            f"{path}: its {size / 2**20:,.1f} MiB are too large for a list, which has at most {_MOST_BYTES // 2**20}; "
+            "extract it again"
+        )
     try:
         if subprocess.run([sys.executable, "-I", "-c", _TRIAL, path], capture_output=True, check=False).returncode < 0:
             raise ValueError("it crashes the reader")

@@ -228,7 +228,7 @@ def test_a_part_that_is_missing_is_named(dataset, lost, copy_of):
         ("cub200", "image_class_labels.txt", "\r\n4 1\r\n", "\r\n", "differ by 1 images, first number 4"),
         ("cub200", "image_class_labels.txt", "\r\n4 1", "\r\n4 2", f"{BIRDS[0]}, has class 2, which is {BIRDS[1]} in"),
         ("cub200", "classes.txt", "002.Laysan", "002.Wandering", "002.Laysan_Albatross, has class 2, which is 002.W"),
-        ("cub200", "classes.txt", "2 002", "9 002", "has class 2, which is nothing in classes.txt"),
+        ("cub200", "classes.txt", "2 002", "9 002", "has class 2, which classes.txt does not list"),
         ("cub200", "train_test_split.txt", "\r\n4 1", "\r\n4 2", "expected 1 for train or 0 for test, got '2'"),
         ("fgvc-aircraft", "data/images_variant_val.txt", "Cessna 172", "Cessna", "got '0034321 Cessna'"),
         ("oxford-pets", "annotations/test.txt", "Abyssinian_201 1 1 1", "Abyssinian_201", "got 'Abyssinian_201'"),
@@ -310,6 +310,16 @@ def test_a_matlab_file_that_crashes_its_reader_costs_itself(tmp_path, monkeypatc
     savemat(path, list_of_dogs([DOG] * 9, range(9)))
     monkeypatch.setattr(mat_files, "_TRIAL", "import os; os.abort()")
     with pytest.raises(DatasetError, match=r"test_list\.mat: cannot be read .* \(it crashes the reader\)"):
+        read_mat(path, "file_list")
+
+
+def test_a_matlab_file_too_large_for_a_list_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "test_list.mat"
+    savemat(path, list_of_dogs([DOG] * 9, range(9)))
+    with path.open("ab") as file:
+        file.truncate(5 * 2**20)
+    monkeypatch.setattr(mat_files, "subprocess", None)  # nothing reads it
+    with pytest.raises(DatasetError, match=r"test_list\.mat: its 5\.0 MiB are too large for a list, .* 4;"):
         read_mat(path, "file_list")
 
 

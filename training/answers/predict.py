@@ -157,8 +157,8 @@ def _with_evidence(model: Model, *inputs: Tensor | None) -> tuple[Output, Tensor
     """Output, and the contribution in logits of each position of the feature map to the winning class ``(B, h, w)``.
 
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; negative at evidence against
-    the class. For the plain model, the contributions and the classifier's bias add up to the logit; for other models
-    they are a first-order approximation. Only the head is differentiated.
+    the class. For the plain model and B-CNN, the contributions and the classifier's bias add up to the logit; for
+    other models they are a first-order approximation. Only layers between the map and the logits are differentiated.
     """
     seen: list[Tensor] = []
 
@@ -166,11 +166,16 @@ def _with_evidence(model: Model, *inputs: Tensor | None) -> tuple[Output, Tensor
         seen.append(features.detach().requires_grad_())
         return seen[0]
 
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     handle = model.map_layer.register_forward_hook(watch)
     try:
-        with torch.enable_grad():
+        for parameter in learning:  # no graph of any backbone is kept
+            parameter.requires_grad_(False)
+        with torch.enable_grad(), model.explained():
             output = model(*inputs)
             (gradient,) = torch.autograd.grad(_scores(output).amax(dim=1).sum(), seen)
     finally:
         handle.remove()
+        for parameter in learning:
+            parameter.requires_grad_(True)
     return output, (gradient * seen[0].detach()).sum(dim=1)

@@ -1,18 +1,19 @@
 """B-CNN: bilinear pooling of two streams (Lin et al., 2015), the baseline of SRBN.
 
 image ─┬─ backbone ──────── a ─┐
-       └─ second backbone ── b ─┴─ Σ over places of a ⊗ b ─ signed square root ─ L2 ─ linear
+       └─ second backbone ── b ─┴─ Σ over positions of a ⊗ b ─ signed square root ─ L2 ─ linear
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
-from .blocks.bilinear import BilinearSum, LowRankBilinear, LowRankSum, TensorSketch, unit_root
+from .blocks.bilinear import BilinearSum, LowRankBilinear, LowRankSum, TensorSketch, UnitRoot
 from .blocks.common_grid import CommonGrid
 from .contract import Output
 from .model import Model
@@ -20,7 +21,7 @@ from .settings import BCNNSettings
 
 
 class BCNN(Model):
-    """Two streams → sum of outer products over all places → signed square root, L2 → linear.
+    """Two streams → sum of outer products over all positions → signed square root, L2 → linear.
 
     Args:
         backbone: Backbone of the first stream, whose grid the second's map is resized to.
@@ -44,7 +45,9 @@ class BCNN(Model):
         self.backbone = backbone
         self.second_backbone = second_backbone
         self.common_grid = common_grid
+        self.first_map = nn.Identity()  # for hooks, since both streams may be one
         self.bilinear = bilinear
+        self.unit_root = UnitRoot()
         self.dropout = nn.Dropout(0.0)
         self.classifier = classifier
 
@@ -52,12 +55,28 @@ class BCNN(Model):
         """RGB images ``(B, 3, H, W)``, uint8 or floats 0..255 -> logits and the embedding."""
         a = self.backbone(images)  # (B, C, h, w)
         b = a if self.second_backbone is None else self.second_backbone(images)
-        embedding = unit_root(self.bilinear(*self.common_grid(a, b)))  # (B, D)
+        a, b = self.common_grid(a, b)
+        embedding = self.unit_root(self.bilinear(self.first_map(a), b))  # (B, D)
         return Output(self.classifier(self.dropout(embedding)), embedding=embedding)
+
+    @property
+    def map_layer(self) -> nn.Module:
+        return self.first_map
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Context in which the root's scale is a constant for gradients: the logits are then linear in the first map,
+        and the contributions of its positions and the classifier's bias add up to the logit.
+        """
+        self.unit_root.constant_scale = True
+        try:
+            yield
+        finally:
+            self.unit_root.constant_scale = False
 
 
 def assemble_bcnn(settings: BCNNSettings, backbones: Sequence[Backbone]) -> BCNN:
-    """The network of these settings on its backbones."""
+    """Assemble B-CNN from its settings on its backbones; all layer sizes are computed here."""
     channels = backbones[0].channels, backbones[-1].channels
     bilinear: BilinearSum | LowRankSum
     if settings.bilinear == "lowrank":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import nn
@@ -37,6 +38,15 @@ class Model(nn.Module):
         forward hooks run.
         """
         return self.backbones[0]
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Context of explanations: ``forward`` returns the same values, but a model may change its gradients.
+
+        A model whose logits do not change with the scale of the map needs this: there, gradient times activation sums
+        to 0 over the positions. By default, gradients are unchanged.
+        """
+        yield
 
     @property
     def size_hw(self) -> tuple[int, int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, Rule, choice, setting
+from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, Rule, between, choice, setting
 from .contract import NETWORK, Needs, Settings, Stream
 
 FUSIONS = ("learned", "max", "mean")
 SE_KINDS = ("slot", "shared", "none")
 POOLINGS = ("align", "crop")
 BILINEAR_SUMS = ("full", "compact", "lowrank")
-BILINEAR_PLACES = ("lowrank", "compact")
+BILINEAR_POSITIONS = ("lowrank", "compact")
 ATTENTIONS = ("static", "recurrent")
 READOUTS = ("mean", "last")
 DIRECTIONS: Rule = ("1 or 4", lambda value: value in (1, 4))
@@ -74,7 +74,7 @@ class AGNetSettings(Settings):
     pooling_samples: int = setting(
         PARTS,
         "Number of bilinear samples along each side of a RoIAlign bin.",
-        AT_LEAST_1,
+        between(1, 16),
         1,
         needs=("pooling", "align"),
     )
@@ -120,26 +120,47 @@ def plain_needs(settings: PlainSettings) -> Needs:
     return Needs()
 
 
-_FIRST = "Name of the first stream's backbone, torchvision:NAME or timm:NAME."
-_SECOND = "Name of the second stream's backbone. The same name as the first's: one backbone, computed once."
-_GRID = "Side of the square grid that both maps are resized to; 0: the grid of the first stream's map."
+@dataclass(frozen=True)
+class TwoStreamSettings(Settings):
+    """Settings of the two streams of SRBN and B-CNN."""
+
+    backbone: str = setting(
+        NETWORK, "Name of the first stream's backbone, torchvision:NAME or timm:NAME.", A_NAME, "vgg16-conv5"
+    )
+    second_backbone: str = setting(
+        STREAMS,
+        "Name of the second stream's backbone. The same name as the first's: one backbone, computed once.",
+        A_NAME,
+        "vgg11-conv5",
+    )
+    grid: int = setting(
+        STREAMS,
+        "Side of the square grid that both maps are resized to; 0: the grid of the first stream's map.",
+        between(0, 64),
+        0,
+    )
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        first, second = Stream(self.backbone), Stream(self.second_backbone)
+        return (first,) if first == second else (first, second)
+
+
+def stream_needs(settings: TwoStreamSettings) -> Needs:
+    """Return the inputs of a model of two streams: images only."""
+    return Needs()
+
+
 _RANK = "Rank of each low-rank bilinear channel."
 _SKETCH = "Size of the tensor sketch of an outer product."
 
 
-def _streams(first: str, second: str) -> tuple[Stream, ...]:
-    return (Stream(first),) if first == second else (Stream(first), Stream(second))
-
-
 @dataclass(frozen=True)
-class BCNNSettings(Settings):
+class BCNNSettings(TwoStreamSettings):
     """Settings that determine the architecture of B-CNN."""
 
     model: ClassVar[str] = "bcnn"
 
-    backbone: str = setting(NETWORK, _FIRST, A_NAME, "vgg16-conv5")
-    second_backbone: str = setting(STREAMS, _SECOND, A_NAME, "vgg11-conv5")
-    grid: int = setting(STREAMS, _GRID, NOT_NEGATIVE, 0)
     bilinear: str = choice(
         STREAMS,
         "Bilinear features: whole outer products, a tensor sketch of them, or low-rank products.",
@@ -152,39 +173,32 @@ class BCNNSettings(Settings):
     rank: int = setting(STREAMS, _RANK, AT_LEAST_1, 1, needs=("bilinear", "lowrank"))
     sketch: int = setting(STREAMS, _SKETCH, AT_LEAST_1, 8192, needs=("bilinear", "compact"))
 
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        return _streams(self.backbone, self.second_backbone)
-
 
 @dataclass(frozen=True)
-class SRBNSettings(Settings):
+class SRBNSettings(TwoStreamSettings):
     """Settings that determine the architecture of SRBN."""
 
     model: ClassVar[str] = "srbn"
 
-    backbone: str = setting(NETWORK, _FIRST, A_NAME, "vgg16-conv5")
-    second_backbone: str = setting(STREAMS, _SECOND, A_NAME, "vgg11-conv5")
-    grid: int = setting(STREAMS, _GRID, NOT_NEGATIVE, 0)
     bilinear: str = choice(
         STREAMS,
-        "Bilinear features at each place: low-rank products, or a tensor sketch of the outer product.",
-        BILINEAR_PLACES,
+        "Bilinear features at each position: low-rank products, or a tensor sketch of the outer product.",
+        BILINEAR_POSITIONS,
         "lowrank",
     )
-    bilinear_channels: int = setting(STREAMS, "Number of bilinear channels at each place.", AT_LEAST_1, 512)
+    bilinear_channels: int = setting(STREAMS, "Number of bilinear channels at each position.", AT_LEAST_1, 512)
     rank: int = setting(STREAMS, _RANK, AT_LEAST_1, 1, needs=("bilinear", "lowrank"))
     sketch: int = setting(STREAMS, _SKETCH, AT_LEAST_1, 8192, needs=("bilinear", "compact"))
     attention: str = choice(
         SPATIAL,
-        "Attention over the places: static, once for the map; or recurrent, at each step of the LSTM from its "
+        "Attention over the positions: static, once for the map; or recurrent, at each step of the LSTM from its "
         "neighbours' states, on a grid of at most 14 x 14.",
         ATTENTIONS,
         "static",
     )
     coverage: float = setting(
         SPATIAL,
-        "Weight of the coverage loss, which asks that all places get the same attention over all steps.",
+        "Weight of the coverage loss, which penalises unequal total attention over positions.",
         NOT_NEGATIVE,
         0.0,
         needs=("attention", "recurrent"),
@@ -201,16 +215,7 @@ class SRBNSettings(Settings):
     )
     readout: str = choice(
         SPATIAL,
-        "Readout: mean of the hidden states over all places, or the last state of each direction.",
+        "Readout: mean of the hidden states over all positions, or the last state of each direction.",
         READOUTS,
         "mean",
     )
-
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        return _streams(self.backbone, self.second_backbone)
-
-
-def stream_needs(settings: BCNNSettings | SRBNSettings) -> Needs:
-    """Return the inputs of a model of two streams: images only."""
-    return Needs()

@@ -1,7 +1,7 @@
 """SRBN: spatial recurrent bilinear network (Wu and Wang, arXiv 1709.05769), in the order of its abstract.
 
 image ─┬─ backbone ──────── a ─┐
-       └─ second backbone ── b ─┴─ bilinear at each place ─ z ─ attention over places ─ spatial LSTM ─ mean or last
+       └─ second backbone ── b ─┴─ bilinear at each position ─ z ─ attention ─ spatial LSTM ─ mean or last
           state ─ linear
 
 The abstract gives no widths, no grid and no loss: they are choices of this implementation, named in `SRBNSettings`.
@@ -16,10 +16,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
-from .blocks.bilinear import CompactBilinear, LowRankBilinear, PlaceNorm
+from .blocks.bilinear import CompactBilinear, LowRankBilinear, PositionNorm
 from .blocks.common_grid import CommonGrid
 from .blocks.location_attention import (
-    MOST_PLACES,
+    MOST_POSITIONS,
     UNITS_SHARE,
     RecurrentAttention,
     StaticAttention,
@@ -32,19 +32,19 @@ from .settings import SRBNSettings
 
 
 class SRBN(Model):
-    """Two streams → bilinear features at each place → attention → spatial LSTM → linear.
+    """Two streams → bilinear features at each position → attention → spatial LSTM → linear.
 
-    The blocks are passed in; `assemble_srbn` knows their numbers.
+    The blocks are passed in; `assemble_srbn` builds them from settings.
 
     Args:
         backbone: Backbone of the first stream, whose grid the second's map is resized to.
         second_backbone: Backbone of the second stream; None: both are one, computed once.
         common_grid: Resizing of both maps to one grid.
         bilinear: Two maps -> ``(B, d, h, w)``.
-        attention: Attention over the places, once or at each step of the LSTM.
+        attention: Attention over the positions, once or at each step of the LSTM.
         spatial_lstm: Spatial LSTM over the attended map.
         classifier: ``(B, directions · units)`` -> ``(B, classes)``.
-        last: Classify the corners' states instead of the mean over all places.
+        last: Classify the corners' states instead of the mean over all positions.
         coverage: Weight of the coverage loss of recurrent attention; 0: no such loss.
     """
 
@@ -67,7 +67,7 @@ class SRBN(Model):
         self.second_backbone = second_backbone
         self.common_grid = common_grid
         self.bilinear = bilinear
-        self.place_norm = PlaceNorm()
+        self.position_norm = PositionNorm()
         self.attention = attention
         self.spatial_lstm = spatial_lstm
         self.dropout = nn.Dropout(0.0)
@@ -78,7 +78,7 @@ class SRBN(Model):
         """RGB images ``(B, 3, H, W)``, uint8 or floats 0..255 -> logits, the attention map and the embedding."""
         a = self.backbone(images)  # (B, C, h, w)
         b = a if self.second_backbone is None else self.second_backbone(images)
-        z = self.place_norm(self.bilinear(*self.common_grid(a, b)))  # (B, d, h, w)
+        z = self.position_norm(self.bilinear(*self.common_grid(a, b)))  # (B, d, h, w)
         losses = None
         if isinstance(self.attention, StaticAttention):
             z, attention_map = self.attention(z)
@@ -95,15 +95,18 @@ class SRBN(Model):
 
     @property
     def map_layer(self) -> nn.Module:
-        # Before the norm a place's own scale changes nothing: gradient times activation is 0 everywhere.
-        return self.place_norm
+        # Before the norm a position's own scale changes nothing: gradient times activation is 0 everywhere.
+        return self.position_norm
 
 
 def assemble_srbn(settings: SRBNSettings, backbones: Sequence[Backbone]) -> SRBN:
-    """The one place that knows SRBN's numbers. Raises: `ValueError` for settings that exclude each other."""
+    """Assemble SRBN from its settings on its backbones; all layer sizes are computed here.
+
+    Raises: `ValueError` for settings that exclude each other.
+    """
     recurrent = settings.attention == "recurrent"
-    if recurrent and settings.grid**2 > MOST_PLACES:
-        most = int(MOST_PLACES**0.5)
+    if recurrent and settings.grid**2 > MOST_POSITIONS:
+        most = int(MOST_POSITIONS**0.5)
         raise ValueError(f"recurrent attention takes a grid of up to {most} x {most}, got {settings.grid}")
     channels, d = (backbones[0].channels, backbones[-1].channels), settings.bilinear_channels
     if d < UNITS_SHARE:
@@ -111,7 +114,7 @@ def assemble_srbn(settings: SRBNSettings, backbones: Sequence[Backbone]) -> SRBN
     return SRBN(
         backbone=backbones[0],
         second_backbone=backbones[1] if len(backbones) > 1 else None,
-        common_grid=CommonGrid(settings.grid, MOST_PLACES if recurrent else None),
+        common_grid=CommonGrid(settings.grid, MOST_POSITIONS if recurrent else None),
         bilinear=LowRankBilinear(channels, d, settings.rank)
         if settings.bilinear == "lowrank"
         else CompactBilinear(channels, d, settings.sketch),

@@ -8,7 +8,7 @@ from agnet.training.models.blocks.bilinear import (
     CompactBilinear,
     LowRankBilinear,
     LowRankSum,
-    PlaceNorm,
+    PositionNorm,
     TensorSketch,
     unit_root,
 )
@@ -96,8 +96,8 @@ def test_a_root_has_its_sign_and_unit_norm():
 
 def test_each_place_has_a_mean_square_of_one():
     a, _ = two_maps(6)
-    torch.testing.assert_close(PlaceNorm()(a).square().mean(dim=1), a.new_ones(2, 2, 3))
-    assert PlaceNorm()(a.half()).dtype == torch.float32
+    torch.testing.assert_close(PositionNorm()(a).square().mean(dim=1), a.new_ones(2, 2, 3))
+    assert PositionNorm()(a.half()).dtype == torch.float32
 
 
 # Grids

@@ -394,7 +394,8 @@ def test_whatever_is_taken_away_every_parameter_left_learns(changes):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("fusion", "sum"), ("se", "some"), ("pooling", "max"), ("pooling_samples", 0)]
+    ("name", "value"),
+    [("fusion", "sum"), ("se", "some"), ("pooling", "max"), ("pooling_samples", 0), ("pooling_samples", 17)],
 )
 def test_an_unknown_switch_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):

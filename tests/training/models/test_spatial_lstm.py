@@ -114,7 +114,7 @@ def test_static_attention_weighs_each_place():
     weighted, shares = attention(z)
     scores = [
         attention.score.weight[0, :, 0, 0]
-        @ torch.tanh(attention.places.weight[:, :, 0, 0] @ z[0, :, i, j] + attention.places.bias)
+        @ torch.tanh(attention.positions.weight[:, :, 0, 0] @ z[0, :, i, j] + attention.positions.bias)
         for i in range(3)
         for j in range(4)
     ]
@@ -137,7 +137,7 @@ def test_recurrent_attention_is_an_expectation_at_each_step(directions):
 
         def sees(left, top, number=number, seen=seen):
             query = torch.cat([left, top], dim=1) @ attention.neighbours[number]
-            pieces = attention.places(places) + query[:, None]
+            pieces = attention.positions(places) + query[:, None]
             seen.append(attention.score(pieces.tanh()).squeeze(-1).softmax(dim=1))
             return (seen[-1][:, :, None] * places).sum(dim=1)
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from agnet.data.errors import CheckpointError
+from agnet.training.answers.predict import _with_evidence
 from agnet.training.loop.ema import WeightAverage
 from agnet.training.models.backbones.backbone import Backbone, build_backbone
 from agnet.training.models.build import assemble, build_model
@@ -166,6 +168,12 @@ def test_recurrent_attention_keeps_to_the_places_that_memory_allows():
         network(changed(SRBN, bilinear_channels=3))
 
 
+@pytest.mark.parametrize("settings", [SRBN, BCNN], ids=["srbn", "bcnn"])
+def test_a_grid_that_no_memory_holds_is_refused(settings):
+    with pytest.raises(ValueError, match="grid: wanted 0 to 64, got 100000"):
+        network(changed(settings, grid=100_000))
+
+
 def test_images_of_448_give_a_grid_of_28():
     model = assemble(changed(SRBN, directions=1), stream(6, stride=16), stream(5, stride=32)).eval()
     with torch.no_grad():
@@ -182,13 +190,36 @@ def test_evidence_is_not_nothing_at_its_map_layer(settings):
     assert evidence.shape[1:] == model(pixels()).attention_map.shape[1:] and evidence.abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("settings", VARIANTS[5:], ids=NAMES[5:])
+def test_the_evidence_of_bcnn_and_the_bias_add_up_to_the_logit(settings):
+    model, images = network(settings).double().eval(), pixels()
+    output, evidence = _with_evidence(model, images)
+    grid = (settings.grid,) * 2 if settings.grid else (4, 4)
+    assert evidence.shape == (2, *grid)
+    logits, winners = output.logits.max(dim=1)
+    torch.testing.assert_close(evidence.sum(dim=(1, 2)) + model.classifier.bias[winners], logits, rtol=0, atol=1e-3)
+    assert (logits - model.classifier.bias[winners]).abs().max() > 1e-2
+    assert torch.equal(model(images).logits, output.logits)
+    assert not model.unit_root.constant_scale
+
+
+def test_evidence_keeps_no_graph_of_either_stream():
+    model, graphs = network(BCNN).eval(), []
+    model.second_backbone.register_forward_hook(lambda *given: graphs.append(given[2].grad_fn))
+    model.backbone.requires_grad_(False)
+    _with_evidence(model, pixels())
+    assert graphs == [None]
+    learns = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learns == {"second_backbone", "classifier"}
+
+
 # Training and files
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=NAMES)
 def test_the_running_mean_and_a_checkpoint_keep_all_of_it(settings, tmp_path, monkeypatch):
     model = network(settings).train()
-    average = WeightAverage(model, 0.5)
+    average = WeightAverage(model, 0.5, 10)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1)
@@ -201,6 +232,22 @@ def test_the_running_mean_and_a_checkpoint_keep_all_of_it(settings, tmp_path, mo
     with torch.no_grad():
         torch.testing.assert_close(loaded.model.eval()(pixels()).logits, mean(pixels()).logits)
         assert not torch.allclose(mean(pixels()).logits, model.eval()(pixels()).logits, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("bins_first", 32, "bins_first of a tensor sketch must be 0 to 31"), ("bins_second", -1, "must be 0 to 31")]
+    + [("signs_second", value, "signs_second of a tensor sketch must be 1 or -1") for value in (0.0, float("nan"))],
+)
+def test_a_checkpoint_with_hashes_out_of_range_is_refused(name, value, expected, tmp_path, monkeypatch):
+    settings = changed(BCNN, bilinear="compact")
+    model = network(settings)
+    model.bilinear.sketch.get_buffer(name)[2] = value
+    made = Checkpoint(settings, ("a", "b", "c"), {}, "", 1, None, model=model)
+    path = save_checkpoint(tmp_path / "best.safetensors", made)
+    monkeypatch.setattr("agnet.training.runs.checkpoints.build_model", network)
+    with pytest.raises(CheckpointError, match=f"is damaged or foreign: .*{expected}"):
+        load_checkpoint(path)
 
 
 def far_patches(count, generator):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..blocks.precision import precise, precise_dtype
 from . import nasnet
 from .entries import HALVES, BackboneEntry, Preprocessing, Stages, StateDict, nowhere, on_meta
 from .names import WITHOUT_IMAGENET, check_backbone_name
@@ -69,8 +70,7 @@ class Backbone(nn.Module):
 
     def normalised(self, images: Tensor) -> Tensor:
         """Normalise pixels in 0..255 for the body. Computed in float32 or higher precision, also under autocast."""
-        precise = torch.promote_types(self.mean.dtype, torch.float32)
-        images = (images.to(precise) - self.mean.to(precise)) / self.std.to(precise)
+        images = (images.to(precise_dtype(self.mean.dtype)) - precise(self.mean)) / precise(self.std)
         return images.to(self.mean.dtype)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-# Of the square root, whose gradient at 0 is infinite: 5,000 at most. A sign that changes is a step of 2e-4 at most.
+from .precision import precise
+
+# Bounds the gradient of the square root at 0 to 5,000; the root's step where the sign changes is 2e-4.
 EPSILON = 1e-8
 
 
 class LowRankBilinear(nn.Module):
-    """z = Σ_r (U_r a) ⊙ (V_r b) at each place: the outer product a ⊗ b and a linear layer of rank r, without the
+    """z = Σ_r (U_r a) ⊙ (V_r b) at each position: the outer product a ⊗ b and a linear layer of rank r, without the
     product (Kim et al., 2017).
 
     Args:
@@ -38,7 +40,8 @@ class TensorSketch(nn.Module):
     products approximate those of a ⊗ b.
 
     Channel c of a is added with its sign to bin h(c), and so is b; the circular convolution of the two sketches is the
-    sketch of their outer product. The hashes are buffers: a checkpoint keeps them.
+    sketch of their outer product. The hashes are buffers: a checkpoint keeps them. On GPUs, the last bits of the result
+    are not deterministic, since bins are filled by atomic additions (unless PyTorch's deterministic algorithms are on).
 
     Args:
         channels: Channels of the first and of the second map.
@@ -56,6 +59,7 @@ class TensorSketch(nn.Module):
         for name, count in zip(("first", "second"), channels, strict=True):
             self.register_buffer(f"bins_{name}", torch.randint(0, size, (count,)))
             self.register_buffer(f"signs_{name}", torch.randint(0, 2, (count,)) * 2.0 - 1)
+        self.register_load_state_dict_post_hook(_check_hashes)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """``(B, C, h, w)`` and ``(B, C', h, w)`` -> ``(B, size, h, w)``."""
@@ -76,8 +80,18 @@ class TensorSketch(nn.Module):
         return empty.index_add(1, bins, features * signs[:, None, None])
 
 
+def _check_hashes(sketch: TensorSketch, keys: object) -> None:
+    """Raise `ValueError` if loaded hashes are not bins and signs: they are indices, which some kernels do not check."""
+    for name in ("first", "second"):
+        bins, signs = sketch.get_buffer(f"bins_{name}"), sketch.get_buffer(f"signs_{name}")
+        if not ((bins >= 0) & (bins < sketch.size)).all():
+            raise ValueError(f"bins_{name} of a tensor sketch must be 0 to {sketch.size - 1}")
+        if not (signs.abs() == 1).all():
+            raise ValueError(f"signs_{name} of a tensor sketch must be 1 or -1")
+
+
 class CompactBilinear(nn.Module):
-    """A tensor sketch at each place, and a 1 × 1 convolution to ``outputs`` channels."""
+    """A tensor sketch at each position, and a 1 × 1 convolution to ``outputs`` channels."""
 
     def __init__(self, channels: tuple[int, int], outputs: int, size: int) -> None:
         super().__init__()
@@ -89,8 +103,8 @@ class CompactBilinear(nn.Module):
         return self.project(self.sketch(first, second))
 
 
-class PlaceNorm(nn.Module):
-    """Signed square root, L2 norm over the channels, times √channels: the channels' mean square is 1 at each place.
+class PositionNorm(nn.Module):
+    """Signed square root, L2 norm over the channels, times √channels: the channels' mean square is 1 at each position.
 
     At unit norm each number would be about 1 / √channels, too little for a recurrent layer to start learning from.
     """
@@ -101,7 +115,7 @@ class PlaceNorm(nn.Module):
 
 
 class BilinearSum(nn.Module):
-    """Σ a ⊗ b over all places, as a vector.
+    """Σ a ⊗ b over all positions, as a vector.
 
     Args:
         sketch: Sketch of the sum; None for the whole of it.
@@ -121,7 +135,7 @@ class BilinearSum(nn.Module):
 
 
 class LowRankSum(nn.Module):
-    """Σ over all places of `LowRankBilinear`."""
+    """Σ over all positions of `LowRankBilinear`."""
 
     def __init__(self, bilinear: LowRankBilinear) -> None:
         super().__init__()
@@ -132,13 +146,29 @@ class LowRankSum(nn.Module):
         return self.bilinear(first, second).sum(dim=(2, 3))
 
 
+class UnitRoot(nn.Module):
+    """`unit_root` as a module.
+
+    With `constant_scale`, the values are the same, but each number's factor 1 / √(|x| + ε), divided by the norm, is a
+    constant for gradients.
+    """
+
+    constant_scale = False
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, D)`` -> same shape, float32 at least."""
+        root = unit_root(features)
+        if not self.constant_scale:
+            return root
+        features = precise(features)
+        scales = (features.abs() + EPSILON).rsqrt()
+        norm = (features * scales).norm(dim=1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
+        linear = features * (scales / norm).detach()
+        return root.detach() + (linear - linear.detach())
+
+
 def unit_root(features: Tensor) -> Tensor:
     """sign(x) · √(|x| + ε), divided by its L2 norm over the second dimension; float32 at least."""
     features = precise(features)
     root = features.sign() * (features.abs() + EPSILON).sqrt()
     return nn.functional.normalize(root, dim=1)
-
-
-def precise(features: Tensor) -> Tensor:
-    """The numbers in float32, or in float64 if they are."""
-    return features.to(torch.promote_types(features.dtype, torch.float32))

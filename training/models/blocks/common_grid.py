@@ -1,4 +1,4 @@
-"""The maps of two streams on one grid of places."""
+"""The maps of two streams on one grid of positions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+from .precision import precise_dtype
 
 
 class CommonGrid(nn.Module):
@@ -15,7 +17,7 @@ class CommonGrid(nn.Module):
 
     Args:
         size: Side of the grid; 0 for the grid of the first map.
-        most: Largest number of places. A larger grid of the first map is reduced to ``√most`` along each side.
+        most: Largest number of positions. A larger grid of the first map is reduced to ``√most`` along each side.
     """
 
     def __init__(self, size: int = 0, most: int | None = None) -> None:
@@ -41,7 +43,8 @@ class CommonGrid(nn.Module):
 def resize_map(features: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """A map ``(B, C, h, w)`` resized to ``size_hw``.
 
-    As matrix products, ``rows @ map @ columnsᵀ``: the gradients of PyTorch's own functions depend on chance on GPUs.
+    As matrix products, ``rows @ map @ columnsᵀ``: the gradients of PyTorch's own functions are not deterministic on
+    GPUs.
     """
     if features.shape[-2:] == size_hw:
         return features
@@ -51,11 +54,11 @@ def resize_map(features: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 def _weights(like: Tensor, cells: int, size: int) -> Tensor:
     """Weight of each cell in each resized one ``(size, cells)``."""
-    precise = torch.promote_types(like.dtype, torch.float32)
-    place = torch.arange(cells, device=like.device)
+    dtype = precise_dtype(like.dtype)
+    position = torch.arange(cells, device=like.device)
     target = torch.arange(size, device=like.device)[:, None]
     if size <= cells:
         low, high = target * cells // size, ((target + 1) * cells + size - 1) // size
-        return (((place >= low) & (place < high)).to(precise) / (high - low)).to(like.dtype)
-    middle = ((target.to(precise) + 0.5) * cells / size - 0.5).clamp(0, cells - 1)
-    return (1 - (middle - place).abs()).clamp(min=0).to(like.dtype)
+        return (((position >= low) & (position < high)).to(dtype) / (high - low)).to(like.dtype)
+    middle = ((target.to(dtype) + 0.5) * cells / size - 0.5).clamp(0, cells - 1)
+    return (1 - (middle - position).abs()).clamp(min=0).to(like.dtype)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .precision import precise
 from .token_products import project, weighted_sum
 
 
@@ -68,6 +69,6 @@ class InterAttention(nn.Module):
         scores = m @ weighed + self.weigh.bias  # (B, N, 1): W_α α + b_α
         w = torch.softmax(scores.squeeze(-1), dim=-1)  # (B, N)
         shares = torch.einsum("br,brs->bs", w, m)  # (B, N): coefficient of each token in f̂
-        precise = shares.to(torch.promote_types(shares.dtype, torch.float32))
-        total = precise.sum(dim=1, keepdim=True).clamp(min=torch.finfo(precise.dtype).tiny)
-        return weighted_sum(shares, tokens), precise / total
+        weights = precise(shares)
+        total = weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        return weighted_sum(shares, tokens), weights / total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .precision import precise_dtype
 from .region_pooling import POOLED, region_pooling
 
 
@@ -15,6 +16,6 @@ class LastMap(nn.Module):
         if features.shape[-2:] == (POOLED, POOLED):
             return features
         # Pooling the full frame equals `interpolate`, whose gradient is not deterministic on GPUs.
-        precise = torch.promote_types(features.dtype, torch.float32)
-        frame = torch.tensor([0, 0, 1, 1], dtype=precise, device=features.device).expand(features.shape[0], 1, 4)
+        dtype = precise_dtype(features.dtype)
+        frame = torch.tensor([0, 0, 1, 1], dtype=dtype, device=features.device).expand(features.shape[0], 1, 4)
         return region_pooling(features, frame)[:, 0].transpose(1, 2).unflatten(2, (POOLED, POOLED))

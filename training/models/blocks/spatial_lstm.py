@@ -1,4 +1,6 @@
-"""Spatial LSTM (Theis and Bethge, 2015): a recurrent layer over a map, whose places have a left and an upper neighbour.
+"""Spatial LSTM (Theis and Bethge, 2015): a recurrent layer over the positions of a map.
+
+Each position has a left and an upper neighbour:
 
 (g, o, i, f_l, f_t) = W z_ij + R_l h_{i,j−1} + R_t h_{i−1,j} + b
 c_ij = tanh(g) ⊙ σ(i) + c_{i,j−1} ⊙ σ(f_l) + c_{i−1,j} ⊙ σ(f_t),  h_ij = tanh(c_ij ⊙ σ(o)),  zeros outside the map
@@ -12,13 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .precision import precise, precise_dtype
+
 # Sides along which a direction's map is flipped before it is read, as dimensions of (h, w, …).
 FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
 GATES = 5
 
 
 class States(NamedTuple):
-    """What a spatial LSTM computes of a map."""
+    """Output of a spatial LSTM for a map."""
 
     hidden: Tensor  #: h ``(B, directions, units, h, w)``
     shares: Tensor | None  #: ``(directions, steps, B, N)``: attention of each cell; None without
@@ -54,8 +58,8 @@ class SpatialLSTM(nn.Module):
 
         Args:
             z: ``(B, d, h, w)``.
-            attend: Attention over all places, from the neighbours' hidden states ``(directions, n, B, 2 · units)`` of n
-                cells to shares ``(directions, B, n, N)``. Each cell then sees Σ_k α_k z_k instead of its own z.
+            attend: Attention over all positions, from the hidden states of n cells' neighbours ``(directions, n, B,
+                2 · units)`` to shares ``(directions, B, n, N)``. Each cell then sees Σ_k α_k z_k instead of its own z.
         """
         h, w = z.shape[2:]
         cells = z.permute(2, 3, 0, 1)  # (h, w, B, d)
@@ -92,9 +96,9 @@ class SpatialLSTM(nn.Module):
         """
         h, w = size_hw
         batch = inputs.shape[2] if attend is None else inputs.shape[1]
-        precise = torch.promote_types(inputs.dtype, torch.float32)  # c grows beyond half precision's range
-        # Of the diagonal before, with a row of zeros at either end: outside the map, or not on that diagonal.
-        hidden = cell = inputs.new_zeros(self.directions, 2, batch, self.units, dtype=precise)
+        dtype = precise_dtype(inputs.dtype)  # c grows beyond half precision's range
+        # States of the previous diagonal, padded with zeros at both ends for neighbours outside the map.
+        hidden = cell = inputs.new_zeros(self.directions, 2, batch, self.units, dtype=dtype)
         found, attended = [], []
         begin = first_before = 0
         for diagonal in range(h + w - 1):
@@ -109,7 +113,7 @@ class SpatialLSTM(nn.Module):
                 seen = (shares.to(inputs.dtype) @ inputs).transpose(1, 2)
                 attended.append(shares.transpose(1, 2))
             gates = torch.baddbmm(seen.flatten(1, 2), neighbours.flatten(1, 2).to(seen.dtype), self.recurrent)
-            gates = gates.to(precise).unflatten(1, (count, batch))
+            gates = precise(gates).unflatten(1, (count, batch))
             new_hidden, new_cell = self._cell(gates, cell[:, left], cell[:, top])
             found.append(new_hidden)
             hidden, cell = (nn.functional.pad(values, (0, 0, 0, 0, 1, 1)) for values in (new_hidden, new_cell))
