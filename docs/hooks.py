@@ -15,6 +15,8 @@ from typing import Any
 import click
 
 from agnet.cli import main
+from agnet.commands.sections import SectionedOption
+from agnet.training.models.registry import MODELS
 from agnet.training.recipes import REASONS, RECIPES, Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,13 +33,20 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _options(name: str) -> Iterator[str]:
-    """Yield a table for each section of a command's help."""
+    """Yield a table for each section of a command's help, and for what other models have instead."""
     command = main.commands[name]
-    context = click.Context(command, info_name=f"agnet {name}")
     sections: dict[str, list[tuple[str, str]]] = {"": []}
-    for parameter in command.get_params(context):
-        if record := parameter.get_help_record(context):
-            sections.setdefault(getattr(parameter, "section", ""), []).append(record)
+    seen = set()
+    for model in MODELS:
+        context = click.Context(command, info_name=f"agnet {name}")
+        context.params["model"] = model
+        for parameter in command.get_params(context):
+            record = parameter.get_help_record(context)
+            if record and record not in seen:
+                seen.add(record)
+                section = parameter.section_in(context) if isinstance(parameter, SectionedOption) else ""
+                first = next(iter(MODELS)) == model
+                sections.setdefault(section if first else f"{section} (`--model {model}`)", []).append(record)
     for section, records in sections.items():
         yield from (f"\n**{section}**\n",) if section else ()
         yield "| option | meaning |"

@@ -262,7 +262,7 @@ def test_with_one_stage_tokens_are_those_of_the_last_map_and_not_copied():
     seen = []
     model.se_residual.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     images, regions = (each.float() for each in batch(2, side=224))
-    attended, _ = model.self_attention(model.backbone.body(images))
+    attended, _ = model.self_attention(model.backbone(images))
     whole = torch.tensor([0.0, 0, 1, 1]).expand(2, 1, 4)
     output = model(images, regions)
     assert torch.equal(seen[0], region_pooling(attended, torch.cat([regions, whole], dim=1)))

@@ -199,7 +199,7 @@ def test_a_run_that_was_stopped_before_its_first_state_begins_anew_on_resuming(f
         (run / name).unlink()
     fit(Job(run, boxes, folder, PLAIN, RECIPE, RUN, resume=True), Console(say=said.append))
     assert chosen_line(run) and len((run / "log.jsonl").read_text().splitlines()) == 2
-    assert any("begins" in text for text in said)
+    assert any("starting from scratch" in text for text in said)
 
 
 SOUND = Progress(1, 2, [3.0, 4.0, 1.0, 4.0], 0.5, [{"epoch": 1, "lr": 0.1, "val_loss": 2.0, "best": True}])
