@@ -17,7 +17,7 @@ from ..listing import OnDisk, join
 from .catalogue import CUB200, FGVC_AIRCRAFT, OXFORD_PETS, STANFORD_CARS, STANFORD_DOGS
 from .entry import Entry, Options, Rows
 from .mat_files import read_mat
-from .on_disk import is_absent, is_incomplete, lines_of, listed_images, locate, needed_folder, needed_list
+from .on_disk import is_absent, is_incomplete, lines_of, listed_images, locate, needed_folder, needed_list, needed_part
 
 _TEST_LABELS = "cars_test_annos_withlabels.mat"
 
@@ -29,9 +29,7 @@ def cub200_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     and ``train_test_split.txt`` 1 for train and 0 for test. The class is the name without its number.
     """
     disk = OnDisk(root)
-    listing = locate(disk, CUB200, "train_test_split.txt", file=True)
-    if listing is None:
-        raise is_absent(CUB200, root, "train_test_split.txt")
+    listing = needed_part(disk, CUB200, "train_test_split.txt", file=True)
     base = _above(listing)
     _, paths = _numbered(disk, CUB200, join(base, "images.txt"))
     _, classes = _numbered(disk, CUB200, join(base, "classes.txt"))
@@ -81,9 +79,7 @@ def fgvc_aircraft_rows(root: Path, left_out: Counter[str], options: Options) -> 
     Variants have spaces and slashes in their names; ``data/variants.txt`` lists them.
     """
     disk = OnDisk(root)
-    listing = locate(disk, FGVC_AIRCRAFT, "data/images_variant_train.txt", file=True)
-    if listing is None:
-        raise is_absent(FGVC_AIRCRAFT, root, "data/images_variant_train.txt")
+    listing = needed_part(disk, FGVC_AIRCRAFT, "data/images_variant_train.txt", file=True)
     base = _above(listing)
     variants_at, variants = lines_of(disk, FGVC_AIRCRAFT, join(base, "variants.txt"))
     known = set(variants)
@@ -107,9 +103,7 @@ def stanford_dogs_rows(root: Path, left_out: Counter[str], options: Options) -> 
     Images and lists come in separate archives, which may have been extracted to different places.
     """
     disk = OnDisk(root)
-    listing = locate(disk, STANFORD_DOGS, "train_list.mat", file=True)
-    if listing is None:
-        raise is_absent(STANFORD_DOGS, root, "train_list.mat")
+    listing = needed_part(disk, STANFORD_DOGS, "train_list.mat", file=True)
     base = _above(listing)
     rows: Rows = []
     folder_of: dict[int, str] = {}
@@ -139,9 +133,7 @@ def oxford_pets_rows(root: Path, left_out: Counter[str], options: Options) -> Ro
     The lists have lines of ``<breed>_<number> <class> <species> <number within the species>``.
     """
     disk = OnDisk(root)
-    listing = locate(disk, OXFORD_PETS, "annotations/trainval.txt", file=True)
-    if listing is None:
-        raise is_absent(OXFORD_PETS, root, "annotations/trainval.txt")
+    listing = needed_part(disk, OXFORD_PETS, "annotations/trainval.txt", file=True)
     base = _above(listing)
     rows: Rows = []
     breed_of: dict[str, str] = {}

@@ -17,7 +17,7 @@ from ..errors import DatasetError
 from ..listing import OnDisk, join
 from .catalogue import AUC_V1, AUC_V2, CALTECH256, FOOD101, LEAKED, PPMI24, STANFORD40
 from .entry import Options, Rows
-from .on_disk import images_in, is_absent, is_incomplete, lines_of, listed_images, locate, needed_folder
+from .on_disk import images_in, is_absent, is_incomplete, lines_of, listed_images, locate, needed_folder, needed_part
 
 INSTRUMENTS = (
     "bassoon",
@@ -52,9 +52,7 @@ CALTECH_TRAIN = 60  #: training images per class
 def food101_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     """Read ``food-101/images/<class>/<id>.jpg`` by the lists ``food-101/meta/{train,test}.txt`` of ``<class>/<id>``."""
     disk = OnDisk(root)
-    listing = locate(disk, FOOD101, "meta/train.txt", file=True)
-    if listing is None:
-        raise is_absent(FOOD101, root, "meta/train.txt")
+    listing = needed_part(disk, FOOD101, "meta/train.txt", file=True)
     base = listing.rpartition("/")[0].rpartition("/")[0]
     rows: Rows = []
     for split in ("train", "test"):
@@ -76,9 +74,7 @@ def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     names and the lists of all actions, ``{train,test}.txt``, must agree.
     """
     disk = OnDisk(root)
-    lists = locate(disk, STANFORD40, "ImageSplits")
-    if lists is None:
-        raise is_absent(STANFORD40, root, "ImageSplits")
+    lists = needed_part(disk, STANFORD40, "ImageSplits")
     above = lists.rpartition("/")[0]
     # Images and lists come in separate archives, which may have been extracted to different places.
     images = disk.folder(join(above, "JPEGImages")) or locate(disk, STANFORD40, "JPEGImages")
@@ -104,9 +100,7 @@ def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Row
 def ppmi24_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     """Read ``norm_image/{play,with}_instrument/<instrument>/{train,test}/*``: "play violin", "with violin", …"""
     disk = OnDisk(root)
-    base = locate(disk, PPMI24, "norm_image")
-    if base is None:
-        raise is_absent(PPMI24, root, "norm_image")
+    base = needed_part(disk, PPMI24, "norm_image")
     rows: Rows = []
     for deed in ("play", "with"):
         above = join(base, f"{deed}_instrument")
@@ -126,9 +120,7 @@ def auc_v1_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     The lists have the columns Image and Label (0 … 9). Their paths start in another folder; only their ends are used.
     """
     disk = OnDisk(root)
-    base = locate(disk, AUC_V1, "v1_cam1_no_split")
-    if base is None:
-        raise is_absent(AUC_V1, root, "v1_cam1_no_split")
+    base = needed_part(disk, AUC_V1, "v1_cam1_no_split")
     inside = [join(base, name) for name in disk.folders(base)]
     images = next((place for place in [base, *inside] if disk.folder(join(place, "c0"))), base)
     rows: Rows = []
@@ -156,9 +148,7 @@ def auc_v2_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     ``options.leaked_frames=False`` leaves out `LEAKED_FRAMES` of ``Camera 1/test/c0``.
     """
     disk = OnDisk(root)
-    base = locate(disk, AUC_V2, "v2_cam1_cam2_split_by_driver")
-    if base is None:
-        raise is_absent(AUC_V2, root, "v2_cam1_cam2_split_by_driver")
+    base = needed_part(disk, AUC_V2, "v2_cam1_cam2_split_by_driver")
     rows: Rows = []
     for camera in ("Camera 1", "Camera 2"):
         for split in ("train", "test"):
@@ -184,9 +174,7 @@ def caltech256_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     and its image names.
     """
     disk = OnDisk(root)
-    base = locate(disk, CALTECH256, "256_ObjectCategories")
-    if base is None:
-        raise is_absent(CALTECH256, root, "256_ObjectCategories")
+    base = needed_part(disk, CALTECH256, "256_ObjectCategories")
     rows: Rows = []
     for folder in disk.folders(base):
         numbered = re.fullmatch(r"(\d{3})\.(.+)", folder)

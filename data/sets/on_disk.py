@@ -32,6 +32,14 @@ def locate(disk: OnDisk, entry: Entry, part: str, *, file: bool = False) -> str 
     return "" if not file and plain(disk.root.resolve().name) == plain(part) else None
 
 
+def needed_part(disk: OnDisk, entry: Entry, part: str, *, file: bool = False) -> str:
+    """Find ``part`` as `locate` does. Raises: `AbsentError` if it does not exist."""
+    found = locate(disk, entry, part, file=file)
+    if found is None:
+        raise is_absent(entry, disk.root, part)
+    return found
+
+
 def is_absent(entry: Entry, root: Path, part: str) -> DatasetError:
     """The error for a data set of which not even ``part`` exists."""
     usual = root / part if part.startswith(entry.folder) else root / entry.folder / part
