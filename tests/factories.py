@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from agnet.training.machine.devices import Device
+from agnet.training.machine.distributed import Processes
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble
 from agnet.training.models.model import Model
@@ -34,6 +35,20 @@ def batch_of(count, seed=0):
     corners = torch.rand(count, 6, 2, 2, generator=generator).sort(dim=2).values
     labels = torch.randint(0, 3, (count,), generator=generator)
     return Batch.of_images(images, corners.flatten(2), labels, torch.arange(count))
+
+
+class OneOfTwo(Processes):
+    """A process whose other one is only imagined; ``total`` is what both sum up to."""
+
+    def __init__(self, rank, total):
+        super().__init__(rank, 2, rank)
+        self.total = total
+
+    def sum_number(self, value):
+        return self.total
+
+    def parallel(self, model, *, synchronised_norms):
+        return model
 
 
 class Small(Model):

@@ -11,13 +11,12 @@ from agnet.data.errors import CheckpointError
 from agnet.training.loop.engine import evaluate, train_epoch
 from agnet.training.loop.learner import Learner, means
 from agnet.training.loop.state import Progress, load_state, save_state
-from agnet.training.machine.distributed import Processes
 from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.contract import Output
 from agnet.training.models.model import Model
 from agnet.training.samples.loader import STAND_IN, Batch
 from agnet.training.tasks import CLASSIFY
-from factories import BARE, CPU, EYES, GPU_IS_FULL, Small
+from factories import BARE, CPU, EYES, GPU_IS_FULL, OneOfTwo, Small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -158,20 +157,6 @@ def test_mixed_clips_share_labels_frames_and_auxiliary_losses():
         found = means(totals, learner.loss_names)
         assert found["loss"] == pytest.approx(loss / weight, rel=1e-4)
         assert found["first"] == pytest.approx(aux / weight, rel=1e-4)
-
-
-class OneOfTwo(Processes):
-    """A process whose other one is only imagined."""
-
-    def __init__(self, rank, total):
-        super().__init__(rank, 2, rank)
-        self.total = total
-
-    def sum_number(self, value):
-        return self.total
-
-    def parallel(self, model, *, synchronised_norms):
-        return model
 
 
 @pytest.mark.parametrize("second", [3, 0])

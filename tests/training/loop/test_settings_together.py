@@ -11,12 +11,11 @@ from torch import nn
 from agnet.training.loop.backbone_stages import stages_of_parameters
 from agnet.training.loop.engine import Predictions, train_epoch
 from agnet.training.loop.learner import Learner, means
-from agnet.training.machine.distributed import Processes
 from agnet.training.models.backbones.backbone import build_backbone
 from agnet.training.models.contract import Output
 from agnet.training.samples.loader import STAND_IN, Batch
 from agnet.training.tasks import CLASSIFY
-from factories import BARE, CPU, GPU_IS_FULL, LUCK, Small, batch_of, tiny
+from factories import BARE, CPU, GPU_IS_FULL, LUCK, OneOfTwo, Small, batch_of, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,20 +109,6 @@ def test_weights_smoothing_mixup_accumulation_and_pieces_are_one_mean(weights, s
 
 
 ONE_FRAME = torch.ones(2, 1, dtype=torch.bool)
-
-
-class OneOfTwo(Processes):
-    """A process whose other one is only imagined: it is told what both would sum up to."""
-
-    def __init__(self, rank, total):
-        super().__init__(rank, 2, rank)
-        self.total = total
-
-    def sum_number(self, value):
-        return self.total
-
-    def parallel(self, model, *, synchronised_norms):
-        return model
 
 
 @pytest.mark.parametrize("second", [3, 0])
