@@ -72,10 +72,10 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     said = f"Calibration error (ECE) {metrics.calibration_error:.1%}, accuracy {metrics.top1:.1%}"
     _titled(above, dataset, said, 5.0)
-    above.legend(fontsize=8, loc="best")
     below.bar(middles, [place.images for place in filled], width=0.94 / BINS, color=_GREY)
     below.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
-    figure.tight_layout()
+    figure.legend(fontsize=8, loc="lower center", ncols=3, frameon=False)  # outside: bars may stand anywhere
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
     return save_figure(figure, path)
 
 
