@@ -246,9 +246,8 @@ class Loader:
     ) -> None:
         self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = len(rows)
-        batch_bytes = (
-            batch_size * 3 * math.prod(dataset.size_hw)
-        )  # over all processes, since those of one machine share its memory
+        # Over all processes, since those of one machine share its memory.
+        batch_bytes = batch_size * 3 * math.prod(dataset.size_hw)
         room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
         workers = int(min(workers, len(self.sampler), room))
         self._batches = Batches(
