@@ -67,6 +67,11 @@ class Listing:
         return printable(str(self.attributes.get("title") or self.dataset)[:_TITLE])
 
     @property
+    def is_retrieval(self) -> bool:
+        """Whether the data set is searched: it has queries, and its test classes are not those of train."""
+        return bool((self.splits == "query").any())
+
+    @property
     def val_is_test(self) -> bool:
         """Whether the data set's authors call the test split val."""
         return self.attributes.get("val_is_test") == 1

@@ -71,7 +71,7 @@ def configuration(
         command: Name of the recipe and the command-line options given, for reference only.
         processes: Number of training processes.
     """
-    from ...data.index import SPLITS  # imports NumPy
+    from ...data.index import ALL_SPLITS, SPLITS  # imports NumPy
 
     return {
         "model": record_of(model),
@@ -90,7 +90,7 @@ def configuration(
             "root_relative_to_run": relative_hint(root, run),
             **identity(boxes),
             "dataset": boxes.dataset,
-            "images": {split: len(boxes.rows(split)) for split in SPLITS},
+            "images": {split: len(boxes.rows(split)) for split in ALL_SPLITS if split in SPLITS or boxes.is_retrieval},
             "left_out_unreadable": len(boxes.failures),
             "opened_with": {key: value for key, value in boxes.settings.get("dataset", {}).items() if key != "name"},
             "split_blake2b": split_hash(boxes),
