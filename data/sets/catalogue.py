@@ -318,7 +318,6 @@ CATALOGUE = {
     for entry in (
         DEMO,
         FOLDER,
-        REID_FOLDER,
         CSV,
         FOOD101,
         STANFORD40,
@@ -332,6 +331,7 @@ CATALOGUE = {
         STANFORD_DOGS,
         OXFORD_PETS,
         MARKET1501,
+        REID_FOLDER,
     )
 }
 

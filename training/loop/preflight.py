@@ -15,7 +15,7 @@ from ..models.backbones.names import WITHOUT_IMAGENET, check_backbone_name, nobo
 from ..recipes import Recipe
 from ..runs.checkpoint_header import is_checkpoint, read_header
 from ..runs.folder import BEST, epochs_of, read_log, runs_of
-from ..tasks import CLASSIFY
+from ..tasks import task_of
 from .selection import Selection
 
 if TYPE_CHECKING:
@@ -25,21 +25,35 @@ if TYPE_CHECKING:
 SOURCES = ("none", "imagenet")  #: of backbone weights, besides files
 
 
-def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool) -> None:
+def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int = 1) -> None:
     """Check that a run of this recipe has everything it needs, before any network is built.
 
     Args:
         boxes: Boxes file of the images.
         recipe: Training settings.
         proposes: Whether a function that proposes regions during training is available.
+        processes: Number of processes that train together.
 
     Raises: `ConfigurationError` or `DatasetError` for whatever is missing.
     """
     if recipe.regions == "live" and not proposes:
         raise ConfigurationError("live regions need stage 1's function for one image")
-    if not len(boxes.rows(CLASSIFY.splits.trained_on)):
+    task = task_of(boxes)
+    task.classes(boxes)  # raises for a file with classes in a wrong order
+    if not len(boxes.rows(task.splits.trained_on)):
         raise DatasetError(f"{boxes.path} has no usable training images")
-    if recipe.patience and not len(boxes.rows(CLASSIFY.splits.chosen_by)):
+    measures = [f"val_{measure.name}" for measure in task.measures]
+    if recipe.select_by not in measures:
+        raise ConfigurationError(
+            f"training setting 'select_by': wanted {' or '.join(measures)}, which are measured in {task.name}, got "
+            f"{recipe.select_by}; add --select-by {measures[0]}"
+        )
+    if recipe.images_per_class and processes > 1:
+        raise ConfigurationError(
+            "training setting 'images_per_class' needs one process: several would divide the images of a class; leave "
+            "out torchrun, or use --images-per-class 0 --triplet 0"
+        )
+    if recipe.patience and not len(boxes.rows(task.splits.chosen_by)):
         raise ConfigurationError(f"training setting 'patience' needs a validation split, and {boxes.path} has none")
 
 

@@ -14,7 +14,7 @@ from ...data.errors import MismatchError
 from ...data.files import write_text
 from ...data.text import percent
 from ..runs.folder import chosen_line, read_config
-from ..tasks import CLASSIFY, SHARE
+from ..tasks import SHARE, TASKS
 from .evaluation import Evaluation
 from .evaluation_report import seeds_csv
 from .intervals import measure_intervals
@@ -25,7 +25,11 @@ from .statistics import Interval, Spread, bootstrap, share_interval_of_means, sp
 TRAINING = "seeds.json"  #: file in the folder that holds the single runs
 
 # Shares, such as accuracy, come first.
-_MEASURES = {f"val_{measure.name}": measure for measure in sorted(CLASSIFY.measures, key=lambda one: one.unit != SHARE)}
+_MEASURES = {
+    f"val_{measure.name}": measure
+    for task in TASKS
+    for measure in sorted(task.measures, key=lambda one: one.unit != SHARE)
+}
 
 
 @dataclass(frozen=True)
