@@ -288,6 +288,12 @@ def checkpoint_of(run: str | Path) -> Path:
     return run / BEST
 
 
+def measured_split(run: Path) -> str:
+    """The split that a single run is measured on unless another is named: query if it was trained for retrieval."""
+    images = read_config(run)["boxes"].get("images")
+    return "query" if isinstance(images, dict) and images.get("query") else "test"
+
+
 def predictions_of(run: str | Path, split: str) -> dict[Path, Path]:
     """Map each single run (see `runs_of`) to the file of its predictions for ``split`` of its own boxes file.
 
@@ -298,7 +304,7 @@ def predictions_of(run: str | Path, split: str) -> dict[Path, Path]:
         found[single] = single / f"predictions-{split}{SUFFIX}"
         if not found[single].is_file():
             remedy = f"agnet evaluate --run {shlex.quote(str(folder_of(run)))}"
-            remedy += "" if split == "test" else f" --split {split}"
+            remedy += "" if split in ("test", "query") else f" --split {split}"
             remedy += " --force" if split == "train" else ""
             raise CheckpointError(f"{single} has no predictions for {split}; make them with: {remedy}")
     return found
