@@ -167,7 +167,8 @@ class _Ranking:
         self._left_out: list[dict[str, int]] = [{} for _ in photographs]
         self._by_file, self._by_camera = dict[str, list[int]](), dict[tuple[str, str], list[int]]()
         for row, (name, subject) in enumerate(zip(self._names, self._subjects, strict=True)):
-            self._by_file.setdefault(os.path.realpath(name), []).append(row)
+            if place := _place(name):
+                self._by_file.setdefault(place, []).append(row)
             if subject is not None and subject.is_person and subject.camera and not subject.is_unknown:
                 self._by_camera.setdefault((subject.name, subject.camera), []).append(row)
 
@@ -195,7 +196,7 @@ class _Ranking:
             rows = dict.fromkeys(range(len(self._names)), OF_JUNK)
         elif subject is not None and subject.is_person:
             rows = dict.fromkeys(self._by_camera.get((subject.name, subject.camera), ()), SAME_CAMERA)
-        return rows | dict.fromkeys(self._by_file.get(os.path.realpath(image), ()), ITSELF)
+        return rows | dict.fromkeys(self._by_file.get(_place(image), ()), ITSELF)
 
     def nearest(self) -> list[Nearest]:
         return [self._of_row(row) for row in range(len(self._names))]
@@ -211,3 +212,8 @@ class _Ranking:
                 found = self._found[number]
                 right = None if subject is None else subject.same(found)
                 yield Neighbour(self.images[number], similarity, found, right)
+
+
+def _place(name: str) -> str:
+    """The file that a name leads to, through links; empty for an image that is no file."""
+    return os.path.realpath(name) if os.path.exists(name) else ""  # noqa: PTH110 - False for impossible names
