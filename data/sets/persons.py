@@ -12,13 +12,13 @@ from pathlib import Path
 from ..errors import DatasetError
 from ..images import IMAGE_SUFFIXES
 from ..listing import OnDisk, join, suffix_of
+from ..persons import person_and_camera
 from .catalogue import MARKET1501, REID_FOLDER
 from .entry import Entry, Options, Rows
 from .folder import images_below
 from .on_disk import images_in, needed_folder, needed_part
 
 JUNK = "junk boxes (person -1)"  #: kind under which they are counted as left out
-_MARKET_NAME = re.compile(r"(-1|\d{4})_c\d+s\d+_\d+_\d+\.\w+")
 _OWN_NAME = re.compile(r"(-1|\d+)_c?\d+")
 _MARKET_PARTS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -35,10 +35,10 @@ def market1501_rows(root: Path, left_out: Counter[str], options: Options) -> Row
     for split, part in _MARKET_PARTS.items():
         folder = needed_folder(disk, MARKET1501, join(base, part))
         for name in images_in(disk, folder, left_out, frozenset({".jpg"})):
-            found = _MARKET_NAME.fullmatch(name.rpartition("/")[2])
+            found = person_and_camera(name.rpartition("/")[2])
             if found is None:
                 raise DatasetError(f"{root / name}: expected a name like 0002_c1s1_000451_03.jpg")
-            rows.append((name, found[1], split))
+            rows.append((name, found[0], split))
     return _checked(MARKET1501, root, rows, left_out)
 
 
