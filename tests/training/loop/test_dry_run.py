@@ -73,7 +73,7 @@ def test_a_recipe_is_told_with_its_reasons_and_what_was_overridden(train):
         if name not in ("lr", "image_size"):
             assert re.search(rf"^  {name} .*{re.escape(reason)}$", text, flags=re.MULTILINE), name
     assert re.search(r"^  lr +0\.25 +given; the recipe has 1e-05$", text, flags=re.MULTILINE)
-    assert re.search(r"^model plain$\n  backbone +mobilenet-v3-small$", text, flags=re.MULTILINE)
+    assert re.search(r"^model plain$\n  neck +none\n  backbone +mobilenet-v3-small$", text, flags=re.MULTILINE)
     assert re.search(r"^run$(\n  .*)*\n  seed +0$", text, flags=re.MULTILINE)
     assert REASONS["paper"]["lr"] not in text and "section IV, except for regions" in text
     assert "nothing was written" in text
