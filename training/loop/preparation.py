@@ -120,7 +120,7 @@ def _check_takes(model: Model, device: Device) -> None:
 
 def _check_takes_one(learner: Learner, images: int) -> None:
     """Raise `ConfigurationError` if a backbone cannot train on a single image, as in an epoch's last batch."""
-    learner.start()
+    learner.start(learner.recipe.epochs - 1)  # when no part rests that ever learns
     size = learner.recipe.batch_size
     image = torch.zeros(1, 3, *learner.model.size_hw, device=learner.device.device)
     try:
@@ -129,6 +129,7 @@ def _check_takes_one(learner: Learner, images: int) -> None:
                 # Copies, so that the running statistics do not change.
                 statistics = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
                 torch.func.functional_call(backbone, statistics, (image,))
+        learner.begin_phase(0)
     except ValueError as error:
         if not is_lone_value(error):
             raise
