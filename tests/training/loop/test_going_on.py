@@ -115,8 +115,8 @@ def test_rates_are_the_same_where_the_formula_says_so(recipe):
 
 
 def test_rates_of_the_first_phase_do_not_depend_on_the_length_of_the_second():
-    cosine = STEP.override(schedule="cosine", epochs=6, head_epochs=3)
-    for epochs, same in ((3, True), (4, False)):
+    cosine = STEP.override(schedule="cosine", warmup_epochs=1.0, epochs=6, head_epochs=3)
+    for epochs, same in ((3, True), (4, True), (5, False)):
         longer = cosine.override(epochs=9)
         rates = [
             [one.phase(epoch).recipe.lr * one.phase(epoch).lr_factor(epoch + 0.5) for epoch in range(epochs)]
