@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import io
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from .proposals.settings import ProposalSettings, name_of_weights
 from .training.samples.reading import Propose, Sample, Unreadable, sample_of_input, sample_or_reason
 
 if TYPE_CHECKING:
+    from .training.answers.embedding import Embedding
     from .training.answers.predict import Prediction
     from .training.machine.devices import Device
     from .training.runs.checkpoint_header import CheckpointHeader
@@ -58,8 +60,17 @@ class Result:
         }
 
 
+@dataclass(frozen=True)
+class Found:
+    """The nearest images of one image."""
+
+    image: str  #: path; "image 0", "image 1", … for an array or a PIL image without a file name
+    nearest: tuple[tuple[str, float], ...] = ()  #: images of the gallery with their cosine similarities, best first
+    error: str = ""  #: reason why the image could not be compared; empty if it was
+
+
 class Predictor:
-    """A trained network that classifies photographs; use `load` to create one.
+    """A trained network that classifies and compares photographs; use `load` to create one.
 
     Args:
         checkpoint: Trained network; it is moved to the device.
@@ -110,21 +121,90 @@ class Predictor:
         """
         if top < 1 or batch_size < 1:
             raise ValueError(f"top and batch_size must be 1 or more, got {top} and {batch_size}")
-        if isinstance(images, (np.ndarray, Image.Image)) or (isinstance(images, (str, Path)) and not _many(images)):
-            (result,) = self._results([images], top, 1)
+        if _is_single(images):
+            (result,) = self._results(_listed(images), top, 1)
             if result.error:
                 raise ImageError(result.error)
             return result
-        if not isinstance(images, (str, Path, Iterable)):
-            raise TypeError(f"wanted paths, arrays or PIL images, got {type(images).__name__}")
-        return list(self._results([images] if isinstance(images, (str, Path)) else images, top, batch_size))
+        return list(self._results(_listed(images), top, batch_size))
+
+    def embed(self, images: Picture | Iterable[Picture], *, batch_size: int = 16) -> np.ndarray:
+        """Embed one image or several: the input of the classifier, divided by its norm.
+
+        The product of two embeddings is the cosine similarity of their images.
+
+        Args:
+            images: Images, as for `predict`.
+            batch_size: Number of images per batch; the embeddings do not depend on it, except for rounding.
+
+        Returns: float32 array ``(n, E)`` in the order of the images; ``(1, E)`` for a single one.
+        Raises: `ImageError` if an image cannot be read, `ConfigurationError` for a network without an embedding, and
+            as `predict`.
+        """
+        vectors = []
+        for one in self._embeddings(images, batch_size):
+            if isinstance(one, Unreadable):
+                raise ImageError(one.reason)
+            vectors.append(one.vector)
+        if not vectors:
+            raise ValueError("there is no image to embed")
+        return np.stack(vectors)
+
+    def nearest(
+        self,
+        images: Picture | Iterable[Picture],
+        gallery: Picture | Iterable[Picture],
+        *,
+        top: int = 5,
+        batch_size: int = 16,
+    ) -> list[Found]:
+        """Find the images of a gallery that are most similar to each image, by the cosine of their embeddings.
+
+        The image itself is left out. Nothing else is: `agnet predict --gallery`, which knows persons and cameras, also
+        leaves out images of the same person by the same camera.
+
+        Args:
+            images: Images to search for, as for `predict`.
+            gallery: Images to search in, as for `predict`; each is read once, and none is kept in memory. Those that
+                cannot be read are reported as warnings.
+            top: Number of nearest images for each image.
+            batch_size: Number of images per batch.
+
+        Returns: a result for each image, in their order, also if there is only one; an image that cannot be read has an
+            ``error``.
+        Raises: `ConfigurationError` if no image of the gallery can be read, and as `embed`.
+        """
+        from .training.answers.nearest import find_nearest
+
+        if top < 1:
+            raise ValueError(f"top must be 1 or more, got {top}")
+        queries = list(self._embeddings(images, batch_size))
+        readable = [one for one in queries if not isinstance(one, Unreadable)]
+        found = iter(find_nearest(readable, self._embeddings(gallery, batch_size), top, lost=_warn))
+        results = []
+        for one in queries:
+            if isinstance(one, Unreadable):
+                results.append(Found(one.name, error=one.reason))
+            else:
+                pairs = tuple((near.name, near.similarity) for near in next(found).neighbours)
+                results.append(Found(one.name, pairs))
+        return results
+
+    def _embeddings(self, images: Picture | Iterable[Picture], batch_size: int) -> Iterator[Embedding | Unreadable]:
+        from .training.answers.embedding import embed_samples
+
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        return embed_samples(self.checkpoint, self._samples(_listed(images)), self.device, batch_size)
 
     def _results(self, images: Iterable[Picture], top: int, batch_size: int) -> Iterator[Result]:
         from .training.answers.predict import predict_samples
 
-        samples = (self._sample(number, image) for number, image in enumerate(_each(images)))
-        for found in predict_samples(self.checkpoint, samples, self.device, top, batch_size=batch_size):
+        for found in predict_samples(self.checkpoint, self._samples(images), self.device, top, batch_size=batch_size):
             yield Result(found.name, error=found.reason) if isinstance(found, Unreadable) else _result(found)
+
+    def _samples(self, images: Iterable[Picture]) -> Iterator[Sample | Unreadable]:
+        return (self._sample(number, image) for number, image in enumerate(_each(images)))
 
     def _sample(self, number: int, image: Input | np.ndarray | Image.Image) -> Sample | Unreadable:
         size_hw = self.checkpoint.size_hw
@@ -201,6 +281,26 @@ def _propose(image: np.ndarray, settings: ProposalSettings, weights: Path | None
 def _many(name: str | Path) -> bool:
     """Whether a path stands for several files: a folder, or a pattern that is not the name of a file."""
     return Path(name).is_dir() or (glob.has_magic(str(name)) and not Path(name).exists())
+
+
+def _is_single(images: object) -> bool:
+    """Whether one image is given: an array, a PIL image, or the path of a file."""
+    if isinstance(images, (str, Path)):
+        return not _many(images)
+    return isinstance(images, (np.ndarray, Image.Image))
+
+
+def _listed(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    """Return the images as an iterable. Raises: `TypeError` for anything else."""
+    if isinstance(images, (str, Path, np.ndarray, Image.Image)):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise TypeError(f"wanted paths, arrays or PIL images, got {type(images).__name__}")
+    return images
+
+
+def _warn(one: Unreadable) -> None:
+    warnings.warn(f"left out of the gallery: {one.reason}", stacklevel=4)
 
 
 def _each(images: Iterable[Picture]) -> Iterator[Input | np.ndarray | Image.Image]:

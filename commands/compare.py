@@ -16,16 +16,14 @@ SAVED_AS = (".png", ".md", ".csv")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--split",
-    type=options.Choice(["train", "val", "test"]),
-    default="test",
-    show_default=True,
-    help="Split that all runs were evaluated on.",
+    type=options.Choice(["train", "val", "test", "query"]),
+    help="Split that all runs were evaluated on.  [default: test, or query]",
 )
 @click.option(
     "--save", type=click.Path(path_type=Path), help="FILE for the comparison: .png, .md, or .csv (one row per class)."
 )
 @options.json_
-def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool) -> None:
+def compare(runs: tuple[Path, ...], split: str | None, save: Path | None, as_json: bool) -> None:
     """Compare runs, or folders of several seeds, with the first one: a paired comparison on the same images.
 
     The predictions that agnet evaluate wrote are compared: two single runs by McNemar's exact test and a paired
@@ -33,7 +31,7 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
     by Holm's method.
     """
     from ..data.files import check_writable
-    from ..training.runs.folder import predictions_of, runs_of
+    from ..training.runs.folder import measured_split, predictions_of, runs_of
 
     if len(runs) < 2:
         raise click.UsageError("name at least two runs: agnet compare RUN RUN")
@@ -45,6 +43,7 @@ def compare(runs: tuple[Path, ...], split: str, save: Path | None, as_json: bool
         check_writable(save, "name another file with --save")
     for run in runs:
         runs_of(run)
+    split = split or measured_split(runs_of(runs[0])[0])
     for run in runs:
         predictions_of(run, split)
     # Imported here: SciPy takes a second to load.

@@ -41,7 +41,7 @@ class EpochLines:
         self._before = now
         epoch = int(str(log["epoch"]))
         parts = [f"epoch {epoch:<{len(str(self.epochs))}} of {self.epochs}"]
-        for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
+        for name in ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "val_cmc1"):
             if name in log:
                 parts.append(f"{name} {_figure(name, float(str(log[name])))}")
         parts.append(f"lr {float(str(log['lr'])):<7.2g}")
@@ -61,5 +61,5 @@ class EpochLines:
 
 
 def _figure(name: str, value: float) -> str:
-    """Format an accuracy in per cent, or a loss, in a fixed width (unless a loss is 1000 or more)."""
-    return percent(value).rjust(6) if name.endswith("top1") else f"{value:8.4f}"
+    """Format a share in per cent, or a loss, in a fixed width (unless a loss is 1000 or more)."""
+    return f"{value:8.4f}" if name.endswith("loss") else percent(value).rjust(6)

@@ -15,18 +15,18 @@ from .progress import watch
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
+    from ..training.measure.evaluation import Evaluation
+    from ..training.measure.seeds import SeedsEvaluation
 
 
-@click.command(short_help="Measure a run on a split: accuracy, AP, confusion matrix.")
+@click.command(short_help="Measure a run on a split: accuracy, AP, or CMC and mAP.")
 @options.run
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes file.  [default: the one the run was trained on]")
 @options.root
 @click.option(
     "--split",
-    type=options.Choice(["train", "val", "test"]),
-    default="test",
-    show_default=True,
-    help="Split to measure on.",
+    type=options.Choice(["train", "val", "test", "query"]),
+    help="Split to measure on; query: persons to find in the gallery.  [default: test, or query]",
 )
 @click.option(
     "--force", is_flag=True, help="Measure even on images that were used to train the run or to choose its epoch."
@@ -40,7 +40,7 @@ def evaluate(
     run: Path,
     boxes: Path | None,
     root: Path | None,
-    split: str,
+    split: str | None,
     force: bool,
     batch_size: int,
     device: str,
@@ -52,15 +52,17 @@ def evaluate(
 
     Images that the run was trained on are refused: the training split, and identical images in another boxes file.
     The metrics, the prediction for every image (for agnet compare) and two plots are written to the folder of the run.
+    Of a data set of persons, every query is searched for in the gallery.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     from ..data.memory import keep_network_memory
-    from ..training.measure.measurable import check_images, check_measurable
+    from ..training.measure.measurable import check_images, check_measurable, default_split
     from ..training.runs.folder import folder_of, read_config, runs_of
 
     run, say = folder_of(run), partial(click.echo, err=True)
     files = _boxes_of(runs_of(run), boxes)
+    split = split or default_split(next(iter(files.values())))
     for single, found in files.items():
         check_measurable(single, found, split, force)
     roots = {found.path: images_root(found, root) for found in files.values()}
@@ -69,7 +71,6 @@ def evaluate(
     # Imported here: PyTorch takes seconds to load.
     from ..training.machine.devices import choose_device
     from ..training.measure.evaluation import evaluate_run
-    from ..training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
     from ..training.measure.seeds import summarise_evaluations
     from ..training.runs.plot_texts import cannot_label
 
@@ -92,25 +93,48 @@ def evaluate(
         if evaluation.warning:
             whose = f"{single.name}: " if len(files) > 1 else ""
             say(f"Warning: {whose}{evaluation.warning}")
-    metrics, file = evaluation.metrics, evaluation.file
-    heading = f"{split}: {metrics.images:,} images of {len(metrics.class_accuracy)} classes"
-    if run in files:
-        table, text = metrics_csv(metrics), metrics_text(metrics, evaluation.claim)
-    else:
-        seeds = summarise_evaluations(run, evaluations)
-        by_run, file = {name: found.metrics for name, found in evaluations.items()}, seeds.file
-        table, text = seeds_csv(list(by_run.values())), seeds_text(by_run, seeds.spreads, evaluation.claim)
+    file = evaluation.file
+    seeds = None if run in files else summarise_evaluations(run, evaluations)
+    if seeds:
+        file = seeds.file
+    heading, table, text = _report(split, evaluations, seeds)
     if as_json:
         click.echo(file.read_text(encoding="utf-8"), nl=False)
     elif as_csv:
         click.echo(table, nl=False)
     else:
         click.echo(f"{heading}\n{text}")
-    if said := cannot_label([*metrics.class_images, found.title]):
+    if said := cannot_label([*_classes(evaluation), found.title]):
         say(said)
     say(f"written: {file}, and more files in the same folder")
     first, found = next(iter(files.items()))
     say_predict(first, found, roots[found.path], split)
+
+
+def _report(split: str, evaluations: dict[str, Evaluation], seeds: SeedsEvaluation | None) -> tuple[str, str, str]:
+    """A heading, the CSV, and the text of the evaluations, of one run or of ``seeds``."""
+    from ..training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
+    from ..training.measure.metrics import Metrics
+    from ..training.measure.search_report import search_csv, search_heading, search_seeds_text, search_text
+    from ..training.measure.searches import SearchMetrics
+
+    by_run = {name: found.metrics for name, found in evaluations.items()}
+    searches = {name: found for name, found in by_run.items() if isinstance(found, SearchMetrics)}
+    if searches:
+        first = next(iter(searches.values()))
+        text = search_seeds_text(searches, seeds.spreads) if seeds else search_text(first)
+        return search_heading(split, first), search_csv(list(searches.values())), text
+    measured = {name: found for name, found in by_run.items() if isinstance(found, Metrics)}
+    first_metrics, claim = next(iter(measured.values())), next(reversed(evaluations.values())).claim
+    heading = f"{split}: {first_metrics.images:,} images of {len(first_metrics.class_accuracy)} classes"
+    if seeds:
+        return heading, seeds_csv(list(measured.values())), seeds_text(measured, seeds.spreads, claim)
+    return heading, metrics_csv(first_metrics), metrics_text(first_metrics, claim)
+
+
+def _classes(evaluation: Evaluation) -> list[str]:
+    """Classes that the plots of an evaluation name."""
+    return list(getattr(evaluation.metrics, "class_images", ()))
 
 
 def _boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:

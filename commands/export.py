@@ -24,7 +24,7 @@ from . import options
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Output FILE.  [default: model.onnx or model.pt2 in the folder of the run]",
+    help="File to write the network to.  [default: model.onnx or model.pt2 in the folder of the run]",
 )
 @options.json_
 def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:

@@ -16,8 +16,9 @@ def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> 
     if (list_file is not None) != (dataset == "csv"):
         raise click.UsageError("the data set csv and --csv FILE need each other: give both or neither")
     root = root or (list_file.parent if list_file else root_of_environment())
-    if root is None and dataset == "folder":
-        raise click.UsageError("the data set folder needs --root, the folder of class folders")
+    own = {"folder": "the folder of class folders", "reid-folder": "the folder with train, query and gallery"}
+    if root is None and dataset in own:
+        raise click.UsageError(f"the data set {dataset} needs --root, {own[dataset]}")
     return root or Path("datasets")
 
 

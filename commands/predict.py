@@ -5,26 +5,28 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
-from .field_options import settings_from
+from .field_options import is_given, settings_from
 from .pictures import say_what_cannot_be_drawn
-from .prediction_lines import FORMATS, Lines
-from .progress import progress_bar
+from .prediction_lines import FORMATS, Lines, opened
+from .progress import finish, progress_bar
 
 if TYPE_CHECKING:
     from ..data.inputs import Input
     from ..training.answers.annotated import AnnotatedFolder
     from ..training.answers.answer import Answer
+    from ..training.answers.predict_files import FilePredictor
     from ..training.runs.checkpoint_header import CheckpointHeader
+    from ..training.samples.reading import Propose
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,18 @@ class _Shown:
 @options.run
 @click.argument("images", nargs=-1, required=True)
 @click.option(
-    "--top", type=click.IntRange(1), default=5, show_default=True, help="Number of classes listed for each image."
+    "--top",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Number of classes, or with --gallery of nearest images, listed for each image.",
+)
+@click.option(
+    "--gallery",
+    multiple=True,
+    metavar="FOLDER",
+    help="Folder or pattern of images to search in: the nearest of them by the network's embedding are listed for each "
+    "photograph, instead of classes. May be repeated.",
 )
 @click.option(
     "--threshold",
@@ -96,12 +109,15 @@ class _Shown:
 @click.option("--format", "format_", type=options.Choice(FORMATS), help="Output format.  [default: text]")
 @click.option("--json", "as_json", is_flag=True, help="Same as --format json: one object per line.")
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Output FILE.  [default: standard output]"
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write the predictions to.  [default: standard output]",
 )
 @click.option(
     "--save",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for annotated pictures and videos, with probabilities and the evidence for and against the class.",
+    help="Folder for annotated pictures and videos, with probabilities and the evidence for and against the class, or "
+    "with --gallery for pictures of the photographs beside their nearest images.",
 )
 @click.option(
     "--proposal-weights",
@@ -118,16 +134,22 @@ class _Shown:
 @options.device
 @click.pass_context
 def predict(
-    context: click.Context, run: Path, images: tuple[str, ...], proposal_weights: Path | None, **_: Any
+    context: click.Context,
+    run: Path,
+    images: tuple[str, ...],
+    gallery: tuple[str, ...],
+    proposal_weights: Path | None,
+    **_: Any,
 ) -> None:
     """Classify photographs and videos; regions are proposed on the fly if the model uses them.
 
     IMAGES are files, folders (searched recursively), quoted patterns such as 'photos/**/*.jpg', or - for a list of
     these on standard input, one per line or NUL-separated as written by find -print0. Videos are recognised by their
     suffix. Unreadable files are reported and skipped; the exit code is then 1.
+
+    With --gallery, photographs are not classified: each is searched for among the images of a folder.
     """
     from ..data.images import pixel_limit
-    from ..data.memory import keep_network_memory
     from ..predictor import proposer
     from ..training.runs.checkpoint_header import read_header
     from ..training.runs.folder import checkpoint_of
@@ -136,44 +158,68 @@ def predict(
     answering, shown = settings_from(context, _Answering), settings_from(context, _Shown)
     if shown.as_json and shown.format_ not in (None, "json"):
         raise click.UsageError(f"--json and --format {shown.format_} are two different formats")
+    if gallery:
+        _check_search(context, [*images], [*gallery])
     header = read_header(checkpoint_of(run))
     propose, limit = proposer(header, proposal_weights), pixel_limit(header.proposals)
     shown.check()
     inputs = _inputs(images)
+    if gallery:
+        from .nearest_images import Search
+
+        search = Search(run, header, limit, answering.top, shown.form, shown.output, shown.save)
+        search.answer(inputs, _inputs(gallery, "in the gallery"), partial(_predictor, run, propose, answering))
+        return
     if not some_can_be_read(inputs, limit, decode=not answering.jobs):
         told = _tell(unreadable_inputs(inputs, limit), inputs, header, answering, shown, nullcontext())
-        _finish(*told, waited=None)
+        finish(*told, waited=None)
         return
-    # Imported only once an image can be read: PyTorch takes seconds to load.
+    saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
+    if shown.save:
+        say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), run.resolve().name])
+        saving = _annotated(shown.save, run, header, limit)
+    predictor = _predictor(run, propose, answering, pictures=shown.save is not None)
+    told = _tell(predictor.answers(inputs), inputs, header, answering, shown, saving)
+    finish(*told, waited=predictor.waited)
+
+
+def _check_search(context: click.Context, images: list[str], gallery: list[str]) -> None:
+    """Raise `click.UsageError` for options that mean nothing in a search."""
+    from ..data.inputs import LIST
+
+    for name in ("threshold", "every", "smooth"):
+        if is_given(context, name):
+            raise click.UsageError(f"--{name} changes nothing with --gallery, which compares images; leave it out")
+    if LIST in images and LIST in gallery:
+        raise click.UsageError("standard input can list the photographs or the gallery, not both")
+
+
+def _predictor(run: Path, propose: Propose | None, answering: _Answering, pictures: bool = False) -> FilePredictor:
+    """Load the network. To be called only once an image can be read: PyTorch takes seconds to load."""
+    from ..data.memory import keep_network_memory
     from ..training.answers.predict_files import FilePredictor
     from ..training.machine.devices import choose_device
     from ..training.runs.checkpoints import load_checkpoint
 
     keep_network_memory()
-    saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
-    if shown.save:
-        say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), run.resolve().name])
-        saving = _annotated(shown.save, run, header, limit)
-    predictor = FilePredictor(
+    return FilePredictor(
         checkpoint=load_checkpoint(run),
         propose=propose,
         say=partial(click.echo, err=True),
-        pictures=shown.save is not None,
+        pictures=pictures,
         **{**asdict(answering), "device": choose_device(answering.device)},
     )
-    told = _tell(predictor.answers(inputs), inputs, header, answering, shown, saving)
-    _finish(*told, waited=predictor.waited)
 
 
-def _inputs(images: tuple[str, ...]) -> list[Input]:
-    """Find the inputs that the arguments name, and report skipped files."""
+def _inputs(images: tuple[str, ...], where: str = "") -> list[Input]:
+    """Find the inputs that the arguments name, and report skipped files; ``where`` says among which."""
     from ..data.inputs import find_inputs
     from ..data.text import tally
 
     passed_over: Counter[str] = Counter()
     inputs = list(find_inputs(images, sys.stdin.buffer, passed_over))
     if passed_over:
-        click.echo(f"skipped, not images or videos: {tally(passed_over)}", err=True)
+        click.echo(f"skipped{where and ' '}{where}, not images or videos: {tally(passed_over)}", err=True)
     return inputs
 
 
@@ -197,7 +243,7 @@ def _tell(
     predicted = failed = 0
     begun = time.perf_counter()
     with (
-        _stream(shown.output) as stream,
+        opened(shown.output) as stream,
         _Bars(sys.stderr.isatty() and (shown.output is not None or not sys.stdout.isatty())) as bars,
         saving as folder,
         closing(answers),
@@ -219,20 +265,6 @@ def _tell(
                     bars.say(f"Error: {printable(problem.reason)}")
             predicted += isinstance(answer, (Still, Moment))
     return predicted, failed, time.perf_counter() - begun
-
-
-def _finish(predicted: int, failed: int, seconds: float, waited: float | None) -> None:
-    """Print the speed, and exit with 1 if something failed; ``waited`` is None if no network was loaded."""
-    if waited is not None and predicted > 1:
-        click.echo(
-            f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images per second; "
-            f"the network waited {min(waited / seconds, 1):.0%} of the time for images and regions",
-            err=True,
-        )
-    if failed:
-        if predicted > 1:  # their messages may have scrolled out of sight
-            click.echo(f"{failed:,} error{'s' if failed > 1 else ''}: see above", err=True)
-        sys.exit(1)
 
 
 class _Bars:
@@ -285,21 +317,3 @@ def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> A
     folder = run if run.is_dir() else run.parent
     whose = f"by the run '{folder.resolve().name}', epoch {header.epoch}"
     return AnnotatedFolder(save, header.classes, whose, known_images(folder, header), limit)
-
-
-@contextmanager
-def _stream(output: Path | None) -> Iterator[TextIO]:
-    """Open the output. A file appears when it is complete; after an interrupt it is kept as ``NAME.partial``."""
-    from ..data.files import atomic_file
-
-    if output is None:
-        yield sys.stdout
-        return
-    with atomic_file(output) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as stream:
-        try:
-            yield stream
-        except KeyboardInterrupt:
-            partial_ = output.with_name(f"{output.name}.partial")
-            unfinished.replace(partial_)
-            click.echo(f"\npartial output: {partial_}", err=True)
-            raise

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+import click
 
 if TYPE_CHECKING:
     from ..training.answers.answer import Answer, Moment, Summary
@@ -15,7 +21,34 @@ FORMATS = ("text", "json", "csv")
 _WIDEST_NAME = 48
 
 
-class Lines:
+class Written:
+    """An output stream to which whole lines are written.
+
+    Args:
+        stream: Output stream.
+        format_: One of `FORMATS`.
+    """
+
+    def __init__(self, stream: TextIO, format_: str) -> None:
+        self.stream, self.format = stream, format_
+
+    def _json(self, values: dict[str, Any]) -> None:
+        self._line(json.dumps(values))  # ASCII: file names that are not valid Unicode survive as escapes
+
+    def _row(self, values: list[object]) -> None:
+        from ..data.text import csv_text
+
+        self._write(csv_text([values]))
+
+    def _line(self, text: str) -> None:
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+
+class Lines(Written):
     """Write each answer as soon as it is available, in whole lines.
 
     Args:
@@ -38,7 +71,8 @@ class Lines:
     ) -> None:
         from ..data.text import columns as width_of
 
-        self.stream, self.format, self.columns, self._pictures = stream, format_, columns, pictures
+        super().__init__(stream, format_)
+        self.columns, self._pictures = columns, pictures
         self._name_width = min(max(map(width_of, names), default=0), _WIDEST_NAME) + 1
         self._class_width = min(max(map(width_of, classes)), _WIDEST_NAME)
         if format_ == "csv":
@@ -108,7 +142,7 @@ class Lines:
                     "start": _milliseconds(one.start),
                     "end": _milliseconds(one.end),
                     "label": one.label,
-                    "probability": _digits(one.probability),
+                    "probability": digits(one.probability),
                 }
                 for one in answer.segments
             ]
@@ -130,24 +164,27 @@ class Lines:
     def _picture_cell(self, picture: str | None = None) -> list[str]:
         return [picture or ""] if self._pictures else []
 
-    def _json(self, values: dict[str, Any]) -> None:
-        self._line(json.dumps(values))  # ASCII: file names that are not valid Unicode survive as escapes
 
-    def _row(self, values: list[object]) -> None:
-        from ..data.text import csv_text
+@contextmanager
+def opened(output: Path | None) -> Iterator[TextIO]:
+    """Open the output. A file appears when it is complete; after an interrupt it is kept as ``NAME.partial``."""
+    from ..data.files import atomic_file
 
-        self._write(csv_text([values]))
-
-    def _line(self, text: str) -> None:
-        self._write(text + "\n")
-
-    def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+    if output is None:
+        yield sys.stdout
+        return
+    with atomic_file(output) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as stream:
+        try:
+            yield stream
+        except KeyboardInterrupt:
+            partial_ = output.with_name(f"{output.name}.partial")
+            unfinished.replace(partial_)
+            click.echo(f"\npartial output: {partial_}", err=True)
+            raise
 
 
 def _answer(prediction: Prediction) -> dict[str, float]:
-    shares = map(_digits, prediction.probabilities)
+    shares = map(digits, prediction.probabilities)
     return dict(zip(prediction.classes, shares, strict=True))
 
 
@@ -156,17 +193,17 @@ def _picture(name: str | None) -> dict[str, str]:
 
 
 def _label(label: Label) -> dict[str, object]:
-    return {"label": label.name, "probability": _digits(label.probability)}
+    return {"label": label.name, "probability": digits(label.probability)}
 
 
 def _cells(prediction: Prediction, label: Label) -> list[object]:
     ranks = [value for pair in _answer(prediction).items() for value in pair]
-    return [label.name, _digits(label.probability), *ranks]
+    return [label.name, digits(label.probability), *ranks]
 
 
-def _digits(probability: float) -> float:
-    """Round a probability to seven significant digits, the precision of float32."""
-    return float(f"{probability:.7g}")
+def digits(value: float) -> float:
+    """Round a probability or similarity to seven significant digits, the precision of float32."""
+    return float(f"{value:.7g}")
 
 
 def _milliseconds(seconds: float) -> float:

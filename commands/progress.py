@@ -44,6 +44,20 @@ def watch(what: str, images: int) -> Callable[[int, dict[str, float]], None]:
     return lambda done, values: advance(bar, done, values)
 
 
+def finish(predicted: int, failed: int, seconds: float, waited: float | None) -> None:
+    """Print the speed, and exit with 1 if something failed; ``waited`` is None if no network was loaded."""
+    if waited is not None and predicted > 1:
+        click.echo(
+            f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images per second; "
+            f"the network waited {min(waited / seconds, 1):.0%} of the time for images and regions",
+            err=True,
+        )
+    if failed:
+        if predicted > 1:  # their messages may have scrolled out of sight
+            click.echo(f"{failed:,} error{'s' if failed > 1 else ''}: see above", err=True)
+        sys.exit(1)
+
+
 class _Lines:
     """A file object that writes the updates of a progress bar as lines of a log."""
 

@@ -163,7 +163,7 @@ def _open(asked: _Asked) -> DatasetIndex:
     dataset, root, list_file = _what_is_meant(asked.source, asked.dataset, asked.root, asked.list_file)
     if asked.without_leaked_frames and dataset != "auc-v2":
         raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")
-    if asked.any_counts and dataset in ("folder", "csv"):
+    if asked.any_counts and CATALOGUE[dataset].is_own:
         raise click.UsageError(f"--any-counts changes nothing with --dataset {dataset}: no counts are published for it")
     return open_dataset(
         dataset,
@@ -178,13 +178,18 @@ def _open(asked: _Asked) -> DatasetIndex:
 
 
 def _say_what_was_found(index: DatasetIndex) -> None:
-    from ..data.index import VAL_IS_TEST
+    from ..data.index import ALL_SPLITS, SPLITS, VAL_IS_TEST
     from ..data.text import tally
 
     say = partial(click.echo, err=True)
-    parts = {split: int((index.splits == split).sum()) for split in ("train", "val", "test")}
+    kinds = (*SPLITS[:2], *ALL_SPLITS[3:]) if index.is_retrieval else SPLITS
+    parts = {split: int((index.splits == split).sum()) for split in kinds}
     counts = ", ".join(f"{count:,} {split}" for split, count in parts.items())
-    say(f"{index.title}: {len(index):,} images of {len(index.classes)} classes ({counts})")
+    classes = "persons" if index.is_retrieval else "classes"
+    say(f"{index.title}: {len(index):,} images of {len(index.classes)} {classes} ({counts})")
+    if index.is_retrieval and not all(index.cameras):
+        unknown = len(index) - sum(map(bool, index.cameras))
+        say(f"the camera of {unknown:,} images is unknown: they are also searched for among images of the same camera")
     if index.val_is_test:
         say(VAL_IS_TEST)
     if flaws := CATALOGUE[index.dataset].flaws:
@@ -244,7 +249,7 @@ def _what_is_meant(
     if dataset is not None or list_file is not None:
         other = f"--dataset {dataset}" if dataset is not None else f"--csv {list_file}"
         raise click.UsageError(f"{source} and {other} both name a data set: give one of them")
-    named = [name for name in CATALOGUE if name not in ("folder", "csv")]
+    named = [name for name in CATALOGUE if not CATALOGUE[name].is_own]
     path = Path(source)
     if source in named:
         if path.is_dir():

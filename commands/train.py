@@ -33,7 +33,21 @@ if TYPE_CHECKING:
 
 
 class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
-    """A command with the options of a model, a recipe, several seeds and a configuration file."""
+    """A command with the options of a model, a recipe, several seeds and a configuration file.
+
+    The defaults of some options depend on the boxes file: persons are trained for retrieval.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from ..data.boxes.reader import has_queries
+
+        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if not ctx.resilient_parsing and has_queries(Path(str(typed.get("boxes", "boxes.h5")))):
+            ctx.default_map = {**_FOR_RETRIEVAL, **(ctx.default_map or {})}
+        return super().parse_args(ctx, args)
+
+
+_FOR_RETRIEVAL = {"recipe": "reid", "neck": "batch-norm"}
 
 
 @click.command(
@@ -148,9 +162,11 @@ def _job(call: _Call, context: click.Context) -> Job:
     from ..data.text import file_name
     from ..training.loop.job import Job
     from ..training.runs.folder import folder_of
+    from ..training.tasks import task_of
 
     boxes, recipe = read_boxes(call.boxes), chosen_recipe(context)
-    model = model_settings(context, classes=len(boxes.classes), regions=boxes.layout.count)
+    classes = task_of(boxes).classes(boxes)
+    model = model_settings(context, classes=len(classes), regions=boxes.layout.count)
     propose = None
     if not looks_at_regions(context):
         recipe = recipe.override(regions=Recipe.regions)  # a configuration file may say live
@@ -274,13 +290,14 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
         weights_name,
     )
     from ..training.runs.provenance import identity
+    from ..training.runs.sources import needs_no_file
 
     settings = job.settings
-    check_input(job.boxes, job.recipe, proposes=job.proposes)
+    check_input(job.boxes, job.recipe, proposes=job.proposes, processes=int(os.environ.get("WORLD_SIZE", 1)))
     check_device(settings.device, settings.precision)
     for stream in job.model.streams:
         check_backbone(stream.backbone)
-    if not (job.resume or (dry_run and settings.weights == "imagenet")):
+    if not (job.resume or (dry_run and needs_no_file(settings.weights))):
         check_weights(settings.weights, job.model)
     if "WORLD_SIZE" in os.environ:  # one of several processes: only the first one checks the images and the folder
         return

@@ -47,7 +47,7 @@ def say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stopped
     if stopped:
         click.echo("next: the same command with --resume instead of --stop-after, to finish training", err=True)
         return
-    split = next((part for part in ("test", "val") if len(found.rows(part))), None)
+    split = next((part for part in ("query", "test", "val") if len(found.rows(part))), None)
     if split is None:
         say_predict(runs_of(run)[0], found, images, "train")
         return
@@ -56,7 +56,7 @@ def say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stopped
     words: list[str | Path] = ["evaluate", "--run", run]
     if known is None or known.resolve() != boxes.resolve():
         words += ["--boxes", boxes]
-    say_next(*words, *root_words(found, images), *(() if split == "test" else ("--split", split)))
+    say_next(*words, *root_words(found, images), *(() if split in ("test", "query") else ("--split", split)))
 
 
 def given_options(context: click.Context) -> dict[str, object]:

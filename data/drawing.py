@@ -118,6 +118,46 @@ def place_tags(
     return places
 
 
+def draw_mark(page: Image.Image, place_xy: Point, right: bool, fill: str) -> None:
+    """Draw a tick or a cross, 18 pixels wide and high, which needs no colour and no font."""
+    pen, (x, y) = ImageDraw.Draw(page), place_xy
+    if right:
+        pen.line([(x + 2, y + 9), (x + 7, y + 15), (x + 17, y + 3)], fill=fill, width=3, joint="curve")
+    else:
+        pen.line([(x + 3, y + 3), (x + 16, y + 16)], fill=fill, width=3)
+        pen.line([(x + 3, y + 16), (x + 16, y + 3)], fill=fill, width=3)
+
+
+def draw_frame_around(
+    page: Image.Image, box_xyxy: tuple[int, int, int, int], colour: str, width: int, dashed: bool = False
+) -> None:
+    """Draw a frame of ``width`` pixels around a box, solid or dashed. It covers nothing of the box."""
+    x0, y0, x1, y1 = box_xyxy
+    pen = ImageDraw.Draw(page)
+    # Four bars that share the corners: two as long as the frame is wide, two as long as it is high.
+    for left, top, right, low in (
+        (x0 - width, y0 - width, x1 + width, y0),
+        (x0 - width, y1, x1 + width, y1 + width),
+        (x0 - width, y0 - width, x0, y1 + width),
+        (x1, y0 - width, x1 + width, y1 + width),
+    ):
+        length = max(right - left, low - top)
+        for start, end in _dashes(length, 3 * width) if dashed else [(0, length)]:
+            bar = (
+                (left + start, top, left + end, low)
+                if right - left == length
+                else (left, top + start, right, top + end)
+            )
+            pen.rectangle((bar[0], bar[1], bar[2] - 1, bar[3] - 1), fill=colour)
+
+
+def _dashes(length: int, dash: int) -> list[tuple[int, int]]:
+    """Starts and ends of dashes of equal length, with gaps of the same length, from one end to the other."""
+    count = max(1, round(length / dash / 2))
+    edges = np.linspace(0, length, 2 * count).round().astype(int).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def draw_regions(image: np.ndarray, primary_xyxy: np.ndarray, layout: Layout, side: int) -> np.ndarray:
     """Draw the primary regions, numbered by slot, and the first secondary region in white.
 

@@ -78,11 +78,16 @@ def choice(
     choices: tuple[str, ...],
     default: object = MISSING,
     needs: tuple[str, object] | None = None,
+    *,
+    kw_only: bool = False,
 ) -> Any:
-    """Declare a `setting` with a fixed set of values, stored in its metadata as ``choices``."""
+    """Declare a `setting` with a fixed set of values, stored in its metadata as ``choices``.
+
+    A ``kw_only`` field of a base class does not come between the positional fields of its subclasses.
+    """
     rule = (" or ".join(choices), lambda value: value in choices)
     metadata = {"section": section, "about": about, "rule": rule, "needs": needs, "choices": choices}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, kw_only=kw_only)
 
 
 def type_name(one: Field[Any]) -> str:

@@ -60,6 +60,11 @@ class DatasetIndex:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether the data set is searched: it has queries, and its test classes are not those of train."""
+        return bool((self.splits == "query").any())
+
     def counts(self, split: str) -> np.ndarray:
         """Number of images of each class in ``split``, ``(classes,)``."""
         return np.bincount(self.labels[self.splits == split], minlength=len(self.classes))
@@ -107,8 +112,7 @@ def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -
     Every class with two or more training images gives at least one and keeps at least one. The draw for a class
     depends only on ``seed``, ``into``, the class number and its image names.
     """
-    if not 0 <= fraction < 1:
-        raise ConfigurationError(f"the fraction cut from train must be at least 0 and below 1, got {fraction}")
+    _check_fraction(fraction)
     splits = index.splits.copy()
     if fraction > 0:
         for label in range(len(index.classes)):
@@ -122,11 +126,43 @@ def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -
     return replace(index, splits=splits)
 
 
+def cut_persons_from_train(index: DatasetIndex, fraction: float, seed: int) -> DatasetIndex:
+    """Move a seeded ``fraction`` of the training classes, whole ones, into ``val``.
+
+    In a data set for retrieval a class is a person, and persons of val must be as new to the network as those of test.
+    Of four or more persons, at least two are moved and two stay. The draw depends only on ``seed`` and the names.
+    """
+    _check_fraction(fraction)
+    trained = np.unique(index.labels[index.splits == "train"])
+    if fraction == 0 or len(trained) < 4:
+        return index
+    count = min(max(2, round(fraction * len(trained))), len(trained) - 2)
+    by_name = trained[np.argsort([index.classes[label] for label in trained])]
+    drawn = np.random.default_rng([seed, SPLITS.index("val")]).permutation(by_name)[:count]
+    splits = index.splits.copy()
+    splits[(splits == "train") & np.isin(index.labels, drawn)] = "val"
+    return replace(index, splits=splits)
+
+
+def trained_first(index: DatasetIndex) -> DatasetIndex:
+    """Number the classes anew: those with training images first, then by name; classes without images are dropped."""
+    there, trained = np.unique(index.labels), np.unique(index.labels[index.splits == "train"])
+    order = [*trained.tolist(), *np.setdiff1d(there, trained).tolist()]
+    new = np.zeros(len(index.classes), np.int16)
+    new[order] = np.arange(len(order))
+    return replace(index, classes=tuple(index.classes[label] for label in order), labels=new[index.labels])
+
+
 def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
     """Reduce to at most ``limit`` images for a trial run: one of each class and split, then in proportion.
 
-    Raises: `ConfigurationError` if ``limit`` is less than one image of each class and split.
+    Of a data set for retrieval, whole classes (persons) are kept instead: as many as fit, with train, val and test in
+    proportion and at least two of each; of persons in no query, such as distractors, only a proportion of the images.
+
+    Raises: `ConfigurationError` if ``limit`` is less than one image of each class and split, or two persons of each.
     """
+    if index.is_retrieval:
+        return _limit_persons(index, limit)
     groups: dict[tuple[int, str], list[int]] = {}
     for row, group in enumerate(zip(index.labels.tolist(), index.splits.tolist(), strict=True)):
         groups.setdefault(group, []).append(row)
@@ -134,7 +170,31 @@ def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
         raise ConfigurationError(f"the limit must be at least {len(groups)}, one image of each class and split")
     # A group's first image, then each further image when the group's share is due.
     due = [(turn > 0, turn / len(rows), row) for rows in groups.values() for turn, row in enumerate(rows)]
-    keep = sorted(row for _, _, row in sorted(due)[:limit])
+    return _kept(index, sorted(row for _, _, row in sorted(due)[:limit]))
+
+
+def _limit_persons(index: DatasetIndex, limit: int) -> DatasetIndex:
+    """`limit_index` of a data set for retrieval."""
+    sides = [np.unique(index.labels[index.splits == split]) for split in ("train", "val", "query")]
+    others = np.flatnonzero(~np.isin(index.labels, np.concatenate(sides)))
+
+    def kept(share: float) -> list[int]:
+        labels = np.concatenate([side[: max(2, int(share * len(side)))] for side in sides])
+        own = np.flatnonzero(np.isin(index.labels, labels))
+        return sorted([*own.tolist(), *others[: int(share * len(others))].tolist()])
+
+    # The most that fits; every person that is added changes the count, so trying all shares of persons is exact.
+    shares = sorted({number / len(side) for side in sides for number in range(len(side) + 1)}, reverse=True)
+    rows = next((rows for rows in map(kept, shares) if len(rows) <= limit), None)
+    if rows is None:
+        raise ConfigurationError(
+            f"the limit must be at least {len(kept(0)):,}, all images of two persons each of train, val and query"
+        )
+    return _kept(index, rows)
+
+
+def _kept(index: DatasetIndex, keep: list[int]) -> DatasetIndex:
+    """The images of these rows."""
     return replace(
         index,
         names=tuple(index.names[row] for row in keep),
@@ -144,6 +204,11 @@ def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
         cameras=tuple(index.cameras[row] for row in keep) if index.cameras else (),
         clips=index.clips.of(keep) if index.clips else None,
     )
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 <= fraction < 1:
+        raise ConfigurationError(f"the fraction cut from train must be at least 0 and below 1, got {fraction}")
 
 
 def leaves_root(name: str) -> bool:

@@ -32,6 +32,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return markdown.replace("<!-- recipes -->", "\n".join(_recipes()))
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Return the HTML of a page with every option on one line; browsers may break a line after a hyphen."""
+    return re.sub(r"<code>(--[\w-]+)</code>", r'<code class="option">\1</code>', html)
+
+
 def _options(name: str) -> Iterator[str]:
     """Yield a table for each section of a command's help, and for what other models have instead."""
     command = main.commands[name]

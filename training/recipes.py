@@ -30,6 +30,7 @@ from ..data.spelling import did_you_mean
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and epoch selection"
 REGULARISATION, IMAGES = "Regularisation", "Images"
+RETRIEVAL = "Retrieval"
 RUN = "Options"
 _OPTIMISERS = ("sgd", "adamw")
 REGIONS_OF_THE_MODEL = "regions of the model"  #: not a field, but a condition: the model uses regions
@@ -125,8 +126,8 @@ class Recipe:
     )
     select_by: str = choice(
         SCHEDULE,
-        "Validation metric that selects the best epoch.",
-        ("val_top1", "val_loss"),
+        "Validation metric that selects the best epoch; val_map and val_cmc1: for retrieval.",
+        ("val_top1", "val_loss", "val_map", "val_cmc1"),
         "val_top1",
     )
     patience: int = setting(
@@ -202,6 +203,34 @@ class Recipe:
         0,
         parse=size_of_text,
     )
+    images_per_class: int = setting(
+        RETRIEVAL,
+        "Number of images of each class in a batch, K of P x K; --batch-size is P x K; 0: batches of any images.",
+        NOT_NEGATIVE,
+        0,
+    )
+    triplet: float = setting(
+        RETRIEVAL,
+        "Weight of the batch-hard triplet loss of the embedding.",
+        NOT_NEGATIVE,
+        0.0,
+        needs=("images_per_class", ("2 or more", lambda value: value >= 2)),
+    )
+    margin: float = setting(
+        RETRIEVAL,
+        "Margin of the triplet loss.",
+        ABOVE_0,
+        0.3,
+        needs=("triplet", ABOVE_0),
+    )
+    flip: bool = setting(RETRIEVAL, "Random mirroring; it swaps left and right.", ANY, False, needs=("augment", True))
+    erasing: float = setting(
+        RETRIEVAL,
+        "Probability that a random rectangle of a training image is erased.",
+        ("0 to 1", lambda value: 0 <= value <= 1),
+        0.0,
+        needs=("augment", True),
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", plain_size(self.image_size))
@@ -213,6 +242,13 @@ class Recipe:
                 f"training setting 'head_epochs': wanted less than the number of epochs, {self.epochs}, "
                 f"got {self.head_epochs}; use --epochs {self.head_epochs + 1} or more, or a smaller --head-epochs"
             )
+        if self.images_per_class and self.batch_size % self.images_per_class:
+            raise ConfigurationError(
+                f"training setting 'batch_size': wanted a multiple of images_per_class ({self.images_per_class}), got "
+                f"{self.batch_size}"
+            )
+        if self.triplet and self.mixup:
+            raise ConfigurationError("training setting 'triplet' excludes mixup: a mixed image has no single class")
 
     @property
     def size_hw(self) -> tuple[int, int] | None:
@@ -322,8 +358,8 @@ class RunSettings:
 
     weights: str = setting(
         RUN,
-        "Initial weights: none, imagenet, a FILE with the weights of the only backbone, or a RUN, whose head is used "
-        "where it fits.",
+        "Initial weights: none, imagenet, a FILE with the weights of the only backbone, a source for each backbone "
+        "(BACKBONE=FILE,BACKBONE=FILE), or a RUN, whose head is used where it fits.",
         A_NAME,
         "imagenet",
     )
@@ -382,12 +418,37 @@ RECIPES: dict[str, Recipe] = {
         dropout=0.5,
         augment=True,
     ),
+    "reid": Recipe(
+        optimizer="adamw",
+        lr=3.5e-4,
+        backbone_lr=1.0,
+        momentum=0.9,
+        weight_decay=5e-4,
+        epochs=120,
+        batch_size=64,
+        schedule="cosine",
+        warmup_epochs=10.0,
+        warmup_start=0.1,
+        select_by="val_map",
+        label_smoothing=0.1,
+        images_per_class=4,
+        triplet=1.0,
+        margin=0.3,
+        augment=True,
+        rotation=0.0,
+        shift=0.05,
+        scale=0.0,
+        flip=True,
+        erasing=0.5,
+        image_size=(256, 128),
+    ),
 }
 
 SOURCES: dict[str, str] = {
     "paper": "Bera et al., AG-Net, IEEE TIP 30, 2021, section IV, except for regions; what it does not mention is off",
     "modern": "common practice for fine-tuning on small data sets, with the source of each value",
     "bilinear": "the head alone, then all parts, as B-CNN (Lin et al., 2015); no values are published for SRBN",
+    "reid": "person re-identification after Luo et al. (2019), with the source of each value",
 }
 
 # The reasons for the values of a recipe, shown by --dry-run, in the help and on the page Recipes.
@@ -456,5 +517,29 @@ REASONS: dict[str, dict[str, str]] = {
         "scale": "as in the recipe modern",
         "regions": "as in the recipe modern",
         "image_size": "the size its weights were trained at; B-CNN is published at 448, in four times the time",
+    },
+    "reid": {
+        "optimizer": "Luo et al. (2019) have Adam; with AdamW the weight decay does not depend on the gradients",
+        "lr": "Luo et al. (2019)",
+        "backbone_lr": "Luo et al. (2019) have one rate for all layers",
+        "momentum": "Adam's default",
+        "beta2": "Adam's default",
+        "weight_decay": "Luo et al. (2019), there as a term of the loss",
+        "epochs": "Luo et al. (2019)",
+        "batch_size": "16 persons x 4 images: Luo et al. (2019)",
+        "images_per_class": "Luo et al. (2019)",
+        "schedule": "Luo et al. (2019) multiply by 0.1 after epochs 40 and 70; a cosine suits any number of epochs",
+        "warmup_epochs": "Luo et al. (2019)",
+        "warmup_start": "Luo et al. (2019)",
+        "select_by": "the measure of the test; validation persons are not trained on",
+        "label_smoothing": "Luo et al. (2019)",
+        "triplet": "Hermans et al. (2017), as strong as the loss of identities",
+        "margin": "Hermans et al. (2017), Luo et al. (2019)",
+        "rotation": "persons stand upright",
+        "shift": "in place of padding by 10 pixels and cropping: up to 13 of 256 and 6 of 128",
+        "scale": "boxes of detectors already vary in scale",
+        "flip": "a person seen from the other side; Luo et al. (2019)",
+        "erasing": "Zhong et al. (2020): hidden parts; Luo et al. (2019)",
+        "image_size": "persons are upright; Luo et al. (2019)",
     },
 }

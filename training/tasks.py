@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+
+from ..data.errors import MismatchError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from ..data.boxes.reader import Boxes
     from .models.contract import Output
+    from .retrieval import Retrieval
 
 SHARE, NATS = "share", "nats"  #: units of measures: a fraction of 1, and natural logarithms of probabilities
 
@@ -26,7 +31,8 @@ class Measure:
     name: str  #: name, which logs prefix with the split: val_top1
     unit: str  #: `SHARE` or `NATS`
     higher_is_better: bool
-    of: Callable[[np.ndarray, np.ndarray], float]  #: scores ``(n, K)`` and labels ``(n,)`` -> its value
+    #: scores ``(n, K)``, labels ``(n,)`` and numbers of cameras ``(n,)``, -1 where unknown -> its value
+    of: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,10 @@ class Task:
             sample ``(B,)``, without auxiliary losses, and 0 for PyTorch's ``ignore_index``.
         scores: Function of output and valid ``(B, T)`` that returns the scores to save and measure, one row per sample
             ``(B, K)``, float32 or finer.
-        hits: Function of scores ``(B, K)`` and labels ``(B,)`` that returns whether each sample is correct ``(B,)``,
-            for training's top-1.
+        hits: Function of output, labels ``(B,)`` and valid ``(B, T)`` that returns whether each sample is correct
+            ``(B,)``, for training's top-1.
+        classes: Function of a boxes file that returns the names of the classes to train on, by label. Raises:
+            `MismatchError` if the file has no such list.
     """
 
     name: str
@@ -59,7 +67,8 @@ class Task:
     measures: tuple[Measure, ...]
     losses: Callable[[Output, Tensor, Tensor, float], Tensor]
     scores: Callable[[Output, Tensor], Tensor]
-    hits: Callable[[Tensor, Tensor], Tensor]
+    hits: Callable[[Output, Tensor, Tensor], Tensor]
+    classes: Callable[[Boxes], tuple[str, ...]]
 
 
 def _cross_entropies(output: Output, labels: Tensor, valid: Tensor, smoothing: float) -> Tensor:
@@ -101,19 +110,58 @@ def _precise(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _hits(scores: Tensor, labels: Tensor) -> Tensor:
-    return scores.argmax(dim=1) == labels
+def _hits(output: Output, labels: Tensor, valid: Tensor) -> Tensor:
+    return _class_scores(output, valid).argmax(dim=1) == labels
 
 
-def _cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
+def _cross_entropy(scores: np.ndarray, labels: np.ndarray, cameras: np.ndarray) -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
     return float(cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels)))
 
 
-def _top1(scores: np.ndarray, labels: np.ndarray) -> float:
+def _top1(scores: np.ndarray, labels: np.ndarray, cameras: np.ndarray) -> float:
     return float((scores.argmax(axis=1) == labels).mean())
+
+
+def _all_classes(boxes: Boxes) -> tuple[str, ...]:
+    return boxes.classes
+
+
+def _directions(output: Output, valid: Tensor) -> Tensor:
+    """Return the embeddings divided by their norms."""
+    from torch.nn.functional import normalize
+
+    if output.embedding is None:
+        raise ValueError("a model without an embedding cannot be used for retrieval")
+    return normalize(_precise(output.embedding), dim=1)
+
+
+def _mean_average_precision(retrieval: Retrieval) -> float:
+    return retrieval.mean_average_precision
+
+
+def _cmc1(retrieval: Retrieval) -> float:
+    return retrieval.cmc(1)
+
+
+def _among_themselves(
+    scores: np.ndarray, labels: np.ndarray, cameras: np.ndarray, of: Callable[[Retrieval], float]
+) -> float:
+    """Search for each image among all others."""
+    from .retrieval import Embedded, retrieve
+
+    return of(retrieve(Embedded(scores, labels, cameras)))
+
+
+def _trained_persons(boxes: Boxes) -> tuple[str, ...]:
+    """Return the persons with training images, who come first."""
+    labels = boxes.labels[boxes.splits == "train"]
+    count = int(labels.max(initial=-1)) + 1
+    if (boxes.labels[boxes.splits != "train"] < count).any():
+        raise MismatchError(f"{boxes.path} has persons both in train and in another split, or in a wrong order")
+    return boxes.classes[:count]
 
 
 CLASSIFY = Task(
@@ -123,4 +171,25 @@ CLASSIFY = Task(
     losses=_cross_entropies,
     scores=_class_scores,
     hits=_hits,
+    classes=_all_classes,
 )
+
+RETRIEVE = Task(
+    name="retrieval",
+    splits=Splits("train", "val", ("val", "query")),
+    measures=(
+        Measure("map", SHARE, True, partial(_among_themselves, of=_mean_average_precision)),
+        Measure("cmc1", SHARE, True, partial(_among_themselves, of=_cmc1)),
+    ),
+    losses=_cross_entropies,
+    scores=_directions,
+    hits=_hits,
+    classes=_trained_persons,
+)
+
+TASKS = (CLASSIFY, RETRIEVE)
+
+
+def task_of(boxes: Boxes) -> Task:
+    """Return the task of a data set: `RETRIEVE` if it has queries to search for, otherwise `CLASSIFY`."""
+    return RETRIEVE if boxes.is_retrieval else CLASSIFY

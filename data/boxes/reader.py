@@ -67,6 +67,18 @@ class Listing:
         return printable(str(self.attributes.get("title") or self.dataset)[:_TITLE])
 
     @property
+    def camera_numbers(self) -> np.ndarray:
+        """The camera of each image as a number, int64 ``(images,)``; -1 where it is unknown."""
+        names = np.array(self.cameras or [""] * len(self.names))
+        numbers = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        return np.where(names == "", -1, numbers)
+
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether the data set is searched: it has queries, and its test classes are not those of train."""
+        return bool((self.splits == "query").any())
+
+    @property
     def val_is_test(self) -> bool:
         """Whether the data set's authors call the test split val."""
         return self.attributes.get("val_is_test") == 1
@@ -145,6 +157,20 @@ def embedded_photographs(path: Path) -> int:
     with _opened(path) as file:
         pictures = _group(file, schema.PREVIEW)
         return sum(not schema.is_sheet(name) for name in pictures) if pictures else 0
+
+
+def has_queries(path: Path) -> bool:
+    """Whether a boxes file is of a data set for retrieval, by the columns of its table of labels; False if unreadable.
+
+    A quick look, before the whole file is read and checked.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get("labels", getlink=True), h5py.HardLink):
+                return False
+            return isinstance(file["labels"], h5py.Dataset) and "images_in_query" in (file["labels"].dtype.names or ())
+    except (OSError, RuntimeError, TypeError, ValueError, KeyError):
+        return False
 
 
 @dataclass(frozen=True)

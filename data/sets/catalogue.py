@@ -41,6 +41,14 @@ FOLDER = Entry(
     split="train, val and test folders, or a fifth of each class drawn for test",
     how="name the folder of class folders with --root",
 )
+REID_FOLDER = Entry(
+    name="reid-folder",
+    title="a folder of persons",
+    layout="persons:reid_folder_rows",
+    split="train, query and gallery folders, of different persons in train and in the other two",
+    camera=r"(?:_|/)c(\d+)(?=[s_/.-])",
+    how="name the folder with train, query and gallery, each with a folder for every person, with --root",
+)
 CSV = Entry(
     name="csv",
     title="a list of images",
@@ -288,6 +296,23 @@ OXFORD_PETS = Entry(
     flaws="images that its lists do not name are left out, and some .jpg files hold PNG or GIF images",
 )
 
+MARKET1501 = Entry(
+    name="market1501",
+    title="Market-1501",
+    layout="persons:market1501_rows",
+    folder="Market-1501-v15.09.15",
+    archives=("market-1501", "market1501"),
+    classes=1_502,
+    counts={"train": 12_936, "query": 3_368, "gallery": 15_913},
+    split="751 persons to train on, 750 others to search for, and distractors (0000)",
+    camera=r"_c(\d+)s\d+_",
+    licence="academic research only; the persons did not consent to more: publish no pictures of them",
+    size="0.15 GB",
+    how="get Market-1501-v15.09.15.zip from its authors or from a copy that they allow, and extract it there",
+    ignored="hand-drawn boxes (gt_bbox, gt_query)",
+    flaws="junk boxes (person -1), which its protocol takes out of every ranking, are left out",
+)
+
 CATALOGUE = {
     entry.name: entry
     for entry in (
@@ -305,6 +330,8 @@ CATALOGUE = {
         FGVC_AIRCRAFT,
         STANFORD_DOGS,
         OXFORD_PETS,
+        MARKET1501,
+        REID_FOLDER,
     )
 }
 
@@ -328,7 +355,8 @@ def open_dataset(
         dataset: Key of `CATALOGUE`.
         root: Folder that holds the data set (for ``folder``, the folder of class folders itself; for ``csv``, the one
             that the paths in the list are relative to).
-        val_fraction: Share of each class's training images that becomes validation; 0 cuts none.
+        val_fraction: Share of each class's training images that becomes validation, or for retrieval of the training
+            persons, with all their images; 0 cuts none.
         split_seed: Seed of that cut, of Caltech-256's draw, and of the test split if the layout has none.
         limit: Maximum number of images.
         list_file: List of images for ``csv``.
@@ -339,7 +367,7 @@ def open_dataset(
     Raises: `DatasetError`, which names what was searched for, where, and how to get it, or the counts expected and
         found.
     """
-    from ..index import build_index, cut_from_train, limit_index
+    from ..index import build_index, cut_from_train, cut_persons_from_train, limit_index, trained_first
     from .on_disk import to_be_whole
 
     if dataset not in CATALOGUE:
@@ -363,12 +391,19 @@ def open_dataset(
     if val_is_test:
         rows = [(name, label, "test" if split == "val" else split) for name, label, split in rows]
     index = build_index(dataset, root, rows)
-    if not (index.splits == "test").any():
-        index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
-    if not (index.splits == "val").any():
-        index = cut_from_train(index, val_fraction, "val", split_seed)
+    if entry.camera:
+        index = _with_persons(index, entry)
+        if not (index.splits == "val").any():
+            index = cut_persons_from_train(index, val_fraction, split_seed)
+    else:
+        if not (index.splits == "test").any():
+            index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
+        if not (index.splits == "val").any():
+            index = cut_from_train(index, val_fraction, "val", split_seed)
     if limit is not None:
         index = limit_index(index, limit)
+    if entry.camera:
+        index = trained_first(index)
     opened_with: dict[str, object] = {"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit}
     if options.list_file:
         opened_with["list_file"] = options.list_file.name
@@ -385,9 +420,17 @@ def open_dataset(
     )
 
 
+def _with_persons(index: DatasetIndex, entry: Entry) -> DatasetIndex:
+    """The index of a data set for retrieval with the person and, where paths name it, the camera of each image."""
+    cameras = tuple(map(entry.camera_of, index.names))
+    persons = tuple(index.classes[label] for label in index.labels)
+    return replace(index, groups=persons, cameras=cameras if any(cameras) else ())
+
+
 def _title(dataset: str, root: Path, options: Options) -> str:
     """The title of a data set: for the user's own data, the name of the folder or list; otherwise the catalogue's."""
-    own = {"folder": own_name(root), "csv": options.list_file.stem if options.list_file else ""}
+    of_list = options.list_file.stem if options.list_file else ""
+    own = {"folder": own_name(root), "reid-folder": own_name(root), "csv": of_list}
     return printable(composed(own.get(dataset, ""))) or dataset
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,8 +64,21 @@ class Entry:
     how: str = ""  #: how to get it manually, in a sentence
     archives: tuple[str, ...] = ()  #: prefixes of its archives' names, if others distribute it
     downloads: tuple[Download, ...] = ()  #: files that ``agnet datasets --download`` may download
+    #: Regular expression whose groups, joined by hyphens, name the camera of an image from its path. Only for data sets
+    #: for retrieval, whose classes are persons and whose images are train, query or gallery.
+    camera: str = ""
     ignored: str = ""  #: annotations that come with the images and are not read
     flaws: str = ""  #: known flaws
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a layout for the user's own files, of which nothing is published."""
+        return not (self.folder or self.archives)
+
+    def camera_of(self, name: str) -> str:
+        """The camera that took an image, from its path; empty if the path does not say."""
+        found = re.search(self.camera, name)
+        return "-".join(filter(None, found.groups())) if found else ""
 
     def rows(self, root: Path, left_out: Counter[str], options: Options) -> Rows:
         """Its images as found under ``root``; files left out are counted by kind.

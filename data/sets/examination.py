@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import ImageError
 from ..faults import check_root_is_there, reason_of
 from ..images import MAX_PIXELS, decode_image, read_content
-from ..index import SPLITS, DatasetIndex
+from ..index import ALL_SPLITS, DatasetIndex
 from ..regions import content_hash
 from ..workers import in_parallel
 from .entry import unlike_the_book
@@ -186,7 +186,7 @@ def _oddity(seen: Seen) -> str:
 
 
 def _counts(index: DatasetIndex) -> dict[str, int]:
-    return {split: int(index.counts(split).sum()) for split in SPLITS if (index.splits == split).any()}
+    return {split: int(index.counts(split).sum()) for split in ALL_SPLITS if (index.splits == split).any()}
 
 
 def _copy(index: DatasetIndex, row: int) -> Copy:
@@ -213,7 +213,9 @@ def _duplicates(index: DatasetIndex, contents: list[str]) -> tuple[Duplicates, .
 def _near_duplicates(index: DatasetIndex, looks: Looks, contents: list[str]) -> tuple[NearDuplicate, ...]:
     """For each image of a later split, the closest of an earlier split, unless that split has a copy of its file."""
     found: dict[int, tuple[int, int]] = {}
-    for earlier, later in combinations(SPLITS, 2):
+    for earlier, later in combinations(ALL_SPLITS, 2):
+        if (earlier, later) == ("query", "gallery"):  # the same persons on purpose
+            continue
         others = np.flatnonzero(index.splits == earlier)
         there = {contents[row] for row in others.tolist()}
         rows = np.flatnonzero(index.splits == later)

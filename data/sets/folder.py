@@ -87,7 +87,7 @@ def _images_by_class(part: Path, root: Path, left_out: Counter[str]) -> list[tup
     for class_folder in _folders(part, left_out):
         # Sort by path components, which keeps a folder's images together even if some characters sort before a slash.
         others: Counter[str] = Counter()
-        mine = sorted(_image_files(class_folder, others), key=lambda name: name.split("/"))
+        mine = sorted(images_below(class_folder, others), key=lambda name: name.split("/"))
         left_out.update(others)
         if not mine:
             but = f" that can be read here, but {tally(others)}" if others else ""
@@ -100,7 +100,7 @@ def _images_by_class(part: Path, root: Path, left_out: Counter[str]) -> list[tup
     return found
 
 
-def _image_files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
+def images_below(folder: Path, left_out: Counter[str]) -> Iterator[str]:
     """Yield the names, relative to ``folder``, of the images in it and below. Links are followed, each folder once.
 
     Files that are not images by name are counted in ``left_out`` by suffix, as are images that systems hide, and system

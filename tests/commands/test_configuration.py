@@ -179,7 +179,7 @@ ERRORS = [
     (
         "flat.json",
         {"recipe": "moderne"},
-        "recipe: 'moderne' is not one of 'paper', 'modern', 'bilinear'; did you mean modern",
+        "recipe: 'moderne' is not one of 'paper', 'modern', 'bilinear', 'reid'; did you mean modern",
     ),
     ("flat.json", f'{{"lr": {"1" * 5000}}}', "flat.json: broken JSON: Exceeds the limit"),
     ("flat.json", {"epochs": {"a": 1}}, "epochs: wanted a whole number, 1 or more, got a section"),
@@ -269,6 +269,9 @@ def test_a_run_is_repeated_to_the_digit(agnet, boxes_file, folder, tmp_path):
     )
     told = json.loads(dry.stdout)
     assert told["settings"]["rotation"]["value"] == 40 and told["settings"]["lr"]["value"] == 0.5
-    assert told["model"] == {"model": "plain", "backbone": "mobilenet-v3-small", "classes": 3}
+    assert told["model"] == {
+        **{"model": "plain", "backbone": "mobilenet-v3-small", "classes": 3},
+        "neck": "none",
+    }
     assert (told["run"]["seed"], told["run"]["weights"]) == (3, "none")
     assert not (tmp_path / "third").exists()

@@ -55,6 +55,7 @@ def test_the_book_has_the_papers_numbers():
         "fgvc-aircraft": (100, {"train": 3_334, "val": 3_333, "test": 10_000 - 3_334 - 3_333}),
         "stanford-dogs": (120, {"train": 120 * 100, "test": 20_580 - 120 * 100}),
         "oxford-pets": (37, {"train": 3_680, "test": 7_349 - 3_680}),
+        "market1501": (751 + 750 + 1, {"train": 12_936, "query": 3_368, "gallery": 19_732 - 3_819}),
     }
     assert layouts.CALTECH_TRAIN == 60
 
@@ -453,7 +454,7 @@ def test_a_layout_goes_through_propose_train_and_evaluate(copy_of, agnet, textur
         "limit": None,
         "leaked_frames": False,
     }
-    agnet("train", "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
+    agnet("train", "--run", "run", "--model", "plain", "--epochs", 1, "--image-size", 64, *TRAIN)
     measured = json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)
     assert measured["images"] == 33
     assert "c0 safe driving" in measured["class_accuracy"]

@@ -59,7 +59,7 @@ class AnnotatedFolder:
                 self._close(keep=False)
                 self._video = answer.video
                 if answer.video:
-                    self._writer = VideoWriter(self._new(Path(answer.video), ".mp4"), answer.rate)
+                    self._writer = VideoWriter(new_file(self.folder, Path(answer.video), ".mp4"), answer.rate)
             elif isinstance(answer, Moment) and self._writer is not None:
                 write_moment(self._writer, answer)
             elif isinstance(answer, Summary) and self._writer is not None:
@@ -84,19 +84,22 @@ class AnnotatedFolder:
         image = read_image(name, self.max_pixels)  # read again: many images wait for the network, too large to keep
         truth = self._known.truth(name) if self._known else None
         caption = Caption(self._classes, self._run, answer.label, truth)
-        return save_picture(draw_prediction(image, answer.prediction, caption), self._new(Path(name), ".png"))
+        return save_picture(
+            draw_prediction(image, answer.prediction, caption), new_file(self.folder, Path(name), ".png")
+        )
 
     def _close(self, keep: bool) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close(keep)
 
-    def _new(self, image: Path, suffix: str) -> Path:
-        """The first unused file name of class-photo.png, class-photo-2.png, ..."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = printable("-".join([*image.parts[-2:-1], image.stem]).lstrip(".-/")) or "image"
-        numbered = (self.folder / f"{name}-{number}{suffix}" for number in itertools.count(2))
-        return next(path for path in itertools.chain([self.folder / f"{name}{suffix}"], numbered) if not path.exists())
+
+def new_file(folder: Path, image: Path, suffix: str) -> Path:
+    """The first unused file name of class-photo.png, class-photo-2.png, ... in a folder, which is created."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = printable("-".join([*image.parts[-2:-1], image.stem]).lstrip(".-/")) or "image"
+    numbered = (folder / f"{name}-{number}{suffix}" for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder / f"{name}{suffix}"], numbered) if not path.exists())
 
 
 def write_moment(writer: VideoWriter, moment: Moment) -> None:

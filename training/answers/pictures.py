@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ...data.drawing import draw_boxes, fit_within
+from ...data.drawing import draw_boxes, draw_mark, fit_within
 from ...data.fonts import draw_text, shortened, text_width, wrapped
 from .predict import Prediction
 from .truth import Truth
@@ -263,16 +263,13 @@ def _verdict(prediction: Prediction, caption: Caption, equal: list[str]) -> list
 
 def _draw_truth(page: Image.Image, y: int, truth: Truth, first: str, equal: list[str]) -> int:
     """Draw the true class after a mark that needs no colour: a tick, a cross, or none if it is one of a tie."""
-    pen = ImageDraw.Draw(page)
     said, left = "one of a tie" if truth.name in equal else "wrong", 26
     if len(equal) == 1 and truth.name == first:
         said = "right"
-        pen.line([(2, y + 9), (7, y + 15), (17, y + 3)], fill=_TEXT, width=3, joint="curve")
-    elif said == "wrong":
-        pen.line([(3, y + 3), (16, y + 16)], fill=_TEXT, width=3)
-        pen.line([(3, y + 16), (16, y + 3)], fill=_TEXT, width=3)
-    else:
+    if said == "one of a tie":
         left = 0
+    else:
+        draw_mark(page, (0, y), said == "right", _TEXT)
     draw_text(page, (left, y), shortened(f"{said} · truth: {truth.name}", 16, _COLUMN - left), 16, _TEXT)
     draw_text(page, (left, y + 22), truth.part, 13, _FAINT)
     return y + 40

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from ..samples.reading import Propose, Sample, Unreadable, sample
 from ..tasks import CLASSIFY
 
 BATCH_SIZE = 16
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -90,33 +94,46 @@ def predict_samples(
     Raises: `CheckpointError` and `ConfigurationError` as `predict`.
     """
     model = device.take(checkpoint.model)
-    pieces = Pieces(device, say)
+    yield from in_batches(
+        samples,
+        lambda part: _predictions(checkpoint, model, part, device, top, evidence),
+        batch_size,
+        Pieces(device, say),
+    )
 
-    def answers(items: list[Sample | Unreadable]) -> Iterator[Prediction | Unreadable]:
-        samples = [item for item in items if isinstance(item, Sample)]
-        parts = pieces.of(
-            len(samples), lambda cut: _predictions(checkpoint, model, samples[cut], device, top, evidence)
-        )
-        predictions = chain.from_iterable(parts)
-        for item in items:
-            yield item if isinstance(item, Unreadable) else next(predictions)
 
-    waiting: list[Sample | Unreadable] = []
-    for item in samples:
-        waiting.append(item)
-        if len(waiting) == batch_size:
-            yield from answers(waiting)
-            waiting = []
-    yield from answers(waiting)
+def in_batches(
+    samples: Iterable[Sample | Unreadable],
+    compute: Callable[[list[Sample]], list[Found]],
+    batch_size: int,
+    pieces: Pieces,
+) -> Iterator[Found | Unreadable]:
+    """Apply ``compute`` to batches of the readable samples; unreadable ones keep their position in the order."""
+    samples = iter(samples)
+    while batch := list(islice(samples, batch_size)):
+        readable = [one for one in batch if isinstance(one, Sample)]
+        parts = pieces.of(len(readable), partial(_of_part, compute, readable))
+        found = chain.from_iterable(parts)
+        for one in batch:
+            yield one if isinstance(one, Unreadable) else next(found)
+
+
+def _of_part(compute: Callable[[list[Sample]], list[Found]], samples: list[Sample], cut: slice) -> list[Found]:
+    return compute(samples[cut])
+
+
+def inputs_of(model: Model, samples: list[Sample], device: Device) -> tuple[Tensor | None, ...]:
+    """Return the inputs of a network for prepared samples, on its device."""
+    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    found = [one.boxes for one in samples if one.boxes is not None]
+    boxes = torch.from_numpy(np.stack(found)) if found else None  # (B, R, 4)
+    return Batch.of_images(pixels, boxes).on(device).inputs(model.inputs)
 
 
 def _predictions(
     checkpoint: Checkpoint, model: Model, samples: list[Sample], device: Device, top: int, evidence: bool
 ) -> list[Prediction]:
-    pixels = torch.from_numpy(np.stack([one.pixels for one in samples])).permute(0, 3, 1, 2)  # (B, 3, H, W)
-    found = [one.boxes for one in samples if one.boxes is not None]
-    boxes = torch.from_numpy(np.stack(found)) if found else None  # (B, R, 4)
-    inputs = Batch.of_images(pixels, boxes).on(device).inputs(model.inputs)
+    inputs = inputs_of(model, samples, device)
     with device.autocast():
         if evidence:
             output, places = _with_evidence(model, *inputs)

@@ -24,6 +24,7 @@ from ..machine.devices import Device
 from ..runs.checkpoints import Checkpoint
 from ..samples.reading import Propose, Sample, Unreadable, lost_sample, sample_of_input, sample_or_reason
 from .answer import Answer, Moment, Still, Stretch, Summary
+from .embedding import Embedding, embed_samples
 from .pictures import small_frame
 from .predict import BATCH_SIZE, Prediction, predict_samples
 from .video_labels import VideoLabels, label_of
@@ -69,15 +70,27 @@ class FilePredictor:
             else:
                 yield from self._photographs(list(stretch))
 
+    def embeddings(self, inputs: Sequence[Input]) -> Generator[Embedding | Unreadable, None, None]:
+        """Yield the embedding of each photograph in the order of ``inputs``. Raises as `embed_samples`."""
+        with self._prepared(inputs) as samples:
+            timed = self._timed(samples)
+            yield from embed_samples(self.checkpoint, timed, self.device, self.batch_size, self.say)
+
     def _photographs(self, inputs: list[Input]) -> Iterator[Answer]:
         yield Stretch("", len(inputs))
-        jobs = self._jobs() if self.jobs is not None or len(inputs) >= _HANDFUL else 0
-        with _cores_left(jobs), closing(self._samples(inputs, jobs)) as samples:
+        with self._prepared(inputs) as samples:
             for result in self._predict(samples, evidence=self.pictures):
                 if isinstance(result, Unreadable):
                     yield result
                 else:
                     yield Still(result, label_of(self.checkpoint.classes, result.distribution, self.threshold))
+
+    @contextmanager
+    def _prepared(self, inputs: Sequence[Input]) -> Iterator[Iterator[Sample | Unreadable]]:
+        """Read the photographs and propose their regions ahead of the network."""
+        jobs = self._jobs() if self.jobs is not None or len(inputs) >= _HANDFUL else 0
+        with _cores_left(jobs), closing(self._samples(inputs, jobs)) as samples:
+            yield samples
 
     def _samples(self, inputs: Sequence[Input], jobs: int) -> Generator[Sample | Unreadable, None, None]:
         limit = pixel_limit(self.checkpoint.proposals)

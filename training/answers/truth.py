@@ -14,10 +14,13 @@ from ...data.regions import content_hash
 from ..runs.checkpoint_header import CheckpointHeader
 from ..runs.folder import read_config
 
+TRAINED_ON = "the run was trained on this image"
 _PARTS = {
-    "train": "the run was trained on this image",
+    "train": TRAINED_ON,
     "val": "the run's epoch was selected with this image, too",
     "test": "in the test split",
+    "query": "in the query split",
+    "gallery": "in the gallery split",
 }
 
 
@@ -27,6 +30,7 @@ class Truth:
 
     name: str  #: name of the class
     part: str  #: its split and what that means, for display
+    camera: str = ""  #: the camera that took it; empty if unknown
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class KnownImages:
             return None
         parts = {str(self.listing.splits[row]) for row in rows}
         part = next(part for part in _PARTS if part in parts)  # of several, the most important
-        return Truth(self.listing.classes[self.listing.labels[rows[0]]], _PARTS[part])
+        cameras = {self.listing.cameras[row] for row in rows} if self.listing.cameras else {""}
+        name = self.listing.classes[self.listing.labels[rows[0]]]
+        return Truth(name, _PARTS[part], cameras.pop() if len(cameras) == 1 else "")
 
     @cached_property
     def _by_name(self) -> dict[str, int]:
@@ -82,7 +88,9 @@ def known_images(run: Path, checkpoint: CheckpointHeader) -> KnownImages | None:
         listing = read_listing(file)
     except AgnetError:
         return None
-    if listing.attributes.get("fingerprint") != checkpoint.fingerprint or listing.classes != checkpoint.classes:
+    # A network for retrieval has the persons of train, who come first.
+    classes = listing.classes[: len(checkpoint.classes)] if listing.is_retrieval else listing.classes
+    if listing.attributes.get("fingerprint") != checkpoint.fingerprint or classes != checkpoint.classes:
         return None  # the file was replaced by another
     root = follow_hint(listing.attributes.get("root_relative_to_this_file"), file.parent)
     return KnownImages(listing, root or follow_hint(places.get("root_relative_to_run"), run))

@@ -27,13 +27,14 @@ Watch = Callable[[str, int], Progress]  #: (activity, number of images) -> its `
 class Predictions:
     """A model's scores for some images, in the loader's order."""
 
-    logits: np.ndarray  #: float32 ``(n, classes)``
+    logits: np.ndarray  #: float32 ``(n, K)``, the task's scores, for classification logits of K classes
     labels: np.ndarray  #: int64 ``(n,)``
     rows: np.ndarray  #: int64 ``(n,)``, rows of the boxes file's usable images
 
-    def measures(self, task: Task) -> dict[str, float]:
-        """Compute the task's measures, by name."""
-        return {measure.name: measure.of(self.logits, self.labels) for measure in task.measures}
+    def measures(self, task: Task, cameras: np.ndarray) -> dict[str, float]:
+        """Compute the task's measures, by name. ``cameras``: number of each usable image's camera, -1 where unknown."""
+        given = self.logits, self.labels, cameras[self.rows]
+        return {measure.name: measure.of(*given) for measure in task.measures}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from ..runs.folder import (
     write_log,
 )
 from ..runs.seen import SEEN, UNKNOWN, write_seen
+from ..runs.sources import needs_no_file
 from ..samples.loader import Batch, Loader
 from .engine import Trained, evaluate, steps_of_epoch, timings, train_epoch
 from .interruption import Interrupted, Interruption
@@ -64,7 +65,7 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
         SIGINT or SIGTERM, after the state is saved.
     """
     run, boxes, recipe, settings, say = job.run, job.boxes, job.recipe, job.settings, console.say
-    check_input(boxes, recipe, proposes=job.proposes)
+    check_input(boxes, recipe, proposes=job.proposes, processes=processes.size)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
         run, boxes, job.root, job.model, recipe, settings, device, command=job.command, processes=processes.size
@@ -81,7 +82,7 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
         else:
             model, parent = begin_network(job.model, settings.weights, boxes, say)
             config |= parent.provenance() if parent else {}
-            if parent is None and settings.weights not in ("none", "imagenet") and processes.first:
+            if parent is None and not needs_no_file(settings.weights) and processes.first:
                 doubt = doubt_of_strides(device.take(model), job.model, boxes, job.root, device)
                 if doubt:
                     say(doubt)
@@ -240,7 +241,8 @@ class _Story:
             progress=lambda done, values: shown(min(done, self.validation.images), values),
             pieces=self._pieces,
         )
-        return {f"val_{name}": value for name, value in scored.measures(self.learner.task).items()}
+        cameras = self.job.boxes.camera_numbers[self.job.boxes.usable]
+        return {f"val_{name}": value for name, value in scored.measures(self.learner.task, cameras).items()}
 
     def _while_nobody_asks(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches; after a signal, save the state at the epoch's last step and stop."""
@@ -279,7 +281,7 @@ class _Story:
         checkpoint = Checkpoint(
             model=self.learner.judged,
             settings=self.job.model,
-            classes=self.job.boxes.classes,
+            classes=self.learner.task.classes(self.job.boxes),
             proposals=self.job.boxes.settings["proposals"],
             fingerprint=self.job.boxes.fingerprint,
             epoch=self.progress.epoch,

@@ -22,6 +22,7 @@ from ..samples.loader import STAND_IN, Batch
 from ..tasks import CLASSIFY, Task
 from .ema import WeightAverage
 from .optimizer import build_optimizer, rest_frozen
+from .triplets import triplet_losses
 from .watchdog import Watchdog
 
 PULSE = 20  #: steps between two checks of a GPU's values; each check waits for the GPU to finish its queue
@@ -205,6 +206,11 @@ class Learner:
             self._take_less(max(len(batch.labels) for batch in batches))
 
     def _take_less(self, batch_size: int) -> None:
+        if self.recipe.triplet:
+            raise TrainingError(
+                f"not enough memory on {self.device.device} for {batch_size} images at once, and the triplet loss "
+                "compares all images of a batch; use a smaller --batch-size, and a larger --accumulate, in a new run"
+            )
         if not self.processes.alone:
             raise TrainingError(
                 f"not enough memory on {self.device.device} for {batch_size} images at once, and several processes "
@@ -264,7 +270,7 @@ class Learner:
                 loss = share * self._loss(output, piece.labels, piece.valid)
                 if other_labels is not None:
                     loss = loss + (1 - share) * self._loss(output, other_labels, piece.valid)
-                for name, value in _auxiliary(output, piece.labels).items():
+                for name, value in self._auxiliary(output, piece.labels).items():
                     own = share * self._sum(value, piece.labels)
                     if other_labels is not None:
                         own = own + (1 - share) * self._sum(value, other_labels)
@@ -273,9 +279,9 @@ class Learner:
             self.scaler.scale(loss / divisor).backward()
             with torch.no_grad():
                 scores = self.task.scores(output, piece.valid)
-                correct = self.task.hits(scores, piece.labels).sum() * share
+                correct = self.task.hits(output, piece.labels, piece.valid).sum() * share
                 if other_labels is not None:
-                    correct = correct + self.task.hits(scores, other_labels).sum() * (1 - share)
+                    correct = correct + self.task.hits(output, other_labels, piece.valid).sum() * (1 - share)
                 totals[LOSS] += loss
                 totals[CORRECT] += correct
                 regions = scores if piece.regions is None else piece.regions
@@ -309,6 +315,16 @@ class Learner:
     def _loss(self, output: Output, labels: Tensor, valid: Tensor) -> Tensor:
         """Return the task's loss summed over samples, with the class weights of `_sum`."""
         return self._sum(self.task.losses(output, labels, valid, self.recipe.label_smoothing), labels)
+
+    def _auxiliary(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Return the auxiliary losses of the model and of the recipe by name, float32 ``(B,)``."""
+        found = _auxiliary(output, labels)
+        if self.recipe.triplet:
+            vectors = output.embedding if output.compared is None else output.compared
+            if vectors is None:
+                raise ValueError("the triplet loss needs a model that returns an embedding")
+            found["triplet"] = self.recipe.triplet * triplet_losses(vectors, labels, self.recipe.margin)
+        return found
 
     def _sum(self, losses: Tensor, labels: Tensor) -> Tensor:
         """Sum the samples' losses ``(B,)``, each multiplied by the weight of its class.

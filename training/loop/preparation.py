@@ -21,12 +21,12 @@ from ..models.contract import Settings
 from ..models.model import Model
 from ..recipes import Recipe, RunSettings
 from ..runs.seen import count_seen
+from ..runs.sources import sources_by_backbone
 from ..runs.weights import find_weights
-from ..samples.loader import Loader, Propose, RegionDataset
+from ..samples.loader import ClassSampler, Loader, Propose, RegionDataset
 from ..samples.views import AffineRange
-from ..tasks import CLASSIFY
+from ..tasks import task_of
 from .learner import Learner
-from .preflight import check_one_backbone
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
 
@@ -53,11 +53,18 @@ def build_loaders(
         propose: Stage 1's function for one image, used if ``recipe.regions`` is live.
         processes: Processes that share every batch.
     """
-    augment = AffineRange(recipe.rotation, recipe.shift, recipe.scale) if recipe.augment else None
+    augment = AffineRange(recipe.rotation, recipe.shift, recipe.scale, recipe.flip) if recipe.augment else None
     live = propose if recipe.regions == "live" else None
-    train_set = RegionDataset(boxes, root, size_hw, augment, settings.seed, live, regions=regions)
+    train_set = RegionDataset(
+        boxes, root, size_hw, augment, settings.seed, live, regions=regions, erasing=recipe.erasing
+    )
     plain_set = RegionDataset(boxes, root, size_hw, regions=regions)
-    train, val = boxes.rows(CLASSIFY.splits.trained_on), boxes.rows(CLASSIFY.splits.chosen_by)
+    splits = task_of(boxes).splits
+    train, val = boxes.rows(splits.trained_on), boxes.rows(splits.chosen_by)
+    sampler = None
+    if recipe.images_per_class:
+        labels = boxes.labels[boxes.usable[train]]
+        sampler = ClassSampler(train, labels, recipe.batch_size, recipe.images_per_class, settings.seed)
     loader = partial(
         Loader,
         batch_size=recipe.batch_size,
@@ -66,7 +73,7 @@ def build_loaders(
         size=processes.size,
         postpones_signals=True,
     )
-    return loader(train_set, train, shuffle_seed=settings.seed), loader(plain_set, val)
+    return loader(train_set, train, shuffle_seed=settings.seed, sampler=sampler), loader(plain_set, val)
 
 
 def build_learner(
@@ -87,19 +94,20 @@ def build_learner(
     if recipe.size_hw and recipe.size_hw != model.size_hw:
         model.size_hw = recipe.size_hw
         _check_takes(model, device)
-    labels = boxes.labels[boxes.usable[boxes.rows(CLASSIFY.splits.trained_on)]]
+    task = task_of(boxes)
+    labels = boxes.labels[boxes.usable[boxes.rows(task.splits.trained_on)]]
     learner = Learner(
         model,
         recipe,
         device,
         seed=settings.seed,
-        class_images=np.bincount(labels, minlength=len(boxes.classes)).tolist(),
-        task=CLASSIFY,
+        class_images=np.bincount(labels, minlength=len(task.classes(boxes))).tolist(),
+        task=task,
         compiler="inductor" if settings.compile else None,
         processes=processes,
         say=say,
     )
-    if (len(labels) % recipe.batch_size or recipe.batch_size) // processes.size <= 1:
+    if not recipe.images_per_class and (len(labels) % recipe.batch_size or recipe.batch_size) // processes.size <= 1:
         _check_takes_one(learner, len(labels))
     return learner
 
@@ -122,6 +130,8 @@ def _check_takes_one(learner: Learner, images: int) -> None:
     """Raise `ConfigurationError` if a backbone cannot train on a single image, as in an epoch's last batch."""
     learner.start(learner.recipe.epochs - 1)  # when no part rests that ever learns
     size = learner.recipe.batch_size
+    if learner.model.neck is not None:
+        raise ConfigurationError(_lone_image(images, size, "of the neck"))
     image = torch.zeros(1, 3, *learner.model.size_hw, device=learner.device.device)
     try:
         with torch.no_grad():
@@ -133,11 +143,15 @@ def _check_takes_one(learner: Learner, images: int) -> None:
     except ValueError as error:
         if not is_lone_value(error):
             raise
-        raise ConfigurationError(
-            f"{images:,} training images in batches of {size} leave one image on its own, from which a batch norm "
-            "of this backbone would get a single value per channel; use another --batch-size, a larger --image-size, "
-            "or --frozen-norms"
-        ) from None
+        raise ConfigurationError(_lone_image(images, size, "of this backbone")) from None
+
+
+def _lone_image(images: int, size: int, whose: str) -> str:
+    others = ", a larger --image-size, or --frozen-norms" if whose == "of this backbone" else ""
+    return (
+        f"{images:,} training images in batches of {size} leave one image on its own, from which a batch norm {whose} "
+        f"would get a single value per channel; use another --batch-size{others}"
+    )
 
 
 def begin_network(
@@ -147,20 +161,21 @@ def begin_network(
 
     Args:
         settings: Settings of the model.
-        source: Source of the weights: none, imagenet, a file of backbone weights, or a run.
+        source: Source of the weights: none, imagenet, a file of backbone weights, one of these for each backbone, or a
+            run.
         boxes: Boxes file of the images.
         say: Function called with a line of text for the user.
 
-    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent`, `check_one_backbone` and
-        `find_weights`.
+    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent`, `sources_by_backbone`
+        and `find_weights`.
     """
     parent = find_parent(source, settings)
     if parent is None:
-        check_one_backbone(source, settings)
-        found = {stream.backbone: find_weights(source, stream.backbone) for stream in settings.streams}
+        sources = sources_by_backbone(source, [stream.backbone for stream in settings.streams])
+        found = {name: find_weights(one, name) for name, one in sources.items()}
         return build_network(settings, {name: weights for name, weights in found.items() if weights is not None}), None
     model = build_network(settings)
-    say(parent.hand_over(model, settings, boxes.classes))
+    say(parent.hand_over(model, settings, task_of(boxes).classes(boxes)))
     seen = count_seen(boxes, "test", frozenset(parent.contents))
     if seen:
         say(f"{seen:,} of the test images were seen by {parent.name}, byte for byte: agnet evaluate will refuse them")
@@ -182,7 +197,7 @@ def doubt_of_strides(model: Model, settings: Settings, boxes: Boxes, root: Path,
         root: Folder of the images.
         device: Device of the model.
     """
-    rows = boxes.rows(CLASSIFY.splits.trained_on)
+    rows = boxes.rows(task_of(boxes).splits.trained_on)
     names = (stream.backbone for stream in settings.streams)
     doubtful = {
         name: backbone for name, backbone in zip(names, model.backbones, strict=True) if stride_blocks(backbone)

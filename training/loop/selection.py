@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..recipes import Recipe
-from ..tasks import CLASSIFY
+from ..tasks import TASKS
 
-_SIGN = {f"val_{measure.name}": 1.0 if measure.higher_is_better else -1.0 for measure in CLASSIFY.measures}
+_SIGN = {
+    f"val_{measure.name}": 1.0 if measure.higher_is_better else -1.0 for task in TASKS for measure in task.measures
+}
 
 
 @dataclass
 class Selection:
     """The best epoch so far on the validation split; a resumed run rebuilds it from its log."""
 
-    by: str  #: val_top1 (higher is better) or val_loss (lower)
+    by: str  #: name of a measure of validation, such as val_top1
     patience: int = 0  #: epochs without improvement after which to stop; 0: never
     start: int = 0  #: number of epochs at the start in which patience does not count
     best: float | None = None  #: the value of the best epoch

@@ -11,16 +11,16 @@ import numpy as np
 from ...data.errors import ConfigurationError
 from .compared_runs import Runs, cautions, load_runs, model_differences
 from .intervals import difference_interval, measure_intervals
-from .metrics import MEASURES, Scores
+from .metrics import Scores
+from .searches import Searches
 from .statistics import Interval, bootstrap, holm, mcnemar, spread
 
 SIGNIFICANT = 0.05
-TESTED = "top1"  # measure that the p-values refer to
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Value of one of `MEASURES` for one network."""
+    """Value of a measure for one network."""
 
     value: float  #: mean over seeds
     interval: Interval  #: 95 %, over images; for several runs over images and seeds
@@ -62,7 +62,7 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference in one of `MEASURES`: second network minus first."""
+    """Difference in a measure: second network minus first."""
 
     value: float
     interval: Interval  #: 95 %, over images in pairs, and over seeds if there are several
@@ -77,10 +77,10 @@ class Challenge:
     differences: dict[str, Difference]
     tests: list[PairTest]  #: one per seed that both have, or one for two single runs
     test: str  #: name of the test that ``p`` is from
-    p: float  #: two-sided; null hypothesis: equal top-1
+    p: float  #: two-sided; null hypothesis: equal values of the measure that is tested
     p_holm: float  #: ``p`` corrected by Holm's method for the number of networks compared with the first
     verdict: str
-    classes: list[ClassChange]
+    classes: list[ClassChange]  #: empty for retrieval
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class Comparison:
     """All networks, the comparison of each with the first, and what makes it unfair."""
 
     split: str
-    images: int
+    images: int  #: for retrieval, queries with a match
+    measures: dict[str, str]  #: titles of the measures by name
+    tested: str  #: measure that the p-values are about
     contestants: list[Contestant]
     challenges: list[Challenge]
     model_differences: list[str]  #: differences in settings of the networks: the object of the comparison
@@ -102,7 +104,7 @@ class Comparison:
 class _Scored:
     """Measures of S single runs with their bootstrap draws; all share the same resamples of images."""
 
-    scores: list[Scores]
+    scores: Sequence[Scores | Searches]
     values: np.ndarray  #: ``(S, measures)``
     drawn: np.ndarray  #: ``(S, measures, draws)``
 
@@ -122,7 +124,7 @@ def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
         raise ConfigurationError("a comparison needs two or more runs")
     contestants = load_runs(runs, split)
     scored = [_score(contestant) for contestant in contestants]
-    images = len(contestants[0].predictions[0].labels)
+    measured = scored[0].scores[0]
     challenges = [
         _challenge(contestants[0], scored[0], other, its_scored)
         for other, its_scored in zip(contestants[1:], scored[1:], strict=True)
@@ -131,16 +133,20 @@ def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
     challenges = [replace(found, p_holm=p) for found, p in zip(challenges, corrected, strict=True)]
     return Comparison(
         split=split,
-        images=images,
+        images=len(measured),
+        measures=dict(measured.titles),
+        tested=measured.tested,
         contestants=[_contestant(found, its) for found, its in zip(contestants, scored, strict=True)],
-        challenges=[replace(found, verdict=_verdict(found, len(challenges) > 1)) for found in challenges],
+        challenges=[
+            replace(found, verdict=_verdict(found, measured, corrected=len(challenges) > 1)) for found in challenges
+        ],
         model_differences=list(model_differences(contestants)),
         cautions=list(cautions(contestants, split)),
     )
 
 
 def _score(runs: Runs) -> _Scored:
-    scores = [Scores(found.logits, found.labels) for found in runs.predictions]
+    scores = [found.scores() for found in runs.predictions]
     once = np.ones((len(scores[0]), 1))
     statistics = [list(found.statistics().values()) for found in scores]
     values = np.array([[statistic(once)[0] for statistic in of_one] for of_one in statistics])
@@ -149,7 +155,7 @@ def _score(runs: Runs) -> _Scored:
 
 def _contestant(runs: Runs, scored: _Scored) -> Contestant:
     intervals, measures = measure_intervals(scored.scores, scored.values, scored.drawn), {}
-    for k, name in enumerate(MEASURES):
+    for k, name in enumerate(scored.scores[0].titles):
         values = scored.values[:, k].tolist()
         found = spread(values)
         measures[name] = Measured(found.mean, intervals[name], found.sd, values)
@@ -161,7 +167,7 @@ def _challenge(first: Runs, ours: _Scored, second: Runs, theirs: _Scored) -> Cha
     single = len(first.seeds) == len(second.seeds) == 1
     pairs = [(first.seeds.index(seed), k) for k, seed in enumerate(second.seeds) if seed in first.seeds]
     differences, p_values = {}, {}
-    for k, name in enumerate(MEASURES):
+    for k, name in enumerate(ours.scores[0].titles):
         values, drawn = (ours.values[:, k], theirs.values[:, k]), (ours.drawn[:, k], theirs.drawn[:, k])
         interval, p_values[name] = difference_interval(name, ours.scores, theirs.scores, values, drawn)
         differences[name] = Difference(float(values[1].mean() - values[0].mean()), interval)
@@ -172,7 +178,7 @@ def _challenge(first: Runs, ours: _Scored, second: Runs, theirs: _Scored) -> Cha
         differences=differences,
         tests=tests,
         test="McNemar" if single else "t-test",
-        p=tests[0].p if single else p_values[TESTED],
+        p=tests[0].p if single else p_values[ours.scores[0].tested],
         p_holm=1.0,
         verdict="",
         classes=_class_changes(first.predictions[0].classes, ours, theirs),
@@ -194,30 +200,33 @@ def _pair_test(first: Runs, ours: _Scored, own: int, second: Runs, theirs: _Scor
 
 
 def _class_changes(classes: Sequence[str], ours: _Scored, theirs: _Scored) -> list[ClassChange]:
-    images = np.bincount(ours.scores[0].labels, minlength=len(classes)).tolist()
-    once = np.ones((len(ours.scores[0]), 1))
+    first = ours.scores[0]
+    if not isinstance(first, Scores):
+        return []
+    images = np.bincount(first.labels, minlength=len(classes)).tolist()
+    once = np.ones((len(first), 1))
     one, other = (
-        np.mean([found.class_accuracies(once)[:, 0] for found in scored.scores], axis=0).tolist()
+        np.mean([found.class_accuracies(once)[:, 0] for found in scored.scores if isinstance(found, Scores)], axis=0)
         for scored in (ours, theirs)
     )
     return [
         ClassChange(name, n, first if n else None, second if n else None)
-        for name, n, first, second in zip(classes, images, one, other, strict=True)
+        for name, n, first, second in zip(classes, images, one.tolist(), other.tolist(), strict=True)
     ]
 
 
-def _verdict(found: Challenge, corrected: bool) -> str:
-    difference = found.differences[TESTED]
+def _verdict(found: Challenge, measured: Scores | Searches, *, corrected: bool) -> str:
+    difference, title = found.differences[measured.tested], measured.titles[measured.tested]
     p = f"{found.test} p = {p_text(found.p)}" + (f", Holm-corrected {p_text(found.p_holm)}" if corrected else "")
     low, high = 100 * difference.interval.low, 100 * difference.interval.high
     points = 100 * difference.value
     if found.p_holm >= SIGNIFICANT:
-        said = f"{points:+.1f} points in top-1 (95% {low:+.1f} to {high:+.1f}; {p})"
+        said = f"{points:+.1f} points in {title} (95% {low:+.1f} to {high:+.1f}; {p})"
         return f"no significant difference between {found.second} and {found.first}: {said}"
     if points < 0:
         low, high, points = -high, -low, -points
     better = "better" if difference.value > 0 else "worse"
-    said = f"{points:.1f} points in top-1 (95% {low:.1f} to {high:.1f}; {p})"
+    said = f"{points:.1f} points in {title} (95% {low:.1f} to {high:.1f}; {p})"
     return f"{found.second} is {better} than {found.first} by {said}"
 
 

@@ -9,20 +9,19 @@ from ...data.files import write_text
 from ...data.text import printable, table
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, with_sd
-from .metrics import MEASURES
 
 _SHOWN = 5  # most classes listed, of those that gained and of those that lost
 _DRAWN = 12  # the same for the plot
-_POINTS = ("top1", "top5", "mean_average_precision", "mean_class_accuracy")  # measures plotted
+_UNPLOTTED = ("calibration_error", "negative_log_likelihood")  # of which less is better
 
 
 def comparison_text(comparison: Comparison) -> str:
     """Format a comparison as text: verdicts first, then the figures that they are based on."""
-    blocks = [f"{comparison.split}: {comparison.images:,} images, the same for all"]
+    blocks = [f"{comparison.split}: {_counted(comparison)}, the same for all"]
     blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
     blocks.append("\n".join(table(_measures(comparison))))
     for challenge in comparison.challenges:
-        tables = (_differences(challenge), _tests(challenge), _classes(challenge))
+        tables = (_differences(comparison, challenge), _tests(comparison, challenge), _classes(challenge))
         blocks += ["\n".join(table(rows)) for rows in tables if len(rows) > 1]
     blocks.append(_basis(comparison))
     for title, lines in (
@@ -36,11 +35,11 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Format a comparison as Markdown tables."""
-    blocks = [f"**{comparison.split}**: {comparison.images:,} images, the same for all"]
+    blocks = [f"**{comparison.split}**: {_counted(comparison)}, the same for all"]
     blocks += [_escaped(challenge.verdict) for challenge in comparison.challenges]
     tables = [_measures(comparison)]
     for challenge in comparison.challenges:
-        tables += [_differences(challenge), _tests(challenge), _classes(challenge)]
+        tables += [_differences(comparison, challenge), _tests(comparison, challenge), _classes(challenge)]
     blocks += [_markdown_table(rows) for rows in tables if len(rows) > 1]
     blocks.append(_basis(comparison))
     for title, lines in (
@@ -53,11 +52,20 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """Format the accuracies by class as CSV: one row per class, one column per network in the order given."""
+    """Format the accuracies by class as CSV: one row per class, one column per network in the order given.
+
+    For retrieval, which has no classes: one row per measure.
+    """
+    names = [found.name for found in comparison.contestants]
+    if _is_search(comparison):
+        values = [
+            [name, *(found.measures[name].value for found in comparison.contestants)] for name in comparison.measures
+        ]
+        return rows_csv(["measure", *names], values)
     first = [(change.name, change.images, change.first) for change in comparison.challenges[0].classes]
     others = zip(*(challenge.classes for challenge in comparison.challenges), strict=True)
     rows = [[*row, *(change.second for change in changes)] for row, changes in zip(first, others, strict=True)]
-    return rows_csv(["class", "images", *(f"accuracy of {found.name}" for found in comparison.contestants)], rows)
+    return rows_csv(["class", "images", *(f"accuracy of {name}" for name in names)], rows)
 
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:
@@ -82,18 +90,22 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
     figure = Figure(figsize=(11, 4.6 * rows), layout="constrained")
     panels = figure.subplots(rows, 2, squeeze=False)
     for (left, right), challenge in zip(panels, comparison.challenges, strict=True):
-        found = [challenge.differences[name] for name in _POINTS]
+        names = [name for name in comparison.measures if name not in _UNPLOTTED]
+        found = [challenge.differences[name] for name in names]
         for place, difference in enumerate(found):
             ends = [100 * difference.interval.low, 100 * difference.interval.high]
             left.plot(ends, [place, place], color="#4363d8", linewidth=2)
             left.plot(100 * difference.value, place, "o", color="#4363d8")
         left.axvline(0, color="#6b6b6b", linewidth=1)
-        left.set_yticks(range(len(_POINTS)), [MEASURES[name] for name in _POINTS])
+        left.set_yticks(range(len(names)), [comparison.measures[name] for name in names])
         left.invert_yaxis()
         left.set_xlabel("difference in points, with 95% interval")
         (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
-        title = f"{second}\n{first}, {comparison.images:,} images"
+        title = f"{second}\n{first}, {_counted(comparison)}"
         left.set_title(title, fontsize=10, family=[*family, *others], parse_math=False)
+        if _is_search(comparison):
+            right.set_axis_off()
+            continue
         changed = _changed(challenge, _DRAWN)
         labels, family = class_labels([change.name for change in challenge.classes], 8)
         drawn = {change.name: label for change, label in zip(challenge.classes, labels, strict=True)}
@@ -114,7 +126,7 @@ FORMATS = (".png", *_TEXTS)
 
 def _measures(comparison: Comparison) -> list[list[str]]:
     rows = [["", *(_named(found) for found in comparison.contestants)]]
-    for name, title in MEASURES.items():
+    for name, title in comparison.measures.items():
         cells = []
         for found in comparison.contestants:
             measured = found.measures[name]
@@ -128,9 +140,9 @@ def _named(found: Contestant) -> str:
     return found.name if len(found.seeds) == 1 else f"{found.name} ({len(found.seeds)} seeds)"
 
 
-def _differences(challenge: Challenge) -> list[list[str]]:
+def _differences(comparison: Comparison, challenge: Challenge) -> list[list[str]]:
     rows = [[f"{challenge.second} minus {challenge.first}", "difference", "95% interval"]]
-    for name, title in MEASURES.items():
+    for name, title in comparison.measures.items():
         found = challenge.differences[name]
         ends = f"{_signed(name, found.interval.low)} to {_signed(name, found.interval.high)}"
         rows.append([title, _signed(name, found.value), ends])
@@ -141,8 +153,9 @@ def _signed(measure: str, value: float) -> str:
     return f"{value:+.3f}" if measure == "negative_log_likelihood" else f"{100 * value:+.2f}"
 
 
-def _tests(challenge: Challenge) -> list[list[str]]:
-    rows = [["image by image", "both right", "only first right", "only second right", "both wrong", "McNemar p"]]
+def _tests(comparison: Comparison, challenge: Challenge) -> list[list[str]]:
+    one = "query" if _is_search(comparison) else "image"
+    rows = [[f"{one} by {one}", "both right", "only first right", "only second right", "both wrong", "McNemar p"]]
     for test in challenge.tests:
         counts = (test.both_right, test.only_first, test.only_second, test.both_wrong)
         seeds = f"seeds {test.first_seed} and {test.second_seed}"
@@ -171,15 +184,24 @@ def _gain(change: ClassChange) -> float:
     return round(change.second - change.first, 9)  # equal means over seeds may differ in the last digit
 
 
+def _is_search(comparison: Comparison) -> bool:
+    return "map" in comparison.measures
+
+
+def _counted(comparison: Comparison) -> str:
+    return f"{comparison.images:,} {'queries with a match' if _is_search(comparison) else 'images'}"
+
+
 def _basis(comparison: Comparison) -> str:
+    over = "queries" if _is_search(comparison) else "images"
     if all(len(found.seeds) == 1 for found in comparison.contestants):
         return (
-            "95% intervals are over images, paired for differences (shares: Wilson, differences of shares: Bonett and "
+            f"95% intervals are over {over}, paired for differences (shares: Wilson, differences of shares: Bonett and "
             "Price; other measures: bootstrap with 1,000 resamples). The results hold for these trained networks only; "
             "other seeds may give different results (agnet train --seeds)."
         )
     return (
-        "95% intervals are over images, paired for differences with the seeds fixed, and over seeds: the variance of "
+        f"95% intervals are over {over}, paired for differences with the seeds fixed, and over seeds: the variance of "
         "each network's mean over its seeds is added (Student's t; shares: Wilson). Each McNemar test is for one "
         "pair of seeds."
     )

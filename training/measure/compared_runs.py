@@ -17,7 +17,7 @@ from ..recipes import Recipe
 from ..runs.folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
 from ..runs.provenance import same_boxes
 from ..runs.seen import UNKNOWN
-from .predictions import SplitPredictions, load_predictions
+from .predictions import QueryResults, SplitPredictions, load_predictions
 
 # Entries that are not listed as differences: locations of files, settings that do not affect the network, and the
 # hashes of boxes files, which `model_differences` compares.
@@ -37,7 +37,7 @@ class Runs:
     name: str
     paths: list[Path]
     seeds: list[int]
-    predictions: list[SplitPredictions]
+    predictions: Sequence[SplitPredictions | QueryResults]
     configs: list[_Config]
 
 
@@ -69,7 +69,7 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
     sizes = {runs.name: runs.predictions[0].image_size for runs in contestants}
     if len(set(sizes.values())) > 1:
         yield "image size: " + ", ".join(f"{size_text(size)} in {name}" for name, size in sizes.items())
-    if split != "test":
+    if split not in ("test", "query"):
         yield f"{split} is not the test split: it was used for training or for the choice of the epoch"
     several = max(len(runs.paths) for runs in contestants) > 1
     for runs in contestants:
@@ -146,12 +146,21 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
                     f"{whose} have different labels for {len(unlike):,} of the same images, such as {first.names[k]}: "
                     f"{labels[0]!r} and {labels[1]!r}"
                 )
-            ordered.append(replace(found, logits=found.logits[order], labels=first.labels))
+            ordered.append(found.ordered(order))
+            _check_same_queries(whose, first, ordered[-1])
         aligned.append(replace(runs, predictions=ordered))
     return aligned
 
 
-def _keys(predictions: SplitPredictions, by_content: bool) -> list[tuple[str, str | int]]:
+def _check_same_queries(whose: str, first: object, other: object) -> None:
+    """Raise `MismatchError` if queries of the one network have a match that they have not with the other."""
+    if isinstance(first, QueryResults) and isinstance(other, QueryResults):
+        unlike = int((first.counted != other.counted).sum())
+        if unlike:
+            raise MismatchError(f"{whose} searched in different galleries: {unlike:,} queries have a match in one only")
+
+
+def _keys(predictions: SplitPredictions | QueryResults, by_content: bool) -> list[tuple[str, str | int]]:
     """Unique keys of images: their paths, or their contents, with copies numbered by label and path."""
     if not by_content:
         return [("path", name) for name in predictions.names]

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from ...data.boxes.reader import Boxes
+from ...data.errors import DatasetError
 from ...data.fields import plain_size
 from ...data.files import write_text
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
+from ..retrieval import Embedded, retrieve
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from ..runs.folder import BEST, SUFFIX, checkpoint_hash
 from ..runs.seen import contents_of
 from ..samples.loader import Loader, RegionDataset
+from ..tasks import RETRIEVE, task_of
 from .claims import Claim, papers_claim
 from .evaluation_report import metrics_csv
-from .measurable import check_images, check_measurable
+from .measurable import check_images, check_measurable, parts_of
 from .metrics import Metrics, measure
-from .predictions import SplitPredictions, save_predictions
+from .predictions import QueryResults, SplitPredictions, save_embeddings, save_predictions
+from .search_report import search_csv
+from .searches import SearchMetrics, measure_searches
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Metrics of a run, the file they were written to, and what limits their meaning."""
 
-    metrics: Metrics
+    metrics: Metrics | SearchMetrics
     file: Path
     warning: str = ""
     claim: Claim | None = None  #: published figures of this network on this test split
-    predictions: SplitPredictions | None = None  #: predictions for every image
+    predictions: SplitPredictions | QueryResults | None = None  #: results for every image, or for every query
 
 
 def evaluate_run(
@@ -53,7 +60,8 @@ def evaluate_run(
     """Evaluate the best checkpoint of a run on ``split`` of ``boxes``.
 
     Metrics (JSON and CSV), the prediction for every image, and plots of the confusion matrix and the calibration are
-    written into the folder of the run.
+    written into the folder of the run. Of a data set for retrieval, it is the embeddings, the result of every query,
+    and a plot of the CMC; ``query`` is searched for in ``gallery``, and images of ``val`` among each other.
 
     Args:
         boxes: Boxes file of the run, or another one with the same classes and proposal settings.
@@ -72,7 +80,8 @@ def evaluate_run(
     target, seen, warning = check_measurable(run, boxes, split, force)
     if not images_checked:
         check_images(boxes, root, split, watch=watch, say=say)
-    rows = boxes.rows(split)
+    task = task_of(boxes)
+    rows = np.concatenate([boxes.rows(part) for part in parts_of(split)])
     checkpoint = load_checkpoint(run / BEST)
     dataset = RegionDataset(boxes, root, checkpoint.size_hw, regions=checkpoint.regions > 0)
     loader = Loader(dataset, rows, batch_size, workers)
@@ -80,13 +89,78 @@ def evaluate_run(
         device.take(checkpoint.model),
         loader.epoch(0),
         device=device,
+        task=task,
         progress=watch(f"evaluate {split}", loader.images),
         pieces=Pieces(device, say),
     )
     check_finite([torch.from_numpy(predictions.logits)])
+    if task is RETRIEVE:
+        return _searched(run, boxes, split, predictions, checkpoint, target, seen, warning, device)
     metrics = measure(predictions.logits, predictions.labels, checkpoint.classes)
     claim = papers_claim(boxes, split, checkpoint.settings)
     content = {
+        **_about(boxes, split, checkpoint, seen, device),
+        "papers_claim": claim and asdict(claim),
+        **metrics.to_dict(),
+    }
+    named = SplitPredictions(
+        logits=predictions.logits,
+        labels=predictions.labels,
+        classes=checkpoint.classes,
+        names=_names(boxes, predictions.rows),
+        **_origin(run, boxes, split, checkpoint, seen),
+    )
+    _write_all(target, content, metrics, named, title=boxes.title)
+    return Evaluation(metrics, target, warning, claim, named)
+
+
+def _searched(
+    run: Path,
+    boxes: Boxes,
+    split: str,
+    predictions: Predictions,
+    checkpoint: Checkpoint,
+    target: Path,
+    seen: int | None,
+    warning: str,
+    device: Device,
+) -> Evaluation:
+    """`evaluate_run` of a data set for retrieval, from the embeddings of its images."""
+    queries = len(boxes.rows(split))
+    numbers = boxes.usable[predictions.rows]
+    everything = Embedded(predictions.logits, predictions.labels, boxes.camera_numbers[numbers])
+    query = Embedded(*(column[:queries] for column in everything))
+    gallery = Embedded(*(column[queries:] for column in everything)) if split == "query" else query
+    found = retrieve(query, gallery if split == "query" else None)
+    if not found.counted.any():
+        raise DatasetError(f"{boxes.path}: no {split} image has a match by another camera")
+    names = _names(boxes, predictions.rows)
+    shown = names[queries:] if split == "query" else names
+    results = QueryResults(
+        labels=query.persons,
+        classes=boxes.classes,
+        names=names[:queries],
+        average_precisions=np.where(found.counted, found.average_precisions, -1.0),
+        first_match=found.first_match,
+        nearest=tuple(shown[k] if k >= 0 else "" for k in found.nearest.tolist()),
+        **_origin(run, boxes, split, checkpoint, seen),
+    )
+    metrics = measure_searches(
+        results.scores(),
+        left_out=int((~found.counted).sum()),
+        gallery_images=len(gallery.persons),
+        distractors=int((~np.isin(gallery.persons, query.persons)).sum()),
+        persons=len(np.unique(query.persons)),
+        cameras=len(np.unique(everything.cameras[everything.cameras >= 0])),
+    )
+    content = {**_about(boxes, split, checkpoint, seen, device), **metrics.to_dict()}
+    _write_search(target, content, metrics, results, everything, names, boxes)
+    return Evaluation(metrics, target, warning, None, results)
+
+
+def _about(boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None, device: Device) -> dict[str, object]:
+    """What a metrics file says besides the metrics."""
+    return {
         "split": split,
         "epoch": checkpoint.epoch,
         "dataset": boxes.dataset,
@@ -94,30 +168,43 @@ def evaluate_run(
         "images_seen_in_training": seen,
         "device": device.device.type,
         "precision": device.precision,
-        "papers_claim": claim and asdict(claim),
-        **metrics.to_dict(),
     }
-    named = _with_images(predictions, run, boxes, split, checkpoint, seen)
-    _write_all(target, content, metrics, named, title=boxes.title)
-    return Evaluation(metrics, target, warning, claim, named)
 
 
-def _with_images(
-    predictions: Predictions, run: Path, boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None
-) -> SplitPredictions:
-    numbers = boxes.usable[predictions.rows]
-    return SplitPredictions(
-        logits=predictions.logits,
-        labels=predictions.labels,
-        names=tuple(name.decode() for name in boxes.names[numbers].tolist()),
-        contents=tuple(contents_of(boxes, split)),
-        classes=checkpoint.classes,
-        split=split,
-        dataset=boxes.dataset,
-        network=checkpoint_hash(run / BEST),
-        image_size=plain_size(checkpoint.size_hw),
-        images_seen_in_training=seen,
-    )
+def _origin(run: Path, boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None) -> dict[str, Any]:
+    """Fields of `MeasuredImages` that name the images and the network, except the images' paths."""
+    return {
+        "contents": tuple(contents_of(boxes, split)),
+        "split": split,
+        "dataset": boxes.dataset,
+        "network": checkpoint_hash(run / BEST),
+        "image_size": plain_size(checkpoint.size_hw),
+        "images_seen_in_training": seen,
+    }
+
+
+def _names(boxes: Boxes, rows: np.ndarray) -> tuple[str, ...]:
+    return tuple(name.decode() for name in boxes.names[boxes.usable[rows]].tolist())
+
+
+def _write_search(
+    target: Path,
+    content: dict[str, object],
+    metrics: SearchMetrics,
+    results: QueryResults,
+    embedded: Embedded,
+    names: Sequence[str],
+    boxes: Boxes,
+) -> None:
+    """Write all files of a search; the metrics file, which marks it as complete, comes last."""
+    from .evaluation_plots import draw_cmc  # matplotlib takes a second to load
+
+    part = target.stem.removeprefix("metrics")
+    save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), results)
+    save_embeddings(target.with_name(f"embeddings{part}{SUFFIX}"), embedded, names, results)
+    draw_cmc(metrics, target.with_name(f"cmc{part}.png"), boxes.title)
+    write_text(target.with_suffix(".csv"), search_csv([metrics]))
+    write_text(target, json.dumps(content, indent=1) + "\n")
 
 
 def _write_all(

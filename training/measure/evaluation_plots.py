@@ -1,4 +1,4 @@
-"""Plots of an evaluation: confusion matrix and reliability diagram."""
+"""Plots of an evaluation: confusion matrix, reliability diagram, and CMC of a search."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ...data.files import atomic_file
 from ..runs.plot_texts import DPI, class_labels, inches_of, line
 from .metrics import BINS, Metrics
+from .searches import SEARCH_MEASURES, SearchMetrics
 
 _BLUE, _RED, _GREY = "#4363d8", "#c0392b", "#6b6b6b"
 _NUMBERED = 25  # most classes for which counts are written into the cells
@@ -76,6 +77,34 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     below.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
     figure.legend(fontsize=8, loc="lower center", ncols=3, frameon=False)  # outside: bars may stand anywhere
     figure.tight_layout(rect=(0, 0.04, 1, 1))
+    return save_figure(figure, path)
+
+
+def draw_cmc(metrics: SearchMetrics, path: Path, dataset: str = "") -> Path:
+    """Draw the cumulative matching characteristic as a PNG, with its values at a few ranks.
+
+    Args:
+        metrics: Metrics of the search.
+        path: File to write.
+        dataset: Name of the data set, for the title.
+
+    Returns: ``path``.
+    """
+    figure = Figure(figsize=(6.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    ranks = range(1, len(metrics.cmc) + 1)
+    axes.plot(ranks, [100 * share for share in metrics.cmc], color=_BLUE)
+    for name, title in SEARCH_MEASURES.items():
+        if name == "map":
+            continue
+        rank, share, interval = int(title.partition("@")[2]), getattr(metrics, name), metrics.intervals[name]
+        axes.plot([rank, rank], [100 * interval.low, 100 * interval.high], color=_BLUE, linewidth=1)
+        axes.plot(rank, 100 * share, "o", color=_BLUE)
+        axes.annotate(f"{100 * share:.1f}", (rank, 100 * share), (4, -12), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="rank", ylabel="queries with a match, %", xlim=(0, len(metrics.cmc) + 1), ylim=(0, 103))
+    axes.grid(alpha=0.25)
+    said = f"mAP {metrics.map:.1%}, {metrics.queries:,} queries in {metrics.gallery_images:,} images"
+    _titled(axes, dataset, said, 5.0)
     return save_figure(figure, path)
 
 

@@ -54,7 +54,7 @@ def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], clai
     rows = [["", "mean ± sd", "95% interval", *seeds, *_claim_title(claim)]]
     for name, title in MEASURES.items():
         values = [number(name, getattr(metrics, name)) for metrics in seeds.values()]
-        rows.append([title, *_spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
+        rows.append([title, *spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
     note = "95% interval: confidence interval of the mean, over images and seeds"
     return "\n".join([*table(rows), note, *_claim_note(claim)])
 
@@ -112,7 +112,7 @@ def with_sd(measure: str, mean: float, sd: float) -> str:
     return f"{number(measure, mean).removesuffix('%')} ± {number(measure, sd)}"
 
 
-def _spread_texts(measure: str, found: Spread) -> tuple[str, str]:
+def spread_texts(measure: str, found: Spread) -> tuple[str, str]:
     """Format ``mean ± sd``, or the only value, and the interval, which is empty if unknown."""
     value = number(measure, found.mean) if found.sd is None else with_sd(measure, found.mean, found.sd)
     if found.low is None or found.high is None:

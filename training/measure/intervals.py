@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -21,12 +21,15 @@ from .statistics import (
 
 if TYPE_CHECKING:
     from .metrics import Scores
+    from .searches import Searches
+
+    Measured: TypeAlias = Scores | Searches
 
 _RAISED_BY_NOISE = {"mean_average_precision", "calibration_error"}
 _WRONG = float(np.log(2))  # nats, the least that a misclassified image contributes
 
 
-def measure_intervals(scores: Sequence[Scores], values: np.ndarray, drawn: np.ndarray) -> dict[str, Interval]:
+def measure_intervals(scores: Sequence[Measured], values: np.ndarray, drawn: np.ndarray) -> dict[str, Interval]:
     """95 % confidence intervals of the measures of a network, averaged over S runs that differ in their seed.
 
     The intervals are over images, and for several runs over seeds as well. Shares (top-1, top-5, mean class accuracy)
@@ -39,12 +42,12 @@ def measure_intervals(scores: Sequence[Scores], values: np.ndarray, drawn: np.nd
         values: Values of the measures, ``(S, measures)``.
         drawn: Bootstrap draws ``(S, measures, draws)``, with the same resamples for all.
 
-    Returns: intervals by name of the measure, in the order of `Scores.statistics`.
+    Returns: intervals by name of the measure, in the order of ``statistics``.
     """
     images, means = len(scores[0]), values.mean(axis=0)
     shares, found = _shares(scores), {}
     for k, name in enumerate(scores[0].statistics()):
-        if _is_certain(name, scores[0].classes):
+        if scores[0].is_certain(name):
             found[name] = Interval(float(means[k]), float(means[k]))
         elif name in shares:
             found[name] = share_interval(*shares[name])
@@ -53,9 +56,9 @@ def measure_intervals(scores: Sequence[Scores], values: np.ndarray, drawn: np.nd
         else:
             variance = float(drawn[:, k].mean(axis=0).var())
             found[name] = joined_test(float(means[k]), variance, images, [values[:, k].tolist()])[0]
-    if scores[0].classes > 1:
+    if "calibration_error" in found and scores[0].classes > 1:
         top1, k = found["top1"], list(found).index("mean_average_precision")
-        confidence = float(np.mean([one.confidence.mean() for one in scores]))
+        confidence = float(np.mean([one.confidence.mean() for one in scores]))  # type: ignore[union-attr]
         ends = Interval(np.inf, max(abs(confidence - end) for end in (top1.low, top1.high)))
         for name, least in (
             ("mean_average_precision", wilson_interval(min(float(means[k]), 1.0), images)),
@@ -68,8 +71,8 @@ def measure_intervals(scores: Sequence[Scores], values: np.ndarray, drawn: np.nd
 
 def difference_interval(
     measure: str,
-    first: Sequence[Scores],
-    second: Sequence[Scores],
+    first: Sequence[Measured],
+    second: Sequence[Measured],
     values: tuple[np.ndarray, np.ndarray],
     drawn: tuple[np.ndarray, np.ndarray],
 ) -> tuple[Interval, float]:
@@ -85,8 +88,8 @@ def difference_interval(
     """
     images, single = len(first[0]), len(first) == len(second) == 1
     value, draws = float(values[1].mean() - values[0].mean()), drawn[1].mean(axis=0) - drawn[0].mean(axis=0)
-    same = single and np.array_equal(first[0].probabilities, second[0].probabilities)  # a network compared with itself
-    if same or _is_certain(measure, first[0].classes):
+    same = single and first[0].same_as(second[0])  # a network compared with itself
+    if same or first[0].is_certain(measure):
         return Interval(value, value), 1.0
     unit = (_WRONG if measure == "negative_log_likelihood" else 1.0) / (images + 2)
     ours, theirs = _shares(first), _shares(second)
@@ -113,13 +116,7 @@ def possible(measure: str, interval: Interval, difference: bool = False) -> Inte
     return Interval(low, high)
 
 
-def _shares(scores: Sequence[Scores]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """Measures that are shares: right (1.0) or wrong ``(S, n)``, and the classes ``(n,)`` if averaged by class."""
-    right = np.stack([one.right for one in scores])
-    among_five = np.stack([(one.rank < 5).astype(np.float64) for one in scores])
-    return {"top1": (right, None), "top5": (among_five, None), "mean_class_accuracy": (right, scores[0].labels)}
-
-
-def _is_certain(measure: str, classes: int) -> bool:
-    """Whether every image counts as right for a measure with this number of classes."""
-    return classes == 1 or (measure == "top5" and classes <= 5)
+def _shares(scores: Sequence[Measured]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Measures that are shares: values in [0, 1] ``(S, n)``, and the classes ``(n,)`` if averaged by class."""
+    each = [one.shares() for one in scores]
+    return {name: (np.stack([found[name][0] for found in each]), strata) for name, (_, strata) in each[0].items()}

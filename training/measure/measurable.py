@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import Watch, look_at_images
 from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
@@ -15,7 +17,9 @@ from ..runs.checkpoint_header import CheckpointHeader, read_header
 from ..runs.folder import BEST, read_config
 from ..runs.provenance import identity, same_boxes
 from ..runs.seen import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
-from ..tasks import CLASSIFY
+from ..tasks import task_of
+
+_HELD_OUT = ("test", "query")
 
 
 def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[Path, int | None, str]:
@@ -29,17 +33,29 @@ def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[
     header = read_header(run / BEST)
     own = _is_own(run, header, boxes)  # by a fingerprint that can be forged: check the rest as well
     _check_same_kind(run, header, boxes)
-    if split not in CLASSIFY.splits.measured_on:
-        known = ", ".join(CLASSIFY.splits.measured_on)
-        raise ConfigurationError(f"split {split!r}: {CLASSIFY.name} is measured on one of {known}")
-    if not len(boxes.rows(split)):
-        raise DatasetError(f"{boxes.path} has no usable {split} images")
+    task = task_of(boxes)
+    if split not in task.splits.measured_on:
+        known = ", ".join(task.splits.measured_on)
+        raise ConfigurationError(f"split {split!r}: {task.name} is measured on one of {known}")
+    for part in parts_of(split):
+        if not len(boxes.rows(part)):
+            raise DatasetError(f"{boxes.path} has no usable {part} images")
     # The fingerprint in a boxes file can be any text, so file names contain its hash.
     other = "" if own else f"-{hashlib.blake2b(boxes.fingerprint.encode(), digest_size=4).hexdigest()}"
     target = run / f"metrics-{split}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
     return target, seen, warning
+
+
+def parts_of(split: str) -> tuple[str, ...]:
+    """Splits whose images are needed to measure on one: queries are searched for in the gallery."""
+    return ("query", "gallery") if split == "query" else (split,)
+
+
+def default_split(boxes: Boxes) -> str:
+    """The split that is measured unless another is named."""
+    return "query" if boxes.is_retrieval else "test"
 
 
 def _is_own(run: Path, header: CheckpointHeader, boxes: Boxes) -> bool:
@@ -61,16 +77,17 @@ def check_images(
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Raise `DatasetError` or `MismatchError` unless the images of ``split`` are the ones ``boxes`` was made from."""
-    look = look_at_images(boxes, root, boxes.usable[boxes.rows(split)], watch=watch, say=say)
+    rows = np.concatenate([boxes.rows(part) for part in parts_of(split)])
+    look = look_at_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
     if error := look.error(f"{split} images"):
         raise error
 
 
 def _check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:
     """Raise `MismatchError` unless ``boxes`` has the same classes and, if the network uses regions, the same proposal
-    settings.
+    settings. Persons to search for are others than those of training, so that any network can be measured on them.
     """
-    if header.classes != boxes.classes:
+    if header.classes != boxes.classes and not boxes.is_retrieval:
         missing = sorted(set(header.classes) ^ set(boxes.classes))
         which = f", such as {missing[0]!r}" if missing else " in another order"
         raise MismatchError(
@@ -100,7 +117,7 @@ def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | 
     Raises: `MismatchError`, without ``force``, for the training split, and for test images that the run that provided
         the initial weights has seen or may have seen.
     """
-    images = len(boxes.rows(split))
+    images = sum(len(boxes.rows(part)) for part in parts_of(split))
     if split == "train":
         if not force:
             raise MismatchError(
@@ -110,27 +127,27 @@ def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | 
         return images, f"all {images:,} images were used for training: the score is not one on new images"
     parts = ("train",) if split == "val" else ("train", "val")
     own = frozenset(itertools.chain(*(contents_of(boxes, part) for part in parts)))
-    copies = count_seen(boxes, split, own)
+    copies = _count(boxes, split, own)
     said = ["the epoch was chosen on these images"] if split == "val" else []
     if copies:
         said.append(f"{copies:,} of the {images:,} {split} images also occur in {' or '.join(parts)}, byte for byte")
     before = read_seen(run, [EARLIER]) if (run / SEEN).exists() else frozenset()
-    if before is None or (before and UNKNOWN in contents_of(boxes, split)):
-        if split == "test" and not force:
+    if before is None or (before and UNKNOWN in _contents(boxes, split)):
+        if split in _HELD_OUT and not force:
             raise MismatchError(
                 f"{run} started from the weights of a run with no record of the images it has seen, which may include "
                 f"these {split} images; use --force to evaluate anyway"
             )
         return None, "; ".join([*said, "it is unknown whether the run that it started from has seen these images"])
-    seen_before = count_seen(boxes, split, before)
-    if seen_before and split == "test" and not force:
+    seen_before = _count(boxes, split, before)
+    if seen_before and split in _HELD_OUT and not force:
         raise MismatchError(
             f"{run} started from the weights of a run that was trained on or selected by {seen_before:,} of the "
             f"{images:,} {split} images, byte for byte: leave them out, or use --force"
         )
     if seen_before:
         said.append(f"{seen_before:,} of the {images:,} {split} images were seen by the run that it started from")
-    return count_seen(boxes, split, own | before), "; ".join(said)
+    return _count(boxes, split, own | before), "; ".join(said)
 
 
 def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | None, str]:
@@ -138,8 +155,8 @@ def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int 
 
     Raises: `MismatchError`, without ``force``, when the run has seen some of the images, or when that is unknown.
     """
-    images, seen = len(boxes.rows(split)), read_seen(run)
-    if seen is None or UNKNOWN in contents_of(boxes, split):
+    images, seen = sum(len(boxes.rows(part)) for part in parts_of(split)), read_seen(run)
+    if seen is None or UNKNOWN in _contents(boxes, split):
         if not force:
             raise MismatchError(
                 f"{run if seen is None else boxes.path} has no record of the contents of its images (another program "
@@ -147,10 +164,19 @@ def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int 
                 "evaluate anyway"
             )
         return None, "it is unknown whether the run was trained on these images"
-    count = count_seen(boxes, split, seen)
+    count = _count(boxes, split, seen)
     if count and not force:
         raise MismatchError(
             f"{run} was trained on or selected by {count:,} of the {images:,} {split} images of {boxes.path}, byte for "
             "byte: leave them out, or use --force"
         )
     return count, f"{count:,} of the {images:,} images were used to train or select the run" if count else ""
+
+
+def _contents(boxes: Boxes, split: str) -> list[str]:
+    return list(itertools.chain(*(contents_of(boxes, part) for part in parts_of(split))))
+
+
+def _count(boxes: Boxes, split: str, seen: frozenset[str]) -> int:
+    """Number of images needed to measure on ``split`` that are among those seen."""
+    return sum(count_seen(boxes, part, seen) for part in parts_of(split))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -66,6 +67,9 @@ class Scores:
     Methods with ``counts`` take weights of the images ``(n, D)`` and return a value per column, ``(D,)`` unless stated
     otherwise.
     """
+
+    titles: ClassVar = MEASURES
+    tested: ClassVar = "top1"  #: measure that significance tests are about
 
     def __init__(self, logits: np.ndarray, labels: np.ndarray) -> None:
         self.labels, self.classes = labels, logits.shape[1]
@@ -143,6 +147,20 @@ class Scores:
             "calibration_error": self.calibration_error,
             "negative_log_likelihood": self.negative_log_likelihood,
         }
+
+    def shares(self) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        """Measures that are shares: the value of each image ``(n,)``, and the classes ``(n,)`` if averaged by class."""
+        among_five = (self.rank < 5).astype(np.float64)
+        right = self.right
+        return {"top1": (right, None), "top5": (among_five, None), "mean_class_accuracy": (right, self.labels)}
+
+    def is_certain(self, measure: str) -> bool:
+        """Whether every image counts as right for a measure with this number of classes."""
+        return self.classes == 1 or (measure == "top5" and self.classes <= 5)
+
+    def same_as(self, other: object) -> bool:
+        """Whether two networks gave the same results."""
+        return isinstance(other, Scores) and np.array_equal(self.probabilities, other.probabilities)
 
     def calibration(self) -> list[Bin]:
         images = np.bincount(self._bin, minlength=BINS)

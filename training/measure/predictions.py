@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -15,20 +17,22 @@ from ...data.fields import Size, is_size, plain_size
 from ...data.files import atomic_file
 from ...data.index import NOT_TEXT
 from ...data.text import composed_all, csv_text
+from ..retrieval import Embedded
 from .metrics import Scores
+from .searches import Searches
 
-FORMAT = "agnet predictions"
+FORMAT, SEARCH_FORMAT = "agnet predictions", "agnet searches"
 FORMAT_VERSION = 1
 
 _TEXTS = ("split", "dataset", "network")
+_SEARCH_COLUMNS = ("path", "content", "person", "average_precision", "rank_of_first_match", "nearest")
 _COLUMNS = ("path", "content", "true", "predicted", "probability", "probability_of_true", "rank_of_true")
 
 
 @dataclass(frozen=True)
-class SplitPredictions:
-    """Scores of a network for n images and K classes, with the identity of the images."""
+class MeasuredImages:
+    """The n images that a network was measured on, and the network."""
 
-    logits: np.ndarray  #: float32 ``(n, K)``
     labels: np.ndarray  #: int64 ``(n,)``
     names: tuple[str, ...]  #: image paths, POSIX, relative to the root of the data set
     contents: tuple[str, ...]  #: content hashes, 16 hexadecimal digits or `seen.UNKNOWN`
@@ -40,16 +44,87 @@ class SplitPredictions:
     images_seen_in_training: int | None  #: None if unknown
 
 
-def save_predictions(path: Path, predictions: SplitPredictions) -> Path:
+@dataclass(frozen=True)
+class SplitPredictions(MeasuredImages):
+    """Scores of a network for n images and K classes."""
+
+    logits: np.ndarray  #: float32 ``(n, K)``
+
+    def scores(self) -> Scores:
+        return Scores(self.logits, self.labels)
+
+    def ordered(self, order: np.ndarray) -> SplitPredictions:
+        return replace(self, logits=self.logits[order], labels=self.labels[order])
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {"logits": self.logits, "labels": self.labels}
+
+    @property
+    def sound(self) -> bool:
+        """Whether the tensors are those of a network."""
+        logits, labels = self.logits, self.labels
+        return logits.dtype == np.float32 and logits.shape == (len(labels), len(self.classes)) and _is_finite(logits)
+
+
+@dataclass(frozen=True)
+class QueryResults(MeasuredImages):
+    """Results of n queries in a gallery; labels are persons, whose names are in ``classes``."""
+
+    average_precisions: np.ndarray  #: float64 ``(n,)``; -1 without a match
+    first_match: np.ndarray  #: int64 ``(n,)``, rank from 0; -1 without a match
+    nearest: tuple[str, ...]  #: path of the nearest image; empty for a ranking without images
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Whether each query has a match ``(n,)``."""
+        return self.first_match >= 0
+
+    def scores(self) -> Searches:
+        return Searches(self.average_precisions[self.counted], self.first_match[self.counted])
+
+    def ordered(self, order: np.ndarray) -> QueryResults:
+        return replace(
+            self,
+            labels=self.labels[order],
+            average_precisions=self.average_precisions[order],
+            first_match=self.first_match[order],
+        )
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {
+            "average_precisions": self.average_precisions,
+            "first_match": self.first_match,
+            "labels": self.labels,
+        }
+
+    @property
+    def sound(self) -> bool:
+        """Whether the tensors are those of a search."""
+        shape, precisions = self.labels.shape, self.average_precisions
+        return (
+            precisions.dtype == np.float64
+            and self.first_match.dtype == np.int64
+            and precisions.shape == self.first_match.shape == shape == (len(self.nearest),)
+            and _is_finite(precisions)
+            and bool(self.counted.any())
+        )
+
+
+_KINDS = {FORMAT: SplitPredictions, SEARCH_FORMAT: QueryResults}
+
+
+def save_predictions(path: Path, predictions: SplitPredictions | QueryResults) -> Path:
     """Write predictions to ``path`` (safetensors), and one row per image, in the same order, to a .csv file beside it.
 
     Args:
-        path: File that ends in `SUFFIX`; holds float32 scores, and everything else in its header.
+        path: File that ends in `SUFFIX`; holds scores or results, and everything else in its header.
 
     Returns: ``path``.
     """
     header = {
-        "format": FORMAT,
+        "format": SEARCH_FORMAT if isinstance(predictions, QueryResults) else FORMAT,
         "format_version": FORMAT_VERSION,
         "names": predictions.names,
         "contents": predictions.contents,
@@ -57,50 +132,79 @@ def save_predictions(path: Path, predictions: SplitPredictions) -> Path:
         "image_size": predictions.image_size,
         "images_seen_in_training": predictions.images_seen_in_training,
         **{name: getattr(predictions, name) for name in _TEXTS},
+        **({"nearest": predictions.nearest} if isinstance(predictions, QueryResults) else {}),
     }
-    tensors = {"logits": predictions.logits, "labels": predictions.labels}
     with atomic_file(path.with_suffix(".csv")) as unfinished:
         unfinished.write_text(_csv(predictions), encoding="utf-8", newline="")
     with atomic_file(path) as unfinished:
-        unfinished.write_bytes(save(tensors, metadata={"agnet": json.dumps(header)}))
+        unfinished.write_bytes(save(predictions.tensors, metadata={"agnet": json.dumps(header)}))
     return path
 
 
-def load_predictions(path: Path) -> SplitPredictions:
+def load_predictions(path: Path) -> SplitPredictions | QueryResults:
     """Read a file written by `save_predictions`. Raises: `CheckpointError` for a missing, damaged or other file."""
     try:
         with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {}).get("agnet", "{}"))
-            logits, labels = (file.get_tensor(name) for name in ("logits", "labels"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a file of predictions, or damaged: {error}") from None
-    if not isinstance(header, dict) or (header.get("format"), header.get("format_version")) != (FORMAT, FORMAT_VERSION):
+    kind = _KINDS.get(header.get("format", "")) if isinstance(header, dict) else None
+    if kind is None or header.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{path} is not a file of predictions of this version; evaluate the run again")
-    names, contents, classes = (_texts(header.get(name)) for name in ("names", "contents", "classes"))
-    seen, size = header.get("images_seen_in_training"), plain_size(header.get("image_size", 0))
-    sound = (
-        logits.dtype == np.float32
-        and labels.dtype == np.int64
-        and logits.shape == (len(labels), len(classes))
-        and len(names) == len(contents) == len(labels) > 0
-        and bool(np.isfinite(logits).all())
-        and bool(((labels >= 0) & (labels < len(classes))).all())
-        and all(isinstance(header.get(name), str) for name in _TEXTS)
-        and is_size(size)
+    try:
+        found = _from_header(kind, header, tensors)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        found = None
+    if found is None or not (_is_sound(found) and found.sound):
+        raise CheckpointError(f"{path} is damaged: its entries are inconsistent; evaluate the run again")
+    return found
+
+
+def _from_header(
+    kind: type[SplitPredictions | QueryResults], header: dict[str, Any], tensors: dict[str, np.ndarray]
+) -> SplitPredictions | QueryResults:
+    given: dict[str, Any] = {
+        **{name: header[name] for name in _TEXTS},
+        **{name: _texts(header.get(name)) for name in ("names", "contents", "classes")},
+        "image_size": plain_size(header.get("image_size", 0)),
+        "images_seen_in_training": header.get("images_seen_in_training"),
+        **tensors,
+    }
+    given["classes"] = composed_all(given["classes"])
+    if kind is QueryResults:
+        given["nearest"] = _texts(header.get("nearest"))
+    return kind(**given)
+
+
+def _is_sound(found: SplitPredictions | QueryResults) -> bool:
+    """Whether everything but the results is that of some images."""
+    labels, seen = found.labels, found.images_seen_in_training
+    return (
+        labels.dtype == np.int64
+        and labels.ndim == 1
+        and len(found.names) == len(found.contents) == len(labels) > 0
+        and bool(((labels >= 0) & (labels < len(found.classes))).all())
+        and all(isinstance(getattr(found, name), str) for name in _TEXTS)
+        and is_size(found.image_size)
         and (seen is None or type(seen) is int)
     )
-    if not sound:
-        raise CheckpointError(f"{path} is damaged: its entries are inconsistent; evaluate the run again")
-    return SplitPredictions(
-        logits=logits,
-        labels=labels,
-        names=names,
-        contents=contents,
-        classes=composed_all(classes),
-        image_size=size,
-        images_seen_in_training=seen,
-        **{name: header[name] for name in _TEXTS},
-    )
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).all())
+
+
+def save_embeddings(path: Path, embedded: Embedded, names: Sequence[str], results: QueryResults) -> Path:
+    """Write the embeddings of a search to ``path`` (safetensors), those of queries first.
+
+    Tensors ``vectors`` float32 ``(n, E)`` of norm 1, ``persons`` and ``cameras`` int64 ``(n,)``, and in the header the
+    ``names`` of the images, the ``persons`` by number, and the number of ``queries``.
+    """
+    header = {"names": names, "persons": results.classes, "queries": len(results.labels), "network": results.network}
+    with atomic_file(path) as unfinished:
+        unfinished.write_bytes(save(embedded._asdict(), metadata={"agnet": json.dumps(header)}))
+    return path
 
 
 def _texts(found: object) -> tuple[str, ...]:
@@ -109,11 +213,22 @@ def _texts(found: object) -> tuple[str, ...]:
     return tuple(found) if isinstance(found, list) and sound else ()
 
 
-def _csv(predictions: SplitPredictions) -> str:
-    scores, rows = Scores(predictions.logits, predictions.labels), []
+def _csv(predictions: SplitPredictions | QueryResults) -> str:
+    if isinstance(predictions, QueryResults):
+        return _search_csv(predictions)
+    scores, rows = predictions.scores(), []
     own = np.exp(-scores.surprise)
     for k, (name, content) in enumerate(zip(predictions.names, predictions.contents, strict=True)):
         true, predicted = predictions.classes[scores.labels[k]], predictions.classes[scores.predicted[k]]
         numbers = f"{scores.confidence[k]:.6g}", f"{own[k]:.6g}", scores.rank[k] + 1
         rows.append([name, content, true, predicted, *numbers])
     return csv_text([_COLUMNS, *rows])
+
+
+def _search_csv(results: QueryResults) -> str:
+    rows: list[list[object]] = []
+    for k, (name, content) in enumerate(zip(results.names, results.contents, strict=True)):
+        counts = results.first_match[k] >= 0
+        found = [f"{results.average_precisions[k]:.6g}", results.first_match[k] + 1] if counts else ["", ""]
+        rows.append([name, content, results.classes[results.labels[k]], *found, results.nearest[k]])
+    return csv_text([_SEARCH_COLUMNS, *rows])

@@ -14,18 +14,24 @@ from ...data.errors import MismatchError
 from ...data.files import write_text
 from ...data.text import percent
 from ..runs.folder import chosen_line, read_config
-from ..tasks import CLASSIFY, SHARE
+from ..tasks import SHARE, TASKS
 from .evaluation import Evaluation
 from .evaluation_report import seeds_csv
 from .intervals import measure_intervals
-from .metrics import MEASURES, Scores
-from .predictions import SplitPredictions
+from .metrics import MEASURES, Metrics
+from .predictions import QueryResults, SplitPredictions
+from .search_report import search_csv
+from .searches import SEARCH_MEASURES, SearchMetrics
 from .statistics import Interval, Spread, bootstrap, share_interval_of_means, spread
 
 TRAINING = "seeds.json"  #: file in the folder that holds the single runs
 
 # Shares, such as accuracy, come first.
-_MEASURES = {f"val_{measure.name}": measure for measure in sorted(CLASSIFY.measures, key=lambda one: one.unit != SHARE)}
+_MEASURES = {
+    f"val_{measure.name}": measure
+    for task in TASKS
+    for measure in sorted(task.measures, key=lambda one: one.unit != SHARE)
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class SeedsEvaluation:
     """Metrics of the seeds of a run, and the file that their summary was written to."""
 
     evaluations: dict[str, Evaluation]  #: by folder name of the single run
-    spreads: dict[str, Spread]  #: by name in `MEASURES`; intervals over images and seeds
+    spreads: dict[str, Spread]  #: by name of the measure; intervals over images (or queries) and seeds
     file: Path
 
 
@@ -69,9 +75,12 @@ def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> Seed
 
     Raises: `MismatchError` when their classes differ.
     """
-    if len({tuple(found.metrics.class_images) for found in evaluations.values()}) > 1:
+    each = [found.metrics for found in evaluations.values()]
+    classes = {tuple(metrics.class_images) if isinstance(metrics, Metrics) else metrics.queries for metrics in each}
+    if len(classes) > 1:
         raise MismatchError(f"the runs in {run} have different classes: they are not seeds of one network")
-    values = {name: [getattr(found.metrics, name) for found in evaluations.values()] for name in MEASURES}
+    names = SEARCH_MEASURES if isinstance(each[0], SearchMetrics) else MEASURES
+    values = {name: [getattr(metrics, name) for metrics in each] for name in names}
     intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])
     spreads = _spreads(values, intervals)
     first = next(iter(evaluations.values()))
@@ -80,11 +89,16 @@ def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> Seed
         "runs": list(evaluations),
         "images": first.metrics.images,
         "papers_claim": first.claim and asdict(first.claim),
-        **{name: {**asdict(spreads[name]), "values": values[name]} for name in MEASURES},
+        **{name: {**asdict(spreads[name]), "values": values[name]} for name in names},
     }
-    write_text(target.with_suffix(".csv"), seeds_csv([found.metrics for found in evaluations.values()]))
+    write_text(target.with_suffix(".csv"), _csv(each))
     write_text(target, json.dumps(content, indent=1) + "\n")
     return SeedsEvaluation(evaluations, spreads, target)
+
+
+def _csv(each: Sequence[Metrics | SearchMetrics]) -> str:
+    searches = [metrics for metrics in each if isinstance(metrics, SearchMetrics)]
+    return search_csv(searches) if searches else seeds_csv([one for one in each if isinstance(one, Metrics)])
 
 
 def _is_share(name: str) -> bool:
@@ -107,14 +121,12 @@ def _text(name: str, found: Spread, images: int) -> str:
     return f"{value}, 95% interval of the mean {form(found.low)} to {form(found.high)} ({over})"
 
 
-def _joint_intervals(predictions: Sequence[SplitPredictions]) -> dict[str, Interval]:
+def _joint_intervals(predictions: Sequence[SplitPredictions | QueryResults]) -> dict[str, Interval]:
     """`measure_intervals` of single runs, with their images in the same order; empty if their images differ."""
     if not predictions or len({frozenset(found.names) for found in predictions}) > 1:
         return {}
     ordered = [np.argsort(np.array(found.names), kind="stable") for found in predictions]
-    scores = [
-        Scores(found.logits[order], found.labels[order]) for found, order in zip(predictions, ordered, strict=True)
-    ]
+    scores = [found.ordered(order).scores() for found, order in zip(predictions, ordered, strict=True)]
     once = np.ones((len(scores[0]), 1))
     statistics = [list(found.statistics().values()) for found in scores]
     values = np.array([[statistic(once)[0] for statistic in of_one] for of_one in statistics])

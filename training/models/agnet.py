@@ -106,7 +106,7 @@ class AGNet(Model):
         if self.shortcut is not None:
             average = torch.cat([each.mean(dim=(2, 3)) for each in [*shallower, features]], dim=1)  # (B, C)
             embedding = average + self.shortcut * embedding
-        return Output(self.classifier(self.dropout(embedding)), weights, attention, embedding)
+        return self.classified(embedding, region_weights=weights, attention_map=attention)
 
     @property
     def map_layer(self) -> nn.Module:

@@ -57,7 +57,7 @@ class BCNN(Model):
         b = a if self.second_backbone is None else self.second_backbone(images)
         a, b = self.common_grid(a, b)
         embedding = self.unit_root(self.bilinear(self.first_map(a), b))  # (B, D)
-        return Output(self.classifier(self.dropout(embedding)), embedding=embedding)
+        return self.classified(embedding)
 
     @property
     def map_layer(self) -> nn.Module:

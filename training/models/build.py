@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
+from torch import nn
+
 from .backbones.backbone import Backbone, StateDict, build_backbone
 from .contract import Settings, check_settings
 from .model import Model
@@ -41,7 +43,21 @@ def assemble(settings: Settings, *backbones: Backbone) -> Model:
         raise ValueError(f"{settings.model} needs {len(settings.streams)} backbones, got {len(backbones)}")
     module, _, function = spec.builder.partition(":")
     model: Model = getattr(import_module(module, __package__), function)(settings, backbones)
+    if settings.neck != "none":
+        _add_neck(model)
     return model
+
+
+def _add_neck(model: Model) -> None:
+    """Add a batch norm before the classifier; neither has a bias, so that a direction is what classes differ by.
+
+    "BNNeck" of Luo et al., Bag of tricks and a strong baseline for deep person re-identification (2019).
+    """
+    classifier = model.classifier
+    assert isinstance(classifier, nn.Linear)
+    model.neck = nn.BatchNorm1d(classifier.in_features)
+    model.neck.bias.requires_grad_(False)
+    classifier.register_parameter("bias", None)
 
 
 def _by_name(settings: Settings, weights: Mapping[str, StateDict] | StateDict) -> Mapping[str, StateDict]:

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from ...data.fields import AT_LEAST_1, broken_rule, setting
+from ...data.fields import AT_LEAST_1, broken_rule, choice, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NETWORK = "Network"
+NECKS = ("none", "batch-norm")
 
 
 class Output(NamedTuple):
@@ -27,6 +28,7 @@ class Output(NamedTuple):
     attention_map: Tensor | None = None  #: ``(B, h, w)`` or ``(B, T, h, w)``, ≥ 0, sum 1: attention per position
     embedding: Tensor | None = None  #: ``(B, C)``, input of the classifier, before dropout
     losses: dict[str, Tensor] | None = None  #: auxiliary losses by name, each per sample ``(B,)``
+    compared: Tensor | None = None  #: ``(B, C)``, embedding before the neck, for the triplet loss; None without a neck
 
 
 class Stream(NamedTuple):
@@ -50,6 +52,13 @@ class Settings:
     model: ClassVar[str]  #: name of the family in the registry
 
     classes: int = setting(NETWORK, "Number of classes.", AT_LEAST_1)
+    neck: str = choice(
+        NETWORK,
+        "Neck between the embedding and the classifier; batch-norm: for retrieval (Luo et al., 2019).",
+        NECKS,
+        "none",
+        kw_only=True,
+    )
 
     @property
     def streams(self) -> tuple[Stream, ...]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
+from .contract import Output
 
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"  #: kinds of parts of a network
 
@@ -16,14 +17,32 @@ BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"  #: kinds of parts
 class Model(nn.Module):
     """Base class of image recognition models: ``forward`` takes the fields named in `inputs` and returns an `Output`.
 
-    A subclass assigns its backbones, ``dropout`` and ``classifier`` as attributes; the rest is derived from them.
+    A subclass assigns its backbones, ``dropout`` and ``classifier`` as attributes; the rest is derived from them. Its
+    ``forward`` ends with `classified`.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("images",)  #: batch fields that ``forward`` takes, in order
     titles: ClassVar[dict[str, str]] = {}  #: display names of parts, if not the attribute with hyphens
     dropout: nn.Dropout  #: before the classifier; training sets its probability
     classifier: nn.Module
+    neck: nn.Module | None  #: batch norm of the embedding, for retrieval
     _size_hw: tuple[int, int] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neck = None
+
+    def classified(self, embedding: Tensor, **others: object) -> Output:
+        """Return the output of an embedding ``(B, C)``: neck, dropout and classifier.
+
+        Args:
+            embedding: Features of the images.
+            others: Further fields of the output.
+        """
+        normed = embedding if self.neck is None else self.neck(embedding)
+        compared = None if self.neck is None else embedding
+        logits = self.classifier(self.dropout(normed))
+        return Output(logits, embedding=normed, compared=compared, **others)  # type: ignore[arg-type]
 
     @property
     def backbones(self) -> tuple[Backbone, ...]:

@@ -28,7 +28,7 @@ class Plain(Model):
     def forward(self, images: Tensor) -> Output:
         """Classify RGB images ``(B, 3, H, W)``, uint8 or floats in 0..255."""
         embedding = self.last_map(self.backbone(images)).mean(dim=(2, 3))  # (B, C)
-        return Output(self.classifier(self.dropout(embedding)), embedding=embedding)
+        return self.classified(embedding)
 
     @property
     def map_layer(self) -> nn.Module:

@@ -90,8 +90,7 @@ class SRBN(Model):
             losses = {"coverage": self.coverage * coverage_loss(shares)} if self.coverage else None
         # hidden: (B, directions, units, h, w)
         embedding = self.spatial_lstm.corners(hidden) if self.last else hidden.mean(dim=(3, 4)).flatten(1)
-        logits = self.classifier(self.dropout(embedding))
-        return Output(logits, attention_map=attention_map, embedding=embedding, losses=losses)
+        return self.classified(embedding, attention_map=attention_map, losses=losses)
 
     @property
     def map_layer(self) -> nn.Module:

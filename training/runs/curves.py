@@ -12,7 +12,13 @@ from ...data.files import atomic_file
 Line = Mapping[str, object]  #: one epoch of the log: values by name
 
 CURVES, EVENTS = "curves.png", "tensorboard/events.out.tfevents.agnet"
-_TRAIN, _VAL, _CHOSEN, _LR = "#0072b2", "#d55e00", "#009e73", "#555555"  # distinguishable with colour blindness
+_TRAIN, _VAL, _CMC, _CHOSEN, _LR = (
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+    "#009e73",
+    "#555555",
+)  # distinguishable with colour blindness
 
 
 def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
@@ -38,19 +44,25 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
     _draw(loss, lines, "val_loss", _VAL, "validation")
     _draw(accuracy, lines, "train_top1", _TRAIN, "train")
     _draw(accuracy, lines, "val_top1", _VAL, "validation")
+    searches = any("val_map" in line for line in lines)
+    _draw(accuracy, lines, "val_map", _VAL, "validation mAP")
+    _draw(accuracy, lines, "val_cmc1", _CMC, "validation CMC@1")
+    measured = ("Top-1 accuracy of persons, and search", "map") if searches else ("Top-1 accuracy", "top1")
     _draw(rate, lines, "lr", _LR, "")
     chosen = [line for line in lines if line.get("best")][-1:]
-    for axes, name, key in ((loss, "Loss", "loss"), (accuracy, "Top-1 accuracy", "top1"), (rate, "Learning rate", "")):
+    for axes, name, key in ((loss, "Loss", "loss"), (accuracy, *measured), (rate, "Learning rate", "")):
         axes.set_title(name)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         for line in chosen if key else []:
-            _mark(axes, line, f"val_{key}" if f"val_{key}" in line else f"train_{key}", percent=key == "top1")
+            shown = f"val_{key}" if f"val_{key}" in line else "train_loss" if key == "loss" else "train_top1"
+            _mark(axes, line, shown, percent=key != "loss")
             axes.legend(edgecolor="none", framealpha=0.5)  # the legend may cover curves
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     accuracy.set_ylim(-0.03, 1.03)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))  # long numbers would run into the next axes
     rate.set_ylim(0, 1.05 * max((float(str(line["lr"])) for line in lines if line.get("lr")), default=1.0))
     if title:
         from . import plot_texts

@@ -21,6 +21,7 @@ from ..recipes import Recipe, RunSettings
 from .checkpoint_header import how_to_get
 from .provenance import code_revision, identity, same_boxes, split_hash, versions
 from .seen import SEEN
+from .sources import recorded_source
 
 # Commands check run folders before they load PyTorch, which takes seconds, so modules that need it are imported only
 # where they are used.
@@ -71,7 +72,7 @@ def configuration(
         command: Name of the recipe and the command-line options given, for reference only.
         processes: Number of training processes.
     """
-    from ...data.index import SPLITS  # imports NumPy
+    from ...data.index import ALL_SPLITS, SPLITS  # imports NumPy
 
     return {
         "model": record_of(model),
@@ -90,7 +91,7 @@ def configuration(
             "root_relative_to_run": relative_hint(root, run),
             **identity(boxes),
             "dataset": boxes.dataset,
-            "images": {split: len(boxes.rows(split)) for split in SPLITS},
+            "images": {split: len(boxes.rows(split)) for split in ALL_SPLITS if split in SPLITS or boxes.is_retrieval},
             "left_out_unreadable": len(boxes.failures),
             "opened_with": {key: value for key, value in boxes.settings.get("dataset", {}).items() if key != "name"},
             "split_blake2b": split_hash(boxes),
@@ -103,9 +104,7 @@ def configuration(
 
 def weights_name(source: str) -> str:
     """Value of ``--weights`` as recorded for a run: the name of a file or of a run, without its private path."""
-    path = Path(source)
-    name = path.parent if path.name == BEST else path
-    return name.name if name.name not in ("", "..") else name.resolve().name
+    return recorded_source(source, BEST)
 
 
 @contextmanager
@@ -288,6 +287,12 @@ def checkpoint_of(run: str | Path) -> Path:
     return run / BEST
 
 
+def measured_split(run: Path) -> str:
+    """The split that a single run is measured on unless another is named: query if it was trained for retrieval."""
+    images = read_config(run)["boxes"].get("images")
+    return "query" if isinstance(images, dict) and images.get("query") else "test"
+
+
 def predictions_of(run: str | Path, split: str) -> dict[Path, Path]:
     """Map each single run (see `runs_of`) to the file of its predictions for ``split`` of its own boxes file.
 
@@ -298,7 +303,7 @@ def predictions_of(run: str | Path, split: str) -> dict[Path, Path]:
         found[single] = single / f"predictions-{split}{SUFFIX}"
         if not found[single].is_file():
             remedy = f"agnet evaluate --run {shlex.quote(str(folder_of(run)))}"
-            remedy += "" if split == "test" else f" --split {split}"
+            remedy += "" if split in ("test", "query") else f" --split {split}"
             remedy += " --force" if split == "train" else ""
             raise CheckpointError(f"{single} has no predictions for {split}; make them with: {remedy}")
     return found

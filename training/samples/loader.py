@@ -28,7 +28,7 @@ from ..machine.torch_internals import (
     message_of_worker,
 )
 from .reading import Propose
-from .views import AffineRange, View
+from .views import AffineRange, View, erased
 
 Key = tuple[int, int]  #: (epoch, row), which determines a sample, whatever the worker; ~row for a stand-in
 SHARED_MEMORY = Path("/dev/shm")  # small in containers by default
@@ -105,6 +105,7 @@ class RegionDataset(Dataset[_Sample]):
         propose: Function that proposes regions on each augmented view, as in the paper, instead of transforming the
             regions of the file with the pixels.
         regions: Whether to compute regions. If False, samples have none, whatever the file contains.
+        erasing: Probability of `erased` for an augmented view.
     """
 
     def __init__(
@@ -117,8 +118,10 @@ class RegionDataset(Dataset[_Sample]):
         propose: Propose | None = None,
         *,
         regions: bool = True,
+        erasing: float = 0.0,
     ) -> None:
         self.boxes, self.root, self.size_hw = boxes, root, size_hw
+        self.erasing = erasing
         self.augment, self.seed, self.propose, self.regions = augment, seed, propose, regions
         self._shared: dict[str, _SharedArray] = {}
 
@@ -148,13 +151,15 @@ class RegionDataset(Dataset[_Sample]):
                 f"{self.root / name} is {image.shape[1]} x {image.shape[0]} pixels, but {self.boxes.path} has its "
                 f"boxes at {width} x {height}; propose again with --restart"
             )
-        motion = None
+        motion, generator = None, np.random.default_rng([self.seed, epoch, row])
         if self.augment is not None:
-            motion = self.augment.draw(np.random.default_rng([self.seed, epoch, row]), self.size_hw)
+            motion = self.augment.draw(generator, self.size_hw)
         view = View.of((width, height), self.size_hw, motion)
         seen = view.pixels(image)
-        pixels = torch.from_numpy(seen).permute(2, 0, 1)
         fractions = torch.from_numpy(self._fractions(row, view, seen)) if self.regions else None
+        if self.augment is not None and self.erasing and generator.uniform() < self.erasing:
+            seen = erased(seen, generator)
+        pixels = torch.from_numpy(seen).permute(2, 0, 1)
         label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
         return pixels, fractions, label, row
 
@@ -202,20 +207,73 @@ class KeySampler:
     ) -> None:
         self.rows, self.batch_size, self.shuffle_seed = rows, batch_size, shuffle_seed
         self.rank, self.size = rank, size
+        self.images = len(rows)  #: number of images in an epoch
         self.epoch = 0
         self.first_step = 0  #: batches before it are skipped
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return -(-self.images // self.batch_size)
+
+    def _ordered(self) -> np.ndarray:
+        """Return the rows of the epoch in order."""
+        if self.shuffle_seed is None:
+            return self.rows
+        return np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(self.rows)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        rows = self.rows
-        if self.shuffle_seed is not None:
-            rows = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(rows)
+        rows = self._ordered()
         for at in range(self.first_step * self.batch_size, len(rows), self.batch_size):
             batch = rows[at : at + self.batch_size]
             own = np.array_split(batch, self.size)[self.rank].tolist() or [~int(batch[0])]
             yield [(self.epoch, row) for row in own]
+
+
+class ClassSampler(KeySampler):
+    """Batches of P classes with K images each, for losses that compare the images of a batch.
+
+    An epoch has about as many images as there are rows. Every class is drawn as often as any other, give or take one,
+    and none twice in a batch. An image returns only when all others of its class have been drawn; in a class of fewer
+    than K images, some occur twice in a batch.
+
+    Args:
+        rows: Rows to draw from.
+        labels: Class of each row.
+        batch_size: P · K.
+        per_class: K.
+        shuffle_seed: Random seed, combined with the epoch.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, labels: np.ndarray, batch_size: int, per_class: int, shuffle_seed: int
+    ) -> None:
+        self._of_class = [rows[labels == label] for label in np.unique(labels)]
+        self._classes = min(batch_size // per_class, len(self._of_class))
+        self._per_class = per_class
+        super().__init__(rows, self._classes * per_class, shuffle_seed)
+        self.images = -(-len(rows) // self.batch_size) * self.batch_size
+
+    def _ordered(self) -> np.ndarray:
+        generator = np.random.default_rng([self.shuffle_seed or 0, self.epoch])
+        waiting: list[int] = []  # classes in the order in which they are drawn next
+        left = [np.zeros(0, np.int64) for _ in self._of_class]
+        drawn = []
+        for _ in range(len(self)):
+            if len(waiting) < self._classes:
+                waiting += generator.permutation(len(self._of_class)).tolist()
+            batch = list(dict.fromkeys(waiting))[: self._classes]
+            for number in batch:
+                waiting.remove(number)  # its first place; the second is of the next round
+                drawn.append(self._take(left, number, generator))
+        return np.concatenate(drawn)
+
+    def _take(self, left: list[np.ndarray], number: int, generator: np.random.Generator) -> np.ndarray:
+        """Take K rows of a class from those that are left of it, refilled as needed."""
+        own = self._of_class[number]
+        while len(left[number]) < self._per_class:
+            others = own if len(own) < self._per_class else own[~np.isin(own, left[number])]
+            left[number] = np.concatenate([left[number], generator.permutation(others)])
+        taken, left[number] = np.split(left[number], [self._per_class])
+        return taken
 
 
 class Loader:
@@ -231,6 +289,7 @@ class Loader:
         rank, size: Rank of this process and number of processes that share every batch.
         postpones_signals: Whether this process records SIGINT and SIGTERM and continues for a while. Its workers then
             do the same, and the loader must be closed with `close`.
+        sampler: Order of the rows, in place of the one in ``shuffle_seed``, ``rank`` and ``size``.
     """
 
     def __init__(
@@ -243,12 +302,12 @@ class Loader:
         rank: int = 0,
         size: int = 1,
         postpones_signals: bool = False,
+        sampler: KeySampler | None = None,
     ) -> None:
-        self.sampler = KeySampler(rows, batch_size, shuffle_seed, rank, size)
-        self.images = len(rows)
-        batch_bytes = (
-            batch_size * 3 * math.prod(dataset.size_hw)
-        )  # over all processes, since those of one machine share its memory
+        self.sampler = sampler or KeySampler(rows, batch_size, shuffle_seed, rank, size)
+        self.images = self.sampler.images
+        # Over all processes, since those of one machine share its memory.
+        batch_bytes = batch_size * 3 * math.prod(dataset.size_hw)
         room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
         workers = int(min(workers, len(self.sampler), room))
         self._batches = Batches(

@@ -9,14 +9,17 @@ import numpy as np
 
 from ...data.regions import Regions, boxes_of_hulls, move_points
 
+MEAN_COLOUR = (124, 116, 104)  #: of ImageNet's photographs, RGB
+
 
 @dataclass(frozen=True)
 class AffineRange:
-    """Range of the random affine augmentation, as in section IV of the paper. No flip: it swaps left and right."""
+    """Range of the random affine augmentation, as in section IV of the paper."""
 
     degrees: float  #: largest rotation in either direction
     shift: float  #: largest shift in either direction, as a fraction of width and of height
     scale: float  #: largest relative change of scale, up or down
+    flip: bool = False  #: whether half of the frames are mirrored, which swaps left and right
 
     def draw(self, generator: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
         """Draw a random map ``(2, 3)`` about the centre of a frame of height and width ``size_hw``, in its pixels."""
@@ -25,6 +28,8 @@ class AffineRange:
         scale = generator.uniform(1 - self.scale, 1 + self.scale)
         shift = generator.uniform(-self.shift, self.shift, 2) * size_wh
         turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
+        if self.flip and generator.uniform() < 0.5:
+            turn[:, 0] *= -1
         middle = size_wh / 2
         return np.column_stack([turn, middle + shift - turn @ middle])
 
@@ -79,3 +84,20 @@ class View:
         height, width = self.size_hw
         primary = boxes_of_hulls(moved, regions.hull_counts, (width, height))
         return (regions.layout.boxes(primary) / np.array([width, height, width, height])).astype(np.float32)
+
+
+def erased(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return uint8 RGB ``(H, W, 3)`` with a random rectangle in ImageNet's mean colour (Zhong et al., 2020).
+
+    The rectangle covers 2 to 40 % of the image, with sides in a ratio of 0.3 to 1 / 0.3.
+    """
+    height, width = pixels.shape[:2]
+    for _ in range(100):
+        area, ratio = generator.uniform(0.02, 0.4) * height * width, generator.uniform(0.3, 1 / 0.3)
+        high, wide = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if high < height and wide < width:
+            top, left = generator.integers(height - high + 1), generator.integers(width - wide + 1)
+            pixels = pixels.copy()
+            pixels[top : top + high, left : left + wide] = MEAN_COLOUR
+            return pixels
+    return pixels
