@@ -33,7 +33,7 @@ ALLOWED = {
     "data.boxes": {"data"},
     "data.sets": {"data"},
     "proposals": DATA,
-    "training": {"data", "training.models.contract"},
+    "training": {*DATA, "training.models.contract"},
     "training.models.blocks": {FRAGILE_TORCH},
     "training.models.backbones": {"training.models.blocks", FRAGILE_TORCH, *WORDS},
     "training.models": {"training.models.backbones", "training.models.blocks", *WORDS},

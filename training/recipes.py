@@ -29,6 +29,7 @@ from ..data.spelling import did_you_mean
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and epoch selection"
 REGULARISATION, IMAGES = "Regularisation", "Images"
+RETRIEVAL = "Retrieval"
 RUN = "Options"
 REGIONS_OF_THE_MODEL = "regions of the model"  #: not a field, but a condition: the model uses regions
 
@@ -127,26 +128,6 @@ class Recipe:
         10,
         needs=("ema_decay", ABOVE_0),
     )
-    images_per_class: int = setting(
-        OPTIMISER,
-        "Number of images of each class in a batch, K of P x K; --batch-size is P x K; 0: batches of any images.",
-        NOT_NEGATIVE,
-        0,
-    )
-    triplet: float = setting(
-        REGULARISATION,
-        "Weight of the batch-hard triplet loss of the embedding.",
-        NOT_NEGATIVE,
-        0.0,
-        needs=("images_per_class", ("2 or more", lambda value: value >= 2)),
-    )
-    margin: float = setting(
-        REGULARISATION,
-        "Margin of the triplet loss.",
-        ABOVE_0,
-        0.3,
-        needs=("triplet", ABOVE_0),
-    )
     label_smoothing: float = setting(
         REGULARISATION, "Label smoothing: fraction of the target that is spread over all classes.", SHARE, 0.0
     )
@@ -186,14 +167,6 @@ class Recipe:
         0.15,
         needs=("augment", True),
     )
-    flip: bool = setting(IMAGES, "Random mirroring, which swaps left and right.", ANY, False, needs=("augment", True))
-    erasing: float = setting(
-        IMAGES,
-        "Probability that a random rectangle of a training image is erased.",
-        ("0 to 1", lambda value: 0 <= value <= 1),
-        0.0,
-        needs=("augment", True),
-    )
     regions: str = choice(
         IMAGES,
         "Regions of an augmented view. cached: the boxes file's, moved with it; live: proposed on it, as in the paper.",
@@ -207,6 +180,34 @@ class Recipe:
         A_SIZE,
         0,
         parse=size_of_text,
+    )
+    images_per_class: int = setting(
+        RETRIEVAL,
+        "Number of images of each class in a batch, K of P x K; --batch-size is P x K; 0: batches of any images.",
+        NOT_NEGATIVE,
+        0,
+    )
+    triplet: float = setting(
+        RETRIEVAL,
+        "Weight of the batch-hard triplet loss of the embedding.",
+        NOT_NEGATIVE,
+        0.0,
+        needs=("images_per_class", ("2 or more", lambda value: value >= 2)),
+    )
+    margin: float = setting(
+        RETRIEVAL,
+        "Margin of the triplet loss.",
+        ABOVE_0,
+        0.3,
+        needs=("triplet", ABOVE_0),
+    )
+    flip: bool = setting(RETRIEVAL, "Random mirroring; it swaps left and right.", ANY, False, needs=("augment", True))
+    erasing: float = setting(
+        RETRIEVAL,
+        "Probability that a random rectangle of a training image is erased.",
+        ("0 to 1", lambda value: 0 <= value <= 1),
+        0.0,
+        needs=("augment", True),
     )
 
     def __post_init__(self) -> None:

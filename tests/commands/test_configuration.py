@@ -176,7 +176,11 @@ ERRORS = [
     ("flat.json", {"optimizer": ["sgd"]}, "optimizer: wanted sgd or adamw, got a list"),
     ("flat.json", {"model": {"model": "agnett"}}, r"model\.model: wanted agnet or plain or srbn or bcnn, got 'agnett'"),
     ("flat.json", {"model": {"model": ["agnet"]}}, r"model\.model: wanted agnet or plain or srbn or bcnn, got a list"),
-    ("flat.json", {"recipe": "moderne"}, "recipe: 'moderne' is not one of 'paper', 'modern'; did you mean modern"),
+    (
+        "flat.json",
+        {"recipe": "moderne"},
+        "recipe: 'moderne' is not one of 'paper', 'modern', 'reid'; did you mean modern",
+    ),
     ("flat.json", f'{{"lr": {"1" * 5000}}}', "flat.json: broken JSON: Exceeds the limit"),
     ("flat.json", {"epochs": {"a": 1}}, "epochs: wanted a whole number, 1 or more, got a section"),
     ("flat.json", {"epochs": 1, "versions": 3}, "versions: wanted a section of names and values, got 3"),
@@ -265,6 +269,9 @@ def test_a_run_is_repeated_to_the_digit(agnet, boxes_file, folder, tmp_path):
     )
     told = json.loads(dry.stdout)
     assert told["settings"]["rotation"]["value"] == 40 and told["settings"]["lr"]["value"] == 0.5
-    assert told["model"] == {"model": "plain", "backbone": "mobilenet-v3-small", "classes": 3}
+    assert told["model"] == {
+        **{"model": "plain", "backbone": "mobilenet-v3-small", "classes": 3},
+        "neck": "none",
+    }
     assert (told["run"]["seed"], told["run"]["weights"]) == (3, "none")
     assert not (tmp_path / "third").exists()

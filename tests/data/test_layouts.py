@@ -55,6 +55,7 @@ def test_the_book_has_the_papers_numbers():
         "fgvc-aircraft": (100, {"train": 3_334, "val": 3_333, "test": 10_000 - 3_334 - 3_333}),
         "stanford-dogs": (120, {"train": 120 * 100, "test": 20_580 - 120 * 100}),
         "oxford-pets": (37, {"train": 3_680, "test": 7_349 - 3_680}),
+        "market1501": (751 + 750 + 1, {"train": 12_936, "query": 3_368, "gallery": 19_732 - 3_819}),
     }
     assert layouts.CALTECH_TRAIN == 60
 

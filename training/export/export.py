@@ -71,7 +71,8 @@ class Network(nn.Module):
             images: RGB images ``(B, 3, H, W)``, uint8.
             boxes: Boxes ``(B, R, 4)``, xyxy in fractions of the image; None for a model without regions.
 
-        Returns: the fields of `Output` that are tensors, and ``probabilities`` ``(B, classes)``.
+        Returns: the fields of `Output` that are tensors, without ``compared``, which is for training, and
+            ``probabilities`` ``(B, classes)``.
         """
         return _named(_call(self.model, images, boxes))
 
@@ -94,7 +95,7 @@ def _named(output: Output) -> Outputs:
     logits = output.logits
     valid = logits.new_ones(logits.shape[:2], dtype=torch.bool)  # of logits per frame, every frame counts
     probabilities = CLASSIFY.scores(output, valid).softmax(dim=1)
-    named = {"logits": logits, "probabilities": probabilities, **output._asdict()}
+    named = {"logits": logits, "probabilities": probabilities, **output._replace(compared=None)._asdict()}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 

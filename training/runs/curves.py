@@ -62,6 +62,7 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
             axes.legend(edgecolor="none", framealpha=0.5)  # the legend may cover curves
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     accuracy.set_ylim(-0.03, 1.03)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))  # long numbers would run into the next axes
     rate.set_ylim(0, 1.05 * max((float(str(line["lr"])) for line in lines if line.get("lr")), default=1.0))
     if title:
         from . import plot_texts

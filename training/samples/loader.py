@@ -258,12 +258,11 @@ class ClassSampler(KeySampler):
         left = [np.zeros(0, np.int64) for _ in self._of_class]
         drawn = []
         for _ in range(len(self)):
-            # Classes that wait come first; a new round adds the others in random order.
             if len(waiting) < self._classes:
-                anew = [one for one in generator.permutation(len(self._of_class)).tolist() if one not in waiting]
-                waiting += anew
-            batch, waiting = waiting[: self._classes], waiting[self._classes :]
+                waiting += generator.permutation(len(self._of_class)).tolist()
+            batch = list(dict.fromkeys(waiting))[: self._classes]
             for number in batch:
+                waiting.remove(number)  # its first place; the second is of the next round
                 drawn.append(self._take(left, number, generator))
         return np.concatenate(drawn)
 

@@ -128,7 +128,7 @@ def test_it_trains_and_its_auxiliary_loss_is_logged_by_name(made):
     assert len(found) == 2 and all(0 < line["train_spread"] < 0.1 < line["train_loss"] for line in found)
     assert all(not name.endswith("spread") or name == "train_spread" for line in found for name in line)
     record = read_config(run)["model"]
-    assert record == {"model": "toy", "classes": 3, "first": "dots", "second": "lines", "width": 6}
+    assert record == {"model": "toy", "classes": 3, "neck": "none", "first": "dots", "second": "lines", "width": 6}
     checkpoint = load_checkpoint(run)
     assert checkpoint.size_hw == (40, 32) and checkpoint.settings == ToySettings(3) and checkpoint.regions == 0
     assert [backbone.preprocessing.size for backbone in checkpoint.model.backbones] == [32, 48]
@@ -185,7 +185,7 @@ def test_it_is_validated_on_the_scores_of_its_learners_task(made, tmp_path, monk
     def zeros(output, valid):
         return torch.zeros(len(valid), 3)
 
-    monkeypatch.setattr(preparation, "CLASSIFY", replace(CLASSIFY, scores=zeros))
+    monkeypatch.setattr(preparation, "task_of", lambda boxes: replace(CLASSIFY, scores=zeros))
     train(tmp_path / "run", boxes, root, stop_after=1)
     assert lines(tmp_path / "run")[0]["val_loss"] == pytest.approx(math.log(3))
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from agnet.data.regions import Layout, Regions
-from agnet.training.samples.views import AffineRange, View
+from agnet.training.samples.views import MEAN_COLOUR, AffineRange, View, erased
 
 GREY = 90
 
@@ -27,14 +27,14 @@ def corners(x0, y0, x1, y1):
 
 @pytest.mark.parametrize("size_hw", [(224, 224), (256, 128)])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_painted_rectangle_stays_tightly_in_its_box(seed, size_hw):
+def test_a_painted_rectangle_stays_tightly_in_its_box(seed, size_hw, flip=False):
     generator = np.random.default_rng(seed)
     width, height = generator.integers(150, 500, 2).tolist()
     x0, y0 = int(0.3 * width), int(0.35 * height)
     x1, y1 = x0 + int(0.3 * width), y0 + int(0.25 * height)
     image = np.full((height, width, 3), GREY, dtype=np.uint8)
     image[y0:y1, x0:x1] = 255
-    view = View.of((width, height), size_hw, AffineRange(15, 0.15, 0.15).draw(generator, size_hw))
+    view = View.of((width, height), size_hw, AffineRange(15, 0.15, 0.15, flip).draw(generator, size_hw))
 
     seen = view.pixels(image)[..., 0] > (255 + GREY) / 2
     assert seen.shape == size_hw
@@ -45,6 +45,36 @@ def test_a_painted_rectangle_stays_tightly_in_its_box(seed, size_hw):
     )
     # Half a pixel of rounding, and the rectangle's sharp corners lose another one to interpolation.
     assert np.abs(box - painted).max() < 1.6
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mirrored_rectangle_stays_in_its_box(seed):
+    test_a_painted_rectangle_stays_tightly_in_its_box(seed, (256, 128), flip=True)
+
+
+def test_half_of_the_frames_are_mirrored_and_the_others_are_as_without():
+    plain, flipped = (AffineRange(15, 0.15, 0.15, flip) for flip in (False, True))
+    mirrored = 0
+    for seed in range(200):
+        before, after = (one.draw(np.random.default_rng(seed), (64, 32)) for one in (plain, flipped))
+        if np.linalg.det(after[:, :2]) < 0:
+            mirrored += 1
+            points = np.array([[0, 5, 1], [32, 5, 1]])  # at the same height, left and right
+            np.testing.assert_allclose(after @ points[0], before @ points[1])
+        else:
+            np.testing.assert_array_equal(after, before)
+    assert 80 < mirrored < 120
+
+
+def test_a_rectangle_of_one_colour_is_erased():
+    pixels = np.random.default_rng(0).integers(0, 100, (64, 32, 3), dtype=np.uint8)
+    for seed in range(50):
+        seen = erased(pixels, np.random.default_rng(seed))
+        changed = (seen != pixels).any(axis=2)
+        rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (seen[box] == MEAN_COLOUR).all() and not np.delete(changed, np.s_[rows[0] : rows[-1] + 1], 0).any()
+        assert 0.015 < changed.mean() < 0.42
 
 
 def test_the_box_of_moved_points_is_the_box_of_their_moved_hull():
