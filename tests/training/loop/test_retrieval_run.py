@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from agnet.commands.next_step import gallery_words
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import ConfigurationError, MismatchError
 from agnet.data.sets.catalogue import open_dataset
@@ -176,3 +177,10 @@ def test_a_search_with_it_knows_the_persons_and_cameras_of_its_boxes_file(traine
     gallery = [subjects.of(str(persons / "images" / "gallery" / name)) for name in ("09/x_c3.png", "12/x_c2.png")]
     assert [query.same(one) for one in gallery] == [True, False]
     assert [one.part for one in gallery] == ["in the gallery split"] * 2
+
+
+def test_the_suggested_search_is_in_the_folder_of_the_gallery(persons, boxes_file):
+    boxes, images = read_boxes(persons / "boxes.h5"), persons / "images"
+    assert gallery_words(boxes, images, "query") == ["--gallery", images / "gallery"]
+    assert gallery_words(boxes, images, "val") == ["--gallery", images / "train"]  # validation is cut from it
+    assert gallery_words(read_boxes(boxes_file), images, "test") == []
