@@ -19,7 +19,7 @@ test: install $(VENV)/source/agnet
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	MYPYPATH=$(VENV)/source $(bin)/mypy -p agnet
-	$(bin)/pytest -n 2 --durations 10
+	$(bin)/pytest -n 2 --dist worksteal --durations 10
 
 docs: EXTRAS = docs
 docs: install

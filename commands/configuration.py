@@ -25,7 +25,6 @@ _SECTIONS = ("model", "recipe", "run", "boxes", "versions", "code", "command", "
 _OF_THE_BOXES_FILE = ("classes", "regions")  # settings of the model
 _BACKBONES = ("backbone", "second_backbone")  # settings of the model that mean the same in every family
 _OF_THE_MACHINE = ("device", "workers", "processes")  # settings of the run
-_WITHOUT_A_FILE = ("none", "imagenet")  # values of weights
 _A_NUMBER_OF_PROCESSES = "a whole number, 1 or more"
 _TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
@@ -218,6 +217,8 @@ class _Reader:
                 self._found.options.setdefault(one.name, one.default)
 
     def _take_run(self, section: Mapping[str, Any], is_record: bool) -> None:
+        from ..training.runs.sources import needs_no_file
+
         known = {one.name: one for one in fields(RunSettings)}
         names = [*known, *(["processes"] if is_record else [])]
         for name, value in section.items():
@@ -227,7 +228,7 @@ class _Reader:
             if is_record and name in _OF_THE_MACHINE:
                 continue
             value = self._checked(where, known[name], value)
-            if is_record and name == "weights" and value not in _WITHOUT_A_FILE and "weights" not in self._given:
+            if is_record and name == "weights" and not needs_no_file(str(value)) and "weights" not in self._given:
                 self._fail(
                     f"the run started from the weights {shown(value)}, whose folder is not recorded; add --weights"
                 )

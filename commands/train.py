@@ -290,13 +290,14 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
         weights_name,
     )
     from ..training.runs.provenance import identity
+    from ..training.runs.sources import needs_no_file
 
     settings = job.settings
     check_input(job.boxes, job.recipe, proposes=job.proposes, processes=int(os.environ.get("WORLD_SIZE", 1)))
     check_device(settings.device, settings.precision)
     for stream in job.model.streams:
         check_backbone(stream.backbone)
-    if not (job.resume or (dry_run and settings.weights == "imagenet")):
+    if not (job.resume or (dry_run and needs_no_file(settings.weights))):
         check_weights(settings.weights, job.model)
     if "WORLD_SIZE" in os.environ:  # one of several processes: only the first one checks the images and the folder
         return

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+
+# Read when libraries are loaded, here and in the processes that tests start: on these small networks, on a few hundred
+# points or on a busy machine, several threads only wait for each other, and waiting is work.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+# ruff: noqa: E402
 import platform
 import shutil
 import signal
@@ -27,7 +34,6 @@ from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from training_crash import Nursery
 
-# As in the workers of stage 1: on a few hundred points, several threads only slow each other down.
 cv2.setNumThreads(1)
 threadpoolctl.threadpool_limits(1)
 

@@ -51,7 +51,20 @@ KILL, WORKER, TRACKER = "SIGKILL parent", "SIGKILL worker", "SIGKILL tracker"
 CTRL_C, TERM = "SIGINT group", "SIGTERM parent"
 WEAPONS = (KILL, WORKER, TRACKER, CTRL_C, TERM)
 NEEDS_WORKERS = (WORKER, TRACKER)  # without parts to compute no process but the parent is there
-# Dealt like cards, so that thirty kills have them all.
+A_PART, A_WHOLE_PART, THE_MERGER, THE_RESULT = "*.parts/*.npz.tmp", "*.parts/*.npz", "*.h5.tmp", "boxes.h5"
+# Every campaign begins with these, so that a short one has every weapon and every phase: a weapon, and the file at
+# whose appearance it strikes.
+OPENING = (
+    (KILL, A_PART),
+    (WORKER, A_WHOLE_PART),
+    (TERM, A_PART),
+    (TRACKER, A_WHOLE_PART),
+    (CTRL_C, A_WHOLE_PART),
+    (KILL, THE_MERGER),
+    (CTRL_C, THE_MERGER),
+    (KILL, THE_RESULT),
+)
+# Then dealt like cards, so that thirty kills have them all.
 DECK = 4 * [KILL] + 3 * [WORKER] + [TRACKER] + 2 * [CTRL_C] + 2 * [TERM]
 FINISHED_PARTS_SHARE = 0.2  #: of the rounds, begun with all parts finished: merging is a small part of the time
 AIMED_SHARE = 0.3  #: of the strikes of a parent, aimed at a file that appears
@@ -212,6 +225,7 @@ class Trial:
         (place / "output").mkdir()
         self.output = Output(place / "output" / "boxes.h5")
         self.deck: list[str] = []
+        self.opening = list(OPENING)
         self.struck: Counter[tuple[str, str]] = Counter()
         self.noisy: Counter[str] = Counter()
         self.violations: list[str] = []
@@ -256,7 +270,7 @@ class Trial:
     def go(self) -> None:
         fresh = True
         while self.struck.total() < self.kills:
-            if fresh and self.chance.random() < FINISHED_PARTS_SHARE:
+            if fresh and not self.opening and self.chance.random() < FINISHED_PARTS_SHARE:
                 shutil.copytree(self.finished_parts, self.output.folder)
             fresh = self._run(self._plan())
             if fresh:
@@ -265,6 +279,9 @@ class Trial:
 
     def _plan(self) -> list[Strike]:
         """One strike; often a second one, of the parent, where the first lets the run go on."""
+        if self.opening:
+            weapon, file = self.opening.pop(0)
+            return [Strike(weapon, self.chance.uniform(0, 0.02), file)]
         left = 0 if self.output.boxes.exists() else PARTS - len(self.output.parts())
         strikes = [self._strike(self._deal(bool(left)), left)]
         if strikes[0].weapon in NEEDS_WORKERS and self.chance.random() < SECOND_STRIKE_SHARE:
@@ -273,7 +290,7 @@ class Trial:
 
     def _strike(self, weapon: str, left: int) -> Strike:
         expected = self.merge + (self.whole - self.merge) * (0.5 + 0.5 * left / PARTS if left else 0)
-        files = {"*.parts/*.npz.tmp": left, "*.h5.tmp": left < 4, "boxes.h5": left < 4}
+        files = {A_PART: left, THE_MERGER: left < 4, THE_RESULT: left < 4}
         if weapon not in NEEDS_WORKERS and self.chance.random() < AIMED_SHARE:
             file = self.chance.choice([name for name, can_appear in files.items() if can_appear])
             return Strike(weapon, self.chance.uniform(0, 0.02), file)

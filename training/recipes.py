@@ -284,8 +284,8 @@ class RunSettings:
 
     weights: str = setting(
         RUN,
-        "Initial weights: none, imagenet, a FILE with the weights of the only backbone, or a RUN, whose head is used "
-        "where it fits.",
+        "Initial weights: none, imagenet, a FILE with the weights of the only backbone, a source for each backbone "
+        "(BACKBONE=FILE,BACKBONE=FILE), or a RUN, whose head is used where it fits.",
         A_NAME,
         "imagenet",
     )

@@ -38,6 +38,10 @@ class Part:
                 np.savez(file, images=self.images, primary=self.primary, hulls=self.hulls, failures=self.failures)
         except OSError as error:
             raise _cannot_write(path, error) from None
+        except ValueError as error:  # an archive closed in the middle of an entry hides what interrupted it
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
 
     @classmethod
     def load(cls, path: Path) -> Part:

@@ -380,3 +380,14 @@ def test_pandas_reads_every_table(tmp_path, index):
     assert tables["images"]["class_of_the_image"].tolist() == ["crème", "crème", "ant", "ant"]
     assert tables["primary"]["x1"].tolist()[:2] == [9, 28]
     assert len(tables["00_read_me"]) > 10 and tables["failures"]["what_is_wrong_with_it"][0] == "broken data"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of zipfile, half an archive
+def test_an_interrupt_while_a_part_is_written_is_one(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zipfile._get_compressor", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Part(*[np.zeros(1)] * 4).save(tmp_path / "part.npz")
+    assert not list(tmp_path.iterdir())

@@ -142,7 +142,7 @@ def test_from_a_list_to_an_evaluation(agnet, folder, monkeypatch):
     listing = write_list(folder, folder / "my list.csv")
     proposed = agnet("propose", "--dataset", "csv", "--csv", listing, "--jobs", 1, "--primary", 3)
     assert "my list: 12 images of 3 classes (6 train, 3 val, 3 test)" in proposed.stderr
-    agnet("train", "--run", "run", "--epochs", 1, *TRAIN)
+    agnet("train", "--run", "run", "--epochs", 1, "--image-size", 64, *TRAIN)
     assert json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)["images"] == 3
     assert agnet("inspect", "--verify").stdout == "12 images are unchanged\n"
 

@@ -454,7 +454,7 @@ def test_a_layout_goes_through_propose_train_and_evaluate(copy_of, agnet, textur
         "limit": None,
         "leaked_frames": False,
     }
-    agnet("train", "--run", "run", "--model", "plain", "--epochs", 1, *TRAIN)
+    agnet("train", "--run", "run", "--model", "plain", "--epochs", 1, "--image-size", 64, *TRAIN)
     measured = json.loads(agnet("evaluate", "--run", "run", "--workers", 0, "--json").stdout)
     assert measured["images"] == 33
     assert "c0 safe driving" in measured["class_accuracy"]

@@ -19,6 +19,7 @@ from ..recipes import REASONS, RECIPES, SOURCES, Recipe
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from ..runs.seen import SEEN
+from ..runs.sources import needs_no_file
 from ..samples.loader import Batch, Loader
 from .engine import evaluate, steps_of_epoch, train_epoch
 from .job import SILENT, Console, Job
@@ -93,7 +94,7 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
     check_same_images(boxes, job.root, watch=console.watch, say=console.say)
     device = choose_training_device(settings.device, settings.precision)
     torch.manual_seed(settings.seed)
-    source = "none" if settings.weights == "imagenet" else settings.weights
+    source = "none" if needs_no_file(settings.weights) else settings.weights
     model, _ = begin_network(job.model, source, boxes, SILENT.say)
     learner = build_learner(model, recipe, settings, device, boxes, SILENT.say)
     regions = needs_of(job.model).regions > 0

@@ -29,6 +29,7 @@ from ..runs.folder import (
     write_log,
 )
 from ..runs.seen import SEEN, UNKNOWN, write_seen
+from ..runs.sources import needs_no_file
 from ..samples.loader import Batch, Loader
 from .engine import Trained, evaluate, steps_of_epoch, timings, train_epoch
 from .interruption import Interrupted, Interruption
@@ -81,7 +82,7 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
         else:
             model, parent = begin_network(job.model, settings.weights, boxes, say)
             config |= parent.provenance() if parent else {}
-            if parent is None and settings.weights not in ("none", "imagenet") and processes.first:
+            if parent is None and not needs_no_file(settings.weights) and processes.first:
                 doubt = doubt_of_strides(device.take(model), job.model, boxes, job.root, device)
                 if doubt:
                     say(doubt)

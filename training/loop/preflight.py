@@ -15,14 +15,13 @@ from ..models.backbones.names import WITHOUT_IMAGENET, check_backbone_name, nobo
 from ..recipes import Recipe
 from ..runs.checkpoint_header import is_checkpoint, read_header
 from ..runs.folder import BEST, epochs_of, read_log, runs_of
+from ..runs.sources import LIBRARY_SOURCES, is_by_backbone, sources_by_backbone
 from ..tasks import task_of
 from .selection import Selection
 
 if TYPE_CHECKING:
     from ...data.boxes.reader import Boxes
     from ..models.contract import Settings
-
-SOURCES = ("none", "imagenet")  #: of backbone weights, besides files
 
 
 def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int = 1) -> None:
@@ -124,28 +123,19 @@ def check_backbone(name: str) -> None:
 def check_weights(source: str, settings: Settings) -> None:
     """Check the source of the initial weights of a network with these settings.
 
-    Raises: `CheckpointError` for a source that is neither one of `SOURCES` nor an existing file or run, for ImageNet
-        weights that are not published, or for a run with other backbones; `ConfigurationError` as in
-        `check_one_backbone`.
+    Raises: `CheckpointError` for a source that is neither one of `LIBRARY_SOURCES` nor an existing file or run, for
+        ImageNet weights that are not published, or for a run with other backbones; `ConfigurationError` as in
+        `sources_by_backbone`.
     """
-    for backbone in _backbones_of(settings) if source == "imagenet" else ():
-        if backbone in WITHOUT_IMAGENET:
-            raise CheckpointError(f"no ImageNet weights for {backbone}: {nobody_has(WITHOUT_IMAGENET[backbone])}")
-    if source in SOURCES or parents_checkpoint(source, settings) is not None:
+    if parents_checkpoint(source, settings) is not None:
         return
-    if not Path(source).is_file():
-        raise CheckpointError(f"there is no weights file {source}{did_you_mean(source, SOURCES)}")
-    check_one_backbone(source, settings)
-
-
-def check_one_backbone(source: str, settings: Settings) -> None:
-    """Raise `ConfigurationError` if a file of backbone weights, which fits one backbone, is to initialise several."""
-    names = list(dict.fromkeys(_backbones_of(settings)))
-    if source not in SOURCES and len(names) > 1:
-        raise ConfigurationError(
-            f"{source} holds the weights of one backbone, but this model has {' and '.join(names)}: use a run, "
-            "imagenet or none"
-        )
+    if not (source in LIBRARY_SOURCES or is_by_backbone(source) or Path(source).is_file()):
+        raise CheckpointError(f"there is no weights file {source}{did_you_mean(source, LIBRARY_SOURCES)}")
+    for backbone, one in sources_by_backbone(source, _backbones_of(settings)).items():
+        if one == "imagenet" and backbone in WITHOUT_IMAGENET:
+            raise CheckpointError(f"no ImageNet weights for {backbone}: {nobody_has(WITHOUT_IMAGENET[backbone])}")
+        if one not in LIBRARY_SOURCES and not Path(one).is_file():
+            raise CheckpointError(f"there is no weights file {one}{did_you_mean(one, LIBRARY_SOURCES)}")
 
 
 def parents_checkpoint(source: str, settings: Settings) -> Path | None:
@@ -155,7 +145,7 @@ def parents_checkpoint(source: str, settings: Settings) -> Path | None:
         without a checkpoint.
     """
     path = Path(source)
-    if source in SOURCES or not (path.is_dir() or (path.is_file() and is_checkpoint(path))):
+    if source in LIBRARY_SOURCES or not (path.is_dir() or (path.is_file() and is_checkpoint(path))):
         return None
     if path.is_dir():
         try:

@@ -21,12 +21,12 @@ from ..models.contract import Settings
 from ..models.model import Model
 from ..recipes import Recipe, RunSettings
 from ..runs.seen import count_seen
+from ..runs.sources import sources_by_backbone
 from ..runs.weights import find_weights
 from ..samples.loader import ClassSampler, Loader, Propose, RegionDataset
 from ..samples.views import AffineRange
 from ..tasks import task_of
 from .learner import Learner
-from .preflight import check_one_backbone
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
 
@@ -160,17 +160,18 @@ def begin_network(
 
     Args:
         settings: Settings of the model.
-        source: Source of the weights: none, imagenet, a file of backbone weights, or a run.
+        source: Source of the weights: none, imagenet, a file of backbone weights, one of these for each backbone, or a
+            run.
         boxes: Boxes file of the images.
         say: Function called with a line of text for the user.
 
-    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent`, `check_one_backbone` and
-        `find_weights`.
+    Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent`, `sources_by_backbone`
+        and `find_weights`.
     """
     parent = find_parent(source, settings)
     if parent is None:
-        check_one_backbone(source, settings)
-        found = {stream.backbone: find_weights(source, stream.backbone) for stream in settings.streams}
+        sources = sources_by_backbone(source, [stream.backbone for stream in settings.streams])
+        found = {name: find_weights(one, name) for name, one in sources.items()}
         return build_network(settings, {name: weights for name, weights in found.items() if weights is not None}), None
     model = build_network(settings)
     say(parent.hand_over(model, settings, task_of(boxes).classes(boxes)))

@@ -21,6 +21,7 @@ from ..recipes import Recipe, RunSettings
 from .checkpoint_header import how_to_get
 from .provenance import code_revision, identity, same_boxes, split_hash, versions
 from .seen import SEEN
+from .sources import recorded_source
 
 # Commands check run folders before they load PyTorch, which takes seconds, so modules that need it are imported only
 # where they are used.
@@ -103,9 +104,7 @@ def configuration(
 
 def weights_name(source: str) -> str:
     """Value of ``--weights`` as recorded for a run: the name of a file or of a run, without its private path."""
-    path = Path(source)
-    name = path.parent if path.name == BEST else path
-    return name.name if name.name not in ("", "..") else name.resolve().name
+    return recorded_source(source, BEST)
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(boxes, folder):
 def test_training_learns_three_generated_classes(boxes, folder, tmp_path):
     """Nine images, learnt by heart: the whole loop moves the network the right way."""
     recipe = RECIPE.override(
-        epochs=15, augment=False, lr=3e-3, backbone_lr=1.0, batch_size=9, warmup_epochs=2.0, image_size=128
+        epochs=15, augment=False, lr=3e-3, backbone_lr=1.0, batch_size=9, warmup_epochs=2.0, image_size=64
     )
     fit(Job(tmp_path / "run", boxes, folder, settings(), recipe, RUN))
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
