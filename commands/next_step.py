@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,27 @@ def say_next(*words: str | Path) -> None:
 
 
 def say_predict(run: Path, found: Boxes, images: Path, split: str) -> None:
-    """Print the command that classifies the first image of a split, unless it would also need a weights file."""
+    """Print the command that classifies the first image of a split, or searches for it in the gallery, unless it would
+    also need a weights file.
+    """
     from ..proposals.settings import ProposalSettings
 
     if found.settings.get("proposals", {}).get("weights", ProposalSettings.weights) == ProposalSettings.weights:
-        name = found.names[found.usable[found.rows(split)[0]]].decode()
-        say_next("predict", "--run", run, images / name)
+        first, *_ = _names(found, split)
+        say_next("predict", "--run", run, *_gallery_words(found, images, split), images / first)
+
+
+def _gallery_words(found: Boxes, images: Path, split: str) -> list[str | Path]:
+    """Return the arguments that search in the folder of the gallery; empty if the data set is not for retrieval."""
+    if not found.is_retrieval:
+        return []
+    searched = _names(found, "gallery" if split == "query" else split)
+    return ["--gallery", images / commonpath([Path(name).parent for name in searched])]
+
+
+def _names(found: Boxes, split: str) -> list[str]:
+    """Paths of the images of a split, relative to their root."""
+    return [name.decode() for name in found.names[found.usable[found.rows(split)]].tolist()]
 
 
 def root_words(boxes: Listing, images: Path) -> list[str | Path]:
