@@ -63,7 +63,8 @@ def comparison_csv(comparison: Comparison) -> str:
     names = [found.name for found in comparison.contestants]
     if _is_search(comparison):
         values = [
-            [name, *(found.measures[name].value for found in comparison.contestants)] for name in comparison.measures
+            [title, *(found.measures[name].value for found in comparison.contestants)]
+            for name, title in comparison.measures.items()
         ]
         return rows_csv(["measure", *names], values)
     first = [(change.name, change.images, change.first) for change in comparison.challenges[0].classes]
@@ -205,12 +206,14 @@ def _counted(comparison: Comparison) -> str:
 
 
 def _basis(comparison: Comparison) -> str:
-    over = "queries" if _is_search(comparison) else "images"
+    over, how = "images", "; other measures: bootstrap with 1,000 resamples"
+    if _is_search(comparison):  # has no other measures than shares, and averages of values in [0, 1]
+        over, how = "queries", ""
     if all(len(found.seeds) == 1 for found in comparison.contestants):
         return (
             f"95% intervals are over {over}, paired for differences (shares: Wilson, differences of shares: Bonett and "
-            "Price; other measures: bootstrap with 1,000 resamples). The results hold for these trained networks only; "
-            "other seeds may give different results (agnet train --seeds)."
+            f"Price{how}). The results hold for these trained networks only; other seeds may give different results "
+            "(agnet train --seeds)."
         )
     return (
         f"95% intervals are over {over}, paired for differences with the seeds fixed, and over seeds: the variance of "

@@ -160,7 +160,10 @@ def _searched(
     query, gallery = Embedded(*(column[:queries] for column in embedded)), Embedded(*(one[first:] for one in embedded))
     found = retrieve(query, gallery if split == "query" else None)
     if not found.counted.any():
-        raise DatasetError(f"{boxes.path}: no {split} image has a match by another camera")
+        raise DatasetError(
+            f"{boxes.path}: no {split} image has another one of its person by another camera to be found; check "
+            "persons and cameras with agnet inspect"
+        )
     photographs = _Photographs.of(boxes, split, predictions.rows)
     persons, labels = np.unique(photographs.persons[:queries], return_inverse=True)
     nearest = [first + number if number >= 0 else None for number in found.nearest.tolist()]

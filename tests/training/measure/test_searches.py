@@ -23,7 +23,7 @@ from agnet.training.loop.job import Job
 from agnet.training.measure.compare import compare_runs
 from agnet.training.measure.compare_report import comparison_csv, comparison_text, save_comparison
 from agnet.training.measure.predictions import QueryResults, load_predictions, save_predictions
-from agnet.training.measure.searches import Searches, measure_searches
+from agnet.training.measure.searches import SEARCH_MEASURES, Searches, measure_searches
 from agnet.training.measure.statistics import bootstrap, percentile_interval
 from agnet.training.models.registry import ModelSettings
 from agnet.training.models.settings import PlainSettings
@@ -264,7 +264,8 @@ def test_two_runs_are_paired_over_queries(write, agnet):
     assert values == pytest.approx({"map": gain, "cmc1": 0.07, "cmc5": 0, "cmc10": 0, "cmc20": 0})
     text = comparison_text(found)
     assert "two" in text and "+7.0 points in CMC@1" in text and "100 queries with a match" in text
-    assert comparison_csv(found).splitlines()[0].startswith("measure,")
+    assert [line.split(",")[0] for line in comparison_csv(found).splitlines()] == ["measure", *SEARCH_MEASURES.values()]
+    assert "bootstrap" not in text
     assert save_comparison(found, runs[0] / "c.png").stat().st_size > 10_000
     assert "CMC@1" in agnet("compare", *runs).stdout
 
