@@ -195,7 +195,6 @@ def assert_same_network(first, second, batches, tolerance):
     [
         ({}, True, 56),
         ({"spectral_norm": True} | OTHERWISE, False, 40),  # a map of 5 × 5, resized
-        (WITHOUT_ATTENTION | {"se": "none"}, True, 56),
         ({"model": "plain"}, True, 56),
     ],
 )
@@ -221,7 +220,7 @@ HEADERS = Path(sysconfig.get_path("include"), "Python.h").exists()
 @pytest.mark.skipif(not (COMPILER and HEADERS), reason="inductor needs a C++ compiler and Python's headers")
 def test_fused_kernels_give_the_numbers_of_eager(fresh_compiler, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    eager = small_model(dtype=torch.float32)
+    eager = small_model(dtype=torch.float32, se="none", fusion="max")  # each part takes seconds to compile
     compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, dynamic=False)
     with torch.no_grad():
         wanted, got = (model(*images_and_regions(dtype=torch.float32)) for model in (eager, compiled))
@@ -229,7 +228,7 @@ def test_fused_kernels_give_the_numbers_of_eager(fresh_compiler, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("changes", "side"), [({}, 56), ({}, 40), ({"spectral_norm": True}, 56), (OTHERWISE, 56), ({"model": "plain"}, 56)]
+    ("changes", "side"), [({"spectral_norm": True}, 40), (OTHERWISE, 56), ({"model": "plain"}, 56)]
 )
 def test_exported_is_eager_for_any_batch(fresh_compiler, changes, side):
     eager = small_model(normed_body, **changes)
