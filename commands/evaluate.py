@@ -97,7 +97,7 @@ def evaluate(
     seeds = None if run in files else summarise_evaluations(run, evaluations)
     if seeds:
         file = seeds.file
-    heading, table, text = _report(split, evaluations, seeds)
+    heading, table, text = _report(found.title, split, evaluations, seeds)
     if as_json:
         click.echo(file.read_text(encoding="utf-8"), nl=False)
     elif as_csv:
@@ -111,7 +111,9 @@ def evaluate(
     say_predict(first, found, roots[found.path], split)
 
 
-def _report(split: str, evaluations: dict[str, Evaluation], seeds: SeedsEvaluation | None) -> tuple[str, str, str]:
+def _report(
+    title: str, split: str, evaluations: dict[str, Evaluation], seeds: SeedsEvaluation | None
+) -> tuple[str, str, str]:
     """A heading, the CSV, and the text of the evaluations, of one run or of ``seeds``."""
     from ..training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
     from ..training.measure.metrics import Metrics
@@ -123,7 +125,7 @@ def _report(split: str, evaluations: dict[str, Evaluation], seeds: SeedsEvaluati
     if searches:
         first = next(iter(searches.values()))
         text = search_seeds_text(searches, seeds.spreads) if seeds else search_text(first)
-        return search_heading(split, first), search_csv(list(searches.values())), text
+        return search_heading(title, split, first), search_csv(list(searches.values())), text
     measured = {name: found for name, found in by_run.items() if isinstance(found, Metrics)}
     first_metrics, claim = next(iter(measured.values())), next(reversed(evaluations.values())).claim
     heading = f"{split}: {first_metrics.images:,} images of {len(first_metrics.class_accuracy)} classes"

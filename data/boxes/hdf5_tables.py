@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Sequence
+from math import prod
 from pathlib import Path
 
 import h5py
@@ -77,6 +78,64 @@ def read_table(
     return found
 
 
+def read_array(table: h5py.h5d.DatasetID, name: str, dtype: np.dtype, most_bytes: int) -> np.ndarray:
+    """Read a whole array of numbers or references ``(...)``, after every check that is possible without reading it.
+
+    Args:
+        table: Array, of any number of axes.
+        name: Its name, for messages.
+        dtype: Required type of its elements.
+        most_bytes: Largest permitted size.
+
+    Raises: `BoxesFileError` for anything other than a complete array of this type inside the file itself.
+    """
+    if table.get_type() != h5py.h5t.py_create(dtype, logical=True):
+        raise BoxesFileError(f"{name!r} has elements of another type than {dtype}")
+    creation = table.get_create_plist()
+    if creation.get_layout() == h5py.h5d.VIRTUAL or creation.get_external_count():
+        raise BoxesFileError(f"{name!r} takes its content from other files; refused")
+    size = prod(table.shape) * dtype.itemsize
+    if size > most_bytes:
+        raise BoxesFileError(f"{name!r} announces {size:,} bytes; refused")
+    if creation.get_layout() == h5py.h5d.CHUNKED:
+        _check_chunks(name, table, creation, dtype.itemsize)
+    elif table.get_storage_size() != size:
+        raise BoxesFileError(f"{name!r} announces more than it holds; refused")
+    found = np.empty(table.shape, dtype)
+    if size:
+        table.read(h5py.h5s.ALL, h5py.h5s.ALL, found)
+    return found
+
+
+def _check_chunks(name: str, table: h5py.h5d.DatasetID, creation: h5py.h5p.PropDCID, width: int) -> None:
+    """Raise `BoxesFileError` unless every chunk exists and decodes to its size, so that HDF5 may read them itself."""
+    codes = _filters(name, creation, width)
+    size = prod(creation.get_chunk()) * width
+    if size > MAX_CHUNK_BYTES:
+        raise BoxesFileError(f"{name!r} is stored in chunks of {size:,} bytes; refused")
+    chunks = prod(-(-side // step) for side, step in zip(table.shape, creation.get_chunk(), strict=True))
+    if table.get_num_chunks() != chunks:
+        raise BoxesFileError(f"{name!r} announces more than it holds; refused")
+    room = bytearray(size + size // 8 + 1024)
+    for number in range(chunks):
+        try:
+            skipped, stored = table.read_direct_chunk(table.get_chunk_info(number).chunk_offset, out=room)
+            _decoded(stored, codes, skipped, width, size)
+        except (ValueError, zlib.error) as error:
+            raise BoxesFileError(f"{name!r} is damaged ({error})") from None
+
+
+def _filters(name: str, creation: h5py.h5p.PropDCID, width: int) -> list[int]:
+    """The codes of the filters of a chunked table, in the order in which they were applied."""
+    filters = [creation.get_filter(number) for number in range(creation.get_nfilters())]
+    codes = [code for code, *_ in filters]
+    if not schema.ALLOWED_FILTERS.issuperset(codes) or len(set(codes)) < len(codes):
+        raise BoxesFileError(f"the table {name!r} needs filters other than gzip, shuffle and fletcher32; refused")
+    if any(code == h5py.h5z.FILTER_SHUFFLE and values != (width,) for code, _, values, _ in filters):
+        raise BoxesFileError(f"the table {name!r} is shuffled by another width than its rows have")
+    return codes
+
+
 def _dtype(name: str, expected: np.dtype, optional: Collection[str], stored: h5py.h5t.TypeID) -> np.dtype:
     """The NumPy type of a table's stored rows, after a check that it has the expected columns and no other."""
     needed = tuple(column for column in expected.names or () if column not in optional)
@@ -104,13 +163,8 @@ def _dtype(name: str, expected: np.dtype, optional: Collection[str], stored: h5p
 def _read_chunks(
     name: str, table: h5py.h5d.DatasetID, creation: h5py.h5p.PropDCID, rows: int, dtype: np.dtype
 ) -> np.ndarray:
-    filters = [creation.get_filter(number) for number in range(creation.get_nfilters())]
-    codes = [code for code, *_ in filters]
-    if not schema.ALLOWED_FILTERS.issuperset(codes) or len(set(codes)) < len(codes):
-        raise BoxesFileError(f"the table {name!r} needs filters other than gzip, shuffle and fletcher32; refused")
     (chunk_rows,), width = creation.get_chunk(), dtype.itemsize
-    if any(code == h5py.h5z.FILTER_SHUFFLE and values != (width,) for code, _, values, _ in filters):
-        raise BoxesFileError(f"the table {name!r} is shuffled by another width than its rows have")
+    codes = _filters(name, creation, width)
     size = chunk_rows * width
     if size > MAX_CHUNK_BYTES:
         raise BoxesFileError(f"the table {name!r} is stored in chunks of {chunk_rows:,} rows; refused")

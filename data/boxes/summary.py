@@ -39,15 +39,43 @@ class ClassCounts:
     """Number of images of one class, including unreadable ones, as in the file's table ``labels``."""
 
     name: str
-    train: int
-    val: int
-    test: int
+    train: int = 0
+    val: int = 0
+    test: int = 0
     query: int = 0
     gallery: int = 0
 
     @property
     def all(self) -> int:
         return self.train + self.val + self.test + self.query + self.gallery
+
+
+@dataclass(frozen=True)
+class Persons:
+    """Number of persons of a data set for retrieval, by what they are there for, and of cameras."""
+
+    train: int
+    val: int
+    query: int
+    without_match: int  #: persons in query but not in gallery
+    distractors: int  #: persons in gallery alone
+    cameras: int
+    images_without_camera: int
+
+    @classmethod
+    def of(cls, boxes: Boxes) -> Persons:
+        """Count those of ``boxes``."""
+        there = {split: set(boxes.labels[boxes.splits == split].tolist()) for split in ALL_SPLITS}
+        cameras = boxes.camera_numbers
+        return cls(
+            train=len(there["train"]),
+            val=len(there["val"]),
+            query=len(there["query"]),
+            without_match=len(there["query"] - there["gallery"]),
+            distractors=len(there["gallery"] - there["query"]),
+            cameras=len(np.unique(cameras[cameras >= 0])),
+            images_without_camera=int((cameras < 0).sum()),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,6 +106,7 @@ class Summary:
     splits: dict[str, int]
     statuses: dict[str, int]
     classes: tuple[ClassCounts, ...]
+    persons: Persons | None  #: of a data set for retrieval
     keypoints: Spread  #: per image, duplicates included
     distinct_keypoints: Spread
     duplicate_keypoints: float  #: share of all keypoints whose position another keypoint already has
@@ -104,7 +133,7 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
         images_there: Number of images found there.
     """
     layout, usable = boxes.layout, boxes.usable
-    splits = [split for split in ALL_SPLITS if split in SPLITS or (boxes.splits == split).any()]
+    splits = (*SPLITS[:2], *ALL_SPLITS[3:]) if boxes.is_retrieval else SPLITS
     counts = [np.bincount(boxes.labels[boxes.splits == split], minlength=len(boxes.classes)) for split in splits]
     total, distinct = boxes.total_keypoints[usable], boxes.distinct_keypoints[usable]
     frames = boxes.sizes_wh[usable].prod(axis=1)[:, None]
@@ -127,9 +156,10 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
         splits={split: int(count.sum()) for split, count in zip(splits, counts, strict=True)},
         statuses={status: int((boxes.status == status).sum()) for status in schema.STATUSES},
         classes=tuple(
-            ClassCounts(name, *numbers)
+            ClassCounts(name, **dict(zip(splits, numbers, strict=True)))
             for name, *numbers in zip(boxes.classes, *(count.tolist() for count in counts), strict=True)
         ),
+        persons=Persons.of(boxes) if boxes.is_retrieval else None,
         keypoints=Spread.of(total),
         distinct_keypoints=Spread.of(distinct),
         duplicate_keypoints=1 - float(distinct.sum() / total.sum()) if total.any() else 0.0,
@@ -148,12 +178,14 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
 
 def summary_text(summary: Summary) -> str:
     """The summary as readable text of some dozens of lines."""
+    kind = "persons" if summary.persons else "classes"
     lines = [
-        f"{summary.file}: {summary.images:,} images of {len(summary.classes):,} classes, data set {summary.title}",
+        f"{summary.file}: {summary.images:,} images of {len(summary.classes):,} {kind}, data set {summary.title}",
         *([f"  {VAL_IS_TEST}"] if summary.val_is_test else []),
         "",
         *_pairs(
             ("splits", ", ".join(f"{count:,} {split}" for split, count in summary.splits.items())),
+            *_persons(summary.persons),
             ("status", ", ".join(f"{count:,} {status}" for status, count in summary.statuses.items())),
             ("regions", _regions(summary)),
             ("images at", _whereabouts(summary)),
@@ -163,7 +195,7 @@ def summary_text(summary: Summary) -> str:
         ),
         "",
         *(_spreads(summary) if summary.primary_regions + summary.secondary_regions else ()),
-        *_classes(summary.classes, tuple(summary.splits)),
+        *_classes(summary.classes, tuple(summary.splits), kind),
     ]
     if summary.failures:
         faults = Counter(failure.fault for failure in summary.failures if failure.fault)
@@ -222,14 +254,27 @@ def _spreads(summary: Summary) -> list[str]:
     return [*table(rows), again, ""]
 
 
-def _classes(classes: Sequence[ClassCounts], splits: Sequence[str]) -> list[str]:
+def _persons(persons: Persons | None) -> list[tuple[str, str]]:
+    if persons is None:
+        return []
+    told = f"{persons.train:,} in train, {persons.val:,} in val, {persons.query:,} in query"
+    if persons.without_match:
+        told += f" ({persons.without_match:,} of them not in gallery)"
+    told += f", {persons.distractors:,} only in gallery"
+    cameras = f"{persons.cameras:,}" if persons.cameras else "unknown"
+    if persons.cameras and persons.images_without_camera:
+        cameras += f"; that of {persons.images_without_camera:,} images is unknown"
+    return [("persons", told), ("cameras", cameras)]
+
+
+def _classes(classes: Sequence[ClassCounts], splits: Sequence[str], kind: str) -> list[str]:
     shown, note = list(classes), []
     if len(classes) > _CLASSES_SHOWN:
         ranked = sorted(classes, key=lambda counts: -counts.all)
         shown = [*ranked[:_EXTREMES], *ranked[-_EXTREMES:]]
-        note = [f"the {_EXTREMES} largest and the {_EXTREMES} smallest of {len(classes):,} classes; --json lists all"]
+        note = [f"the {_EXTREMES} largest and the {_EXTREMES} smallest of {len(classes):,} {kind}; --json lists all"]
     rows = [(counts.name, *(f"{getattr(counts, split):,}" for split in (*splits, "all"))) for counts in shown]
-    return [*table([("class", *splits, "all"), *rows]), *note]
+    return [*table([("person" if kind == "persons" else "class", *splits, "all"), *rows]), *note]
 
 
 def _pairs(*pairs: tuple[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from ..errors import AbsentError, DatasetError
-from ..index import SPLITS
+from ..index import ALL_SPLITS
 from ..text import printable, table
 from .catalogue import CATALOGUE, difference_from_book
 from .entry import Download, Entry, Options
@@ -64,8 +64,8 @@ def look_up(dataset: str, root: Path) -> Availability:
 
 def table_text(found: list[Availability]) -> str:
     """A table with one line per data set."""
-    header = ("name", "train", "val", "test", "classes", "size", "on this machine", "fetch", "licence")
-    return "\n".join(table([header, *map(_cells, found)], right={1, 2, 3, 4}))
+    header = ("name", *ALL_SPLITS, "classes", "size", "on this machine", "fetch", "licence")
+    return "\n".join(table([header, *map(_cells, found)], right=set(range(1, 7))))
 
 
 def details_text(found: Availability) -> str:
@@ -74,7 +74,7 @@ def details_text(found: Availability) -> str:
     told = {
         "name": f"{found.dataset}: {entry.title}",
         "images": ", ".join(f"{count:,} {split}" for split, count in (entry.counts or {}).items()),
-        "classes": "" if entry.classes is None else str(entry.classes),
+        "persons" if entry.camera else "classes": "" if entry.classes is None else f"{entry.classes:,}",
         "split": entry.split,
         "ignored": entry.ignored,
         "flaws": entry.flaws,
@@ -96,7 +96,7 @@ def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
         return (COMPLETE if made else MADE if entry.folder else OWN), ""
     left_out: Counter[str] = Counter()
     try:
-        difference = difference_from_book(entry, entry.rows(root, left_out, Options()), left_out)
+        difference = difference_from_book(entry, entry.rows(root, left_out, Options(may_write=False)), left_out)
     except AbsentError as error:
         found = leftover(entry, root)
         return (NOT_THERE if found is None else NOT_EXTRACTED if found[1] else HALF_A_DOWNLOAD), str(error)
@@ -111,12 +111,12 @@ def _cells(found: Availability) -> tuple[str, ...]:
     fetch = "" if not entry.archives else "--download" if entry.downloads else "by hand"
     return (
         found.dataset,
-        *(f"{counts[split]:,}" if split in counts else "" for split in SPLITS),
-        "" if entry.classes is None else str(entry.classes),
+        *(f"{counts[split]:,}" if split in counts else "" for split in ALL_SPLITS),
+        "" if entry.classes is None else f"{entry.classes:,}",
         entry.size.partition(",")[0],
         found.state,
         fetch,
-        shorten(entry.licence, 45, placeholder=" …"),
+        shorten(entry.licence, 30, placeholder=" …"),
     )
 
 

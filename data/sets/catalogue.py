@@ -313,6 +313,60 @@ MARKET1501 = Entry(
     flaws="junk boxes (person -1), which its protocol takes out of every ranking, are left out",
 )
 
+DRAWS = 20  # test sets of CUHK03's first protocol
+_CUHK03 = Entry(
+    name="",
+    title="CUHK03",
+    layout="",
+    folder="cuhk03",
+    archives=("cuhk03", "cuhk-03"),
+    classes=1_467,
+    camera=r"(?:^|/)(\d+)_\d+_([12])_\d+\.png$",
+    licence="research only; the persons did not consent to more: publish no pictures of them",
+    size="1.8 GB",
+    how="get cuhk03_release.zip from its authors and extract it there (its pictures are extracted from cuhk-03.mat on "
+    "first use), or put images_labeled and images_detected there",
+)
+_CUHK03_767 = replace(
+    _CUHK03,
+    split="767 persons to train on, 700 to search for, by the lists of Zhong et al. (2017)",
+    how=f"{_CUHK03.how}; and cuhk03_new_protocol_config_labeled.mat and cuhk03_new_protocol_config_detected.mat of the "
+    "new protocol, from the repository person-re-ranking of its authors",
+    flaws="its numbers do not compare with those of the protocol 1,367 / 100, nor with those of the other boxes",
+)
+_CUHK03_1367 = replace(
+    _CUHK03,
+    split="1,367 persons to train on, 100 to search for, in one image of each (single shot): one of the 20 test sets "
+    "of cuhk-03.mat, by --split-seed 0 to 19; report the mean of all",
+    flaws="its numbers do not compare with those of the protocol 767 / 700, nor with those of the other boxes",
+)
+CUHK03_767_LABELLED = replace(
+    _CUHK03_767,
+    name="cuhk03-767-labelled",
+    title="CUHK03 (767 / 700, labelled boxes)",
+    layout="cuhk03:labelled_767_rows",
+    counts={"train": 7_368, "query": 1_400, "gallery": 5_328},
+)
+CUHK03_767_DETECTED = replace(
+    _CUHK03_767,
+    name="cuhk03-767-detected",
+    title="CUHK03 (767 / 700, detected boxes)",
+    layout="cuhk03:detected_767_rows",
+    counts={"train": 7_365, "query": 1_400, "gallery": 5_332},
+)
+CUHK03_1367_LABELLED = replace(
+    _CUHK03_1367,
+    name="cuhk03-1367-labelled",
+    title="CUHK03 (1,367 / 100, labelled boxes)",
+    layout="cuhk03:labelled_1367_rows",
+)
+CUHK03_1367_DETECTED = replace(
+    _CUHK03_1367,
+    name="cuhk03-1367-detected",
+    title="CUHK03 (1,367 / 100, detected boxes)",
+    layout="cuhk03:detected_1367_rows",
+)
+
 CATALOGUE = {
     entry.name: entry
     for entry in (
@@ -331,6 +385,10 @@ CATALOGUE = {
         STANFORD_DOGS,
         OXFORD_PETS,
         MARKET1501,
+        CUHK03_767_LABELLED,
+        CUHK03_767_DETECTED,
+        CUHK03_1367_LABELLED,
+        CUHK03_1367_DETECTED,
         REID_FOLDER,
     )
 }
@@ -357,7 +415,8 @@ def open_dataset(
             that the paths in the list are relative to).
         val_fraction: Share of each class's training images that becomes validation, or for retrieval of the training
             persons, with all their images; 0 cuts none.
-        split_seed: Seed of that cut, of Caltech-256's draw, and of the test split if the layout has none.
+        split_seed: Seed of that cut, of Caltech-256's draw, and of the test split if the layout has none; for the
+            protocol 1,367 / 100 of CUHK03 also the number of the test set, 0 to 19.
         limit: Maximum number of images.
         list_file: List of images for ``csv``.
         leaked_frames: Whether to keep AUC-V2's test frames that reportedly show a driver of train.
@@ -428,9 +487,15 @@ def _with_persons(index: DatasetIndex, entry: Entry) -> DatasetIndex:
 
 
 def _title(dataset: str, root: Path, options: Options) -> str:
-    """The title of a data set: for the user's own data, the name of the folder or list; otherwise the catalogue's."""
+    """The title of a data set: for the user's own data, the name of the folder or list; otherwise the catalogue's
+    name, with the number of the test set if there are several.
+    """
     of_list = options.list_file.stem if options.list_file else ""
     own = {"folder": own_name(root), "reid-folder": own_name(root), "csv": of_list}
+    own |= {
+        entry.name: f"{entry.name}, test set {options.split_seed}"
+        for entry in (CUHK03_1367_LABELLED, CUHK03_1367_DETECTED)
+    }
     return printable(composed(own.get(dataset, ""))) or dataset
 
 

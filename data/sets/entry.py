@@ -21,6 +21,7 @@ class Options:
     split_seed: int = 0  #: of splits that are drawn
     list_file: Path | None = None  #: list of images for ``csv``
     leaked_frames: bool = True  #: keep AUC-V2's test frames that reportedly show a driver of train
+    may_write: bool = True  #: extract pictures that a data set distributes inside another file
 
 
 @dataclass(frozen=True)

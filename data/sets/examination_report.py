@@ -27,7 +27,8 @@ def examination_text(examination: Examination) -> str:
     """The whole report, with the first few findings of each kind."""
     counts = ", ".join(f"{count:,} {split}" for split, count in examination.counts.items())
     book = {None: "", True: ": as published", False: ": NOT AS PUBLISHED"}[examination.by_the_book]
-    lines = [f"{examination.title}: {examination.images:,} images of {examination.classes:,} classes ({counts}){book}"]
+    kind = "persons" if "query" in examination.counts else "classes"
+    lines = [f"{examination.title}: {examination.images:,} images of {examination.classes:,} {kind} ({counts}){book}"]
     lines += [f"    {difference}" for difference in examination.wrong]
     if examination.left_out:
         lines.append(f"left out because of their names or places: {tally(examination.left_out)}")

@@ -39,7 +39,7 @@ def market1501_rows(root: Path, left_out: Counter[str], options: Options) -> Row
             if found is None:
                 raise DatasetError(f"{root / name}: expected a name like 0002_c1s1_000451_03.jpg")
             rows.append((name, found[0], split))
-    return _checked(MARKET1501, root, rows, left_out)
+    return checked(MARKET1501, root, rows, left_out)
 
 
 def reid_folder_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
@@ -62,7 +62,7 @@ def reid_folder_rows(root: Path, left_out: Counter[str], options: Options) -> Ro
                 "folder for every person"
             )
         rows += [(name, person, split) for name, person in _by_person(disk, folder, left_out)]
-    return _checked(REID_FOLDER, root, rows, left_out)
+    return checked(REID_FOLDER, root, rows, left_out)
 
 
 def _by_person(disk: OnDisk, folder: str, left_out: Counter[str]) -> list[tuple[str, str]]:
@@ -86,7 +86,7 @@ def _by_person(disk: OnDisk, folder: str, left_out: Counter[str]) -> list[tuple[
     return found
 
 
-def _checked(entry: Entry, root: Path, rows: Rows, left_out: Counter[str]) -> Rows:
+def checked(entry: Entry, root: Path, rows: Rows, left_out: Counter[str]) -> Rows:
     """The rows without junk.
 
     Raises: `DatasetError` if a part is empty, if a person of train is also in test, or if no query can have a match.

@@ -56,6 +56,8 @@ def test_the_book_has_the_papers_numbers():
         "stanford-dogs": (120, {"train": 120 * 100, "test": 20_580 - 120 * 100}),
         "oxford-pets": (37, {"train": 3_680, "test": 7_349 - 3_680}),
         "market1501": (751 + 750 + 1, {"train": 12_936, "query": 3_368, "gallery": 19_732 - 3_819}),
+        "cuhk03-767-labelled": (767 + 700, {"train": 7_368, "query": 1_400, "gallery": 14_096 - 7_368 - 1_400}),
+        "cuhk03-767-detected": (767 + 700, {"train": 7_365, "query": 1_400, "gallery": 14_097 - 7_365 - 1_400}),
     }
     assert layouts.CALTECH_TRAIN == 60
 

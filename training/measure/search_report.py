@@ -29,10 +29,10 @@ def search_seeds_text(seeds: Mapping[str, SearchMetrics], spreads: Mapping[str, 
     return "\n".join([*table(rows), note, *_about(next(iter(seeds.values())))])
 
 
-def search_heading(split: str, metrics: SearchMetrics) -> str:
-    """Describe in a line what was searched."""
+def search_heading(title: str, split: str, metrics: SearchMetrics) -> str:
+    """Describe in a line what was searched; ``title`` is the data set's, and names its protocol if it has several."""
     left_out = f" ({metrics.queries_left_out:,} more have no match)" if metrics.queries_left_out else ""
-    return f"{split}: {metrics.queries:,} queries{left_out} in {metrics.gallery_images:,} images"
+    return f"{title}, {split}: {metrics.queries:,} queries{left_out} in {metrics.gallery_images:,} images"
 
 
 def search_csv(seeds: Sequence[SearchMetrics]) -> str:
