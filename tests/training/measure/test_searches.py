@@ -125,7 +125,7 @@ def test_a_run_is_measured_by_search(persons, agnet, split, counts):
 
 def test_query_is_the_default_and_every_query_is_listed(persons, agnet):
     text = agnet("evaluate", "--run", persons / "run", "--workers", 0).stdout
-    assert text.startswith("query: 5 queries (1 more have no match) in 22 images\n")
+    assert text.startswith("images, query: 5 queries (1 more have no match) in 22 images\n")
     assert "6 persons, 4 cameras; 4 images of persons in no query" in text
     table = list(csv.DictReader(io.StringIO(agnet("evaluate", "--run", persons / "run", "--csv").stdout)))
     assert [row["measure"] for row in table] == ["mAP", *(f"CMC@{k}" for k in range(1, 51))]
@@ -144,18 +144,18 @@ def test_query_is_the_default_and_every_query_is_listed(persons, agnet):
 def test_what_a_run_has_seen_is_refused_or_told(persons, agnet):
     refused = agnet("evaluate", "--run", persons / "run", "--split", "train", code=1)
     assert "retrieval is measured on one of val, query" in refused.stderr
-    shutil.copy(persons / "images/train/00/1_c1.png", persons / "images/gallery/14/copy_c2.png")
-    for camera in (1, 2):
-        paint(persons / "images" / ("query" if camera == 1 else "gallery") / "01" / f"new_c{camera}.png", 999 + camera)
-    shutil.rmtree(persons / "images/train/01")
+    trained, copied, *_ = read_boxes(persons / "boxes.h5").classes
+    shutil.copy(persons / "images/train" / copied / "1_c1.png", persons / "images/gallery/14/copy_c2.png")
+    for split in ("query", "gallery"):
+        paint(persons / "images" / split / trained / f"new_{'c1' if split == 'query' else 'c2'}.png", len(split))
+    shutil.rmtree(persons / "images/train" / trained)
     index = open_dataset("reid-folder", persons / "images", val_fraction=0)
     propose_dataset(index, ProposalSettings(method="none", primary=0, kinds="none"), persons / "new.h5", jobs=1)
     given = ["evaluate", "--run", persons / "run", "--boxes", persons / "new.h5", "--workers", 0]
     assert "trained on or selected by 1 of the 31 query images" in agnet(*given, code=1).stderr
     told = agnet(*given, "--force", "--json")
     assert json.loads(told.stdout)["images_seen_in_training"] == 1
-    trained = "01" in read_boxes(persons / "boxes.h5").classes[:6]
-    assert ("persons named as 1 of the 7 query persons" in told.stderr) == trained
+    assert "persons named as 1 of the 7 query persons" in told.stderr
 
 
 def test_a_network_for_other_classes_is_measured_too(persons, boxes_file, _original_folder, agnet, tmp_path):
