@@ -51,13 +51,19 @@ class Configuration:
 class ConfigurableCommand(click.Command):
     """A command with ``--config FILE``, which sets the options that are not given on the command line."""
 
+    def defaults_for(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Return defaults that depend on other options. ``given``: those of the command line and of the file."""
+        return {}
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         typed, _, _ = self.make_parser(ctx).parse_args(list(args))
         asked = self.get_help_option(ctx)
+        options: dict[str, Any] = {}
         if "config" in typed and not (ctx.resilient_parsing or (asked and asked.name in typed)):
             found = read_configuration(Path(str(typed["config"])), ctx, typed)
-            ctx.default_map = {**(ctx.default_map or {}), **found.options}
-            ctx.meta[__name__] = found
+            options, ctx.meta[__name__] = found.options, found
+        if not ctx.resilient_parsing:
+            ctx.default_map = {**self.defaults_for({**options, **typed}), **(ctx.default_map or {}), **options}
         return super().parse_args(ctx, args)
 
 

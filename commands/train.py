@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -38,16 +39,13 @@ class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
     The defaults of some options depend on the boxes file: persons are trained for retrieval.
     """
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def defaults_for(self, given: Mapping[str, object]) -> dict[str, object]:
         from ..data.boxes.reader import has_queries
 
-        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
-        if not ctx.resilient_parsing and has_queries(Path(str(typed.get("boxes", "boxes.h5")))):
-            ctx.default_map = {**_FOR_RETRIEVAL, **(ctx.default_map or {})}
-        return super().parse_args(ctx, args)
+        return _FOR_RETRIEVAL if has_queries(Path(str(given.get("boxes", "boxes.h5")))) else {}
 
 
-_FOR_RETRIEVAL = {"recipe": "reid", "neck": "batch-norm"}
+_FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
 
 
 @click.command(

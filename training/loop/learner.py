@@ -191,9 +191,9 @@ class Learner:
             except ValueError as error:
                 if not is_lone_value(error):
                     raise
+                others = "" if self.model.neck is not None else ", a larger --image-size, or --frozen-norms"
                 raise TrainingError(
-                    "a batch norm received a single value per channel; use another --batch-size, a larger "
-                    "--image-size, or --frozen-norms, in a new run"
+                    f"a batch norm received a single value per channel; use another --batch-size{others}, in a new run"
                 ) from None
             except RuntimeError as error:
                 if is_of_compiler(error):

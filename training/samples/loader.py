@@ -232,8 +232,8 @@ class ClassSampler(KeySampler):
     """Batches of P classes with K images each, for losses that compare the images of a batch.
 
     An epoch has about as many images as there are rows. Every class is drawn as often as any other, give or take one,
-    and none twice in a batch. An image returns only when all others of its class have been drawn; in a class of fewer
-    than K images, some occur twice in a batch.
+    and none twice in a batch; so is every image of a class. In a class of fewer than K images, some occur twice in a
+    batch, in the same view.
 
     Args:
         rows: Rows to draw from.
@@ -267,12 +267,13 @@ class ClassSampler(KeySampler):
         return np.concatenate(drawn)
 
     def _take(self, left: list[np.ndarray], number: int, generator: np.random.Generator) -> np.ndarray:
-        """Take K rows of a class from those that are left of it, refilled as needed."""
-        own = self._of_class[number]
-        while len(left[number]) < self._per_class:
-            others = own if len(own) < self._per_class else own[~np.isin(own, left[number])]
-            left[number] = np.concatenate([left[number], generator.permutation(others)])
-        taken, left[number] = np.split(left[number], [self._per_class])
+        """Take K rows of a class from those that are left of it, refilled as needed; different ones if it has K."""
+        own, k = self._of_class[number], self._per_class
+        while len(left[number]) < k or len(np.unique(left[number])) < min(k, len(own)):
+            left[number] = np.concatenate([left[number], generator.permutation(own)])
+        firsts = np.sort(np.unique(left[number], return_index=True)[1])
+        places = np.arange(k) if len(own) < k else firsts[:k]
+        taken, left[number] = left[number][places], np.delete(left[number], places)
         return taken
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +129,9 @@ def test_persons_are_trained_for_retrieval_unless_told_otherwise(agnet, persons)
     given = ["train", "--boxes", persons / "boxes.h5", "--model", "plain", "--backbone", "mobilenet-v3-small"]
     given += ["--weights", "none", "--dry-run", "--json", "--workers", 0, "--batch-size", 8, "--image-size", "48x32"]
     told = json.loads(agnet(*given).stdout)
+    assert (told["recipe"], told["model"]["neck"]) == ("reid", "batch-norm")
+    Path("mine.yaml").write_text(f"boxes: {persons / 'boxes.h5'}\nmodel: plain\nbackbone: mobilenet-v3-small\n")
+    told = json.loads(agnet("train", "--config", "mine.yaml", *given[7:]).stdout)
     assert (told["recipe"], told["model"]["neck"]) == ("reid", "batch-norm")
     other = ["--recipe", "modern", "--select-by", "val_cmc1", "--neck", "none"]
     told = json.loads(agnet(*given, *other).stdout)

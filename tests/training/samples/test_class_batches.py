@@ -32,13 +32,16 @@ def test_a_batch_has_p_classes_with_k_images_each(epoch):
     assert max(classes.values()) - min(classes.values()) <= 1
 
 
-def test_an_image_returns_only_after_all_others_of_its_class():
-    drawn = [row for batch in batches(per_class=2, batch_size=14)[1] for row in batch]
-    for label in (0, 4, 6):
-        own = [row for row in drawn if LABELS[row - 100] == label]
-        size = int((label == LABELS).sum())
-        for k in range(len(own) - size):
-            assert len(set(own[k : k + size])) >= size - 1
+def test_every_image_is_drawn_as_often_as_any_other_of_its_class():
+    labels = np.repeat([0, 1, 2], [61, 5, 3])
+    counts = np.zeros(len(labels), int)
+    for batch in ClassSampler(np.arange(len(labels)), labels, 6, 2, shuffle_seed=4):
+        counts[[row for _, row in batch]] += 1
+        assert max(np.bincount([row for _, row in batch])) == 1
+        for label in range(3):
+            own = counts[labels == label]
+            assert own.max() - own.min() <= 1
+    assert counts[labels == 1].min() > 3
 
 
 def test_epochs_differ_repeat_and_resume_at_any_step():
