@@ -323,7 +323,6 @@ _CUHK03 = Entry(
     classes=1_467,
     camera=r"(?:^|/)(\d+)_\d+_([12])_\d+\.png$",
     licence="research only; the persons did not consent to more: publish no pictures of them",
-    size="1.8 GB",
     how="get cuhk03_release.zip from its authors and extract it there (its pictures are extracted from cuhk-03.mat on "
     "first use), or put images_labeled and images_detected there",
 )
