@@ -20,7 +20,9 @@ SAVED_AS = (".png", ".md", ".csv")
     help="Split that all runs were evaluated on.  [default: test, or query]",
 )
 @click.option(
-    "--save", type=click.Path(path_type=Path), help="FILE for the comparison: .png, .md, or .csv (one row per class)."
+    "--save",
+    type=click.Path(path_type=Path),
+    help="FILE for the comparison: .png, .md, or .csv (one row per class, or per measure of a search).",
 )
 @options.json_
 def compare(runs: tuple[Path, ...], split: str | None, save: Path | None, as_json: bool) -> None:

@@ -38,6 +38,7 @@ class Search:
     header: CheckpointHeader
     max_pixels: int  #: maximum number of pixels of an image
     top: int  #: number of nearest images for each photograph
+    decode: bool  #: whether to see first, in this process, whether anything can be read
     form: str  #: one of `prediction_lines.FORMATS`
     output: Path | None
     save: Path | None
@@ -74,9 +75,9 @@ class Search:
         from ..training.answers.nearest import nothing_to_search_in
         from ..training.samples.reading import some_can_be_read
 
-        if not some_can_be_read(photographs, self.max_pixels, decode=True):
+        if not some_can_be_read(photographs, self.max_pixels, decode=self.decode):
             return False
-        if not some_can_be_read(gallery, self.max_pixels, decode=True):
+        if not some_can_be_read(gallery, self.max_pixels, decode=self.decode):
             for lost in self._unreadable(gallery):
                 failures.look_at(lost)
             raise nothing_to_search_in()

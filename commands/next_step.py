@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +30,23 @@ def say_next(*words: str | Path) -> None:
 
 
 def say_predict(run: Path, found: Boxes, images: Path, split: str) -> None:
-    """Print the command that classifies the first image of a split, unless it would also need a weights file."""
+    """Print the command that classifies the first image of a split, or searches for it in the images of its gallery.
+
+    Nothing is printed if the command would also need a weights file.
+    """
     from ..proposals.settings import ProposalSettings
 
     if found.settings.get("proposals", {}).get("weights", ProposalSettings.weights) == ProposalSettings.weights:
         name = found.names[found.usable[found.rows(split)[0]]].decode()
-        say_next("predict", "--run", run, images / name)
+        say_next("predict", "--run", run, *gallery_words(found, images, split), images / name)
+
+
+def gallery_words(found: Boxes, images: Path, split: str) -> list[str | Path]:
+    """Return the arguments for ``--gallery``: where the split's images are searched for; none for classes."""
+    if not found.is_retrieval:
+        return []
+    names = found.names[found.usable[found.rows("gallery" if split == "query" else split)]]
+    return ["--gallery", images / os.path.commonpath([str(Path(name.decode()).parent) for name in names.tolist()])]
 
 
 def root_words(boxes: Listing, images: Path) -> list[str | Path]:

@@ -167,7 +167,8 @@ def predict(
     if gallery:
         from .nearest_images import Search
 
-        search = Search(run, header, limit, answering.top, shown.form, shown.output, shown.save)
+        decode = not answering.jobs
+        search = Search(run, header, limit, answering.top, decode, shown.form, shown.output, shown.save)
         search.answer(inputs, _inputs(gallery, "in the gallery"), partial(_predictor, run, propose, answering))
         return
     if not some_can_be_read(inputs, limit, decode=not answering.jobs):

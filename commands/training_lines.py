@@ -33,6 +33,8 @@ def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: in
     yield f"model {model.model}, {weights}, {with_seeds}, into {job.run}"
     changed = ", ".join(f"{name} {value}" for name, value in recipe.differences(RECIPES[recipe_name]).items())
     yield f"recipe {recipe_name}{f' with {changed}' if changed else ''}"
+    if recipe.head_epochs:
+        yield from map(str, recipe.phases)
     if processes > 1:
         yield f"{processes} processes share every batch of {recipe.batch_size}"
 

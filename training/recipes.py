@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 from ..data.errors import ConfigurationError
 from ..data.fields import (
@@ -31,6 +32,7 @@ OPTIMISER, SCHEDULE = "Optimiser", "Schedule and epoch selection"
 REGULARISATION, IMAGES = "Regularisation", "Images"
 RETRIEVAL = "Retrieval"
 RUN = "Options"
+_OPTIMISERS = ("sgd", "adamw")
 REGIONS_OF_THE_MODEL = "regions of the model"  #: not a field, but a condition: the model uses regions
 
 
@@ -41,7 +43,7 @@ class Recipe:
     The metadata of a field (`setting`) describes it. The command line makes an option from each field.
     """
 
-    optimizer: str = choice(OPTIMISER, "Optimiser.", ("sgd", "adamw"))
+    optimizer: str = choice(OPTIMISER, "Optimiser.", _OPTIMISERS)
     lr: float = setting(OPTIMISER, "Peak learning rate of the head.", ABOVE_0)
     backbone_lr: float = setting(
         OPTIMISER, "Learning rate of the backbone, as a multiple of --lr; 0 freezes it.", NOT_NEGATIVE
@@ -85,6 +87,23 @@ class Recipe:
     clip_norm: float = setting(
         OPTIMISER, "Maximum norm of the gradients; larger ones are clipped; 0: no clipping.", NOT_NEGATIVE, 0.0
     )
+    head_epochs: int = setting(
+        SCHEDULE,
+        "Number of epochs at the start in which the head learns alone, with frozen backbones; --epochs includes them, "
+        "and the schedule begins anew after them; 0: none.",
+        NOT_NEGATIVE,
+        0,
+    )
+    head_optimizer: str = choice(
+        SCHEDULE, "Optimiser of --head-epochs.", _OPTIMISERS, "adamw", needs=("head_epochs", AT_LEAST_1)
+    )
+    head_lr: float = setting(
+        SCHEDULE,
+        "Peak learning rate of the head in --head-epochs.",
+        ABOVE_0,
+        1e-3,
+        needs=("head_epochs", AT_LEAST_1),
+    )
     step_epochs: int = setting(
         SCHEDULE, "Number of epochs between two steps of --schedule step.", AT_LEAST_1, 25, needs=("schedule", "step")
     )
@@ -112,7 +131,10 @@ class Recipe:
         "val_top1",
     )
     patience: int = setting(
-        SCHEDULE, "Number of epochs without improvement after which training stops; 0: never.", NOT_NEGATIVE, 0
+        SCHEDULE,
+        "Number of epochs without improvement after which training stops, not counting --head-epochs; 0: never.",
+        NOT_NEGATIVE,
+        0,
     )
     ema_decay: float = setting(
         REGULARISATION,
@@ -215,6 +237,11 @@ class Recipe:
         check_rules(self, "training")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ConfigurationError("training setting 'nesterov' needs optimizer sgd with momentum above 0")
+        if self.head_epochs >= self.epochs:
+            raise ConfigurationError(
+                f"training setting 'head_epochs': wanted less than the number of epochs, {self.epochs}, "
+                f"got {self.head_epochs}; use --epochs {self.head_epochs + 1} or more, or a smaller --head-epochs"
+            )
         if self.images_per_class and self.batch_size % self.images_per_class:
             raise ConfigurationError(
                 f"training setting 'batch_size': wanted a multiple of images_per_class ({self.images_per_class}), got "
@@ -248,8 +275,34 @@ class Recipe:
             if getattr(self, one.name) != getattr(other, one.name)
         }
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Phases of the run in order: one, or with ``head_epochs`` that of the head and that of all parts."""
+        if not self.head_epochs:
+            return (Phase(self, 0),)
+        head = replace(
+            self,
+            epochs=self.head_epochs,
+            head_epochs=0,
+            optimizer=self.head_optimizer,
+            lr=self.head_lr,
+            backbone_lr=0.0,
+            nesterov=self.nesterov and self.head_optimizer == "sgd",
+            beta2=self.beta2 if self.optimizer == "adamw" else Recipe.beta2,  # with SGD it is no setting of the recipe
+        )
+        rest = replace(self, epochs=self.epochs - self.head_epochs, head_epochs=0)
+        return Phase(head, 0), Phase(rest, self.head_epochs)
+
+    def phase(self, epoch: int) -> Phase:
+        """Return the phase of an epoch, counted from 0."""
+        return self.phases[0 if epoch < self.head_epochs else -1]
+
     def lr_factor(self, epoch: float) -> float:
-        """Return the learning rate as a fraction of its peak; ``epoch`` is fractional within an epoch."""
+        """Return the learning rate of a phase as a fraction of its peak.
+
+        Args:
+            epoch: Epochs since the beginning of the phase, fractional within an epoch.
+        """
         if epoch < self.warmup_epochs:
             return self.warmup_start + (1 - self.warmup_start) * epoch / self.warmup_epochs
         if self.schedule == "step":
@@ -261,7 +314,28 @@ class Recipe:
         """Whether the first ``epochs`` epochs have the learning rates of ``other``, a recipe that differs only in its
         number of epochs.
         """
-        return self.schedule == "step" or self.epochs == other.epochs or epochs <= self.warmup_epochs
+        independent = self.head_epochs + self.warmup_epochs
+        return self.schedule == "step" or self.epochs == other.epochs or epochs <= independent
+
+
+class Phase(NamedTuple):
+    """Consecutive epochs of a run with one optimiser; another phase begins with a new one."""
+
+    recipe: Recipe  #: of this phase alone: its number of epochs, optimiser and rates
+    start: int  #: number of epochs before it
+
+    def lr_factor(self, epoch: float) -> float:
+        """Return the learning rate as a fraction of the phase's peak; ``epoch`` counts from the start of the run."""
+        return self.recipe.lr_factor(epoch - self.start)
+
+    def __str__(self) -> str:
+        recipe, first = self.recipe, self.start + 1
+        last = self.start + recipe.epochs
+        whose = "head and backbone" if recipe.backbone_lr else "the head alone"
+        rates = f"{recipe.optimizer}, learning rate {recipe.lr:g}"
+        if recipe.backbone_lr:
+            rates += f", of the backbone {recipe.lr * recipe.backbone_lr:g}"
+        return f"{f'epochs {first} to {last}' if last > first else f'epoch {first}'}: {whose}, {rates}"
 
 
 def idle_settings(recipe: Recipe) -> set[str]:
@@ -330,6 +404,20 @@ RECIPES: dict[str, Recipe] = {
         clip_norm=1.0,
         augment=True,
     ),
+    "bilinear": Recipe(
+        optimizer="sgd",
+        lr=1e-2,
+        backbone_lr=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        epochs=70,
+        batch_size=16,
+        schedule="cosine",
+        head_epochs=10,
+        clip_norm=5.0,
+        dropout=0.5,
+        augment=True,
+    ),
     "reid": Recipe(
         optimizer="adamw",
         lr=3.5e-4,
@@ -359,6 +447,7 @@ RECIPES: dict[str, Recipe] = {
 SOURCES: dict[str, str] = {
     "paper": "Bera et al., AG-Net, IEEE TIP 30, 2021, section IV, except for regions; what it does not mention is off",
     "modern": "common practice for fine-tuning on small data sets, with the source of each value",
+    "bilinear": "the head alone, then all parts, as B-CNN (Lin et al., 2015); no values are published for SRBN",
     "reid": "person re-identification after Luo et al. (2019), with the source of each value",
 }
 
@@ -386,12 +475,12 @@ REASONS: dict[str, dict[str, str]] = {
     },
     "modern": {
         "optimizer": "AdamW (Loshchilov and Hutter, 2019): one rate suits head and backbone, whatever their scales",
-        "lr": "the inputs of the classifier are averages: small numbers need larger steps",
-        "fan_in": "layers with few and with 100,352 inputs change their outputs equally (Yang et al., 2021)",
+        "lr": "the inputs of the classifier are means or normalised sums: small numbers need larger steps",
+        "fan_in": "layers with few inputs and with many change their outputs equally (Yang et al., 2021)",
         "backbone_lr": "pretrained weights need smaller steps than new ones (Girshick et al., 2014)",
         "momentum": "AdamW's default",
         "beta2": "AdamW's default",
-        "weight_decay": "as DeiT and ConvNeXt (2021, 2022); the head's 30 million weights overfit easily",
+        "weight_decay": "as DeiT and ConvNeXt (2021, 2022); a head of many weights overfits easily",
         "epochs": "what two cores can train in a night; more is better",
         "batch_size": "fits into little memory",
         "schedule": "Loshchilov and Hutter (2017): no step epochs to choose",
@@ -405,6 +494,29 @@ REASONS: dict[str, dict[str, str]] = {
         "scale": "as in the paper",
         "regions": "proposing them on every view is slow and changes them not much more than another seed does",
         "image_size": "the size its weights were trained at; 320 instead of 224 gained 3 points in twice the time",
+    },
+    "bilinear": {
+        "optimizer": "SGD, as is customary for VGG",
+        "lr": "a choice: ten times the backbone's",
+        "backbone_lr": "0.001, the rate at which Lin et al. (2015) fine-tune",
+        "momentum": "customary with SGD; also AdamW's default",
+        "weight_decay": "VGG's (Simonyan and Zisserman, 2015)",
+        "epochs": "a choice: 10 of the head and 60 of all parts",
+        "batch_size": "fits into little memory",
+        "schedule": "Loshchilov and Hutter (2017), in each phase by itself: no step epochs to choose",
+        "head_epochs": "a new head would pass noise to the pretrained weights; Lin et al. (2015) begin with it too",
+        "head_optimizer": "AdamW: one rate suits attention, LSTM and classifier, whatever their scales",
+        "head_lr": "AdamW's default",
+        "fan_in": "off: it would slow an LSTM's matrices of 512 inputs 32-fold",
+        "clip_norm": "recurrent layers have rare, very large gradients (Pascanu et al., 2013)",
+        "dropout": "a choice: few images and many features (Srivastava et al., 2014)",
+        "select_by": "accuracy is what is compared; without smoothing, the loss rises with confidence",
+        "augment": "as in the recipe modern; no flip, which would swap left and right classes",
+        "rotation": "as in the recipe modern",
+        "shift": "as in the recipe modern",
+        "scale": "as in the recipe modern",
+        "regions": "as in the recipe modern",
+        "image_size": "the size its weights were trained at; B-CNN is published at 448, in four times the time",
     },
     "reid": {
         "optimizer": "Luo et al. (2019) have Adam; with AdamW the weight decay does not depend on the gradients",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..data.errors import MismatchError
+from ..data.errors import ConfigurationError, MismatchError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +134,7 @@ def _directions(output: Output, valid: Tensor) -> Tensor:
     from torch.nn.functional import normalize
 
     if output.embedding is None:
-        raise ValueError("a model without an embedding cannot be used for retrieval")
+        raise ConfigurationError("the model has no embedding, which retrieval compares: name another one with --model")
     return normalize(_precise(output.embedding), dim=1)
 
 

@@ -15,7 +15,7 @@ from ...data.text import rough_size, rough_time
 from ..machine.devices import choose_training_device
 from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
 from ..models.registry import comparable, needs_of, record_of
-from ..recipes import REASONS, RECIPES, SOURCES, Recipe
+from ..recipes import REASONS, RECIPES, SOURCES, Phase, Recipe
 from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from ..runs.seen import SEEN
@@ -44,6 +44,18 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class PhasePlan:
+    """The plan and estimated cost of one phase of a run."""
+
+    about: str  #: its epochs, what learns in them, optimiser and rates
+    epochs: int
+    trainable: int  #: number of parameters
+    seconds_per_step: float
+    seconds_per_epoch: float  #: including validation
+    data_wait: float  #: fraction of the time spent waiting for images
+
+
+@dataclass(frozen=True)
 class DryRun:
     """The plan and estimated cost of a run."""
 
@@ -59,6 +71,7 @@ class DryRun:
     steps: int  #: total number of optimiser steps
     device: str
     precision: str
+    phases: list[PhasePlan]  #: in order; the figures per step and epoch below are those of the last one
     seconds_per_step: float
     data_wait: float  #: fraction of the time spent waiting for images
     seconds_per_epoch: float  #: including validation
@@ -100,12 +113,13 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
     regions = needs_of(job.model).regions > 0
     training, validation = build_loaders(boxes, job.root, recipe, settings, model.size_hw, regions, job.propose)
     with closing(training), closing(validation):
-        per_image, data_wait = _training_seconds(learner, training)
+        phases = [_measure(learner, training, phase) for phase in recipe.phases]
         peak = device.peak_memory()
-        epoch = training.images * per_image + validation.images * _validation_seconds(learner, validation)
+        validating = validation.images * _validation_seconds(learner, validation)
+    phases = [replace(phase, seconds_per_epoch=phase.seconds_per_epoch + validating) for phase in phases]
+    last = phases[-1]
     files, states = _files(learner, training.images + validation.images), _states(learner)
     steps = steps_of_epoch(len(training), recipe.accumulate)
-    images_per_step = min(recipe.batch_size * recipe.accumulate, training.images)
     return DryRun(
         recipe=recipe_name,
         source=SOURCES[recipe_name],
@@ -115,15 +129,16 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
         parameters=_parameters(learner),
         images={"train": training.images, "val": validation.images},
         steps_per_epoch=steps,
-        images_per_step=images_per_step,
+        images_per_step=_images_per_step(recipe, training),
         steps=steps * recipe.epochs,
         device=str(device.device),
         precision=device.precision,
-        seconds_per_step=per_image * images_per_step,
-        data_wait=data_wait,
-        seconds_per_epoch=epoch,
+        phases=phases,
+        seconds_per_step=last.seconds_per_step,
+        data_wait=last.data_wait,
+        seconds_per_epoch=last.seconds_per_epoch,
         seeds=seeds,
-        seconds=epoch * recipe.epochs * seeds,
+        seconds=sum(phase.seconds_per_epoch * phase.epochs for phase in phases) * seeds,
         peak_memory_bytes=peak,
         images_at_once=min(learner.micro_batch or recipe.batch_size, training.images),
         folder=str(job.run),
@@ -132,17 +147,29 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
     )
 
 
-def _training_seconds(learner: Learner, training: Loader) -> tuple[float, float]:
-    """Return training seconds per image, including loading, and the fraction spent waiting, both after a warm-up."""
+def _measure(learner: Learner, training: Loader, phase: Phase) -> PhasePlan:
+    """Measure a phase of training, including the loading of images, after a warm-up."""
+    recipe = phase.recipe
     batches = (batch for epoch in count() for batch in training.epoch(epoch))
-    train_epoch(learner, islice(batches, WARM_UP * learner.recipe.accumulate), 0, steps=WARM_UP)
+    train_epoch(learner, islice(batches, WARM_UP * recipe.accumulate), phase.start, steps=WARM_UP)
     started, asked = time.perf_counter(), count()
 
     def enough() -> bool:
         return next(asked) >= 2 and time.perf_counter() - started > ENOUGH_SECONDS
 
-    measured = train_epoch(learner, batches, 1, steps=MEASURED, stop=enough)
-    return 1 / measured.images_per_second, measured.data_wait
+    measured = train_epoch(learner, batches, phase.start, steps=MEASURED, stop=enough)
+    return PhasePlan(
+        about=str(phase),
+        epochs=recipe.epochs,
+        trainable=_parameters(learner)["all"]["trainable"],
+        seconds_per_step=_images_per_step(recipe, training) / measured.images_per_second,
+        seconds_per_epoch=training.images / measured.images_per_second,
+        data_wait=measured.data_wait,
+    )
+
+
+def _images_per_step(recipe: Recipe, training: Loader) -> int:
+    return min(recipe.batch_size * recipe.accumulate, training.images)
 
 
 def _validation_seconds(learner: Learner, validation: Loader) -> float:
@@ -220,14 +247,20 @@ def dry_run_text(found: DryRun) -> str:
         lines += [title, *(_line(name, value) for name, value in values.items() if name != "model")]
     lines.append(f"{'':20}{'parameters':>14}{'trainable':>14}")
     lines += [f"  {part:18}{n['total']:14,}{n['trainable']:14,}" for part, n in found.parameters.items()]
+    several, last = (found.phases, "at the end ") if len(found.phases) > 1 else ([], "")
+    lines += [
+        f"{phase.about}; {phase.trainable:,} parameters, {phase.seconds_per_step:.3g} s a step, about "
+        f"{rough_time(phase.seconds_per_epoch)} an epoch"
+        for phase in several
+    ]
     at_once = f", {found.images_at_once} at once" if found.images_at_once < found.images_per_step else ""
     of_seeds, each = (f" for {found.seeds} seeds", " each") if found.seeds > 1 else ("", "")
     lines += [
         f"{found.images['train']:,} training images: {found.steps_per_epoch:,} steps of {found.images_per_step} images"
         f"{at_once} an epoch, {found.steps:,} in all; {found.images['val']:,} validation images",
-        f"on {found.device} in {found.precision}: {found.seconds_per_step:.3g} s a step, {found.data_wait:.0%} of it "
-        f"waiting for images; about {rough_time(found.seconds_per_epoch)} an epoch, {rough_time(found.seconds)} in "
-        f"all{of_seeds}",
+        f"on {found.device} in {found.precision}: {last}{found.seconds_per_step:.3g} s a step, {found.data_wait:.0%} "
+        f"of it waiting for images; about {rough_time(found.seconds_per_epoch)} an epoch, {rough_time(found.seconds)} "
+        f"in all{of_seeds}",
     ]
     if found.peak_memory_bytes is not None:
         whose = "of this process" if found.device == "cpu" else "on the device"

@@ -96,7 +96,7 @@ def train_epoch(
 
     Raises: `TrainingError` if a value is no longer finite or memory is too small.
     """
-    learner.start()
+    learner.start(epoch)
     learner.device.forget_peak()
     totals = learner.no_totals() if totals is None else totals.to(learner.device.device)
     step, images, waited, started = first_step, 0, 0.0, time.perf_counter()

@@ -220,7 +220,7 @@ class _Story:
             "train_loss": found["loss"],
             "train_top1": found["top1"],
             **{f"train_{name}": found[name] for name in progress.losses},
-            "lr": learner.recipe.lr * learner.recipe.lr_factor(epoch + 1 - 0.5 / self._steps),
+            "lr": learner.phase.recipe.lr * learner.phase.lr_factor(epoch + 1 - 0.5 / self._steps),
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(images / progress.seconds, 2),
             **timings(parts),

@@ -17,7 +17,7 @@ from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value, is_of_compiler, is_out_of_memory
 from ..models.contract import Output
 from ..models.model import Model
-from ..recipes import Recipe
+from ..recipes import Phase, Recipe
 from ..samples.loader import STAND_IN, Batch
 from ..tasks import CLASSIFY, Task
 from .ema import WeightAverage
@@ -48,8 +48,8 @@ class Learner:
 
     Args:
         model: Network, already on ``device``.
-        recipe: Training settings; ``model.dropout.p`` is set from them, and frozen parameters get
-            ``requires_grad = False``.
+        recipe: Training settings; ``model.dropout.p`` is set from them, and parameters that a phase freezes have
+            ``requires_grad = False`` until another phase begins.
         device: Device of the model.
         seed: Random seed of dropout and mixup, combined with epoch and step: a resumed run draws the same numbers as
             an uninterrupted one.
@@ -80,7 +80,7 @@ class Learner:
         self.model, self.recipe, self.device, self.seed, self.say = model, recipe, device, seed, say
         self.task, self.processes = task, processes
         model.dropout.p = recipe.dropout
-        self.optimizer = build_optimizer(model, recipe)
+        self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.average = WeightAverage(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.precision == "fp16")
         self.micro_batch: int | None = None  #: images per forward pass once a batch has not fitted into memory
@@ -92,15 +92,32 @@ class Learner:
             self._weights_on_device = self._class_weights.to(device.device)
         if compiler:
             model.compile(backend=compiler)
-        self._network = processes.parallel(model, synchronised_norms=recipe.backbone_lr > 0)
+        self._begin(recipe.phase(0))
 
     @property
     def judged(self) -> Model:
         """The network that is validated and saved: the moving average of the weights if the recipe has one."""
         return self.average.model if self.average else self.model
 
-    def start(self) -> None:
-        """Switch the model to training mode, except for its frozen parts."""
+    def begin_phase(self, epoch: int) -> None:
+        """Begin the phase of this epoch, unless the learner is in it: with a new optimiser and other frozen parts.
+
+        The moving average of the weights and the gradient scaler continue.
+        """
+        if (phase := self.recipe.phase(epoch)) != self.phase:
+            self._begin(phase)
+
+    def _begin(self, phase: Phase) -> None:
+        self.phase = phase
+        for parameter in self._learning:
+            parameter.requires_grad_(True)
+        self.optimizer = build_optimizer(self.model, phase.recipe)
+        # Wrapped anew, because only parameters that require a gradient at this moment have it exchanged.
+        self._network = self.processes.parallel(self.model, synchronised_norms=phase.recipe.backbone_lr > 0)
+
+    def start(self, epoch: int = 0) -> None:
+        """Switch the model to training mode for this epoch, except for the parts that its phase freezes."""
+        self.begin_phase(epoch)
         self.model.train()
         rest_frozen(self.model, self.recipe.frozen_norms)
 
@@ -126,7 +143,7 @@ class Learner:
             `ValueError` for auxiliary losses that are not ``(B,)``, or not those of the step before.
         """
         # The rate at the middle of the step: no step is wasted at a rate of 0 or gets the next epoch's rate.
-        factor = self.recipe.lr_factor(epoch + (step + 0.5) / steps)
+        factor = self.phase.lr_factor(epoch + (step + 0.5) / steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["highest_lr"] * factor
         # Each process draws different numbers; the first draws those of a run with one process.

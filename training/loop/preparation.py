@@ -128,7 +128,7 @@ def _check_takes(model: Model, device: Device) -> None:
 
 def _check_takes_one(learner: Learner, images: int) -> None:
     """Raise `ConfigurationError` if a backbone cannot train on a single image, as in an epoch's last batch."""
-    learner.start()
+    learner.start(learner.recipe.epochs - 1)  # when no part rests that ever learns
     size = learner.recipe.batch_size
     if learner.model.neck is not None:
         raise ConfigurationError(_lone_image(images, size, "of the neck"))
@@ -139,6 +139,7 @@ def _check_takes_one(learner: Learner, images: int) -> None:
                 # Copies, so that the running statistics do not change.
                 statistics = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
                 torch.func.functional_call(backbone, statistics, (image,))
+        learner.begin_phase(0)
     except ValueError as error:
         if not is_lone_value(error):
             raise

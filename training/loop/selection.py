@@ -20,13 +20,14 @@ class Selection:
 
     by: str  #: name of a measure of validation, such as val_top1
     patience: int = 0  #: epochs without improvement after which to stop; 0: never
+    start: int = 0  #: number of epochs at the start in which patience does not count
     best: float | None = None  #: the value of the best epoch
     best_epoch: int = 0  #: its number, from 1; 0 before the first
 
     @staticmethod
     def of(recipe: Recipe, log: Sequence[Mapping[str, object]]) -> Selection:
         """Rebuild the selection from a complete log."""
-        found = Selection(recipe.select_by, recipe.patience)
+        found = Selection(recipe.select_by, recipe.patience, recipe.phases[-1].start)
         for epoch, line in enumerate(log, 1):
             found.is_best(epoch, line)
         return found
@@ -49,7 +50,7 @@ class Selection:
 
     def is_over(self, epoch: int) -> bool:
         """Whether patience is exhausted after this epoch."""
-        return 0 < self.patience <= epoch - self.best_epoch
+        return 0 < self.patience <= epoch - max(self.best_epoch, self.start)
 
     def ending(self, epoch: int, epochs: int) -> str:
         """Explain why a run of ``epochs`` epochs is over after ``epoch``; empty while it is not."""

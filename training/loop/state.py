@@ -10,6 +10,7 @@ from torch import nn
 
 from ...data.errors import CheckpointError, MismatchError
 from ..recipes import Recipe
+from ..runs.checkpoint_header import read_values
 from ..runs.checkpoints import load_training_state, save_training_state
 from ..runs.folder import LAST, PREVIOUS, epochs_of, read_config, write_config, writing
 from .learner import IMAGES, WEIGHT, Learner
@@ -86,8 +87,10 @@ def load_state(run: Path, learner: Learner) -> tuple[Progress, str]:
         if not (run / name).exists():
             continue
         try:
+            progress = _progress(run, name, read_values(run / name))
+            # After an epoch's last step, the optimiser is still that of this epoch.
+            learner.begin_phase(progress.epoch if progress.step else max(progress.epoch - 1, 0))
             header = load_training_state(run / name, learner.model, learner.optimizer, _average(learner))
-            progress = _progress(run, name, header)
             _load_scaler(run / name, header.get("scaler"), learner)
             learner.loss_names = tuple(progress.losses) or None
         except CheckpointError as error:

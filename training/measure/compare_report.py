@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...data.files import write_text
 from ...data.text import printable, table
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, with_sd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SHOWN = 5  # most classes listed, of those that gained and of those that lost
 _DRAWN = 12  # the same for the plot
@@ -59,7 +63,8 @@ def comparison_csv(comparison: Comparison) -> str:
     names = [found.name for found in comparison.contestants]
     if _is_search(comparison):
         values = [
-            [name, *(found.measures[name].value for found in comparison.contestants)] for name in comparison.measures
+            [title, *(found.measures[name].value for found in comparison.contestants)]
+            for name, title in comparison.measures.items()
         ]
         return rows_csv(["measure", *names], values)
     first = [(change.name, change.images, change.first) for change in comparison.challenges[0].classes]
@@ -80,44 +85,52 @@ def save_comparison(comparison: Comparison, path: Path) -> Path:
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> Path:
-    """Plot the differences of each network from the first, with intervals, and the classes that changed most."""
+    """Plot the differences of each network from the first, with intervals, and any classes that changed most."""
     from matplotlib.figure import Figure
 
-    from ..runs.plot_texts import class_labels, line
     from .evaluation_plots import save_figure
 
-    rows = len(comparison.challenges)
-    figure = Figure(figsize=(11, 4.6 * rows), layout="constrained")
-    panels = figure.subplots(rows, 2, squeeze=False)
-    for (left, right), challenge in zip(panels, comparison.challenges, strict=True):
-        names = [name for name in comparison.measures if name not in _UNPLOTTED]
-        found = [challenge.differences[name] for name in names]
-        for place, difference in enumerate(found):
-            ends = [100 * difference.interval.low, 100 * difference.interval.high]
-            left.plot(ends, [place, place], color="#4363d8", linewidth=2)
-            left.plot(100 * difference.value, place, "o", color="#4363d8")
-        left.axvline(0, color="#6b6b6b", linewidth=1)
-        left.set_yticks(range(len(names)), [comparison.measures[name] for name in names])
-        left.invert_yaxis()
-        left.set_xlabel("difference in points, with 95% interval")
-        (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
-        title = f"{second}\n{first}, {_counted(comparison)}"
-        left.set_title(title, fontsize=10, family=[*family, *others], parse_math=False)
-        if _is_search(comparison):
-            right.set_axis_off()
-            continue
-        changed = _changed(challenge, _DRAWN)
-        labels, family = class_labels([change.name for change in challenge.classes], 8)
-        drawn = {change.name: label for change, label in zip(challenge.classes, labels, strict=True)}
-        names = [f"{drawn[change.name]} ({change.images})" for change in changed]
-        gains = [100 * _gain(change) for change in changed]
-        right.barh(range(len(gains)), gains, color=["#2e8b57" if gain > 0 else "#c0392b" for gain in gains])
-        right.set_yticks(range(len(gains)), names, fontsize=8, family=family, parse_math=False)
-        right.invert_yaxis()
-        right.axvline(0, color="#6b6b6b", linewidth=1)
-        right.set_xlabel("difference in accuracy, in points")
-        right.set_title("classes that changed most (number of images)", fontsize=10)
+    rows, columns = len(comparison.challenges), 1 if _is_search(comparison) else 2
+    figure = Figure(figsize=(5.5 * columns, 4.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for row, challenge in zip(panels, comparison.challenges, strict=True):
+        _draw_differences(row[0], comparison, challenge)
+        if columns > 1:
+            _draw_classes(row[1], challenge)
     return save_figure(figure, path)
+
+
+def _draw_differences(axes: Axes, comparison: Comparison, challenge: Challenge) -> None:
+    from ..runs.plot_texts import line
+
+    names = [name for name in comparison.measures if name not in _UNPLOTTED]
+    for place, difference in enumerate(challenge.differences[name] for name in names):
+        ends = [100 * difference.interval.low, 100 * difference.interval.high]
+        axes.plot(ends, [place, place], color="#4363d8", linewidth=2)
+        axes.plot(100 * difference.value, place, "o", color="#4363d8")
+    axes.axvline(0, color="#6b6b6b", linewidth=1)
+    axes.set_yticks(range(len(names)), [comparison.measures[name] for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("difference in points, with 95% interval")
+    (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
+    title = f"{second}\n{first}, {_counted(comparison)}"
+    axes.set_title(title, fontsize=10, family=[*family, *others], parse_math=False)
+
+
+def _draw_classes(axes: Axes, challenge: Challenge) -> None:
+    from ..runs.plot_texts import class_labels
+
+    changed = _changed(challenge, _DRAWN)
+    labels, family = class_labels([change.name for change in challenge.classes], 8)
+    drawn = {change.name: label for change, label in zip(challenge.classes, labels, strict=True)}
+    names = [f"{drawn[change.name]} ({change.images})" for change in changed]
+    gains = [100 * _gain(change) for change in changed]
+    axes.barh(range(len(gains)), gains, color=["#2e8b57" if gain > 0 else "#c0392b" for gain in gains])
+    axes.set_yticks(range(len(gains)), names, fontsize=8, family=family, parse_math=False)
+    axes.invert_yaxis()
+    axes.axvline(0, color="#6b6b6b", linewidth=1)
+    axes.set_xlabel("difference in accuracy, in points")
+    axes.set_title("classes that changed most (number of images)", fontsize=10)
 
 
 _TEXTS: dict[str, Callable[[Comparison], str]] = {".md": comparison_markdown, ".csv": comparison_csv}
@@ -193,12 +206,14 @@ def _counted(comparison: Comparison) -> str:
 
 
 def _basis(comparison: Comparison) -> str:
-    over = "queries" if _is_search(comparison) else "images"
+    over, how = "images", "; other measures: bootstrap with 1,000 resamples"
+    if _is_search(comparison):  # has no other measures than shares, and averages of values in [0, 1]
+        over, how = "queries", ""
     if all(len(found.seeds) == 1 for found in comparison.contestants):
         return (
             f"95% intervals are over {over}, paired for differences (shares: Wilson, differences of shares: Bonett and "
-            "Price; other measures: bootstrap with 1,000 resamples). The results hold for these trained networks only; "
-            "other seeds may give different results (agnet train --seeds)."
+            f"Price{how}). The results hold for these trained networks only; other seeds may give different results "
+            "(agnet train --seeds)."
         )
     return (
         f"95% intervals are over {over}, paired for differences with the seeds fixed, and over seeds: the variance of "

@@ -147,17 +147,21 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
                     f"{labels[0]!r} and {labels[1]!r}"
                 )
             ordered.append(found.ordered(order))
-            _check_same_queries(whose, first, ordered[-1])
+            _check_same_gallery(whose, first, ordered[-1])
         aligned.append(replace(runs, predictions=ordered))
     return aligned
 
 
-def _check_same_queries(whose: str, first: object, other: object) -> None:
-    """Raise `MismatchError` if queries of the one network have a match that they have not with the other."""
-    if isinstance(first, QueryResults) and isinstance(other, QueryResults):
-        unlike = int((first.counted != other.counted).sum())
-        if unlike:
-            raise MismatchError(f"{whose} searched in different galleries: {unlike:,} queries have a match in one only")
+def _check_same_gallery(whose: str, first: object, other: object) -> None:
+    """Raise `MismatchError` unless both networks searched for the queries in the same gallery."""
+    if not (isinstance(first, QueryResults) and isinstance(other, QueryResults)):
+        return
+    # Cameras of queries show in which of them have a match.
+    if first.gallery != other.gallery or not np.array_equal(first.counted, other.counted):
+        raise MismatchError(
+            f"{whose} were evaluated on different galleries (images, persons or cameras): evaluate both on the same "
+            "boxes file"
+        )
 
 
 def _keys(predictions: SplitPredictions | QueryResults, by_content: bool) -> list[tuple[str, str | int]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from ..machine.devices import Device, Pieces
 from ..retrieval import Embedded, retrieve
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from ..runs.folder import BEST, SUFFIX, checkpoint_hash
-from ..runs.seen import contents_of
+from ..runs.seen import UNKNOWN, contents_of
 from ..samples.loader import Loader, RegionDataset
 from ..tasks import RETRIEVE, task_of
 from .claims import Claim, papers_claim
@@ -29,7 +30,7 @@ from .measurable import check_images, check_measurable, parts_of
 from .metrics import Metrics, measure
 from .predictions import QueryResults, SplitPredictions, save_embeddings, save_predictions
 from .search_report import search_csv
-from .searches import SearchMetrics, measure_searches
+from .searches import SearchMetrics, measure_searches, protocol
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,36 @@ def evaluate_run(
         labels=predictions.labels,
         classes=checkpoint.classes,
         names=_names(boxes, predictions.rows),
+        contents=tuple(contents_of(boxes, split)),
         **_origin(run, boxes, split, checkpoint, seen),
     )
     _write_all(target, content, metrics, named, title=boxes.title)
     return Evaluation(metrics, target, warning, claim, named)
+
+
+class _Photographs(NamedTuple):
+    """What is known of the images of a search, those searched for first."""
+
+    names: tuple[str, ...]
+    contents: tuple[str, ...]
+    persons: tuple[str, ...]
+    cameras: tuple[str, ...]  #: empty where unknown
+
+    @classmethod
+    def of(cls, boxes: Boxes, split: str, rows: np.ndarray) -> _Photographs:
+        numbers = boxes.usable[rows].tolist()
+        return cls(
+            names=_names(boxes, rows),
+            contents=tuple(content for part in parts_of(split) for content in contents_of(boxes, part)),
+            persons=tuple(boxes.classes[label] for label in boxes.labels[numbers].tolist()),
+            cameras=tuple(boxes.cameras[number] for number in numbers) if boxes.cameras else ("",) * len(numbers),
+        )
+
+    def hash(self, first: int) -> str:
+        """Hash the images from number ``first`` on, in any order: contents (or paths), persons and cameras."""
+        each = zip(self.names[first:], self.contents[first:], self.persons[first:], self.cameras[first:], strict=True)
+        lines = sorted((name if content == UNKNOWN else content, *others) for name, content, *others in each)
+        return hashlib.blake2b(json.dumps(lines).encode(), digest_size=8).hexdigest()
 
 
 def _searched(
@@ -126,35 +153,45 @@ def _searched(
     device: Device,
 ) -> Evaluation:
     """`evaluate_run` of a data set for retrieval, from the embeddings of its images."""
+    camera_numbers = boxes.camera_numbers[boxes.usable[predictions.rows]]
+    embedded = Embedded(predictions.logits, predictions.labels, camera_numbers)
     queries = len(boxes.rows(split))
-    numbers = boxes.usable[predictions.rows]
-    everything = Embedded(predictions.logits, predictions.labels, boxes.camera_numbers[numbers])
-    query = Embedded(*(column[:queries] for column in everything))
-    gallery = Embedded(*(column[queries:] for column in everything)) if split == "query" else query
+    first = queries if split == "query" else 0  # of the images searched in
+    query, gallery = Embedded(*(column[:queries] for column in embedded)), Embedded(*(one[first:] for one in embedded))
     found = retrieve(query, gallery if split == "query" else None)
     if not found.counted.any():
-        raise DatasetError(f"{boxes.path}: no {split} image has a match by another camera")
-    names = _names(boxes, predictions.rows)
-    shown = names[queries:] if split == "query" else names
+        raise DatasetError(
+            f"{boxes.path}: no {split} image has another one of its person by another camera to be found; check "
+            "persons and cameras with agnet inspect"
+        )
+    photographs = _Photographs.of(boxes, split, predictions.rows)
+    persons, labels = np.unique(photographs.persons[:queries], return_inverse=True)
+    nearest = [first + number if number >= 0 else None for number in found.nearest.tolist()]
     results = QueryResults(
-        labels=query.persons,
-        classes=boxes.classes,
-        names=names[:queries],
+        labels=labels.astype(np.int64),
+        classes=tuple(persons.tolist()),
+        names=photographs.names[:queries],
+        contents=photographs.contents[:queries],
+        cameras=photographs.cameras[:queries],
         average_precisions=np.where(found.counted, found.average_precisions, -1.0),
         first_match=found.first_match,
-        nearest=tuple(shown[k] if k >= 0 else "" for k in found.nearest.tolist()),
+        nearest=tuple("" if number is None else photographs.names[number] for number in nearest),
+        nearest_persons=tuple("" if number is None else photographs.persons[number] for number in nearest),
+        gallery=photographs.hash(first),
         **_origin(run, boxes, split, checkpoint, seen),
     )
+    cameras = len({*photographs.cameras} - {""})
     metrics = measure_searches(
         results.scores(),
         left_out=int((~found.counted).sum()),
         gallery_images=len(gallery.persons),
         distractors=int((~np.isin(gallery.persons, query.persons)).sum()),
-        persons=len(np.unique(query.persons)),
-        cameras=len(np.unique(everything.cameras[everything.cameras >= 0])),
+        persons=len(persons),
+        cameras=cameras,
+        protocol=protocol(split, cameras=cameras > 0),
     )
     content = {**_about(boxes, split, checkpoint, seen, device), **metrics.to_dict()}
-    _write_search(target, content, metrics, results, everything, names, boxes)
+    _write_search(target, content, metrics, results, embedded, photographs, boxes.title)
     return Evaluation(metrics, target, warning, None, results)
 
 
@@ -172,9 +209,8 @@ def _about(boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None, d
 
 
 def _origin(run: Path, boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None) -> dict[str, Any]:
-    """Fields of `MeasuredImages` that name the images and the network, except the images' paths."""
+    """Fields of `MeasuredImages` that do not depend on the image."""
     return {
-        "contents": tuple(contents_of(boxes, split)),
         "split": split,
         "dataset": boxes.dataset,
         "network": checkpoint_hash(run / BEST),
@@ -193,16 +229,17 @@ def _write_search(
     metrics: SearchMetrics,
     results: QueryResults,
     embedded: Embedded,
-    names: Sequence[str],
-    boxes: Boxes,
+    photographs: _Photographs,
+    title: str,
 ) -> None:
     """Write all files of a search; the metrics file, which marks it as complete, comes last."""
     from .evaluation_plots import draw_cmc  # matplotlib takes a second to load
 
     part = target.stem.removeprefix("metrics")
     save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), results)
-    save_embeddings(target.with_name(f"embeddings{part}{SUFFIX}"), embedded, names, results)
-    draw_cmc(metrics, target.with_name(f"cmc{part}.png"), boxes.title)
+    header = {**photographs._asdict(), "queries": len(results.labels), "network": results.network}
+    save_embeddings(target.with_name(f"embeddings{part}{SUFFIX}"), embedded.vectors, header)
+    draw_cmc(metrics, target.with_name(f"cmc{part}.png"), title)
     write_text(target.with_suffix(".csv"), search_csv([metrics]))
     write_text(target, json.dumps(content, indent=1) + "\n")
 

@@ -45,7 +45,8 @@ def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[
     target = run / f"metrics-{split}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
-    return target, seen, warning
+    known = _trained_persons(run, header, boxes, split)
+    return target, seen, "; ".join(said for said in (warning, known) if said)
 
 
 def parts_of(split: str) -> tuple[str, ...]:
@@ -66,6 +67,22 @@ def _is_own(run: Path, header: CheckpointHeader, boxes: Boxes) -> bool:
         trained_on = {}
     known = {"images_blake2b": trained_on.get("images_blake2b"), "fingerprint": header.fingerprint}
     return same_boxes(known, identity(boxes), regions=header.regions > 0)
+
+
+def _trained_persons(run: Path, header: CheckpointHeader, boxes: Boxes, split: str) -> str:
+    """Say how many of the persons to search for the run was trained on by their names; empty if none.
+
+    Names count only in the run's own data set: others number their persons from 1 as well.
+    """
+    try:
+        dataset = read_config(run)["boxes"].get("dataset")
+    except CheckpointError:
+        return ""
+    if not boxes.is_retrieval or dataset != boxes.dataset:
+        return ""
+    persons = {boxes.classes[label] for label in boxes.labels[boxes.usable[boxes.rows(split)]].tolist()}
+    known = len(persons & {*header.classes})
+    return f"the run was trained on persons named as {known:,} of the {len(persons):,} {split} persons" if known else ""
 
 
 def check_images(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -17,7 +17,6 @@ from ...data.fields import Size, is_size, plain_size
 from ...data.files import atomic_file
 from ...data.index import NOT_TEXT
 from ...data.text import composed_all, csv_text
-from ..retrieval import Embedded
 from .metrics import Scores
 from .searches import Searches
 
@@ -25,8 +24,15 @@ FORMAT, SEARCH_FORMAT = "agnet predictions", "agnet searches"
 FORMAT_VERSION = 1
 
 _TEXTS = ("split", "dataset", "network")
-_SEARCH_COLUMNS = ("path", "content", "person", "average_precision", "rank_of_first_match", "nearest")
+_SEARCH_TEXTS = ("nearest", "nearest_persons", "cameras")
+_SEARCH_COLUMNS = (
+    *("path", "content", "person", "camera", "average_precision", "rank_of_first_match"),
+    *("nearest", "person_of_nearest"),
+)
 _COLUMNS = ("path", "content", "true", "predicted", "probability", "probability_of_true", "rank_of_true")
+
+
+_Measured = TypeVar("_Measured", bound="MeasuredImages")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,18 @@ class MeasuredImages:
     image_size: Size  #: of the network's input, in pixels
     images_seen_in_training: int | None  #: None if unknown
 
+    columns: ClassVar[tuple[str, ...]] = ("labels", "names", "contents")  #: fields with a value for each image
+
+    def ordered(self: _Measured, order: np.ndarray) -> _Measured:
+        """The same with the images in another order, given as their numbers ``(n,)``."""
+        values = {name: getattr(self, name) for name in self.columns}
+        numbers = order.tolist()
+        moved: dict[str, Any] = {
+            name: found[order] if isinstance(found, np.ndarray) else tuple(found[k] for k in numbers)
+            for name, found in values.items()
+        }
+        return replace(self, **moved)
+
 
 @dataclass(frozen=True)
 class SplitPredictions(MeasuredImages):
@@ -50,11 +68,10 @@ class SplitPredictions(MeasuredImages):
 
     logits: np.ndarray  #: float32 ``(n, K)``
 
+    columns: ClassVar = (*MeasuredImages.columns, "logits")
+
     def scores(self) -> Scores:
         return Scores(self.logits, self.labels)
-
-    def ordered(self, order: np.ndarray) -> SplitPredictions:
-        return replace(self, logits=self.logits[order], labels=self.labels[order])
 
     @property
     def tensors(self) -> dict[str, np.ndarray]:
@@ -69,11 +86,16 @@ class SplitPredictions(MeasuredImages):
 
 @dataclass(frozen=True)
 class QueryResults(MeasuredImages):
-    """Results of n queries in a gallery; labels are persons, whose names are in ``classes``."""
+    """Results of n queries in a gallery; labels are persons, and ``classes`` the names of those in queries, sorted."""
 
     average_precisions: np.ndarray  #: float64 ``(n,)``; -1 without a match
     first_match: np.ndarray  #: int64 ``(n,)``, rank from 0; -1 without a match
     nearest: tuple[str, ...]  #: path of the nearest image; empty for a ranking without images
+    nearest_persons: tuple[str, ...]  #: name of the person that it shows
+    cameras: tuple[str, ...]  #: camera of each query; empty where it is unknown
+    gallery: str  #: hash of the images searched, their persons and cameras
+
+    columns: ClassVar = (*MeasuredImages.columns, "average_precisions", "first_match", *_SEARCH_TEXTS)
 
     @property
     def counted(self) -> np.ndarray:
@@ -82,14 +104,6 @@ class QueryResults(MeasuredImages):
 
     def scores(self) -> Searches:
         return Searches(self.average_precisions[self.counted], self.first_match[self.counted])
-
-    def ordered(self, order: np.ndarray) -> QueryResults:
-        return replace(
-            self,
-            labels=self.labels[order],
-            average_precisions=self.average_precisions[order],
-            first_match=self.first_match[order],
-        )
 
     @property
     def tensors(self) -> dict[str, np.ndarray]:
@@ -102,13 +116,15 @@ class QueryResults(MeasuredImages):
     @property
     def sound(self) -> bool:
         """Whether the tensors are those of a search."""
-        shape, precisions = self.labels.shape, self.average_precisions
+        shape, precisions, firsts = self.labels.shape, self.average_precisions, self.first_match
         return (
             precisions.dtype == np.float64
-            and self.first_match.dtype == np.int64
-            and precisions.shape == self.first_match.shape == shape == (len(self.nearest),)
-            and _is_finite(precisions)
+            and firsts.dtype == np.int64
+            and precisions.shape == firsts.shape == shape
+            and {len(self.nearest), len(self.nearest_persons), len(self.cameras)} == {len(self.labels)}
+            and isinstance(self.gallery, str)
             and bool(self.counted.any())
+            and bool(((precisions[self.counted] > 0) & (precisions[self.counted] <= 1)).all())
         )
 
 
@@ -132,13 +148,17 @@ def save_predictions(path: Path, predictions: SplitPredictions | QueryResults) -
         "image_size": predictions.image_size,
         "images_seen_in_training": predictions.images_seen_in_training,
         **{name: getattr(predictions, name) for name in _TEXTS},
-        **({"nearest": predictions.nearest} if isinstance(predictions, QueryResults) else {}),
+        **(_search_header(predictions) if isinstance(predictions, QueryResults) else {}),
     }
     with atomic_file(path.with_suffix(".csv")) as unfinished:
         unfinished.write_text(_csv(predictions), encoding="utf-8", newline="")
     with atomic_file(path) as unfinished:
         unfinished.write_bytes(save(predictions.tensors, metadata={"agnet": json.dumps(header)}))
     return path
+
+
+def _search_header(results: QueryResults) -> dict[str, object]:
+    return {name: getattr(results, name) for name in (*_SEARCH_TEXTS, "gallery")}
 
 
 def load_predictions(path: Path) -> SplitPredictions | QueryResults:
@@ -173,7 +193,7 @@ def _from_header(
     }
     given["classes"] = composed_all(given["classes"])
     if kind is QueryResults:
-        given["nearest"] = _texts(header.get("nearest"))
+        given |= {name: _texts(header.get(name)) for name in _SEARCH_TEXTS} | {"gallery": header["gallery"]}
     return kind(**given)
 
 
@@ -195,15 +215,10 @@ def _is_finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all())
 
 
-def save_embeddings(path: Path, embedded: Embedded, names: Sequence[str], results: QueryResults) -> Path:
-    """Write the embeddings of a search to ``path`` (safetensors), those of queries first.
-
-    Tensors ``vectors`` float32 ``(n, E)`` of norm 1, ``persons`` and ``cameras`` int64 ``(n,)``, and in the header the
-    ``names`` of the images, the ``persons`` by number, and the number of ``queries``.
-    """
-    header = {"names": names, "persons": results.classes, "queries": len(results.labels), "network": results.network}
+def save_embeddings(path: Path, vectors: np.ndarray, header: Mapping[str, object]) -> Path:
+    """Write embeddings ``(n, E)``, and a header as JSON, to ``path`` (safetensors: ``vectors``). Returns ``path``."""
     with atomic_file(path) as unfinished:
-        unfinished.write_bytes(save(embedded._asdict(), metadata={"agnet": json.dumps(header)}))
+        unfinished.write_bytes(save({"vectors": vectors}, metadata={"agnet": json.dumps(header)}))
     return path
 
 
@@ -230,5 +245,6 @@ def _search_csv(results: QueryResults) -> str:
     for k, (name, content) in enumerate(zip(results.names, results.contents, strict=True)):
         counts = results.first_match[k] >= 0
         found = [f"{results.average_precisions[k]:.6g}", results.first_match[k] + 1] if counts else ["", ""]
-        rows.append([name, content, results.classes[results.labels[k]], *found, results.nearest[k]])
+        person, nearest = results.classes[results.labels[k]], (results.nearest[k], results.nearest_persons[k])
+        rows.append([name, content, person, results.cameras[k], *found, *nearest])
     return csv_text([_SEARCH_COLUMNS, *rows])

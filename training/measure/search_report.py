@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 
 from ...data.text import table
 from .evaluation_report import between, number, rows_csv, spread_texts
@@ -35,15 +36,13 @@ def search_heading(title: str, split: str, metrics: SearchMetrics) -> str:
 
 
 def search_csv(seeds: Sequence[SearchMetrics]) -> str:
-    """Format the measures as CSV, a row for each measure and a column for each run, and the CMC of ranks 1 to 50."""
-    rows: list[list[object]] = [
-        [title, *(getattr(metrics, name) for metrics in seeds)]
-        for name, title in SEARCH_MEASURES.items()
-        if name == "map"
-    ]
-    ranks = range(len(seeds[0].cmc))
-    rows += [[f"CMC@{rank + 1}", *(metrics.cmc[rank] for metrics in seeds)] for rank in ranks]
-    return rows_csv(["measure", *(["value"] if len(seeds) == 1 else [f"run_{k}" for k in range(len(seeds))])], rows)
+    """Format mAP and the CMC of ranks 1 to 50 as CSV, a row for each: its value, or over several seeds mean and sd."""
+    rows = {SEARCH_MEASURES["map"]: [metrics.map for metrics in seeds]}
+    for k in range(len(seeds[0].cmc)):
+        rows[f"CMC@{k + 1}"] = [metrics.cmc[k] for metrics in seeds]
+    if len(seeds) == 1:
+        return rows_csv(["measure", "value"], [[title, *values] for title, values in rows.items()])
+    return rows_csv(["measure", "mean", "sd"], [[title, mean(found), stdev(found)] for title, found in rows.items()])
 
 
 def _about(metrics: SearchMetrics) -> list[str]:

@@ -12,10 +12,7 @@ from .statistics import Interval, Statistic, bootstrap
 
 RANKS = (1, 5, 10, 20)
 SEARCH_MEASURES = {"map": "mAP", **{f"cmc{k}": f"CMC@{k}" for k in RANKS}}
-PROTOCOL = (
-    "single query; images of the query's person by its own camera are left out; the average precision is the mean of "
-    "the precision at the rank of each match"
-)
+_PRECISION = "the average precision is the mean of the precision at the rank of each match"
 
 
 class Searches:
@@ -75,7 +72,7 @@ class SearchMetrics:
     cmc20: float
     intervals: dict[str, Interval]  #: 95 % over queries, seed fixed; by the names above
     cmc: list[float]  #: CMC at ranks 1 to 50
-    protocol: str = PROTOCOL
+    protocol: str  #: what is searched for in what, and which average precision is meant
 
     @property
     def images(self) -> int:
@@ -85,10 +82,23 @@ class SearchMetrics:
         return asdict(self)
 
 
+def protocol(split: str, *, cameras: bool) -> str:
+    """Describe in a sentence how images of ``split`` are searched for, with or without known ``cameras``."""
+    searched = "each query by itself in the gallery" if split == "query" else f"each {split} image among all others"
+    left_out = "; images of its person by its own camera are left out" if cameras else ""
+    return f"{searched}{left_out}; {_PRECISION}"
+
+
 def measure_searches(
-    searches: Searches, left_out: int, gallery_images: int, distractors: int, persons: int, cameras: int
+    searches: Searches,
+    left_out: int,
+    gallery_images: int,
+    distractors: int,
+    persons: int,
+    cameras: int,
+    protocol: str,
 ) -> SearchMetrics:
-    """Compute the metrics of the queries that count. The other arguments are counts of `SearchMetrics`."""
+    """Compute the metrics of the queries that count. The other arguments are fields of `SearchMetrics`."""
     statistics = searches.statistics()
     once = np.ones((len(searches), 1))
     values: dict[str, Any] = {name: float(statistic(once)[0]) for name, statistic in statistics.items()}
@@ -103,6 +113,7 @@ def measure_searches(
         **values,
         intervals=measure_intervals([searches], np.array([list(values.values())]), drawn[None]),
         cmc=[float((searches.first_match < k).mean()) for k in range(1, 51)],
+        protocol=protocol,
     )
 
 

@@ -76,9 +76,13 @@ def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> Seed
     Raises: `MismatchError` when their classes differ.
     """
     each = [found.metrics for found in evaluations.values()]
-    classes = {tuple(metrics.class_images) if isinstance(metrics, Metrics) else metrics.queries for metrics in each}
-    if len(classes) > 1:
-        raise MismatchError(f"the runs in {run} have different classes: they are not seeds of one network")
+    measured_on = {
+        tuple(metrics.class_images) if isinstance(metrics, Metrics) else (metrics.queries, metrics.gallery_images)
+        for metrics in each
+    }
+    if len(measured_on) > 1:
+        what = "classes" if isinstance(each[0], Metrics) else "queries or galleries"
+        raise MismatchError(f"the runs in {run} have different {what}: they are not seeds of one network")
     names = SEARCH_MEASURES if isinstance(each[0], SearchMetrics) else MEASURES
     values = {name: [getattr(metrics, name) for metrics in each] for name in names}
     intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])

@@ -46,12 +46,7 @@ def read_header(path: Path) -> CheckpointHeader:
 
     Raises: `CheckpointError` for a file that is not a checkpoint or whose header is invalid.
     """
-    check_there(path)
-    try:
-        with safe_open(path, framework="np") as file:
-            values = parse_header(file.metadata())
-    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file, or damaged: {first_line(error)}") from None
+    values = read_values(path)
     check_format(path, values)
     try:
         header = header_of(values)
@@ -61,6 +56,19 @@ def read_header(path: Path) -> CheckpointHeader:
     except (AttributeError, TypeError, ValueError, OverflowError, LookupError) as error:
         raise CheckpointError(f"{path} is damaged or foreign: {first_line(error)}") from None
     return header
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Read the values in the header of a checkpoint or a saved state, without its tensors.
+
+    Raises: `CheckpointError` for a file that is missing, or not one of safetensors.
+    """
+    check_there(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            return parse_header(file.metadata())
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or damaged: {first_line(error)}") from None
 
 
 def is_checkpoint(path: Path) -> bool:

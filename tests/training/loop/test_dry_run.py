@@ -67,13 +67,24 @@ def test_of_several_seeds_it_tells_the_time_and_the_room_of_all(train):
     assert float(whole) == pytest.approx(3 * one, rel=0.02)
 
 
+def test_of_two_phases_it_tells_what_learns_in_each_and_the_time_of_both(train):
+    options = ["--model", "plain", "--recipe", "bilinear", "--epochs", 7, "--head-epochs", 3, "--dry-run"]
+    told = json.loads(train(*options, "--json").stdout)
+    head, rest = told["phases"]
+    assert (head["trainable"], rest["trainable"]) == (576 * 3 + 3, told["parameters"]["all"]["total"])
+    assert told["seconds"] == pytest.approx(3 * head["seconds_per_epoch"] + 4 * rest["seconds_per_epoch"])
+    text = train(*options).stdout
+    assert "epochs 1 to 3: the head alone, adamw, learning rate 0.001; 1,731 parameters" in text
+    assert "epochs 4 to 7: head and backbone, sgd, learning rate 0.01, of the backbone 0.001; " in text
+
+
 def test_a_recipe_is_told_with_its_reasons_and_what_was_overridden(train):
     text = train("--model", "plain", "--recipe", "paper", "--lr", 0.25, "--dry-run").stdout
     for name, reason in REASONS["paper"].items():
         if name not in ("lr", "image_size"):
             assert re.search(rf"^  {name} .*{re.escape(reason)}$", text, flags=re.MULTILINE), name
     assert re.search(r"^  lr +0\.25 +given; the recipe has 1e-05$", text, flags=re.MULTILINE)
-    assert re.search(r"^model plain$\n  backbone +mobilenet-v3-small$", text, flags=re.MULTILINE)
+    assert re.search(r"^model plain$\n  neck +none\n  backbone +mobilenet-v3-small$", text, flags=re.MULTILINE)
     assert re.search(r"^run$(\n  .*)*\n  seed +0$", text, flags=re.MULTILINE)
     assert REASONS["paper"]["lr"] not in text and "section IV, except for regions" in text
     assert "nothing was written" in text

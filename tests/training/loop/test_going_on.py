@@ -114,6 +114,17 @@ def test_rates_are_the_same_where_the_formula_says_so(recipe):
             assert recipe.same_rates(longer, epochs) == same, (other, epochs)
 
 
+def test_rates_of_the_first_phase_do_not_depend_on_the_length_of_the_second():
+    cosine = STEP.override(schedule="cosine", warmup_epochs=1.0, epochs=6, head_epochs=3)
+    for epochs, same in ((3, True), (4, True), (5, False)):
+        longer = cosine.override(epochs=9)
+        rates = [
+            [one.phase(epoch).recipe.lr * one.phase(epoch).lr_factor(epoch + 0.5) for epoch in range(epochs)]
+            for one in (cosine, longer)
+        ]
+        assert (rates[0] == rates[1]) == same == cosine.same_rates(longer, epochs)
+
+
 def test_patience_that_is_exhausted_ends_a_run_whatever_its_epochs(train, monkeypatch):
     losses = iter([1.0, 2.0, 3.0])
     monkeypatch.setattr(

@@ -41,6 +41,12 @@ def test_a_last_batch_of_one_image_that_is_one_cell_is_refused_before_the_first_
         learner(boxes, batch_size=batch_size)
 
 
+def test_a_phase_with_frozen_backbones_does_not_hide_it(boxes):
+    with pytest.raises(ConfigurationError, match="leave one"):
+        learner(boxes, batch_size=4, head_epochs=1)
+    assert learner(boxes, batch_size=4, head_epochs=1, frozen_norms=True).phase.recipe.backbone_lr == 0
+
+
 @pytest.mark.parametrize(
     "changes",
     [

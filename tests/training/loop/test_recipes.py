@@ -38,6 +38,28 @@ def test_one_epoch_is_a_schedule_too():
     assert 0 < short.lr_factor(0.5) <= 1
 
 
+def test_phases_have_their_own_optimiser_rates_and_schedule():
+    recipe = RECIPES["bilinear"]
+    head, rest = recipe.phases
+    assert [recipe.phase(epoch).start for epoch in (0, 9, 10, 69)] == [0, 0, 10, 10]
+    assert (head.recipe.optimizer, head.recipe.lr, head.recipe.backbone_lr) == ("adamw", 1e-3, 0)
+    assert (rest.recipe.optimizer, rest.recipe.lr, rest.recipe.lr * rest.recipe.backbone_lr) == ("sgd", 1e-2, 1e-3)
+    assert (head.recipe.epochs, rest.recipe.epochs) == (10, 60)
+    moments = [head.lr_factor(0), head.lr_factor(5), rest.lr_factor(10), rest.lr_factor(40), rest.lr_factor(70)]
+    assert moments == pytest.approx([1, 0.5, 1, 0.5, 0])
+
+
+def test_a_recipe_without_phases_is_its_own_and_only_one():
+    assert RECIPES["modern"].phases == ((RECIPES["modern"], 0),)
+
+
+def test_each_phase_has_the_settings_of_its_optimiser_alone():
+    momentum = RECIPES["paper"].override(nesterov=True, beta2=0.5, head_epochs=3)
+    assert [one.recipe.nesterov for one in momentum.phases] == [False, True]
+    assert momentum.phases[0].recipe.beta2 == 0.999  # with SGD, --beta2 is refused
+    assert RECIPES["modern"].override(beta2=0.5, head_epochs=3).phases[0].recipe.beta2 == 0.5
+
+
 def test_options_replace_and_none_keeps():
     changed = RECIPES["modern"].override(lr=0.5, epochs=None)
     assert changed.lr == 0.5 and changed.epochs == RECIPES["modern"].epochs
@@ -84,6 +106,10 @@ def test_options_replace_and_none_keeps():
         {"image_size": (256, 128, 3)},
         {"image_size": "256x128"},
         {"nesterov": True},
+        {"head_epochs": 20},
+        {"head_epochs": -1},
+        {"head_lr": 0.0},
+        {"head_optimizer": "adam"},
     ],
 )
 def test_a_bad_value_is_named(options):

@@ -9,11 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from agnet.commands.next_step import gallery_words
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import ConfigurationError, MismatchError
 from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
+from agnet.training.answers.nearest import Subjects
+from agnet.training.answers.truth import known_images
 from agnet.training.export.export import Network
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
@@ -25,6 +28,7 @@ from agnet.training.models.build import assemble, build_model
 from agnet.training.models.registry import ModelSettings, record_of, settings_of
 from agnet.training.models.settings import PlainSettings
 from agnet.training.recipes import RECIPES, RunSettings
+from agnet.training.runs.checkpoint_header import read_header
 from agnet.training.runs.checkpoints import load_checkpoint
 from agnet.training.tasks import CLASSIFY, RETRIEVE, task_of
 from factories import EYES, images_and_regions
@@ -163,3 +167,20 @@ def test_what_only_training_compares_is_not_exported():
     settings = replace(SETTINGS, backbone="resnet18")
     network = Network(assemble(settings, Backbone(nn.Conv2d(3, 16, 8, stride=8), 16, EYES)).eval())
     assert set(network(torch.zeros(2, 3, 32, 32))) == {"logits", "probabilities", "embedding"}
+
+
+def test_a_search_with_it_knows_the_persons_and_cameras_of_its_boxes_file(trained, persons):
+    """The network has names for the persons of train only; the file knows all."""
+    subjects = Subjects(known_images(trained, read_header(trained / "best.safetensors")))
+    query = subjects.of(str(persons / "images" / "query" / "09" / "x_c1.png"))
+    assert (query.name, query.camera, query.is_person, query.part) == ("09", "1", True, "in the query split")
+    gallery = [subjects.of(str(persons / "images" / "gallery" / name)) for name in ("09/x_c3.png", "12/x_c2.png")]
+    assert [query.same(one) for one in gallery] == [True, False]
+    assert [one.part for one in gallery] == ["in the gallery split"] * 2
+
+
+def test_the_suggested_search_is_in_the_folder_of_the_gallery(persons, boxes_file):
+    boxes, images = read_boxes(persons / "boxes.h5"), persons / "images"
+    assert gallery_words(boxes, images, "query") == ["--gallery", images / "gallery"]
+    assert gallery_words(boxes, images, "val") == ["--gallery", images / "train"]  # validation is cut from it
+    assert gallery_words(read_boxes(boxes_file), images, "test") == []

@@ -3,9 +3,9 @@ import math
 from agnet.training.loop.selection import Selection
 
 
-def chosen(by, values, patience=0):
+def chosen(by, values, patience=0, start=0):
     """Which epochs were the best so far, and after which it was over."""
-    selection = Selection(by, patience)
+    selection = Selection(by, patience, start)
     best = []
     for epoch, value in enumerate(values, start=1):
         if selection.is_best(epoch, {"val_loss": 1.0, "val_top1": 0.5} | {by: value}):
@@ -23,6 +23,11 @@ def test_accuracy_is_better_higher_and_loss_lower_and_of_equals_the_first_is_kep
 def test_patience_counts_epochs_since_the_best():
     assert chosen("val_loss", [2.0, 1.5, 1.6, 1.5, 1.0], patience=2) == ([1, 2], 4)
     assert chosen("val_loss", [2.0, 1.5, 1.6, 1.4, 1.5, 1.5], patience=2) == ([1, 2, 4], 6)
+
+
+def test_patience_does_not_count_the_epochs_of_an_earlier_phase():
+    assert chosen("val_loss", [1.0, 2.0, 2.0, 1.5, 1.6, 1.1], patience=2, start=3) == ([1], 5)
+    assert chosen("val_loss", [1.0, 2.0, 2.0, 0.9, 1.6, 1.1], patience=2, start=3) == ([1, 4], 6)
 
 
 def test_a_loss_that_is_no_number_is_never_better():
