@@ -174,6 +174,7 @@ def _open(asked: _Asked) -> DatasetIndex:
         list_file=list_file,
         leaked_frames=not asked.without_leaked_frames,
         any_counts=asked.any_counts,
+        say=partial(click.echo, err=True),
     )
 
 
