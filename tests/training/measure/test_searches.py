@@ -125,7 +125,7 @@ def test_a_run_is_measured_by_search(persons, agnet, split, counts):
 
 def test_query_is_the_default_and_every_query_is_listed(persons, agnet):
     text = agnet("evaluate", "--run", persons / "run", "--workers", 0).stdout
-    assert text.startswith("query: 5 queries (1 more have no match) in 22 images\n")
+    assert text.startswith("images, query: 5 queries (1 more have no match) in 22 images\n")
     assert "6 persons, 4 cameras; 4 images of persons in no query" in text
     table = list(csv.DictReader(io.StringIO(agnet("evaluate", "--run", persons / "run", "--csv").stdout)))
     assert [row["measure"] for row in table] == ["mAP", *(f"CMC@{k}" for k in range(1, 51))]
