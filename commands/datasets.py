@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def _examine(
     if sheet:
         check_picture_path(sheet)
     root = root_of_dataset(dataset, root, list_file)
-    index = open_dataset(dataset, root, val_fraction=0, list_file=list_file, any_counts=True)
+    say = partial(click.echo, err=True)
+    index = open_dataset(dataset, root, val_fraction=0, list_file=list_file, any_counts=True, say=say)
     entry = CATALOGUE[dataset]
     with progress_bar("verify", len(index)) as bar:
         found = examine(

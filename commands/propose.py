@@ -174,16 +174,16 @@ def _open(asked: _Asked) -> DatasetIndex:
         list_file=list_file,
         leaked_frames=not asked.without_leaked_frames,
         any_counts=asked.any_counts,
+        say=partial(click.echo, err=True),
     )
 
 
 def _say_what_was_found(index: DatasetIndex) -> None:
-    from ..data.index import ALL_SPLITS, SPLITS, VAL_IS_TEST
+    from ..data.index import VAL_IS_TEST, splits_told
     from ..data.text import tally
 
     say = partial(click.echo, err=True)
-    kinds = (*SPLITS[:2], *ALL_SPLITS[3:]) if index.is_retrieval else SPLITS
-    parts = {split: int((index.splits == split).sum()) for split in kinds}
+    parts = {split: int((index.splits == split).sum()) for split in splits_told(index.is_retrieval)}
     counts = ", ".join(f"{count:,} {split}" for split, count in parts.items())
     classes = "persons" if index.is_retrieval else "classes"
     say(f"{index.title}: {len(index):,} images of {len(index.classes)} {classes} ({counts})")

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: int) -> Iterator[str]:
     """Yield lines that describe the run before training starts."""
     from ..data.fonts import cannot_draw
+    from ..data.index import splits_told
 
     boxes, model, recipe = job.boxes, job.model, job.recipe
     if boxes.failures:
         yield f"{len(boxes.failures):,} unreadable images are left out"
-    counts = ", ".join(f"{len(boxes.rows(split)):,} {split}" for split in ("train", "val", "test"))
-    yield f"{boxes.title}: {counts} images of {len(boxes.classes)} classes"
+    counts = ", ".join(f"{len(boxes.rows(split)):,} {split}" for split in splits_told(boxes.is_retrieval))
+    kind = "persons" if boxes.is_retrieval else "classes"
+    yield f"{boxes.title}: {counts} images of {len(boxes.classes)} {kind}"
     if unknown := cannot_draw([boxes.title], in_colour=False):  # for the title of the curves
         yield unknown
     with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {job.settings.seed}"

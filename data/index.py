@@ -22,6 +22,11 @@ VAL_IS_TEST = "its val split is the test split, since it has no other; the val c
 MAX_CLASSES = 32_767  #: labels are int16
 
 
+def splits_told(is_retrieval: bool) -> tuple[str, ...]:
+    """The splits whose counts a user is told, also where they are 0."""
+    return (*SPLITS[:2], *ALL_SPLITS[len(SPLITS) :]) if is_retrieval else SPLITS
+
+
 @dataclass(frozen=True)
 class Clips:
     """The video frames of each clip."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..index import ALL_SPLITS, SPLITS, VAL_IS_TEST
+from ..index import ALL_SPLITS, VAL_IS_TEST, splits_told
 from ..text import columns, padded, printable, table, tally
 from . import schema
 from .reader import Boxes, Settings, Sizes
@@ -133,7 +133,7 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
         images_there: Number of images found there.
     """
     layout, usable = boxes.layout, boxes.usable
-    splits = (*SPLITS[:2], *ALL_SPLITS[3:]) if boxes.is_retrieval else SPLITS
+    splits = splits_told(boxes.is_retrieval)
     counts = [np.bincount(boxes.labels[boxes.splits == split], minlength=len(boxes.classes)) for split in splits]
     total, distinct = boxes.total_keypoints[usable], boxes.distinct_keypoints[usable]
     frames = boxes.sizes_wh[usable].prod(axis=1)[:, None]

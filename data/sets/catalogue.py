@@ -6,6 +6,7 @@ Nothing heavy is imported before a data set is opened, because the command line 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -323,7 +324,6 @@ _CUHK03 = Entry(
     classes=1_467,
     camera=r"(?:^|/)(\d+)_\d+_([12])_\d+\.png$",
     licence="research only; the persons did not consent to more: publish no pictures of them",
-    size="1.8 GB",
     how="get cuhk03_release.zip from its authors and extract it there (its pictures are extracted from cuhk-03.mat on "
     "first use), or put images_labeled and images_detected there",
 )
@@ -404,6 +404,7 @@ def open_dataset(
     list_file: str | Path | None = None,
     leaked_frames: bool = True,
     any_counts: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> DatasetIndex:
     """Open a data set and build its index. If it has no validation split, one is cut from train.
 
@@ -422,6 +423,7 @@ def open_dataset(
         leaked_frames: Whether to keep AUC-V2's test frames that reportedly show a driver of train.
         any_counts: Whether to accept a named data set whose numbers of images or classes differ from the published
             counts.
+        say: Function called with a sentence before work that takes minutes: the extraction of CUHK03's pictures.
 
     Raises: `DatasetError`, which names what was searched for, where, and how to get it, or the counts expected and
         found.
@@ -435,7 +437,7 @@ def open_dataset(
         )
     root = Path(root)
     entry = CATALOGUE[dataset]
-    options = Options(split_seed, None if list_file is None else Path(list_file), leaked_frames)
+    options = Options(split_seed, None if list_file is None else Path(list_file), leaked_frames, say=say)
     left_out: Counter[str] = Counter()
     rows = entry.rows(root, left_out, options)
     difference = difference_from_book(entry, rows, left_out)

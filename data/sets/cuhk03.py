@@ -147,5 +147,6 @@ def _with_pictures(entry: Entry, boxes: str, root: Path, options: Options) -> tu
             f"{root / release} is there, but its pictures are not extracted yet: agnet propose {entry.name} or "
             f"agnet datasets {entry.name} --verify extracts them to {root / beside}, once"
         )
+    options.say(f"extracting the pictures of {root / release} to {root / beside}, once: this takes minutes")
     extract_pictures(root / release, boxes, root / beside)
     return OnDisk(root), beside

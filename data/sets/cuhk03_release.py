@@ -24,7 +24,7 @@ CAMERA_PAIRS, VIEWS = 5, 2
 _PICTURES_OF_A_PERSON = 10  # the first half are of view 1, the second half of view 2
 _MOST_PERSONS = 10_000  # of a pair of cameras; published are 843 at most
 _LONGEST_SIDE = 2_000
-_MOST_BYTES = 8 * 2**30  # of all pictures; the published ones have about 1 GiB
+_MOST_BYTES = 8 * 2**30  # of all pictures of one kind of boxes, as pixels
 _MOST_TESTED = 10_000
 
 
@@ -36,7 +36,10 @@ def read_test_sets(path: Path, count: int) -> list[list[tuple[int, int]]]:
     with _opened(path) as file:
         sets = []
         for cell in _cells(file, _variable(file, "testsets"), count, 1)[:, 0]:
-            persons = read_array(_target(file, cell), "testsets", np.dtype("<f8"), 16 * _MOST_TESTED)
+            table = _target(file, cell)
+            if table.dtype.kind not in "fiu":
+                raise BoxesFileError("a test set is not of numbers")
+            persons = read_array(table, "testsets", table.dtype, 16 * _MOST_TESTED)
             if persons.ndim != 2 or persons.shape[0] != 2 or not np.isin(persons, np.arange(1, _MOST_PERSONS)).all():
                 raise BoxesFileError("a test set is no list of camera pairs and persons")
             sets.append([(pair, person) for pair, person in persons.T.astype(int).tolist()])
@@ -60,9 +63,7 @@ def extract_pictures(path: Path, boxes: str, folder: Path) -> None:
     except OSError as error:
         if folder.is_dir():  # another process finished first
             return
-        raise DatasetError(
-            f"cannot write the pictures of {path} to {folder}: {error.strerror or error}; it needs 2 GB there"
-        ) from None
+        raise DatasetError(f"cannot write the pictures of {path} to {folder}: {error.strerror or error}") from None
 
 
 def _pictures(path: Path, boxes: str) -> Iterator[tuple[str, np.ndarray]]:

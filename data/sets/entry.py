@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ class Options:
     list_file: Path | None = None  #: list of images for ``csv``
     leaked_frames: bool = True  #: keep AUC-V2's test frames that reportedly show a driver of train
     may_write: bool = True  #: extract pictures that a data set distributes inside another file
+    say: Callable[[str], None] = lambda text: None  #: told before work that takes minutes
 
 
 @dataclass(frozen=True)

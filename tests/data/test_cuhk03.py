@@ -151,12 +151,15 @@ def test_pictures_are_extracted_once_and_exactly(release, tmp_path, monkeypatch)
     assert found.state == PARTLY and "agnet propose cuhk03-1367-detected" in found.detail
     folder = release.parent / "images_detected"
     assert not folder.exists()
-    open_dataset("cuhk03-1367-detected", tmp_path, any_counts=True)
+    said = []
+    open_dataset("cuhk03-1367-detected", tmp_path, any_counts=True, say=said.append)
+    assert len(said) == 1 and str(folder) in said[0]
     assert sorted(path.name for path in folder.iterdir()) == [file_name(*name) for name in NAMES]
     for name in NAMES:
         assert np.array_equal(np.asarray(Image.open(folder / file_name(*name))), pixels(*name))
     monkeypatch.setattr(cuhk03_release, "_pictures", None)
-    open_dataset("cuhk03-1367-detected", tmp_path, any_counts=True)
+    open_dataset("cuhk03-1367-detected", tmp_path, any_counts=True, say=said.append)
+    assert len(said) == 1
     assert sorted(path.name for path in release.parent.iterdir()) == ["cuhk-03.mat", "images_detected"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from agnet.data.boxes.image_facts import facts_text, find_image, image_facts
 from agnet.data.boxes.reader import Sizes, read_boxes
-from agnet.data.boxes.summary import ClassCounts, Failure, Spread, printable, summarise, summary_text
+from agnet.data.boxes.summary import ClassCounts, Failure, Persons, Spread, printable, summarise, summary_text
 from agnet.data.errors import ConfigurationError
 from agnet.data.regions import Layout
 from agnet.data.sets.catalogue import open_dataset
@@ -164,3 +164,16 @@ def test_an_unreadable_image_has_a_reason_and_no_regions(folder, tmp_path):
     # The rows of later images are theirs, though one before them has no regions.
     last = len(boxes.names) - 1
     assert image_facts(boxes, last).regions[0].keypoints == boxes.keypoints[-1, 0]
+
+
+def test_persons_are_counted_by_what_they_are_there_for(boxes):
+    # Classes 0 to 2: 0 is trained on, 1 is searched for, 2 is in the gallery alone.
+    splits = np.array([("train", ("query", "gallery")[row % 2], "gallery")[boxes.labels[row]] for row in range(18)])
+    retrieval = replace(boxes, splits=splits, cameras=tuple("a" if row < 9 else "" for row in range(18)))
+    persons = summary_of(retrieval).persons
+    assert persons == Persons(1, 0, 1, 0, distractors=1, cameras=1, images_without_camera=9)
+    text = summary_text(summary_of(retrieval))
+    assert "18 images of 3 persons" in text and "1 in train, 0 in val, 1 in query, 1 only in gallery" in text
+    assert "1; that of 9 images is unknown" in text and "test" not in text.split("\n\n")[1]
+    alone = replace(retrieval, splits=np.where(splits == "gallery", "train", splits))
+    assert summary_of(alone).persons.without_match == 1 and summary_of(boxes).persons is None
