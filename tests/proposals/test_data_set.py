@@ -34,6 +34,19 @@ def propose(folder, boxes, settings=SETTINGS, opened=None, **options):
     return propose_dataset(index, settings, boxes, **options)
 
 
+@pytest.fixture(scope="module")
+def _original_boxes(_original_folder, tmp_path_factory):
+    """Made from a copy, as `folder` is one: not every system copies times of change to the nanosecond."""
+    place = tmp_path_factory.mktemp("copied")
+    return propose(shutil.copytree(_original_folder, place / "images"), place / "boxes.h5").boxes
+
+
+@pytest.fixture
+def straight(_original_boxes):
+    """The bytes that an undisturbed run over `folder` writes."""
+    return _original_boxes.read_bytes()
+
+
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of four images, worked on two at a time, so that the 18 images of `folder` make five."""
@@ -92,8 +105,8 @@ def test_no_path_of_this_machine_gets_into_the_file(folder, tmp_path, a_named_ho
         assert secret.encode() not in everything
 
 
-def test_previews_are_pictures_of_the_data_set(folder, tmp_path):
-    with h5py.File(propose(folder, tmp_path / "boxes.h5").boxes) as file:
+def test_previews_are_pictures_of_the_data_set(boxes_file):
+    with h5py.File(boxes_file) as file:
         names = sorted(file["preview"])
         assert len(names) == 13
         assert names[:2] == ["00_contact_sheet", "image_00000_ant"] and names[-1] == "image_00017_côté"
@@ -105,19 +118,19 @@ def test_previews_are_pictures_of_the_data_set(folder, tmp_path):
         assert max(file["preview/image_00000_ant"].shape) == 480
 
 
-def test_a_file_without_previews_has_no_pixel_and_the_same_tables(folder, tmp_path):
-    with_them, without = propose(folder, tmp_path / "1.h5"), propose(folder, tmp_path / "2.h5", previews=False)
-    assert (with_them.previews, without.previews) == (12, 0)
-    with h5py.File(with_them.boxes) as one, h5py.File(without.boxes) as other:
+def test_a_file_without_previews_has_no_pixel_and_the_same_tables(folder, boxes_file, tmp_path):
+    without = propose(folder, tmp_path / "without.h5", previews=False)
+    assert without.previews == 0
+    with h5py.File(boxes_file) as one, h5py.File(without.boxes) as other:
         assert set(one) - set(other) == {"preview"} and set(other) < set(one)
         assert all(one[name][:].tobytes() == other[name][:].tobytes() for name in other)
         assert dict(one.attrs) == dict(other.attrs)
-    assert read_boxes(with_them.boxes).fingerprint == read_boxes(without.boxes).fingerprint
+    assert read_boxes(boxes_file).fingerprint == read_boxes(without.boxes).fingerprint
 
 
-def test_previews_are_a_difference_only_where_they_would_stay(folder, tmp_path):
+def test_previews_are_a_difference_only_where_they_would_stay(folder, boxes_file):
     """Whoever asks for none must not be left with a file that has them; a file without them is nobody's harm."""
-    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+    boxes = boxes_file
     before = boxes.read_bytes()
     with pytest.raises(MismatchError, match="holds 12 photographs as previews; --restart"):
         propose(folder, boxes, previews=False)
@@ -147,8 +160,8 @@ def test_an_unfinished_run_goes_on_with_or_without_previews(folder, tmp_path):
     assert propose(folder, boxes, previews=False).reused == 8 and boxes.read_bytes() == straight
 
 
-def test_a_previews_caption_is_in_its_own_letters(folder, tmp_path):
-    with h5py.File(propose(folder, tmp_path / "boxes.h5").boxes) as file:
+def test_a_previews_caption_is_in_its_own_letters(boxes_file):
+    with h5py.File(boxes_file) as file:
         captions = {name: picture.attrs["description"].decode() for name, picture in file["preview"].items()}
     assert any("class côté" in caption for caption in captions.values()) and any(
         name.endswith("_côté") for name in captions
@@ -156,24 +169,21 @@ def test_a_previews_caption_is_in_its_own_letters(folder, tmp_path):
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_any_number_of_workers_and_any_backend_writes_equal_bytes(folder, tmp_path):
-    straight = propose(folder, tmp_path / "1.h5").boxes.read_bytes()
+def test_any_number_of_workers_and_any_backend_writes_equal_bytes(folder, straight, tmp_path):
     for jobs in (1, 2):
         assert propose(folder, tmp_path / f"{jobs}-jobs.h5", jobs=jobs).boxes.read_bytes() == straight
     with joblib.parallel_config(backend="threading"):
         assert propose(folder, tmp_path / "threads.h5").boxes.read_bytes() == straight
 
 
-def test_parts_of_any_size_give_equal_bytes(folder, tmp_path, monkeypatch):
-    whole = propose(folder, tmp_path / "whole.h5").boxes
+def test_parts_of_any_size_give_equal_bytes(folder, straight, tmp_path, monkeypatch):
     monkeypatch.setattr(data_set, "PART_IMAGES", 5)
-    assert propose(folder, tmp_path / "parted.h5").boxes.read_bytes() == whole.read_bytes()
+    assert propose(folder, tmp_path / "parted.h5").boxes.read_bytes() == straight
 
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_interrupted_run_goes_on_where_it_was(jobs, folder, tmp_path):
-    straight = propose(folder, tmp_path / "straight.h5").boxes.read_bytes()
+def test_an_interrupted_run_goes_on_where_it_was(jobs, folder, straight, tmp_path):
     boxes = tmp_path / "boxes.h5"
     with pytest.raises(KeyboardInterrupt):
         propose(folder, boxes, jobs=jobs, progress=interrupt_after(8))
@@ -262,17 +272,16 @@ def test_a_second_run_is_refused_and_a_killed_one_goes_on(folder, tmp_path):
     }
 
 
-def test_the_same_run_again_computes_nothing(folder, tmp_path, monkeypatch):
-    first = propose(folder, tmp_path / "boxes.h5")
-    before = first.boxes.read_bytes(), first.boxes.stat().st_mtime_ns
+def test_the_same_run_again_computes_nothing(folder, boxes_file, monkeypatch):
+    before = boxes_file.read_bytes(), boxes_file.stat().st_mtime_ns
 
     def never(*_):
         raise AssertionError("an image was worked on")
 
     monkeypatch.setattr(data_set, "propose_chunk", never)
-    again = propose(folder, first.boxes)
+    again = propose(folder, boxes_file)
     assert (again.images, again.reused) == (18, 18)
-    assert (first.boxes.read_bytes(), first.boxes.stat().st_mtime_ns) == before
+    assert (boxes_file.read_bytes(), boxes_file.stat().st_mtime_ns) == before
 
 
 @pytest.mark.parametrize(
@@ -287,8 +296,8 @@ def test_the_same_run_again_computes_nothing(folder, tmp_path, monkeypatch):
         ({"opened": {"limit": 9}}, "limit = None, this run has 9"),
     ],
 )
-def test_other_settings_are_refused_by_name_and_taken_with_restart(changes, difference, folder, tmp_path):
-    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+def test_other_settings_are_refused_by_name_and_taken_with_restart(changes, difference, folder, boxes_file, tmp_path):
+    boxes = boxes_file
     before = boxes.read_bytes()
     with pytest.raises(MismatchError, match=difference) as refusal:
         propose(folder, boxes, **changes)
@@ -298,11 +307,10 @@ def test_other_settings_are_refused_by_name_and_taken_with_restart(changes, diff
     assert boxes.read_bytes() == propose(folder, tmp_path / "new.h5", **changes).boxes.read_bytes() != before
 
 
-def test_other_versions_are_refused_by_name(folder, tmp_path, monkeypatch):
-    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+def test_other_versions_are_refused_by_name(folder, boxes_file, monkeypatch):
     monkeypatch.setattr(data_set.np, "__version__", "99.0")
     with pytest.raises(MismatchError, match=r"versions setting: numpy = .*, this run has '99\.0'"):
-        propose(folder, boxes)
+        propose(folder, boxes_file)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -348,15 +356,14 @@ def same_size(folder):
         (lambda folder: (folder / "val" / "bee" / "0.png").unlink(), "1 gone, first val/bee/0.png"),
     ],
 )
-def test_other_images_or_labels_are_refused(change, difference, folder, tmp_path):
-    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+def test_other_images_or_labels_are_refused(change, difference, folder, boxes_file):
     change(folder)
     with pytest.raises(MismatchError, match=f"other images than are there now: {difference}; add --restart"):
-        propose(folder, boxes)
-    propose(folder, boxes, restart=True)
+        propose(folder, boxes_file)
+    propose(folder, boxes_file, restart=True)
 
 
-def test_only_a_boxes_file_is_replaced_on_request_be_it_damaged(folder, tmp_path):
+def test_only_a_boxes_file_is_replaced_on_request_be_it_damaged(folder, straight, tmp_path):
     boxes = tmp_path / "boxes.h5"
     boxes.write_bytes(b"something precious")
     with pytest.raises(BoxesFileError, match="not an HDF5 file"):
@@ -364,12 +371,11 @@ def test_only_a_boxes_file_is_replaced_on_request_be_it_damaged(folder, tmp_path
     with pytest.raises(BoxesFileError, match="not a boxes file and will not be replaced"):
         propose(folder, boxes, restart=True)
     assert boxes.read_bytes() == b"something precious"
-    good = propose(folder, tmp_path / "good.h5").boxes.read_bytes()
-    boxes.write_bytes(good[: len(good) // 2])
+    boxes.write_bytes(straight[: len(straight) // 2])
     with pytest.raises(BoxesFileError, match="damaged"):
         propose(folder, boxes)
     assert propose(folder, boxes, restart=True).images == 18
-    assert boxes.read_bytes() == good
+    assert boxes.read_bytes() == straight
     with h5py.File(tmp_path / "theirs.h5", "w") as theirs:
         theirs["measurements"] = np.arange(5)
     with pytest.raises(BoxesFileError, match="will not be replaced"):
@@ -411,11 +417,11 @@ def test_no_usable_image_at_all_is_an_error(folder, tmp_path):
     assert not (tmp_path / "boxes.h5").exists()
 
 
-def test_the_fingerprint_tells_images_and_settings_but_not_where_they_lie(folder, tmp_path):
+def test_the_fingerprint_tells_images_and_settings_but_not_where_they_lie(folder, boxes_file, tmp_path):
     def fingerprint(folder, name, settings=SETTINGS):
         return read_boxes(propose(folder, tmp_path / name, settings).boxes).fingerprint
 
-    here = fingerprint(folder, "here.h5")
+    here = read_boxes(boxes_file).fingerprint
     moved = shutil.copytree(folder, tmp_path / "moved", copy_function=shutil.copyfile)
     assert fingerprint(moved, "moved.h5") == here
     assert fingerprint(folder, "seed.h5", ProposalSettings(primary=3, seed=1)) != here
@@ -509,28 +515,19 @@ def test_settings_said_to_be_idle_change_nothing_and_others_do(method, folder):
         assert name not in idle and found(**{name: others[name]}) != found(), name
 
 
-def test_a_file_of_version_2_is_finished_and_has_the_same_fingerprint(folder, tmp_path, as_version_2):
-    new = propose(folder, tmp_path / "new.h5").boxes
-    old = as_version_2(propose(folder, tmp_path / "old.h5").boxes)
+def test_a_file_of_version_2_is_finished_and_has_the_same_fingerprint(folder, boxes_file, straight, as_version_2):
+    wanted = read_boxes(boxes_file).fingerprint
+    old = as_version_2(boxes_file)
     before = old.read_bytes()
     summary = propose(folder, old)
     assert (summary.reused, summary.previews) == (18, 12) and old.read_bytes() == before
-    assert read_boxes(old).fingerprint == read_boxes(new).fingerprint
-    assert propose(folder, old, restart=True).reused == 0 and old.read_bytes() == new.read_bytes()
+    assert read_boxes(old).fingerprint == wanted
+    assert propose(folder, old, restart=True).reused == 0 and old.read_bytes() == straight
 
 
-def test_a_copied_or_renamed_folder_is_the_same_data_set(folder, tmp_path):
-    boxes = propose(folder, tmp_path / "boxes.h5").boxes
+def test_a_copied_or_renamed_folder_is_the_same_data_set(folder, boxes_file, tmp_path):
     copied = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
-    assert propose(copied, boxes).reused == 18
-
-
-def test_other_boxes_have_another_fingerprint(folder, tmp_path):
-    fingerprints = {
-        read_boxes(propose(folder, tmp_path / f"{number}.h5", settings).boxes).fingerprint
-        for number, settings in enumerate((SETTINGS, SETTINGS, ProposalSettings(primary=3, seed=1)))
-    }
-    assert len(fingerprints) == 2
+    assert propose(copied, boxes_file).reused == 18
 
 
 def test_a_folder_as_the_output_is_refused_and_left_alone(folder, tmp_path):
@@ -541,9 +538,8 @@ def test_a_folder_as_the_output_is_refused_and_left_alone(folder, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_damaged_part_is_computed_again(folder, tmp_path, monkeypatch):
+def test_a_damaged_part_is_computed_again(folder, straight, tmp_path, monkeypatch):
     monkeypatch.setattr(data_set, "PART_IMAGES", 4)
-    straight = propose(folder, tmp_path / "straight.h5").boxes.read_bytes()
     with pytest.raises(KeyboardInterrupt):
         propose(folder, tmp_path / "boxes.h5", progress=interrupt_after(8))
     part = min((tmp_path / "boxes.h5.parts").glob("*.npz"))
@@ -599,8 +595,8 @@ def test_finished_parts_of_another_list_of_images_are_not_thrown_away(folder, tm
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_restart_that_is_interrupted_goes_on_and_leaves_the_old_file_until_it_is_done(folder, tmp_path):
-    boxes, other = propose(folder, tmp_path / "boxes.h5").boxes, ProposalSettings(primary=4)
+def test_a_restart_that_is_interrupted_goes_on_and_leaves_the_old_file_until_it_is_done(folder, boxes_file, tmp_path):
+    boxes, other = boxes_file, ProposalSettings(primary=4)
     before = boxes.read_bytes()
     with pytest.raises(KeyboardInterrupt):
         propose(folder, boxes, other, restart=True, progress=interrupt_after(8))
