@@ -36,7 +36,7 @@ def propose(folder, boxes, settings=SETTINGS, opened=None, **options):
 
 @pytest.fixture(scope="module")
 def _original_boxes(_original_folder, tmp_path_factory):
-    """Made from a copy, as `folder` is one: not every system copies times of change to the nanosecond."""
+    """Of a copy that is called images, as `folder` is: a boxes file names its data set's folder."""
     place = tmp_path_factory.mktemp("copied")
     return propose(shutil.copytree(_original_folder, place / "images"), place / "boxes.h5").boxes
 
