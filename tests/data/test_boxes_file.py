@@ -310,8 +310,8 @@ def test_groups_cameras_and_parts_to_search_in_are_kept(tmp_path, index):
     assert (boxes.groups, boxes.cameras, boxes.clips) == (index.groups, index.cameras, None)
     assert boxes.splits.tolist() == splits.tolist() and boxes.rows("query").tolist() == [1]
     summary = summarise(boxes, sizes_of(boxes.path), "", 0)
-    assert summary.splits == {"train": 2, "val": 0, "test": 0, "query": 1, "gallery": 1}
-    assert "class  train  val  test  query  gallery  all" in summary_text(summary)
+    assert summary.splits == {"train": 2, "val": 0, "query": 1, "gallery": 1}
+    assert "person  train  val  query  gallery  all" in summary_text(summary)
     with h5py.File(boxes.path) as file:
         assert file["labels"]["images_in_gallery"].tolist() == [1, 0]
 

@@ -48,6 +48,9 @@ from .state import Progress, change_epochs, check_same_past, drop_states, load_s
 from .warm_start import STARTED_FROM, Parent
 
 
+CURVES_SECONDS = 10.0  #: least time between two drawings of the training curves
+
+
 def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Path:
     """Train a network and write the run into the job's folder.
 
@@ -130,7 +133,7 @@ class _Story:
         recipe = self.learner.recipe
         self._run, self._processes = self.job.run, self.learner.processes
         self._steps = steps_of_epoch(len(self.training), recipe.accumulate)
-        self._saved_at = time.monotonic()
+        self._saved_at = self._drawn_at = time.monotonic()
         self._pieces = Pieces(self.learner.device, self.learner.say)
         self._selection = Selection.of(recipe, self.progress.log)
 
@@ -181,10 +184,18 @@ class _Story:
                     self._keep_best()
                 write_log(self._run, progress.log)
                 append_events(self._run, [line])
-                model, seed = self.job.model, self.learner.seed
-                title = f"{self.job.boxes.title}: {model.model} on {model.backbones}, seed {seed}"
-                draw_curves(progress.log, self._run / CURVES, title)
+                self._draw()
         return line
+
+    def _draw(self) -> None:
+        """Draw the curves at the end, and before that from time to time: a picture takes half a second."""
+        over = self.is_over or self.progress.epoch == self.job.stop_after
+        if not over and time.monotonic() - self._drawn_at < CURVES_SECONDS:
+            return
+        model, seed = self.job.model, self.learner.seed
+        title = f"{self.job.boxes.title}: {model.model} on {model.backbones}, seed {seed}"
+        draw_curves(self.progress.log, self._run / CURVES, title)
+        self._drawn_at = time.monotonic()
 
     def _train(self) -> dict[str, Any]:
         """Train on the rest of the epoch and return the training values of its log line, earlier parts included."""

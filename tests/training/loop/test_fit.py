@@ -66,7 +66,7 @@ def test_the_best_epoch_is_chosen_by_validation_alone(boxes, folder, tmp_path, m
         predictions = original(model, batches, **options)
         looked_at.update(boxes.splits[boxes.usable[predictions.rows]].tolist())
         score = next(scores)
-        monkeypatch.setattr(engine.Predictions, "measures", lambda self, task: {"loss": 1.0, "top1": score})
+        monkeypatch.setattr(engine.Predictions, "measures", lambda self, task, cameras: {"loss": 1.0, "top1": score})
         return predictions
 
     monkeypatch.setattr("agnet.training.loop.fit.evaluate", scored)

@@ -158,7 +158,7 @@ def test_the_validation_loss_knows_neither_smoothing_nor_weights():
     """Its name elsewhere is negative log-likelihood."""
     logits, labels = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]], dtype=np.float32), np.array([1, 2])
     expected = -np.mean([np.log(1 / (np.e**2 + 1 + np.e)), np.log(np.e**3 / (2 + np.e**3))])
-    found = Predictions(logits, labels, np.arange(2)).measures(CLASSIFY)
+    found = Predictions(logits, labels, np.arange(2)).measures(CLASSIFY, np.full(2, -1))
     assert found == {"loss": pytest.approx(expected, rel=1e-5), "top1": 0.5}
 
 

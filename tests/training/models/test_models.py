@@ -173,7 +173,7 @@ def test_an_image_does_not_depend_on_its_batch_mates(changes):
 @torch.no_grad()
 @pytest.mark.parametrize("images", [1, 3])
 def test_outputs_have_their_shapes_and_shares_sum_to_one(images):
-    logits, weights, attention, embedding, _ = tiny_model()(*batch(images))
+    logits, weights, attention, embedding, *_ = tiny_model()(*batch(images))
     assert logits.shape == (images, 5)
     assert embedding.shape == (images, CHANNELS)
     assert weights.shape == (images, 7)

@@ -246,7 +246,7 @@ def test_exported_is_eager_for_any_batch(fresh_compiler, changes, side):
 # Half the bits
 
 
-@pytest.mark.parametrize("delta", [0.0, 0.7])
+@pytest.mark.parametrize("delta", [0.7])
 def test_bfloat16_stays_within_its_bounds_of_float32(delta):
     """A head of ResNet-50's size; bfloat16 has 8 bits, 0.4 %. The bounds are two to four times what was measured."""
     torch.manual_seed(0)
