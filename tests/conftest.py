@@ -14,6 +14,7 @@ import platform
 import shutil
 import signal
 import socket
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +52,39 @@ def _work_in_this_process():
     """Run joblib in this process: starting workers takes longer than these data sets. Tests of workers select loky."""
     with joblib.parallel_config(backend="sequential"):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_plots():
+    """Write one pixel in place of the plots of trainings and evaluations, which take half a second each; what they show
+    is tested where they are drawn. Returns the real functions by their places.
+    """
+    real = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for module, names in PLOTS.items():
+            for name in names if module in sys.modules else ():
+                real[f"{module}.{name}"] = getattr(sys.modules[module], name)
+                patch.setattr(f"{module}.{name}", _one_pixel)
+        yield real
+
+
+@pytest.fixture(autouse=True)
+def _real_plots(request, _quick_plots, monkeypatch):
+    """Draw the plots of a test that is marked ``pictures``."""
+    if request.node.get_closest_marker("pictures"):
+        for place, function in _quick_plots.items():
+            monkeypatch.setattr(place, function)
+
+
+PLOTS = {
+    "agnet.training.loop.fit": ("draw_curves",),
+    "agnet.training.measure.evaluation_plots": ("draw_confusion", "draw_calibration", "draw_cmc"),
+}
+
+
+def _one_pixel(_, path, *titles):
+    Image.new("RGB", (1, 1)).save(path)
+    return path
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ with tempfile.TemporaryDirectory() as place:  # these load something at their fi
     append_events(pathlib.Path(place), [{"epoch": 1}])
 
 print("ready", flush=True)
+agnet.training.loop.fit.draw_curves = lambda *about: None  # tested elsewhere, and half of the time of a small run
 for line in sys.stdin:
     order = json.loads(line)
     if "poll" in order:

@@ -39,7 +39,7 @@ def escaped(text, charset):
     return text.encode(charset, "backslashreplace")
 
 
-@pytest.mark.parametrize("charset", ["cp1252", "cp932"])  # the latter has Cyrillic and kana
+@pytest.mark.parametrize("charset", ["cp932"])  # it has Cyrillic and kana, but no accents
 def test_every_command_writes_what_the_encoding_lacks_as_escapes(photographs, charset, monkeypatch):
     monkeypatch.chdir(photographs)
     boxes, run = f"б-{charset}.h5", f"ран-{charset}"

@@ -47,7 +47,6 @@ from .selection import Selection
 from .state import Progress, change_epochs, check_same_past, drop_states, load_state, save_state
 from .warm_start import STARTED_FROM, Parent
 
-
 CURVES_SECONDS = 10.0  #: least time between two drawings of the training curves
 
 

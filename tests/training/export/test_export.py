@@ -75,6 +75,12 @@ def run(tmp_path):
     return save(tmp_path / "run", checkpoint())
 
 
+@pytest.fixture
+def plain_run(tmp_path):
+    """The folder of a run of the plain network, which is traced in a second."""
+    return save(tmp_path / "run", checkpoint(model="plain"))
+
+
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     """One exported file of each format, for tests that only look at it."""
@@ -283,8 +289,8 @@ def test_trials_hold_every_kind_of_box():
 @pytest.mark.parametrize(
     ("error", "place"), [(KeyboardInterrupt, "load"), (OSError(28, "No space left on device"), "write")], ids=str
 )
-def test_an_interrupted_export_leaves_the_old_file(run, monkeypatch, error, place):
-    folder = run
+def test_an_interrupted_export_leaves_the_old_file(plain_run, monkeypatch, error, place):
+    folder = plain_run
     (folder / "model.pt2").write_bytes(b"before")
 
     def fail(*arguments):
@@ -308,8 +314,8 @@ def test_without_its_packages_the_remedy_is_told(run, agnet, monkeypatch):
     assert list(run.iterdir()) == [run / "best.safetensors"]
 
 
-def test_the_result_as_json(run, agnet):
-    told = json.loads(agnet("export", "--run", run, "--format", "torch", "--output", "net.pt2", "--json").stdout)
+def test_the_result_as_json(plain_run, agnet):
+    told = json.loads(agnet("export", "--run", plain_run, "--format", "torch", "--output", "net.pt2", "--json").stdout)
     assert told["file"] == "net.pt2" and told["bytes"] == Path("net.pt2").stat().st_size
     assert told["format"] == "torch" and told["largest_differences"]["logits"] < 1e-4
 
@@ -364,14 +370,14 @@ def test_what_onnx_cannot_express_is_named(run, monkeypatch, capfd):
     assert [file.name for file in run.iterdir()] == ["best.safetensors"]
 
 
-def test_a_file_that_does_not_run_is_not_kept(run, monkeypatch):
+def test_a_file_that_does_not_run_is_not_kept(plain_run, monkeypatch):
     def load(file):
         raise LookupError("no such operator\nin this version")
 
     monkeypatch.setattr(export_writing, "load_torch", load)
     with pytest.raises(CheckpointError, match=r"does not run, so no file was written: no such operator$"):
-        export_run(run, "torch")
-    assert [file.name for file in run.iterdir()] == ["best.safetensors"]
+        export_run(plain_run, "torch")
+    assert [file.name for file in plain_run.iterdir()] == ["best.safetensors"]
 
 
 def test_more_than_one_onnx_file_can_hold_is_refused(run, monkeypatch):
@@ -390,8 +396,8 @@ def documented_programs():
     return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
 
 
-def test_the_documented_program_runs_a_pt2(agnet, run, tmp_path, capsys):
-    agnet("export", "--run", "run", "--format", "torch")
+def test_the_documented_program_runs_a_pt2(exports, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(exports["torch"].file.parents[1])
     found = {}
     exec(documented_programs()[1], found)
     wanted = expected(checkpoint(), {"images": found["images"].cpu().numpy(), "boxes": found["boxes"].cpu().numpy()})
@@ -414,7 +420,8 @@ def test_every_number_of_a_pt2_moves_with_it(exports):
 
 
 def test_the_documented_program_predicts_as_predict_does_and_imports_no_torch(agnet, textured, tmp_path, capfd):
-    save(tmp_path / "run", checkpoint(regions=36, proposals=ProposalSettings().to_dict()))
+    less = {"self_attention": False, "inter_attention": False, "fusion": "mean", "se": "none"}
+    save(tmp_path / "run", checkpoint(regions=36, proposals=ProposalSettings().to_dict(), **less))
     (tmp_path / "some").mkdir()
     Image.fromarray(textured(3, 500, 300)).save(tmp_path / "some" / "photo.jpg")
     answer = json.loads(agnet("predict", "--run", "run", "some/photo.jpg", "--json").stdout)["probabilities"]

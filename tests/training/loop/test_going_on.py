@@ -128,7 +128,8 @@ def test_rates_of_the_first_phase_do_not_depend_on_the_length_of_the_second():
 def test_patience_that_is_exhausted_ends_a_run_whatever_its_epochs(train, monkeypatch):
     losses = iter([1.0, 2.0, 3.0])
     monkeypatch.setattr(
-        "agnet.training.loop.engine.Predictions.measures", lambda self, task, cameras: {"loss": next(losses), "top1": 0.0}
+        "agnet.training.loop.engine.Predictions.measures",
+        lambda self, task, cameras: {"loss": next(losses), "top1": 0.0},
     )
     patient = STEP.override(patience=1)
     run, said = train("run", patient)

@@ -103,6 +103,7 @@ def slow_measures(path, split):
     return {"map": np.mean(precisions), **{f"cmc{k}": np.mean(np.array(firsts) < k) for k in RANKS}}
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize(("split", "counts"), [("query", (5, 1, 22, 4)), ("val", (8, 0, 8, 0))])
 def test_a_run_is_measured_by_search(persons, agnet, split, counts):
     told = agnet("evaluate", "--run", persons / "run", "--split", split, "--workers", 0, "--json")

@@ -194,8 +194,7 @@ def assert_same_network(first, second, batches, tolerance):
     ("changes", "training", "side"),
     [
         ({}, True, 56),
-        ({"spectral_norm": True} | OTHERWISE, False, 40),  # a map of 5 × 5, resized
-        ({"model": "plain"}, True, 56),
+        ({"model": "plain"}, True, 40),  # a map of 5 × 5, resized
     ],
 )
 def test_compiled_is_eager_whole_and_for_any_batch(fresh_compiler, changes, training, side):
@@ -349,7 +348,7 @@ def with_backbone(one_thread):
 
 @torch.no_grad()
 @pytest.mark.parametrize("size_hw", SIZES_HW)
-@pytest.mark.parametrize("name", ["mobilenet-v3-small", "densenet121", "inception-v3", "nasnet-mobile"])
+@pytest.mark.parametrize("name", ["mobilenet-v3-small", "inception-v3", "nasnet-mobile"])
 def test_images_of_other_sizes_and_shapes_work(with_backbone, name, size_hw):
     model = with_backbone(name).train()  # random weights need their batch norms
     images = torch.randn(2, 3, *size_hw, generator=torch.Generator().manual_seed(0))

@@ -26,7 +26,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # name -> channels and sides of its maps at its own image size
 MAPS = {
     "resnet50": ((64, 256, 512, 1024, 2048), (112, 56, 28, 14, 7)),
-    "resnet50-v1": ((64, 256, 512, 1024, 2048), (112, 56, 28, 14, 7)),
     "densenet121": ((64, 128, 256, 512, 1024), (112, 56, 28, 14, 7)),
     "inception-v3": ((64, 192, 288, 768, 2048), (109, 52, 25, 12, 5)),
     "nasnet-mobile": ((32, 44, 264, 528, 1056), (111, 56, 28, 14, 7)),
@@ -39,7 +38,6 @@ MAPS = {
     "torchvision:swin_t": ((96, 192, 384, 768), (56, 28, 14, 7)),
     "torchvision:shufflenet_v2_x0_5": ((24, 24, 48, 96, 1024), (112, 56, 28, 14, 7)),
     "timm:test_resnet": ((32, 32, 48, 192, 96), (80, 40, 20, 10, 5)),
-    "timm:swin_tiny_patch4_window7_224": ((96, 192, 384, 768), (56, 28, 14, 7)),
 }
 
 

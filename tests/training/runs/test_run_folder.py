@@ -96,6 +96,7 @@ def test_without_git_the_revision_is_not_known(tmp_path, monkeypatch):
     assert provenance.code_revision() == {"git_revision": None, "git_dirty": None}
 
 
+@pytest.mark.pictures
 def test_a_run_tells_how_it_came_to_be(agnet, boxes_file, folder, tmp_path):
     options = ["--model", "plain", "--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", 64]
     options += ["--epochs", 2, "--workers", 0, "--device", "cpu", "--recipe", "paper"]
