@@ -69,11 +69,14 @@ def _quick_plots():
 
 
 @pytest.fixture(autouse=True)
-def _real_plots(request, _quick_plots, monkeypatch):
+def _real_plots(request, _quick_plots):
     """Draw the plots of a test that is marked ``pictures``."""
-    if request.node.get_closest_marker("pictures"):
-        for place, function in _quick_plots.items():
-            monkeypatch.setattr(place, function)
+    # Not by the test's own monkeypatch, which must be the first to be undone.
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("pictures"):
+            for place, function in _quick_plots.items():
+                patch.setattr(place, function)
+        yield
 
 
 PLOTS = {
