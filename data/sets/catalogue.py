@@ -428,7 +428,7 @@ def open_dataset(
     Raises: `DatasetError`, which names what was searched for, where, and how to get it, or the counts expected and
         found.
     """
-    from ..index import build_index, cut_from_train, cut_persons_from_train, limit_index, trained_first
+    from ..index import build_index
     from .on_disk import to_be_whole
 
     if dataset not in CATALOGUE:
@@ -451,20 +451,7 @@ def open_dataset(
     val_is_test = {split for _, _, split in rows} == {"train", "val"}
     if val_is_test:
         rows = [(name, label, "test" if split == "val" else split) for name, label, split in rows]
-    index = build_index(dataset, root, rows)
-    if entry.camera:
-        index = _with_persons(index, entry)
-        if not (index.splits == "val").any():
-            index = cut_persons_from_train(index, val_fraction, split_seed)
-    else:
-        if not (index.splits == "test").any():
-            index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
-        if not (index.splits == "val").any():
-            index = cut_from_train(index, val_fraction, "val", split_seed)
-    if limit is not None:
-        index = limit_index(index, limit)
-    if entry.camera:
-        index = trained_first(index)
+    index = _with_splits(build_index(dataset, root, rows), entry, val_fraction, split_seed, limit)
     opened_with: dict[str, object] = {"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit}
     if options.list_file:
         opened_with["list_file"] = options.list_file.name
@@ -479,6 +466,26 @@ def open_dataset(
         title=_title(dataset, root, options),
         val_is_test=val_is_test,
     )
+
+
+def _with_splits(
+    index: DatasetIndex, entry: Entry, val_fraction: float, split_seed: int, limit: int | None
+) -> DatasetIndex:
+    """The index with the splits that its layout does not have, limited; persons are cut whole."""
+    from ..index import cut_from_train, cut_persons_from_train, limit_index, trained_first
+
+    if entry.camera:
+        index = _with_persons(index, entry)
+    elif not (index.splits == "test").any():
+        index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
+    if not (index.splits == "val").any():
+        if entry.camera:
+            index = cut_persons_from_train(index, val_fraction, split_seed)
+        else:
+            index = cut_from_train(index, val_fraction, "val", split_seed)
+    if limit is not None:
+        index = limit_index(index, limit)
+    return trained_first(index) if entry.camera else index
 
 
 def _with_persons(index: DatasetIndex, entry: Entry) -> DatasetIndex:
