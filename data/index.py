@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,11 +32,11 @@ class Clips:
 
     first_frame: np.ndarray  #: int32 ``(clips,)``, from 0
     frames: np.ndarray  #: int32 ``(clips,)``, number of frames
-    frames_a_second: np.ndarray  #: float32 ``(clips,)``
+    frames_a_second: np.ndarray  #: float32 ``(clips,)``, on average by the frames' times
 
-    def of(self, rows: Sequence[int] | np.ndarray) -> Clips:
-        """The clips of the given rows."""
-        return Clips(self.first_frame[rows], self.frames[rows], self.frames_a_second[rows])
+    def last(self, row: int) -> float:
+        """Time of the last frame of a row's clip, in seconds since its first."""
+        return float((self.frames[row] - 1) / self.frames_a_second[row])
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class DatasetIndex:
     val_is_test: bool = False  #: whether the data set's authors call the test split val
     groups: tuple[str, ...] = ()  #: group of each image that no split may divide (subject, source, person), if known
     cameras: tuple[str, ...] = ()  #: camera of each image, if known
-    clips: Clips | None = None  #: frames of each row, if rows are clips rather than images
+    of_clips: bool = False  #: whether rows are clips, video files or folders of numbered frames, rather than images
 
     def __len__(self) -> int:
         return len(self.names)
@@ -207,7 +206,6 @@ def _kept(index: DatasetIndex, keep: list[int]) -> DatasetIndex:
         splits=index.splits[keep],
         groups=tuple(index.groups[row] for row in keep) if index.groups else (),
         cameras=tuple(index.cameras[row] for row in keep) if index.cameras else (),
-        clips=index.clips.of(keep) if index.clips else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 
-_USUAL_RATE = 25.0
+USUAL_RATE = 25.0  #: frames per second, where a file does not tell
 _RATES = (0.1, 240.0)  # frames per second; headers of broken files and of some recorders say 0, 1000 or 90,000
 _WHOLE = 0.9  # share of the pictures in the file; with some encoders, one in ten is never shown
 # Codecs that may store interlaced fields, two of which make one frame.
@@ -68,7 +68,7 @@ class Video:
         rate = self._get(cv2.CAP_PROP_FPS)
         self.size_wh = width, height
         #: average frames per second; a common value if the header's is implausible
-        self.rate = rate if _RATES[0] <= rate <= _RATES[1] else _USUAL_RATE
+        self.rate = rate if _RATES[0] <= rate <= _RATES[1] else USUAL_RATE
         count = self._get(cv2.CAP_PROP_FRAME_COUNT)
         try:
             self._container = look_into(path)
@@ -79,7 +79,14 @@ class Video:
         self.announced_frames = self._container.pictures or (int(count) if 0 < count < 2**30 else None)
 
     def frames(self, every: int = 1) -> Iterator[Frame]:
-        """Yield frames 0, ``every``, 2 · ``every``, ...; the others are skipped, which is cheaper than reading them.
+        """Yield frames 0, ``every``, 2 · ``every``, ...; see `chosen`."""
+        return self.chosen(lambda number, seconds: number % every == 0)
+
+    def chosen(self, wanted: Callable[[int, float], bool]) -> Iterator[Frame]:
+        """Yield the frames that are wanted; the others are skipped, which is cheaper than reading them.
+
+        Args:
+            wanted: Function of a frame's number and its time in seconds, called for every frame, in order.
 
         Raises: `ImageError` at the end, if there was no frame at all, the file ends before its container does, or many
             of its pictures could not be decoded.
@@ -92,7 +99,7 @@ class Video:
             else:
                 # Streams without a clock report 0 for every frame; spliced ones jump back.
                 seconds = told - first if told - first > seconds else seconds + 1 / self.rate
-            if number % every == 0:
+            if wanted(number, seconds):
                 there, pixels = self._capture.retrieve()
                 if not there:
                     break

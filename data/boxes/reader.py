@@ -79,6 +79,11 @@ class Listing:
         return bool((self.splits == "query").any())
 
     @property
+    def of_clips(self) -> bool:
+        """Whether rows are clips rather than images."""
+        return self.clips is not None
+
+    @property
     def val_is_test(self) -> bool:
         """Whether the data set's authors call the test split val."""
         return self.attributes.get("val_is_test") == 1

@@ -63,7 +63,7 @@ def _images_dtype(index: DatasetIndex) -> np.dtype:
         schema.PATH: path_width(index),
     }
     known = [name for name, values in zip(schema.GROUPS, (index.groups, index.cameras), strict=True) if values]
-    return schema.images_dtype(widths, [*known, *(schema.CLIPS if index.clips else ())])
+    return schema.images_dtype(widths, known)
 
 
 def _widest(texts: Iterable[str]) -> int:
@@ -83,9 +83,6 @@ def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Propos
     for column, texts in zip(schema.GROUPS, (index.groups, index.cameras), strict=True):
         if texts:
             images[column] = [text.encode() for text in texts[first_image : first_image + len(proposals)]]
-    if index.clips:
-        for column in schema.CLIPS:
-            images[column] = getattr(index.clips, column)[first_image : first_image + len(proposals)]
     primary, hulls, failures, primary_first, hull_first = [], [], [], 0, 0
     for offset, proposal in enumerate(proposals):
         number = first_image + offset

@@ -11,7 +11,7 @@ from agnet.data.boxes.reader import read_boxes, read_listing, sizes_of
 from agnet.data.boxes.summary import summarise, summary_text
 from agnet.data.boxes.writer import Part, build_part, read_me, write_boxes
 from agnet.data.errors import BoxesFileError, MismatchError
-from agnet.data.index import Clips, build_index, limit_index
+from agnet.data.index import build_index
 from agnet.data.regions import NO_REGIONS, Layout, Proposal, Regions
 
 PATH = "path_relative_to_the_dataset_root"
@@ -314,15 +314,6 @@ def test_groups_cameras_and_parts_to_search_in_are_kept(tmp_path, index):
     assert "person  train  val  query  gallery  all" in summary_text(summary)
     with h5py.File(boxes.path) as file:
         assert file["labels"]["images_in_gallery"].tolist() == [1, 0]
-
-
-def test_clips_are_kept(tmp_path, index):
-    clips = Clips(np.array([0, 8, 16, 0]), np.array([8, 8, 8, 1]), np.array([25, 25, 29.97, 1]))
-    boxes = read_boxes(write(tmp_path / "boxes.h5", replace(index, clips=clips)))
-    assert boxes.clips.first_frame.tolist() == [0, 8, 16, 0] and boxes.clips.frames.tolist() == [8, 8, 8, 1]
-    np.testing.assert_allclose(boxes.clips.frames_a_second, [25, 25, 29.97, 1], rtol=1e-6)
-    few = limit_index(replace(index, clips=clips, groups=("a", "b", "c", "d")), 3)
-    assert few.clips.first_frame.tolist() == [0, 16, 0] and few.groups == ("a", "c", "d")
 
 
 def test_a_file_may_have_no_regions(tmp_path, index):

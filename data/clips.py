@@ -1,0 +1,148 @@
+"""Clips: video files or folders of numbered frames, read by time.
+
+Frames are chosen by their time stamps, never by their number, so that clips of 29.97 and of 30 frames a second, or of a
+varying rate, are sampled alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from .errors import ImageError
+from .images import IMAGE_SUFFIXES, MAX_PIXELS, read_image
+from .listing import is_a_systems
+from .videos import USUAL_RATE, Frame, Video
+
+SEGMENTS, WINDOW = "segments", "window"
+SAMPLINGS = (SEGMENTS, WINDOW)
+_NEAR = 0.5  # a frame is chosen from half a frame before its time on, so that rounded times choose the nearest one
+_ROUNDING = 1e-4  # seconds
+
+
+class Clip(Protocol):
+    """What `Video` and `FrameFolder` have in common; a context manager."""
+
+    size_wh: tuple[int, int]
+    rate: float
+
+    def chosen(self, wanted: Callable[[int, float], bool]) -> Iterator[Frame]:
+        """Yield the frames whose number and time in seconds are ``wanted``; it is called for every frame, in order."""
+
+    def __enter__(self) -> Clip: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+class FrameFolder:
+    """A folder of numbered images, the frames of a clip in the order of their numbers; a context manager.
+
+    Raises: `ImageError` if the folder holds no images, or the first one cannot be read.
+    """
+
+    def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
+        self.path, self.max_pixels = Path(path), max_pixels
+        self.files = frame_files(self.path)
+        if not self.files:
+            raise ImageError(f"{path}: the folder holds no images")
+        self.rate = USUAL_RATE  #: frames per second, which a folder does not tell
+        height, width = read_image(self.path / self.files[0], max_pixels).shape[:2]
+        self.size_wh = width, height
+
+    def chosen(self, wanted: Callable[[int, float], bool]) -> Iterator[Frame]:
+        """Yield the wanted frames. Raises: `ImageError` for one that cannot be read or has another size."""
+        for number, file in enumerate(self.files):
+            seconds = number / self.rate
+            if not wanted(number, seconds):
+                continue
+            pixels = read_image(self.path / file, self.max_pixels)
+            if pixels.shape[1::-1] != self.size_wh:
+                width, height = self.size_wh
+                raise ImageError(
+                    f"{self.path / file}: has {pixels.shape[1]} x {pixels.shape[0]} pixels, but the clip's first frame "
+                    f"{width} x {height}"
+                )
+            yield Frame(number, seconds, pixels)
+
+    def __enter__(self) -> FrameFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def frame_files(folder: Path) -> list[str]:
+    """Names of the images in a folder, by the numbers in them, then by name: frame2.jpg comes before frame10.jpg."""
+    names = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted((name for name in names if not is_a_systems(name)), key=lambda name: (_numbers(name), name))
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d{1,18}", name))
+
+
+def open_clip(path: str | Path, max_pixels: int = MAX_PIXELS) -> Clip:
+    """Open a clip, a video file or a folder of numbered frames. Raises: `ImageError` as these do."""
+    return FrameFolder(path, max_pixels) if Path(path).is_dir() else Video(path, max_pixels)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Choice of the T frames of a clip that a network sees."""
+
+    frames: int  #: T
+    mode: str = SEGMENTS  #: one of `SAMPLINGS`: one frame of each of T equal parts, or T in a row at ``rate``
+    rate: float = 15.0  #: frames per second of a window
+
+    def times(self, last: float, generator: np.random.Generator | None = None, window: int = 0) -> tuple[float, ...]:
+        """Times in seconds of at most T frames, increasing, from 0 to ``last``.
+
+        Args:
+            last: Time of the clip's last frame in seconds.
+            generator: Generator of the random times for training: a moment of each part, or the start of the window.
+                Without it, the middle of each part, or ``window``.
+            window: Number of the window, of those that cover the clip one after the other.
+        """
+        if self.mode == SEGMENTS:
+            within = 0.5 if generator is None else generator.uniform(size=self.frames)
+            return tuple((last * (np.arange(self.frames) + within) / self.frames).tolist())
+        length = (self.frames - 1) / self.rate
+        start = window * self.frames / self.rate if generator is None else generator.uniform(0, max(0.0, last - length))
+        times = start + np.arange(self.frames) / self.rate
+        return tuple(times[times <= last + _ROUNDING].tolist())
+
+    def windows(self, last: float) -> int:
+        """Number of windows that cover a clip; 1 for `SEGMENTS`, whose frames are of the whole clip."""
+        if self.mode == SEGMENTS:
+            return 1
+        return int((last + _ROUNDING) * self.rate) // self.frames + 1
+
+
+def frames_at(clip: Clip, times: Sequence[float], rate: float | None = None) -> Iterator[Frame]:
+    """Yield the frames nearest to the given times, each once: fewer than times if one is nearest to several.
+
+    Args:
+        clip: Open clip, which is read up to the last of these frames.
+        times: Times in seconds, increasing, at most that of the last frame.
+        rate: Average number of frames per second; by default the clip's own, which is the header's.
+    """
+    before = _NEAR / (rate or clip.rate)
+    left = deque(times)
+
+    def wanted(number: int, seconds: float) -> bool:
+        found = False
+        while left and seconds > left[0] - before:
+            left.popleft()
+            found = True
+        return found
+
+    for frame in clip.chosen(wanted):
+        yield frame
+        if not left:
+            break
