@@ -111,15 +111,27 @@ class Regions:
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """Stage 1's result for one image file: its regions, or why it has none."""
+class Tubes:
+    """The regions of a clip: those of some of its frames, with the same slots in each."""
 
-    regions: Regions | None
+    frames: int  #: number of frames that can be decoded
+    frames_a_second: float  #: on average by the frames' times
+    numbers: np.ndarray  #: int32 ``(F,)``, numbers of the frames with regions, increasing
+    regions: tuple[Regions, ...]  #: one for each of ``numbers``; keypoint totals are the clip's
+    valid: np.ndarray  #: bool ``(F, κ)``, False where a slot has no keypoint in the frame and its box was filled in
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Stage 1's result for one image or clip: its regions, or why it has none."""
+
+    regions: Regions | None  #: of a clip, those of the first frame that has any
     file_bytes: int = 0
     modified_ns: int = NOT_THERE  #: nanoseconds since 1970
     content_blake2b: str = ""  #: from `content_hash`; empty if the file could not be read
     reason: str = ""  #: why there are no regions
     fault: str = ""  #: the same in two or three words
+    tubes: Tubes | None = None  #: of a clip
 
 
 def whole_image_hull(size_wh: tuple[int, int]) -> np.ndarray:

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
@@ -30,7 +30,12 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from agnet.cli import main
+from agnet.data.boxes.reader import read_boxes
+from agnet.data.boxes.writer import build_part, write_boxes
+from agnet.data.index import build_index
+from agnet.data.regions import Layout, Proposal, Regions, Tubes
 from agnet.data.sets.catalogue import open_dataset
+from agnet.data.videos import VideoWriter
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 from training_crash import Nursery
@@ -359,3 +364,76 @@ def site(monkeypatch):
     with _serve(Site()) as site:
         monkeypatch.setattr("agnet.data.sets.fetch.time.sleep", site.waits.append)
         yield site
+
+
+CLIP_FRAMES = (3, 5, 9, 14)  # of the clips of each class
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    """Short videos of three gestures by four persons, at 10 frames a second: a textured square that moves right or
+    down, or stays.
+    """
+    root = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    texture = generator.integers(0, 256, (16, 16, 3), np.uint8)
+    for split, persons in (("train", (0, 1, 2)), ("test", (3,))):
+        for label, (right, down) in {"down": (0, 2), "right": (3, 0), "still": (0, 0)}.items():
+            (root / split / label).mkdir(parents=True)
+            for person in persons:
+                ground = generator.integers(90, 130, (48, 64, 3), np.uint8)
+                with VideoWriter(root / split / label / f"p{person}_{label}.mp4", 10) as video:
+                    for number in range(CLIP_FRAMES[person]):
+                        frame = ground.copy()
+                        x, y = 4 + right * number, 4 + down * number
+                        frame[y : y + 16, x : x + 16] = texture
+                        video.write(frame)
+    return root
+
+
+@pytest.fixture(scope="session")
+def clip_index(clip_folder):
+    """The index of these clips; person 2's are validation."""
+    splits = {"p0": "train", "p1": "train", "p2": "val", "p3": "test"}
+    names = sorted(path.relative_to(clip_folder).as_posix() for path in clip_folder.rglob("*.mp4"))
+    persons = [name.rpartition("/")[2][:2] for name in names]
+    rows = [(name, name.split("/")[1], splits[person]) for name, person in zip(names, persons, strict=True)]
+    return replace(build_index("clips", clip_folder, rows), of_clips=True, groups=tuple(persons))
+
+
+@pytest.fixture(scope="session")
+def clip_boxes(clip_index, tmp_path_factory):
+    """The boxes file of these clips, without stage 1: two squares, which move, in frames 0, 2, 4, ..."""
+    layout = Layout(2)
+    proposals = [_proposal_of_clip(CLIP_FRAMES[int(person[1])], layout) for person in clip_index.groups]
+    part = build_part(clip_index, 0, proposals)
+    path = tmp_path_factory.mktemp("boxes") / "clips.h5"
+    settings = {"dataset": {"name": "clips"}, "proposals": {"method": "grid", "primary": 2, "kinds": "both"}}
+    write_boxes(path, clip_index, [lambda: part], layout, {"fingerprint": "c" * 32}, settings, previews={})
+    return read_boxes(path)
+
+
+def _proposal_of_clip(frames, layout):
+    numbers = np.arange(0, frames, 2, dtype=np.int32)
+    regions = tuple(
+        Regions(
+            hull_xy=np.concatenate([box_corners(x, 4, 16) for x in (4 + number, 30 - number)]),
+            hull_counts=np.array([4, 4], np.int32),
+            keypoints=np.array([9, 5], np.int32),
+            weights=np.array([0.6, 0.4], np.float32),
+            size_wh=(64, 48),
+            total_keypoints=14,
+            distinct_keypoints=14,
+            layout=layout,
+        )
+        for number in numbers.tolist()
+    )
+    valid = np.ones((len(numbers), 2), bool)
+    valid[1:, 1] = False  # the second square is only found in the first frame
+    tubes = Tubes(frames, 10.0, numbers, regions, valid)
+    return Proposal(regions[0], file_bytes=1, modified_ns=0, content_blake2b="0" * 16, tubes=tubes)
+
+
+def box_corners(x, y, side):
+    """The corners of a square, as the vertices of a hull ``(4, 2)``."""
+    return np.array([(x, y), (x + side, y), (x + side, y + side), (x, y + side)], np.float32)

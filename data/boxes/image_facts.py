@@ -134,7 +134,7 @@ def facts_text(facts: ImageFacts) -> str:
 def _regions(boxes: Boxes, usable: int) -> tuple[Region, ...]:
     regions, layout = boxes.regions(usable), boxes.layout
     width, height = regions.size_wh
-    primary = boxes.primary_xyxy[usable]
+    primary = boxes.primary_xyxy[boxes.frame_first[usable]]
     # The file holds the primaries in every layout: secondaries are derived from them.
     pairs = [None] * layout.primary + [tuple(pair) for pair in layout.pairs.tolist()]
     all_boxes = np.concatenate([primary, layout.secondary(primary)]).astype(np.float64)

@@ -93,16 +93,20 @@ class Listing:
 class Boxes(Listing):
     """A boxes file in memory, as flat arrays that workers can share.
 
-    `primary_xyxy` and the hulls' columns have one row per usable image: row u belongs to image ``usable[u]``.
+    `primary_xyxy` and the hulls' columns have one row per frame with regions. An image is one frame, and its row u
+    belongs to image ``usable[u]``; the frames of clip ``usable[u]`` begin at row ``frame_first[u]``.
     """
 
     usable: np.ndarray  #: int64 ``(usable,)``, image numbers, increasing
-    primary_xyxy: np.ndarray  #: float32 ``(usable, κ, 4)``
-    keypoints: np.ndarray  #: int32 ``(usable, κ)``
-    weights: np.ndarray  #: float32 ``(usable, κ)``
+    frame_first: np.ndarray  #: int64 ``(usable + 1,)``, first row of each image or clip, and the number of rows
+    frame_numbers: np.ndarray  #: int32 ``(rows,)``, number of the frame in its clip, increasing within a clip
+    primary_xyxy: np.ndarray  #: float32 ``(rows, κ, 4)``
+    primary_valid: np.ndarray  #: bool ``(rows, κ)``, False for a box filled in where a frame has no keypoints
+    keypoints: np.ndarray  #: int32 ``(rows, κ)``
+    weights: np.ndarray  #: float32 ``(rows, κ)``
     hull_xy: np.ndarray  #: float32 ``(vertices, 2)``
-    hull_first: np.ndarray  #: int64 ``(usable,)``, first vertex of the image's first hull
-    hull_counts: np.ndarray  #: int32 ``(usable, κ)``
+    hull_first: np.ndarray  #: int64 ``(rows,)``, first vertex of the frame's first hull
+    hull_counts: np.ndarray  #: int32 ``(rows, κ)``
     failures: tuple[tuple[str, str], ...]  #: (name, reason)
     faults: tuple[str, ...]  #: fault of each failure in two or three words; empty for version 2
 
@@ -123,21 +127,38 @@ class Boxes(Listing):
         """Rows (of `usable`) whose image is in ``split``."""
         return np.flatnonzero(self.splits[self.usable] == split)
 
-    def regions(self, row: int) -> Regions:
-        """The regions of usable image ``row``."""
-        image, counts = self.usable[row], self.hull_counts[row]
-        first = self.hull_first[row]
+    def frames_of(self, row: int) -> np.ndarray:
+        """Numbers of the frames of usable clip ``row`` that have regions, int32 ``(F,)``; 0 for an image."""
+        return self.frame_numbers[self.frame_first[row] : self.frame_first[row + 1]]
+
+    def regions(self, row: int, frame: int = 0) -> Regions:
+        """The regions of usable image ``row``, or of the frame of a clip that is nearest to ``frame``."""
+        image, at = self.usable[row], self._row_of(row, frame)
+        counts, first = self.hull_counts[at], self.hull_first[at]
         width, height = self.sizes_wh[image].tolist()
         return Regions(
             hull_xy=self.hull_xy[first : first + counts.sum()],
             hull_counts=counts,
-            keypoints=self.keypoints[row],
-            weights=self.weights[row],
+            keypoints=self.keypoints[at],
+            weights=self.weights[at],
             size_wh=(width, height),
             total_keypoints=int(self.total_keypoints[image]),
             distinct_keypoints=int(self.distinct_keypoints[image]),
             layout=self.layout,
         )
+
+    def region_valid(self, row: int, frame: int = 0) -> np.ndarray:
+        """Whether each of the `regions` is around keypoints of its frame rather than filled in, bool ``(R,)``.
+
+        A pair is if both of its members are.
+        """
+        primary, layout = self.primary_valid[self._row_of(row, frame)], self.layout
+        pairs = primary[layout.pairs].all(axis=1)
+        return pairs if layout.kinds == "secondary" else np.concatenate([primary, pairs])
+
+    def _row_of(self, row: int, frame: int) -> int:
+        first, numbers = int(self.frame_first[row]), self.frames_of(row)
+        return first + int(np.abs(numbers - frame).argmin())
 
 
 def read_boxes(path: str | Path) -> Boxes:
@@ -340,8 +361,11 @@ def _listing(path: Path, file: h5py.File) -> Listing:
         alike = [composed(name) == composed(class_names[label]) for (label, _), name in zip(pairs, said, strict=True)]
         _check(all(alike), "images: a class that is not its label's")
         has_rows = (status != schema.STATUS_UNREADABLE) & (layout.primary > 0)
-        first_rows = np.where(has_rows, (np.cumsum(has_rows) - 1) * layout.primary, -1)
-        _check((images[schema.FIRST_ROW] == first_rows).all(), "images: a first_row_in_primary that is not its first")
+        firsts = images[schema.FIRST_ROW]
+        if not _are_clips(images):
+            wanted = np.where(has_rows, (np.cumsum(has_rows) - 1) * layout.primary, -1)
+            _check((firsts == wanted).all(), "images: a first_row_in_primary that is not its first")
+        _check((firsts[~has_rows] == -1).all(), "images: a first_row_in_primary without regions")
 
     sizes_wh = np.stack([images["width"], images["height"]], axis=1).astype(np.int64)
     _check((sizes_wh[status != schema.STATUS_UNREADABLE] > 0).all(), "images: a width or height below 1")
@@ -366,7 +390,7 @@ def _listing(path: Path, file: h5py.File) -> Listing:
         contents=images["content_blake2b"].copy(),
         groups=_texts(images, "group"),
         cameras=_texts(images, "camera"),
-        clips=_clips(images),
+        clips=_clips(images, status),
     )
 
 
@@ -374,14 +398,19 @@ def _texts(images: np.ndarray, column: str) -> tuple[str, ...]:
     return tuple(_lines("images", images[column])) if column in (images.dtype.names or ()) else ()
 
 
-def _clips(images: np.ndarray) -> Clips | None:
-    there = [column for column in schema.CLIPS if column in (images.dtype.names or ())]
-    if not there:
+def _are_clips(images: np.ndarray) -> bool:
+    return any(column in (images.dtype.names or ()) for column in schema.CLIPS)
+
+
+def _clips(images: np.ndarray, status: np.ndarray) -> Clips | None:
+    if not _are_clips(images):
         return None
-    _check(len(there) == len(schema.CLIPS), f"images: clips have the columns {', '.join(schema.CLIPS)}, or none")
+    there = [column in (images.dtype.names or ()) for column in schema.CLIPS]
+    _check(all(there), f"images: clips have the columns {', '.join(schema.CLIPS)}, or none")
     clips = Clips(*(images[column].copy() for column in schema.CLIPS))
-    _check((clips.first_frame >= 0).all() and (clips.frames >= 1).all(), "images: a clip without frames")
-    rates = clips.frames_a_second
+    usable = status != schema.STATUS_UNREADABLE
+    _check((clips.first_frame >= 0).all() and (clips.frames[usable] >= 1).all(), "images: a clip without frames")
+    rates = clips.frames_a_second[usable]
     _check((np.isfinite(rates) & (rates > 0)).all(), "images: a frames_a_second that is not a number above 0")
     return clips
 
@@ -405,7 +434,9 @@ def _no_regions(file: h5py.File, usable: int) -> dict[str, Any]:
     for name in ("primary", "hulls"):
         _check(not file.id.links.exists(name.encode()), f"{name}: exists, though the settings say primary = 0")
     return {
+        **_one_frame_each(usable),
         "primary_xyxy": np.zeros((usable, 0, 4), np.float32),
+        "primary_valid": np.zeros((usable, 0), bool),
         "keypoints": np.zeros((usable, 0), np.int32),
         "weights": np.zeros((usable, 0), np.float32),
         "hull_xy": np.zeros((0, 2), np.float32),
@@ -414,15 +445,42 @@ def _no_regions(file: h5py.File, usable: int) -> dict[str, Any]:
     }
 
 
+def _one_frame_each(usable: int) -> dict[str, np.ndarray]:
+    return {"frame_first": np.arange(usable + 1), "frame_numbers": np.zeros(usable, np.int32)}
+
+
+def _frames(primary: np.ndarray, listing: Listing, usable: np.ndarray) -> dict[str, np.ndarray]:
+    """Check which frames the rows of ``primary`` belong to; see `Boxes`."""
+    if listing.clips is None:
+        for column, value in (("frame", 0), ("valid", 1)):
+            if column in (primary.dtype.names or ()):
+                _check((primary[column] == value).all(), f"primary: a {column} other than {value} in a file of images")
+        _check((primary["image"][:: listing.layout.primary] == usable).all(), "primary: rows are not sorted by image")
+        return _one_frame_each(len(usable))
+    for column in ("frame", "valid"):
+        _check(column in (primary.dtype.names or ()), f"primary: clips need the column {column!r}")
+    _check(len(primary) % listing.layout.primary == 0, "primary: a frame without all of its regions")
+    first_of_frame = primary[:: listing.layout.primary]
+    images, frames = first_of_frame["image"], first_of_frame["frame"].astype(np.int32)
+    counts = np.bincount(np.searchsorted(usable, images).clip(max=len(usable) - 1), minlength=len(usable))
+    _check((images == np.repeat(usable, counts)).all() and (counts > 0).all(), "primary: rows are not sorted by image")
+    again = images[1:] == images[:-1]
+    _check((frames >= 0).all() and (frames < listing.clips.frames[images]).all(), "primary: a frame that no clip has")
+    _check((frames[1:] > frames[:-1])[again].all(), "primary: rows of a clip are not sorted by frame")
+    _check(np.isin(primary["valid"], (0, 1)).all(), "primary: a valid other than 0 and 1")
+    _check((primary["frame"] == np.repeat(frames, listing.layout.primary)).all(), "primary: frames out of order")
+    return {"frame_first": np.concatenate([[0], np.cumsum(counts)]), "frame_numbers": frames}
+
+
 def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str, Any]:
     """Read and check the regions of usable images. Returns the corresponding fields of `Boxes`."""
     version, primaries, sizes_wh = listing.format_version, listing.layout.primary, listing.sizes_wh
-    primary = _table(file, version, "primary", len(usable) * primaries, f"{primaries} for each usable image")
-    for column, value in (("frame", 0), ("valid", 1)):
-        if column in (primary.dtype.names or ()):
-            _check((primary[column] == value).all(), f"primary: a {column} other than {value}: clips are unsupported")
-    _check((primary["image"] == np.repeat(usable, primaries)).all(), "primary: rows are not sorted by image")
-    _check((primary["region"] == np.tile(np.arange(primaries), len(usable))).all(), "primary: regions out of order")
+    wanted = None if listing.of_clips else len(usable) * primaries
+    primary = _table(file, version, "primary", wanted, f"{primaries} for each usable image")
+    frames = _frames(primary, listing, usable)
+    of_frame = np.repeat(usable, np.diff(frames["frame_first"]))
+    _check((primary["image"] == np.repeat(of_frame, primaries)).all(), "primary: rows are not sorted by image")
+    _check((primary["region"] == np.tile(np.arange(primaries), len(of_frame))).all(), "primary: regions out of order")
 
     boxes = np.stack([primary[name] for name in ("x0", "y0", "x1", "y1")], axis=-1)
     frame = sizes_wh[primary["image"]].astype(np.float32)
@@ -445,8 +503,11 @@ def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str,
     # Training transforms hulls, while boxes are displayed: both must agree.
     off = np.abs(boxes_of_hulls(hull_xy, counts, frame) - boxes).max()
     _check(off <= BOX_TOLERANCE, f"primary: a box is up to {off:.1f} pixels off the box of its hull")
+    valid = primary["valid"].astype(bool) if listing.of_clips else np.ones(len(primary), bool)
     return {
+        **frames,
         "primary_xyxy": boxes.reshape(-1, primaries, 4),
+        "primary_valid": valid.reshape(-1, primaries),
         "keypoints": primary["keypoints"].reshape(-1, primaries).copy(),
         "weights": weights.reshape(-1, primaries).copy(),
         "hull_xy": hull_xy,

@@ -98,7 +98,9 @@ PRIMARY = np.dtype(
         ("hull_count", "<i4"),
     ]
 )
+PRIMARY_OF_CLIPS = np.dtype([PRIMARY.descr[0], _FRAME, *PRIMARY.descr[1:], _VALID])
 SECONDARY = np.dtype([("image", "<i4"), ("region", "<i2"), ("first", "<i2"), ("second", "<i2"), *_BOX])
+SECONDARY_OF_CLIPS = np.dtype([SECONDARY.descr[0], _FRAME, *SECONDARY.descr[1:]])
 HULLS = np.dtype([("image", "<i4"), ("region", "<i2"), ("x", "<f4"), ("y", "<f4")])
 
 #: Every column that is read from these tables, in order; texts may be wider.
@@ -129,7 +131,7 @@ COLUMNS = {
         ]
     ),
     "labels": np.dtype([("label", "<i2"), (CLASS, _TEXT), *((f"images_in_{split}", "<i4") for split in ALL_SPLITS)]),
-    "primary": np.dtype([PRIMARY.descr[0], _FRAME, *PRIMARY.descr[1:], _VALID]),
+    "primary": PRIMARY_OF_CLIPS,
     "hulls": HULLS,
     "failures": np.dtype([("image", "<i4"), (FAULT, _TEXT), (FAILED_FILE, _TEXT), (REASON, _TEXT)]),
 }

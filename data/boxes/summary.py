@@ -136,7 +136,7 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
     splits = splits_told(boxes.is_retrieval)
     counts = [np.bincount(boxes.labels[boxes.splits == split], minlength=len(boxes.classes)) for split in splits]
     total, distinct = boxes.total_keypoints[usable], boxes.distinct_keypoints[usable]
-    frames = boxes.sizes_wh[usable].prod(axis=1)[:, None]
+    frames = boxes.sizes_wh[usable].prod(axis=1).repeat(np.diff(boxes.frame_first))[:, None]
     has_primaries = bool(layout.count > len(layout.pairs))
     return Summary(
         file=str(boxes.path),

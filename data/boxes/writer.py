@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import BoxesFileError
 from ..files import PatientFile, atomic_file, interrupts_postponed
 from ..index import ALL_SPLITS, SPLITS, DatasetIndex
-from ..regions import Layout, Proposal, Regions
+from ..regions import Layout, Proposal, Regions, Tubes
 from ..text import first_line, printable
 from . import schema
 
@@ -63,7 +63,7 @@ def _images_dtype(index: DatasetIndex) -> np.dtype:
         schema.PATH: path_width(index),
     }
     known = [name for name, values in zip(schema.GROUPS, (index.groups, index.cameras), strict=True) if values]
-    return schema.images_dtype(widths, known)
+    return schema.images_dtype(widths, [*known, *(schema.CLIPS if index.of_clips else ())])
 
 
 def _widest(texts: Iterable[str]) -> int:
@@ -106,18 +106,40 @@ def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Propos
         row["width"], row["height"] = regions.size_wh
         row["keypoints"], row["distinct_keypoints"] = regions.total_keypoints, regions.distinct_keypoints
         row["distinct_regions"] = len(np.unique(regions.layout.boxes(boxes), axis=0))
+        if proposal.tubes:
+            row["frames"], row["frames_a_second"] = proposal.tubes.frames, proposal.tubes.frames_a_second
         if not len(boxes):
             continue
         row[schema.FIRST_ROW] = primary_first
-        primary.append(_primary_rows(number, regions, boxes, hull_first))
-        hulls.append(_hull_rows(number, regions))
-        primary_first, hull_first = primary_first + len(boxes), hull_first + len(regions.hull_xy)
+        for frame, of_frame, valid in _frames(proposal.tubes, regions):
+            rows = _primary_rows(number, of_frame, of_frame.primary_xyxy, hull_first, _primary_dtype(index))
+            if index.of_clips:
+                rows["frame"], rows["valid"] = frame, valid
+            primary.append(rows)
+            hulls.append(_hull_rows(number, of_frame))
+            primary_first, hull_first = primary_first + len(rows), hull_first + len(of_frame.hull_xy)
     return Part(
         images=images,
-        primary=np.concatenate(primary) if primary else np.zeros(0, schema.PRIMARY),
+        primary=np.concatenate(primary) if primary else np.zeros(0, _primary_dtype(index)),
         hulls=np.concatenate(hulls) if hulls else np.zeros(0, schema.HULLS),
         failures=np.array(failures, schema.failures_dtype(path_width(index), schema.MAX_REASON)),
     )
+
+
+def _frames(tubes: Tubes | None, regions: Regions) -> Iterator[tuple[int, Regions, np.ndarray | bool]]:
+    """Yield number, regions and their validity of each frame with regions; an image is a single frame."""
+    if tubes is None:
+        yield 0, regions, True
+    else:
+        yield from zip(tubes.numbers.tolist(), tubes.regions, tubes.valid, strict=True)
+
+
+def _primary_dtype(index: DatasetIndex) -> np.dtype:
+    return schema.PRIMARY_OF_CLIPS if index.of_clips else schema.PRIMARY
+
+
+def _secondary_dtype(index: DatasetIndex) -> np.dtype:
+    return schema.SECONDARY_OF_CLIPS if index.of_clips else schema.SECONDARY
 
 
 def write_boxes(
@@ -158,8 +180,8 @@ def write_boxes(
     pair_rows = primary_rows // layout.primary * len(layout.pairs) if layout.primary else 0
     needed = (
         len(index) * _images_dtype(index).itemsize
-        + primary_rows * schema.PRIMARY.itemsize
-        + pair_rows * schema.SECONDARY.itemsize
+        + primary_rows * _primary_dtype(index).itemsize
+        + pair_rows * _secondary_dtype(index).itemsize
         + hull_rows * schema.HULLS.itemsize
         + sum(picture.nbytes for picture, _ in previews.values())
     )
@@ -207,10 +229,10 @@ def _write_tables(
     """Write the tables that grow with the data set, one part per step; their lengths are known in advance."""
     tables = {"images": _create(file, "images", _images_dtype(index), len(index), 1024)}
     if primary_rows:  # an empty table looks broken
-        tables["primary"] = _create(file, "primary", schema.PRIMARY, primary_rows, 64 * layout.primary)
+        tables["primary"] = _create(file, "primary", _primary_dtype(index), primary_rows, 64 * layout.primary)
         tables["hulls"] = _create(file, "hulls", schema.HULLS, hull_rows, 4096)
     if pair_rows:
-        tables["secondary"] = _create(file, "secondary", schema.SECONDARY, pair_rows, 64 * len(layout.pairs))
+        tables["secondary"] = _create(file, "secondary", _secondary_dtype(index), pair_rows, 64 * len(layout.pairs))
     at = dict.fromkeys(("images", "primary", "hulls", "secondary"), 0)
     for load in parts:
         part = load()
@@ -219,7 +241,7 @@ def _write_tables(
         primary["hull_first"] += at["hulls"]
         rows = {"images": images, "primary": primary, "hulls": part.hulls}
         if pair_rows:
-            rows["secondary"] = _secondary_rows(part.primary, layout)
+            rows["secondary"] = _secondary_rows(part.primary, layout, _secondary_dtype(index))
         for name, table in tables.items():
             table[at[name] : at[name] + len(rows[name])] = rows[name].view(table.dtype)
             at[name] += len(rows[name])
@@ -246,8 +268,10 @@ def _cannot_write(path: Path, error: Exception) -> BoxesFileError:
     return BoxesFileError(f"cannot write {path}: {reason}. Finished images are kept: make room and run the same again")
 
 
-def _primary_rows(number: int, regions: Regions, boxes_xyxy: np.ndarray, hull_first: int) -> np.ndarray:
-    rows = np.zeros(len(boxes_xyxy), schema.PRIMARY)
+def _primary_rows(
+    number: int, regions: Regions, boxes_xyxy: np.ndarray, hull_first: int, dtype: np.dtype
+) -> np.ndarray:
+    rows = np.zeros(len(boxes_xyxy), dtype)
     rows["image"] = number
     rows["region"] = np.arange(len(rows))
     for column, name in enumerate(("x0", "y0", "x1", "y1")):
@@ -267,10 +291,11 @@ def _hull_rows(number: int, regions: Regions) -> np.ndarray:
     return rows
 
 
-def _secondary_rows(primary: np.ndarray, layout: Layout) -> np.ndarray:
+def _secondary_rows(primary: np.ndarray, layout: Layout, dtype: np.dtype) -> np.ndarray:
     boxes = np.stack([primary[name] for name in ("x0", "y0", "x1", "y1")], axis=-1).reshape(-1, layout.primary, 4)
-    rows = np.zeros((len(boxes), len(layout.pairs)), schema.SECONDARY)
-    rows["image"] = primary["image"].reshape(-1, layout.primary)[:, :1]
+    rows = np.zeros((len(boxes), len(layout.pairs)), dtype)
+    for name in {"image", "frame"} & set(dtype.names or ()):
+        rows[name] = primary[name].reshape(-1, layout.primary)[:, :1]
     rows["region"] = layout.primary + np.arange(len(layout.pairs))
     rows["first"], rows["second"] = layout.pairs.T
     unions = layout.secondary(boxes)

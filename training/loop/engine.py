@@ -147,7 +147,7 @@ def evaluate(
     def scores(batch: Batch, cut: slice) -> Tensor:
         piece = batch.cut(cut).on(device)
         with device.autocast():
-            return task.scores(model(*piece.inputs(model.inputs)), piece.valid).float()
+            return task.scores(piece.called(model, model.inputs), piece.valid).float()
 
     model.eval()
     pieces = pieces or Pieces(device)

@@ -264,9 +264,8 @@ class Learner:
             finite: Whether images, regions and logits are finite, bool ``(3,)``.
         """
         for piece, other_labels in self._pieces(batch, share):
-            inputs = piece.inputs(self.model.inputs)
             with self.device.autocast():
-                output = self._network(*inputs)
+                output = piece.called(self._network, self.model.inputs)
                 loss = share * self._loss(output, piece.labels, piece.valid)
                 if other_labels is not None:
                     loss = loss + (1 - share) * self._loss(output, other_labels, piece.valid)

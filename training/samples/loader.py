@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...data.boxes.reader import Boxes
-from ...data.errors import AgnetError, DatasetError, MismatchError
+from ...data.clips import Sampling, frames_at, open_clip
+from ...data.errors import AgnetError, ConfigurationError, DatasetError, MismatchError
 from ...data.images import pixel_limit, read_image
+from ...data.videos import Frame
 from ..machine.devices import Device
 from ..machine.torch_internals import (
     Batches,
@@ -27,10 +29,12 @@ from ..machine.torch_internals import (
     is_of_worker,
     message_of_worker,
 )
+from ..models.contract import Output
 from .reading import Propose
 from .views import AffineRange, View, erased
 
-Key = tuple[int, int]  #: (epoch, row), which determines a sample, whatever the worker; ~row for a stand-in
+#: (epoch, row), which determines a sample, whatever the worker; ~row for a stand-in; (epoch, row, window) of a clip
+Key = tuple[int, ...]
 SHARED_MEMORY = Path("/dev/shm")  # small in containers by default
 BATCHES_OF_A_WORKER = 3  #: largest number in shared memory: two prefetched, and the one that the network uses
 STAND_IN = -100  #: label of a sample that does not count: PyTorch's default ``ignore_index``
@@ -47,6 +51,8 @@ class Batch(NamedTuple):
     regions: Tensor | None  #: float32 ``(B, T, R, 4)`` xyxy in fractions of the frame; None for models without regions
     labels: Tensor  #: int64 ``(B,)``; `STAND_IN` if a process has no sample in a short batch
     rows: Tensor  #: int64 ``(B,)``, rows among the usable images of the boxes file
+    #: bool ``(B, T, R)``, False for a box without keypoints in its frame, which was filled in; None if all are True
+    region_valid: Tensor | None = None
 
     @property
     def images(self) -> Tensor:
@@ -64,16 +70,36 @@ class Batch(NamedTuple):
             found["regions"] = found["regions"][:, 0]
         return tuple(found.values())
 
+    def called(self, network: Callable[..., Output], names: Sequence[str]) -> Output:
+        """Call a network with the fields that it names as its inputs.
+
+        A network of images receives every valid frame of a clip as an image, so that padding reaches no batch norm. Of
+        its output, logits, region weights and maps are ``(B, T, ...)``, 0 for padding; embeddings and losses are means
+        over the valid frames.
+        """
+        if "images" not in names or self.frames.shape[1] == 1:
+            return network(*self.inputs(names))
+        return _of_clips(network(*self._valid_frames().inputs(names)), self.valid)
+
+    def _valid_frames(self) -> Batch:
+        """Every valid frame as a sample of its own."""
+        frames = self.frames
+        if frames.ndim == 5:  # selected as H x W x 3, which keeps channels last in memory
+            images = frames.permute(0, 1, 3, 4, 2)[self.valid].permute(0, 3, 1, 2)
+        else:
+            images = frames[self.valid]
+        regions = None if self.regions is None else self.regions[self.valid][:, None]
+        samples = self.valid.nonzero()[:, 0]
+        return Batch(images[:, None], samples[:, None] >= 0, regions, self.labels[samples], self.rows[samples])
+
     def cut(self, some: slice) -> Batch:
         """Return a slice of the samples, as views."""
-        regions = None if self.regions is None else self.regions[some]
-        return Batch(self.frames[some], self.valid[some], regions, self.labels[some], self.rows[some])
+        return Batch(*(None if field is None else field[some] for field in self))  # type: ignore[arg-type]
 
     def on(self, device: Device) -> Batch:
         """Move the batch to a device, with its frames channels last in memory."""
-        regions = None if self.regions is None else device.on(self.regions)
-        frames, valid = device.frames(self.frames), device.on(self.valid)
-        return Batch(frames, valid, regions, device.on(self.labels), device.on(self.rows))
+        fields = (None if field is None else device.on(field) for field in self[1:])
+        return Batch(device.frames(self.frames), *fields)  # type: ignore[arg-type]
 
     @staticmethod
     def of_images(
@@ -89,10 +115,45 @@ class Batch(NamedTuple):
         return Batch(images[:, None], valid, None if regions is None else regions[:, None], labels, rows)
 
 
+def _of_clips(output: Output, valid: Tensor) -> Output:
+    """Put the output for the valid frames together by clips; see `Batch.called`."""
+
+    def spread(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        every = values.new_zeros((*valid.shape, *values.shape[1:]))
+        every[valid] = values
+        return every
+
+    def mean(values: Tensor | None) -> Tensor | None:
+        every = spread(values)
+        if every is None:
+            return None
+        return every.sum(dim=1) / valid.sum(dim=1).reshape(-1, *[1] * (every.ndim - 2)).to(every.dtype)
+
+    return Output(
+        logits=spread(output.logits),  # type: ignore[arg-type]
+        region_weights=spread(output.region_weights),
+        attention_map=spread(output.attention_map),
+        embedding=mean(output.embedding),
+        losses=None if output.losses is None else {name: mean(value) for name, value in output.losses.items()},  # type: ignore[misc]
+        compared=mean(output.compared),
+    )
+
+
 _Sample = tuple[Tensor, Tensor | None, int, int]  #: pixels ``(3, H, W)``, regions ``(R, 4)``, label, row
 
 
-class RegionDataset(Dataset[_Sample]):
+class _ClipSample(NamedTuple):
+    frames: Tensor  #: uint8 ``(T, H, W, 3)``
+    valid: Tensor  #: bool ``(T,)``
+    regions: Tensor | None  #: ``(T, R, 4)``
+    region_valid: Tensor | None  #: bool ``(T, R)``
+    label: int
+    row: int
+
+
+class RegionDataset(Dataset[Any]):
     """The usable images of a boxes file, each with its regions in the same view if the model uses regions.
 
     Args:
@@ -139,7 +200,9 @@ class RegionDataset(Dataset[_Sample]):
         arrays = {name: value.array() for name, value in boxes.items() if isinstance(value, _SharedArray)}
         self.__dict__.update(state, boxes=Boxes(**(boxes | arrays)))
 
-    def __getitem__(self, key: Key) -> _Sample:
+    frames = 1  #: T, number of frames of a sample
+
+    def __getitem__(self, key: Key) -> _Sample | _ClipSample:
         epoch, row = key
         stands_in, row = row < 0, max(row, ~row)
         image_number = self.boxes.usable[row]
@@ -168,6 +231,74 @@ class RegionDataset(Dataset[_Sample]):
         if self.propose is None:
             return view.boxes(self.boxes.regions(row))
         return View.of(self.size_hw[::-1], self.size_hw).boxes(self.propose(seen))
+
+
+class ClipDataset(RegionDataset):
+    """The usable clips of a boxes file, as T frames each.
+
+    All frames of a clip are augmented alike. A clip with fewer frames than T is padded at the end, and masked.
+
+    Args:
+        sampling: Choice of the frames: random ones with ``augment``, otherwise those in the middle or of a window.
+        others: Other arguments of `RegionDataset`, except ``propose``.
+    """
+
+    def __init__(self, *others: Any, sampling: Sampling, **named: Any) -> None:
+        super().__init__(*others, **named)
+        if self.propose is not None:
+            raise ConfigurationError("regions cannot be proposed live for clips; use --regions cached")
+        self.sampling, self.frames = sampling, sampling.frames
+
+    def windows(self, row: int) -> int:
+        """Number of windows of the sampling that cover the clip of a row."""
+        clips = self.boxes.clips
+        assert clips is not None
+        return self.sampling.windows(clips.last(self.boxes.usable[row]))
+
+    def __getitem__(self, key: Key) -> _ClipSample:
+        epoch, row, window = (*key, 0)[:3]
+        stands_in, row = row < 0, max(row, ~row)
+        image_number = self.boxes.usable[row]
+        generator = np.random.default_rng([self.seed, epoch, row])
+        motion = None if self.augment is None else self.augment.draw(generator, self.size_hw)
+        frames = self._read(image_number, window, None if self.augment is None else generator)
+        width, height = self.boxes.sizes_wh[image_number].tolist()
+        view = View.of((width, height), self.size_hw, motion)
+        seen = np.zeros((self.frames, *self.size_hw, 3), np.uint8)
+        for number, frame in enumerate(frames):
+            seen[number] = view.pixels(frame.pixels)
+        if self.augment is not None and self.erasing and generator.uniform() < self.erasing:
+            seen = erased(seen, generator)
+        regions, region_valid = self._regions_of(row, view, frames) if self.regions else (None, None)
+        label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
+        valid = torch.arange(self.frames) < len(frames)
+        return _ClipSample(torch.from_numpy(seen), valid, regions, region_valid, label, row)
+
+    def _read(self, image_number: int, window: int, generator: np.random.Generator | None) -> list[Frame]:
+        """Read at least one frame. Raises: `MismatchError` if the clip has changed since its regions were proposed."""
+        clips = self.boxes.clips
+        assert clips is not None
+        path = self.root / self.boxes.names[image_number].decode()
+        times = self.sampling.times(clips.last(image_number), generator, window)
+        with open_clip(path, pixel_limit(self.boxes.settings.get("proposals", {}))) as clip:
+            frames = list(frames_at(clip, times, float(clips.frames_a_second[image_number])))
+        width, height = self.boxes.sizes_wh[image_number].tolist()
+        if not frames or any(frame.pixels.shape[:2] != (height, width) for frame in frames):
+            raise MismatchError(
+                f"{path} does not have the {clips.frames[image_number]:,} frames of {width} x {height} pixels that "
+                f"{self.boxes.path} has regions for; propose again with --restart"
+            )
+        return frames
+
+    def _regions_of(self, row: int, view: View, frames: Sequence[Frame]) -> tuple[Tensor, Tensor]:
+        """Regions ``(T, R, 4)`` of the frames in this view, the whole frame for padding, and whether they are valid."""
+        count = self.boxes.layout.count
+        boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (self.frames, count, 1))
+        valid = np.zeros((self.frames, count), bool)
+        for number, frame in enumerate(frames):
+            boxes[number] = view.boxes(self.boxes.regions(row, frame.number))
+            valid[number] = self.boxes.region_valid(row, frame.number)
+        return torch.from_numpy(boxes), torch.from_numpy(valid)
 
 
 def _free_shared_memory() -> float:
@@ -226,6 +357,25 @@ class KeySampler:
             batch = rows[at : at + self.batch_size]
             own = np.array_split(batch, self.size)[self.rank].tolist() or [~int(batch[0])]
             yield [(self.epoch, row) for row in own]
+
+
+class WindowSampler(KeySampler):
+    """Batches of (0, row, window): every window of every clip once, in order. ``rows`` repeat in them.
+
+    Args:
+        dataset: Clips.
+        rows: Rows of the dataset.
+        batch_size: Windows per batch.
+    """
+
+    def __init__(self, dataset: ClipDataset, rows: np.ndarray, batch_size: int) -> None:
+        super().__init__(rows, batch_size, None)
+        self._keys = [(0, row, window) for row in rows.tolist() for window in range(dataset.windows(row))]
+        self.images = len(self._keys)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for at in range(0, len(self._keys), self.batch_size):
+            yield list(self._keys[at : at + self.batch_size])
 
 
 class ClassSampler(KeySampler):
@@ -308,7 +458,7 @@ class Loader:
         self.sampler = sampler or KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = self.sampler.images
         # Over all processes, since those of one machine share its memory.
-        batch_bytes = batch_size * 3 * math.prod(dataset.size_hw)
+        batch_bytes = batch_size * dataset.frames * 3 * math.prod(dataset.size_hw)
         room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
         workers = int(min(workers, len(self.sampler), room))
         self._batches = Batches(
@@ -354,12 +504,26 @@ class Loader:
             raise type(error)(message_of_worker(error)) from None
 
 
-def _collate(samples: list[_Sample]) -> Batch:
+def _collate(samples: list[_Sample] | list[_ClipSample]) -> Batch:
+    if isinstance(samples[0], _ClipSample):
+        return _collate_clips(samples)
     images, regions, labels, rows = zip(*samples, strict=True)
     # Stacking as H × W × 3 keeps channels last in memory, which is faster for convolutions.
     pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
     stacked = None if None in regions else torch.stack(regions)
     return Batch.of_images(pixels, stacked, torch.tensor(labels), torch.tensor(rows))
+
+
+def _collate_clips(samples: list[_ClipSample]) -> Batch:
+    frames, valid, regions, region_valid, labels, rows = zip(*samples, strict=True)
+    return Batch(
+        torch.stack(frames).permute(0, 1, 4, 2, 3),
+        torch.stack(valid),
+        None if None in regions else torch.stack(regions),
+        torch.tensor(labels),
+        torch.tensor(rows),
+        None if None in region_valid else torch.stack(region_valid),
+    )
 
 
 def _start_worker(_: int) -> None:

@@ -87,17 +87,17 @@ class View:
 
 
 def erased(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return uint8 RGB ``(H, W, 3)`` with a random rectangle in ImageNet's mean colour (Zhong et al., 2020).
+    """Return uint8 RGB ``(..., H, W, 3)`` with a random rectangle in ImageNet's mean colour (Zhong et al., 2020).
 
-    The rectangle covers 2 to 40 % of the image, with sides in a ratio of 0.3 to 1 / 0.3.
+    The rectangle covers 2 to 40 % of the image, with sides in a ratio of 0.3 to 1 / 0.3; it is the same in all frames.
     """
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[-3:-1]
     for _ in range(100):
         area, ratio = generator.uniform(0.02, 0.4) * height * width, generator.uniform(0.3, 1 / 0.3)
         high, wide = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if high < height and wide < width:
             top, left = generator.integers(height - high + 1), generator.integers(width - wide + 1)
             pixels = pixels.copy()
-            pixels[top : top + high, left : left + wide] = MEAN_COLOUR
+            pixels[..., top : top + high, left : left + wide, :] = MEAN_COLOUR
             return pixels
     return pixels

@@ -116,9 +116,9 @@ def test_processes_weights_and_smoothing_are_one_mean(second):
     """Gradients are averaged over processes, of which one may have a stand-in alone."""
     recipe = BARE.override(class_weights="balanced", label_smoothing=0.1, backbone_lr=0.0)
     whole = batch_of(5 + second, 4)
-    parts = [Batch(*(column[:5] for column in whole)), Batch(*(column[5:] for column in whole))]
+    parts = [whole.cut(slice(5)), whole.cut(slice(5, None))]
     if not second:
-        parts[1] = Batch(*(column[:1] for column in whole))._replace(labels=torch.tensor([STAND_IN]))
+        parts[1] = whole.cut(slice(1))._replace(labels=torch.tensor([STAND_IN]))
     total = sum(BALANCED[label] for label in whole.labels.tolist())
     found, embeddings, sums = [], [], 0
     for rank, part in enumerate(parts):
@@ -191,7 +191,7 @@ def test_clipping_is_of_the_whole_steps_gradient_before_rates_and_of_what_learns
     model, by_hand = tiny(), tiny()
     frozen = [name for name, stage in stages_of_parameters(by_hand.backbone).items() if stage == 0]
     batches = [batch_of(4, 1), batch_of(3, 2)]
-    whole = Batch(*(torch.cat(column) for column in zip(*batches, strict=True)))
+    whole = Batch(*map(torch.cat, list(zip(*batches, strict=True))[:5]))
     train_epoch(Learner(model, recipe, CPU), batches, 0, steps=1)
     nn.functional.cross_entropy(by_hand(whole.images).logits, whole.labels).backward()
     learning = {n: p for n, p in by_hand.named_parameters() if n.removeprefix("backbone.") not in frozen}

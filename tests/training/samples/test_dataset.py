@@ -30,7 +30,8 @@ def boxes(boxes_file):
 
 
 def everything(loader, epoch):
-    frames, valid, regions, labels, rows = (torch.cat(parts) for parts in zip(*loader.epoch(epoch), strict=True))
+    columns = list(zip(*loader.epoch(epoch), strict=True))[:5]
+    frames, valid, regions, labels, rows = map(torch.cat, columns)
     assert valid.all() and valid.shape == frames.shape[:2] == regions.shape[:2] == (len(rows), 1)
     return frames[:, 0], regions[:, 0], labels, rows
 
