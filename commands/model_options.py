@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from ..training.models.contract import Settings
 from ..training.models.registry import MODELS, needs_of
 from ..training.models.settings import AGNetSettings
-from ..training.recipes import REASONS, RECIPES, REGIONS_OF_THE_MODEL, RETRIEVAL, SOURCES, Recipe, idle_settings
+from ..training.recipes import CLIPS, REASONS, RECIPES, REGIONS_OF_THE_MODEL, RETRIEVAL, SOURCES, Recipe, idle_settings
 from .field_options import Choice, FieldOption, SettingsCommand, field_names, is_given, value_text
 from .sections import SectionedOption
 
@@ -156,13 +156,14 @@ class ModelCommand(SettingsCommand):
                 yield parameter
 
     def _is_of_another_recipe(self, context: click.Context, option: click.Parameter) -> bool:
-        """Whether the option has an effect in another recipe but none in the recipe of this page, or is of retrieval,
-        which not every recipe is for.
+        """Whether the option has an effect in another recipe but none in the recipe of this page, or is of retrieval or
+        of clips, which not every recipe is for.
         """
         if not isinstance(option, RecipeOption) or (recipe := self._page_of_recipe(context)) is None:
             return False
         name = option.field.name
-        if option.field.metadata["section"] == RETRIEVAL and not RECIPES[recipe].images_per_class:
+        of_kind = {RETRIEVAL: RECIPES[recipe].images_per_class, CLIPS: RECIPES[recipe].frames}
+        if not of_kind.get(option.field.metadata["section"], True):
             return True
         using = {one for one, values in RECIPES.items() if name not in idle_settings(values)}
         return bool(using) and recipe not in using

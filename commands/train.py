@@ -36,13 +36,15 @@ if TYPE_CHECKING:
 class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
     """A command with the options of a model, a recipe, several seeds and a configuration file.
 
-    The defaults of some options depend on the boxes file: persons are trained for retrieval.
+    The defaults of some options depend on the boxes file: persons are trained for retrieval, clips by the recipe
+    for clips.
     """
 
     def defaults_for(self, given: Mapping[str, object]) -> dict[str, object]:
-        from ..data.boxes.reader import has_queries
+        from ..data.boxes.reader import CLIPS, IMAGES, kind_of_rows
 
-        return _FOR_RETRIEVAL if has_queries(Path(str(given.get("boxes", "boxes.h5")))) else {}
+        by_kind: dict[str, dict[str, object]] = {IMAGES: {}, CLIPS: {"recipe": "clips"}}
+        return by_kind.get(kind_of_rows(Path(str(given.get("boxes", "boxes.h5")))), _FOR_RETRIEVAL)
 
 
 _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}

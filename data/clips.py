@@ -9,21 +9,15 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-import numpy as np
 
 from .errors import ImageError
 from .images import IMAGE_SUFFIXES, MAX_PIXELS, read_image
 from .listing import is_a_systems
 from .videos import USUAL_RATE, Frame, Video
 
-SEGMENTS, WINDOW = "segments", "window"
-SAMPLINGS = (SEGMENTS, WINDOW)
 _NEAR = 0.5  # a frame is chosen from half a frame before its time on, so that rounded times choose the nearest one
-_ROUNDING = 1e-4  # seconds
 
 
 class Clip(Protocol):
@@ -90,38 +84,6 @@ def _numbers(name: str) -> tuple[int, ...]:
 def open_clip(path: str | Path, max_pixels: int = MAX_PIXELS) -> Clip:
     """Open a clip, a video file or a folder of numbered frames. Raises: `ImageError` as these do."""
     return FrameFolder(path, max_pixels) if Path(path).is_dir() else Video(path, max_pixels)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Choice of the T frames of a clip that a network sees."""
-
-    frames: int  #: T
-    mode: str = SEGMENTS  #: one of `SAMPLINGS`: one frame of each of T equal parts, or T in a row at ``rate``
-    rate: float = 15.0  #: frames per second of a window
-
-    def times(self, last: float, generator: np.random.Generator | None = None, window: int = 0) -> tuple[float, ...]:
-        """Times in seconds of at most T frames, increasing, from 0 to ``last``.
-
-        Args:
-            last: Time of the clip's last frame in seconds.
-            generator: Generator of the random times for training: a moment of each part, or the start of the window.
-                Without it, the middle of each part, or ``window``.
-            window: Number of the window, of those that cover the clip one after the other.
-        """
-        if self.mode == SEGMENTS:
-            within = 0.5 if generator is None else generator.uniform(size=self.frames)
-            return tuple((last * (np.arange(self.frames) + within) / self.frames).tolist())
-        length = (self.frames - 1) / self.rate
-        start = window * self.frames / self.rate if generator is None else generator.uniform(0, max(0.0, last - length))
-        times = start + np.arange(self.frames) / self.rate
-        return tuple(times[times <= last + _ROUNDING].tolist())
-
-    def windows(self, last: float) -> int:
-        """Number of windows that cover a clip; 1 for `SEGMENTS`, whose frames are of the whole clip."""
-        if self.mode == SEGMENTS:
-            return 1
-        return int((last + _ROUNDING) * self.rate) // self.frames + 1
 
 
 def frames_at(clip: Clip, times: Sequence[float], rate: float | None = None) -> Iterator[Frame]:

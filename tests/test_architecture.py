@@ -49,6 +49,7 @@ ALLOWED = {
 LIGHT = {
     "data.fields",
     "data.names",
+    "data.sampling",
     "data.sets.catalogue",
     "data.text",
     "proposals.settings",

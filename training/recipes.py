@@ -26,11 +26,12 @@ from ..data.fields import (
     setting,
     size_of_text,
 )
+from ..data.sampling import SAMPLINGS, Sampling
 from ..data.spelling import did_you_mean
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and epoch selection"
 REGULARISATION, IMAGES = "Regularisation", "Images"
-RETRIEVAL = "Retrieval"
+CLIPS, RETRIEVAL = "Clips", "Retrieval"
 RUN = "Options"
 _OPTIMISERS = ("sgd", "adamw")
 REGIONS_OF_THE_MODEL = "regions of the model"  #: not a field, but a condition: the model uses regions
@@ -203,6 +204,18 @@ class Recipe:
         0,
         parse=size_of_text,
     )
+    frames: int = setting(CLIPS, "Number of frames of each clip, T; 0: images.", NOT_NEGATIVE, 0)
+    sampling: str = choice(
+        CLIPS,
+        "Sampling of the frames. segments: one of each of T equal parts of the clip; window: T in a row. In training "
+        "they are random with --augment.",
+        SAMPLINGS,
+        SAMPLINGS[0],
+        needs=("frames", AT_LEAST_1),
+    )
+    frame_rate: float = setting(
+        CLIPS, "Frames per second of a window.", ABOVE_0, 15.0, needs=("sampling", SAMPLINGS[1])
+    )
     images_per_class: int = setting(
         RETRIEVAL,
         "Number of images of each class in a batch, K of P x K; --batch-size is P x K; 0: batches of any images.",
@@ -256,6 +269,11 @@ class Recipe:
         if isinstance(self.image_size, tuple):
             return self.image_size
         return (self.image_size, self.image_size) if self.image_size else None
+
+    @property
+    def sampling_of_clips(self) -> Sampling | None:
+        """Choice of the frames of a clip; None for images."""
+        return Sampling(self.frames, self.sampling, self.frame_rate) if self.frames else None
 
     def override(self, **options: object) -> Recipe:
         """Return the recipe with these values in place of its own; None keeps a value.
@@ -442,6 +460,20 @@ RECIPES: dict[str, Recipe] = {
         erasing=0.5,
         image_size=(256, 128),
     ),
+    "clips": Recipe(
+        optimizer="adamw",
+        lr=1e-3,
+        backbone_lr=0.0,
+        momentum=0.9,
+        weight_decay=1e-4,
+        epochs=20,
+        batch_size=8,
+        schedule="cosine",
+        clip_norm=5.0,
+        dropout=0.5,
+        augment=True,
+        frames=16,
+    ),
 }
 
 SOURCES: dict[str, str] = {
@@ -449,6 +481,7 @@ SOURCES: dict[str, str] = {
     "modern": "common practice for fine-tuning on small data sets, with the source of each value",
     "bilinear": "the head alone, then all parts, as B-CNN (Lin et al., 2015); no values are published for SRBN",
     "reid": "person re-identification after Luo et al. (2019), with the source of each value",
+    "clips": "the head of a network for clips, over a frozen backbone; the published recipes differ widely",
 }
 
 # The reasons for the values of a recipe, shown by --dry-run, in the help and on the page Recipes.
@@ -541,5 +574,28 @@ REASONS: dict[str, dict[str, str]] = {
         "flip": "a person seen from the other side; Luo et al. (2019)",
         "erasing": "Zhong et al. (2020): hidden parts; Luo et al. (2019)",
         "image_size": "persons are upright; Luo et al. (2019)",
+    },
+    "clips": {
+        "optimizer": "AdamW: one rate suits attention, LSTM and classifier, whatever their scales",
+        "lr": "AdamW's default; published rates for frozen backbones are 1e-4 to 1e-3",
+        "backbone_lr": "0, frozen, as Sharma et al. (2016): a clip costs T images, and few clips overfit a network",
+        "momentum": "AdamW's default",
+        "beta2": "AdamW's default",
+        "weight_decay": "a choice: light, as dropout regularises, too",
+        "epochs": "a choice; VideoLSTM (Li et al., 2018) trains for 300",
+        "batch_size": "8 clips of 16 frames are 128 images at once",
+        "schedule": "Loshchilov and Hutter (2017): no step epochs to choose",
+        "fan_in": "off: it would slow a 3 x 3 kernel of a ConvLSTM with 512 inputs 288-fold",
+        "clip_norm": "recurrent layers have rare, very large gradients (Pascanu et al., 2013)",
+        "dropout": "Sharma et al. (2016) and Li et al. (2018): 0.5 to 0.7",
+        "select_by": "accuracy is what is compared; without smoothing, the loss rises with confidence",
+        "augment": "one motion for all frames of a clip; no flip, which would swap left and right classes",
+        "rotation": "as in the recipe modern",
+        "shift": "as in the recipe modern",
+        "scale": "as in the recipe modern",
+        "frames": "enough for a gesture of two seconds; Sharma et al. (2016) and Li et al. (2018) have 30",
+        "sampling": "the whole clip is seen, whatever its length (Wang et al., TSN, 2016)",
+        "regions": "the tubes of the boxes file, moved with the pixels",
+        "image_size": "the size its weights were trained at",
     },
 }

@@ -29,6 +29,8 @@ MAX_MESSAGE = 500
 # Files store coordinates to 0.1 pixel, and a writer may round boxes and hulls separately.
 BOX_TOLERANCE = 0.15
 
+IMAGES, CLIPS, SEARCHED = "images", "clips", "searched images"  #: what rows are
+
 _TITLE = 255  # letters; no folder name is longer
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -185,18 +187,26 @@ def embedded_photographs(path: Path) -> int:
         return sum(not schema.is_sheet(name) for name in pictures) if pictures else 0
 
 
-def has_queries(path: Path) -> bool:
-    """Whether a boxes file is of a data set for retrieval, by the columns of its table of labels; False if unreadable.
+def kind_of_rows(path: Path) -> str:
+    """What the rows of a boxes file are, `IMAGES`, `CLIPS` or `SEARCHED` images, by the columns of its tables.
 
-    A quick look, before the whole file is read and checked.
+    A quick look, before the whole file is read and checked; `IMAGES` if it is unreadable.
     """
     try:
         with h5py.File(path, "r") as file:
-            if not isinstance(file.get("labels", getlink=True), h5py.HardLink):
-                return False
-            return isinstance(file["labels"], h5py.Dataset) and "images_in_query" in (file["labels"].dtype.names or ())
+            columns = {name: _columns(file, name) for name in ("images", "labels")}
     except (OSError, RuntimeError, TypeError, ValueError, KeyError):
-        return False
+        return IMAGES
+    if "images_in_query" in columns["labels"]:
+        return SEARCHED
+    return CLIPS if schema.CLIPS[0] in columns["images"] else IMAGES
+
+
+def _columns(file: h5py.File, name: str) -> tuple[str, ...]:
+    """Names of the columns of a table; none for anything else."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+        return ()
+    return file[name].dtype.names or ()
 
 
 @dataclass(frozen=True)

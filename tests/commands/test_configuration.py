@@ -179,7 +179,7 @@ ERRORS = [
     (
         "flat.json",
         {"recipe": "moderne"},
-        "recipe: 'moderne' is not one of 'paper', 'modern', 'bilinear', 'reid'; did you mean modern",
+        "recipe: 'moderne' is not one of 'paper', 'modern', 'bilinear', 'reid', 'clips'; did you mean modern",
     ),
     ("flat.json", f'{{"lr": {"1" * 5000}}}', "flat.json: broken JSON: Exceeds the limit"),
     ("flat.json", {"epochs": {"a": 1}}, "epochs: wanted a whole number, 1 or more, got a section"),

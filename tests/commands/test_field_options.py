@@ -63,11 +63,12 @@ def test_every_field_of_settings_has_metadata_and_one_option(kind):
         ("train --recipe paper", ["train", "train --recipe modern"]),
         ("train --recipe bilinear", ["train", "train --recipe modern"]),
         ("train --recipe reid", ["train", "train --recipe modern"]),
+        ("train --recipe clips", ["train", "train --recipe modern"]),
     ],
 )
 def test_no_page_is_too_long_and_each_names_the_others(page, others):
-    of_retrieval = 5 if page.endswith("reid") else 0
-    assert 10 < len({*listed(f"{page} --help")} - {"--help"}) <= 34 + of_retrieval
+    of_a_kind = {"reid": 5, "clips": 3}.get(page.rpartition(" ")[2], 0)
+    assert 10 < len({*listed(f"{page} --help")} - {"--help"}) <= 34 + of_a_kind
     assert listed(f"{page} --help") == listed(f"train --help {page.removeprefix('train')}")
     for other in others:
         assert f"agnet {other} --help" in invoke(f"{page} --help")
@@ -82,6 +83,7 @@ def test_a_page_has_the_options_of_its_model_or_recipe():
         set(listed("train --recipe paper --help")),
     )
     of_phases = {"--head-optimizer", "--head-lr"}  # which change nothing in either
+    of_phases |= {"--frames", "--sampling", "--frame-rate"}  # of clips
     retrieval = {"--images-per-class", "--triplet", "--margin", "--flip", "--erasing"}
     assert every - modern == retrieval | of_phases | {"--nesterov", "--step-epochs", "--step-factor"}
     assert every - paper == retrieval | of_phases | {"--beta2", "--warmup-start"}

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from agnet.data.clips import FrameFolder, Sampling, frame_files, frames_at, open_clip
+from agnet.data.clips import FrameFolder, frame_files, frames_at, open_clip
 from agnet.data.errors import ImageError
+from agnet.data.sampling import Sampling
 from agnet.data.videos import Frame, VideoWriter
 
 

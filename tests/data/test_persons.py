@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agnet.data.boxes.reader import has_queries, read_boxes
+from agnet.data.boxes.reader import IMAGES, kind_of_rows, read_boxes
 from agnet.data.errors import ConfigurationError, DatasetError
 from agnet.data.sets.catalogue import open_dataset
 from agnet.data.sets.persons import JUNK
@@ -83,7 +83,7 @@ def test_the_boxes_file_keeps_it_all(market, tmp_path):
     index = open_dataset("market1501", market, any_counts=True)
     propose_dataset(index, ProposalSettings(method="none", primary=0, kinds="none"), tmp_path / "boxes.h5")
     boxes = read_boxes(tmp_path / "boxes.h5")
-    assert boxes.is_retrieval and has_queries(tmp_path / "boxes.h5")
+    assert boxes.is_retrieval and kind_of_rows(tmp_path / "boxes.h5") == "searched images"
     assert (boxes.groups, boxes.cameras, boxes.classes) == (index.groups, index.cameras, index.classes)
     assert boxes.splits.tolist() == index.splits.tolist()
     for one in range(len(index)):
@@ -93,7 +93,7 @@ def test_the_boxes_file_keeps_it_all(market, tmp_path):
 
 def test_what_is_no_boxes_file_has_no_queries(boxes_file, tmp_path):
     (tmp_path / "text").write_text("no")
-    assert not any(map(has_queries, (boxes_file, tmp_path, tmp_path / "text", tmp_path / "missing")))
+    assert {kind_of_rows(path) for path in (boxes_file, tmp_path, tmp_path / "text", tmp_path / "missing")} == {IMAGES}
 
 
 def own(root, train=("a", "b"), query=("c", "d"), gallery=("c", "d", "x")):

@@ -296,6 +296,7 @@ class _Story:
             fingerprint=self.job.boxes.fingerprint,
             epoch=self.progress.epoch,
             val_top1=self.progress.log[-1].get("val_top1"),
+            sampling=self.learner.recipe.sampling_of_clips,
         )
         save_checkpoint(self._run / BEST, checkpoint)
 

@@ -37,6 +37,14 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int 
     """
     if recipe.regions == "live" and not proposes:
         raise ConfigurationError("live regions need stage 1's function for one image")
+    if boxes.of_clips and not recipe.frames:
+        raise ConfigurationError(
+            f"{boxes.path} is of clips, and this recipe of images; use --frames 16 or --recipe clips"
+        )
+    if recipe.frames and not boxes.of_clips:
+        raise ConfigurationError(
+            f"training setting 'frames': wanted 0, since {boxes.path} is of images, not of clips; got {recipe.frames}"
+        )
     task = task_of(boxes)
     task.classes(boxes)  # raises for a file with classes in a wrong order
     if not len(boxes.rows(task.splits.trained_on)):

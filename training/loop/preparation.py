@@ -11,6 +11,7 @@ import torch
 
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError
+from ...data.sampling import Sampling
 from ...data.text import first_line
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
@@ -23,7 +24,7 @@ from ..recipes import Recipe, RunSettings
 from ..runs.seen import count_seen
 from ..runs.sources import sources_by_backbone
 from ..runs.weights import find_weights
-from ..samples.loader import ClassSampler, Loader, Propose, RegionDataset
+from ..samples.loader import ClassSampler, Loader, Propose, dataset_of
 from ..samples.views import AffineRange
 from ..tasks import task_of
 from .learner import Learner
@@ -55,10 +56,18 @@ def build_loaders(
     """
     augment = AffineRange(recipe.rotation, recipe.shift, recipe.scale, recipe.flip) if recipe.augment else None
     live = propose if recipe.regions == "live" else None
-    train_set = RegionDataset(
-        boxes, root, size_hw, augment, settings.seed, live, regions=regions, erasing=recipe.erasing
+    plain_set = dataset_of(boxes, root, size_hw, recipe.sampling_of_clips, regions=regions)
+    train_set = dataset_of(
+        boxes,
+        root,
+        size_hw,
+        recipe.sampling_of_clips,
+        augment=augment,
+        seed=settings.seed,
+        propose=live,
+        regions=regions,
+        erasing=recipe.erasing,
     )
-    plain_set = RegionDataset(boxes, root, size_hw, regions=regions)
     splits = task_of(boxes).splits
     train, val = boxes.rows(splits.trained_on), boxes.rows(splits.chosen_by)
     sampler = None
@@ -205,8 +214,8 @@ def doubt_of_strides(model: Model, settings: Settings, boxes: Boxes, root: Path,
     if not doubtful or len(rows) < IMAGES / 2:  # too few for reliable statistics
         return ""
     some = rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows)), dtype=np.int64)].tolist()
-    dataset = RegionDataset(boxes, root, model.size_hw, regions=False)
-    images = device.pixels(torch.stack([dataset[(0, row)][0] for row in some]))
+    dataset = dataset_of(boxes, root, model.size_hw, Sampling(1) if boxes.of_clips else None, regions=False)
+    images = device.pixels(next(Loader(dataset, np.array(some), len(some), 0).epoch(0)).images)
     name = next((name for name, backbone in doubtful.items() if are_misplaced(backbone, images)), None)
     if name is None:
         return ""

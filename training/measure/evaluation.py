@@ -22,7 +22,7 @@ from ..retrieval import Embedded, retrieve
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from ..runs.folder import BEST, SUFFIX, checkpoint_hash
 from ..runs.seen import UNKNOWN, contents_of
-from ..samples.loader import Loader, RegionDataset
+from ..samples.loader import Loader, dataset_of
 from ..tasks import RETRIEVE, task_of
 from .claims import Claim, papers_claim
 from .evaluation_report import metrics_csv
@@ -84,7 +84,8 @@ def evaluate_run(
     task = task_of(boxes)
     rows = np.concatenate([boxes.rows(part) for part in parts_of(split)])
     checkpoint = load_checkpoint(run / BEST)
-    dataset = RegionDataset(boxes, root, checkpoint.size_hw, regions=checkpoint.regions > 0)
+    sampling = checkpoint.sampling if boxes.of_clips else None
+    dataset = dataset_of(boxes, root, checkpoint.size_hw, sampling, regions=checkpoint.regions > 0)
     loader = Loader(dataset, rows, batch_size, workers)
     predictions = evaluate(
         device.take(checkpoint.model),

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ...data.errors import CheckpointError
+from ...data.sampling import SAMPLINGS, Sampling
 from ...data.spelling import close_names
 from ...data.text import composed_all, first_line
 from ..models.contract import Settings
@@ -21,6 +22,7 @@ from ..models.registry import needs_of, settings_of
 FORMAT = "agnet checkpoint"
 FORMAT_VERSION = 1
 
+_MOST_FRAMES = 2**16
 _LARGEST_HEADER = 2**26  # characters; 100,000 classes with long names take a tenth
 
 
@@ -34,6 +36,7 @@ class CheckpointHeader:
     fingerprint: str  #: fingerprint of the boxes file
     epoch: int
     val_top1: float | None
+    sampling: Sampling | None = None  #: choice of the frames of a clip; None for a network trained on images
 
     @property
     def regions(self) -> int:
@@ -143,5 +146,24 @@ def header_of(values: Mapping[str, Any]) -> CheckpointHeader:
     if val_top1 is not None and not (type(val_top1) in (int, float) and math.isfinite(val_top1)):
         raise ValueError(f"its validation accuracy is {str(val_top1)[:80]}")
     return CheckpointHeader(
-        settings, composed_all(classes), values["proposals"], str(values["boxes_fingerprint"]), epoch, val_top1
+        settings,
+        composed_all(classes),
+        values["proposals"],
+        str(values["boxes_fingerprint"]),
+        epoch,
+        val_top1,
+        _sampling(values.get("sampling")),
     )
+
+
+def _sampling(record: Any) -> Sampling | None:
+    """Build the sampling from its record. Raises: `ValueError`, `TypeError` for an invalid one."""
+    if record is None:
+        return None
+    sampling = Sampling(**record)
+    frames, mode, rate = sampling.frames, sampling.mode, sampling.rate
+    if type(frames) is not int or not 1 <= frames <= _MOST_FRAMES or mode not in SAMPLINGS:
+        raise ValueError(f"its sampling is {str(record)[:80]}")
+    if type(rate) not in (int, float) or not 0 < rate < math.inf:
+        raise ValueError(f"its sampling is {str(record)[:80]}")
+    return sampling

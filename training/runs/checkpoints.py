@@ -10,7 +10,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
         "boxes_fingerprint": checkpoint.fingerprint,
         "epoch": checkpoint.epoch,
         "val_top1": checkpoint.val_top1,
+        **({"sampling": asdict(checkpoint.sampling)} if checkpoint.sampling else {}),
     }
     _save(path, checkpoint.model.state_dict(), header)
     return path

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...data.boxes.reader import Boxes
-from ...data.clips import Sampling, frames_at, open_clip
+from ...data.clips import frames_at, open_clip
 from ...data.errors import AgnetError, ConfigurationError, DatasetError, MismatchError
 from ...data.images import pixel_limit, read_image
+from ...data.sampling import Sampling
 from ...data.videos import Frame
 from ..machine.devices import Device
 from ..machine.torch_internals import (
@@ -299,6 +300,15 @@ class ClipDataset(RegionDataset):
             boxes[number] = view.boxes(self.boxes.regions(row, frame.number))
             valid[number] = self.boxes.region_valid(row, frame.number)
         return torch.from_numpy(boxes), torch.from_numpy(valid)
+
+
+def dataset_of(
+    boxes: Boxes, root: Path, size_hw: tuple[int, int], sampling: Sampling | None, **others: Any
+) -> RegionDataset:
+    """Build the dataset of a boxes file: a `ClipDataset` with ``sampling``, otherwise a `RegionDataset`."""
+    if sampling is None:
+        return RegionDataset(boxes, root, size_hw, **others)
+    return ClipDataset(boxes, root, size_hw, sampling=sampling, **others)
 
 
 def _free_shared_memory() -> float:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from agnet.data.clips import Sampling, frames_at, open_clip
+from agnet.data.clips import frames_at, open_clip
 from agnet.data.errors import MismatchError
+from agnet.data.sampling import Sampling
 from agnet.training.models.contract import Output
 from agnet.training.samples.loader import Batch, ClipDataset, Loader, WindowSampler
 from agnet.training.samples.views import AffineRange, View
