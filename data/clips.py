@@ -6,15 +6,14 @@ varying rate, are sampled alike.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from .contents import frame_files
 from .errors import ImageError
-from .images import IMAGE_SUFFIXES, MAX_PIXELS, read_image
-from .listing import is_a_systems
+from .images import MAX_PIXELS, read_image
 from .videos import USUAL_RATE, Frame, Video
 
 _NEAR = 0.5  # a frame is chosen from half a frame before its time on, so that rounded times choose the nearest one
@@ -69,16 +68,6 @@ class FrameFolder:
 
     def __exit__(self, *exception: object) -> None:
         pass
-
-
-def frame_files(folder: Path) -> list[str]:
-    """Names of the images in a folder, by the numbers in them, then by name: frame2.jpg comes before frame10.jpg."""
-    names = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted((name for name in names if not is_a_systems(name)), key=lambda name: (_numbers(name), name))
-
-
-def _numbers(name: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d{1,18}", name))
 
 
 def open_clip(path: str | Path, max_pixels: int = MAX_PIXELS) -> Clip:
