@@ -1,10 +1,11 @@
-"""Functions of single frames, applied to clips: padded frames cost nothing and reach neither batch norms nor gradients."""
+"""Functions of single frames, applied to clips: padding costs nothing and reaches neither batch norms nor gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 Found = TypeVar("Found", Tensor, list[Tensor], tuple[Tensor, ...])
@@ -42,6 +43,11 @@ def scatter(values: Tensor, valid: Tensor) -> Tensor:
     every = values.new_zeros((*valid.shape, *values.shape[1:]))
     every[valid] = values
     return every
+
+
+def valid_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the valid frames of each clip: ``(B, T, C)`` -> ``(B, C)``."""
+    return torch.where(valid[..., None], values, 0).sum(dim=1) / valid.sum(dim=1, keepdim=True)
 
 
 def _all(valid: Tensor) -> bool:
