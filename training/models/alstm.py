@@ -93,12 +93,14 @@ class ALSTM(Model):
         # One product for input and state: gates = [z, h] Wᵀ + b
         weights = torch.cat([self.cell.weight_ih, self.cell.weight_hh], dim=1).t()
         bias = self.cell.bias_ih + self.cell.bias_hh
-        keys, found, attended = self.attention.keys(maps), [], []
-        for t in range(maps.shape[1]):
-            shares = precise(self.attention(keys[:, t], hidden)).softmax(dim=1)
-            z = (shares[:, None].to(maps.dtype) @ maps[:, t]).squeeze(1)
+        found, attended = [], []
+        # Unbound at once: the gradient of each single index would be as large as all frames.
+        frames = zip(self.attention.keys(maps).unbind(1), maps.unbind(1), valid.unbind(1), strict=True)
+        for keys, places, real in frames:
+            shares = precise(self.attention(keys, hidden)).softmax(dim=1)
+            z = (shares[:, None].to(places.dtype) @ places).squeeze(1)
             states = self._step(z, (hidden, cell), weights, bias)
-            hidden, cell = kept(valid[:, t], states, (hidden, cell))
+            hidden, cell = kept(real, states, (hidden, cell))
             found.append(hidden)
             attended.append(shares)
         return torch.stack(found, dim=1), torch.stack(attended, dim=1)
