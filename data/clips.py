@@ -6,8 +6,7 @@ varying rate, are sampled alike.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -75,25 +74,27 @@ def open_clip(path: str | Path, max_pixels: int = MAX_PIXELS) -> Clip:
     return FrameFolder(path, max_pixels) if Path(path).is_dir() else Video(path, max_pixels)
 
 
-def frames_at(clip: Clip, times: Sequence[float], rate: float | None = None) -> Iterator[Frame]:
+def frames_at(clip: Clip, times: Iterable[float], rate: float | None = None) -> Iterator[Frame]:
     """Yield the frames nearest to the given times, each once: fewer than times if one is nearest to several.
 
     Args:
         clip: Open clip, which is read up to the last of these frames.
-        times: Times in seconds, increasing, at most that of the last frame.
+        times: Times in seconds, increasing; of those after the last frame's, only the first ones may give it.
         rate: Average number of frames per second; by default the clip's own, which is the header's.
     """
     before = _NEAR / (rate or clip.rate)
-    left = deque(times)
+    left = iter(times)
+    due = next(left, None)
 
     def wanted(number: int, seconds: float) -> bool:
+        nonlocal due
         found = False
-        while left and seconds > left[0] - before:
-            left.popleft()
+        while due is not None and seconds > due - before:
+            due = next(left, None)
             found = True
         return found
 
     for frame in clip.chosen(wanted):
         yield frame
-        if not left:
+        if due is None:
             break

@@ -82,6 +82,15 @@ def _nearest(kept: Sequence[_Kept], times: Sequence[float]) -> list[_Kept]:
     return [kept[number] for number in np.unique(chosen).tolist()]
 
 
+def tubes_of_frames(frames: Sequence[np.ndarray], settings: ProposalSettings) -> tuple[list[Regions], np.ndarray]:
+    """Propose regions in all of the frames, uint8 RGB ``(H, W, 3)``; see `keypoint_tubes` for what is returned."""
+    if settings.method == KEYPOINTS:
+        greys = [squash(frame, settings.image_size) for frame in frames]
+        return keypoint_tubes(greys, settings, (frames[0].shape[1], frames[0].shape[0]))
+    regions = propose_regions(frames[0], settings)
+    return [regions] * len(frames), np.ones((len(frames), settings.primary), bool)
+
+
 def keypoint_tubes(
     greys: Sequence[np.ndarray], settings: ProposalSettings, size_wh: tuple[int, int]
 ) -> tuple[list[Regions], np.ndarray]:
