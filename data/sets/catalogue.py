@@ -360,7 +360,7 @@ UCF101 = Entry(
     of_clips=True,
     split="its lists, in three splits: --split-number; report the mean of all; validation is cut by group, the clips "
     "of one video",
-    licence="for research; none is stated",
+    licence="videos of YouTube's users, for research; see its homepage",
     size="7 GB",
     homepage="https://www.crcv.ucf.edu/data/UCF101.php",
     how="get UCF101.rar (7 GB) and UCF101TrainTestSplits-RecognitionTask.zip from "
