@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..data.names import NONE
+from ..data.names import NONE, OFFICIAL, PROTOCOLS
 from ..data.sets.catalogue import CATALOGUE
-from ..proposals.settings import ProposalSettings, name_of_weights
+from ..proposals.settings import CLIP_FRAMES, ProposalSettings, name_of_weights
 from . import options
 from .field_options import SettingsCommand, field_option, field_options, settings_from
 from .next_step import root_words, say_next
@@ -39,6 +39,9 @@ class _Asked:
     without_leaked_frames: bool
     any_counts: bool
     split_seed: int
+    split_number: int | None
+    protocol: str
+    group_pattern: str
     val_fraction: float
     limit: int | None
 
@@ -54,7 +57,18 @@ class _Run:
     max_unreadable: float | None
 
 
-@click.command(cls=SettingsCommand, short_help="Propose the salient regions of every image (stage 1).")
+class _ProposeCommand(SettingsCommand):
+    """A command with the settings of proposals. Of a data set of clips, frames are needed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        entry = CATALOGUE.get(str(typed.get("dataset") or typed.get("source")))
+        if entry is not None and entry.of_clips:
+            ctx.default_map = {"frames": CLIP_FRAMES, **(ctx.default_map or {})}
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_ProposeCommand, short_help="Propose the salient regions of every image (stage 1).")
 @click.argument("source", metavar="[PHOTOS]", required=False)
 @click.option("--dataset", type=options.Choice(list(CATALOGUE)), help="Name of a known data set, instead of PHOTOS.")
 @options.dataset_root
@@ -63,7 +77,7 @@ class _Run:
     "list_file",
     type=click.Path(path_type=Path),
     help="CSV file that lists the images, instead of PHOTOS: columns path (relative to --root), label and optionally "
-    "split.",
+    "split. With --dataset clips it lists videos or folders of frames, and may have the column group.",
 )
 @options.boxes
 @click.option("--limit", type=int, help="Maximum number of images, for a trial; classes and splits keep their shares.")
@@ -81,6 +95,15 @@ class _Run:
     show_default=True,
     help="Seed of the random splits: validation, and test if the data set has none.",
 )
+@options.split_number
+@click.option(
+    "--protocol",
+    type=options.Choice(PROTOCOLS),
+    default=OFFICIAL,
+    show_default=True,
+    help="Split of hmdb51: that of its lists, or the one of a tutorial, which leaks test clips, for comparison only.",
+)
+@options.group_pattern
 @click.option(
     "--without-leaked-frames",
     is_flag=True,
@@ -170,6 +193,9 @@ def _open(asked: _Asked) -> DatasetIndex:
         root_of_dataset(dataset, root, list_file),
         val_fraction=asked.val_fraction,
         split_seed=asked.split_seed,
+        split_number=asked.split_number,
+        protocol=asked.protocol,
+        group_pattern=asked.group_pattern,
         limit=asked.limit,
         list_file=list_file,
         leaked_frames=not asked.without_leaked_frames,
@@ -180,13 +206,13 @@ def _open(asked: _Asked) -> DatasetIndex:
 
 def _say_what_was_found(index: DatasetIndex) -> None:
     from ..data.index import VAL_IS_TEST, splits_told
-    from ..data.text import tally
+    from ..data.text import rows_called, tally
 
     say = partial(click.echo, err=True)
     parts = {split: int((index.splits == split).sum()) for split in splits_told(index.is_retrieval)}
     counts = ", ".join(f"{count:,} {split}" for split, count in parts.items())
     classes = "persons" if index.is_retrieval else "classes"
-    say(f"{index.title}: {len(index):,} images of {len(index.classes)} {classes} ({counts})")
+    say(f"{index.title}: {len(index):,} {rows_called(index.of_clips)} of {len(index.classes)} {classes} ({counts})")
     if index.is_retrieval and not all(index.cameras):
         unknown = len(index) - sum(map(bool, index.cameras))
         say(f"the camera of {unknown:,} images is unknown: they are also searched for among images of the same camera")

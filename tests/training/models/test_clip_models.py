@@ -126,13 +126,17 @@ def test_with_even_attention_alstm_is_an_lstm_of_the_mean_features():
     nn.init.zeros_(model.attention.score.weight)
     lstm = nn.LSTM(5, 6, batch_first=True).double()
     lstm.load_state_dict({f"{name}_l0": value for name, value in model.cell.state_dict().items()})
-    with torch.no_grad():
-        output = model(clips, VALID | True)
-        means = model.backbone(clips.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, (3, 5))
-        starts = [start(means.mean(dim=1)).tanh()[None] for start in (model.start_hidden, model.start_cell)]
-        hidden, _ = lstm(means, tuple(starts))
-    torch.testing.assert_close(output.logits, model.classifier(hidden))
+    output = model(clips, VALID | True)
+    means = model.backbone(clips.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, (3, 5))
+    starts = [start(means.mean(dim=1)).tanh()[None] for start in (model.start_hidden, model.start_cell)]
+    hidden, _ = lstm(means, tuple(starts))
+    logits = model.classifier(hidden)
+    torch.testing.assert_close(output.logits, logits)
     torch.testing.assert_close(output.embedding, hidden.mean(dim=1))
+    shared = [model.start_cell.weight, model.backbone.body[0].weight]
+    ours = torch.autograd.grad(output.logits.square().sum(), [*model.cell.parameters(), *shared])
+    theirs = torch.autograd.grad(logits.square().sum(), [*lstm.parameters(), *shared])
+    torch.testing.assert_close(ours, theirs)
 
 
 def conv_by_hand(model, maps):
