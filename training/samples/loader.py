@@ -30,6 +30,7 @@ from ..machine.torch_internals import (
     is_of_worker,
     message_of_worker,
 )
+from ..models.blocks.each_frame import gather, scatter
 from ..models.contract import Output
 from .reading import Propose
 from .views import AffineRange, View, erased
@@ -86,15 +87,12 @@ class Batch(NamedTuple):
     @property
     def valid_images(self) -> Tensor:
         """Every valid frame as an image ``(n, 3, H, W)``, sample after sample."""
-        frames = self.frames
-        if frames.ndim == 5:  # selected as H x W x 3, which keeps channels last in memory
-            return frames.permute(0, 1, 3, 4, 2)[self.valid].permute(0, 3, 1, 2)
-        return frames[self.valid]
+        return gather(self.frames, self.valid)
 
     def _valid_frames(self) -> Batch:
         """Every valid frame as a sample of its own."""
         images = self.valid_images
-        regions = None if self.regions is None else self.regions[self.valid][:, None]
+        regions = None if self.regions is None else gather(self.regions, self.valid)[:, None]
         samples = self.valid.nonzero()[:, 0]
         return Batch(images[:, None], samples[:, None] >= 0, regions, self.labels[samples], self.rows[samples])
 
@@ -125,11 +123,7 @@ def _of_clips(output: Output, valid: Tensor) -> Output:
     """Put the output for the valid frames together by clips; see `Batch.called`."""
 
     def spread(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
-        every = values.new_zeros((*valid.shape, *values.shape[1:]))
-        every[valid] = values
-        return every
+        return None if values is None else scatter(values, valid)
 
     def mean(values: Tensor | None) -> Tensor | None:
         every = spread(values)
