@@ -87,6 +87,7 @@ class Challenge:
 class Comparison:
     """All networks, the comparison of each with the first, and what makes it unfair."""
 
+    dataset: str  #: name of the first network's data set; of several protocols, each is one
     split: str
     images: int  #: for retrieval, queries with a match
     measures: dict[str, str]  #: titles of the measures by name
@@ -132,6 +133,7 @@ def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
     corrected = holm([challenge.p for challenge in challenges])
     challenges = [replace(found, p_holm=p) for found, p in zip(challenges, corrected, strict=True)]
     return Comparison(
+        dataset=str(contestants[0].predictions[0].dataset),
         split=split,
         images=len(measured),
         measures=dict(measured.titles),

@@ -21,7 +21,7 @@ _UNPLOTTED = ("calibration_error", "negative_log_likelihood")  # of which less i
 
 def comparison_text(comparison: Comparison) -> str:
     """Format a comparison as text: verdicts first, then the figures that they are based on."""
-    blocks = [f"{comparison.split}: {_counted(comparison)}, the same for all"]
+    blocks = [f"{printable(comparison.dataset)}, {comparison.split}: {_counted(comparison)}, the same for all"]
     blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
     blocks.append("\n".join(table(_measures(comparison))))
     for challenge in comparison.challenges:
@@ -39,7 +39,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Format a comparison as Markdown tables."""
-    blocks = [f"**{comparison.split}**: {_counted(comparison)}, the same for all"]
+    blocks = [f"**{_escaped(comparison.dataset)}, {comparison.split}**: {_counted(comparison)}, the same for all"]
     blocks += [_escaped(challenge.verdict) for challenge in comparison.challenges]
     tables = [_measures(comparison)]
     for challenge in comparison.challenges:
