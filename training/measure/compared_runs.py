@@ -86,9 +86,10 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
         for path, config, found in zip(runs.paths, runs.configs, runs.predictions, strict=True):
             yield from _unlike(str(runs.paths[0]), runs.configs[0], str(path), config, everything)
             if found.images_seen_in_training is None:
-                yield f"it is unknown whether {path} was trained on these images"
+                yield f"it is unknown whether {path} was trained on these {found.rows_called}"
             elif found.images_seen_in_training:
-                yield f"{path} was trained on, or selected by, {found.images_seen_in_training:,} of these images"
+                seen = f"{found.images_seen_in_training:,} of these {found.rows_called}"
+                yield f"{path} was trained on, or selected by, {seen}"
             finished, wanted = _finished_epochs(path), config["recipe"].get("epochs")
             stops_early = bool(config["recipe"].get("patience"))
             if finished is not None and type(wanted) is int and finished < wanted and not stops_early:
@@ -139,8 +140,8 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
             strange += [found.names[k] for key, k in place.items() if key not in wanted]
             if strange:
                 raise MismatchError(
-                    f"{whose} were evaluated on different images: {len(strange):,} are not in both, such as "
-                    f"{strange[0]}; evaluate both on the same boxes file, or on files of the same split"
+                    f"{whose} were evaluated on different {found.rows_called}: {len(strange):,} are not in both, such "
+                    f"as {strange[0]}; evaluate both on the same boxes file, or on files of the same split"
                 )
             order = np.array([place[key] for key in wanted])
             unlike = np.flatnonzero(found.labels[order] != first.labels)
@@ -148,8 +149,8 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
                 k = unlike[0]
                 labels = first.classes[found.labels[order[k]]], first.classes[first.labels[k]]
                 raise MismatchError(
-                    f"{whose} have different labels for {len(unlike):,} of the same images, such as {first.names[k]}: "
-                    f"{labels[0]!r} and {labels[1]!r}"
+                    f"{whose} have different labels for {len(unlike):,} of the same {found.rows_called}, such as "
+                    f"{first.names[k]}: {labels[0]!r} and {labels[1]!r}"
                 )
             ordered.append(found.ordered(order))
             _check_same_gallery(whose, first, ordered[-1])

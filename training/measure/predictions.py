@@ -55,6 +55,11 @@ class MeasuredImages:
 
     columns: ClassVar[tuple[str, ...]] = ("labels", "names", "contents")  #: fields with a value for each image
 
+    @property
+    def rows_called(self) -> str:
+        """What is measured, for display."""
+        return "videos" if self.aggregate else "images"
+
     def ordered(self: _Measured, order: np.ndarray) -> _Measured:
         """The same with the images in another order, given as their numbers ``(n,)``."""
         values = {name: found for name in self.columns if (found := getattr(self, name)) is not None}
