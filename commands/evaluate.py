@@ -132,7 +132,7 @@ def _report(
         return search_heading(title, split, first), search_csv(list(searches.values())), text
     measured = {name: found for name, found in by_run.items() if isinstance(found, Metrics)}
     first_metrics, claim = next(iter(measured.values())), next(reversed(evaluations.values())).claim
-    rows = f"{first_metrics.images:,} {first_metrics.rows_called} of {len(first_metrics.class_accuracy)} classes"
+    rows = f"{first_metrics.images:,} {first_metrics.rows} of {len(first_metrics.class_accuracy)} classes"
     heading = f"{title}, {split}: {rows}" if first_metrics.clips else f"{split}: {rows}"
     if seeds:
         return heading, seeds_csv(list(measured.values())), seeds_text(measured, seeds.spreads, claim)

@@ -101,6 +101,7 @@ def train(context: click.Context, **given: Any) -> None:
     The best epoch is chosen on the validation split; the test split is reserved for agnet evaluate.
     """
     from ..data.memory import keep_network_memory
+    from ..data.text import rows_called
 
     call = _Call(**{one.name: given[one.name] for one in fields(_Call)})
     _check_call(call, context)
@@ -114,7 +115,8 @@ def train(context: click.Context, **given: Any) -> None:
     place = place_of_this_process()
     if call.dry_run and not place.alone:
         raise click.UsageError("--dry-run runs in one process; leave out torchrun")
-    lines = EpochLines(job.recipe.epochs, max(1, len(call.seeds)), call.stop_after)
+    called = rows_called(job.boxes.of_clips)
+    lines = EpochLines(job.recipe.epochs, max(1, len(call.seeds)), call.stop_after, called=called)
     console = Console(watch, lambda line: _say(lines.line(line)), _say) if place.first else Console()
     for line in introduction(job, call.seeds, given["recipe"], place.size):
         console.say(line)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ...data.errors import CheckpointError
+from ...data.text import rows_called
 from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
 from ..models.registry import needs_of
@@ -133,7 +134,8 @@ class _Story:
         self._run, self._processes = self.job.run, self.learner.processes
         self._steps = steps_of_epoch(len(self.training), recipe.accumulate)
         self._saved_at = self._drawn_at = time.monotonic()
-        self._pieces = Pieces(self.learner.device, self.learner.say)
+        called = rows_called(self.job.boxes.of_clips)
+        self._pieces = Pieces(self.learner.device, self.learner.say, called=called)
         self._selection = Selection.of(recipe, self.progress.log)
 
     @property

@@ -45,6 +45,13 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int 
         raise ConfigurationError(
             f"training setting 'frames': wanted 0, since {boxes.path} is of images, not of clips; got {recipe.frames}"
         )
+    if boxes.of_clips and recipe.regions == "live":
+        raise ConfigurationError("regions cannot be proposed live for clips; use --regions cached")
+    if boxes.of_clips and recipe.images_per_class:
+        raise ConfigurationError(
+            "training setting 'images_per_class': batches of classes, and the triplet loss, are for searches, "
+            f"which are among images, and {boxes.path} is of clips; use --images-per-class 0 --triplet 0"
+        )
     task = task_of(boxes)
     task.classes(boxes)  # raises for a file with classes in a wrong order
     if not len(boxes.rows(task.splits.trained_on)):

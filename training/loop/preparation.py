@@ -12,7 +12,7 @@ import torch
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError
 from ...data.sampling import Sampling
-from ...data.text import first_line
+from ...data.text import first_line, rows_called
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value
@@ -137,10 +137,12 @@ def _check_takes(model: Model, device: Device) -> None:
 
 def _check_takes_one(learner: Learner, images: int) -> None:
     """Raise `ConfigurationError` if a backbone cannot train on a single image, as in an epoch's last batch."""
+    size, of_frames = learner.recipe.batch_size, learner.recipe.frames > 1
+    if of_frames and (learner.model.neck is None or "images" in learner.model.inputs):
+        return  # a batch norm sees every frame of the clip
     learner.start(learner.recipe.epochs - 1)  # when no part rests that ever learns
-    size = learner.recipe.batch_size
     if learner.model.neck is not None:
-        raise ConfigurationError(_lone_image(images, size, "of the neck"))
+        raise ConfigurationError(_lone_image(images, size, "of the neck", rows_called(of_frames)))
     image = torch.zeros(1, 3, *learner.model.size_hw, device=learner.device.device)
     try:
         with torch.no_grad():
@@ -155,11 +157,11 @@ def _check_takes_one(learner: Learner, images: int) -> None:
         raise ConfigurationError(_lone_image(images, size, "of this backbone")) from None
 
 
-def _lone_image(images: int, size: int, whose: str) -> str:
+def _lone_image(images: int, size: int, whose: str, called: str = "images") -> str:
     others = ", a larger --image-size, or --frozen-norms" if whose == "of this backbone" else ""
     return (
-        f"{images:,} training images in batches of {size} leave one image on its own, from which a batch norm {whose} "
-        f"would get a single value per channel; use another --batch-size{others}"
+        f"{images:,} training {called} in batches of {size} leave one {called[:-1]} on its own, from which a "
+        f"batch norm {whose} would get a single value per channel; use another --batch-size{others}"
     )
 
 

@@ -10,6 +10,7 @@ from ...data.files import write_text
 from ...data.text import printable, table
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, with_sd
+from .videos import counted_as
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +71,7 @@ def comparison_csv(comparison: Comparison) -> str:
     first = [(change.name, change.images, change.first) for change in comparison.challenges[0].classes]
     others = zip(*(challenge.classes for challenge in comparison.challenges), strict=True)
     rows = [[*row, *(change.second for change in changes)] for row, changes in zip(first, others, strict=True)]
-    return rows_csv(["class", _rows_called(comparison), *(f"accuracy of {name}" for name in names)], rows)
+    return rows_csv(["class", _rows(comparison), *(f"accuracy of {name}" for name in names)], rows)
 
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:
@@ -131,7 +132,7 @@ def _draw_classes(axes: Axes, comparison: Comparison, challenge: Challenge) -> N
     axes.invert_yaxis()
     axes.axvline(0, color="#6b6b6b", linewidth=1)
     axes.set_xlabel("difference in accuracy, in points")
-    axes.set_title(f"classes that changed most (number of {_rows_called(comparison)})", fontsize=10)
+    axes.set_title(f"classes that changed most (number of {_rows(comparison)})", fontsize=10)
 
 
 _TEXTS: dict[str, Callable[[Comparison], str]] = {".md": comparison_markdown, ".csv": comparison_csv}
@@ -168,7 +169,7 @@ def _signed(measure: str, value: float) -> str:
 
 
 def _tests(comparison: Comparison, challenge: Challenge) -> list[list[str]]:
-    one = "query" if _is_search(comparison) else _rows_called(comparison).removesuffix("s")
+    one = "query" if _is_search(comparison) else _rows(comparison).removesuffix("s")
     rows = [[f"{one} by {one}", "both right", "only first right", "only second right", "both wrong", "McNemar p"]]
     for test in challenge.tests:
         counts = (test.both_right, test.only_first, test.only_second, test.both_wrong)
@@ -178,7 +179,7 @@ def _tests(comparison: Comparison, challenge: Challenge) -> list[list[str]]:
 
 
 def _classes(comparison: Comparison, challenge: Challenge) -> list[list[str]]:
-    rows = [["classes that changed most", _rows_called(comparison), "first", "second", "difference"]]
+    rows = [["classes that changed most", _rows(comparison), "first", "second", "difference"]]
     for change in _changed(challenge, _SHOWN):
         shares = [f"{share:.1%}" for share in (change.first, change.second) if share is not None]
         rows.append([change.name, f"{change.images}", *shares, f"{100 * _gain(change):+.1f}"])
@@ -202,8 +203,8 @@ def _is_search(comparison: Comparison) -> bool:
     return "map" in comparison.measures
 
 
-def _rows_called(comparison: Comparison) -> str:
-    return "videos" if comparison.aggregate else "images"
+def _rows(comparison: Comparison) -> str:
+    return counted_as(bool(comparison.aggregate))
 
 
 def _where(comparison: Comparison) -> str:
@@ -212,11 +213,11 @@ def _where(comparison: Comparison) -> str:
 
 
 def _counted(comparison: Comparison) -> str:
-    return f"{comparison.images:,} {'queries with a match' if _is_search(comparison) else _rows_called(comparison)}"
+    return f"{comparison.images:,} {'queries with a match' if _is_search(comparison) else _rows(comparison)}"
 
 
 def _basis(comparison: Comparison) -> str:
-    over, how = _rows_called(comparison), "; other measures: bootstrap with 1,000 resamples"
+    over, how = _rows(comparison), "; other measures: bootstrap with 1,000 resamples"
     if _is_search(comparison):  # has no other measures than shares, and averages of values in [0, 1]
         over, how = "queries", ""
     if all(len(found.seeds) == 1 for found in comparison.contestants):

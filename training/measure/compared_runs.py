@@ -86,9 +86,9 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
         for path, config, found in zip(runs.paths, runs.configs, runs.predictions, strict=True):
             yield from _unlike(str(runs.paths[0]), runs.configs[0], str(path), config, everything)
             if found.images_seen_in_training is None:
-                yield f"it is unknown whether {path} was trained on these {found.rows_called}"
+                yield f"it is unknown whether {path} was trained on these {found.rows}"
             elif found.images_seen_in_training:
-                seen = f"{found.images_seen_in_training:,} of these {found.rows_called}"
+                seen = f"{found.images_seen_in_training:,} of these {found.rows}"
                 yield f"{path} was trained on, or selected by, {seen}"
             finished, wanted = _finished_epochs(path), config["recipe"].get("epochs")
             stops_early = bool(config["recipe"].get("patience"))
@@ -140,7 +140,7 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
             strange += [found.names[k] for key, k in place.items() if key not in wanted]
             if strange:
                 raise MismatchError(
-                    f"{whose} were evaluated on different {found.rows_called}: {len(strange):,} are not in both, such "
+                    f"{whose} were evaluated on different {found.rows}: {len(strange):,} are not in both, such "
                     f"as {strange[0]}; evaluate both on the same boxes file, or on files of the same split"
                 )
             order = np.array([place[key] for key in wanted])
@@ -149,7 +149,7 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
                 k = unlike[0]
                 labels = first.classes[found.labels[order[k]]], first.classes[first.labels[k]]
                 raise MismatchError(
-                    f"{whose} have different labels for {len(unlike):,} of the same {found.rows_called}, such as "
+                    f"{whose} have different labels for {len(unlike):,} of the same {found.rows}, such as "
                     f"{first.names[k]}: {labels[0]!r} and {labels[1]!r}"
                 )
             ordered.append(found.ordered(order))

@@ -16,6 +16,7 @@ from ...data.boxes.reader import Boxes
 from ...data.errors import DatasetError
 from ...data.fields import plain_size
 from ...data.files import write_text
+from ...data.text import rows_called
 from ..aggregates import Aggregate
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
@@ -101,7 +102,7 @@ def evaluate_run(
         device=device,
         task=task,
         progress=watch(f"evaluate {split}", loader.images),
-        pieces=Pieces(device, say),
+        pieces=Pieces(device, say, called=rows_called(boxes.of_clips)),
         on_frames=videos.add if videos else None,
     )
     check_finite([torch.from_numpy(predictions.logits)])

@@ -35,7 +35,7 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
 
     The table lists all classes, or the least accurate ones if there are more than 40.
     """
-    rows = [["", "value", f"95% interval over {metrics.rows_called}", *_claim_title(claim)]]
+    rows = [["", "value", f"95% interval over {metrics.rows}", *_claim_title(claim)]]
     for name, title in titles(metrics).items():
         ours = number(name, metrics.value(name)), between(name, metrics.interval(name))
         rows.append([title, *ours, *_claimed(name, claim)])
@@ -49,7 +49,7 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
     if len(present) > _ALL_CLASSES:
         shown = sorted(present, key=lambda name: metrics.class_accuracy[name] or 0)[:_WORST]
         title = f"class (the {_WORST} worst of {len(present)})"
-    rows = [[title, metrics.rows_called, "accuracy", "AP"]]
+    rows = [[title, metrics.rows, "accuracy", "AP"]]
     for name in shown:
         accuracy, precision = metrics.class_accuracy[name], metrics.average_precision[name]
         rows.append([name, str(metrics.class_images[name]), _percent(accuracy), _percent(precision)])
@@ -63,7 +63,7 @@ def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], clai
     for name, title in titles(first).items():
         values = [number(name, metrics.value(name)) for metrics in seeds.values()]
         rows.append([title, *spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
-    note = f"95% interval: confidence interval of the mean, over {first.rows_called} and seeds"
+    note = f"95% interval: confidence interval of the mean, over {first.rows} and seeds"
     return "\n".join([*table(rows), note, *_claim_note(claim), *_clips_note(first)])
 
 

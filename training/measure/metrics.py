@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from .intervals import measure_intervals
 from .statistics import Interval, Statistic, bootstrap
-from .videos import ClipMetrics
+from .videos import ClipMetrics, counted_as
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 #: Scalar measures: name in `Metrics`, and name in reports.
@@ -60,9 +60,9 @@ class Metrics:
     clips: ClipMetrics | None = None  #: of clips and frames, if the rows are videos; ``images`` is then that of videos
 
     @property
-    def rows_called(self) -> str:
-        """What is counted, for display."""
-        return "videos" if self.clips else "images"
+    def rows(self) -> str:
+        """What the rows are called."""
+        return counted_as(self.clips is not None)
 
     def value(self, name: str) -> float:
         """Value of a measure, or of `ClipMetrics.values`."""

@@ -19,7 +19,7 @@ from ...data.index import NOT_TEXT
 from ...data.text import composed_all, csv_text
 from .metrics import Scores
 from .searches import Searches
-from .videos import COUNTS, UNKNOWN
+from .videos import COUNTS, UNKNOWN, counted_as
 
 FORMAT, SEARCH_FORMAT = "agnet predictions", "agnet searches"
 FORMAT_VERSION = 1
@@ -56,9 +56,9 @@ class MeasuredImages:
     columns: ClassVar[tuple[str, ...]] = ("labels", "names", "contents")  #: fields with a value for each image
 
     @property
-    def rows_called(self) -> str:
-        """What is measured, for display."""
-        return "videos" if self.aggregate else "images"
+    def rows(self) -> str:
+        """What the rows are called."""
+        return counted_as(bool(self.aggregate))
 
     def ordered(self: _Measured, order: np.ndarray) -> _Measured:
         """The same with the images in another order, given as their numbers ``(n,)``."""

@@ -25,6 +25,11 @@ COUNTS = ("clips", "clips_right", "frames", "frames_right")  #: columns of the c
 UNKNOWN = -1  #: number of right frames where the network answers once for a clip
 
 
+def counted_as(of_videos: bool) -> str:
+    """What the rows of a measurement are called: images, or videos, since a clip is only a part of one here."""
+    return "videos" if of_videos else "images"
+
+
 class Videos(NamedTuple):
     """Aggregated scores of n videos and K classes."""
 

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ...data.boxes.reader import Boxes
 from ...data.clips import frames_at, open_clip
-from ...data.errors import AgnetError, ConfigurationError, DatasetError, MismatchError
+from ...data.errors import AgnetError, DatasetError, MismatchError
 from ...data.images import pixel_limit, read_image
 from ...data.sampling import Sampling
 from ...data.videos import Frame
@@ -247,7 +247,7 @@ class ClipDataset(RegionDataset):
     def __init__(self, *others: Any, sampling: Sampling, **named: Any) -> None:
         super().__init__(*others, **named)
         if self.propose is not None:
-            raise ConfigurationError("regions cannot be proposed live for clips; use --regions cached")
+            raise ValueError("regions cannot be proposed live for clips")
         self.sampling, self.frames = sampling, sampling.frames
 
     def windows(self, row: int) -> int:
@@ -276,15 +276,17 @@ class ClipDataset(RegionDataset):
         return _ClipSample(torch.from_numpy(seen), valid, regions, region_valid, label, row)
 
     def _read(self, image_number: int, window: int, generator: np.random.Generator | None) -> list[Frame]:
-        """Read at least one frame. Raises: `MismatchError` if the clip has changed since its regions were proposed."""
+        """Read the frames, at least one. Raises: `MismatchError` if the clip is another one than in the boxes file."""
         clips = self.boxes.clips
         assert clips is not None
         path = self.root / self.boxes.names[image_number].decode()
         times = self.sampling.times(clips.last(image_number), generator, window)
+        rate = float(clips.frames_a_second[image_number])
         with open_clip(path, pixel_limit(self.boxes.settings.get("proposals", {}))) as clip:
-            frames = list(frames_at(clip, times, float(clips.frames_a_second[image_number])))
+            frames = list(frames_at(clip, times, rate))
         width, height = self.boxes.sizes_wh[image_number].tolist()
-        if not frames or any(frame.pixels.shape[:2] != (height, width) for frame in frames):
+        ends_early = not frames or frames[-1].seconds < times[-1] - 1 / rate
+        if ends_early or any(frame.pixels.shape[:2] != (height, width) for frame in frames):
             raise MismatchError(
                 f"{path} does not have the {clips.frames[image_number]:,} frames of {width} x {height} pixels that "
                 f"{self.boxes.path} has regions for; propose again with --restart"
