@@ -213,6 +213,8 @@ def _where(comparison: Comparison) -> str:
 
 
 def _counted(comparison: Comparison) -> str:
+    if comparison.aggregate:
+        return f"{comparison.images:,} {_rows(comparison)} by {comparison.aggregate}"
     return f"{comparison.images:,} {'queries with a match' if _is_search(comparison) else _rows(comparison)}"
 
 

@@ -43,7 +43,7 @@ def draw_confusion(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     axes.tick_params(length=0)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    _titled(axes, dataset, f"Confusion on {metrics.images:,} {metrics.rows} (colour: share of row)", side)
+    _titled(axes, dataset, f"Confusion on {metrics.counted} (colour: share of row)", side)
     if n <= _NUMBERED:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"

@@ -76,7 +76,7 @@ def titles(metrics: Metrics) -> dict[str, str]:
 
 
 def _clips_note(metrics: Metrics) -> list[str]:
-    return [metrics.clips.note] if metrics.clips else []
+    return metrics.clips.notes if metrics.clips else []
 
 
 def confusions(metrics: Metrics) -> list[tuple[str, str, str]]:

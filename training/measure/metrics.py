@@ -64,6 +64,11 @@ class Metrics:
         """What the rows are called."""
         return counted_as(self.clips is not None)
 
+    @property
+    def counted(self) -> str:
+        """Number of rows, and the rule that makes the scores of videos, in words."""
+        return f"{self.images:,} {self.rows}{f' by {self.clips.aggregate}' if self.clips else ''}"
+
     def value(self, name: str) -> float:
         """Value of a measure, or of `ClipMetrics.values`."""
         values: dict[str, float] = self.clips.values if self.clips else {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...data.sampling import SEGMENTS, Sampling
 from ..aggregates import Aggregate
-from .statistics import Interval, Statistic, bootstrap, percentile_interval, wilson_interval
+from .statistics import Interval, Statistic, bootstrap, hull, percentile_interval, wilson_interval
 
 if TYPE_CHECKING:  # PyTorch takes seconds to load
     from ..loop.engine import FrameScores
@@ -101,8 +101,8 @@ class ClipMetrics:
         return found | ({} if self.frame_accuracy is None else {FRAME: self.frame_accuracy})
 
     @property
-    def note(self) -> str:
-        """What the accuracies count, in words."""
+    def notes(self) -> list[str]:
+        """What the accuracies count, in sentences."""
         said = [f"video accuracy: each of {self.videos:,} videos once, by {self.aggregate} of its frames"]
         if self.clips > self.videos:
             said.append(f"clip accuracy: each of {self.clips:,} clips ({self.sampling}) by itself")
@@ -112,21 +112,21 @@ class ClipMetrics:
             said.append("no frame accuracy: the network answers once for a clip")
         else:
             said.append(f"frame accuracy: each of {self.frames:,} frames by itself")
-        return "; ".join(said)
+        return said
 
 
 def measure_clips(counts: np.ndarray, video_accuracy: float, aggregate: Aggregate, sampling: Sampling) -> ClipMetrics:
     """Compute clip and frame accuracy from the ``counts`` of `Videos`.
 
     The frames of a video are alike, so that the intervals are over videos: a bootstrap of all frames, or clips, of the
-    videos drawn; Wilson's for as many videos where all are right or none is.
+    videos drawn, widened to Wilson's interval of a share of as many videos.
     """
     clips, clips_right, frames, frames_right = counts.astype(np.float64).T
     ratios = {CLIP: (clips_right, clips)} | ({} if (counts[:, 3] < 0).any() else {FRAME: (frames_right, frames)})
     values = {name: float(right.sum() / of.sum()) for name, (right, of) in ratios.items()}
     drawn = bootstrap([_ratio(*ratio) for ratio in ratios.values()], len(counts))
     intervals = {
-        name: percentile_interval(draws) if 0 < values[name] < 1 else wilson_interval(values[name], len(counts))
+        name: hull(percentile_interval(draws), wilson_interval(values[name], len(counts)))
         for name, draws in zip(ratios, drawn, strict=True)
     }
     return ClipMetrics(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from agnet.data.clips import open_clip
 from agnet.data.errors import CheckpointError, ConfigurationError, ImageError, MismatchError
@@ -150,17 +151,23 @@ def test_frame_and_clip_accuracy_by_hand_and_their_intervals_are_over_videos():
     found = measure_clips(counts, 0.75, Aggregate("mode"), Sampling(4, "window", 10))
     assert (found.videos, found.clips, found.frames) == (40, 70, 240)
     assert found.clip_accuracy == pytest.approx(5 / 7) and found.frame_accuracy == pytest.approx(18 / 24)
-    # The variance of a ratio, by linearisation over videos.
-    right, of = counts[:, 3], counts[:, 2]
-    half = 1.96 * np.sqrt(np.mean((right - 0.75 * of) ** 2) / 40) / of.mean()
+    # Wilson's, of 40 videos; the 240 frames would make it 0.69 to 0.80.
+    wilson = binomtest(30, 40).proportion_ci(method="wilson")
     interval = found.intervals["frame_accuracy"]
-    assert (interval.low, interval.high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.02)
-    assert "each of 40 videos once, by mode" in found.note and "each of 240 frames" in found.note
-    all_right = measure_clips(counts[:, [0, 0, 2, 2]], 1.0, Aggregate(), Sampling(4))
+    assert (interval.low, interval.high) == pytest.approx((wilson.low, wilson.high), abs=1e-6)
+    assert "each of 40 videos once, by mode" in found.notes[0] and "each of 240 frames" in found.notes[2]
+    # Where long videos are alike and others not, the variance of a ratio, by linearisation over videos, is larger.
+    counts = np.array([[9, 9, 90, 90], [9, 0, 90, 0], [1, 0, 2, 1], [1, 1, 2, 1]] * 10)
+    right, of = counts[:, 3], counts[:, 2]
+    half = 1.96 * np.sqrt(np.mean((right - of / 2) ** 2) / 40) / of.mean()
+    interval = measure_clips(counts, 0.5, Aggregate(), Sampling(4, "window", 10)).intervals["frame_accuracy"]
+    assert (interval.low, interval.high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.02) and half > 0.2
+    counts = np.array([[1, 1, 4, 4]] * 40)
+    all_right = measure_clips(counts, 1.0, Aggregate(), Sampling(4))
     assert all_right.intervals["frame_accuracy"].low == pytest.approx(40 / (40 + 1.96**2), abs=1e-3)  # Wilson's
     single = measure_clips(np.array([[1, 1, 4, -1]] * 3), 1.0, Aggregate(), Sampling(4))
     assert single.values == {} and single.frame_accuracy is None
-    assert "clip accuracy is video accuracy" in single.note and "answers once for a clip" in single.note
+    assert "clip accuracy is video accuracy" in single.notes[1] and "answers once for a clip" in single.notes[2]
 
 
 TITLE = "HMDB-51, protocol tutorial: test clips leak"
@@ -284,8 +291,8 @@ def test_runs_are_compared_by_video_and_every_output_has_the_title(runs, tmp_pat
     right = [load_predictions(run / "predictions-test.safetensors").scores().right for run in folders]
     assert test.both_right == int((right[0] * right[1]).sum()) and test.only_first == int((right[0] > right[1]).sum())
     for text in (comparison_text(comparison), comparison_markdown(comparison)):
-        assert TITLE in text and "3 videos" in text and "video accuracy (top-1)" in text and "images" not in text
-        assert "video by video" in text
+        assert TITLE in text and "3 videos by mean-prob" in text and "video accuracy (top-1)" in text
+        assert "video by video" in text and "images" not in text
     assert comparison_csv(comparison).startswith("class,videos,")
     by_mode = compare_runs(folders, "test", Aggregate("mode"))
     assert by_mode.aggregate == "mode" and not any("rule" in line for line in by_mode.cautions)
