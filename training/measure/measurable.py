@@ -13,6 +13,7 @@ from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import Watch, look_at_images
 from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ...data.files import check_writable
+from ..aggregates import Aggregate
 from ..runs.checkpoint_header import CheckpointHeader, read_header
 from ..runs.folder import BEST, read_config
 from ..runs.provenance import identity, same_boxes
@@ -22,8 +23,10 @@ from ..tasks import task_of
 _HELD_OUT = ("test", "query")
 
 
-def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[Path, int | None, str]:
-    """Check that a run may be evaluated on ``split`` of ``boxes``.
+def check_measurable(
+    run: Path, boxes: Boxes, split: str, force: bool, aggregate: Aggregate | None = None
+) -> tuple[Path, int | None, str]:
+    """Check that a run may be evaluated on ``split`` of ``boxes``, and its scores aggregated so.
 
     Returns: path for the metrics, the number of images that the run was trained on or selected by (None if unknown),
     and a warning about what limits the meaning of the metrics, which may be empty.
@@ -37,12 +40,15 @@ def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[
     if split not in task.splits.measured_on:
         known = ", ".join(task.splits.measured_on)
         raise ConfigurationError(f"split {split!r}: {task.name} is measured on one of {known}")
+    if aggregate and (not boxes.of_clips or boxes.is_retrieval):
+        what = "a data set for retrieval" if boxes.is_retrieval else "images"
+        raise ConfigurationError(f"--aggregate is for the classes of clips, and {boxes.path} has {what}: leave it out")
     for part in parts_of(split):
         if not len(boxes.rows(part)):
             raise DatasetError(f"{boxes.path} has no usable {part} images")
     # The fingerprint in a boxes file can be any text, so file names contain its hash.
     other = "" if own else f"-{hashlib.blake2b(boxes.fingerprint.encode(), digest_size=4).hexdigest()}"
-    target = run / f"metrics-{split}{other}.json"
+    target = run / f"metrics-{split}{aggregate.part if aggregate else ''}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
     known = _trained_persons(run, header, boxes, split)
@@ -101,9 +107,15 @@ def check_images(
 
 
 def _check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:
-    """Raise `MismatchError` unless ``boxes`` has the same classes and, if the network uses regions, the same proposal
-    settings. Persons to search for are others than those of training, so that any network can be measured on them.
+    """Raise `MismatchError` unless ``boxes`` has the same classes, clips only for a network trained on clips, and, if
+    the network uses regions, the same proposal settings. Persons to search for are others than those of training, so
+    that any network can be measured on them.
     """
+    if boxes.of_clips and header.sampling is None:
+        raise MismatchError(
+            f"{run} was trained on images, and {boxes.path} has clips, whose frames it does not know how to choose: "
+            "train it on clips, or name a file of images with --boxes"
+        )
     if header.classes != boxes.classes and not boxes.is_retrieval:
         missing = sorted(set(header.classes) ^ set(boxes.classes))
         which = f", such as {missing[0]!r}" if missing else " in another order"
