@@ -93,9 +93,9 @@ def _cost(settings: Settings, variant: str) -> Cost:
     with torch.device("meta"):
         model = build_network(settings).eval()
         regions = needs_of(settings).regions
-        inputs = {"images": torch.empty(1, 3, *model.size_hw), "regions": torch.empty(1, regions, 4)}
+        batch = Batch.of_images(torch.empty(1, 3, *model.size_hw), torch.empty(1, regions, 4))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(*(inputs[name] for name in model.inputs))
+            model(*batch.inputs(model.inputs))
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return Cost(settings.backbones, variant, parameters, counter.get_total_flops() / 1e9)
 
