@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,14 @@ from .data.errors import ConfigurationError, ImageError
 from .data.images import pixel_limit, pixels_of
 from .data.inputs import Input, find_inputs
 from .proposals.settings import ProposalSettings, name_of_weights
-from .training.samples.reading import Propose, Sample, Unreadable, sample_of_input, sample_or_reason
+from .training.samples.reading import (
+    Propose,
+    ProposeTubes,
+    Sample,
+    Unreadable,
+    sample_of_input,
+    sample_or_reason,
+)
 
 if TYPE_CHECKING:
     from .training.answers.embedding import Embedding
@@ -272,10 +279,24 @@ def proposer(header: CheckpointHeader, weights: Path | None) -> Propose | None:
     return partial(_propose, settings=settings, weights=weights)
 
 
+def tubes_proposer(header: CheckpointHeader) -> ProposeTubes | None:
+    """Return stage 1's function for the frames of a clip, as `proposer` for one image; None for a network of images."""
+    settings = ProposalSettings.from_dict(header.proposals)
+    return partial(_propose_tubes, settings=settings) if header.regions and settings.frames else None
+
+
 def _propose(image: np.ndarray, settings: ProposalSettings, weights: Path | None) -> Any:
     from .proposals.one_image import propose_regions
 
+    if settings.frames:  # a network of clips sees a photograph as a clip of one frame
+        return _propose_tubes([image], settings)[0][0]
     return propose_regions(image, settings, weights)
+
+
+def _propose_tubes(frames: Sequence[np.ndarray], settings: ProposalSettings) -> Any:
+    from .proposals.tubes import tubes_of_frames
+
+    return tubes_of_frames(frames, settings)
 
 
 def _many(name: str | Path) -> bool:

@@ -6,17 +6,21 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..data.sets.catalogue import CATALOGUE
+from ..data.text import rows_called
 from ..proposals.settings import ProposalSettings
 from . import options
 from .field_options import SettingsCommand, field_option
 from .pictures import say_what_cannot_be_drawn
 from .places import root_of_dataset, root_of_environment
 from .progress import advance, close, progress_bar
+
+if TYPE_CHECKING:
+    from ..data.index import DatasetIndex
 
 
 @click.command(cls=SettingsCommand, short_help="List, download and verify data sets.")
@@ -26,14 +30,17 @@ from .progress import advance, close, progress_bar
 @click.option(
     "--verify",
     is_flag=True,
-    help="Count and decode the images of NAME and find duplicates; the exit code is 1 if images are missing or broken.",
+    help="Count and decode the images or clips of NAME and find duplicates; the exit code is 1 if some are missing or "
+    "broken.",
 )
 @click.option(
     "--csv",
     "list_file",
     type=click.Path(path_type=Path),
-    help="CSV file that lists the images of the data set csv, with --verify.",
+    help="CSV file that lists the images of the data set csv, or the clips of clips, with --verify.",
 )
+@options.split_number
+@options.group_pattern
 @click.option("--jobs", type=click.IntRange(1), help="Number of worker processes of --verify.  [default: one per core]")
 @click.option(
     "--sheet", type=click.Path(path_type=Path), help="Picture FILE for near-duplicates across splits, with --verify."
@@ -48,6 +55,8 @@ def datasets(
     download: bool,
     verify: bool,
     list_file: Path | None,
+    split_number: int | None,
+    group_pattern: str,
     jobs: int | None,
     sheet: Path | None,
     max_pixels: int,
@@ -62,13 +71,16 @@ def datasets(
     if dataset is None and (download or verify):
         raise click.UsageError(f"--{'download' if download else 'verify'} needs the NAME of a data set")
     limited = context.get_parameter_source("max_pixels") is click.core.ParameterSource.COMMANDLINE
-    if (list_file or jobs or sheet or limited) and not verify:
-        raise click.UsageError("--csv, --jobs, --sheet and --max-pixels need --verify")
+    if (list_file or split_number or group_pattern or jobs or sheet or limited) and not verify:
+        raise click.UsageError("--csv, --split-number, --group-pattern, --jobs, --sheet and --max-pixels need --verify")
     given, root = root, root or root_of_environment() or Path("datasets")
     if download and dataset:
         _download(dataset, root)
+    if sheet and dataset and CATALOGUE[dataset].of_clips:
+        raise click.UsageError("--sheet draws images that look alike; clips are not compared by their looks")
     if verify and dataset:
-        _examine(dataset, given, list_file, jobs, sheet, max_pixels, as_json)
+        opened = _open(dataset, given, list_file, split_number, group_pattern)
+        _examine(opened, jobs, sheet, max_pixels, as_json)
         return
     found = [look_up(name, root) for name in ([dataset] if dataset else CATALOGUE)]
     if as_json:
@@ -109,31 +121,43 @@ def _download(dataset: str, root: Path) -> None:
         click.echo(f"extracted: {archive}; the archive may be deleted", err=True)
 
 
+def _open(
+    dataset: str, root: Path | None, list_file: Path | None, split_number: int | None, group_pattern: str
+) -> DatasetIndex:
+    from ..data.sets.catalogue import open_dataset
+
+    return open_dataset(
+        dataset,
+        root_of_dataset(dataset, root, list_file),
+        val_fraction=0,
+        list_file=list_file,
+        split_number=split_number,
+        group_pattern=group_pattern,
+        any_counts=True,
+        say=partial(click.echo, err=True),
+    )
+
+
 def _examine(
-    dataset: str,
-    root: Path | None,
-    list_file: Path | None,
+    index: DatasetIndex,
     jobs: int | None,
     sheet: Path | None,
     max_pixels: int,
     as_json: bool,
 ) -> None:
     from ..data.drawing import check_picture_path, save_picture
-    from ..data.sets.catalogue import open_dataset
     from ..data.sets.examination import examine
     from ..data.sets.examination_report import examination_text, near_duplicate_sheet
 
     if sheet:
         check_picture_path(sheet)
-    root = root_of_dataset(dataset, root, list_file)
-    say = partial(click.echo, err=True)
-    index = open_dataset(dataset, root, val_fraction=0, list_file=list_file, any_counts=True, say=say)
+    dataset, root = index.dataset, index.root
     entry = CATALOGUE[dataset]
     with progress_bar("verify", len(index)) as bar:
         found = examine(
             index,
             classes=entry.classes,
-            counts=entry.counts,
+            counts=entry.counts_of(int(str(index.opened_with.get("split_number", 1)))),
             jobs=jobs,
             max_pixels=max_pixels,
             progress=lambda done, bad: advance(bar, done, {"unreadable": bad} if bad else {}),
@@ -149,5 +173,6 @@ def _examine(
     elif sheet:
         click.echo(f"no near-duplicates across splits: {sheet} is not written", err=True)
     if not found.sound:
-        broken = f"{len(found.unreadable):,} images cannot be read" if found.unreadable else ""
+        called = rows_called(index.of_clips)
+        broken = f"{len(found.unreadable):,} {called} cannot be read" if found.unreadable else ""
         raise click.ClickException(f"{dataset} under {root}: {', '.join(filter(None, [*found.wrong, broken]))}")

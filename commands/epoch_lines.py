@@ -18,12 +18,18 @@ class EpochLines:
         seeds: Number of seeds, trained one after the other.
         until: Epoch after which each of them is stopped; None for the last.
         clock: Function that returns the time in seconds.
+        called: What the samples are called, images or clips.
     """
 
     def __init__(
-        self, epochs: int, seeds: int = 1, until: int | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        epochs: int,
+        seeds: int = 1,
+        until: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        called: str = "images",
     ) -> None:
-        self.epochs, self.seeds, self._clock = epochs, seeds, clock
+        self.epochs, self.seeds, self._clock, self._called = epochs, seeds, clock, called
         self._until = min(epochs, until or epochs)
         self._seeds_begun = 0
         self._before = clock()
@@ -45,12 +51,12 @@ class EpochLines:
             if name in log:
                 parts.append(f"{name} {_figure(name, float(str(log[name])))}")
         parts.append(f"lr {float(str(log['lr'])):<7.2g}")
-        parts.append(f"{float(str(log['images_per_second'])):5.1f} images/s")
+        parts.append(f"{float(str(log['images_per_second'])):5.1f} {self._called}/s")
         parts.append(duration(self._seconds[-1]).rjust(7) + self._left(epoch))
         if float(str(log.get("data_wait", 0))) >= _MUCH:
-            parts.append(f"{float(str(log['data_wait'])):.0%} waiting for images")
+            parts.append(f"{float(str(log['data_wait'])):.0%} waiting for {self._called}")
         if "images_at_once" in log:
-            parts.append(f"{log['images_at_once']} images at once")
+            parts.append(f"{log['images_at_once']} {self._called} at once")
         return "  ".join([*parts, *(["best"] if "best" in log else [])]).rstrip()
 
     def _left(self, epoch: int) -> str:

@@ -20,8 +20,20 @@ root = click.option(
 dataset_root = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Folder that contains the data set; for the data set 'folder', the folder of class folders.  "
+    help="Folder that contains the data set; for the data sets 'folder' and 'clips', the folder of class folders.  "
     "[default: $AGNET_ROOT, else ./datasets; for 'csv', the folder of the list]",
+)
+split_number = click.option(
+    "--split-number",
+    type=click.IntRange(1),
+    help="Number of the official split of hmdb51 or ucf101, which have three.  [default: 1]",
+)
+group_pattern = click.option(
+    "--group-pattern",
+    default="",
+    metavar="REGEX",
+    help="Regular expression whose first group finds a clip's group (person, source) in its path, for class folders of "
+    "clips: '([^/_]+)_[^/]*$' finds S1 in wave/S1_wave_2.mp4. Drawn splits divide no group.",
 )
 boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="Boxes file."

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> Path:
-    if (list_file is not None) != (dataset == "csv"):
+    if (list_file is not None) != (dataset == "csv") and dataset != "clips":
         raise click.UsageError("the data set csv and --csv FILE need each other: give both or neither")
     root = root or (list_file.parent if list_file else root_of_environment())
     own = {"folder": "the folder of class folders", "reid-folder": "the folder with train, query and gallery"}
+    own["clips"] = "the folder of class folders, or --csv, the list of clips"
     if root is None and dataset in own:
         raise click.UsageError(f"the data set {dataset} needs --root, {own[dataset]}")
     return root or Path("datasets")

@@ -216,14 +216,17 @@ def _say_if_classes_are_persons(run: Path) -> None:
 def _predictor(run: Path, propose: Propose | None, answering: _Answering, pictures: bool = False) -> FilePredictor:
     """Load the network. To be called only once an image can be read: PyTorch takes seconds to load."""
     from ..data.memory import keep_network_memory
+    from ..predictor import tubes_proposer
     from ..training.answers.predict_files import FilePredictor
     from ..training.machine.devices import choose_device
     from ..training.runs.checkpoints import load_checkpoint
 
     keep_network_memory()
+    checkpoint = load_checkpoint(run)
     return FilePredictor(
-        checkpoint=load_checkpoint(run),
+        checkpoint=checkpoint,
         propose=propose,
+        propose_tubes=tubes_proposer(checkpoint),
         say=partial(click.echo, err=True),
         pictures=pictures,
         **{**asdict(answering), "device": choose_device(answering.device)},

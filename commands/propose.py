@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..data.names import NONE
+from ..data.names import NONE, OFFICIAL, PROTOCOLS
 from ..data.sets.catalogue import CATALOGUE
 from ..proposals.settings import ProposalSettings, name_of_weights
 from . import options
@@ -39,6 +39,9 @@ class _Asked:
     without_leaked_frames: bool
     any_counts: bool
     split_seed: int
+    split_number: int | None
+    protocol: str
+    group_pattern: str
     val_fraction: float
     limit: int | None
 
@@ -63,7 +66,7 @@ class _Run:
     "list_file",
     type=click.Path(path_type=Path),
     help="CSV file that lists the images, instead of PHOTOS: columns path (relative to --root), label and optionally "
-    "split.",
+    "split. With --dataset clips it lists videos or folders of frames, and may have the column group.",
 )
 @options.boxes
 @click.option("--limit", type=int, help="Maximum number of images, for a trial; classes and splits keep their shares.")
@@ -81,6 +84,15 @@ class _Run:
     show_default=True,
     help="Seed of the random splits: validation, and test if the data set has none.",
 )
+@options.split_number
+@click.option(
+    "--protocol",
+    type=options.Choice(PROTOCOLS),
+    default=OFFICIAL,
+    show_default=True,
+    help="Split of hmdb51: that of its lists, or the one of a tutorial, which leaks test clips, for comparison only.",
+)
+@options.group_pattern
 @click.option(
     "--without-leaked-frames",
     is_flag=True,
@@ -170,6 +182,9 @@ def _open(asked: _Asked) -> DatasetIndex:
         root_of_dataset(dataset, root, list_file),
         val_fraction=asked.val_fraction,
         split_seed=asked.split_seed,
+        split_number=asked.split_number,
+        protocol=asked.protocol,
+        group_pattern=asked.group_pattern,
         limit=asked.limit,
         list_file=list_file,
         leaked_frames=not asked.without_leaked_frames,
@@ -180,13 +195,13 @@ def _open(asked: _Asked) -> DatasetIndex:
 
 def _say_what_was_found(index: DatasetIndex) -> None:
     from ..data.index import VAL_IS_TEST, splits_told
-    from ..data.text import tally
+    from ..data.text import rows_called, tally
 
     say = partial(click.echo, err=True)
     parts = {split: int((index.splits == split).sum()) for split in splits_told(index.is_retrieval)}
     counts = ", ".join(f"{count:,} {split}" for split, count in parts.items())
     classes = "persons" if index.is_retrieval else "classes"
-    say(f"{index.title}: {len(index):,} images of {len(index.classes)} {classes} ({counts})")
+    say(f"{index.title}: {len(index):,} {rows_called(index.of_clips)} of {len(index.classes)} {classes} ({counts})")
     if index.is_retrieval and not all(index.cameras):
         unknown = len(index) - sum(map(bool, index.cameras))
         say(f"the camera of {unknown:,} images is unknown: they are also searched for among images of the same camera")

@@ -74,6 +74,7 @@ _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
 @field_option(RunSettings, "precision")
 @options.workers
 @field_option(RunSettings, "compile")
+@field_option(RunSettings, "cache_features")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -101,6 +102,7 @@ def train(context: click.Context, **given: Any) -> None:
     The best epoch is chosen on the validation split; the test split is reserved for agnet evaluate.
     """
     from ..data.memory import keep_network_memory
+    from ..data.text import rows_called
 
     call = _Call(**{one.name: given[one.name] for one in fields(_Call)})
     _check_call(call, context)
@@ -114,7 +116,8 @@ def train(context: click.Context, **given: Any) -> None:
     place = place_of_this_process()
     if call.dry_run and not place.alone:
         raise click.UsageError("--dry-run runs in one process; leave out torchrun")
-    lines = EpochLines(job.recipe.epochs, max(1, len(call.seeds)), call.stop_after)
+    called = rows_called(job.boxes.of_clips)
+    lines = EpochLines(job.recipe.epochs, max(1, len(call.seeds)), call.stop_after, called=called)
     console = Console(watch, lambda line: _say(lines.line(line)), _say) if place.first else Console()
     for line in introduction(job, call.seeds, given["recipe"], place.size):
         console.say(line)
@@ -273,6 +276,7 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     """Check everything that can be checked before PyTorch is loaded. Raises: subclasses of `AgnetError`."""
     from ..training.loop.preflight import (
         check_backbone,
+        check_cacheable,
         check_input,
         check_same_images,
         check_weights,
@@ -295,6 +299,8 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     settings = job.settings
     check_input(job.boxes, job.recipe, proposes=job.proposes, processes=int(os.environ.get("WORLD_SIZE", 1)))
     check_device(settings.device, settings.precision)
+    if settings.cache_features:
+        check_cacheable(job.recipe)
     for stream in job.model.streams:
         check_backbone(stream.backbone)
     if not (job.resume or (dry_run and needs_no_file(settings.weights))):

@@ -21,13 +21,14 @@ def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: in
     """Yield lines that describe the run before training starts."""
     from ..data.fonts import cannot_draw
     from ..data.index import splits_told
+    from ..data.text import rows_called
 
     boxes, model, recipe = job.boxes, job.model, job.recipe
     if boxes.failures:
-        yield f"{len(boxes.failures):,} unreadable images are left out"
+        yield f"{len(boxes.failures):,} unreadable {rows_called(boxes.of_clips)} are left out"
     counts = ", ".join(f"{len(boxes.rows(split)):,} {split}" for split in splits_told(boxes.is_retrieval))
     kind = "persons" if boxes.is_retrieval else "classes"
-    yield f"{boxes.title}: {counts} images of {len(boxes.classes)} {kind}"
+    yield f"{boxes.title}: {counts} {rows_called(boxes.of_clips)} of {len(boxes.classes)} {kind}"
     if unknown := cannot_draw([boxes.title], in_colour=False):  # for the title of the curves
         yield unknown
     with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {job.settings.seed}"

@@ -6,15 +6,13 @@ varying rate, are sampled alike.
 
 from __future__ import annotations
 
-import re
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from .contents import frame_files
 from .errors import ImageError
-from .images import IMAGE_SUFFIXES, MAX_PIXELS, read_image
-from .listing import is_a_systems
+from .images import MAX_PIXELS, read_image
 from .videos import USUAL_RATE, Frame, Video
 
 _NEAR = 0.5  # a frame is chosen from half a frame before its time on, so that rounded times choose the nearest one
@@ -71,40 +69,32 @@ class FrameFolder:
         pass
 
 
-def frame_files(folder: Path) -> list[str]:
-    """Names of the images in a folder, by the numbers in them, then by name: frame2.jpg comes before frame10.jpg."""
-    names = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted((name for name in names if not is_a_systems(name)), key=lambda name: (_numbers(name), name))
-
-
-def _numbers(name: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d{1,18}", name))
-
-
 def open_clip(path: str | Path, max_pixels: int = MAX_PIXELS) -> Clip:
     """Open a clip, a video file or a folder of numbered frames. Raises: `ImageError` as these do."""
     return FrameFolder(path, max_pixels) if Path(path).is_dir() else Video(path, max_pixels)
 
 
-def frames_at(clip: Clip, times: Sequence[float], rate: float | None = None) -> Iterator[Frame]:
+def frames_at(clip: Clip, times: Iterable[float], rate: float | None = None) -> Iterator[Frame]:
     """Yield the frames nearest to the given times, each once: fewer than times if one is nearest to several.
 
     Args:
         clip: Open clip, which is read up to the last of these frames.
-        times: Times in seconds, increasing, at most that of the last frame.
+        times: Times in seconds, increasing; of those after the last frame's, only the first ones may give it.
         rate: Average number of frames per second; by default the clip's own, which is the header's.
     """
     before = _NEAR / (rate or clip.rate)
-    left = deque(times)
+    left = iter(times)
+    due = next(left, None)
 
     def wanted(number: int, seconds: float) -> bool:
+        nonlocal due
         found = False
-        while left and seconds > left[0] - before:
-            left.popleft()
+        while due is not None and seconds > due - before:
+            due = next(left, None)
             found = True
         return found
 
     for frame in clip.chosen(wanted):
         yield frame
-        if not left:
+        if due is None:
             break

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ConfigurationError, DatasetError
-from .text import composed
+from .text import composed, rows_called
 
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 
@@ -74,14 +74,14 @@ class DatasetIndex:
         return np.bincount(self.labels[self.splits == split], minlength=len(self.classes))
 
 
-def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> DatasetIndex:
+def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]], of_clips: bool = False) -> DatasetIndex:
     """Build an index from ``(name, class name, split)`` rows, in their order; classes are `composed` and sorted.
 
     Raises: `DatasetError` if there is no image, fewer than two classes or more than `MAX_CLASSES`, a repeated name, or
     a name that is not valid text.
     """
     if not rows:
-        raise DatasetError(f"data set {dataset!r}: no images found under {root}")
+        raise DatasetError(f"data set {dataset!r}: no {rows_called(of_clips)} found under {root}")
     names, class_names, splits = zip(*rows, strict=True)
     if len(set(names)) != len(names):
         twice = next(name for name, times in Counter(names).items() if times > 1)
@@ -107,7 +107,25 @@ def build_index(dataset: str, root: Path, rows: list[tuple[str, str, str]]) -> D
         names=tuple(names),
         labels=np.array([number_of[name] for name in class_names], dtype=np.int16),
         splits=np.array(splits, dtype=f"U{max(map(len, ALL_SPLITS))}"),
+        of_clips=of_clips,
     )
+
+
+def divided_groups(index: DatasetIndex) -> dict[str, dict[str, int]]:
+    """Number of rows in each split of the groups that are in several splits, by group; query and gallery count as one.
+
+    Rows without a group are not counted.
+    """
+    found: dict[str, Counter[str]] = {}
+    for group, split in zip(index.groups, index.splits.tolist(), strict=bool(index.groups)):
+        if group:
+            found.setdefault(group, Counter())[split] += 1
+    parts = {"gallery": "query"}
+    return {
+        group: {split: found[group][split] for split in ALL_SPLITS if found[group][split]}
+        for group in sorted(found)
+        if len({parts.get(split, split) for split in found[group]}) > 1
+    }
 
 
 def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -> DatasetIndex:
@@ -128,6 +146,60 @@ def cut_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -
             by_name = rows[np.argsort([index.names[row] for row in rows])]
             splits[generator.permutation(by_name)[:count]] = into
     return replace(index, splits=splits)
+
+
+def cut_groups_from_train(index: DatasetIndex, fraction: float, into: str, seed: int) -> DatasetIndex:
+    """Move whole groups of training rows ``into`` another split, until it has about ``fraction`` of each class.
+
+    Groups are taken in a seeded order: each that brings the numbers of its classes nearer to their shares, then one for
+    each class that has none. Every class keeps at least one row; a class of a single group gives none. A row without a
+    group is a group of its own. The draw depends only on ``seed``, ``into`` and the names of groups and classes.
+    """
+    _check_fraction(fraction)
+    train = np.flatnonzero(index.splits == "train")
+    if fraction == 0 or not len(train):
+        return index
+    group_of = [index.groups[row] or index.names[row] for row in train]
+    groups, numbers = np.unique(group_of, return_inverse=True)
+    members = np.zeros((len(groups), len(index.classes)), np.int64)  # rows of each group and class
+    np.add.at(members, (numbers.ravel(), index.labels[train]), 1)
+    order = np.random.default_rng([seed, SPLITS.index(into)]).permutation(len(groups))
+    drawn = order[_groups_of_a_share(members[order], fraction)]
+    splits = index.splits.copy()
+    splits[train[np.isin(numbers.ravel(), drawn)]] = into
+    return replace(index, splits=splits)
+
+
+def _groups_of_a_share(members: np.ndarray, fraction: float) -> list[int]:
+    """Numbers of the groups that sum to about a share of each class.
+
+    Args:
+        members: Rows of each group and class, ``(groups, classes)``, in the order in which groups are taken.
+        fraction: Share of each class.
+    """
+    there = members.sum(axis=0)
+    wanted, taken = fraction * there, np.zeros_like(there)
+    chosen: list[int] = []
+
+    def distance(group: np.ndarray) -> float:
+        """Distance of the shares from those wanted with another group; infinite if that leaves a class empty."""
+        left = there - taken - group
+        return float("inf") if (left[group > 0] < 1).any() else float(np.abs(wanted - taken - group).sum())
+
+    def take(number: int) -> None:
+        chosen.append(number)
+        np.add(taken, members[number], out=taken)
+
+    for number, group in enumerate(members):
+        if distance(group) < distance(np.zeros_like(group)):
+            take(number)
+    for label in range(members.shape[1]):
+        if not taken[label]:
+            there_are = [number for number in np.flatnonzero(members[:, label]).tolist() if number not in chosen]
+            best = min(there_are, key=lambda number: distance(members[number]), default=None)
+            if best is not None and np.isfinite(distance(members[best])):
+                take(best)
+    return chosen
 
 
 def cut_persons_from_train(index: DatasetIndex, fraction: float, seed: int) -> DatasetIndex:
@@ -160,6 +232,8 @@ def trained_first(index: DatasetIndex) -> DatasetIndex:
 def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
     """Reduce to at most ``limit`` images for a trial run: one of each class and split, then in proportion.
 
+    The splits stay as they are, so that a group which none divides is not divided here either.
+
     Of a data set for retrieval, whole classes (persons) are kept instead: as many as fit, with train, val and test in
     proportion and at least two of each; of persons in no query, such as distractors, only a proportion of the images.
 
@@ -171,7 +245,8 @@ def limit_index(index: DatasetIndex, limit: int) -> DatasetIndex:
     for row, group in enumerate(zip(index.labels.tolist(), index.splits.tolist(), strict=True)):
         groups.setdefault(group, []).append(row)
     if limit < len(groups):
-        raise ConfigurationError(f"the limit must be at least {len(groups)}, one image of each class and split")
+        one = rows_called(index.of_clips)[:-1]
+        raise ConfigurationError(f"the limit must be at least {len(groups)}, one {one} of each class and split")
     # A group's first image, then each further image when the group's share is due.
     due = [(turn > 0, turn / len(rows), row) for rows in groups.values() for turn, row in enumerate(rows)]
     return _kept(index, sorted(row for _, _, row in sorted(due)[:limit]))

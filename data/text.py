@@ -117,6 +117,11 @@ def tally(counts: Mapping[str, int]) -> str:
     return ", ".join([*told, f"{rest:,} more of {len(kinds) - _KINDS:,} other kinds"] if rest else told)
 
 
+def rows_called(of_clips: bool) -> str:
+    """What the rows of a data set are called in outputs: images, or clips."""
+    return "clips" if of_clips else "images"
+
+
 def composed(label: str) -> str:
     """Return a class name in Unicode's composed form (NFC), so that equal names compare equal.
 

@@ -41,7 +41,7 @@ from .settings import ProposalSettings, name_of_weights
 from .worker import lost_image, propose_chunk
 
 PART_IMAGES = 256
-CHUNK_IMAGES = 16
+CHUNK_IMAGES, CHUNK_CLIPS = 16, 2
 PREVIEWS, FEW_PREVIEWS = 12, 3
 
 _LOCK, _SETTINGS = "lock", "settings.json"
@@ -96,6 +96,12 @@ def propose_dataset(
     if name_of_weights(weights) != settings.weights:
         raise ConfigurationError(
             f"the settings name other weights ({settings.weights}) than those of the file {weights}"
+        )
+    if index.of_clips != (settings.frames > 0):
+        rows, wanted = ("clips", "1 or more") if index.of_clips else ("images", "0")
+        raise ConfigurationError(
+            f"proposal setting 'frames': wanted {wanted}, since {index.title or index.dataset} is of {rows}; got "
+            f"{settings.frames}"
         )
     recorded = recorded_settings(index, settings)
     folder = boxes.with_name(boxes.name + ".parts")
@@ -235,11 +241,12 @@ class _Run:
     def _proposals(self, missing: Iterable[int], jobs: int | None) -> Generator[list[Proposal], None, None]:
         """Chunks of proposals, none of which spans two parts."""
         names = [self._names(number) for number in missing]
-        chunks = [part[at : at + CHUNK_IMAGES] for part in names for at in range(0, len(part), CHUNK_IMAGES)]
+        size = CHUNK_CLIPS if self.index.of_clips else CHUNK_IMAGES
+        chunks = [part[at : at + size] for part in names for at in range(0, len(part), size)]
         root = str(self.index.root.resolve())
         weights = str(self.weights.resolve()) if self.weights else None
         task = partial(propose_chunk, root, self.settings, weights)
-        return in_parallel(chunks, task, partial(lost_image, root), jobs)
+        return in_parallel(chunks, task, partial(lost_image, root, self.index.of_clips), jobs)
 
 
 def _failures_of_finished(path: Path) -> int | None:

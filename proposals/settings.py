@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.errors import CheckpointError, ConfigurationError
-from ..data.fields import A_NAME, A_SEED, Rule, between, check_rules, choice, idle_fields, setting
+from ..data.fields import (
+    A_NAME,
+    A_SEED,
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    Rule,
+    between,
+    check_rules,
+    choice,
+    idle_fields,
+    setting,
+)
 from ..data.names import KINDS, MAX_REGIONS, NONE
 from ..data.spelling import did_you_mean
 
@@ -21,8 +32,9 @@ if TYPE_CHECKING:
 
 # A method is a function of this package: uint8 RGB (H, W, 3) and settings, and weights for `NETWORKS` -> κ groups of
 # points. The boxes file, its inspection and training do not depend on the method.
+KEYPOINTS = "sift"  #: the method that groups keypoints
 METHODS = {
-    "sift": "sift:group_keypoints",
+    KEYPOINTS: "sift:group_keypoints",
     "cnn-features": "networks:group_feature_map",
     "mask-rcnn": "networks:group_detections",
     "grid": "controls:group_grid",
@@ -35,7 +47,8 @@ REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
 # The methods that a setting has an effect on: the `needs` of its field.
 _REGIONS = ("method", tuple(name for name in METHODS if name != NONE))
 _NETWORK = ("method", NETWORKS)
-_KEYPOINTS = ("method", ("sift",))
+_KEYPOINTS = ("method", (KEYPOINTS,))
+_CLIPS = ("frames", AT_LEAST_1)
 _SIZED = ("method", ("sift", "random"))
 _SEEDED = ("method", ("sift", "cnn-features", "random"))
 MIXTURES = ("closed-form", "scikit-learn")
@@ -60,7 +73,8 @@ class EM:
 
 _PRIMARY: Rule = (f"2 to {MAX_REGIONS}", lambda value: value == 0 or 2 <= value <= MAX_REGIONS)  # 0 only for none
 
-REGIONS, MIXTURE, READING = "Regions", "Keypoints and their mixture", "Options"
+REGIONS, MIXTURE, CLIPS, READING = "Regions", "Keypoints and their mixture", "Clips", "Options"
+SPACE, SPACE_TIME = "space", "space-time"
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,22 @@ class ProposalSettings:
         0,
         needs=_SEEDED,
     )
+    frames: int = setting(
+        CLIPS,
+        "Number of frames of each clip, evenly spaced in time, in which regions are found; 0: images.",
+        between(0, 1024),
+        0,
+    )
+    tubes: str = choice(
+        CLIPS,
+        "Mixture of a clip: over the positions of the keypoints of all frames, or over positions and time, slower.",
+        (SPACE, SPACE_TIME),
+        SPACE,
+        needs=_CLIPS,
+    )
+    keypoints: int = setting(
+        CLIPS, "Number of the strongest keypoints of a frame; 0: all.", NOT_NEGATIVE, 150, needs=_CLIPS
+    )
     max_pixels: int = setting(
         READING,
         "Maximum number of pixels of a readable image: decoding takes 3 bytes for each, and a small file can announce "
@@ -148,6 +178,11 @@ class ProposalSettings:
             raise ConfigurationError(
                 f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, other methods do not; got "
                 f"{self.method} with primary {self.primary} and kinds {self.kinds}"
+            )
+        if self.frames and self.method in NETWORKS:
+            raise ConfigurationError(
+                f"proposal setting 'method': {self.method} finds regions in images, not in clips; use "
+                f"{KEYPOINTS}, grid, random or {NONE}"
             )
         _ = self.layout  # raises if there are too many regions, or none
 
@@ -167,10 +202,14 @@ class ProposalSettings:
         return EM(self.max_iter, self.tol, self.reg_covar)
 
     def to_dict(self) -> dict[str, str | int | float]:
-        """Return the settings by name; ``max_pixels`` only if it is not the default, because older files lack it."""
+        """Return the settings by name, without those that older files lack: the default of ``max_pixels``, and of
+        images, the settings for clips.
+        """
         values = asdict(self)
         if self.max_pixels == ProposalSettings.max_pixels:
             del values["max_pixels"]
+        for name in () if self.frames else ("frames", "tubes", "keypoints"):
+            del values[name]
         return values
 
     @classmethod

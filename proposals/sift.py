@@ -62,19 +62,20 @@ def squash(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.cvtColor(resize(image, (side, side)), cv2.COLOR_RGB2GRAY)
 
 
-def detect_keypoints(grey: np.ndarray) -> np.ndarray:
-    """Detect all SIFT keypoints with OpenCV's default thresholds.
+def detect_keypoints(grey: np.ndarray, most: int = 0) -> np.ndarray:
+    """Detect SIFT keypoints with OpenCV's default thresholds.
 
     A point with several orientations is returned several times, as by OpenCV: its mass in the mixture is then its
     number of orientations.
 
     Args:
         grey: uint8 image ``(H, W)``.
+        most: Number of the strongest keypoints to return, and any as strong as the last of them; 0: all.
 
     Returns: float32 ``(n, 2)`` x, y in continuous coordinates of ``grey``; n may be 0.
     """
     # Not detectAndCompute: descriptors are not needed and would double the cost.
-    found = _sift().detect(grey, None)
+    found = _sift(most).detect(grey, None)
     # OpenCV places (0, 0) at the centre of the first pixel, agnet at its corner.
     corner_xy = np.asarray(cv2.KeyPoint.convert(found), dtype=np.float32).reshape(-1, 2) + np.float32(0.5)
     return corner_xy - SIFT_BIAS
@@ -91,5 +92,5 @@ def seed_of(seed: int, content: np.ndarray) -> int:
 
 
 @cache
-def _sift() -> cv2.SIFT:
-    return cv2.SIFT.create(enable_precise_upscale=False)  # explicit, because the bias depends on it
+def _sift(most: int) -> cv2.SIFT:
+    return cv2.SIFT.create(nfeatures=most, enable_precise_upscale=False)  # explicit, because the bias depends on it

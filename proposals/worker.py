@@ -12,23 +12,25 @@ from pathlib import Path
 import cv2
 import threadpoolctl
 
+from ..data.contents import hash_of, stamp_of_folder
 from ..data.errors import ImageError
 from ..data.faults import CRASHES, LATER, NO_REGIONS, NOT_OPENED, PASSING, check_root_is_there, reason_of, unread
 from ..data.images import decode_image
-from ..data.regions import Proposal, content_hash, time_of_change
+from ..data.regions import NOT_THERE, Proposal, content_hash, time_of_change
 from ..data.text import first_line
 from .one_image import propose_regions
 from .settings import NETWORKS, ProposalSettings
+from .tubes import propose_clip
 
 
 def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, names: Sequence[str]) -> list[Proposal]:
-    """Propose the regions of several images, in order. An unreadable image is recorded, not raised.
+    """Propose the regions of several images or clips, in order. An unreadable one is recorded, not raised.
 
     Args:
         root: Absolute path of the data set's root; a worker may run in another folder.
         settings: Proposal settings.
         weights: Absolute path of the weights file, for methods that use one.
-        names: Image names relative to the root.
+        names: Names relative to the root.
     """
     # joblib limits neither OpenCV's own pool nor every BLAS; without limits, workers compete for the cores.
     cv2.setNumThreads(1)
@@ -41,27 +43,31 @@ def propose_chunk(root: str, settings: ProposalSettings, weights: str | None, na
         return [_propose_file(root, name, settings, file) for name in names]
 
 
-def lost_image(root: str, name: str, reason: str) -> Proposal:
-    """The proposal of an image that killed its worker process."""
+def lost_image(root: str, of_clips: bool, name: str, reason: str) -> Proposal:
+    """The proposal of an image or clip that killed its worker process."""
     fault = LATER if reason.startswith(PASSING) else CRASHES
-    return _without_regions(_read(root, name)[0], reason, fault)
+    return _without_regions((_look_at_clip if of_clips else _read)(root, name)[0], reason, fault)
 
 
 def _propose_file(root: str, name: str, settings: ProposalSettings, weights: Path | None) -> Proposal:
-    file, content = _read(root, name)
+    file, content = _look_at_clip(root, name) if settings.frames else _read(root, name)
     if file.reason:
         return file
+    tubes = None
     try:
-        image = decode_image(content, settings.max_pixels)
-        regions = propose_regions(image, settings, weights)
+        if settings.frames:
+            tubes = propose_clip(Path(root, name), settings)
+            regions = tubes.regions[0]
+        else:
+            regions = propose_regions(decode_image(content, settings.max_pixels), settings, weights)
     except ImageError as error:
-        return _without_regions(file, reason_of(error), error.fault)
+        return _without_regions(file, reason_of(error).removeprefix(f"{Path(root, name)}: "), error.fault)
     except (cv2.error, MemoryError) as error:
         if isinstance(error, MemoryError) or error.code == cv2.Error.StsNoMem:
             return _without_regions(file, f"{PASSING}not enough memory to find its regions", LATER)
         reason = first_line(error, "no reason given")
         return _without_regions(file, f"{settings.method} failed on it: {reason}", NO_REGIONS)
-    return replace(file, regions=regions)
+    return replace(file, regions=regions, tubes=tubes)
 
 
 def _without_regions(file: Proposal, reason: str, fault: str) -> Proposal:
@@ -87,6 +93,24 @@ def _read(root: str, name: str) -> tuple[Proposal, bytes]:
         trouble = unread(error)
         return Proposal(None, reason=reason_of(trouble), fault=trouble.fault), b""
     return Proposal(None, len(content), modified, content_hash(content)), content
+
+
+def _look_at_clip(root: str, name: str) -> tuple[Proposal, bytes]:
+    """As `_read`, for a video file or a folder of frames, whose content is read in pieces and not returned."""
+    path = Path(root, name)
+    try:
+        if path.is_dir():
+            size, modified = stamp_of_folder(path) or (0, NOT_THERE)
+        else:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return Proposal(None, reason="is not a file", fault=NOT_OPENED), b""
+            size, modified = status.st_size, time_of_change(status.st_mtime_ns)
+        return Proposal(None, size, modified, hash_of(path)), b""
+    except OSError as error:
+        check_root_is_there(root)
+        trouble = unread(error)
+        return Proposal(None, reason=reason_of(trouble), fault=trouble.fault), b""
 
 
 @cache

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..contents import hash_of, stamp_of_folder
 from ..errors import AgnetError, DatasetError, MismatchError
 from ..listing import OnDisk
-from ..regions import NOT_THERE, content_hash, time_of_change
+from ..regions import NOT_THERE, time_of_change
 from ..text import printable
 from . import schema
 from .reader import Listing
@@ -208,7 +209,8 @@ def _readers() -> Iterator[ThreadPoolExecutor]:
 def stamps_of(root: Path, names: list[str] | tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Size in bytes and modification time in nanoseconds since 1970 of each file, int64.
 
-    A missing file, or a folder or device in its place, has the time `NOT_THERE`.
+    Of a folder of frames, the sum of the sizes and the latest time. A missing file, or a device or a folder without
+    frames in its place, has the time `NOT_THERE`.
     """
     chunks = [names[first : first + _STAMPS] for first in range(0, len(names), _STAMPS)]
     if len(chunks) < 2:
@@ -232,6 +234,9 @@ def _stamps(root: str, names: Sequence[str]) -> np.ndarray:
             continue
         if stat.S_ISREG(status.st_mode):
             stamps[row] = status.st_size, time_of_change(status.st_mtime_ns)
+        elif stat.S_ISDIR(status.st_mode):
+            with suppress(OSError):
+                stamps[row] = stamp_of_folder(os.path.join(root, name)) or stamps[row]  # noqa: PTH118
     return stamps
 
 
@@ -275,7 +280,6 @@ def _other_size(then: int, now: int) -> str:
 
 def _other_content(path: Path, digest: bytes) -> str | None:
     try:
-        content = path.read_bytes()
+        return None if hash_of(path).encode() == digest else "has different content"
     except OSError as error:
         return f"{UNREADABLE}: {error.strerror or error}"
-    return None if content_hash(content).encode() == digest else "has different content"

@@ -102,7 +102,8 @@ def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Propos
             failures.append((number, *(text.encode() for text in texts), _cut(proposal.reason)))
             continue
         boxes = regions.primary_xyxy
-        row[schema.STATUS] = (schema.STATUS_OK if regions.enough_keypoints else schema.STATUS_FEW).encode()
+        enough = any(of_frame.enough_keypoints for _, of_frame, _ in _frames(proposal.tubes, regions))
+        row[schema.STATUS] = (schema.STATUS_OK if enough else schema.STATUS_FEW).encode()
         row["width"], row["height"] = regions.size_wh
         row["keypoints"], row["distinct_keypoints"] = regions.total_keypoints, regions.distinct_keypoints
         row["distinct_regions"] = len(np.unique(regions.layout.boxes(boxes), axis=0))

@@ -9,7 +9,7 @@ from textwrap import shorten
 
 from ..errors import AbsentError, DatasetError
 from ..index import ALL_SPLITS
-from ..text import printable, table
+from ..text import printable, rows_called, table
 from .catalogue import CATALOGUE, difference_from_book
 from .entry import Download, Entry, Options
 from .on_disk import leftover
@@ -40,6 +40,7 @@ class Availability:
             "name": self.dataset,
             "title": entry.title,
             "images": dict(entry.counts) if entry.counts else None,
+            "of_clips": entry.of_clips,
             "classes": entry.classes,
             "split": entry.split,
             "licence": entry.licence,
@@ -73,7 +74,7 @@ def details_text(found: Availability) -> str:
     entry = found.entry
     told = {
         "name": f"{found.dataset}: {entry.title}",
-        "images": ", ".join(f"{count:,} {split}" for split, count in (entry.counts or {}).items()),
+        rows_called(entry.of_clips): ", ".join(f"{count:,} {split}" for split, count in (entry.counts or {}).items()),
         "persons" if entry.camera else "classes": "" if entry.classes is None else f"{entry.classes:,}",
         "split": entry.split,
         "ignored": entry.ignored,
@@ -96,7 +97,8 @@ def _state(dataset: str, entry: Entry, root: Path) -> tuple[str, str]:
         return (COMPLETE if made else MADE if entry.folder else OWN), ""
     left_out: Counter[str] = Counter()
     try:
-        difference = difference_from_book(entry, entry.rows(root, left_out, Options(may_write=False)), left_out)
+        options = Options(may_write=False)
+        difference = difference_from_book(entry, entry.rows(root, left_out, options), left_out, options)
     except AbsentError as error:
         found = leftover(entry, root)
         return (NOT_THERE if found is None else NOT_EXTRACTED if found[1] else HALF_A_DOWNLOAD), str(error)

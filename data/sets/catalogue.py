@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, DatasetError
+from ..names import OFFICIAL, PROTOCOLS, TUTORIAL
 from ..places import own_name
 from ..spelling import did_you_mean
 from ..text import composed, printable
@@ -314,6 +315,58 @@ MARKET1501 = Entry(
     flaws="junk boxes (person -1), which its protocol takes out of every ranking, are left out",
 )
 
+CLIPS = Entry(
+    name="clips",
+    title="a folder or a list of clips",
+    layout="clips:clips_rows",
+    of_clips=True,
+    split="train, val and test folders, or the column split, or a fifth of each class drawn for test; no draw divides "
+    "a group",
+    how="name the folder of class folders of videos, or of folders of numbered frames, with --root, or a CSV file with "
+    "columns path, label and, if they are known, split and group with --csv",
+)
+_HMDB51_COUNTS = {"train": 3_570, "test": 1_530}
+HMDB51 = Entry(
+    name="hmdb51",
+    title="HMDB-51",
+    layout="clips:hmdb51_rows",
+    folder="hmdb51",
+    archives=("hmdb51", "test_train_splits"),
+    classes=51,
+    counts=_HMDB51_COUNTS,
+    more_counts=(_HMDB51_COUNTS, _HMDB51_COUNTS),
+    tutorial_counts={"train": 5_236, "val": 1_130, "test": 400},
+    of_clips=True,
+    split="its lists, 70 / 30 a class, in three splits: --split-number; report the mean of all; validation is cut by "
+    "source",
+    licence="CC BY 4.0, as its homepage says; the clips are from films and web videos",
+    size="2.1 GB",
+    homepage="http://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
+    how="get hmdb51_org.rar (2.1 GB) and test_train_splits.rar from "
+    "http://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/ and extract both there with unar, "
+    "7z or unrar; then extract in it the archive of each class that hmdb51_org.rar holds",
+    flaws="1,666 of its 6,766 clips are in neither train nor test of a split and left out; some sources have clips of "
+    "one class in train and of another in test",
+)
+UCF101 = Entry(
+    name="ucf101",
+    title="UCF-101",
+    layout="clips:ucf101_rows",
+    folder="UCF-101",
+    archives=("ucf101", "ucf-101"),
+    classes=101,
+    counts={"train": 9_537, "test": 3_783},
+    more_counts=({"train": 9_586, "test": 3_734}, {"train": 9_624, "test": 3_696}),
+    of_clips=True,
+    split="its lists, in three splits: --split-number; report the mean of all; validation is cut by group, the clips "
+    "of one video",
+    licence="videos of YouTube's users, for research; see its homepage",
+    size="7 GB",
+    homepage="https://www.crcv.ucf.edu/data/UCF101.php",
+    how="get UCF101.rar (7 GB) and UCF101TrainTestSplits-RecognitionTask.zip from "
+    "https://www.crcv.ucf.edu/data/UCF101.php and extract both there (the first with unar, 7z or unrar)",
+)
+
 DRAWS = 20  # test sets of CUHK03's first protocol
 _CUHK03 = Entry(
     name="",
@@ -390,6 +443,9 @@ CATALOGUE = {
         CUHK03_1367_LABELLED,
         CUHK03_1367_DETECTED,
         REID_FOLDER,
+        HMDB51,
+        UCF101,
+        CLIPS,
     )
 }
 
@@ -403,6 +459,9 @@ def open_dataset(
     limit: int | None = None,
     list_file: str | Path | None = None,
     leaked_frames: bool = True,
+    split_number: int | None = None,
+    protocol: str = OFFICIAL,
+    group_pattern: str = "",
     any_counts: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> DatasetIndex:
@@ -415,15 +474,21 @@ def open_dataset(
         root: Folder that holds the data set (for ``folder``, the folder of class folders itself; for ``csv``, the one
             that the paths in the list are relative to).
         val_fraction: Share of each class's training images that becomes validation, or for retrieval of the training
-            persons, with all their images; 0 cuts none.
+            persons, with all their images; 0 cuts none. Of clips with known groups, whole groups are cut.
         split_seed: Seed of that cut, of Caltech-256's draw, and of the test split if the layout has none; for the
             protocol 1,367 / 100 of CUHK03 also the number of the test set, 0 to 19.
-        limit: Maximum number of images.
-        list_file: List of images for ``csv``.
+        limit: Maximum number of images or clips.
+        list_file: List of images for ``csv``, or of clips for ``clips``.
         leaked_frames: Whether to keep AUC-V2's test frames that reportedly show a driver of train.
+        split_number: Number of the official split, from 1, of a data set that has several: ``hmdb51``, ``ucf101``.
+        protocol: One of `names.PROTOCOLS`. ``tutorial`` reproduces the leak of a tutorial on ``hmdb51``: it also trains
+            on the clips in neither split, and draws validation and test from the test clips.
+        group_pattern: Regular expression whose first group names the group of a clip from its path, for class folders
+            of ``clips``.
         any_counts: Whether to accept a named data set whose numbers of images or classes differ from the published
             counts.
-        say: Function called with a sentence before work that takes minutes: the extraction of CUHK03's pictures.
+        say: Function called with a sentence: warnings, and before work that takes minutes, the extraction of CUHK03's
+            pictures.
 
     Raises: `DatasetError`, which names what was searched for, where, and how to get it, or the counts expected and
         found.
@@ -437,10 +502,19 @@ def open_dataset(
         )
     root = Path(root)
     entry = CATALOGUE[dataset]
-    options = Options(split_seed, None if list_file is None else Path(list_file), leaked_frames, say=say)
+    options = Options(
+        split_seed,
+        None if list_file is None else Path(list_file),
+        leaked_frames,
+        split_number=split_number or 1,
+        protocol=protocol,
+        group_pattern=group_pattern,
+        say=say,
+    )
+    _check_options(entry, options, split_number)
     left_out: Counter[str] = Counter()
     rows = entry.rows(root, left_out, options)
-    difference = difference_from_book(entry, rows, left_out)
+    difference = difference_from_book(entry, rows, left_out, options)
     if difference and not any_counts:
         remedy = to_be_whole(entry, root) if entry.archives else "download it again"
         raise DatasetError(
@@ -451,12 +525,23 @@ def open_dataset(
     val_is_test = {split for _, _, split in rows} == {"train", "val"}
     if val_is_test:
         rows = [(name, label, "test" if split == "val" else split) for name, label, split in rows]
-    index = _with_splits(build_index(dataset, root, rows), entry, val_fraction, split_seed, limit)
+    index = build_index(dataset, root, rows, entry.of_clips)
+    if options.groups:
+        index = replace(index, groups=tuple(options.groups.get(name, "") for name in index.names))
+        if entry.is_own:
+            _warn_of_divided_groups(index, say)
+    index = _with_splits(index, entry, val_fraction, split_seed, limit)
     opened_with: dict[str, object] = {"val_fraction": val_fraction, "split_seed": split_seed, "limit": limit}
     if options.list_file:
         opened_with["list_file"] = options.list_file.name
     if dataset == "auc-v2":
         opened_with["leaked_frames"] = leaked_frames
+    if entry.official_splits > 1:
+        opened_with["split_number"] = options.split_number
+    if protocol != OFFICIAL:
+        opened_with["protocol"] = protocol
+    if group_pattern:
+        opened_with["group_pattern"] = group_pattern
     if difference:
         opened_with["not_as_distributed"] = difference
     return replace(
@@ -468,21 +553,51 @@ def open_dataset(
     )
 
 
+def _check_options(entry: Entry, options: Options, split_number: int | None) -> None:
+    """Raises: `ConfigurationError` for an option that this data set does not have."""
+    if options.protocol not in PROTOCOLS:
+        raise ConfigurationError(f"unknown protocol {options.protocol!r}; known: {', '.join(PROTOCOLS)}")
+    if options.protocol == TUTORIAL and entry.tutorial_counts is None:
+        raise ConfigurationError(f"the data set {entry.name} has no tutorial's protocol; hmdb51 has one")
+    if split_number is not None and entry.official_splits == 1:
+        raise ConfigurationError(f"the data set {entry.name} has no numbered splits; hmdb51 and ucf101 have three")
+    if not 1 <= options.split_number <= entry.official_splits:
+        raise ConfigurationError(
+            f"the split number of {entry.name} is 1 to {entry.official_splits}, got {options.split_number}"
+        )
+    if options.group_pattern and (entry.name != CLIPS.name or options.list_file):
+        raise ConfigurationError(
+            "a group pattern is for class folders of the data set clips; in a list, the column group names groups"
+        )
+
+
+def _warn_of_divided_groups(index: DatasetIndex, say: Callable[[str], None]) -> None:
+    from ..index import divided_groups
+
+    if divided := divided_groups(index):
+        known = set(index.groups).difference([""])
+        say(
+            f"Warning: {len(divided):,} of the {len(known):,} groups are in two splits or more, first "
+            f"{printable(min(divided))!r}: results on test say little about new groups"
+        )
+
+
 def _with_splits(
     index: DatasetIndex, entry: Entry, val_fraction: float, split_seed: int, limit: int | None
 ) -> DatasetIndex:
-    """The index with the splits that its layout does not have, limited; persons are cut whole."""
-    from ..index import cut_from_train, cut_persons_from_train, limit_index, trained_first
+    """The index with the splits that its layout does not have, limited; groups and persons are cut whole."""
+    from ..index import cut_from_train, cut_groups_from_train, cut_persons_from_train, limit_index, trained_first
 
+    cut = cut_groups_from_train if index.groups else cut_from_train
     if entry.camera:
         index = _with_persons(index, entry)
     elif not (index.splits == "test").any():
-        index = cut_from_train(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
+        index = cut(index, TEST_FRACTION_OF_FOLDERS, "test", split_seed)
     if not (index.splits == "val").any():
         if entry.camera:
             index = cut_persons_from_train(index, val_fraction, split_seed)
         else:
-            index = cut_from_train(index, val_fraction, "val", split_seed)
+            index = cut(index, val_fraction, "val", split_seed)
     if limit is not None:
         index = limit_index(index, limit)
     return trained_first(index) if entry.camera else index
@@ -497,7 +612,7 @@ def _with_persons(index: DatasetIndex, entry: Entry) -> DatasetIndex:
 
 def _title(dataset: str, root: Path, options: Options) -> str:
     """The title of a data set: for the user's own data, the name of the folder or list; otherwise the catalogue's
-    name, with the number of the test set if there are several.
+    name, with the number of the split or test set if there are several, and a protocol that leaks.
     """
     of_list = options.list_file.stem if options.list_file else ""
     own = {"folder": own_name(root), "reid-folder": own_name(root), "csv": of_list}
@@ -505,15 +620,19 @@ def _title(dataset: str, root: Path, options: Options) -> str:
         entry.name: f"{entry.name}, test set {options.split_seed}"
         for entry in (CUHK03_1367_LABELLED, CUHK03_1367_DETECTED)
     }
-    return printable(composed(own.get(dataset, ""))) or dataset
+    own |= {CLIPS.name: of_list or own_name(root)}
+    own |= {entry.name: f"{entry.name}, split {options.split_number}" for entry in (HMDB51, UCF101)}
+    leak = ", tutorial's protocol (test clips leak)" if options.protocol == TUTORIAL else ""
+    return printable(composed(own.get(dataset, "") or dataset)) + leak
 
 
-def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str]) -> str:
+def difference_from_book(entry: Entry, rows: Rows, left_out: Counter[str], options: Options) -> str:
     """Describe how an entry's rows differ from the published counts, before validation is cut; empty if they agree.
 
     AUC-V2's frames of a driver in train count as present if they are left out on purpose.
     """
     found = Counter(split for _, _, split in rows)
     found["test"] += left_out[LEAKED]
+    counts = entry.counts_of(options.split_number, options.protocol)
     classes = len({label for _, label, _ in rows})
-    return ", ".join(unlike_the_book(classes, found, entry.classes, entry.counts))
+    return ", ".join(unlike_the_book(classes, found, entry.classes, counts, entry.of_clips))

@@ -1,4 +1,4 @@
-"""A data set defined by a CSV file: one row per image, with the columns path, label and, optionally, split."""
+"""A data set defined by a CSV file: one row per image or clip, with the columns path, label and, optionally, split."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 from ..errors import DatasetError
+from ..images import IMAGE_SUFFIXES
 from ..index import NOT_TEXT, leaves_root
-from ..listing import OnDisk
+from ..listing import OnDisk, suffix_of
 from ..spelling import did_you_mean
+from ..text import rows_called
 from .entry import Options, Rows
 from .folder import SPLIT_NAMES, held_out
 
@@ -26,9 +28,22 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
 
     Raises: `DatasetError`, which names the line of an invalid entry, or the number of missing images.
     """
+    return _listed(root, options, of_clips=False)
+
+
+def listed_clips(root: Path, options: Options) -> Rows:
+    """Read a list of clips: as `csv_rows`, with paths of videos or of folders of frames.
+
+    The column group, which is optional, fills ``options.groups``; a clip without one is a group of its own.
+    """
+    return _listed(root, options, of_clips=True)
+
+
+def _listed(root: Path, options: Options, of_clips: bool) -> Rows:
     if options.list_file is None:
         raise DatasetError("the data set csv needs --csv, the file that lists its images")
     path = options.list_file
+    called = rows_called(of_clips)
     table = _table(path)
     columns = [name.strip().casefold() for name in table[0][1]]
     if missing := [name for name in ("path", "label") if columns.count(name) != 1]:
@@ -53,6 +68,8 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
             known = ", ".join(SPLIT_NAMES)
             raise DatasetError(f"{path}, line {line}: the split {row['split']!r} is not one of {known}")
         on_disk = disk.file(name) or (name if os.path.isfile(root / name) else None)  # noqa: PTH113 - hidden, but named
+        if of_clips:
+            on_disk = _clip(disk, on_disk or disk.folder(name.rstrip("/")), f"{path}, line {line}")
         if on_disk is None:
             absent.append(name)
         elif on_disk in line_of:
@@ -60,12 +77,30 @@ def csv_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
         else:
             line_of[on_disk] = line
             rows.append((on_disk, label, split))
+            if of_clips and row.get("group"):
+                options.groups[on_disk] = _group(row["group"], f"{path}, line {line}")
     if absent:
         raise DatasetError(
-            f"{len(absent):,} of the {len(table) - 1:,} images that {path} names do not exist, first "
+            f"{len(absent):,} of the {len(table) - 1:,} {called} that {path} names do not exist, first "
             f"{root / absent[0]}; paths in it are relative to --root"
         )
-    return held_out(rows, str(path)) if rows else rows
+    return held_out(rows, str(path), of_clips) if rows else rows
+
+
+def _clip(disk: OnDisk, name: str | None, where: str) -> str | None:
+    """The name on disk. Raises: `DatasetError` if it is neither a video nor a folder of frames, by the files' names."""
+    if name is not None and disk.folder(name) is None:
+        if suffix_of(name) in IMAGE_SUFFIXES:
+            raise DatasetError(f"{where}: {name!r} is an image; expected a video or a folder of numbered frames")
+    elif name is not None and not any(suffix_of(file) in IMAGE_SUFFIXES for file in disk.files(name)):
+        raise DatasetError(f"{where}: the folder {name!r} holds no frames")
+    return name
+
+
+def _group(text: str, where: str) -> str:
+    if NOT_TEXT.search(text):
+        raise DatasetError(f"{where}: the group {text!r} is not valid text")
+    return text
 
 
 def _table(path: Path) -> list[tuple[int, list[str]]]:

@@ -5,24 +5,31 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..names import OFFICIAL, TUTORIAL
 from ..references import named_function
+from ..text import rows_called
 
-Rows = list[tuple[str, str, str]]  #: (name relative to the root, class, split) of every image
+Rows = list[tuple[str, str, str]]  #: (name relative to the root, class, split) of every image or clip
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options that affect an index besides the files."""
+    """Options that affect an index besides the files, and the groups that a layout finds."""
 
     split_seed: int = 0  #: of splits that are drawn
-    list_file: Path | None = None  #: list of images for ``csv``
+    list_file: Path | None = None  #: list of images or clips for ``csv`` and ``clips``
     leaked_frames: bool = True  #: keep AUC-V2's test frames that reportedly show a driver of train
     may_write: bool = True  #: extract pictures that a data set distributes inside another file
-    say: Callable[[str], None] = lambda text: None  #: told before work that takes minutes
+    split_number: int = 1  #: of several official splits
+    protocol: str = OFFICIAL  #: one of `names.PROTOCOLS`
+    group_pattern: str = ""  #: regular expression whose first group names the group of a clip from its path
+    #: Told warnings, and what takes minutes before it begins.
+    say: Callable[[str], None] = lambda text: None
+    groups: dict[str, str] = field(default_factory=dict)  #: filled by the layout: group by name, where it is known
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Entry:
     folder: str = ""  #: folder under the root where it is kept and extracted to
     classes: int | None = None  #: None: any number
     counts: Mapping[str, int] | None = None  #: published images per split, before validation is cut
+    more_counts: tuple[Mapping[str, int], ...] = ()  #: those of the other official splits, the second and so on
+    of_clips: bool = False  #: whether rows are clips rather than images
     split: str = ""  #: description of the split
     licence: str = ""
     size: str = ""  #: size of the download
@@ -69,6 +78,7 @@ class Entry:
     #: Regular expression whose groups, joined by hyphens, name the camera of an image from its path. Only for data sets
     #: for retrieval, whose classes are persons and whose images are train, query or gallery.
     camera: str = ""
+    tutorial_counts: Mapping[str, int] | None = None  #: numbers of the protocol `TUTORIAL`, where it exists
     ignored: str = ""  #: annotations that come with the images and are not read
     flaws: str = ""  #: known flaws
 
@@ -76,6 +86,15 @@ class Entry:
     def is_own(self) -> bool:
         """Whether it is a layout for the user's own files, of which nothing is published."""
         return not (self.folder or self.archives)
+
+    @property
+    def official_splits(self) -> int:
+        """Number of official splits of train and test."""
+        return 1 + len(self.more_counts)
+
+    def counts_of(self, split_number: int = 1, protocol: str = OFFICIAL) -> Mapping[str, int] | None:
+        """Published numbers per split."""
+        return self.tutorial_counts if protocol == TUTORIAL else (self.counts, *self.more_counts)[split_number - 1]
 
     def camera_of(self, name: str) -> str:
         """The camera that took an image, from its path; empty if the path does not say."""
@@ -92,11 +111,16 @@ class Entry:
 
 
 def unlike_the_book(
-    classes: int, counts: Mapping[str, int], book_classes: int | None, book_counts: Mapping[str, int] | None
+    classes: int,
+    counts: Mapping[str, int],
+    book_classes: int | None,
+    book_counts: Mapping[str, int] | None,
+    of_clips: bool = False,
 ) -> tuple[str, ...]:
     """Describe how the numbers of classes, and of images per split, differ from the published counts, if known."""
+    called = rows_called(of_clips)
     pairs = [(classes, book_classes, "classes")]
-    pairs += [(counts.get(split, 0), wanted, f"{split} images") for split, wanted in (book_counts or {}).items()]
+    pairs += [(counts.get(split, 0), wanted, f"{split} {called}") for split, wanted in (book_counts or {}).items()]
     return tuple(
         f"{found:,} {what} instead of {wanted:,}" for found, wanted, what in pairs if wanted not in (None, found)
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import AbsentError, DatasetError
 from ..images import IMAGE_SUFFIXES
 from ..listing import OnDisk, join, plain, suffix_of
+from ..text import rows_called
 from .entry import Entry, Rows, published_name
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")
@@ -61,8 +62,23 @@ def to_be_whole(entry: Entry, root: Path) -> str:
     return f"extract its archives in {path.parent} again, completely" if whole else _remains(entry, root)
 
 
-def listed_images(disk: OnDisk, entry: Entry, rows: Rows, left_out: Counter[str]) -> Rows:
+def listed_images(
+    disk: OnDisk,
+    entry: Entry,
+    rows: Rows,
+    left_out: Counter[str],
+    suffixes: frozenset[str] = IMAGE_SUFFIXES,
+    without: Collection[str] = (),
+) -> Rows:
     """Rows that lists name, with their names on disk; other images in the same folders are counted as left out.
+
+    Args:
+        disk: Files of the data set.
+        entry: Data set.
+        rows: Rows as listed.
+        left_out: Counts of files that are left out, by kind.
+        suffixes: Suffixes of images, or of clips.
+        without: Names on disk that lists name but that are no rows; they are not counted here.
 
     Raises: `DatasetError` with the number of missing images: a data set must not shrink silently.
     """
@@ -74,12 +90,13 @@ def listed_images(disk: OnDisk, entry: Entry, rows: Rows, left_out: Counter[str]
         else:
             found.append((on_disk, label, split))
     if missing:
-        what = f"{len(missing):,} of the {len(rows):,} images that its lists name do not exist, first"
+        called = rows_called(entry.of_clips)
+        what = f"{len(missing):,} of the {len(rows):,} {called} that its lists name do not exist, first"
         raise is_incomplete(entry, disk.root, f"{what} {disk.root / missing[0]}")
-    names = {name for name, _, _ in found}
+    names = {name for name, _, _ in found}.union(without)
     for folder in {name.rpartition("/")[0] for name in names}:
         for file in disk.files(folder):
-            if join(folder, file) not in names and suffix_of(file) in IMAGE_SUFFIXES:
+            if join(folder, file) not in names and suffix_of(file) in suffixes:
                 left_out[f"{suffix_of(file)} that no list names"] += 1
     return found
 

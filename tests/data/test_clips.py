@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from agnet.data.clips import FrameFolder, frame_files, frames_at, open_clip
+from agnet.data.clips import FrameFolder, frames_at, open_clip
+from agnet.data.contents import frame_files, hash_of, stamp_of_folder
 from agnet.data.errors import ImageError
+from agnet.data.regions import content_hash
 from agnet.data.sampling import Sampling
 from agnet.data.videos import Frame, VideoWriter
 
@@ -96,3 +98,24 @@ def test_a_video_gives_the_frames_of_its_times(tmp_path):
         found = list(frames_at(clip, [0.0, 0.72, 1.9]))
     assert [frame.number for frame in found] == [0, 7, 19]
     assert np.abs([int(frame.pixels[8, 8, 0]) - 12 * frame.number for frame in found]).max() < 12
+
+
+def test_the_fingerprint_of_a_folder_is_of_its_frames(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"123" * 10**6)
+    assert hash_of(tmp_path / "a.bin") == content_hash(b"123" * 10**6)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    assert stamp_of_folder(folder) is None
+    (folder / "1.png").write_bytes(b"one")
+    (folder / "2.png").write_bytes(b"two")
+    before = hash_of(folder)
+    assert stamp_of_folder(folder)[0] == 6
+    (folder / "notes.txt").write_bytes(b"more")
+    assert hash_of(folder) == before
+    (folder / "2.png").write_bytes(b"")
+    (folder / "1.png").write_bytes(b"onetwo")
+    assert hash_of(folder) != before
+    (folder / "2.png").unlink()
+    (folder / "3.png").write_bytes(b"two")
+    (folder / "1.png").write_bytes(b"one")
+    assert hash_of(folder) != before

@@ -58,8 +58,12 @@ def test_the_book_has_the_papers_numbers():
         "market1501": (751 + 750 + 1, {"train": 12_936, "query": 3_368, "gallery": 19_732 - 3_819}),
         "cuhk03-767-labelled": (767 + 700, {"train": 7_368, "query": 1_400, "gallery": 14_096 - 7_368 - 1_400}),
         "cuhk03-767-detected": (767 + 700, {"train": 7_365, "query": 1_400, "gallery": 14_097 - 7_365 - 1_400}),
+        "hmdb51": (51, {"train": 51 * 70, "test": 51 * 30}),
+        "ucf101": (101, {"train": 13_320 - 3_783, "test": 3_783}),
     }
     assert layouts.CALTECH_TRAIN == 60
+    assert [sum(counts.values()) for counts in CATALOGUE["ucf101"].more_counts] == [13_320, 13_320]
+    assert CATALOGUE["hmdb51"].tutorial_counts == {"train": 6_766 - 1_530, "val": 1_130, "test": 1_530 - 1_130}
 
 
 def test_every_official_layout_is_read_as_distributed(copy):

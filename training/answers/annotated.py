@@ -6,16 +6,19 @@ import itertools
 from pathlib import Path
 from types import TracebackType
 
-from ...data.drawing import save_picture
+import numpy as np
+
+from ...data.drawing import captioned_sheet, save_picture
 from ...data.errors import ImageError
 from ...data.images import MAX_PIXELS, read_image
 from ...data.text import printable
 from ...data.videos import VideoWriter
 from ..samples.reading import Unreadable
 from .answer import Answer, Moment, Still, Stretch, Summary
-from .pictures import Caption, draw_frame, draw_prediction
+from .pictures import Caption, attention_note, draw_attention, draw_frame, draw_prediction
 from .truth import KnownImages
 
+STRIP_FRAMES = 8  #: largest number of frames in the strip of a video
 _LONGEST_STILL = 5.0  # seconds: maximum duration of a frame in a saved video, whatever its time stamps
 
 
@@ -45,6 +48,7 @@ class AnnotatedFolder:
         self._classes, self._run, self._known = classes, run, known
         self._video = ""  # the current video
         self._writer: VideoWriter | None = None  # its writer
+        self._strip = _Strip()
 
     def save(self, answer: Answer) -> Path | Unreadable | None:
         """Save the next answer of `FilePredictor.answers`, which must be created with ``pictures``.
@@ -57,14 +61,16 @@ class AnnotatedFolder:
                 return self._save_picture(answer)
             if isinstance(answer, Stretch):
                 self._close(keep=False)
-                self._video = answer.video
+                self._video, self._strip = answer.video, _Strip()
                 if answer.video:
                     self._writer = VideoWriter(new_file(self.folder, Path(answer.video), ".mp4"), answer.rate)
             elif isinstance(answer, Moment) and self._writer is not None:
                 write_moment(self._writer, answer)
+                self._strip.add(answer)
             elif isinstance(answer, Summary) and self._writer is not None:
                 target = self._writer.path
                 self._close(keep=True)
+                self._strip.save(target.with_suffix(".png"), Path(self._video).name)
                 return target
         except ImageError as error:
             self._close(keep=False)
@@ -92,6 +98,32 @@ class AnnotatedFolder:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close(keep)
+
+
+class _Strip:
+    """Some frames of a video with the attention of a network of clips, evenly spaced, whose number is not known."""
+
+    def __init__(self) -> None:
+        self._tiles: list[tuple[np.ndarray, str]] = []
+        self._seen, self._stride, self._note = 0, 1, ""
+
+    def add(self, answer: Moment) -> None:
+        """Keep every frame at first, then every 2nd, 4th, ..."""
+        attention = answer.prediction.attention
+        if attention is not None and self._seen % self._stride == 0:
+            caption = f"{answer.frame.seconds:.1f} s · {answer.label.name} {answer.label.probability:.0%}"
+            self._tiles.append((draw_attention(answer.frame.pixels, answer.prediction), caption))
+            self._note = attention_note(attention)
+            if len(self._tiles) == 2 * STRIP_FRAMES:
+                self._tiles, self._stride = self._tiles[::2], 2 * self._stride
+        self._seen += 1
+
+    def save(self, path: Path, name: str) -> None:
+        if not self._tiles:
+            return
+        count = min(STRIP_FRAMES, len(self._tiles))
+        chosen = [self._tiles[number * len(self._tiles) // count] for number in range(count)]
+        save_picture(captioned_sheet(chosen, 4, f"{name}: {self._note}"), path)
 
 
 def new_file(folder: Path, image: Path, suffix: str) -> Path:

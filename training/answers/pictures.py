@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ...data.drawing import draw_boxes, draw_mark, fit_within
 from ...data.fonts import draw_text, shortened, text_width, wrapped
-from .predict import Prediction
+from .predict import Attention, Prediction
 from .truth import Truth
 from .video_labels import Label
 
 FULL = 0.25  #: logits per 49th of the picture that are drawn in full colour, in every picture
 _CELLS = 49  # positions of the paper's 7 × 7 map; finer maps are drawn to the same scale
 FOR, AGAINST = "#f07a13", "#7b3fb3"  #: orange and purple differ for colour-blind readers and over grey
+LIT = "#00a5a5"  #: attention is not evidence, and has another colour
 _STRONGEST = 0.7  # opacity of full colour
+
+_BLUR = 0.06  # standard deviation of the smoothing of attention, as a fraction of the frame's shorter side
+_PERCENTILE = 0.8  # of a frame's attention, below which nothing is drawn
+_LEAST_HIGHEST = 2.0  # times the mean: attention that is nearly flat in all frames is not stretched to full colour
 
 _PANEL_WH = (440, 440)  # maximum size of a panel, in pixels
 _WIDE_WH, _TALL_WH = (760, 330), (440, 640)  # the same, if width or height is more than twice the other
@@ -69,6 +75,8 @@ def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.nd
     """
     photograph = Image.fromarray(frame)
     panels = [photograph] + ([] if prediction.evidence is None else [_with_evidence(photograph, prediction)])
+    if prediction.attention is not None:
+        panels.append(Image.fromarray(draw_attention(frame, prediction)))
     size = max(16, max(frame.shape[:2]) // 30)
     strip, margin = round(3.6 * size), round(0.6 * size)
     panels_width = len(panels) * photograph.width + (len(panels) - 1) * 4
@@ -83,14 +91,46 @@ def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.nd
     draw_text(page, (width - margin, top + margin // 2), f"{label.probability:.0%}", size, _FAINT, "ra")
     name = shortened(label.name, size, width - 2 * margin - 3 * size)
     draw_text(page, (margin, top + margin // 2), name, size, _TEXT)
+    small, second = max(11, round(0.62 * size)), top + margin // 2 + round(1.5 * size)
+    if prediction.attention is not None:
+        said = shortened(attention_note(prediction.attention), small, width - 2 * margin)
+        draw_text(page, (margin, second), said, small, _FAINT)
     if prediction.evidence is not None:
-        small, second = max(11, round(0.62 * size)), top + margin // 2 + round(1.5 * size)
         key_width = 6 * small
         _draw_scale(page, (margin, second + 2), (key_width, small))
         said = f"against / for {prediction.classes[0]} in this frame (HiResCAM, {FULL:g} logits per 49th or more)"
         said = shortened(said, small, width - 3 * margin - key_width)
         draw_text(page, (2 * margin + key_width, second), said, small, _FAINT)
     return np.asarray(page)
+
+
+def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
+    """Draw a frame in grey with the attention of a network of clips over it, and with its primary regions if any.
+
+    The map is smoothed and drawn where it is above its own 80th percentile and above its mean, with an opacity that is
+    full at the highest attention of all frames of the window: a flat map stays dark, and a sure frame differs from an
+    unsure one. Returns uint8 RGB.
+    """
+    assert prediction.attention is not None
+    weights, highest = prediction.attention
+    height, width = frame.shape[:2]
+    smooth = cv2.resize(weights.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.GaussianBlur(smooth, (0, 0), _BLUR * min(height, width))
+    share = np.clip((smooth - 1) / (max(highest, _LEAST_HIGHEST) - 1), 0, 1)
+    share[smooth < np.quantile(smooth, _PERCENTILE)] = 0
+    picture = _mixed(_greyed(frame), _rgb(LIT), _STRONGEST * share)
+    if prediction.regions is None or not prediction.regions.enough_keypoints:
+        return picture
+    return np.asarray(_with_regions(Image.fromarray(picture), prediction))
+
+
+def attention_note(attention: Attention) -> str:
+    """Explanation of the colours of `draw_attention`."""
+    full = max(attention.highest, _LEAST_HIGHEST)
+    return (
+        f"attention: where the network looks in this frame; full colour at {full:.1f} times the mean, the highest of "
+        "its frames"
+    )
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
@@ -175,9 +215,14 @@ def _is_dark(mean: float) -> bool:
 def _tinted(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Tint ``grey`` ``(H, W)`` in [0, 1]: colour by the sign of ``share``, opacity by its magnitude, full at 1."""
     colours = np.where(share[..., None] > 0, _rgb(FOR), _rgb(AGAINST))
-    opacity = _STRONGEST * np.clip(np.abs(share), 0, 1)[..., None]
+    return _mixed(grey, colours, _STRONGEST * np.clip(np.abs(share), 0, 1))
+
+
+def _mixed(grey: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """Mix ``grey`` ``(H, W)`` in [0, 1] with ``colours`` by their ``opacity`` ``(H, W)``. Returns uint8 RGB."""
+    opacity = opacity[..., None]
     mixed = (1 - opacity) * 255 * grey[..., None] + opacity * colours
-    return mixed.round().astype(np.uint8)
+    return np.asarray(mixed.round().astype(np.uint8))
 
 
 def _rgb(colour: str) -> np.ndarray:

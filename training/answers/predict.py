@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,13 @@ BATCH_SIZE = 16
 Found = TypeVar("Found")
 
 
+class Attention(NamedTuple):
+    """What a network weighs in one frame of a clip."""
+
+    weights: np.ndarray  #: float32 ``(h, w)``: attention to each position as a multiple of the mean over all positions
+    highest: float  #: highest weight in all frames of the window
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Classes of one image, likeliest first, and the evidence for them."""
@@ -41,6 +48,7 @@ class Prediction:
     evidence: np.ndarray | None  #: float32 ``(h, w)``, in logits: contribution of each position of the last map to the
     #: first class, negative if it is evidence against it; None unless requested
     logit: float  #: logit of the first class
+    attention: Attention | None = None  #: of a frame, from a network of clips that has attention
 
 
 def predict(

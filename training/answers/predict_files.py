@@ -15,6 +15,7 @@ import cv2
 import joblib
 import torch
 
+from ...data.clips import frames_at
 from ...data.errors import ImageError
 from ...data.images import pixel_limit
 from ...data.inputs import Input
@@ -22,12 +23,22 @@ from ...data.videos import Frame, Video
 from ...data.workers import ahead_by_processes, ahead_by_threads
 from ..machine.devices import Device
 from ..runs.checkpoints import Checkpoint
-from ..samples.reading import Propose, Sample, Unreadable, lost_sample, sample_of_input, sample_or_reason
+from ..samples.reading import (
+    Propose,
+    ProposeTubes,
+    Sample,
+    Unreadable,
+    lost_sample,
+    sample,
+    sample_of_input,
+    sample_or_reason,
+)
 from .answer import Answer, Moment, Still, Stretch, Summary
 from .embedding import Embedding, embed_samples
 from .pictures import small_frame
 from .predict import BATCH_SIZE, Prediction, predict_samples
 from .video_labels import VideoLabels, label_of
+from .windows import Seen, predict_window, shown, sliding_windows, uses_windows
 
 # Fewer photographs than this are read without workers, whose start takes as long as reading twenty.
 _HANDFUL = 20
@@ -54,6 +65,7 @@ class FilePredictor:
     jobs: int | None = None  #: processes (threads for videos) that work ahead; 0: none; None: by cores and files
     say: Callable[[str], None] = lambda text: None  #: called with a line of text for the user
     pictures: bool = False  #: whether answers contain what pictures need: evidence, and frames' pixels
+    propose_tubes: ProposeTubes | None = None  #: for a network with regions that was trained on clips
     waited: float = 0.0  #: seconds during which the network was idle
 
     def answers(self, inputs: Iterable[Input]) -> Generator[Answer, None, None]:
@@ -106,11 +118,51 @@ class FilePredictor:
     def _video(self, name: str) -> Iterator[Answer]:
         try:
             with Video(name, pixel_limit(self.checkpoint.proposals)) as video, _cores_left(max(1, self._jobs())):
+                if uses_windows(self.checkpoint):
+                    yield from self._windows(name, video)
+                    return
                 expected = -(-video.announced_frames // self.every) if video.announced_frames else None
                 yield Stretch(name, expected, video.rate / self.every)
                 yield from self._moments(name, video)
         except ImageError as error:
             yield Unreadable(name, str(error))
+
+    def _windows(self, name: str, video: Video) -> Iterator[Answer]:
+        """Yield the answers for a video of a network of clips. Raises: as `_moments`."""
+        sampling = self.checkpoint.sampling
+        assert sampling is not None
+        rate = min(sampling.rate, video.rate)
+        seconds = video.announced_frames / video.rate if video.announced_frames else None
+        yield Stretch(name, None if seconds is None else max(1, round(seconds * rate)), rate)
+        labels = VideoLabels(self.checkpoint.classes, self.smooth, self.threshold)
+        self.device.take(self.checkpoint.model)
+        task = partial(_see_frame, name, self.checkpoint.size_hw)
+        jobs = max(1, self._jobs())
+        broken: list[ImageError] = []
+
+        def frames() -> Generator[Seen, None, None]:
+            times = (number / rate for number in itertools.count())
+            limit = max(jobs + 1, sampling.frames)
+            with closing(ahead_by_threads(frames_at(video, times), task, jobs, limit)) as prepared:
+                try:
+                    yield from prepared
+                except ImageError as error:  # raised once the frames before it are predicted
+                    broken.append(error)
+
+        predicted = 0
+        with closing(frames()) as made:
+            for window, new in sliding_windows(self._timed(made), sampling.frames):
+                found = predict_window(
+                    self.checkpoint, window, self.device, self.propose_tubes, self.top, self.pictures
+                )
+                for seen, prediction in list(zip(window, found, strict=True))[-new:]:
+                    frame = shown(seen) if self.pictures else replace(seen.frame, pixels=seen.frame.pixels[:0])
+                    yield Moment(frame, prediction, labels.add(frame.seconds, prediction.distribution))
+                    predicted += 1
+        if predicted:
+            yield Summary(name, predicted, labels.segments())
+        if broken:
+            raise broken[0]
 
     def _moments(self, name: str, video: Video) -> Iterator[Answer]:
         """Yield the answers for a video. Raises: `ImageError` if it is broken, after the answers before the fault."""
@@ -187,3 +239,8 @@ def _prepare_frame(
     """Task of a thread: prepare a frame for the network, and reduce the frame to what is kept until its prediction."""
     made = sample_or_reason(name, frame.pixels, size_hw, propose)
     return replace(frame, pixels=small_frame(frame.pixels) if keep else frame.pixels[:0]), made
+
+
+def _see_frame(name: str, size_hw: tuple[int, int], frame: Frame) -> Seen:
+    """Task of a thread: resize a frame of a clip for the network. Its regions are found in its window."""
+    return Seen(frame, sample(name, frame.pixels, size_hw, None))

@@ -11,7 +11,7 @@ from itertools import count, islice
 import torch
 
 from ...data.fields import size_text
-from ...data.text import rough_size, rough_time
+from ...data.text import rough_size, rough_time, rows_called
 from ..machine.devices import choose_training_device
 from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
 from ..models.registry import comparable, needs_of, record_of
@@ -253,14 +253,15 @@ def dry_run_text(found: DryRun) -> str:
         f"{rough_time(phase.seconds_per_epoch)} an epoch"
         for phase in several
     ]
+    called = rows_called(bool(found.settings["frames"].value))
     at_once = f", {found.images_at_once} at once" if found.images_at_once < found.images_per_step else ""
     of_seeds, each = (f" for {found.seeds} seeds", " each") if found.seeds > 1 else ("", "")
     lines += [
-        f"{found.images['train']:,} training images: {found.steps_per_epoch:,} steps of {found.images_per_step} images"
-        f"{at_once} an epoch, {found.steps:,} in all; {found.images['val']:,} validation images",
+        f"{found.images['train']:,} training {called}: {found.steps_per_epoch:,} steps of {found.images_per_step} "
+        f"{called}{at_once} an epoch, {found.steps:,} in all; {found.images['val']:,} validation {called}",
         f"on {found.device} in {found.precision}: {last}{found.seconds_per_step:.3g} s a step, {found.data_wait:.0%} "
-        f"of it waiting for images; about {rough_time(found.seconds_per_epoch)} an epoch, {rough_time(found.seconds)} "
-        f"in all{of_seeds}",
+        f"of it waiting for {called}; about {rough_time(found.seconds_per_epoch)} an epoch, "
+        f"{rough_time(found.seconds)} in all{of_seeds}",
     ]
     if found.peak_memory_bytes is not None:
         whose = "of this process" if found.device == "cpu" else "on the device"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.errors import TrainingError
-from ...data.text import first_line
+from ...data.text import first_line, rows_called
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value, is_of_compiler, is_out_of_memory
@@ -83,7 +83,7 @@ class Learner:
         self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.average = WeightAverage(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.precision == "fp16")
-        self.micro_batch: int | None = None  #: images per forward pass once a batch has not fitted into memory
+        self.micro_batch: int | None = None  #: images or clips per forward pass once a batch has not fitted into memory
         self.loss_names: tuple[str, ...] | None = None  #: names of the auxiliary losses; None before the first step
         self._watchdog = Watchdog(device)
         self._class_weights: Tensor | None = None
@@ -206,6 +206,7 @@ class Learner:
             self._take_less(max(len(batch.labels) for batch in batches))
 
     def _take_less(self, batch_size: int) -> None:
+        called = rows_called(self.recipe.frames > 0)
         if self.recipe.triplet:
             raise TrainingError(
                 f"not enough memory on {self.device.device} for {batch_size} images at once, and the triplet loss "
@@ -213,19 +214,21 @@ class Learner:
             )
         if not self.processes.alone:
             raise TrainingError(
-                f"not enough memory on {self.device.device} for {batch_size} images at once, and several processes "
+                f"not enough memory on {self.device.device} for {batch_size} {called} at once, and several processes "
                 "cannot reduce that number within a step; use a smaller --batch-size and a larger --accumulate, in a "
                 "new run"
             )
         before = min(self.micro_batch or batch_size, batch_size)
         if before == 1:
-            raise TrainingError(f"not enough memory on {self.device.device} for a single image; {_LESS}")
+            frames = f" of {self.recipe.frames} frames; use fewer --frames," if self.recipe.frames else ";"
+            raise TrainingError(f"not enough memory on {self.device.device} for a single {called[:-1]}{frames} {_LESS}")
         self.micro_batch = before // 2
         self.optimizer.zero_grad(set_to_none=True)
         self.device.free_memory()
         self.say(
-            f"not enough memory for {before} images at once: continuing with {self.micro_batch} at a time and the same "
-            f"number of images per step; --batch-size {self.micro_batch} with --accumulate does so from the start"
+            f"not enough memory for {before} {called} at once: continuing with {self.micro_batch} at a time and the "
+            f"same number of {called} per step; --batch-size {self.micro_batch} with --accumulate does so from the "
+            "start"
         )
 
     def _attempt(self, batches: Sequence[Batch], generator: np.random.Generator) -> tuple[Tensor, Tensor]:

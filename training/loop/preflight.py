@@ -45,6 +45,13 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int 
         raise ConfigurationError(
             f"training setting 'frames': wanted 0, since {boxes.path} is of images, not of clips; got {recipe.frames}"
         )
+    if boxes.of_clips and recipe.regions == "live":
+        raise ConfigurationError("regions cannot be proposed live for clips; use --regions cached")
+    if boxes.of_clips and recipe.images_per_class:
+        raise ConfigurationError(
+            "training setting 'images_per_class': batches of classes, and the triplet loss, are for searches, "
+            f"which are among images, and {boxes.path} is of clips; use --images-per-class 0 --triplet 0"
+        )
     task = task_of(boxes)
     task.classes(boxes)  # raises for a file with classes in a wrong order
     if not len(boxes.rows(task.splits.trained_on)):
@@ -62,6 +69,23 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int 
         )
     if recipe.patience and not len(boxes.rows(task.splits.chosen_by)):
         raise ConfigurationError(f"training setting 'patience' needs a validation split, and {boxes.path} has none")
+
+
+def check_cacheable(recipe: Recipe) -> None:
+    """Raise `ConfigurationError` unless every epoch sees the same views through a backbone that never changes."""
+    for phase in recipe.phases:
+        if phase.recipe.backbone_lr:
+            raise ConfigurationError("--cache-features needs a frozen backbone; add --backbone-lr 0")
+    for name, value, remedy in (
+        ("augment", recipe.augment, "--no-augment"),
+        ("mixup", recipe.mixup, "--mixup 0"),
+        ("regions", recipe.regions == "live", "--regions cached"),
+    ):
+        if value:
+            raise ConfigurationError(
+                f"--cache-features shows the same view in every epoch, which training setting {name!r} changes; add "
+                f"{remedy}"
+            )
 
 
 def ending_of(run: Path, recipe: Recipe) -> str:

@@ -12,7 +12,7 @@ import torch
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError
 from ...data.sampling import Sampling
-from ...data.text import first_line
+from ...data.text import first_line, rows_called
 from ..machine.devices import Device
 from ..machine.distributed import ALONE, Processes
 from ..machine.torch_internals import is_lone_value
@@ -24,9 +24,10 @@ from ..recipes import Recipe, RunSettings
 from ..runs.seen import count_seen
 from ..runs.sources import sources_by_backbone
 from ..runs.weights import find_weights
-from ..samples.loader import ClassSampler, Loader, Propose, dataset_of
+from ..samples.loader import ClassSampler, Loader, Propose, RegionDataset, dataset_of
 from ..samples.views import AffineRange
 from ..tasks import task_of
+from .feature_cache import FeatureCache
 from .learner import Learner
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
@@ -41,6 +42,7 @@ def build_loaders(
     regions: bool,
     propose: Propose | None,
     processes: Processes = ALONE,
+    features: FeatureCache | None = None,
 ) -> tuple[Loader, Loader]:
     """Build the loaders of training images, shuffled and augmented, and of validation images, in order and unaugmented.
 
@@ -53,21 +55,27 @@ def build_loaders(
         regions: Whether the model uses regions; if not, none are computed.
         propose: Stage 1's function for one image, used if ``recipe.regions`` is live.
         processes: Processes that share every batch.
+        features: Features that are read in place of images, if any.
     """
     augment = AffineRange(recipe.rotation, recipe.shift, recipe.scale, recipe.flip) if recipe.augment else None
     live = propose if recipe.regions == "live" else None
-    plain_set = dataset_of(boxes, root, size_hw, recipe.sampling_of_clips, regions=regions)
-    train_set = dataset_of(
-        boxes,
-        root,
-        size_hw,
-        recipe.sampling_of_clips,
-        augment=augment,
-        seed=settings.seed,
-        propose=live,
-        regions=regions,
-        erasing=recipe.erasing,
-    )
+    train_set: RegionDataset
+    plain_set: RegionDataset
+    if features:
+        plain_set = train_set = features.dataset(regions)
+    else:
+        plain_set = dataset_of(boxes, root, size_hw, recipe.sampling_of_clips, regions=regions)
+        train_set = dataset_of(
+            boxes,
+            root,
+            size_hw,
+            recipe.sampling_of_clips,
+            augment=augment,
+            seed=settings.seed,
+            propose=live,
+            regions=regions,
+            erasing=recipe.erasing,
+        )
     splits = task_of(boxes).splits
     train, val = boxes.rows(splits.trained_on), boxes.rows(splits.chosen_by)
     sampler = None
@@ -77,7 +85,7 @@ def build_loaders(
     loader = partial(
         Loader,
         batch_size=recipe.batch_size,
-        workers=settings.workers,
+        workers=0 if features else settings.workers,  # a process costs more than the copy of features
         rank=processes.rank,
         size=processes.size,
         postpones_signals=True,
@@ -137,10 +145,12 @@ def _check_takes(model: Model, device: Device) -> None:
 
 def _check_takes_one(learner: Learner, images: int) -> None:
     """Raise `ConfigurationError` if a backbone cannot train on a single image, as in an epoch's last batch."""
+    size, of_frames = learner.recipe.batch_size, learner.recipe.frames > 1
+    if of_frames and (learner.model.neck is None or "images" in learner.model.inputs):
+        return  # a batch norm sees every frame of the clip
     learner.start(learner.recipe.epochs - 1)  # when no part rests that ever learns
-    size = learner.recipe.batch_size
     if learner.model.neck is not None:
-        raise ConfigurationError(_lone_image(images, size, "of the neck"))
+        raise ConfigurationError(_lone_image(images, size, "of the neck", rows_called(of_frames)))
     image = torch.zeros(1, 3, *learner.model.size_hw, device=learner.device.device)
     try:
         with torch.no_grad():
@@ -155,11 +165,11 @@ def _check_takes_one(learner: Learner, images: int) -> None:
         raise ConfigurationError(_lone_image(images, size, "of this backbone")) from None
 
 
-def _lone_image(images: int, size: int, whose: str) -> str:
+def _lone_image(images: int, size: int, whose: str, called: str = "images") -> str:
     others = ", a larger --image-size, or --frozen-norms" if whose == "of this backbone" else ""
     return (
-        f"{images:,} training images in batches of {size} leave one image on its own, from which a batch norm {whose} "
-        f"would get a single value per channel; use another --batch-size{others}"
+        f"{images:,} training {called} in batches of {size} leave one {called[:-1]} on its own, from which a "
+        f"batch norm {whose} would get a single value per channel; use another --batch-size{others}"
     )
 
 

@@ -66,7 +66,9 @@ class Device:
         return self.on(images).to(memory_format=torch.channels_last)
 
     def frames(self, frames: Tensor) -> Tensor:
-        """Move frames ``(B, T, 3, H, W)`` to the device, each channels last in memory."""
+        """Move frames ``(B, T, 3, H, W)`` to the device, each channels last in memory, or features ``(B, T, L)``."""
+        if frames.ndim == 3:
+            return self.on(frames)
         return self.pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     def forget_peak(self) -> None:
@@ -102,10 +104,13 @@ class Pieces:
 
     Args:
         say: Function called with a line of text when it does not.
+        called: What the samples are called in texts, images or clips.
     """
 
-    def __init__(self, device: Device, say: Callable[[str], None] = lambda text: None) -> None:
-        self._device, self._say = device, say
+    def __init__(
+        self, device: Device, say: Callable[[str], None] = lambda text: None, *, called: str = "images"
+    ) -> None:
+        self._device, self._say, self._called = device, say, called
         self._at_once: int | None = None
 
     def of(self, images: int, compute: Callable[[slice], Result]) -> list[Result]:
@@ -126,13 +131,15 @@ class Pieces:
                     raise
                 if size == 1:
                     raise ConfigurationError(
-                        f"the memory of {self._device.device} does not suffice for a single image "
+                        f"the memory of {self._device.device} does not suffice for a single {self._called[:-1]} "
                         f"({first_line(error, 'no reason given')}); free some, or use another --device"
                     ) from None
             # Only here, after the error's traceback is gone, are the attempt's tensors freed.
             self._at_once = size // 2
             self._device.free_memory()
-            self._say(f"memory does not suffice for {size} images at once: continuing with {self._at_once} at a time")
+            self._say(
+                f"memory does not suffice for {size} {self._called} at once: continuing with {self._at_once} at a time"
+            )
         return results
 
 

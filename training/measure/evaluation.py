@@ -16,6 +16,7 @@ from ...data.boxes.reader import Boxes
 from ...data.errors import DatasetError
 from ...data.fields import plain_size
 from ...data.files import write_text
+from ...data.text import rows_called
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
 from ..retrieval import Embedded, retrieve
@@ -93,7 +94,7 @@ def evaluate_run(
         device=device,
         task=task,
         progress=watch(f"evaluate {split}", loader.images),
-        pieces=Pieces(device, say),
+        pieces=Pieces(device, say, called=rows_called(boxes.of_clips)),
     )
     check_finite([torch.from_numpy(predictions.logits)])
     if task is RETRIEVE:

@@ -21,6 +21,10 @@ _FEW = 20  # photographs that may be read twice, to avoid loading a network with
 
 Propose = Callable[[np.ndarray], Regions]  #: stage 1 for one image: uint8 RGB ``(H, W, 3)`` -> regions
 
+#: Stage 1 for the frames of a clip, uint8 RGB ``(H, W, 3)`` each: regions of each frame, and whether their primary ones
+#: have keypoints in it, bool ``(T, κ)``
+ProposeTubes = Callable[[Sequence[np.ndarray]], tuple[list[Regions], np.ndarray]]
+
 
 @dataclass(frozen=True)
 class Sample:

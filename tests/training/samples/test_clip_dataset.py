@@ -76,14 +76,15 @@ def test_windows_are_samples_of_their_own(clip_boxes, clip_folder):
     np.testing.assert_array_equal(seen.flatten(0, 1)[:14], every)
 
 
-def test_a_clip_that_has_changed_is_refused(clip_boxes, clip_folder, tmp_path):
+@pytest.mark.parametrize(("frames", "size_wh"), [(14, (32, 32)), (9, (64, 48))])
+def test_a_clip_that_has_another_size_or_ends_early_is_refused(clip_boxes, tmp_path, frames, size_wh):
     name = clip_boxes.names[0].decode()
     (tmp_path / name).parent.mkdir(parents=True)
-    writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*"mp4v"), 10, (32, 32))
-    for _ in range(5):
-        writer.write(np.zeros((32, 32, 3), np.uint8))
+    writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*"mp4v"), 10, size_wh)
+    for _ in range(frames):
+        writer.write(np.zeros((*size_wh[::-1], 3), np.uint8))
     writer.release()
-    with pytest.raises(MismatchError, match="frames of 64 x 48 pixels"):
+    with pytest.raises(MismatchError, match="does not have the 14 frames of 64 x 48 pixels"):
         clips_of(clip_boxes, tmp_path)[(0, 0)]
 
 
