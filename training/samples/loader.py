@@ -30,6 +30,7 @@ from ..machine.torch_internals import (
     is_of_worker,
     message_of_worker,
 )
+from ..models.blocks.each_frame import gather, scatter, valid_mean
 from ..models.contract import Output
 from .reading import Propose
 from .views import AffineRange, View, erased
@@ -86,15 +87,12 @@ class Batch(NamedTuple):
     @property
     def valid_images(self) -> Tensor:
         """Every valid frame as an image ``(n, 3, H, W)``, sample after sample."""
-        frames = self.frames
-        if frames.ndim == 5:  # selected as H x W x 3, which keeps channels last in memory
-            return frames.permute(0, 1, 3, 4, 2)[self.valid].permute(0, 3, 1, 2)
-        return frames[self.valid]
+        return gather(self.frames, self.valid)
 
     def _valid_frames(self) -> Batch:
         """Every valid frame as a sample of its own."""
         images = self.valid_images
-        regions = None if self.regions is None else self.regions[self.valid][:, None]
+        regions = None if self.regions is None else gather(self.regions, self.valid)[:, None]
         samples = self.valid.nonzero()[:, 0]
         return Batch(images[:, None], samples[:, None] >= 0, regions, self.labels[samples], self.rows[samples])
 
@@ -124,26 +122,20 @@ class Batch(NamedTuple):
 def _of_clips(output: Output, valid: Tensor) -> Output:
     """Put the output for the valid frames together by clips; see `Batch.called`."""
 
-    def spread(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
-        every = values.new_zeros((*valid.shape, *values.shape[1:]))
-        every[valid] = values
-        return every
+    def mean(values: Tensor) -> Tensor:
+        return valid_mean(scatter(values, valid), valid)
 
-    def mean(values: Tensor | None) -> Tensor | None:
-        every = spread(values)
-        if every is None:
-            return None
-        return every.sum(dim=1) / valid.sum(dim=1).reshape(-1, *[1] * (every.ndim - 2)).to(every.dtype)
+    def if_there(function: Callable[[Tensor], Tensor], values: Tensor | None) -> Tensor | None:
+        return None if values is None else function(values)
 
+    losses = output.losses
     return Output(
-        logits=spread(output.logits),  # type: ignore[arg-type]
-        region_weights=spread(output.region_weights),
-        attention_map=spread(output.attention_map),
-        embedding=mean(output.embedding),
-        losses=None if output.losses is None else {name: mean(value) for name, value in output.losses.items()},  # type: ignore[misc]
-        compared=mean(output.compared),
+        logits=scatter(output.logits, valid),
+        region_weights=if_there(lambda values: scatter(values, valid), output.region_weights),
+        attention_map=if_there(lambda values: scatter(values, valid), output.attention_map),
+        embedding=if_there(mean, output.embedding),
+        losses=None if losses is None else {name: mean(value[:, None])[:, 0] for name, value in losses.items()},
+        compared=if_there(mean, output.compared),
     )
 
 
