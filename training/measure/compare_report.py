@@ -208,8 +208,8 @@ def _rows(comparison: Comparison) -> str:
 
 
 def _where(comparison: Comparison) -> str:
-    """Split, after the title of a data set of videos, which says whether its test clips leak."""
-    return f"{comparison.title}, {comparison.split}" if comparison.title else comparison.split
+    """Data set and split; the title of a data set of videos says whether its test clips leak."""
+    return f"{comparison.title or comparison.dataset}, {comparison.split}"
 
 
 def _counted(comparison: Comparison) -> str:
