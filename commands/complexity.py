@@ -1,4 +1,4 @@
-"""`agnet complexity`: parameters, FLOPs and inference time of networks, compared with Table VI."""
+"""`agnet complexity`: parameters, FLOPs, inference time and memory of networks, compared with Table VI."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ BACKBONES = ("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"
     help="Name of a backbone; may be given several times.  [default: resnet50, densenet121, inception-v3, "
     "nasnet-mobile, vgg16, and bcnn and srbn with their two streams]",
 )
-@click.option("--latency", is_flag=True, help="Measure the inference time, too.")
+@click.option(
+    "--latency",
+    is_flag=True,
+    help="Measure inference, too: its time, and as MB the most bytes of tensors that exist at once: weights, the batch "
+    "and what is computed, without the workspaces of single operations.",
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -44,7 +49,7 @@ def complexity(
     as_json: bool,
     **_: Any,
 ) -> None:
-    """Report parameters, FLOPs and inference time of networks with and without AG-Net's parts.
+    """Report parameters, FLOPs, inference time and memory of networks with and without AG-Net's parts.
 
     The values of the paper's Table VI are listed next to them.
     """
@@ -63,9 +68,9 @@ def complexity(
         VARIANTS,
         costs_text,
         network_cost,
-        network_milliseconds,
+        network_inference,
         two_stream_costs,
-        two_stream_milliseconds,
+        two_stream_inference,
     )
 
     keep_network_memory()
@@ -74,13 +79,13 @@ def complexity(
         settings = settings_from(context, AGNetSettings, backbone=backbone)
         found = [network_cost(settings, variant) for variant in VARIANTS]
         if latency:
-            taken = network_milliseconds(settings, batch_size, choose_device(device))
-            found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
+            taken = network_inference(settings, batch_size, choose_device(device))
+            found = [replace(cost, **taken[cost.variant]._asdict()) for cost in found]
         costs += found
     if two_streams:
         found = two_stream_costs(context.params["classes"])
         if latency:
-            taken = two_stream_milliseconds(context.params["classes"], batch_size, choose_device(device))
-            found = [replace(cost, milliseconds=taken[cost.variant]) for cost in found]
+            taken = two_stream_inference(context.params["classes"], batch_size, choose_device(device))
+            found = [replace(cost, **taken[cost.variant]._asdict()) for cost in found]
         costs += found
     click.echo(json.dumps([cost.to_dict() for cost in costs]) if as_json else costs_text(costs))

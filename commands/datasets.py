@@ -76,6 +76,8 @@ def datasets(
     given, root = root, root or root_of_environment() or Path("datasets")
     if download and dataset:
         _download(dataset, root)
+    if sheet and dataset and CATALOGUE[dataset].of_clips:
+        raise click.UsageError("--sheet draws images that look alike; clips are not compared by their looks")
     if verify and dataset:
         opened = _open(dataset, given, list_file, split_number, group_pattern)
         _examine(opened, jobs, sheet, max_pixels, as_json)

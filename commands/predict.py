@@ -179,6 +179,7 @@ def predict(
     if shown.save:
         say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), run.resolve().name])
         saving = _annotated(shown.save, run, header, limit)
+    _say_if_classes_are_persons(run, header)
     predictor = _predictor(run, propose, answering, pictures=shown.save is not None)
     told = _tell(predictor.answers(inputs), inputs, header, answering, shown, saving)
     finish(*told, waited=predictor.waited)
@@ -193,6 +194,21 @@ def _check_search(context: click.Context, images: list[str], gallery: list[str])
             raise click.UsageError(f"--{name} changes nothing with --gallery, which compares images; leave it out")
     if LIST in images and LIST in gallery:
         raise click.UsageError("standard input can list the photographs or the gallery, not both")
+
+
+def _say_if_classes_are_persons(run: Path, header: CheckpointHeader) -> None:
+    """Print a note if the run was trained for retrieval, as far as its boxes file is found."""
+    from ..training.answers.truth import known_images
+
+    if header.val_top1 is not None:  # a run for retrieval has none
+        return
+    known = known_images(_folder(run), header)
+    if known and known.listing.is_retrieval:
+        click.echo(
+            "note: this run finds persons again, and the classes listed are persons it was trained on: to search for "
+            "others, name a folder of images with --gallery",
+            err=True,
+        )
 
 
 def _predictor(run: Path, propose: Propose | None, answering: _Answering, pictures: bool = False) -> FilePredictor:
@@ -318,6 +334,11 @@ def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> A
     from ..training.answers.annotated import AnnotatedFolder
     from ..training.answers.truth import known_images
 
-    folder = run if run.is_dir() else run.parent
+    folder = _folder(run)
     whose = f"by the run '{folder.resolve().name}', epoch {header.epoch}"
     return AnnotatedFolder(save, header.classes, whose, known_images(folder, header), limit)
+
+
+def _folder(run: Path) -> Path:
+    """The folder of a run that may be named by its checkpoint."""
+    return run if run.is_dir() else run.parent

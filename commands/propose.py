@@ -13,7 +13,7 @@ import click
 
 from ..data.names import NONE, OFFICIAL, PROTOCOLS
 from ..data.sets.catalogue import CATALOGUE
-from ..proposals.settings import ProposalSettings, name_of_weights
+from ..proposals.settings import CLIP_FRAMES, ProposalSettings, name_of_weights
 from . import options
 from .field_options import SettingsCommand, field_option, field_options, settings_from
 from .next_step import root_words, say_next
@@ -57,7 +57,18 @@ class _Run:
     max_unreadable: float | None
 
 
-@click.command(cls=SettingsCommand, short_help="Propose the salient regions of every image (stage 1).")
+class _ProposeCommand(SettingsCommand):
+    """A command with the settings of proposals. Of a data set of clips, frames are needed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        entry = CATALOGUE.get(str(typed.get("dataset") or typed.get("source")))
+        if entry is not None and entry.of_clips:
+            ctx.default_map = {"frames": CLIP_FRAMES, **(ctx.default_map or {})}
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_ProposeCommand, short_help="Propose the salient regions of every image (stage 1).")
 @click.argument("source", metavar="[PHOTOS]", required=False)
 @click.option("--dataset", type=options.Choice(list(CATALOGUE)), help="Name of a known data set, instead of PHOTOS.")
 @options.dataset_root

@@ -74,6 +74,7 @@ _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
 @field_option(RunSettings, "precision")
 @options.workers
 @field_option(RunSettings, "compile")
+@field_option(RunSettings, "cache_features")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -275,6 +276,7 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     """Check everything that can be checked before PyTorch is loaded. Raises: subclasses of `AgnetError`."""
     from ..training.loop.preflight import (
         check_backbone,
+        check_cacheable,
         check_input,
         check_same_images,
         check_weights,
@@ -297,6 +299,8 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     settings = job.settings
     check_input(job.boxes, job.recipe, proposes=job.proposes, processes=int(os.environ.get("WORLD_SIZE", 1)))
     check_device(settings.device, settings.precision)
+    if settings.cache_features:
+        check_cacheable(job.recipe)
     for stream in job.model.streams:
         check_backbone(stream.backbone)
     if not (job.resume or (dry_run and needs_no_file(settings.weights))):

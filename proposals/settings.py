@@ -74,6 +74,7 @@ class EM:
 _PRIMARY: Rule = (f"2 to {MAX_REGIONS}", lambda value: value == 0 or 2 <= value <= MAX_REGIONS)  # 0 only for none
 
 REGIONS, MIXTURE, CLIPS, READING = "Regions", "Keypoints and their mixture", "Clips", "Options"
+CLIP_FRAMES = 16  #: default for data sets of clips
 SPACE, SPACE_TIME = "space", "space-time"
 
 
@@ -150,7 +151,8 @@ class ProposalSettings:
     )
     frames: int = setting(
         CLIPS,
-        "Number of frames of each clip, evenly spaced in time, in which regions are found; 0: images.",
+        "Number of frames of each clip, evenly spaced in time, in which regions are found; 0: images. The default of a "
+        f"data set of clips is {CLIP_FRAMES}.",
         between(0, 1024),
         0,
     )

@@ -32,8 +32,9 @@ from PIL import Image, ImageDraw
 from agnet.cli import main
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.boxes.writer import build_part, write_boxes
+from agnet.data.contents import hash_of
 from agnet.data.index import build_index
-from agnet.data.regions import Layout, Proposal, Regions, Tubes, content_hash
+from agnet.data.regions import Layout, Proposal, Regions, Tubes
 from agnet.data.sets.catalogue import open_dataset
 from agnet.data.videos import VideoWriter
 from agnet.proposals.run import propose_dataset
@@ -405,8 +406,8 @@ def clip_index(clip_folder):
 def clip_boxes(clip_index, tmp_path_factory):
     """The boxes file of these clips, without stage 1: two squares, which move, in frames 0, 2, 4, ..."""
     layout = Layout(2)
-    files = [clip_index.root / name for name in clip_index.names]
-    proposals = [_proposal_of_clip(file, CLIP_FRAMES[int(file.name[1])], layout) for file in files]
+    paths = [clip_index.root / name for name in clip_index.names]
+    proposals = [_proposal_of_clip(path, CLIP_FRAMES[int(path.stem[1])], layout) for path in paths]
     part = build_part(clip_index, 0, proposals)
     path = tmp_path_factory.mktemp("boxes") / "clips.h5"
     settings = {"dataset": {"name": "clips"}, "proposals": {"method": "grid", "primary": 2, "kinds": "both"}}
@@ -414,7 +415,7 @@ def clip_boxes(clip_index, tmp_path_factory):
     return read_boxes(path)
 
 
-def _proposal_of_clip(file, frames, layout):
+def _proposal_of_clip(path, frames, layout):
     numbers = np.arange(0, frames, 2, dtype=np.int32)
     regions = tuple(
         Regions(
@@ -432,9 +433,8 @@ def _proposal_of_clip(file, frames, layout):
     valid = np.ones((len(numbers), 2), bool)
     valid[1:, 1] = False  # the second square is only found in the first frame
     tubes = Tubes(frames, 10.0, numbers, regions, valid)
-    there = file.stat()
-    content = content_hash(file.read_bytes())
-    return Proposal(regions[0], there.st_size, there.st_mtime_ns, content_blake2b=content, tubes=tubes)
+    status = path.stat()
+    return Proposal(regions[0], status.st_size, status.st_mtime_ns, hash_of(path), tubes=tubes)
 
 
 def box_corners(x, y, side):

@@ -40,7 +40,7 @@ def test_records_from_before_families_had_settings_of_their_own_are_read():
     ("change", "message"),
     [
         ({"depth": 3}, "unknown model settings depth"),
-        ({"model": "agnett"}, "unknown model 'agnett'; known: agnet, plain, srbn, bcnn"),
+        ({"model": "agnett"}, "unknown model 'agnett'; known: agnet, plain, srbn, bcnn, alstm, conv-alstm"),
         ({"model": ["agnet"]}, "model is"),
         ({"units": "32"}, "units is '32': it must be of type int"),
         ({"classes": True}, "classes is True: it must be of type int"),

@@ -18,6 +18,7 @@ from agnet.data.errors import ImageError
 from agnet.training.machine import torch_internals
 from agnet.training.machine.torch_internals import (
     Batches,
+    HeldTensors,
     are_functions_transformed,
     end_if_a_batch_cannot_be_sent,
     gradients_of_convolution,
@@ -50,6 +51,21 @@ def test_every_transform_of_functions_shows_while_it_is_at_work(transform):
     assert not are_functions_transformed()
     transform(function)(torch.ones(2) if transform is not torch.func.vmap else torch.ones(2, 2))
     assert seen and all(seen) and not are_functions_transformed()
+
+
+def test_tensors_are_counted_as_long_as_they_exist_and_views_not_at_all():
+    given = torch.ones(100)  # 400 bytes
+    with HeldTensors([given]) as held:
+        assert held.now == held.peak == 400
+        doubled = given[10:] * 2 + 1  # 360 bytes, and 360 of the product on the way
+        assert (held.now, held.peak) == (760, 1120)
+        view = doubled.view(9, 10).t()
+        del doubled
+        assert held.now == 760
+        del view
+        assert held.now == 400
+        given.add_(1)
+    assert (held.now, held.peak) == (400, 1120)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

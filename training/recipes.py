@@ -388,6 +388,13 @@ class RunSettings:
     )
     workers: int = setting(RUN, "Number of processes that read images.", NOT_NEGATIVE, 2)
     compile: bool = setting(RUN, "torch.compile: a slow start, then faster steps.", ANY, False)
+    cache_features: bool = setting(
+        RUN,
+        "Cache of a frozen backbone's features: they are computed once, into a file beside the boxes file, and an "
+        "epoch costs the head alone; needs --backbone-lr 0 and --no-augment.",
+        ANY,
+        False,
+    )
 
     def __post_init__(self) -> None:
         check_rules(self, "training")

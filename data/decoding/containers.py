@@ -226,7 +226,7 @@ _SLACK = 8  # bytes: many writers count the header in the size
 
 
 def _avi(file: BinaryIO, size: int) -> Container:
-    place, missing, broken = 0, 0, False
+    place, end, missing, broken = 0, size, 0, False
     streams, videos, chunks = 0, set(), Counter[int]()
     for _ in range(_STEPS):
         if place + 8 > size:
@@ -234,13 +234,15 @@ def _avi(file: BinaryIO, size: int) -> Container:
         head = _at(file, place, 12)
         name, length = struct.unpack("<4sI", head[:8])
         if name in (b"RIFF", b"LIST"):
+            if name == b"RIFF":
+                end = size if length in _OPEN_END else place + 8 + length
             missing = max(missing, place + 8 + length - size - _SLACK if length not in _OPEN_END else 0)
             # The content of an index or a header list is not needed.
             inside = head[8:] in (b"AVI ", b"AVIX", b"hdrl", b"strl", b"movi", b"rec ")
             place += 12 if inside or length in _OPEN_END else 8 + length + length % 2
             continue
         if not all(32 <= letter < 127 for letter in name):
-            broken = True
+            broken = place < end  # behind the content, some writers fill up the last sector
             break
         missing = max(missing, place + 8 + length - size)
         if name == b"strh":

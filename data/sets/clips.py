@@ -26,7 +26,7 @@ from .on_disk import is_incomplete, lines_of, listed_images, locate, needed_part
 
 NEITHER = "clips in neither train nor test (label 0)"  #: kind under which HMDB-51's are counted as left out
 _HMDB_SPLITS = {"0": "neither", "1": "train", "2": "test"}
-_TUTORIAL_VAL = 1_130 / 1_530  # share of the test clips
+_TUTORIAL_VAL = 1_130, 1_530  # clips of val, of all test clips
 LEAK = (
     "Warning: the tutorial's protocol trains on clips in neither train nor test, some from the sources of test clips, "
     "and chooses the epoch on test clips: its results are too high, and compare with no others"
@@ -90,7 +90,8 @@ def _source(name: str, label: str) -> str:
 def _as_the_tutorial(rows: Rows, seed: int) -> Rows:
     """The rows of HMDB-51 with clips in neither split as train, and test divided into val and test at random."""
     test = [place for place, row in enumerate(rows) if row[2] == "test"]
-    drawn = np.random.default_rng(seed).permutation(test)[: round(_TUTORIAL_VAL * len(test))].tolist()
+    count = len(test) * _TUTORIAL_VAL[0] // _TUTORIAL_VAL[1]
+    drawn = np.random.default_rng(seed).permutation(test)[:count].tolist()
     splits = dict.fromkeys(drawn, "val") | dict.fromkeys(set(test).difference(drawn), "test")
     return [(name, label, splits.get(place, "train")) for place, (name, label, _) in enumerate(rows)]
 

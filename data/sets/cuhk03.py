@@ -148,5 +148,5 @@ def _with_pictures(entry: Entry, boxes: str, root: Path, options: Options) -> tu
             f"agnet datasets {entry.name} --verify extracts them to {root / beside}, once"
         )
     options.say(f"extracting the pictures of {root / release} to {root / beside}, once: this takes minutes")
-    extract_pictures(root / release, boxes, root / beside)
+    extract_pictures(root / release, boxes, root / beside, options.say)
     return OnDisk(root), beside

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ CAMERA_PAIRS, VIEWS = 5, 2
 _PICTURES_OF_A_PERSON = 10  # the first half are of view 1, the second half of view 2
 _MOST_PERSONS = 10_000  # of a pair of cameras; published are 843 at most
 _LONGEST_SIDE = 2_000
+_TOLD = 2_000  # pictures between two lines of progress
 _MOST_BYTES = 8 * 2**30  # of all pictures of one kind of boxes, as pixels
 _MOST_TESTED = 10_000
 
@@ -46,16 +47,24 @@ def read_test_sets(path: Path, count: int) -> list[list[tuple[int, int]]]:
     return sets
 
 
-def extract_pictures(path: Path, boxes: str, folder: Path) -> None:
+def extract_pictures(path: Path, boxes: str, folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
     """Write the pictures of ``boxes``, ``labeled`` or ``detected``, as PNG files; ``folder`` appears once all exist.
+
+    Args:
+        path: ``cuhk-03.mat``.
+        boxes: Variable of it.
+        folder: Folder to make.
+        say: Function called with a line of text now and then.
 
     Raises: `DatasetError` if the file is damaged or of another kind, or the folder cannot be written.
     """
     try:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            for name, pixels in _pictures(path, boxes):
+            for count, (name, pixels) in enumerate(_pictures(path, boxes), 1):
                 Image.fromarray(pixels).save(unfinished / name, compress_level=1)
+                if count % _TOLD == 0:
+                    say(f"{count:,} pictures so far, of about 14,000")
             unfinished.chmod(0o755)
             unfinished.rename(folder)
         finally:
@@ -63,7 +72,7 @@ def extract_pictures(path: Path, boxes: str, folder: Path) -> None:
     except OSError as error:
         if folder.is_dir():  # another process finished first
             return
-        raise DatasetError(f"cannot write the pictures of {path} to {folder}: {error.strerror or error}") from None
+        raise DatasetError(f"cannot extract the pictures of {path} to {folder}: {error.strerror or error}") from None
 
 
 def _pictures(path: Path, boxes: str) -> Iterator[tuple[str, np.ndarray]]:

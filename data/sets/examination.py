@@ -1,4 +1,4 @@
-"""Examination of a whole data set: published counts, readability, duplicates."""
+"""Examination of a whole data set: published counts, readability, duplicates, groups on both sides of a split."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from ..clips import open_clip
+from ..contents import hash_of
 from ..errors import ImageError
-from ..faults import check_root_is_there, reason_of
+from ..faults import check_root_is_there, reason_of, unread
 from ..images import MAX_PIXELS, decode_image, read_content
-from ..index import ALL_SPLITS, DatasetIndex
+from ..index import ALL_SPLITS, DatasetIndex, divided_groups
 from ..regions import content_hash
+from ..videos import Video
 from ..workers import in_parallel
 from .entry import unlike_the_book
 from .near_duplicates import Looks, closest, look_of
 
-_CHUNK = 32
+_CHUNK, _CHUNK_OF_CLIPS = 32, 4
 _SMALL = 32  # pixels: a shorter side is smaller than an icon
 _LONG = 8  # ratio of the longer to the shorter side
+_UNLIKE = 2, 0.02  # frames, or share of them: headers of some intact files announce one frame more than there is
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,14 @@ class NearDuplicate:
 
 
 @dataclass(frozen=True)
+class DividedGroup:
+    """A group that is in several splits, and the number of its images or clips in each."""
+
+    group: str
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Examination:
     """Result of an examination. `wrong` and `unreadable` are faults; a person must assess the other findings."""
 
@@ -76,7 +89,10 @@ class Examination:
     unreadable: tuple[Odd, ...]
     odd: tuple[Odd, ...]  #: readable, but unlikely to be photographs
     duplicates: tuple[Duplicates, ...]
-    near_duplicates: tuple[NearDuplicate, ...]  #: across splits, most similar first
+    near_duplicates: tuple[NearDuplicate, ...]  #: across splits, most similar first; none of clips
+    of_clips: bool  #: whether ``images`` are clips
+    groups: int  #: number of known groups
+    divided_groups: tuple[DividedGroup, ...]  #: groups in several splits
 
     @property
     def sound(self) -> bool:
@@ -95,6 +111,7 @@ class Seen:
     look: tuple[int, bytes] | None = None
     size_wh: tuple[int, int] = (0, 0)
     reason: str = ""  #: why it cannot be used; empty if it can
+    odd: str = ""  #: what is unusual about a clip
 
 
 def examine(
@@ -106,7 +123,7 @@ def examine(
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] = lambda done, unreadable: None,
 ) -> Examination:
-    """Decode every image, and compare the images with each other and with the published counts.
+    """Decode every image, or all frames of every clip, and compare them with each other and with the published counts.
 
     Args:
         index: Data set with the splits to compare, without a validation split cut from train, which is not published.
@@ -117,18 +134,19 @@ def examine(
         progress: Function called with the number of images done, and how many of them cannot be read.
     """
     root = str(index.root.resolve())
-    chunks = [index.names[first : first + _CHUNK] for first in range(0, len(index), _CHUNK)]
+    size = _CHUNK_OF_CLIPS if index.of_clips else _CHUNK
+    chunks = [index.names[first : first + size] for first in range(0, len(index), size)]
     looks, contents = Looks.empty(len(index)), [""] * len(index)
     unreadable: list[Odd] = []
     odd: list[Odd] = []
     row = 0
-    task = partial(see_chunk, root, max_pixels=max_pixels)
+    task = partial(see_clips if index.of_clips else see_chunk, root, max_pixels=max_pixels)
     for chunk in in_parallel(chunks, task, lambda name, reason: Seen(reason=reason), jobs):
         for seen in chunk:
             name, contents[row] = index.names[row], seen.content
             if seen.reason:
                 unreadable.append(Odd(name, seen.reason))
-            elif reason := _oddity(seen):
+            elif reason := seen.odd if index.of_clips else _oddity(seen):
                 odd.append(Odd(name, reason))
             if seen.look:
                 looks.hashes[row], looks.flat[row] = seen.look[0], False
@@ -136,7 +154,7 @@ def examine(
             row += 1
         progress(row, len(unreadable))
     duplicates = _duplicates(index, contents)
-    wrong = unlike_the_book(len(index.classes), _counts(index), classes, counts)
+    wrong = unlike_the_book(len(index.classes), _counts(index), classes, counts, index.of_clips)
     return Examination(
         dataset=index.dataset,
         title=index.title or index.dataset,
@@ -150,6 +168,9 @@ def examine(
         odd=tuple(odd),
         duplicates=duplicates,
         near_duplicates=_near_duplicates(index, looks, contents),
+        of_clips=index.of_clips,
+        groups=len(set(index.groups).difference([""])),
+        divided_groups=tuple(DividedGroup(group, found) for group, found in divided_groups(index).items()),
     )
 
 
@@ -172,17 +193,58 @@ def _see(root: str, name: str, max_pixels: int) -> Seen:
     return Seen(_digest(content), look_of(image), (width, height))
 
 
+def see_clips(root: str, names: Sequence[str], max_pixels: int = MAX_PIXELS) -> list[Seen]:
+    """A worker's task: decode every frame of each clip. Unreadable clips are reported, not raised."""
+    cv2.setNumThreads(1)
+    return [_see_clip(root, Path(root, name), max_pixels) for name in names]
+
+
+def _see_clip(root: str, path: Path, max_pixels: int) -> Seen:
+    content = ""
+    try:
+        content = _hash_of_clip(path)
+        with open_clip(path, max_pixels) as clip:
+            frames = sum(1 for _ in clip.chosen(lambda number, seconds: True))
+    except ImageError as error:
+        if not content:
+            check_root_is_there(root)
+        reason = reason_of(error).replace(f"{path}: ", "").replace(f"{path}{os.sep}", "")  # says nothing of the root
+        return Seen(content, reason=reason)
+    announced = clip.announced_frames if isinstance(clip, Video) else None
+    return Seen(content, odd=_oddity_of_size(clip.size_wh) or _oddity_of_frames(frames, announced))
+
+
+def _hash_of_clip(path: Path) -> str:
+    """As `hash_of`. Raises: `ImageError`."""
+    try:
+        return hash_of(path)
+    except OSError as error:
+        raise unread(error) from None
+
+
+def _oddity_of_frames(frames: int, announced: int | None) -> str:
+    if frames == 1:
+        return "has a single frame"
+    if announced and abs(announced - frames) > max(_UNLIKE[0], _UNLIKE[1] * announced):
+        return f"has {frames:,} frames, but announces {announced:,}"
+    return ""
+
+
 def _digest(content: bytes) -> str:
     return content_hash(content) if content else ""
 
 
 def _oddity(seen: Seen) -> str:
-    width, height = seen.size_wh
+    return _oddity_of_size(seen.size_wh) or ("" if seen.look else "is all of one colour")
+
+
+def _oddity_of_size(size_wh: tuple[int, int]) -> str:
+    width, height = size_wh
     if min(width, height) < _SMALL:
         return f"is only {width} x {height} pixels"
     if max(width, height) > _LONG * min(width, height):
         return f"is a strip of {width} x {height} pixels"
-    return "" if seen.look else "is all of one colour"
+    return ""
 
 
 def _counts(index: DatasetIndex) -> dict[str, int]:

@@ -13,8 +13,8 @@ from ..drawing import contact_sheet, fit_within
 from ..errors import DatasetError, ImageError
 from ..fonts import draw_text, shortened
 from ..images import MAX_PIXELS, read_image
-from ..text import printable, tally
-from .examination import Copy, Duplicates, Examination, NearDuplicate
+from ..text import printable, rows_called, tally
+from .examination import Copy, DividedGroup, Duplicates, Examination, NearDuplicate
 
 _SHOWN = 5  # of each kind; the JSON has all
 _SIDE = 220  # pixels per photograph on the sheet
@@ -27,8 +27,9 @@ def examination_text(examination: Examination) -> str:
     """The whole report, with the first few findings of each kind."""
     counts = ", ".join(f"{count:,} {split}" for split, count in examination.counts.items())
     book = {None: "", True: ": as published", False: ": NOT AS PUBLISHED"}[examination.by_the_book]
+    called = rows_called(examination.of_clips)
     kind = "persons" if "query" in examination.counts else "classes"
-    lines = [f"{examination.title}: {examination.images:,} images of {examination.classes:,} {kind} ({counts}){book}"]
+    lines = [f"{examination.title}: {examination.images:,} {called} of {examination.classes:,} {kind} ({counts}){book}"]
     lines += [f"    {difference}" for difference in examination.wrong]
     if examination.left_out:
         lines.append(f"left out because of their names or places: {tally(examination.left_out)}")
@@ -37,9 +38,15 @@ def examination_text(examination: Examination) -> str:
     groups = examination.duplicates
     across = [group for group in groups if group.across_splits]
     within = [group for group in groups if not group.across_splits]
-    lines += _section("files that are in two splits or more", across, _group_text)
-    lines += _section("files that are twice or more in one split", within, _group_text)
-    lines += _section("look like an image of another split", examination.near_duplicates, _pair_text)
+    files = "clips" if examination.of_clips else "files"
+    lines += _section(f"{files} that are in two splits or more", across, _group_text)
+    lines += _section(f"{files} that are twice or more in one split", within, _group_text)
+    if examination.of_clips:
+        title = f"groups, of {examination.groups:,}, that are in two splits or more"
+        lines += _section(title, examination.divided_groups, _divided_text) if examination.groups else []
+        lines.append("clips that look alike are not searched for")
+    else:
+        lines += _section("look like an image of another split", examination.near_duplicates, _pair_text)
     if examination.near_duplicates:
         lines.append("    Images are compared by a hash: a few may be alike by chance. --sheet draws the first 60.")
     return "\n".join(printable(line) for line in lines)
@@ -76,6 +83,10 @@ def _section(title: str, found: Sequence[Found], text: Callable[[Found], str]) -
 def _group_text(group: Duplicates) -> str:
     names = [_copy_text(copy) for copy in group.copies[:3]] + (["..."] if len(group.copies) > 3 else [])
     return " = ".join(names) + ("  DIFFERENT CLASSES" if group.different_classes else "")
+
+
+def _divided_text(divided: DividedGroup) -> str:
+    return f"{divided.group}: {', '.join(f'{count:,} {split}' for split, count in divided.counts.items())}"
 
 
 def _pair_text(pair: NearDuplicate) -> str:

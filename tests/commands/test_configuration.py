@@ -174,8 +174,16 @@ ERRORS = [
     ("flat.yaml", "epochs:\n", "epochs: wanted a whole number, 1 or more, got nothing"),
     ("flat.json", {"optimizer": "adam"}, "optimizer: wanted sgd or adamw, got 'adam'"),
     ("flat.json", {"optimizer": ["sgd"]}, "optimizer: wanted sgd or adamw, got a list"),
-    ("flat.json", {"model": {"model": "agnett"}}, r"model\.model: wanted agnet or plain or srbn or bcnn, got 'agnett'"),
-    ("flat.json", {"model": {"model": ["agnet"]}}, r"model\.model: wanted agnet or plain or srbn or bcnn, got a list"),
+    (
+        "flat.json",
+        {"model": {"model": "agnett"}},
+        r"model\.model: wanted agnet or plain or srbn or bcnn or alstm or conv-alstm, got 'agnett'",
+    ),
+    (
+        "flat.json",
+        {"model": {"model": ["agnet"]}},
+        r"model\.model: wanted agnet or plain or srbn or bcnn or alstm or conv-alstm, got a list",
+    ),
     (
         "flat.json",
         {"recipe": "moderne"},

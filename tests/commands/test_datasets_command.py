@@ -223,3 +223,35 @@ def test_there_is_nothing_to_fetch_for_ones_own_and_the_demo(agnet, name):
 def test_a_download_needs_a_name_that_is_known(agnet):
     assert "--download needs the NAME" in agnet("datasets", "--download", code=2).stderr
     agnet("datasets", "imagenet", "--download", code=2)
+
+
+def test_clips_are_called_clips_and_verified(agnet, clip_folder):
+    assert "clips     3,570 train, 1,530 test\n" in agnet("datasets", "hmdb51").stdout
+    asked = ["datasets", "clips", "--verify", "--root", clip_folder, "--jobs", "1", "--group-pattern", r"(p\d)_[^/]*$"]
+    text = agnet(*asked).stdout
+    assert text.startswith(f"{clip_folder.name}: 12 clips of 3 classes (9 train, 3 test)\ncannot be read: none\n")
+    assert "groups, of 4, that are in two splits or more: none" in text
+    found = json.loads(agnet(*asked, "--json").stdout)
+    assert found["sound"] and found["of_clips"] and (found["groups"], found["divided_groups"]) == (4, [])
+    assert "clips are not compared by their looks" in agnet(*asked, "--sheet", "a.png", code=2).stderr
+    assert "need --verify" in agnet("datasets", "hmdb51", "--split-number", "2", code=2).stderr
+
+
+def test_a_protocol_that_leaks_is_said_to_leak_before_anything_is_proposed(agnet, tmp_path):
+    lists = tmp_path / "hmdb51/testTrainMulti_7030_splits"
+    lists.mkdir(parents=True)
+    for label in ("wave", "run"):
+        (tmp_path / "hmdb51" / label).mkdir()
+        names = [f"Film{number}_{label}_f_cm_np1_fr_med_0.avi" for number in range(6)]
+        for name in names:
+            (tmp_path / "hmdb51" / label / name).touch()
+        labels = [f"{name} {number % 3} " for number, name in enumerate(names)]
+        (lists / f"{label}_test_split3.txt").write_text("\n".join(labels))
+    asked = ["propose", "hmdb51", "--root", tmp_path, "--split-number", "3", "--any-counts", "--method", "none"]
+    said = agnet(*asked, "--protocol", "tutorial", code=1).stderr
+    assert "Warning: the tutorial's protocol trains on" in said
+    assert (
+        "hmdb51, split 3, tutorial's protocol (test clips leak): 12 clips of 2 classes (8 train, 2 val, 2 test)" in said
+    )
+    assert "the split number of hmdb51 is 1 to 3, got 4" in agnet(*asked, "--split-number", "4", code=1).stderr
+    assert "has no tutorial's protocol" in agnet("propose", "demo", "--protocol", "tutorial", code=1).stderr

@@ -141,6 +141,14 @@ def test_single_shot_draws_one_gallery_image_of_each_person_of_a_test_set(releas
     assert index.title == f"cuhk03-1367-labelled, test set {seed}"
 
 
+def test_a_suffix_in_capitals_hides_no_camera(release, tmp_path):
+    fill(release.parent / "images_labeled")
+    for picture in (release.parent / "images_labeled").iterdir():
+        picture.rename(picture.with_suffix(".PNG"))
+    index = open_dataset("cuhk03-1367-labelled", tmp_path, any_counts=True)
+    assert set(index.cameras) >= {"1-1", "1-2", "5-2"}
+
+
 def test_there_are_twenty_test_sets(release, tmp_path):
     with pytest.raises(ConfigurationError, match="has 20 test sets: --split-seed chooses one, 0 to 19; got 20"):
         open_dataset("cuhk03-1367-labelled", tmp_path, split_seed=20)
@@ -152,14 +160,15 @@ def test_pictures_are_extracted_once_and_exactly(release, tmp_path, monkeypatch)
     folder = release.parent / "images_detected"
     assert not folder.exists()
     said = []
+    monkeypatch.setattr(cuhk03_release, "_TOLD", 20)
     open_dataset("cuhk03-1367-detected", tmp_path, any_counts=True, say=said.append)
-    assert len(said) == 1 and str(folder) in said[0]
+    assert str(folder) in said[0] and [line.split()[0] for line in said[1:]] == ["20", "40"]
     assert sorted(path.name for path in folder.iterdir()) == [file_name(*name) for name in NAMES]
     for name in NAMES:
         assert np.array_equal(np.asarray(Image.open(folder / file_name(*name))), pixels(*name))
     monkeypatch.setattr(cuhk03_release, "_pictures", None)
     open_dataset("cuhk03-1367-detected", tmp_path, any_counts=True, say=said.append)
-    assert len(said) == 1
+    assert len(said) == 3
     assert sorted(path.name for path in release.parent.iterdir()) == ["cuhk-03.mat", "images_detected"]
 
 

@@ -326,6 +326,11 @@ def test_an_edit_list_may_show_a_part(tmp_path):
 def test_a_clip_that_names_no_size_and_one_that_something_follows_are_whole(tmp_path):
     path = write(tmp_path / "a.avi", "MJPG")
     content = bytearray(path.read_bytes())
+    path.write_bytes(content + bytes(-len(content) % 512 + 512))  # filled up to a sector, as VirtualDub does
+    assert len(seen(path)[0]) == 11 and seen(path)[1] == "" and look_into(path).pictures == 11
+    hole = content.index(b"idx1") - 200
+    path.write_bytes(content[:hole] + bytes(len(content) - hole))
+    assert seen(path)[1] != ""
     del content[content.index(b"idx1") :]
     for name in (b"AVI ", b"movi"):  # as it is written to a pipe
         struct.pack_into("<I", content, content.index(name) - 4, 0xFFFFFFFF)

@@ -6,7 +6,6 @@ image size, how regions were proposed). It is compared with the original network
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint, prepro
 from ..tasks import CLASSIFY
 from .formats import FORMATS
 from .target import check_export
-from .writing import About, Inputs, Outputs, Runner, reason
+from .writing import About, Inputs, Outputs, Runner, quiet, reason
 
 FORMAT = "agnet network"
 FORMAT_VERSION = 1
@@ -203,18 +202,14 @@ def _check_differences(differences: dict[str, float], own: dict[str, float], for
 def _trace(network: Network, inputs: Inputs, backbone: str) -> torch.export.ExportedProgram:
     """Export the network as a graph for any batch size, without the locations of its source code."""
     batch = torch.export.Dim("batch", min=1)
-    log = logging.getLogger("torch.export._trace")
-    before = log.level
     try:
-        log.setLevel(logging.CRITICAL)  # torch prints notes for developers before it raises
-        # Strict mode takes three seconds longer, but does not print the whole graph before it raises.
-        program = torch.export.export(
-            network, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
-        )
+        # Strict mode takes three seconds longer, but before it raises only prints notes, not the whole graph.
+        with quiet("torch.export._trace"):
+            program = torch.export.export(
+                network, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs}, strict=True
+            )
     except (RuntimeError, ValueError) as error:  # torch raises no others for what it cannot export
         raise CheckpointError(f"{backbone} cannot be exported: {reason(error)}") from error
-    finally:
-        log.setLevel(before)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)

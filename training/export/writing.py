@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,15 @@ def write_onnx(program: torch.export.ExportedProgram, about: About, file: Path) 
         raise ConfigurationError(f"{size / 2**30:.1f} GiB of weights: one ONNX file holds 2 GiB; use --format torch")
     inputs, outputs = about["inputs"], about["outputs"]
     try:
-        made = torch.onnx.export(
-            program,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=dict.fromkeys(inputs) | {"images": {0: "batch"}},  # named once for all inputs
-            dynamo=True,
-            verbose=False,
-        )
+        with quiet("onnxscript.optimizer._constant_folding"):
+            made = torch.onnx.export(
+                program,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=dict.fromkeys(inputs) | {"images": {0: "batch"}},  # named once for all inputs
+                dynamo=True,
+                verbose=False,
+            )
     except RuntimeError as error:  # for example, an operator that ONNX lacks
         raise CheckpointError(f"ONNX cannot express this network: {reason(error)}; use --format torch") from error
     assert made is not None
@@ -99,6 +102,18 @@ def load_torch(file: Path) -> Runner:
     with file.open("rb") as opened:
         loaded = torch.export.load(opened).module()
     return lambda inputs: loaded(**inputs)
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Context without a library's notes for its own developers."""
+    log = logging.getLogger(logger)
+    before = log.level
+    try:
+        log.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def reason(error: BaseException) -> str:

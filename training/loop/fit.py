@@ -33,10 +33,11 @@ from ..runs.seen import SEEN, UNKNOWN, write_seen
 from ..runs.sources import needs_no_file
 from ..samples.loader import Batch, Loader
 from .engine import Trained, evaluate, steps_of_epoch, timings, train_epoch
+from .feature_cache import FeatureCache
 from .interruption import Interrupted, Interruption
 from .job import SILENT, Console, Job
 from .learner import Learner, means
-from .preflight import check_input, check_same_images, ending_of
+from .preflight import check_cacheable, check_input, check_same_images, ending_of
 from .preparation import (
     begin_network,
     build_learner,
@@ -69,6 +70,8 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
     """
     run, boxes, recipe, settings, say = job.run, job.boxes, job.recipe, job.settings, console.say
     check_input(boxes, recipe, proposes=job.proposes, processes=processes.size)
+    if settings.cache_features:
+        check_cacheable(recipe)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
         run, boxes, job.root, job.model, recipe, settings, device, command=job.command, processes=processes.size
@@ -101,8 +104,12 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
             processes.from_first(lambda: start_folder(run, config))
         processes.gather(None)  # every process has read it: from here on it may be replaced
         regions = needs_of(job.model).regions > 0
+        features = FeatureCache(model, job.model, boxes, job.root, recipe, device) if settings.cache_features else None
+        if features:
+            processes.from_first(lambda: features.prepare(settings.workers, console.watch, say))
+            features.use_in(learner.model, learner.judged)
         training, validation = build_loaders(
-            boxes, job.root, recipe, settings, model.size_hw, regions, job.propose, processes
+            boxes, job.root, recipe, settings, model.size_hw, regions, job.propose, processes, features
         )
         with closing(training), closing(validation), Interruption() as interruption:
             story = _Story(job, console, learner, training, validation, progress, interruption)

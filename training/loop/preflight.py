@@ -71,6 +71,23 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int 
         raise ConfigurationError(f"training setting 'patience' needs a validation split, and {boxes.path} has none")
 
 
+def check_cacheable(recipe: Recipe) -> None:
+    """Raise `ConfigurationError` unless every epoch sees the same views through a backbone that never changes."""
+    for phase in recipe.phases:
+        if phase.recipe.backbone_lr:
+            raise ConfigurationError("--cache-features needs a frozen backbone; add --backbone-lr 0")
+    for name, value, remedy in (
+        ("augment", recipe.augment, "--no-augment"),
+        ("mixup", recipe.mixup, "--mixup 0"),
+        ("regions", recipe.regions == "live", "--regions cached"),
+    ):
+        if value:
+            raise ConfigurationError(
+                f"--cache-features shows the same view in every epoch, which training setting {name!r} changes; add "
+                f"{remedy}"
+            )
+
+
 def ending_of(run: Path, recipe: Recipe) -> str:
     """Explain why a run without a saved state is over, given a recipe that may differ from the run's in its epochs.
 

@@ -24,9 +24,10 @@ from ..recipes import Recipe, RunSettings
 from ..runs.seen import count_seen
 from ..runs.sources import sources_by_backbone
 from ..runs.weights import find_weights
-from ..samples.loader import ClassSampler, Loader, Propose, dataset_of
+from ..samples.loader import ClassSampler, Loader, Propose, RegionDataset, dataset_of
 from ..samples.views import AffineRange
 from ..tasks import task_of
+from .feature_cache import FeatureCache
 from .learner import Learner
 from .strides import IMAGES, are_misplaced, stride_blocks
 from .warm_start import Parent, find_parent
@@ -41,6 +42,7 @@ def build_loaders(
     regions: bool,
     propose: Propose | None,
     processes: Processes = ALONE,
+    features: FeatureCache | None = None,
 ) -> tuple[Loader, Loader]:
     """Build the loaders of training images, shuffled and augmented, and of validation images, in order and unaugmented.
 
@@ -53,21 +55,27 @@ def build_loaders(
         regions: Whether the model uses regions; if not, none are computed.
         propose: Stage 1's function for one image, used if ``recipe.regions`` is live.
         processes: Processes that share every batch.
+        features: Features that are read in place of images, if any.
     """
     augment = AffineRange(recipe.rotation, recipe.shift, recipe.scale, recipe.flip) if recipe.augment else None
     live = propose if recipe.regions == "live" else None
-    plain_set = dataset_of(boxes, root, size_hw, recipe.sampling_of_clips, regions=regions)
-    train_set = dataset_of(
-        boxes,
-        root,
-        size_hw,
-        recipe.sampling_of_clips,
-        augment=augment,
-        seed=settings.seed,
-        propose=live,
-        regions=regions,
-        erasing=recipe.erasing,
-    )
+    train_set: RegionDataset
+    plain_set: RegionDataset
+    if features:
+        plain_set = train_set = features.dataset(regions)
+    else:
+        plain_set = dataset_of(boxes, root, size_hw, recipe.sampling_of_clips, regions=regions)
+        train_set = dataset_of(
+            boxes,
+            root,
+            size_hw,
+            recipe.sampling_of_clips,
+            augment=augment,
+            seed=settings.seed,
+            propose=live,
+            regions=regions,
+            erasing=recipe.erasing,
+        )
     splits = task_of(boxes).splits
     train, val = boxes.rows(splits.trained_on), boxes.rows(splits.chosen_by)
     sampler = None
@@ -77,7 +85,7 @@ def build_loaders(
     loader = partial(
         Loader,
         batch_size=recipe.batch_size,
-        workers=settings.workers,
+        workers=0 if features else settings.workers,  # a process costs more than the copy of features
         rank=processes.rank,
         size=processes.size,
         postpones_signals=True,

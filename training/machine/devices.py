@@ -66,7 +66,9 @@ class Device:
         return self.on(images).to(memory_format=torch.channels_last)
 
     def frames(self, frames: Tensor) -> Tensor:
-        """Move frames ``(B, T, 3, H, W)`` to the device, each channels last in memory."""
+        """Move frames ``(B, T, 3, H, W)`` to the device, each channels last in memory, or features ``(B, T, L)``."""
+        if frames.ndim == 3:
+            return self.on(frames)
         return self.pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     def forget_peak(self) -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 # The last alternative is the only message of a CPU's convolutions (oneDNN). For operations that this CPU does not
@@ -55,6 +59,47 @@ def gradients_of_convolution(upstream: Tensor, images: Tensor, kernels: Tensor) 
         upstream, images, kernels, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
     )
     return to_images, to_kernels
+
+
+class HeldTensors(TorchDispatchMode):
+    """Context that counts the bytes of the tensors that exist at once, on any device.
+
+    It sees each operator's results, and when their memory is freed. Memory that an operator uses within itself, such as
+    the workspace of a convolution, is not seen. `torch.utils.flop_counter` counts operations in the same way.
+
+    Args:
+        tensors: Tensors that exist before, such as weights and inputs. They count as long as they exist.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0  #: bytes
+        self._seen: set[int] = set()
+        for tensor in tensors:
+            self._add(tensor)
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: object, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        results = function(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, Tensor):
+                self._add(result)
+        return results
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()  # one object for all views, as long as the memory exists
+        place, size = storage.data_ptr(), storage.nbytes()
+        if place in self._seen:
+            return
+        self._seen.add(place)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, place, size).atexit = False
+
+    def _remove(self, place: int, size: int) -> None:
+        self._seen.discard(place)
+        self.now -= size
 
 
 # Error messages

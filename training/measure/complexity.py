@@ -1,18 +1,22 @@
-"""Parameters, GFLOPs and inference time of networks, compared with Table VI of the paper."""
+"""Parameters, GFLOPs, inference time and memory of networks, compared with Table VI of the paper."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..loop.preparation import build_network
 from ..machine.devices import Device
+from ..machine.torch_internals import HeldTensors
 from ..models.contract import Settings
+from ..models.model import Model
 from ..models.registry import needs_of
 from ..models.settings import AGNetSettings, BCNNSettings, PlainSettings, SRBNSettings
 from ..samples.loader import Batch
@@ -48,6 +52,7 @@ class Cost:
     parameters: int  #: number of trainable parameters
     gflops: float  #: matrix products and convolutions; a multiply-add counts as two
     milliseconds: float | None = None  #: per image of a batch; None if not measured
+    memory: int | None = None  #: bytes at once: see `Inference`
     paper_million_parameters: float | None = None  #: Table VI for this network, as below
     paper_gflops: float | None = None
     paper_milliseconds_titan_v: float | None = None
@@ -56,6 +61,13 @@ class Cost:
         """All fields as JSON values, with ``images_a_second`` added."""
         throughput = 1000 / self.milliseconds if self.milliseconds else None
         return asdict(self) | {"images_a_second": throughput}
+
+
+class Inference(NamedTuple):
+    """What inference on a batch takes."""
+
+    milliseconds: float  #: median, per image
+    memory: int  #: bytes of all tensors that exist at once: weights, the batch, and what is computed
 
 
 def network_cost(settings: AGNetSettings, variant: str) -> Cost:
@@ -88,18 +100,18 @@ def _cost(settings: Settings, variant: str) -> Cost:
     return Cost(settings.backbones, variant, parameters, counter.get_total_flops() / 1e9)
 
 
-def network_milliseconds(settings: AGNetSettings, batch_size: int, device: Device) -> dict[str, float]:
-    """Median inference time of each of `VARIANTS`, in ms per image; variants take turns on the same random batch."""
+def network_inference(settings: AGNetSettings, batch_size: int, device: Device) -> dict[str, Inference]:
+    """Measure inference of each of `VARIANTS`; variants take turns on the same random batch."""
     networks = {variant: change(settings) for variant, change in VARIANTS.items()}
-    return _milliseconds(networks, settings.regions, batch_size, device)
+    return _inference(networks, settings.regions, batch_size, device)
 
 
-def two_stream_milliseconds(classes: int, batch_size: int, device: Device) -> dict[str, float]:
-    """Median inference time of each of `TWO_STREAMS`, as in `network_milliseconds`."""
-    return _milliseconds({name: kind(classes) for name, kind in TWO_STREAMS.items()}, 0, batch_size, device)
+def two_stream_inference(classes: int, batch_size: int, device: Device) -> dict[str, Inference]:
+    """Measure inference of each of `TWO_STREAMS`, as in `network_inference`."""
+    return _inference({name: kind(classes) for name, kind in TWO_STREAMS.items()}, 0, batch_size, device)
 
 
-def _milliseconds(networks: Mapping[str, Settings], regions: int, batch_size: int, device: Device) -> dict[str, float]:
+def _inference(networks: Mapping[str, Settings], regions: int, batch_size: int, device: Device) -> dict[str, Inference]:
     torch.manual_seed(0)
     models = {}
     for variant, settings in networks.items():
@@ -120,7 +132,18 @@ def _milliseconds(networks: Mapping[str, Settings], regions: int, batch_size: in
             device.wait()
             if turn >= _WARM_UP:
                 seconds[variant].append(time.perf_counter() - start)
-    return {variant: median(taken) / batch_size * 1e3 for variant, taken in seconds.items()}
+    return {
+        variant: Inference(median(seconds[variant]) / batch_size * 1e3, _memory(model, batch, device))
+        for variant, model in models.items()
+    }
+
+
+def _memory(model: Model, batch: Batch, device: Device) -> int:
+    inputs = [one for one in batch.inputs(model.inputs) if one is not None]
+    given = chain(model.parameters(), model.buffers(), inputs)
+    with torch.no_grad(), device.autocast(), HeldTensors(given) as held:
+        model(*inputs)
+    return held.peak
 
 
 def costs_text(costs: list[Cost]) -> str:
@@ -128,7 +151,7 @@ def costs_text(costs: list[Cost]) -> str:
     timed = any(cost.milliseconds is not None for cost in costs)
     width = 2 + max(len(cost.backbone) for cost in costs)
     head = f"{'':{width + 10}}{'M parameters':>20}{'GFLOPs':>18}"
-    lines = [head + (f"{'ms an image':>18}{'to baseline':>16}{'images/s':>10}" if timed else "")]
+    lines = [head + (f"{'ms an image':>18}{'to baseline':>16}{'images/s':>10}{'MB':>8}" if timed else "")]
     alone = costs[0]
     for cost in costs:
         alone = alone if cost.backbone == alone.backbone else cost
@@ -139,11 +162,13 @@ def costs_text(costs: list[Cost]) -> str:
             theirs, their_base = cost.paper_milliseconds_titan_v, alone.paper_milliseconds_titan_v
             line += f"{cost.milliseconds:9.2f}{_claim(theirs)}{cost.milliseconds / alone.milliseconds:7.2f}"
             line += _claim(theirs / their_base if theirs and their_base else None)
-            line += f"{1000 / cost.milliseconds:10.1f}"
+            line += f"{1000 / cost.milliseconds:10.1f}{(cost.memory or 0) / 1e6:8.0f}"
         lines.append(line.rstrip())
     if any(cost.paper_gflops is not None for cost in costs):
         lines.append("in brackets: the paper's Table VI" + (", on a Titan V" if timed else ""))
     lines.append("GFLOPs: convolutions and matrix products, two for a multiplication and an addition")
+    if timed:
+        lines.append("MB: tensors that exist at once in inference on the batch, weights among them; no workspaces")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
+from .blocks.each_frame import each_frame, valid_mean
 from .contract import Output
 
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"  #: kinds of parts of a network
@@ -18,7 +19,7 @@ class Model(nn.Module):
     """Base class of image recognition models: ``forward`` takes the fields named in `inputs` and returns an `Output`.
 
     A subclass assigns its backbones, ``dropout`` and ``classifier`` as attributes; the rest is derived from them. Its
-    ``forward`` ends with `classified`.
+    ``forward`` ends with `classified` or `classified_frames`.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("images",)  #: batch fields that ``forward`` takes, in order
@@ -43,6 +44,21 @@ class Model(nn.Module):
         compared = None if self.neck is None else embedding
         logits = self.classifier(self.dropout(normed))
         return Output(logits, embedding=normed, compared=compared, **others)  # type: ignore[arg-type]
+
+    def classified_frames(self, features: Tensor, valid: Tensor, **others: object) -> Output:
+        """Return the output of features of frames ``(B, T, C)``, as `classified`, with logits ``(B, T, classes)``.
+
+        The embedding is the mean over the valid frames; the logits of padded frames mean nothing.
+
+        Args:
+            features: Features of the frames.
+            valid: bool ``(B, T)``.
+            others: Further fields of the output.
+        """
+        normed = features if self.neck is None else each_frame(self.neck, features, valid)
+        compared = None if self.neck is None else valid_mean(features, valid)
+        logits = self.classifier(self.dropout(normed))
+        return Output(logits, embedding=valid_mean(normed, valid), compared=compared, **others)  # type: ignore[arg-type]
 
     @property
     def backbones(self) -> tuple[Backbone, ...]:

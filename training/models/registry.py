@@ -11,10 +11,13 @@ from ...data.spelling import did_you_mean
 from .contract import ModelSpec, Needs, Settings
 from .settings import (
     AGNetSettings,
+    ALSTMSettings,
     BCNNSettings,
+    ConvALSTMSettings,
     PlainSettings,
     SRBNSettings,
     agnet_needs,
+    clip_needs,
     plain_needs,
     stream_needs,
 )
@@ -43,6 +46,18 @@ MODELS: dict[str, ModelSpec] = {
         settings=BCNNSettings,
         needs=stream_needs,
         builder=".bcnn:assemble_bcnn",
+    ),
+    "alstm": ModelSpec(
+        about="an LSTM over the frames of a clip, which attends to places of each",
+        settings=ALSTMSettings,
+        needs=clip_needs,
+        builder=".alstm:assemble_alstm",
+    ),
+    "conv-alstm": ModelSpec(
+        about="a convolutional LSTM over the frames of a clip, with attention to places",
+        settings=ConvALSTMSettings,
+        needs=clip_needs,
+        builder=".conv_alstm:assemble_conv_alstm",
     ),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...data.fields import A_NAME, ANY, AT_LEAST_1, NOT_NEGATIVE, Rule, between, choice, setting
+from ...data.fields import A_NAME, ABOVE_0, ANY, AT_LEAST_1, NOT_NEGATIVE, Rule, between, choice, setting
 from .contract import NETWORK, Needs, Settings, Stream
 
 FUSIONS = ("learned", "max", "mean")
@@ -15,11 +15,16 @@ BILINEAR_SUMS = ("full", "compact", "lowrank")
 BILINEAR_POSITIONS = ("lowrank", "compact")
 ATTENTIONS = ("static", "recurrent")
 READOUTS = ("mean", "last")
+SCORES = ("content", "location", "hidden")
+COVERAGE_TARGETS = ("even", "one")
+STARTS = ("zero", "conv")
+FRAME_READOUTS = ("gap", "flatten")
 DIRECTIONS: Rule = ("1 or 4", lambda value: value in (1, 4))
 
 PARTS = "AG-Net's parts"
 BACKBONE = "Name of the backbone, torchvision:NAME or timm:NAME."
 STREAMS, SPATIAL = "Two streams", "SRBN's parts"
+RECURRENT = "Attention from frame to frame"
 
 
 @dataclass(frozen=True)
@@ -219,3 +224,87 @@ class SRBNSettings(TwoStreamSettings):
         READOUTS,
         "mean",
     )
+
+
+_CARRY = (
+    "Memory carried from frame to frame. Off: the LSTM restarts from zeros at every frame, and only the attention "
+    "knows the previous frame's state, as in published code."
+)
+
+
+@dataclass(frozen=True)
+class ALSTMSettings(Settings):
+    """Settings that determine the architecture of ALSTM."""
+
+    model: ClassVar[str] = "alstm"
+
+    backbone: str = setting(NETWORK, BACKBONE, A_NAME, "vgg16")
+    units: int = setting(RECURRENT, "Hidden units of the LSTM.", AT_LEAST_1, 512)
+    score: str = choice(
+        RECURRENT,
+        "Scores that attention is computed from: content, of each position's features and the previous hidden state; "
+        "location, of the frame's mean and that state; hidden, of that state alone.",
+        SCORES,
+        "content",
+    )
+    attention_units: int = setting(
+        RECURRENT,
+        "Hidden units of the scores; 0: half of the LSTM's.",
+        NOT_NEGATIVE,
+        0,
+        needs=("score", ("content", "location")),
+    )
+    carry: bool = setting(RECURRENT, _CARRY, ANY, True)
+    coverage: float = setting(
+        RECURRENT,
+        "Weight of the coverage loss, which penalises positions whose attention over all frames is not the target.",
+        NOT_NEGATIVE,
+        0.0,
+    )
+    coverage_target: str = choice(
+        RECURRENT,
+        "Target of the coverage loss for the attention of each position over all frames. even: frames / positions; "
+        "one: 1, as published, which fewer frames than positions cannot reach.",
+        COVERAGE_TARGETS,
+        "even",
+        needs=("coverage", ABOVE_0),
+    )
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return (Stream(self.backbone),)
+
+
+@dataclass(frozen=True)
+class ConvALSTMSettings(Settings):
+    """Settings that determine the architecture of ConvALSTM."""
+
+    model: ClassVar[str] = "conv-alstm"
+
+    backbone: str = setting(NETWORK, BACKBONE, A_NAME, "vgg16")
+    units: int = setting(RECURRENT, "Channels of the LSTM's maps.", AT_LEAST_1, 256)
+    carry: bool = setting(RECURRENT, _CARRY, ANY, True)
+    rescale: bool = setting(
+        RECURRENT,
+        "Attended map times the number of positions, so that even attention changes nothing.",
+        ANY,
+        True,
+    )
+    start: str = choice(
+        RECURRENT, "Initial states: zeros, or convolutions of the mean map over all frames.", STARTS, "zero"
+    )
+    readout: str = choice(
+        RECURRENT,
+        "Readout of each frame: mean of the hidden map, or all its values, of a map resized to 7 x 7.",
+        FRAME_READOUTS,
+        "gap",
+    )
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return (Stream(self.backbone),)
+
+
+def clip_needs(settings: ALSTMSettings | ConvALSTMSettings) -> Needs:
+    """Return the inputs of a model of clips: frames only."""
+    return Needs()

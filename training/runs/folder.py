@@ -86,6 +86,7 @@ def configuration(
             "workers": settings.workers,
             "processes": processes,
             "compile": settings.compile,
+            "cache_features": settings.cache_features,
         },
         "boxes": {
             "file_relative_to_run": relative_hint(boxes.path, run),

@@ -54,6 +54,7 @@ class Batch(NamedTuple):
     rows: Tensor  #: int64 ``(B,)``, rows among the usable images of the boxes file
     #: bool ``(B, T, R)``, False for a box without keypoints in its frame, which was filled in; None if all are True
     region_valid: Tensor | None = None
+    numbers: Tensor | None = None  #: int32 ``(B, T)``, numbers of the frames in their clips, -1 for padding
 
     @property
     def images(self) -> Tensor:
@@ -82,13 +83,17 @@ class Batch(NamedTuple):
             return network(*self.inputs(names))
         return _of_clips(network(*self._valid_frames().inputs(names)), self.valid)
 
-    def _valid_frames(self) -> Batch:
-        """Every valid frame as a sample of its own."""
+    @property
+    def valid_images(self) -> Tensor:
+        """Every valid frame as an image ``(n, 3, H, W)``, sample after sample."""
         frames = self.frames
         if frames.ndim == 5:  # selected as H x W x 3, which keeps channels last in memory
-            images = frames.permute(0, 1, 3, 4, 2)[self.valid].permute(0, 3, 1, 2)
-        else:
-            images = frames[self.valid]
+            return frames.permute(0, 1, 3, 4, 2)[self.valid].permute(0, 3, 1, 2)
+        return frames[self.valid]
+
+    def _valid_frames(self) -> Batch:
+        """Every valid frame as a sample of its own."""
+        images = self.valid_images
         regions = None if self.regions is None else self.regions[self.valid][:, None]
         samples = self.valid.nonzero()[:, 0]
         return Batch(images[:, None], samples[:, None] >= 0, regions, self.labels[samples], self.rows[samples])
@@ -145,11 +150,14 @@ def _of_clips(output: Output, valid: Tensor) -> Output:
 _Sample = tuple[Tensor, Tensor | None, int, int]  #: pixels ``(3, H, W)``, regions ``(R, 4)``, label, row
 
 
-class _ClipSample(NamedTuple):
-    frames: Tensor  #: uint8 ``(T, H, W, 3)``
+class ClipSample(NamedTuple):
+    """A sample of T frames."""
+
+    frames: Tensor  #: uint8 ``(T, H, W, 3)``, or features ``(T, L)``
     valid: Tensor  #: bool ``(T,)``
     regions: Tensor | None  #: ``(T, R, 4)``
     region_valid: Tensor | None  #: bool ``(T, R)``
+    numbers: Tensor  #: int32 ``(T,)``
     label: int
     row: int
 
@@ -203,9 +211,19 @@ class RegionDataset(Dataset[Any]):
 
     frames = 1  #: T, number of frames of a sample
 
-    def __getitem__(self, key: Key) -> _Sample | _ClipSample:
-        epoch, row = key
-        stands_in, row = row < 0, max(row, ~row)
+    @property
+    def bytes_of_a_sample(self) -> int:
+        """Size of the pixels of a sample."""
+        return self.frames * 3 * math.prod(self.size_hw)
+
+    def _row_and_label(self, key: Key) -> tuple[int, int]:
+        """Row of a key, and the label of its sample."""
+        row = max(key[1], ~key[1])
+        return row, STAND_IN if key[1] < 0 else int(self.boxes.labels[self.boxes.usable[row]])
+
+    def __getitem__(self, key: Key) -> _Sample | ClipSample:
+        epoch = key[0]
+        row, label = self._row_and_label(key)
         image_number = self.boxes.usable[row]
         name = self.boxes.names[image_number].decode()
         image = read_image(self.root / name, pixel_limit(self.boxes.settings.get("proposals", {})))
@@ -224,8 +242,20 @@ class RegionDataset(Dataset[Any]):
         if self.augment is not None and self.erasing and generator.uniform() < self.erasing:
             seen = erased(seen, generator)
         pixels = torch.from_numpy(seen).permute(2, 0, 1)
-        label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
         return pixels, fractions, label, row
+
+    def _regions_of(self, row: int, view: View, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Regions ``(T, R, 4)`` of some frames in this view, the whole frame for padding, and whether they are valid.
+
+        ``frames``: numbers of the T frames, -1 for padding.
+        """
+        count = self.boxes.layout.count
+        boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (self.frames, count, 1))
+        valid = np.zeros((self.frames, count), bool)
+        for number in np.flatnonzero(frames >= 0).tolist():
+            boxes[number] = view.boxes(self.boxes.regions(row, frames[number]))
+            valid[number] = self.boxes.region_valid(row, frames[number])
+        return torch.from_numpy(boxes), torch.from_numpy(valid)
 
     def _fractions(self, row: int, view: View, seen: np.ndarray) -> np.ndarray:
         """Return the regions of a view, ``(R, 4)`` xyxy in fractions of the frame."""
@@ -256,9 +286,9 @@ class ClipDataset(RegionDataset):
         assert clips is not None
         return self.sampling.windows(clips.last(self.boxes.usable[row]))
 
-    def __getitem__(self, key: Key) -> _ClipSample:
-        epoch, row, window = (*key, 0)[:3]
-        stands_in, row = row < 0, max(row, ~row)
+    def __getitem__(self, key: Key) -> ClipSample:
+        epoch, _, window = (*key, 0)[:3]
+        row, label = self._row_and_label(key)
         image_number = self.boxes.usable[row]
         generator = np.random.default_rng([self.seed, epoch, row])
         motion = None if self.augment is None else self.augment.draw(generator, self.size_hw)
@@ -270,10 +300,11 @@ class ClipDataset(RegionDataset):
             seen[number] = view.pixels(frame.pixels)
         if self.augment is not None and self.erasing and generator.uniform() < self.erasing:
             seen = erased(seen, generator)
-        regions, region_valid = self._regions_of(row, view, frames) if self.regions else (None, None)
-        label = STAND_IN if stands_in else int(self.boxes.labels[image_number])
-        valid = torch.arange(self.frames) < len(frames)
-        return _ClipSample(torch.from_numpy(seen), valid, regions, region_valid, label, row)
+        numbers = np.full(self.frames, -1, np.int32)
+        numbers[: len(frames)] = [frame.number for frame in frames]
+        regions, region_valid = self._regions_of(row, view, numbers) if self.regions else (None, None)
+        there = torch.from_numpy(numbers)
+        return ClipSample(torch.from_numpy(seen), there >= 0, regions, region_valid, there, label, row)
 
     def _read(self, image_number: int, window: int, generator: np.random.Generator | None) -> list[Frame]:
         """Read the frames, at least one. Raises: `MismatchError` if the clip is another one than in the boxes file."""
@@ -292,16 +323,6 @@ class ClipDataset(RegionDataset):
                 f"{self.boxes.path} has regions for; propose again with --restart"
             )
         return frames
-
-    def _regions_of(self, row: int, view: View, frames: Sequence[Frame]) -> tuple[Tensor, Tensor]:
-        """Regions ``(T, R, 4)`` of the frames in this view, the whole frame for padding, and whether they are valid."""
-        count = self.boxes.layout.count
-        boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (self.frames, count, 1))
-        valid = np.zeros((self.frames, count), bool)
-        for number, frame in enumerate(frames):
-            boxes[number] = view.boxes(self.boxes.regions(row, frame.number))
-            valid[number] = self.boxes.region_valid(row, frame.number)
-        return torch.from_numpy(boxes), torch.from_numpy(valid)
 
 
 def dataset_of(
@@ -470,7 +491,7 @@ class Loader:
         self.sampler = sampler or KeySampler(rows, batch_size, shuffle_seed, rank, size)
         self.images = self.sampler.images
         # Over all processes, since those of one machine share its memory.
-        batch_bytes = batch_size * dataset.frames * 3 * math.prod(dataset.size_hw)
+        batch_bytes = batch_size * dataset.bytes_of_a_sample
         room = _free_shared_memory() / (BATCHES_OF_A_WORKER * batch_bytes)
         workers = int(min(workers, len(self.sampler), room))
         self._batches = Batches(
@@ -516,8 +537,8 @@ class Loader:
             raise type(error)(message_of_worker(error)) from None
 
 
-def _collate(samples: list[_Sample] | list[_ClipSample]) -> Batch:
-    if isinstance(samples[0], _ClipSample):
+def _collate(samples: list[_Sample] | list[ClipSample]) -> Batch:
+    if isinstance(samples[0], ClipSample):
         return _collate_clips(samples)
     images, regions, labels, rows = zip(*samples, strict=True)
     # Stacking as H × W × 3 keeps channels last in memory, which is faster for convolutions.
@@ -526,15 +547,17 @@ def _collate(samples: list[_Sample] | list[_ClipSample]) -> Batch:
     return Batch.of_images(pixels, stacked, torch.tensor(labels), torch.tensor(rows))
 
 
-def _collate_clips(samples: list[_ClipSample]) -> Batch:
-    frames, valid, regions, region_valid, labels, rows = zip(*samples, strict=True)
+def _collate_clips(samples: list[ClipSample]) -> Batch:
+    frames, valid, regions, region_valid, numbers, labels, rows = zip(*samples, strict=True)
+    stacked = torch.stack(frames)
     return Batch(
-        torch.stack(frames).permute(0, 1, 4, 2, 3),
+        stacked.permute(0, 1, 4, 2, 3) if stacked.ndim == 5 else stacked,
         torch.stack(valid),
         None if None in regions else torch.stack(regions),
         torch.tensor(labels),
         torch.tensor(rows),
         None if None in region_valid else torch.stack(region_valid),
+        torch.stack(numbers),
     )
 
 

@@ -26,6 +26,7 @@ from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble, build_model
 from agnet.training.models.contract import Output
 from agnet.training.models.registry import ModelSettings
+from agnet.training.models.settings import SRBNSettings
 from agnet.training.runs.checkpoints import Checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -143,17 +144,12 @@ def test_boxes_matter(exports, format):
     assert np.abs(outputs_of(file, inputs)["logits"] - outputs_of(file, moved)["logits"]).max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("format", "changes"),
-    [("onnx", {"model": "plain"}), ("torch", {"use_regions": False})],
-    ids=str,
-)
-def test_a_model_that_looks_at_no_regions_asks_for_none(tmp_path, format, changes):
-    file, inputs = export_run(save(tmp_path / "run", checkpoint(**changes)), format).file, photographs(2)
-    wanted = expected(checkpoint(**changes), inputs).logits.numpy()
-    got = outputs_of(file, {"images": inputs["images"]})
+def test_a_model_that_looks_at_no_regions_asks_for_none(tmp_path):
+    file = export_run(save(tmp_path / "run", checkpoint(use_regions=False)), "torch").file
+    inputs = {"images": photographs(2)["images"]}
+    wanted, got = expected(checkpoint(use_regions=False), inputs).logits.numpy(), outputs_of(file, inputs)
     np.testing.assert_allclose(got["logits"], wanted, atol=2e-5, rtol=2e-4)
-    assert ("region_weights" in got) == (changes == {"use_regions": False})
+    assert "region_weights" in got
 
 
 @pytest.mark.parametrize(
@@ -167,6 +163,19 @@ def test_a_model_that_looks_at_no_regions_asks_for_none(tmp_path, format, change
 def test_networks_with_other_parts_or_another_map_can_be_exported(tmp_path, format, changes):
     exported = export_run(save(tmp_path / "run", checkpoint(**changes)), format)
     assert max(exported.largest_differences.values()) < 1e-4
+
+
+def test_the_spatial_lstm_with_attention_at_each_step_and_a_sketch_can_be_exported(tmp_path, capfd):
+    compact = {"bilinear": "compact", "sketch": 32, "bilinear_channels": 8}
+    settings = SRBNSettings(3, "tiny", "tiny", grid=2, units=4, directions=1, attention="recurrent", **compact)
+    torch.manual_seed(0)
+    made = Checkpoint(settings, CLASSES, {}, "f" * 32, 4, 0.5, model=small_network(settings).eval())
+    file, inputs = export_run(save(tmp_path / "run", made), "onnx").file, {"images": photographs(2)["images"]}
+    wanted, got = expected(made, inputs), outputs_of(file, inputs)
+    for name in ("logits", "attention_map", "embedding"):
+        np.testing.assert_allclose(got[name], getattr(wanted, name).numpy(), atol=2e-5, rtol=2e-4, err_msg=name)
+    assert set(got) == {"logits", "probabilities", "attention_map", "embedding"}
+    assert capfd.readouterr() == ("", "")
 
 
 def metadata_of(file):

@@ -183,6 +183,11 @@ def test_a_search_with_it_knows_the_persons_and_cameras_of_its_boxes_file(traine
     assert [one.part for one in gallery] == ["in the gallery split"] * 2
 
 
+def test_predict_without_a_gallery_says_whom_it_lists(agnet, trained, persons):
+    told = agnet("predict", "--run", trained, persons / "images" / "query" / "09" / "x_c1.png")
+    assert told.stderr.count("classes listed are persons it was trained on") == 1 and "--gallery" in told.stderr
+
+
 def test_the_suggested_search_is_in_the_folder_of_the_gallery(persons, boxes_file):
     boxes, images = read_boxes(persons / "boxes.h5"), persons / "images"
     assert gallery_words(boxes, images, "query") == ["--gallery", images / "gallery"]

@@ -264,7 +264,7 @@ def test_two_runs_are_paired_over_queries(write, agnet):
     gain = np.mean(1 / (np.array(second) + 1)) - np.mean(1 / (np.array(first) + 1))
     assert values == pytest.approx({"map": gain, "cmc1": 0.07, "cmc5": 0, "cmc10": 0, "cmc20": 0})
     text = comparison_text(found)
-    assert "two" in text and "+7.0 points in CMC@1" in text and "100 queries with a match" in text
+    assert "two" in text and "+7.0 points in CMC@1" in text and "reid-folder, query: 100 queries with a match" in text
     assert [line.split(",")[0] for line in comparison_csv(found).splitlines()] == ["measure", *SEARCH_MEASURES.values()]
     assert "bootstrap" not in text
     assert save_comparison(found, runs[0] / "c.png").stat().st_size > 10_000

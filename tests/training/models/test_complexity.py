@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from agnet.cli import main
-from agnet.training.measure.complexity import PAPER, VARIANTS, network_cost, two_stream_costs
+from agnet.training.measure.complexity import PAPER, VARIANTS, Cost, costs_text, network_cost, two_stream_costs
 from agnet.training.models.registry import ModelSettings
 
 # What torchvision's bodies have fewer or more than Keras', in trainable parameters: ResNet-50's convolutions have no
@@ -75,6 +75,13 @@ def test_latency_is_measured_where_asked():
     options = ["--backbone", "mobilenet-v3-small", "--latency", "--batch-size", "1", "--device", "cpu", "--json"]
     costs = json.loads(CliRunner().invoke(main, ["complexity", *options]).output)
     assert all(cost["milliseconds"] > 0 for cost in costs)
+    # Of a plain network: its weights, the pixels, and the largest map beside what it is made of.
+    memory = [cost["memory"] for cost in costs]
+    weights, pixels, map_ = 4 * costs[0]["parameters"], 3 * 224 * 224, 4 * 16 * 112 * 112
+    assert weights + pixels + 2 * map_ < memory[0] < weights + pixels + 5 * map_
+    assert memory[0] < memory[1] < memory[2]
+    told = costs_text([Cost("one", "baseline", 10, 1.0, 2.0, 300_000_000)])
+    assert "images/s      MB" in told and "500.0     300" in told
 
 
 def test_an_unknown_backbone_is_one_line():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from agnet.data.errors import CheckpointError
 from agnet.training.answers.predict import _with_evidence
@@ -75,6 +76,26 @@ def test_srbn_has_the_parameters_of_its_formulas(directions, head):
     assert count(model.classifier) == (directions * 256 + 1) * 200
     assert (count(model.backbone), count(model.second_backbone)) == (14_714_688, 9_220_480)
     assert count(model) == head + 14_714_688 + 9_220_480
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "streams", "four", "one"),
+    [
+        ((112, 112), 45.7 / 4, 0.57, 0.19),
+        ((224, 224), 30.7 + 15.0, 2.29, 0.75),
+        ((448, 448), 122.8 + 59.9, 9.15, 2.98),
+        ((256, 128), 45.7 * 128 / 196, 1.49, 0.49),
+    ],
+)
+def test_srbn_costs_what_its_formulas_say_on_squares_and_on_upright_images(size_hw, streams, four, one):
+    for directions, head in ((4, four), (1, one)):
+        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            output = build_model(SRBNSettings(200, directions=directions)).eval()(torch.empty(1, 3, *size_hw))
+        counts = {name.partition(".")[2]: sum(each.values()) / 1e9 for name, each in counter.get_flop_counts().items()}
+        assert output.attention_map.shape[1:] == (size_hw[0] // 16, size_hw[1] // 16)
+        found = counts["backbone"] + counts["second_backbone"]
+        assert found == pytest.approx(streams, abs=0.1)
+        assert counter.get_total_flops() / 1e9 - found == pytest.approx(head, abs=0.006)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ available as ``torchvision:NAME`` or ``timm:NAME``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,28 @@ from .torchvision import (
 IMAGENET = Preprocessing()
 
 
+class PackedMaps(NamedTuple):
+    """Place of a backbone's maps in the packed features of an image ``(L,)``, which hold the maps of all backbones."""
+
+    first: int  #: index of the first number
+    shapes: tuple[tuple[int, int, int], ...]  #: (C, h, w) of each map, stored one after the other as h × w × C
+
+    @property
+    def size(self) -> int:
+        """Number of numbers."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    def unpack(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Unpack ``(B, L)`` to maps ``(B, C, h, w)`` of single or higher precision, channels last in memory."""
+        at, maps = self.first, []
+        for channels, height, width in self.shapes:
+            end = at + channels * height * width
+            values = features[:, at:end].unflatten(1, (height, width, channels))
+            maps.append(precise(values).permute(0, 3, 1, 2))
+            at = end
+        return tuple(maps)
+
+
 class Backbone(nn.Module):
     """Images ``(B, 3, H, W)``, uint8 or floats in 0..255 -> last feature map ``(B, C, h, w)``.
 
@@ -50,6 +74,8 @@ class Backbone(nn.Module):
     def __init__(self, body: nn.Module, channels: int | Sequence[int], preprocessing: Preprocessing = IMAGENET) -> None:
         super().__init__()
         self.body = body
+        #: with it, the input is not images but their packed features ``(B, L)``, computed before by this backbone
+        self.packed: PackedMaps | None = None
         self.channels_of_maps = (channels,) if isinstance(channels, int) else tuple(channels)
         self.channels = self.channels_of_maps[-1]
         for name in ("mean", "std"):  # for 0..255; not in the state dict: a checkpoint's header contains them
@@ -81,6 +107,8 @@ class Backbone(nn.Module):
 
         Raises: `ValueError` if the body does not return maps with the declared numbers of channels.
         """
+        if self.packed is not None:
+            return self.packed.unpack(images)
         found = self.body(self.normalised(images))
         maps = (found,) if isinstance(found, Tensor) else tuple(found.values() if isinstance(found, dict) else found)
         channels = tuple(features.shape[1] if features.ndim == 4 else None for features in maps)
