@@ -89,12 +89,11 @@ class Challenge:
 class Comparison:
     """All networks, the comparison of each with the first, and what makes it unfair."""
 
-    dataset: str  #: name of the first network's data set; of several protocols, each is one
+    dataset: str  #: name of the first network's data set, or of those of videos, which say whether a protocol leaks
     split: str
     images: int  #: for retrieval, queries with a match; for clips, videos
     measures: dict[str, str]  #: titles of the measures by name
     tested: str  #: measure that the p-values are about
-    title: str  #: name of the data set of videos; empty for images
     aggregate: str  #: rule that makes the scores of a video from those of its frames; empty for images
     contestants: list[Contestant]
     challenges: list[Challenge]
@@ -143,12 +142,11 @@ def compare_runs(runs: Sequence[Path], split: str, aggregate: Aggregate | None =
     corrected = holm([challenge.p for challenge in challenges])
     challenges = [replace(found, p_holm=p) for found, p in zip(challenges, corrected, strict=True)]
     return Comparison(
-        dataset=str(contestants[0].predictions[0].dataset),
+        dataset=title or every[0].dataset,
         split=split,
         images=len(measured),
         measures=measures,
         tested=measured.tested,
-        title=title,
         aggregate=rules,
         contestants=[_contestant(found, its) for found, its in zip(contestants, scored, strict=True)],
         challenges=[

@@ -22,7 +22,7 @@ _UNPLOTTED = ("calibration_error", "negative_log_likelihood")  # of which less i
 
 def comparison_text(comparison: Comparison) -> str:
     """Format a comparison as text: verdicts first, then the figures that they are based on."""
-    blocks = [printable(f"{_where(comparison)}: {_counted(comparison)}, the same for all")]
+    blocks = [f"{printable(comparison.dataset)}, {comparison.split}: {_counted(comparison)}, the same for all"]
     blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
     blocks.append("\n".join(table(_measures(comparison))))
     for challenge in comparison.challenges:
@@ -40,7 +40,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Format a comparison as Markdown tables."""
-    blocks = [f"**{_escaped(_where(comparison))}**: {_counted(comparison)}, the same for all"]
+    blocks = [f"**{_escaped(comparison.dataset)}, {comparison.split}**: {_counted(comparison)}, the same for all"]
     blocks += [_escaped(challenge.verdict) for challenge in comparison.challenges]
     tables = [_measures(comparison)]
     for challenge in comparison.challenges:
@@ -114,7 +114,7 @@ def _draw_differences(axes: Axes, comparison: Comparison, challenge: Challenge) 
     axes.invert_yaxis()
     axes.set_xlabel("difference in points, with 95% interval")
     (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
-    dataset, its = line(comparison.title, 10, 5)
+    dataset, its = line(comparison.dataset if comparison.aggregate else "", 10, 5)
     title = "\n".join([*([dataset] if dataset else []), second, f"{first}, {_counted(comparison)}"])
     axes.set_title(title, fontsize=10, family=[*dict.fromkeys([*family, *others, *its])], parse_math=False)
 
@@ -205,11 +205,6 @@ def _is_search(comparison: Comparison) -> bool:
 
 def _rows(comparison: Comparison) -> str:
     return counted_as(bool(comparison.aggregate))
-
-
-def _where(comparison: Comparison) -> str:
-    """Data set and split; the title of a data set of videos says whether its test clips leak."""
-    return f"{comparison.title or comparison.dataset}, {comparison.split}"
 
 
 def _counted(comparison: Comparison) -> str:

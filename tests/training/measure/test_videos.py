@@ -286,7 +286,7 @@ def test_seeds_have_mean_and_sd_of_all_three_accuracies(runs, tmp_path):
 def test_runs_are_compared_by_video_and_every_output_has_the_title(runs, tmp_path):
     folders = [shutil.copytree(runs[1] / name, tmp_path / name) for name in ("seed-0", "segments")]
     comparison = compare_runs(folders, "test")
-    assert (comparison.images, comparison.title, comparison.aggregate) == (3, TITLE, "mean-prob")
+    assert (comparison.images, comparison.dataset, comparison.aggregate) == (3, TITLE, "mean-prob")
     test = comparison.challenges[0].tests[0]
     right = [load_predictions(run / "predictions-test.safetensors").scores().right for run in folders]
     assert test.both_right == int((right[0] * right[1]).sum()) and test.only_first == int((right[0] > right[1]).sum())
