@@ -20,7 +20,7 @@ BACKBONES = ("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"
     "backbones",
     multiple=True,
     help="Name of a backbone; may be given several times.  [default: resnet50, densenet121, inception-v3, "
-    "nasnet-mobile, vgg16, and bcnn and srbn with their two streams]",
+    "nasnet-mobile, vgg16; alstm and conv-alstm, for one frame; bcnn and srbn with their two streams]",
 )
 @click.option(
     "--latency",
@@ -58,7 +58,7 @@ def complexity(
     from ..data.memory import keep_network_memory
     from ..training.loop.preflight import check_backbone
 
-    two_streams = not backbones
+    others = not backbones
     backbones = backbones or BACKBONES
     for backbone in backbones:
         check_backbone(backbone)
@@ -69,8 +69,8 @@ def complexity(
         costs_text,
         network_cost,
         network_inference,
-        two_stream_costs,
-        two_stream_inference,
+        other_costs,
+        other_inference,
     )
 
     keep_network_memory()
@@ -82,10 +82,10 @@ def complexity(
             taken = network_inference(settings, batch_size, choose_device(device))
             found = [replace(cost, **taken[cost.variant]._asdict()) for cost in found]
         costs += found
-    if two_streams:
-        found = two_stream_costs(context.params["classes"])
+    if others:
+        found = other_costs(context.params["classes"])
         if latency:
-            taken = two_stream_inference(context.params["classes"], batch_size, choose_device(device))
+            taken = other_inference(context.params["classes"], batch_size, choose_device(device))
             found = [replace(cost, **taken[cost.variant]._asdict()) for cost in found]
         costs += found
     click.echo(json.dumps([cost.to_dict() for cost in costs]) if as_json else costs_text(costs))

@@ -18,7 +18,14 @@ from ..machine.torch_internals import HeldTensors
 from ..models.contract import Settings
 from ..models.model import Model
 from ..models.registry import needs_of
-from ..models.settings import AGNetSettings, BCNNSettings, PlainSettings, SRBNSettings
+from ..models.settings import (
+    AGNetSettings,
+    ALSTMSettings,
+    BCNNSettings,
+    ConvALSTMSettings,
+    PlainSettings,
+    SRBNSettings,
+)
 from ..samples.loader import Batch
 
 # The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a fusion without parameters.
@@ -28,8 +35,13 @@ VARIANTS: dict[str, Callable[[AGNetSettings], Settings]] = {
     "+Attn": lambda settings: settings,
 }
 
-# Models of two streams, with their default backbones, the baseline first.
-TWO_STREAMS: dict[str, type[BCNNSettings] | type[SRBNSettings]] = {"bcnn": BCNNSettings, "srbn": SRBNSettings}
+# The other models, with their default backbones: those for clips after VGG-16, and of two streams the baseline first.
+OTHERS: dict[str, Callable[[int], Settings]] = {
+    "alstm": ALSTMSettings,
+    "conv-alstm": ConvALSTMSettings,
+    "bcnn": BCNNSettings,
+    "srbn": SRBNSettings,
+}
 
 PAPER_CLASSES = 40
 # Table VI, for `PAPER_CLASSES`: millions of trainable parameters, GFLOPs, ms per image on a Titan V. Not reproduced.
@@ -45,7 +57,7 @@ _WARM_UP, _ROUNDS = 2, 7
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a network for one image."""
+    """Cost of a network for one image, or for a clip of one frame."""
 
     backbone: str
     variant: str
@@ -84,18 +96,18 @@ def network_cost(settings: AGNetSettings, variant: str) -> Cost:
     return cost
 
 
-def two_stream_costs(classes: int) -> list[Cost]:
-    """Parameters and GFLOPs of the models of two streams, as in `network_cost`."""
-    return [_cost(settings(classes), name) for name, settings in TWO_STREAMS.items()]
+def other_costs(classes: int) -> list[Cost]:
+    """Parameters and GFLOPs of `OTHERS`, as in `network_cost`."""
+    return [_cost(settings(classes), name) for name, settings in OTHERS.items()]
 
 
 def _cost(settings: Settings, variant: str) -> Cost:
     with torch.device("meta"):
         model = build_network(settings).eval()
         regions = needs_of(settings).regions
-        batch = Batch.of_images(torch.empty(1, 3, *model.size_hw), torch.empty(1, regions, 4))
+        image = Batch.of_images(torch.empty(1, 3, *model.size_hw), torch.empty(1, regions, 4))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(*batch.inputs(model.inputs))
+            model(*image.inputs(model.inputs))
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return Cost(settings.backbones, variant, parameters, counter.get_total_flops() / 1e9)
 
@@ -106,9 +118,9 @@ def network_inference(settings: AGNetSettings, batch_size: int, device: Device) 
     return _inference(networks, settings.regions, batch_size, device)
 
 
-def two_stream_inference(classes: int, batch_size: int, device: Device) -> dict[str, Inference]:
-    """Measure inference of each of `TWO_STREAMS`, as in `network_inference`."""
-    return _inference({name: kind(classes) for name, kind in TWO_STREAMS.items()}, 0, batch_size, device)
+def other_inference(classes: int, batch_size: int, device: Device) -> dict[str, Inference]:
+    """Measure inference of each of `OTHERS`, as in `network_inference`."""
+    return _inference({name: kind(classes) for name, kind in OTHERS.items()}, 0, batch_size, device)
 
 
 def _inference(networks: Mapping[str, Settings], regions: int, batch_size: int, device: Device) -> dict[str, Inference]:

@@ -18,7 +18,7 @@ from .backbones.backbone import Backbone
 from .blocks.each_frame import each_frame, valid_mean
 from .blocks.frame_scores import ContentScore, HiddenScore, LocationScore, coverage_loss
 from .blocks.last_map import LastMap
-from .blocks.lstm_step import States, kept, lstm_step, start_lstm
+from .blocks.lstm_step import Products, kept, lstm_step, start_lstm
 from .blocks.precision import precise
 from .blocks.region_pooling import POOLED
 from .contract import Output
@@ -90,22 +90,20 @@ class ALSTM(Model):
         """Maps ``(B, T, N, D)`` -> hidden states ``(B, T, U)`` and attention ``(B, T, N)``."""
         mean = valid_mean(maps.mean(dim=2), valid)
         hidden, cell = (precise(torch.tanh(start(mean))) for start in (self.start_hidden, self.start_cell))
-        # One product for input and state: gates = [z, h] Wᵀ + b
-        weights = torch.cat([self.cell.weight_ih, self.cell.weight_hh], dim=1).t()
-        bias = self.cell.bias_ih + self.cell.bias_hh
-        keys, found, attended = self.attention.keys(maps), [], []
-        for t in range(maps.shape[1]):
-            shares = precise(self.attention(keys[:, t], hidden)).softmax(dim=1)
-            z = (shares[:, None].to(maps.dtype) @ maps[:, t]).squeeze(1)
-            states = self._step(z, (hidden, cell), weights, bias)
-            hidden, cell = kept(valid[:, t], states, (hidden, cell))
+        weights = torch.cat([self.cell.weight_ih, self.cell.weight_hh], dim=1)  # one product for input and state
+        gates = Products(weights, self.cell.bias_ih + self.cell.bias_hh, maps.shape[1], len(maps))
+        found, attended = [], []
+        # Unbound at once: the gradient of each single index would be as large as all frames.
+        frames = zip(self.attention.keys(maps).unbind(1), maps.unbind(1), valid.unbind(1), strict=True)
+        for keys, places, real in frames:
+            shares = precise(self.attention(keys, hidden)).softmax(dim=1)
+            z = (shares[:, None].to(places.dtype) @ places).squeeze(1)
+            before = (hidden, cell) if self.carry else (torch.zeros_like(hidden), torch.zeros_like(cell))
+            states = lstm_step(gates(torch.cat([z.to(hidden.dtype), before[0]], dim=1)), before[1])
+            hidden, cell = kept(real, states, (hidden, cell))
             found.append(hidden)
             attended.append(shares)
         return torch.stack(found, dim=1), torch.stack(attended, dim=1)
-
-    def _step(self, z: Tensor, before: States, weights: Tensor, bias: Tensor) -> States:
-        hidden, cell = before if self.carry else (torch.zeros_like(before[0]), torch.zeros_like(before[1]))
-        return lstm_step(torch.addmm(bias, torch.cat([z.to(hidden.dtype), hidden], dim=1), weights), cell)
 
 
 def assemble_alstm(settings: ALSTMSettings, backbones: Sequence[Backbone]) -> ALSTM:

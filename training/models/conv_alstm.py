@@ -136,14 +136,16 @@ class ConvALSTM(Model):
         """Maps ``(B, T, D, h, w)`` -> hidden states ``(B, T, U, h, w)`` and attention ``(B, T, h, w)``."""
         hidden, cell = self._started(maps, valid)
         zeros = torch.zeros_like(hidden)
-        keys, weights, found, attended = self.attention.keys(maps), self.cell.weights(), [], []
-        for t in range(maps.shape[1]):
-            scores = precise(self.attention(keys[:, t], hidden))
+        weights, found, attended = self.cell.weights(), [], []
+        # Unbound at once: the gradient of each single index would be as large as all frames.
+        frames = zip(self.attention.keys(maps).unbind(1), maps.unbind(1), valid.unbind(1), strict=True)
+        for keys, places, real in frames:
+            scores = precise(self.attention(keys, hidden))
             shares = scores.flatten(1).softmax(dim=1).view_as(scores)  # (B, 1, h, w)
             scale = shares[0].numel() if self.rescale else 1
             before = (hidden, cell) if self.carry else (zeros, zeros)
-            states = self.cell(maps[:, t] * (scale * shares).to(maps.dtype), before, weights)
-            hidden, cell = kept(valid[:, t], states, (hidden, cell))
+            states = self.cell(places * (scale * shares).to(places.dtype), before, weights)
+            hidden, cell = kept(real, states, (hidden, cell))
             found.append(hidden)
             attended.append(shares[:, 0])
         return torch.stack(found, dim=1), torch.stack(attended, dim=1)

@@ -126,13 +126,17 @@ def test_with_even_attention_alstm_is_an_lstm_of_the_mean_features():
     nn.init.zeros_(model.attention.score.weight)
     lstm = nn.LSTM(5, 6, batch_first=True).double()
     lstm.load_state_dict({f"{name}_l0": value for name, value in model.cell.state_dict().items()})
-    with torch.no_grad():
-        output = model(clips, VALID | True)
-        means = model.backbone(clips.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, (3, 5))
-        starts = [start(means.mean(dim=1)).tanh()[None] for start in (model.start_hidden, model.start_cell)]
-        hidden, _ = lstm(means, tuple(starts))
-    torch.testing.assert_close(output.logits, model.classifier(hidden))
+    output = model(clips, VALID | True)
+    means = model.backbone(clips.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, (3, 5))
+    starts = [start(means.mean(dim=1)).tanh()[None] for start in (model.start_hidden, model.start_cell)]
+    hidden, _ = lstm(means, tuple(starts))
+    logits = model.classifier(hidden)
+    torch.testing.assert_close(output.logits, logits)
     torch.testing.assert_close(output.embedding, hidden.mean(dim=1))
+    shared = [model.start_cell.weight, model.backbone.body[0].weight]
+    ours = torch.autograd.grad(output.logits.square().sum(), [*model.cell.parameters(), *shared])
+    theirs = torch.autograd.grad(logits.square().sum(), [*lstm.parameters(), *shared])
+    torch.testing.assert_close(ours, theirs)
 
 
 def conv_by_hand(model, maps):
@@ -274,3 +278,62 @@ def test_an_lstm_starts_with_a_memory():
 def test_values_that_are_not_allowed_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         check_settings(settings)
+
+
+# Attention
+
+
+def moving_patches(count, generator, frames=8, side=32, patch=8):
+    """Clips of noise with a patch of one of four textures that moves, its labels, and the pixels that it covers."""
+    stripes = (torch.arange(patch) % 4 < 2).float().expand(patch, patch)
+    textures = torch.stack([stripes, stripes.T, (stripes - stripes.T).abs(), torch.ones(patch, patch)])
+    labels = torch.randint(4, (count,), generator=generator)
+    clips = torch.rand(count, frames, 3, side, side, generator=generator)
+    covered = torch.zeros(count, frames, side, side)
+    # Straight on, and reflected at the borders, so that no place is likelier than others
+    room = side - patch
+    starts = torch.randint(2 * room, (count, 2), generator=generator)
+    velocities = torch.randint(-4, 5, (count, 2), generator=generator)
+    for t in range(frames):
+        corners = (room - ((starts + t * velocities) % (2 * room) - room).abs()).tolist()
+        for number, (y, x) in enumerate(corners):
+            clips[number, t, :, y : y + patch, x : x + patch] = textures[labels[number]]
+            covered[number, t, y : y + patch, x : x + patch] = 1
+    return clips * 255, labels, covered
+
+
+def trained_on_patches(settings, steps, seed=0, batch=32):
+    """Accuracy of frames, and the share of the attention in cells that the patch overlaps, after training."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + 100)
+    layers = [nn.Sequential(nn.Conv2d(*pair, 3, stride=2, padding=1), nn.ReLU()) for pair in ((3, 16), (16, 32))]
+    model = assemble(settings, Backbone(nn.Sequential(*layers), 32, EYES)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    valid = torch.ones(batch, 8, dtype=torch.bool)
+    for _ in range(steps):
+        clips, labels, _ = moving_patches(batch, generator)
+        optimizer.zero_grad()
+        logits = model(clips, valid).logits
+        nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(8)).backward()
+        optimizer.step()
+    clips, labels, covered = moving_patches(128, generator)
+    with torch.no_grad():
+        output = model.eval()(clips, torch.ones(128, 8, dtype=torch.bool))
+    on = nn.functional.adaptive_max_pool2d(covered, output.attention_map.shape[2:])
+    accuracy = (output.logits.argmax(dim=2) == labels[:, None]).float().mean().item()
+    return accuracy, (output.attention_map * on).sum(dim=(2, 3)).mean().item(), on.mean().item()
+
+
+@pytest.mark.parametrize(
+    ("settings", "least", "most"),
+    [
+        (ALSTMSettings(4, "one", units=32), 0.4, 1),
+        (ALSTMSettings(4, "one", units=32, score="location"), 0, 0.25),
+        (ConvALSTMSettings(4, "one", units=16), 0.25, 1),
+    ],
+    ids=["content", "location", "conv"],
+)
+def test_attention_lands_on_the_moving_patch_if_it_compares_positions(settings, least, most):
+    accuracy, share, even = trained_on_patches(settings, 60, batch=16)
+    assert accuracy > 0.6 and even < 0.16
+    assert least <= share <= most

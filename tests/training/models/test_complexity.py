@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from agnet.cli import main
-from agnet.training.measure.complexity import PAPER, VARIANTS, Cost, costs_text, network_cost, two_stream_costs
+from agnet.training.measure.complexity import PAPER, VARIANTS, Cost, costs_text, network_cost, other_costs
 from agnet.training.models.registry import ModelSettings
 
 # What torchvision's bodies have fewer or more than Keras', in trainable parameters: ResNet-50's convolutions have no
@@ -55,7 +55,7 @@ def test_the_papers_claims_stand_beside_the_very_networks_they_are_about():
 
 
 def test_models_of_two_streams_cost_what_their_formulas_say():
-    bcnn, srbn = two_stream_costs(200)
+    *_, bcnn, srbn = other_costs(200)
     streams = 14_714_688 + 9_220_480
     assert bcnn.backbone == srbn.backbone == "vgg16-conv5 + vgg11-conv5"
     assert (bcnn.parameters, srbn.parameters) == (streams + 512 * 512 * 200 + 200, streams + 6_043_081)
@@ -64,10 +64,19 @@ def test_models_of_two_streams_cost_what_their_formulas_say():
     assert srbn.gflops - bcnn.gflops == pytest.approx(2.29 - 0.21, abs=0.02)
 
 
-def test_models_of_two_streams_are_listed_unless_backbones_are_chosen(monkeypatch):
+def test_models_of_clips_cost_a_frame_what_their_formulas_say():
+    alstm, conv, *_ = other_costs(51)
+    vgg16 = network_cost(ModelSettings(classes=51, backbone="vgg16"), "baseline")
+    assert (alstm.parameters, conv.parameters) == (14_714_688 + 2_915_380, 14_714_688 + 7_289_396)
+    starts = 2 * 2 * 512 * 512 / 1e9  # once a clip
+    assert alstm.gflops - vgg16.gflops - starts == pytest.approx(0.0174, abs=5e-5)
+    assert conv.gflops - vgg16.gflops == pytest.approx(0.714, rel=0.01)
+
+
+def test_other_models_are_listed_unless_backbones_are_chosen(monkeypatch):
     monkeypatch.setattr("agnet.commands.complexity.BACKBONES", ("mobilenet-v3-small",))
     costs = json.loads(CliRunner().invoke(main, ["complexity", "--json"]).output)
-    assert [cost["variant"] for cost in costs] == [*VARIANTS, "bcnn", "srbn"]
+    assert [cost["variant"] for cost in costs] == [*VARIANTS, "alstm", "conv-alstm", "bcnn", "srbn"]
     assert "vgg16-conv5 + vgg11-conv5  bcnn" in CliRunner().invoke(main, ["complexity"]).output
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -36,3 +38,44 @@ def start_lstm(bias: Tensor, recurrent: Tensor) -> None:
     bias.chunk(GATES)[1].fill_(1)
     for weights in recurrent.chunk(GATES):
         nn.init.orthogonal_(weights)
+
+
+class Products:
+    """x_t Wᵀ + b for T steps whose inputs x_t ``(B, D)`` become known one after the other.
+
+    The gradient of W is one product over all steps. By autograd alone, each step would compute one of W's size and add
+    it to the others, which takes longer than all else. `torch.compile` cannot follow this, and gets the plain formula.
+
+    Args:
+        weights: W ``(G, D)``.
+        bias: b ``(G,)``.
+        steps: T.
+        batch: B.
+    """
+
+    def __init__(self, weights: Tensor, bias: Tensor, steps: int, batch: int) -> None:
+        self._seen: list[Tensor] = []
+        self._weights, self._biases = weights, bias.expand(steps, batch, -1)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._biases = _Deferred.apply(weights, bias, self._seen, (steps, batch))
+            self._weights = weights.detach()
+        self._waiting = iter(self._biases.unbind(0))
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Inputs of the next step -> ``(B, G)``."""
+        self._seen.append(inputs.detach())
+        return torch.addmm(next(self._waiting), inputs, self._weights.t())
+
+
+class _Deferred(torch.autograd.Function):
+    """The bias of every step ``(T, B, G)``, to whose gradient those of W and b are the same linear functions."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, bias: Tensor, seen: list[Tensor], size: tuple[int, int]) -> Tensor:
+        ctx.seen = seen  # filled before the gradients come back
+        return bias.repeat(*size, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        inputs = torch.cat(ctx.seen).to(gradients.dtype)  # (T · B, D)
+        return gradients.flatten(0, 1).t() @ inputs, gradients.sum(dim=(0, 1)), None, None
