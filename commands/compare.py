@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
+
+if TYPE_CHECKING:
+    from ..training.aggregates import Aggregate
 
 SAVED_AS = (".png", ".md", ".csv")
 
@@ -19,13 +23,16 @@ SAVED_AS = (".png", ".md", ".csv")
     type=options.Choice(["train", "val", "test", "query"]),
     help="Split that all runs were evaluated on.  [default: test, or query]",
 )
+@options.aggregate
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
     help="FILE for the comparison: .png, .md, or .csv (one row per class, or per measure of a search).",
 )
 @options.json_
-def compare(runs: tuple[Path, ...], split: str | None, save: Path | None, as_json: bool) -> None:
+def compare(
+    runs: tuple[Path, ...], split: str | None, aggregate: Aggregate | None, save: Path | None, as_json: bool
+) -> None:
     """Compare runs, or folders of several seeds, with the first one: a paired comparison on the same images.
 
     The predictions that agnet evaluate wrote are compared: two single runs by McNemar's exact test and a paired
@@ -47,12 +54,12 @@ def compare(runs: tuple[Path, ...], split: str | None, save: Path | None, as_jso
         runs_of(run)
     split = split or measured_split(runs_of(runs[0])[0])
     for run in runs:
-        predictions_of(run, split)
+        predictions_of(run, split, aggregate)
     # Imported here: SciPy takes a second to load.
     from ..training.measure.compare import compare_runs
     from ..training.measure.compare_report import comparison_text, save_comparison
 
-    comparison = compare_runs(runs, split)
+    comparison = compare_runs(runs, split, aggregate)
     click.echo(json.dumps(comparison.to_dict()) if as_json else comparison_text(comparison))
     if save is not None:
         from ..training.runs.plot_texts import cannot_label

@@ -15,6 +15,7 @@ from .progress import watch
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
+    from ..training.aggregates import Aggregate
     from ..training.measure.evaluation import Evaluation
     from ..training.measure.seeds import SeedsEvaluation
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--force", is_flag=True, help="Measure even on images that were used to train the run or to choose its epoch."
 )
+@options.aggregate
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Number of images per batch.")
 @options.device
 @options.workers
@@ -42,6 +44,7 @@ def evaluate(
     root: Path | None,
     split: str | None,
     force: bool,
+    aggregate: Aggregate | None,
     batch_size: int,
     device: str,
     workers: int,
@@ -52,7 +55,7 @@ def evaluate(
 
     Images that the run was trained on are refused: the training split, and identical images in another boxes file.
     The metrics, the prediction for every image (for agnet compare) and two plots are written to the folder of the run.
-    Of a data set of persons, every query is searched for in the gallery.
+    Of a data set of persons, every query is searched for in the gallery. Of clips, every video counts once.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
@@ -64,7 +67,7 @@ def evaluate(
     files = _boxes_of(runs_of(run), boxes)
     split = split or default_split(next(iter(files.values())))
     for single, found in files.items():
-        check_measurable(single, found, split, force)
+        check_measurable(single, found, split, force, aggregate)
     roots = {found.path: images_root(found, root) for found in files.values()}
     for found in {found.path: found for found in files.values()}.values():
         check_images(found, roots[found.path], split, watch=watch, say=say)
@@ -86,6 +89,7 @@ def evaluate(
             choose_device(device, str(read_config(single)["run"].get("precision"))),
             workers,
             force=force,
+            aggregate=aggregate,
             images_checked=True,
             watch=watch,
             say=say,
@@ -128,7 +132,8 @@ def _report(
         return search_heading(title, split, first), search_csv(list(searches.values())), text
     measured = {name: found for name, found in by_run.items() if isinstance(found, Metrics)}
     first_metrics, claim = next(iter(measured.values())), next(reversed(evaluations.values())).claim
-    heading = f"{split}: {first_metrics.images:,} images of {len(first_metrics.class_accuracy)} classes"
+    rows = f"{first_metrics.images:,} {first_metrics.rows} of {len(first_metrics.class_accuracy)} classes"
+    heading = f"{title}, {split}: {rows}" if first_metrics.clips else f"{split}: {rows}"
     if seeds:
         return heading, seeds_csv(list(measured.values())), seeds_text(measured, seeds.spreads, claim)
     return heading, metrics_csv(first_metrics), metrics_text(first_metrics, claim)

@@ -108,7 +108,7 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     from ..data.boxes.image_facts import find_image
     from ..data.boxes.verification import look_at_images
     from ..data.drawing import check_picture_path, save_picture
-    from ..proposals.inspection import picture_image, picture_sheet, rows_of_sheet
+    from ..proposals.inspection import picture_clip, picture_image, picture_sheet, rows_of_sheet
 
     check_picture_path(target)
     boxes.require_regions("a picture of regions")
@@ -121,6 +121,8 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     if name is None:
         picture, failures = picture_sheet(boxes, root, count)
         warning = f"{len(failures):,} images can no longer be read, first {failures[0]}" if failures else ""
+    elif boxes.of_clips:
+        picture, warning = picture_clip(boxes, find_image(boxes, name), root), ""
     else:
         picture, warning = picture_image(boxes, find_image(boxes, name), root)
     if warning:

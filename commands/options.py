@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..training.recipes import RunSettings
 from .field_options import Choice as Choice
 from .field_options import field_option
+
+if TYPE_CHECKING:
+    from ..training.aggregates import Aggregate
 
 root = click.option(
     "--root",
@@ -65,6 +69,21 @@ def workers_for_the_cores() -> int:
 
 workers = field_option(
     RunSettings, "workers", default=workers_for_the_cores, shown_default=f"one per core, 2 to {MOST_WORKERS}"
+)
+
+
+def _parse_aggregate(context: click.Context, parameter: click.Parameter, text: str | None) -> Aggregate | None:
+    from ..training.aggregates import Aggregate
+
+    return None if text is None else Aggregate.parse(text)
+
+
+aggregate = click.option(
+    "--aggregate",
+    metavar="mean-prob|mode|last:N",
+    callback=_parse_aggregate,
+    help="RULE by which the frames of a video answer for it: mean of their probabilities, most frequent winner (the "
+    "earlier class of a tie), or mean of the last N frames. Only for clips.  [default: mean-prob]",
 )
 
 json_ = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

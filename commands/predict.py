@@ -179,7 +179,7 @@ def predict(
     if shown.save:
         say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), run.resolve().name])
         saving = _annotated(shown.save, run, header, limit)
-    _say_if_classes_are_persons(run, header)
+    _say_if_classes_are_persons(run)
     predictor = _predictor(run, propose, answering, pictures=shown.save is not None)
     told = _tell(predictor.answers(inputs), inputs, header, answering, shown, saving)
     finish(*told, waited=predictor.waited)
@@ -196,14 +196,16 @@ def _check_search(context: click.Context, images: list[str], gallery: list[str])
         raise click.UsageError("standard input can list the photographs or the gallery, not both")
 
 
-def _say_if_classes_are_persons(run: Path, header: CheckpointHeader) -> None:
-    """Print a note if the run was trained for retrieval, as far as its boxes file is found."""
-    from ..training.answers.truth import known_images
+def _say_if_classes_are_persons(run: Path) -> None:
+    """Print a note if the run was trained for retrieval, as far as its configuration is beside it."""
+    from ..data.errors import CheckpointError
+    from ..training.runs.folder import read_config
 
-    if header.val_top1 is not None:  # a run for retrieval has none
+    try:
+        images = read_config(_folder(run))["boxes"].get("images")
+    except CheckpointError:  # a checkpoint predicts without its configuration
         return
-    known = known_images(_folder(run), header)
-    if known and known.listing.is_retrieval:
+    if isinstance(images, dict) and images.get("query"):
         click.echo(
             "note: this run finds persons again, and the classes listed are persons it was trained on: to search for "
             "others, name a folder of images with --gallery",

@@ -6,7 +6,8 @@ varying rate, are sampled alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -98,3 +99,12 @@ def frames_at(clip: Clip, times: Iterable[float], rate: float | None = None) -> 
         yield frame
         if due is None:
             break
+
+
+def frames_numbered(path: str | Path, numbers: Collection[int], max_pixels: int = MAX_PIXELS) -> list[Frame]:
+    """Read the frames with these numbers, in order. Raises: `ImageError` if the clip cannot be read up to the last."""
+    with open_clip(path, max_pixels) as clip:
+        found = list(islice(clip.chosen(lambda number, seconds: number in numbers), len(numbers)))
+    if len(found) < len(numbers):
+        raise ImageError(f"{path}: has fewer frames than before")
+    return found

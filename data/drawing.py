@@ -36,6 +36,7 @@ def draw_boxes(
     colours: Sequence[str] = SLOT_COLOURS,
     width: int = 2,
     text_size: int | None = None,
+    dashed: Sequence[bool] = (),
 ) -> np.ndarray:
     """Draw boxes over a copy of an image, each labelled at its upper left corner or where its tag covers no other tag.
 
@@ -46,14 +47,20 @@ def draw_boxes(
         colours: Outline colours, repeated as needed.
         width: Line width in pixels.
         text_size: Label size in pixels; by default in proportion to the image.
+        dashed: Whether each outline is dashed; by default none is.
     """
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     text_size = text_size or max(10, round(max(image.shape[:2]) / 36))
     colours = [colours[number % len(colours)] for number in range(len(labels))]
     # Round here: Pillow truncates to whole pixels, which moves a box to the left and up.
-    for (x0, y0, x1, y1), colour in zip(boxes_xyxy.round().tolist(), colours, strict=True):
-        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=width)
+    broken = dashed or [False] * len(labels)
+    for (x0, y0, x1, y1), colour, dash in zip(boxes_xyxy.round().tolist(), colours, broken, strict=True):
+        if dash:
+            inner = int(x0) + width, int(y0) + width, int(max(x0 + 2 * width, x1)) - width, int(y1) - width
+            draw_frame_around(picture, (*inner[:3], max(inner[1], inner[3])), colour, width, dashed=True)
+        else:
+            pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=width)
     # Tags are drawn after all boxes, so that no line crosses them.
     tagged = [number for number, label in enumerate(labels) if label]
     sizes = [tag_size(labels[number], text_size) for number in tagged]
@@ -158,17 +165,21 @@ def _dashes(length: int, dash: int) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def draw_regions(image: np.ndarray, primary_xyxy: np.ndarray, layout: Layout, side: int) -> np.ndarray:
+def draw_regions(
+    image: np.ndarray, primary_xyxy: np.ndarray, layout: Layout, side: int, valid: np.ndarray | None = None
+) -> np.ndarray:
     """Draw the primary regions, numbered by slot, and the first secondary region in white.
 
-    ``primary_xyxy`` is in pixels of ``image``; the longer side of the result is ``side``.
+    ``primary_xyxy`` is in pixels of ``image``; the longer side of the result is ``side``. Boxes that are not ``valid``,
+    bool ``(κ,)``, are dashed: they were filled in where a frame of a clip has no keypoints.
     """
     picture = fit_within(image, side)
     scale = picture.shape[1] / image.shape[1], picture.shape[0] / image.shape[0]
     boxes = primary_xyxy * (scale * 2)
     around = layout.secondary(boxes)[:1]
     picture = draw_boxes(picture, around, [""] * len(around), colours=["#ffffff"], width=1)
-    return draw_boxes(picture, boxes, [str(slot) for slot in range(len(boxes))])
+    dashed = [] if valid is None else (~valid.astype(bool)).tolist()
+    return draw_boxes(picture, boxes, [str(slot) for slot in range(len(boxes))], dashed=dashed)
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int, cell_wh: tuple[int, int]) -> np.ndarray:

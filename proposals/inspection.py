@@ -8,6 +8,8 @@ import numpy as np
 
 from ..data.boxes import schema
 from ..data.boxes.reader import Boxes
+from ..data.clips import frames_numbered
+from ..data.drawing import captioned_sheet, draw_regions
 from ..data.errors import ConfigurationError, ImageError
 from ..data.images import pixel_limit, read_image
 from ..data.regions import Regions
@@ -41,6 +43,28 @@ def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str
     return picture, f"{name}: {warning}" if warning else ""
 
 
+def picture_clip(boxes: Boxes, image: int, root: Path, count: int = 8) -> np.ndarray:
+    """Draw up to ``count`` frames of clip number ``image`` with their regions, evenly spaced, as uint8 RGB.
+
+    Raises: `ImageError` if the clip could not be used, or cannot be read now.
+    """
+    name = boxes.names[image].decode()
+    if boxes.status[image] == schema.STATUS_UNREADABLE:
+        raise ImageError(f"{name} has no regions: {dict(boxes.failures).get(name, 'no reason is recorded')}")
+    row = int(np.searchsorted(boxes.usable, image))
+    _check_there(boxes, image, root)
+    assert boxes.clips is not None
+    there = boxes.frames_of(row) if len(boxes.frames_of(row)) > 1 else np.arange(boxes.clips.frames[image])
+    chosen = there[np.linspace(0, len(there) - 1, min(count, len(there))).round().astype(int)].tolist()
+    tiles = []
+    for frame in frames_numbered(root / name, chosen, pixel_limit(boxes.settings.get("proposals", {}))):
+        regions = boxes.regions(row, frame.number)
+        picture = draw_regions(frame.pixels, regions.primary_xyxy, boxes.layout, 480, regions.keypoints > 0)
+        tiles.append((picture, f"frame {frame.number} · {frame.seconds:.2f} s"))
+    facts = f"{name} · class {boxes.classes[boxes.labels[image]]} · {boxes.splits[image]}"
+    return captioned_sheet(tiles, 4, f"{facts} · white: around 0 and 1 · dashed: filled in")
+
+
 def picture_sheet(boxes: Boxes, root: Path, count: int) -> tuple[np.ndarray, list[str]]:
     """Draw a contact sheet of up to ``count`` images, evenly over the classes.
 
@@ -70,12 +94,22 @@ def rows_of_sheet(boxes: Boxes, count: int) -> np.ndarray:
 
 
 def _read(boxes: Boxes, image: int, root: Path) -> np.ndarray:
+    """Read an image, or the first frame with regions of a clip."""
+    path = _check_there(boxes, image, root)
+    limit = pixel_limit(boxes.settings.get("proposals", {}))
+    if boxes.of_clips:
+        first = int(boxes.frames_of(int(np.searchsorted(boxes.usable, image)))[0])
+        return frames_numbered(path, [first], limit)[0].pixels
+    return read_image(path, limit)
+
+
+def _check_there(boxes: Boxes, image: int, root: Path) -> Path:
     path = root / boxes.names[image].decode()
     if not path.exists():
         if any((root / name.decode()).exists() for name in boxes.names.tolist()):
             raise ImageError(f"{path} is not there, though others are; restore it, or propose again with --restart")
         raise ImageError(f"{path} is not there; say where the images of {boxes.path} are with --root")
-    return read_image(path, pixel_limit(boxes.settings.get("proposals", {})))
+    return path
 
 
 def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Groups | None, str]:

@@ -26,7 +26,8 @@ from ..data.boxes import schema
 from ..data.boxes.reader import Settings, embedded_photographs, read_boxes, read_listing, refuse_to_replace_other
 from ..data.boxes.verification import stamps_of
 from ..data.boxes.writer import Part, build_part, write_boxes
-from ..data.drawing import captioned_sheet, draw_regions
+from ..data.clips import frames_numbered
+from ..data.drawing import captioned_sheet, contact_sheet, draw_regions
 from ..data.errors import BoxesFileError, ConfigurationError, ImageError, MismatchError, WorkerError
 from ..data.faults import PASSING
 from ..data.files import atomic_file, check_folder_writable
@@ -43,6 +44,7 @@ from .worker import lost_image, propose_chunk
 PART_IMAGES = 256
 CHUNK_IMAGES, CHUNK_CLIPS = 16, 2
 PREVIEWS, FEW_PREVIEWS = 12, 3
+STRIP = 4  #: frames of a clip in its preview
 
 _LOCK, _SETTINGS = "lock", "settings.json"
 Progress = Callable[[int, int], None]
@@ -283,6 +285,8 @@ def _attributes(
     for path in parts:
         part = Part.load(path)
         hulls.update(part.hulls.tobytes())
+        if index.of_clips:
+            hulls.update(part.primary[["frame", "valid"]].tobytes())
         tables.append(part.images)
     images = np.concatenate(tables)
     contents = hashlib.blake2b(digest_size=16)
@@ -328,14 +332,16 @@ def _previews(
     tiles: list[tuple[np.ndarray, str]] = []
     for number in _previewed(statuses):
         name, label = index.names[number], index.classes[index.labels[number]]
-        part = Part.load(parts[number // PART_IMAGES]).primary
-        rows = part[part["image"] == number]
-        boxes = np.stack([rows[column] for column in ("x0", "y0", "x1", "y1")], axis=-1)
+        part = Part.load(parts[number // PART_IMAGES])
+        rows = part.primary[part.primary["image"] == number]
         try:
-            image = decode_image((index.root / name).read_bytes(), settings.max_pixels)
+            if index.of_clips:
+                picture = _strip(index.root / name, int(part.images["frames"][number % PART_IMAGES]), rows, settings)
+            else:
+                image = decode_image((index.root / name).read_bytes(), settings.max_pixels)
+                picture = draw_regions(image, _boxes(rows), layout, 480)
         except (OSError, ImageError):
             continue
-        picture = draw_regions(image, boxes, layout, 480)
         pictures[f"image_{number:0{digits}d}_{file_name(label)}"] = picture, f"image {number}, {name}, class {label}"
         tiles.append((picture, f"{number} · {label} · {statuses[number].decode()}"))
     if not tiles:
@@ -343,8 +349,26 @@ def _previews(
     legend = "Row in the table images · class · status."
     if layout.count:
         legend += " Boxes: primary regions by their numbers; white: around 0 and 1."
+        legend += " Dashed: filled in." if index.of_clips else ""
     sheet = captioned_sheet(tiles, 4, legend)
     return {schema.SHEET: (sheet, "all pictures of this group"), **pictures}
+
+
+def _strip(path: Path, frames: int, rows: np.ndarray, settings: ProposalSettings) -> np.ndarray:
+    """Draw some frames of a clip with their regions, from its ``rows`` of the table primary, two in a row."""
+    numbers = np.unique(rows["frame"]) if len(rows) else np.arange(frames)
+    chosen = _evenly(numbers, STRIP)
+    pictures = []
+    for frame in frames_numbered(path, chosen, settings.max_pixels):
+        own = rows[rows["frame"] == frame.number]
+        pictures.append(draw_regions(frame.pixels, _boxes(own), settings.layout, 360, own["valid"]))
+    height, width = pictures[0].shape[:2]
+    return contact_sheet(pictures, 2, (width + 6, height + 6))
+
+
+def _boxes(rows: np.ndarray) -> np.ndarray:
+    """The boxes of rows of the table primary, ``(n, 4)``."""
+    return np.stack([rows[column] for column in ("x0", "y0", "x1", "y1")], axis=-1)
 
 
 def _previewed(statuses: np.ndarray) -> list[int]:

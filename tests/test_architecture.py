@@ -37,7 +37,8 @@ ALLOWED = {
     "training.models.blocks": {FRAGILE_TORCH},
     "training.models.backbones": {"training.models.blocks", FRAGILE_TORCH, *WORDS},
     "training.models": {"training.models.backbones", "training.models.blocks", *WORDS},
-    "training.samples": DATA | {"training.machine", "training.models.blocks.each_frame", "training.models.contract"},
+    # A batch of clips goes through a network of images by the functions that networks of clips use, too.
+    "training.samples": DATA | {"training.machine", "training.models.contract", "training.models.blocks.each_frame"},
     "training.machine": {"data", *MODELS_WHOLE},
     "training.runs": RUNS - {"training.runs", "training.samples"},
     "training.loop": RUNS,

@@ -103,6 +103,15 @@ def _class_scores(output: Output, valid: Tensor) -> Tensor:
     return logs.logsumexp(dim=1) - valid.sum(dim=1, keepdim=True).log()
 
 
+def frame_logits(output: Output, valid: Tensor) -> Tensor:
+    """Return the logits of the valid frames, sample by sample, ``(m, K)``, float32 or finer.
+
+    A model that answers once for a sample gives this answer to each of the sample's frames.
+    """
+    logits = _precise(output.logits)
+    return logits[valid] if logits.ndim == 3 else logits.repeat_interleave(valid.sum(dim=1), dim=0)
+
+
 def _precise(logits: Tensor) -> Tensor:
     """Convert logits to float32 if autocast made them less precise; double precision is kept."""
     import torch

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from ..machine.devices import Device, Pieces
 from ..machine.distributed import ALONE, Processes
 from ..models.model import Model
 from ..samples.loader import STAND_IN, Batch
-from ..tasks import CLASSIFY, Task
+from ..tasks import CLASSIFY, Task, frame_logits
 from .learner import IMAGES, PULSE, Learner, means
 
 Progress = Callable[[int, dict[str, float]], None]  #: called with the images done and the current values
@@ -35,6 +36,16 @@ class Predictions:
         """Compute the task's measures, by name. ``cameras``: number of each usable image's camera, -1 where unknown."""
         given = self.logits, self.labels, cameras[self.rows]
         return {measure.name: measure.of(*given) for measure in task.measures}
+
+
+class FrameScores(NamedTuple):
+    """A model's scores for the m valid frames of a batch of B clips, clip by clip."""
+
+    logits: np.ndarray  #: float32 ``(m, K)``
+    by_frame: bool  #: whether each frame has scores of its own, rather than those of its clip
+    counts: np.ndarray  #: int64 ``(B,)``, number of valid frames of each clip
+    labels: np.ndarray  #: int64 ``(B,)``
+    rows: np.ndarray  #: int64 ``(B,)``, as in `Predictions`
 
 
 @dataclass(frozen=True)
@@ -135,25 +146,37 @@ def evaluate(
     processes: Processes = ALONE,
     progress: Progress = lambda images, values: None,
     pieces: Pieces | None = None,
+    on_frames: Callable[[FrameScores], None] | None = None,
 ) -> Predictions:
     """Compute the task's scores for every image of the batches.
 
     With several processes, each one evaluates its share of the batches, and all of them receive all scores, sorted by
-    row. A batch that does not fit into memory is evaluated in smaller ``pieces``, which remember that size.
+    row. A batch that does not fit into memory is evaluated in smaller ``pieces``, which remember that size. The scores
+    of single frames are not kept, since a large data set has gigabytes of them, but given to ``on_frames``, which is
+    called for every batch of this process.
 
     Raises: `ConfigurationError` if memory is too small for a single image.
     """
 
-    def scores(batch: Batch, cut: slice) -> Tensor:
+    def scores(batch: Batch, cut: slice) -> tuple[Tensor, Tensor | None, bool]:
         piece = batch.cut(cut).on(device)
         with device.autocast():
-            return task.scores(piece.called(model, model.inputs), piece.valid).float()
+            output = piece.called(model, model.inputs)
+            own = task.scores(output, piece.valid).float()
+        by_frame = output.logits.ndim == 3 or piece.valid.shape[1] == 1
+        return own, frame_logits(output, piece.valid).float() if on_frames else None, by_frame
 
     model.eval()
     pieces = pieces or Pieces(device)
-    logits, labels, rows, images = [], [], [], 0
+    logits: list[Tensor] = []
+    labels, rows, images = [], [], 0
     for batch in batches:
-        logits += pieces.of(len(batch.labels), partial(scores, batch))
+        own_scores, of_frames, by_frame = zip(*pieces.of(len(batch.labels), partial(scores, batch)), strict=True)
+        logits += own_scores
+        if on_frames:
+            counts = batch.valid.sum(dim=1).numpy()
+            shown = torch.cat(of_frames).cpu().numpy()
+            on_frames(FrameScores(shown, all(by_frame), counts, batch.labels.numpy(), batch.rows.numpy()))
         labels.append(batch.labels)
         rows.append(batch.rows)
         images += len(batch.labels) * processes.size

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ...data.errors import ConfigurationError
+from ..aggregates import Aggregate
 from .compared_runs import Runs, cautions, load_runs, model_differences
 from .intervals import difference_interval, measure_intervals
 from .metrics import Scores
 from .searches import Searches
 from .statistics import Interval, bootstrap, holm, mcnemar, spread
+from .videos import VIDEO_ACCURACY
 
 SIGNIFICANT = 0.05
 
@@ -87,11 +89,12 @@ class Challenge:
 class Comparison:
     """All networks, the comparison of each with the first, and what makes it unfair."""
 
-    dataset: str  #: name of the first network's data set; of several protocols, each is one
+    dataset: str  #: name of the first network's data set, or of those of videos, which say whether a protocol leaks
     split: str
-    images: int  #: for retrieval, queries with a match
+    images: int  #: for retrieval, queries with a match; for clips, videos
     measures: dict[str, str]  #: titles of the measures by name
     tested: str  #: measure that the p-values are about
+    aggregate: str  #: rule that makes the scores of a video from those of its frames; empty for images
     contestants: list[Contestant]
     challenges: list[Challenge]
     model_differences: list[str]  #: differences in settings of the networks: the object of the comparison
@@ -110,8 +113,10 @@ class _Scored:
     drawn: np.ndarray  #: ``(S, measures, draws)``
 
 
-def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
+def compare_runs(runs: Sequence[Path], split: str, aggregate: Aggregate | None = None) -> Comparison:
     """Compare two or more runs, or folders of several seeds, by their predictions for ``split``.
+
+    Those of videos are by the default rule unless another one is given as ``aggregate``.
 
     For two single runs, images are counted or resampled in pairs (`intervals.difference_interval`), and McNemar's exact
     test compares their top-1; the result holds for these two trained networks, not for other seeds. With several seeds,
@@ -123,24 +128,30 @@ def compare_runs(runs: Sequence[Path], split: str) -> Comparison:
     """
     if len(runs) < 2:
         raise ConfigurationError("a comparison needs two or more runs")
-    contestants = load_runs(runs, split)
+    contestants = load_runs(runs, split, aggregate)
     scored = [_score(contestant) for contestant in contestants]
     measured = scored[0].scores[0]
+    every = [found for contestant in contestants for found in contestant.predictions]
     challenges = [
         _challenge(contestants[0], scored[0], other, its_scored)
         for other, its_scored in zip(contestants[1:], scored[1:], strict=True)
     ]
+    title = "; ".join(dict.fromkeys(found.title for found in every if found.title))
+    rules = ", ".join(dict.fromkeys(found.aggregate for found in every if found.aggregate))
+    measures = {**measured.titles, **({"top1": VIDEO_ACCURACY} if rules else {})}
     corrected = holm([challenge.p for challenge in challenges])
     challenges = [replace(found, p_holm=p) for found, p in zip(challenges, corrected, strict=True)]
     return Comparison(
-        dataset=str(contestants[0].predictions[0].dataset),
+        dataset=title or every[0].dataset,
         split=split,
         images=len(measured),
-        measures=dict(measured.titles),
+        measures=measures,
         tested=measured.tested,
+        aggregate=rules,
         contestants=[_contestant(found, its) for found, its in zip(contestants, scored, strict=True)],
         challenges=[
-            replace(found, verdict=_verdict(found, measured, corrected=len(challenges) > 1)) for found in challenges
+            replace(found, verdict=_verdict(found, measured.tested, measures, corrected=len(challenges) > 1))
+            for found in challenges
         ],
         model_differences=list(model_differences(contestants)),
         cautions=list(cautions(contestants, split)),
@@ -217,8 +228,8 @@ def _class_changes(classes: Sequence[str], ours: _Scored, theirs: _Scored) -> li
     ]
 
 
-def _verdict(found: Challenge, measured: Scores | Searches, *, corrected: bool) -> str:
-    difference, title = found.differences[measured.tested], measured.titles[measured.tested]
+def _verdict(found: Challenge, tested: str, titles: Mapping[str, str], *, corrected: bool) -> str:
+    difference, title = found.differences[tested], titles[tested]
     p = f"{found.test} p = {p_text(found.p)}" + (f", Holm-corrected {p_text(found.p_holm)}" if corrected else "")
     low, high = 100 * difference.interval.low, 100 * difference.interval.high
     points = 100 * difference.value

@@ -10,6 +10,7 @@ from ...data.files import write_text
 from ...data.text import printable, table
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, with_sd
+from .videos import counted_as
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ def comparison_text(comparison: Comparison) -> str:
     blocks.append("\n".join(printable(challenge.verdict) for challenge in comparison.challenges))
     blocks.append("\n".join(table(_measures(comparison))))
     for challenge in comparison.challenges:
-        tables = (_differences(comparison, challenge), _tests(comparison, challenge), _classes(challenge))
+        tables = (_differences(comparison, challenge), _tests(comparison, challenge), _classes(comparison, challenge))
         blocks += ["\n".join(table(rows)) for rows in tables if len(rows) > 1]
     blocks.append(_basis(comparison))
     for title, lines in (
@@ -43,7 +44,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     blocks += [_escaped(challenge.verdict) for challenge in comparison.challenges]
     tables = [_measures(comparison)]
     for challenge in comparison.challenges:
-        tables += [_differences(comparison, challenge), _tests(comparison, challenge), _classes(challenge)]
+        tables += [_differences(comparison, challenge), _tests(comparison, challenge), _classes(comparison, challenge)]
     blocks += [_markdown_table(rows) for rows in tables if len(rows) > 1]
     blocks.append(_basis(comparison))
     for title, lines in (
@@ -70,7 +71,7 @@ def comparison_csv(comparison: Comparison) -> str:
     first = [(change.name, change.images, change.first) for change in comparison.challenges[0].classes]
     others = zip(*(challenge.classes for challenge in comparison.challenges), strict=True)
     rows = [[*row, *(change.second for change in changes)] for row, changes in zip(first, others, strict=True)]
-    return rows_csv(["class", "images", *(f"accuracy of {name}" for name in names)], rows)
+    return rows_csv(["class", _rows(comparison), *(f"accuracy of {name}" for name in names)], rows)
 
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:
@@ -96,7 +97,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
     for row, challenge in zip(panels, comparison.challenges, strict=True):
         _draw_differences(row[0], comparison, challenge)
         if columns > 1:
-            _draw_classes(row[1], challenge)
+            _draw_classes(row[1], comparison, challenge)
     return save_figure(figure, path)
 
 
@@ -113,11 +114,12 @@ def _draw_differences(axes: Axes, comparison: Comparison, challenge: Challenge) 
     axes.invert_yaxis()
     axes.set_xlabel("difference in points, with 95% interval")
     (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
-    title = f"{second}\n{first}, {_counted(comparison)}"
-    axes.set_title(title, fontsize=10, family=[*family, *others], parse_math=False)
+    dataset, its = line(comparison.dataset if comparison.aggregate else "", 10, 5)
+    title = "\n".join([*([dataset] if dataset else []), second, f"{first}, {_counted(comparison)}"])
+    axes.set_title(title, fontsize=10, family=[*dict.fromkeys([*family, *others, *its])], parse_math=False)
 
 
-def _draw_classes(axes: Axes, challenge: Challenge) -> None:
+def _draw_classes(axes: Axes, comparison: Comparison, challenge: Challenge) -> None:
     from ..runs.plot_texts import class_labels
 
     changed = _changed(challenge, _DRAWN)
@@ -130,7 +132,7 @@ def _draw_classes(axes: Axes, challenge: Challenge) -> None:
     axes.invert_yaxis()
     axes.axvline(0, color="#6b6b6b", linewidth=1)
     axes.set_xlabel("difference in accuracy, in points")
-    axes.set_title("classes that changed most (number of images)", fontsize=10)
+    axes.set_title(f"classes that changed most (number of {_rows(comparison)})", fontsize=10)
 
 
 _TEXTS: dict[str, Callable[[Comparison], str]] = {".md": comparison_markdown, ".csv": comparison_csv}
@@ -167,7 +169,7 @@ def _signed(measure: str, value: float) -> str:
 
 
 def _tests(comparison: Comparison, challenge: Challenge) -> list[list[str]]:
-    one = "query" if _is_search(comparison) else "image"
+    one = "query" if _is_search(comparison) else _rows(comparison).removesuffix("s")
     rows = [[f"{one} by {one}", "both right", "only first right", "only second right", "both wrong", "McNemar p"]]
     for test in challenge.tests:
         counts = (test.both_right, test.only_first, test.only_second, test.both_wrong)
@@ -176,8 +178,8 @@ def _tests(comparison: Comparison, challenge: Challenge) -> list[list[str]]:
     return rows
 
 
-def _classes(challenge: Challenge) -> list[list[str]]:
-    rows = [["classes that changed most", "images", "first", "second", "difference"]]
+def _classes(comparison: Comparison, challenge: Challenge) -> list[list[str]]:
+    rows = [["classes that changed most", _rows(comparison), "first", "second", "difference"]]
     for change in _changed(challenge, _SHOWN):
         shares = [f"{share:.1%}" for share in (change.first, change.second) if share is not None]
         rows.append([change.name, f"{change.images}", *shares, f"{100 * _gain(change):+.1f}"])
@@ -201,12 +203,18 @@ def _is_search(comparison: Comparison) -> bool:
     return "map" in comparison.measures
 
 
+def _rows(comparison: Comparison) -> str:
+    return counted_as(bool(comparison.aggregate))
+
+
 def _counted(comparison: Comparison) -> str:
-    return f"{comparison.images:,} {'queries with a match' if _is_search(comparison) else 'images'}"
+    if comparison.aggregate:
+        return f"{comparison.images:,} {_rows(comparison)} by {comparison.aggregate}"
+    return f"{comparison.images:,} {'queries with a match' if _is_search(comparison) else _rows(comparison)}"
 
 
 def _basis(comparison: Comparison) -> str:
-    over, how = "images", "; other measures: bootstrap with 1,000 resamples"
+    over, how = _rows(comparison), "; other measures: bootstrap with 1,000 resamples"
     if _is_search(comparison):  # has no other measures than shares, and averages of values in [0, 1]
         over, how = "queries", ""
     if all(len(found.seeds) == 1 for found in comparison.contestants):

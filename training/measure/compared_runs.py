@@ -12,6 +12,7 @@ import numpy as np
 
 from ...data.errors import CheckpointError, MismatchError
 from ...data.fields import size_text
+from ..aggregates import Aggregate
 from ..models.registry import comparable, needs_of, settings_of
 from ..recipes import Recipe
 from ..runs.folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
@@ -41,15 +42,16 @@ class Runs:
     configs: list[_Config]
 
 
-def load_runs(runs: Sequence[Path], split: str) -> list[Runs]:
+def load_runs(runs: Sequence[Path], split: str, aggregate: Aggregate | None = None) -> list[Runs]:
     """Load runs, or folders of several seeds, with their predictions for ``split``, images in the same order for all.
+    Those of videos are by the default rule unless another one is given.
 
     Images are matched by content, or by path if the content of any is unknown.
 
     Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
     images, labels or classes differ.
     """
-    return _aligned([_load(run, split) for run in runs])
+    return _aligned([_load(run, split, aggregate) for run in runs])
 
 
 def model_differences(contestants: Sequence[Runs]) -> Iterator[str]:
@@ -69,6 +71,9 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
     sizes = {runs.name: runs.predictions[0].image_size for runs in contestants}
     if len(set(sizes.values())) > 1:
         yield "image size: " + ", ".join(f"{size_text(size)} in {name}" for name, size in sizes.items())
+    rules = {runs.name: runs.predictions[0].aggregate or "none" for runs in contestants}
+    if len(set(rules.values())) > 1:
+        yield "rule from frames to videos: " + ", ".join(f"{rule} in {name}" for name, rule in rules.items())
     if split not in ("test", "query"):
         yield f"{split} is not the test split: it was used for training or for the choice of the epoch"
     several = max(len(runs.paths) for runs in contestants) > 1
@@ -81,17 +86,18 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
         for path, config, found in zip(runs.paths, runs.configs, runs.predictions, strict=True):
             yield from _unlike(str(runs.paths[0]), runs.configs[0], str(path), config, everything)
             if found.images_seen_in_training is None:
-                yield f"it is unknown whether {path} was trained on these images"
+                yield f"it is unknown whether {path} was trained on these {found.rows}"
             elif found.images_seen_in_training:
-                yield f"{path} was trained on, or selected by, {found.images_seen_in_training:,} of these images"
+                seen = f"{found.images_seen_in_training:,} of these {found.rows}"
+                yield f"{path} was trained on, or selected by, {seen}"
             finished, wanted = _finished_epochs(path), config["recipe"].get("epochs")
             stops_early = bool(config["recipe"].get("patience"))
             if finished is not None and type(wanted) is int and finished < wanted and not stops_early:
                 yield f"{path} was trained for {finished} of its {wanted} epochs"
 
 
-def _load(run: Path, split: str) -> Runs:
-    files = predictions_of(run, split)
+def _load(run: Path, split: str, aggregate: Aggregate | None) -> Runs:
+    files = predictions_of(run, split, aggregate)
     paths = list(files)
     configs = [_with_defaults(read_config(path)) for path in paths]
     predictions = []
@@ -134,8 +140,8 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
             strange += [found.names[k] for key, k in place.items() if key not in wanted]
             if strange:
                 raise MismatchError(
-                    f"{whose} were evaluated on different images: {len(strange):,} are not in both, such as "
-                    f"{strange[0]}; evaluate both on the same boxes file, or on files of the same split"
+                    f"{whose} were evaluated on different {found.rows}: {len(strange):,} are not in both, such "
+                    f"as {strange[0]}; evaluate both on the same boxes file, or on files of the same split"
                 )
             order = np.array([place[key] for key in wanted])
             unlike = np.flatnonzero(found.labels[order] != first.labels)
@@ -143,8 +149,8 @@ def _aligned(contestants: Sequence[Runs]) -> list[Runs]:
                 k = unlike[0]
                 labels = first.classes[found.labels[order[k]]], first.classes[first.labels[k]]
                 raise MismatchError(
-                    f"{whose} have different labels for {len(unlike):,} of the same images, such as {first.names[k]}: "
-                    f"{labels[0]!r} and {labels[1]!r}"
+                    f"{whose} have different labels for {len(unlike):,} of the same {found.rows}, such as "
+                    f"{first.names[k]}: {labels[0]!r} and {labels[1]!r}"
                 )
             ordered.append(found.ordered(order))
             _check_same_gallery(whose, first, ordered[-1])

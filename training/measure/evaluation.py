@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +17,14 @@ from ...data.errors import DatasetError
 from ...data.fields import plain_size
 from ...data.files import write_text
 from ...data.text import rows_called
+from ..aggregates import Aggregate
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
 from ..retrieval import Embedded, retrieve
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from ..runs.folder import BEST, SUFFIX, checkpoint_hash
 from ..runs.seen import UNKNOWN, contents_of
-from ..samples.loader import Loader, dataset_of
+from ..samples.loader import ClipDataset, Loader, WindowSampler, dataset_of
 from ..tasks import RETRIEVE, task_of
 from .claims import Claim, papers_claim
 from .evaluation_report import metrics_csv
@@ -32,6 +33,7 @@ from .metrics import Metrics, measure
 from .predictions import QueryResults, SplitPredictions, save_embeddings, save_predictions
 from .search_report import search_csv
 from .searches import SearchMetrics, measure_searches, protocol
+from .videos import VideoScores, measure_clips
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def evaluate_run(
     workers: int,
     *,
     force: bool = False,
+    aggregate: Aggregate | None = None,
     images_checked: bool = False,
     watch: Watch,
     say: Callable[[str], None] = lambda text: None,
@@ -69,6 +72,8 @@ def evaluate_run(
         boxes: Boxes file of the run, or another one with the same classes and proposal settings.
         force: Whether to evaluate also on images that the run was trained on or selected by; the metrics file then
             records their number.
+        aggregate: Rule that makes the scores of a video from those of its frames, only for clips; by default the mean
+            of the probabilities. Files of another rule have names of their own.
         images_checked: Whether `check_images` has already passed, as for several runs evaluated on the same images.
         watch: Callback that returns a progress callback for a named task and a number of images.
         say: Callback for one-line messages to the user.
@@ -79,7 +84,7 @@ def evaluate_run(
         split is empty, `ConfigurationError` when the metrics cannot be written into the folder of the run,
         `CheckpointError` for a damaged checkpoint, or when the outputs of the network are not finite.
     """
-    target, seen, warning = check_measurable(run, boxes, split, force)
+    target, seen, warning = check_measurable(run, boxes, split, force, aggregate)
     if not images_checked:
         check_images(boxes, root, split, watch=watch, say=say)
     task = task_of(boxes)
@@ -87,7 +92,10 @@ def evaluate_run(
     checkpoint = load_checkpoint(run / BEST)
     sampling = checkpoint.sampling if boxes.of_clips else None
     dataset = dataset_of(boxes, root, checkpoint.size_hw, sampling, regions=checkpoint.regions > 0)
-    loader = Loader(dataset, rows, batch_size, workers)
+    sampler, videos = None, None
+    if isinstance(dataset, ClipDataset) and task is not RETRIEVE:
+        sampler, videos = WindowSampler(dataset, rows, batch_size), VideoScores(aggregate or Aggregate())
+    loader = Loader(dataset, rows, batch_size, workers, sampler=sampler)
     predictions = evaluate(
         device.take(checkpoint.model),
         loader.epoch(0),
@@ -95,14 +103,22 @@ def evaluate_run(
         task=task,
         progress=watch(f"evaluate {split}", loader.images),
         pieces=Pieces(device, say, called=rows_called(boxes.of_clips)),
+        on_frames=videos.add if videos else None,
     )
     check_finite([torch.from_numpy(predictions.logits)])
     if task is RETRIEVE:
         return _searched(run, boxes, split, predictions, checkpoint, target, seen, warning, device)
+    counts = None
+    if videos:
+        *scored, counts = videos.videos()
+        predictions = Predictions(*scored)
     metrics = measure(predictions.logits, predictions.labels, checkpoint.classes)
+    if sampling and counts is not None:
+        metrics = replace(metrics, clips=measure_clips(counts, metrics.top1, aggregate or Aggregate(), sampling))
     claim = papers_claim(boxes, split, checkpoint.settings)
     content = {
         **_about(boxes, split, checkpoint, seen, device),
+        **({"title": boxes.title} if metrics.clips else {}),
         "papers_claim": claim and asdict(claim),
         **metrics.to_dict(),
     }
@@ -112,6 +128,9 @@ def evaluate_run(
         classes=checkpoint.classes,
         names=_names(boxes, predictions.rows),
         contents=tuple(contents_of(boxes, split)),
+        counts=counts,
+        title=boxes.title if metrics.clips else "",
+        aggregate=metrics.clips.aggregate if metrics.clips else "",
         **_origin(run, boxes, split, checkpoint, seen),
     )
     _write_all(target, content, metrics, named, title=boxes.title)
@@ -252,7 +271,8 @@ def _write_all(
     """Write all files of an evaluation; the metrics file, which marks it as complete, comes last."""
     from .evaluation_plots import draw_calibration, draw_confusion  # matplotlib takes a second to load
 
-    part = target.stem.removeprefix("metrics")  # the split, and the hash of a boxes file other than the run's
+    # The split, a rule for videos other than the default, and the hash of a boxes file other than the run's.
+    part = target.stem.removeprefix("metrics")
     save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
     draw_confusion(metrics, target.with_name(f"confusion{part}.png"), title)
     draw_calibration(metrics, target.with_name(f"calibration{part}.png"), title)

@@ -43,7 +43,7 @@ def draw_confusion(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     axes.tick_params(length=0)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    _titled(axes, dataset, f"Confusion on {metrics.images:,} images (colour: share of row)", side)
+    _titled(axes, dataset, f"Confusion on {metrics.counted} (colour: share of row)", side)
     if n <= _NUMBERED:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
@@ -71,10 +71,11 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     above.plot(confidence, accuracy, "o", color="black", markersize=3, label="mean confidence of the bin")
     above.plot([0, 1], [0, 1], "--", color=_GREY, linewidth=1, label="perfect calibration")
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    said = f"Calibration error (ECE) {metrics.calibration_error:.1%}, accuracy {metrics.top1:.1%}"
+    accuracy_is_of = "video accuracy" if metrics.clips else "accuracy"
+    said = f"Calibration error (ECE) {metrics.calibration_error:.1%}, {accuracy_is_of} {metrics.top1:.1%}"
     _titled(above, dataset, said, 5.0)
     below.bar(middles, [place.images for place in filled], width=0.94 / BINS, color=_GREY)
-    below.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
+    below.set(xlabel="confidence (probability of the predicted class)", ylabel=metrics.rows)
     figure.legend(fontsize=8, loc="lower center", ncols=3, frameon=False)  # outside: bars may stand anywhere
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     return save_figure(figure, path)

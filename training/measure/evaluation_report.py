@@ -12,13 +12,20 @@ from ...data.text import csv_text, percent, table
 from .claims import Claim
 from .metrics import MEASURES, Metrics
 from .statistics import Interval, Spread
+from .videos import TITLES as CLIP_TITLES
+from .videos import VIDEO_ACCURACY
 
 _ALL_CLASSES = 40  # most classes that the text lists in full
 _WORST = 10
 
 _CLASS_COLUMNS = ("class", "images", "accuracy", "average_precision", "most_taken_for", "images_taken_for_it")
+_VIDEO_COLUMNS = (*("class", "videos", "video_accuracy", "average_precision", "most_taken_for", "videos_taken_for_it"),)
 _SEEDS_COLUMNS = (
     *("class", "images", "accuracy_mean", "accuracy_sd", "average_precision_mean", "average_precision_sd"),
+)
+_SEEDS_VIDEO_COLUMNS = (
+    *("class", "videos", "video_accuracy_mean", "video_accuracy_sd"),
+    *("average_precision_mean", "average_precision_sd"),
 )
 
 
@@ -28,11 +35,11 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
 
     The table lists all classes, or the least accurate ones if there are more than 40.
     """
-    rows = [["", "value", "95% interval over images", *_claim_title(claim)]]
-    for name, title in MEASURES.items():
-        ours = number(name, getattr(metrics, name)), between(name, metrics.intervals[name])
+    rows = [["", "value", f"95% interval over {metrics.rows}", *_claim_title(claim)]]
+    for name, title in titles(metrics).items():
+        ours = number(name, metrics.value(name)), between(name, metrics.interval(name))
         rows.append([title, *ours, *_claimed(name, claim)])
-    lines = [*table(rows), *_claim_note(claim), ""]
+    lines = [*table(rows), *_claim_note(claim), *_clips_note(metrics), ""]
     confused = confusions(metrics)[:_WORST]
     if confused:
         rows = [[f"  {true}", f"predicted as {taken}", said] for true, taken, said in confused]
@@ -42,7 +49,7 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
     if len(present) > _ALL_CLASSES:
         shown = sorted(present, key=lambda name: metrics.class_accuracy[name] or 0)[:_WORST]
         title = f"class (the {_WORST} worst of {len(present)})"
-    rows = [[title, "images", "accuracy", "AP"]]
+    rows = [[title, metrics.rows, "accuracy", "AP"]]
     for name in shown:
         accuracy, precision = metrics.class_accuracy[name], metrics.average_precision[name]
         rows.append([name, str(metrics.class_images[name]), _percent(accuracy), _percent(precision)])
@@ -51,12 +58,25 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
 
 def seeds_text(seeds: Mapping[str, Metrics], spreads: Mapping[str, Spread], claim: Claim | None) -> str:
     """Format mean ± sd of the measures over single runs, and the values of each run, as text. Keys are run names."""
+    first = next(iter(seeds.values()))
     rows = [["", "mean ± sd", "95% interval", *seeds, *_claim_title(claim)]]
-    for name, title in MEASURES.items():
-        values = [number(name, getattr(metrics, name)) for metrics in seeds.values()]
+    for name, title in titles(first).items():
+        values = [number(name, metrics.value(name)) for metrics in seeds.values()]
         rows.append([title, *spread_texts(name, spreads[name]), *values, *_claimed(name, claim)])
-    note = "95% interval: confidence interval of the mean, over images and seeds"
-    return "\n".join([*table(rows), note, *_claim_note(claim)])
+    note = f"95% interval: confidence interval of the mean, over {first.rows} and seeds"
+    return "\n".join([*table(rows), note, *_claim_note(claim), *_clips_note(first)])
+
+
+def titles(metrics: Metrics) -> dict[str, str]:
+    """Measures of an evaluation, and their names in reports: those of videos first say what they are of."""
+    if metrics.clips is None:
+        return MEASURES
+    of_clips = {name: CLIP_TITLES[name] for name in metrics.clips.values}
+    return {"top1": VIDEO_ACCURACY, **of_clips, **{name: title for name, title in MEASURES.items() if name != "top1"}}
+
+
+def _clips_note(metrics: Metrics) -> list[str]:
+    return metrics.clips.notes if metrics.clips else []
 
 
 def confusions(metrics: Metrics) -> list[tuple[str, str, str]]:
@@ -76,7 +96,7 @@ def metrics_csv(metrics: Metrics) -> str:
         most = max(others, default=0)
         taken = [names[others.index(most)], most] if most else ["", ""]
         rows.append([name, sum(line), metrics.class_accuracy[name], metrics.average_precision[name], *taken])
-    return rows_csv(_CLASS_COLUMNS, rows)
+    return rows_csv(_VIDEO_COLUMNS if metrics.clips else _CLASS_COLUMNS, rows)
 
 
 def seeds_csv(seeds: Sequence[Metrics]) -> str:
@@ -88,7 +108,7 @@ def seeds_csv(seeds: Sequence[Metrics]) -> str:
             known = [value for value in values if value is not None]
             row += [mean(known) if known else None, stdev(known) if len(known) > 1 else None]
         rows.append(row)
-    return rows_csv(_SEEDS_COLUMNS, rows)
+    return rows_csv(_SEEDS_VIDEO_COLUMNS if seeds[0].clips else _SEEDS_COLUMNS, rows)
 
 
 def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

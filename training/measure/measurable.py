@@ -13,6 +13,8 @@ from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import Watch, look_at_images
 from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ...data.files import check_writable
+from ...data.text import rows_called
+from ..aggregates import Aggregate
 from ..runs.checkpoint_header import CheckpointHeader, read_header
 from ..runs.folder import BEST, read_config
 from ..runs.provenance import identity, same_boxes
@@ -22,8 +24,10 @@ from ..tasks import task_of
 _HELD_OUT = ("test", "query")
 
 
-def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[Path, int | None, str]:
-    """Check that a run may be evaluated on ``split`` of ``boxes``.
+def check_measurable(
+    run: Path, boxes: Boxes, split: str, force: bool, aggregate: Aggregate | None = None
+) -> tuple[Path, int | None, str]:
+    """Check that a run may be evaluated on ``split`` of ``boxes``, and its scores aggregated so.
 
     Returns: path for the metrics, the number of images that the run was trained on or selected by (None if unknown),
     and a warning about what limits the meaning of the metrics, which may be empty.
@@ -37,12 +41,15 @@ def check_measurable(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[
     if split not in task.splits.measured_on:
         known = ", ".join(task.splits.measured_on)
         raise ConfigurationError(f"split {split!r}: {task.name} is measured on one of {known}")
+    if aggregate and (not boxes.of_clips or boxes.is_retrieval):
+        what = "a data set for retrieval" if boxes.is_retrieval else "images"
+        raise ConfigurationError(f"--aggregate is for the classes of clips, and {boxes.path} has {what}: leave it out")
     for part in parts_of(split):
         if not len(boxes.rows(part)):
-            raise DatasetError(f"{boxes.path} has no usable {part} images")
+            raise DatasetError(f"{boxes.path} has no usable {part} {rows_called(boxes.of_clips)}")
     # The fingerprint in a boxes file can be any text, so file names contain its hash.
     other = "" if own else f"-{hashlib.blake2b(boxes.fingerprint.encode(), digest_size=4).hexdigest()}"
-    target = run / f"metrics-{split}{other}.json"
+    target = run / f"metrics-{split}{aggregate.part if aggregate else ''}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
     known = _trained_persons(run, header, boxes, split)
@@ -96,14 +103,20 @@ def check_images(
     """Raise `DatasetError` or `MismatchError` unless the images of ``split`` are the ones ``boxes`` was made from."""
     rows = np.concatenate([boxes.rows(part) for part in parts_of(split)])
     look = look_at_images(boxes, root, boxes.usable[rows], watch=watch, say=say)
-    if error := look.error(f"{split} images"):
+    if error := look.error(f"{split} {rows_called(boxes.of_clips)}"):
         raise error
 
 
 def _check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:
-    """Raise `MismatchError` unless ``boxes`` has the same classes and, if the network uses regions, the same proposal
-    settings. Persons to search for are others than those of training, so that any network can be measured on them.
+    """Raise `MismatchError` unless ``boxes`` has the same classes, clips only for a network trained on clips, and, if
+    the network uses regions, the same proposal settings. Persons to search for are others than those of training, so
+    that any network can be measured on them.
     """
+    if boxes.of_clips and header.sampling is None:
+        raise MismatchError(
+            f"{run} was trained on images, and {boxes.path} has clips, whose frames it does not know how to choose: "
+            "train it on clips, or name a file of images with --boxes"
+        )
     if header.classes != boxes.classes and not boxes.is_retrieval:
         missing = sorted(set(header.classes) ^ set(boxes.classes))
         which = f", such as {missing[0]!r}" if missing else " in another order"
@@ -134,36 +147,36 @@ def _judge_own(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int | 
     Raises: `MismatchError`, without ``force``, for the training split, and for test images that the run that provided
         the initial weights has seen or may have seen.
     """
-    images = sum(len(boxes.rows(part)) for part in parts_of(split))
+    images, called = sum(len(boxes.rows(part)) for part in parts_of(split)), rows_called(boxes.of_clips)
     if split == "train":
         if not force:
             raise MismatchError(
                 f"{run} was trained on the train split of {boxes.path}: a score on it measures memorisation; evaluate "
                 "on test, or use --force"
             )
-        return images, f"all {images:,} images were used for training: the score is not one on new images"
+        return images, f"all {images:,} {called} were used for training: the score is not one on new {called}"
     parts = ("train",) if split == "val" else ("train", "val")
     own = frozenset(itertools.chain(*(contents_of(boxes, part) for part in parts)))
     copies = _count(boxes, split, own)
-    said = ["the epoch was chosen on these images"] if split == "val" else []
+    said = [f"the epoch was chosen on these {called}"] if split == "val" else []
     if copies:
-        said.append(f"{copies:,} of the {images:,} {split} images also occur in {' or '.join(parts)}, byte for byte")
+        said.append(f"{copies:,} of the {images:,} {split} {called} also occur in {' or '.join(parts)}, byte for byte")
     before = read_seen(run, [EARLIER]) if (run / SEEN).exists() else frozenset()
     if before is None or (before and UNKNOWN in _contents(boxes, split)):
         if split in _HELD_OUT and not force:
             raise MismatchError(
                 f"{run} started from the weights of a run with no record of the images it has seen, which may include "
-                f"these {split} images; use --force to evaluate anyway"
+                f"these {split} {called}; use --force to evaluate anyway"
             )
         return None, "; ".join([*said, "it is unknown whether the run that it started from has seen these images"])
     seen_before = _count(boxes, split, before)
     if seen_before and split in _HELD_OUT and not force:
         raise MismatchError(
             f"{run} started from the weights of a run that was trained on or selected by {seen_before:,} of the "
-            f"{images:,} {split} images, byte for byte: leave them out, or use --force"
+            f"{images:,} {split} {called}, byte for byte: leave them out, or use --force"
         )
     if seen_before:
-        said.append(f"{seen_before:,} of the {images:,} {split} images were seen by the run that it started from")
+        said.append(f"{seen_before:,} of the {images:,} {split} {called} were seen by the run that it started from")
     return _count(boxes, split, own | before), "; ".join(said)
 
 
@@ -172,7 +185,8 @@ def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int 
 
     Raises: `MismatchError`, without ``force``, when the run has seen some of the images, or when that is unknown.
     """
-    images, seen = sum(len(boxes.rows(part)) for part in parts_of(split)), read_seen(run)
+    images, called = sum(len(boxes.rows(part)) for part in parts_of(split)), rows_called(boxes.of_clips)
+    seen = read_seen(run)
     if seen is None or UNKNOWN in _contents(boxes, split):
         if not force:
             raise MismatchError(
@@ -184,10 +198,10 @@ def _judge_other(run: Path, boxes: Boxes, split: str, force: bool) -> tuple[int 
     count = _count(boxes, split, seen)
     if count and not force:
         raise MismatchError(
-            f"{run} was trained on or selected by {count:,} of the {images:,} {split} images of {boxes.path}, byte for "
-            "byte: leave them out, or use --force"
+            f"{run} was trained on or selected by {count:,} of the {images:,} {split} {called} of {boxes.path}, byte "
+            "for byte: leave them out, or use --force"
         )
-    return count, f"{count:,} of the {images:,} images were used to train or select the run" if count else ""
+    return count, f"{count:,} of the {images:,} {called} were used to train or select the run" if count else ""
 
 
 def _contents(boxes: Boxes, split: str) -> list[str]:

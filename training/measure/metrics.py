@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from .intervals import measure_intervals
 from .statistics import Interval, Statistic, bootstrap
+from .videos import ClipMetrics, counted_as
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 #: Scalar measures: name in `Metrics`, and name in reports.
@@ -56,9 +57,29 @@ class Metrics:
     average_precision: dict[str, float | None]  #: one class versus rest, ranked by softmax probability
     confusion: list[list[int]]  #: rows: true classes, columns: predicted classes
     calibration: list[Bin]
+    clips: ClipMetrics | None = None  #: of clips and frames, if the rows are videos; ``images`` is then that of videos
+
+    @property
+    def rows(self) -> str:
+        """What the rows are called."""
+        return counted_as(self.clips is not None)
+
+    @property
+    def counted(self) -> str:
+        """Number of rows, and the rule that makes the scores of videos, in words."""
+        return f"{self.images:,} {self.rows}{f' by {self.clips.aggregate}' if self.clips else ''}"
+
+    def value(self, name: str) -> float:
+        """Value of a measure, or of `ClipMetrics.values`."""
+        values: dict[str, float] = self.clips.values if self.clips else {}
+        return values[name] if name in values else float(getattr(self, name))
+
+    def interval(self, name: str) -> Interval:
+        """Interval of a measure, or of one of `ClipMetrics.values`."""
+        return self.intervals[name] if name in self.intervals or not self.clips else self.clips.intervals[name]
 
     def to_dict(self) -> dict[str, object]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "clips" or value}
 
 
 class Scores:
@@ -212,7 +233,7 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> M
     scores = Scores(logits, labels)
     once = np.ones((len(labels), 1))
     statistics = scores.statistics()
-    values = {name: float(statistic(once)[0]) for name, statistic in statistics.items()}
+    values: dict[str, Any] = {name: float(statistic(once)[0]) for name, statistic in statistics.items()}
     drawn = bootstrap(list(statistics.values()), len(labels))
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (labels, scores.predicted), 1)

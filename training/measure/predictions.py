@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -19,11 +19,13 @@ from ...data.index import NOT_TEXT
 from ...data.text import composed_all, csv_text
 from .metrics import Scores
 from .searches import Searches
+from .videos import COUNTS, UNKNOWN, counted_as
 
 FORMAT, SEARCH_FORMAT = "agnet predictions", "agnet searches"
 FORMAT_VERSION = 1
 
 _TEXTS = ("split", "dataset", "network")
+_TEXTS_OF_VIDEOS = ("title", "aggregate")
 _SEARCH_TEXTS = ("nearest", "nearest_persons", "cameras")
 _SEARCH_COLUMNS = (
     *("path", "content", "person", "camera", "average_precision", "rank_of_first_match"),
@@ -48,12 +50,19 @@ class MeasuredImages:
     network: str  #: hash of the checkpoint file
     image_size: Size  #: of the network's input, in pixels
     images_seen_in_training: int | None  #: None if unknown
+    title: str = field(default="", kw_only=True)  #: name of the data set for display; only recorded for videos
+    aggregate: str = field(default="", kw_only=True)  #: rule that made the scores of a video; empty for images
 
     columns: ClassVar[tuple[str, ...]] = ("labels", "names", "contents")  #: fields with a value for each image
 
+    @property
+    def rows(self) -> str:
+        """What the rows are called."""
+        return counted_as(bool(self.aggregate))
+
     def ordered(self: _Measured, order: np.ndarray) -> _Measured:
         """The same with the images in another order, given as their numbers ``(n,)``."""
-        values = {name: getattr(self, name) for name in self.columns}
+        values = {name: found for name in self.columns if (found := getattr(self, name)) is not None}
         numbers = order.tolist()
         moved: dict[str, Any] = {
             name: found[order] if isinstance(found, np.ndarray) else tuple(found[k] for k in numbers)
@@ -67,21 +76,28 @@ class SplitPredictions(MeasuredImages):
     """Scores of a network for n images and K classes."""
 
     logits: np.ndarray  #: float32 ``(n, K)``
+    counts: np.ndarray | None = None  #: int64 ``(n, 4)``, clips and frames of each video, as in `Videos`
 
-    columns: ClassVar = (*MeasuredImages.columns, "logits")
+    columns: ClassVar = (*MeasuredImages.columns, "logits", "counts")
 
     def scores(self) -> Scores:
         return Scores(self.logits, self.labels)
 
     @property
     def tensors(self) -> dict[str, np.ndarray]:
-        return {"logits": self.logits, "labels": self.labels}
+        counts = {} if self.counts is None else {"counts": self.counts}
+        return {"logits": self.logits, "labels": self.labels, **counts}
 
     @property
     def sound(self) -> bool:
         """Whether the tensors are those of a network."""
         logits, labels = self.logits, self.labels
-        return logits.dtype == np.float32 and logits.shape == (len(labels), len(self.classes)) and _is_finite(logits)
+        return (
+            logits.dtype == np.float32
+            and logits.shape == (len(labels), len(self.classes))
+            and _is_finite(logits)
+            and (self.counts is None or _are_counts(self.counts, len(labels)))
+        )
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,7 @@ def save_predictions(path: Path, predictions: SplitPredictions | QueryResults) -
         "images_seen_in_training": predictions.images_seen_in_training,
         **{name: getattr(predictions, name) for name in _TEXTS},
         **(_search_header(predictions) if isinstance(predictions, QueryResults) else {}),
+        **({name: getattr(predictions, name) for name in _TEXTS_OF_VIDEOS} if predictions.aggregate else {}),
     }
     with atomic_file(path.with_suffix(".csv")) as unfinished:
         unfinished.write_text(_csv(predictions), encoding="utf-8", newline="")
@@ -186,6 +203,7 @@ def _from_header(
 ) -> SplitPredictions | QueryResults:
     given: dict[str, Any] = {
         **{name: header[name] for name in _TEXTS},
+        **{name: header.get(name, "") for name in _TEXTS_OF_VIDEOS},
         **{name: _texts(header.get(name)) for name in ("names", "contents", "classes")},
         "image_size": plain_size(header.get("image_size", 0)),
         "images_seen_in_training": header.get("images_seen_in_training"),
@@ -205,10 +223,18 @@ def _is_sound(found: SplitPredictions | QueryResults) -> bool:
         and labels.ndim == 1
         and len(found.names) == len(found.contents) == len(labels) > 0
         and bool(((labels >= 0) & (labels < len(found.classes))).all())
-        and all(isinstance(getattr(found, name), str) for name in _TEXTS)
+        and all(isinstance(getattr(found, name), str) for name in (*_TEXTS, *_TEXTS_OF_VIDEOS))
         and is_size(found.image_size)
         and (seen is None or type(seen) is int)
     )
+
+
+def _are_counts(counts: np.ndarray, videos: int) -> bool:
+    if counts.dtype != np.int64 or counts.shape != (videos, len(COUNTS)):
+        return False
+    clips, clips_right, frames, frames_right = counts.T
+    bounds = (clips >= 1, clips_right >= 0, clips_right <= clips, frames >= clips, frames_right <= frames)
+    return all(bool(held.all()) for held in (*bounds, frames_right >= UNKNOWN))
 
 
 def _is_finite(values: np.ndarray) -> bool:
@@ -236,8 +262,15 @@ def _csv(predictions: SplitPredictions | QueryResults) -> str:
     for k, (name, content) in enumerate(zip(predictions.names, predictions.contents, strict=True)):
         true, predicted = predictions.classes[scores.labels[k]], predictions.classes[scores.predicted[k]]
         numbers = f"{scores.confidence[k]:.6g}", f"{own[k]:.6g}", scores.rank[k] + 1
-        rows.append([name, content, true, predicted, *numbers])
-    return csv_text([_COLUMNS, *rows])
+        rows.append([name, content, true, predicted, *numbers, *_csv_counts(predictions, k)])
+    return csv_text([[*_COLUMNS, *(() if predictions.counts is None else COUNTS)], *rows])
+
+
+def _csv_counts(predictions: SplitPredictions, number: int) -> list[object]:
+    """Counts of a video; empty where they are unknown."""
+    if predictions.counts is None:
+        return []
+    return ["" if count == UNKNOWN else count for count in predictions.counts[number].tolist()]
 
 
 def _search_csv(results: QueryResults) -> str:

@@ -23,6 +23,7 @@ from .predictions import QueryResults, SplitPredictions
 from .search_report import search_csv
 from .searches import SEARCH_MEASURES, SearchMetrics
 from .statistics import Interval, Spread, bootstrap, share_interval_of_means, spread
+from .videos import TITLES as CLIP_TITLES
 
 TRAINING = "seeds.json"  #: file in the folder that holds the single runs
 
@@ -83,21 +84,42 @@ def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> Seed
     if len(measured_on) > 1:
         what = "classes" if isinstance(each[0], Metrics) else "queries or galleries"
         raise MismatchError(f"the runs in {run} have different {what}: they are not seeds of one network")
-    names = SEARCH_MEASURES if isinstance(each[0], SearchMetrics) else MEASURES
-    values = {name: [getattr(metrics, name) for metrics in each] for name in names}
+    values = _values(each)
     intervals = _joint_intervals([found.predictions for found in evaluations.values() if found.predictions])
+    # Student's t of a few seeds would leave out the videos, over which clip and frame accuracy have no joint interval.
     spreads = _spreads(values, intervals)
+    for name in CLIP_TITLES.keys() & spreads.keys():
+        spreads[name] = replace(spreads[name], low=None, high=None)
     first = next(iter(evaluations.values()))
     target = run / first.file.name
     content = {
         "runs": list(evaluations),
         "images": first.metrics.images,
+        **_of_videos(first),
         "papers_claim": first.claim and asdict(first.claim),
-        **{name: {**asdict(spreads[name]), "values": values[name]} for name in names},
+        **{name: {**asdict(spreads[name]), "values": values[name]} for name in values},
     }
     write_text(target.with_suffix(".csv"), _csv(each))
     write_text(target, json.dumps(content, indent=1) + "\n")
     return SeedsEvaluation(evaluations, spreads, target)
+
+
+def _values(each: Sequence[Metrics | SearchMetrics]) -> dict[str, list[float]]:
+    """Values of every measure by its name, and of clip and frame accuracy if all runs have them."""
+    values = {}
+    for name in SEARCH_MEASURES if isinstance(each[0], SearchMetrics) else MEASURES:
+        values[name] = [float(getattr(metrics, name)) for metrics in each]
+    clips = [metrics.clips.values for metrics in each if isinstance(metrics, Metrics) and metrics.clips]
+    for name in CLIP_TITLES:
+        if clips and all(name in found for found in clips):
+            values[name] = [found[name] for found in clips]
+    return values
+
+
+def _of_videos(first: Evaluation) -> dict[str, str]:
+    """Entries of a summary that only videos have: title of the data set, and the rule that makes their scores."""
+    found = first.predictions
+    return {"title": found.title, "aggregate": found.aggregate} if found and found.aggregate else {}
 
 
 def _csv(each: Sequence[Metrics | SearchMetrics]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class AGNet(Model):
             plain backbone.
     """
 
-    inputs = ("images", "regions")
+    inputs: ClassVar[tuple[str, ...]] = ("images", "regions")
     titles: ClassVar = {"se_residual": "SE-residuals"}
 
     def __init__(
@@ -60,7 +60,7 @@ class AGNet(Model):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.last_map = LastMap()
+        self.last_map: nn.Module = LastMap()
         self.self_attention = self_attention
         self.se_residual = se_residual
         self.inter_attention = inter_attention
@@ -83,20 +83,8 @@ class AGNet(Model):
 
         Raises: `ValueError` if the shape of ``regions`` is not ``(B, R, 4)``.
         """
-        wanted = (images.shape[0], self.regions, 4)
-        if regions is None:
-            regions = images.new_zeros((images.shape[0], 0, 4), dtype=torch.float32)
-        elif self.regions == 0:
-            regions = regions[:, :0]
-        if regions.shape != wanted:
-            raise ValueError(f"regions must have shape {wanted} for this model; got {tuple(regions.shape)}")
-        *shallower, features = self.backbone.maps(images)  # (B, C, h, w); shallower maps only with several stages
-        features = self.last_map(features)  # (B, C, 7, 7)
-        # Self-attention, Eq. 1: attended map (B, C, 7, 7), attention map (B, 7, 7)
-        attended, attention = self.self_attention(features) if self.self_attention else (features, None)
-        # The whole image is the last token: pooling the full frame of a 7 × 7 map returns the map itself.
-        whole = regions.new_tensor([0, 0, 1, 1]).expand(regions.shape[0], 1, 4)
-        maps, boxes = [*shallower, attended], torch.cat([regions, whole], dim=1)  # boxes: (B, N, 4)
+        boxes = self._boxes(images.shape[:1], images.device, regions)  # (B, N, 4)
+        maps, features, attention = self._maps(images)
         tokens = self._pool(maps, boxes)  # (B, N, 49, C)
         if self.se_residual:
             means = self._pool(maps, boxes, mean=True).squeeze(2)  # (B, N, C): GAP of each token
@@ -104,13 +92,38 @@ class AGNet(Model):
         joined, weights = self.inter_attention(tokens)  # Eqs. 2 and 3: f̂ (B, 49, C), region weights (B, N)
         embedding = self.fusion(joined)  # Eq. 4: F (B, C)
         if self.shortcut is not None:
-            average = torch.cat([each.mean(dim=(2, 3)) for each in [*shallower, features]], dim=1)  # (B, C)
-            embedding = average + self.shortcut * embedding
+            embedding = self._average(maps, features) + self.shortcut * embedding
         return self.classified(embedding, region_weights=weights, attention_map=attention)
 
     @property
     def map_layer(self) -> nn.Module:
         return self.last_map
+
+    def _boxes(self, samples: torch.Size, device: torch.device, regions: Tensor | None) -> Tensor:
+        """Check regions ``(*samples, R, 4)`` and append the whole image: ``(*samples, N, 4)``."""
+        wanted = (*samples, self.regions, 4)
+        if regions is None:
+            regions = torch.zeros((*samples, 0, 4), device=device)
+        elif self.regions == 0:
+            regions = regions[..., :0, :]
+        if regions.shape != wanted:
+            raise ValueError(f"regions must have shape {wanted} for this model; got {tuple(regions.shape)}")
+        # The whole image is the last token: pooling the full frame of a 7 × 7 map returns the map itself.
+        whole = regions.new_tensor([0, 0, 1, 1]).expand(*samples, 1, 4)
+        return torch.cat([regions, whole], dim=-2)
+
+    def _maps(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor | None]:
+        """Compute the maps that regions are pooled from, the last map before self-attention, and the attention map."""
+        *shallower, features = self.backbone.maps(images)  # (B, C, h, w); shallower maps only with several stages
+        features = self.last_map(features)  # (B, C, 7, 7)
+        # Self-attention, Eq. 1: attended map (B, C, 7, 7), attention map (B, 7, 7)
+        attended, attention = self.self_attention(features) if self.self_attention else (features, None)
+        return [*shallower, attended], features, attention
+
+    @staticmethod
+    def _average(maps: list[Tensor], features: Tensor) -> Tensor:
+        """GAP of `_maps` before self-attention, ``(B, C)``."""
+        return torch.cat([each.mean(dim=(2, 3)) for each in [*maps[:-1], features]], dim=1)
 
     def _pool(self, maps: list[Tensor], boxes_xyxy: Tensor, mean: bool = False) -> Tensor:
         """Pool the boxes from every map, channels concatenated: ``(B, N, 49, C)``, or their mean ``(B, N, 1, C)``."""
@@ -119,29 +132,43 @@ class AGNet(Model):
 
 
 def assemble_agnet(settings: AGNetSettings, backbones: Sequence[Backbone]) -> AGNet:
-    """Assemble AG-Net from its settings on a backbone; all layer sizes are computed here.
+    """Assemble AG-Net for images from its settings on a backbone. Raises: `ValueError`, as `agnet_blocks`."""
+    (backbone,) = backbones
+    return AGNet(backbone=backbone, **agnet_blocks(settings, backbone, backbone.channels))
 
+
+def agnet_blocks(settings: AGNetSettings, backbone: Backbone, last: int) -> dict[str, Any]:
+    """Build the blocks of AG-Net from its settings; all layer sizes are computed here.
+
+    Args:
+        settings: Settings.
+        backbone: Backbone.
+        last: Number of channels of the last map that the head receives.
+
+    Returns: the arguments of `AGNet` except the backbone.
     Raises: `ValueError` for settings that do not fit the backbone.
     """
-    (backbone,) = backbones
     regions = settings.regions if settings.use_regions else 0
-    channels, tokens = sum(backbone.channels_of_maps), regions + 1
+    channels, tokens = sum(backbone.channels_of_maps[:-1]) + last, regions + 1
     if settings.se != "none" and not 1 <= settings.se_ratio <= channels:
         raise ValueError(f"wanted se_ratio 1 to {channels}, the number of channels; got {settings.se_ratio}")
-    if settings.self_attention and backbone.channels < KEYS_SHARE:
-        raise ValueError(f"self-attention needs at least {KEYS_SHARE} channels; the last map has {backbone.channels}")
-    return AGNet(
-        backbone=backbone,
-        self_attention=SelfAttention(backbone.channels, settings.spectral_norm) if settings.self_attention else None,
-        se_residual=None
+    if settings.self_attention and last < KEYS_SHARE:
+        raise ValueError(f"self-attention needs at least {KEYS_SHARE} channels; the last map has {last}")
+    return {
+        "self_attention": SelfAttention(last, settings.spectral_norm) if settings.self_attention else None,
+        "se_residual": None
         if settings.se == "none"
         else SEResidual(tokens if settings.se == "slot" else 1, channels, settings.se_ratio),
-        inter_attention=InterAttention(tokens, POOLED * POOLED * channels, settings.units, settings.attention_softmax)
+        "inter_attention": InterAttention(
+            tokens, POOLED * POOLED * channels, settings.units, settings.attention_softmax
+        )
         if settings.inter_attention
         else TokenMean(),
-        fusion=PoolingFusion(channels) if settings.fusion == "learned" else Pooling(settings.fusion),
-        classifier=nn.Linear(channels, settings.classes),
-        regions=regions,
-        pool=crop_pooling if settings.pooling == "crop" else partial(region_pooling, samples=settings.pooling_samples),
-        shortcut=settings.shortcut,
-    )
+        "fusion": PoolingFusion(channels) if settings.fusion == "learned" else Pooling(settings.fusion),
+        "classifier": nn.Linear(channels, settings.classes),
+        "regions": regions,
+        "pool": crop_pooling
+        if settings.pooling == "crop"
+        else partial(region_pooling, samples=settings.pooling_samples),
+        "shortcut": settings.shortcut,
+    }

@@ -22,8 +22,8 @@ class Output(NamedTuple):
     """Output of a model for B samples. Training, metrics and figures use nothing else."""
 
     logits: Tensor  #: ``(B, classes)``, or ``(B, T, classes)`` from a model that classifies T frames
-    #: ``(B, R + 1)``, ≥ 0, sum 1, the whole image last: the coefficient of each token in the classified feature,
-    #: divided by the sum of all coefficients
+    #: ``(B, R + 1)`` or ``(B, T, R + 1)``, ≥ 0, sum 1, the whole image last: the coefficient of each token in the
+    #: classified feature, divided by the sum of all coefficients
     region_weights: Tensor | None = None
     attention_map: Tensor | None = None  #: ``(B, h, w)`` or ``(B, T, h, w)``, ≥ 0, sum 1: attention per position
     embedding: Tensor | None = None  #: ``(B, C)``, input of the classifier, before dropout

@@ -27,7 +27,7 @@ MODELS: dict[str, ModelSpec] = {
         about="attention to regions and to the relations between them",
         settings=AGNetSettings,
         needs=agnet_needs,
-        builder=".agnet:assemble_agnet",
+        builder=".agnet_clips:assemble_agnet_or_clips",
     ),
     "plain": ModelSpec(
         about="the backbone with one linear layer, AG-Net's control",

@@ -11,6 +11,7 @@ from .contract import NETWORK, Needs, Settings, Stream
 FUSIONS = ("learned", "max", "mean")
 SE_KINDS = ("slot", "shared", "none")
 POOLINGS = ("align", "crop")
+TEMPORALS = ("frames", "mean", "attention", "alstm")
 BILINEAR_SUMS = ("full", "compact", "lowrank")
 BILINEAR_POSITIONS = ("lowrank", "compact")
 ATTENTIONS = ("static", "recurrent")
@@ -96,6 +97,22 @@ class AGNetSettings(Settings):
         AT_LEAST_1,
         1,
     )
+    temporal: str = choice(
+        PARTS,
+        "Treatment of a clip's frames. frames: each as an image, probabilities averaged; mean, attention: each "
+        "region's mean over the frames, or a sum with learned weights; alstm: an LSTM over the frames that also "
+        "weights the regions; all but frames not in the paper.",
+        TEMPORALS,
+        "frames",
+    )
+    region_channels: int = setting(
+        PARTS,
+        "Number of channels that a 1 x 1 convolution reduces the last map to before self-attention; 0: no convolution.",
+        NOT_NEGATIVE,
+        0,
+        needs=("temporal", TEMPORALS[1:]),
+    )
+    lstm_units: int = setting(PARTS, "Hidden units of the LSTM.", AT_LEAST_1, 512, needs=("temporal", "alstm"))
 
     @property
     def streams(self) -> tuple[Stream, ...]:

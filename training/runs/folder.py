@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...data.errors import CheckpointError, MismatchError
 from ...data.files import atomic_file, one_process
 from ...data.places import relative_hint
+from ..aggregates import Aggregate
 from ..models.contract import Settings
 from ..models.registry import comparable, needs_of, record_of, settings_of
 from ..recipes import Recipe, RunSettings
@@ -294,19 +295,22 @@ def measured_split(run: Path) -> str:
     return "query" if isinstance(images, dict) and images.get("query") else "test"
 
 
-def predictions_of(run: str | Path, split: str) -> dict[Path, Path]:
-    """Map each single run (see `runs_of`) to the file of its predictions for ``split`` of its own boxes file.
+def predictions_of(run: str | Path, split: str, aggregate: Aggregate | None = None) -> dict[Path, Path]:
+    """Map each single run (see `runs_of`) to the file of its predictions for ``split`` of its own boxes file, of videos
+    by a rule other than the default.
 
     Raises: `CheckpointError` when ``run`` is not a run, or a single run was not evaluated.
     """
     found = {}
     for single in runs_of(run):
-        found[single] = single / f"predictions-{split}{SUFFIX}"
+        found[single] = single / f"predictions-{split}{aggregate.part if aggregate else ''}{SUFFIX}"
         if not found[single].is_file():
             remedy = f"agnet evaluate --run {shlex.quote(str(folder_of(run)))}"
             remedy += "" if split in ("test", "query") else f" --split {split}"
             remedy += " --force" if split == "train" else ""
-            raise CheckpointError(f"{single} has no predictions for {split}; make them with: {remedy}")
+            remedy += f" --aggregate {aggregate}" if aggregate else ""
+            by = f" by {aggregate}" if aggregate else ""
+            raise CheckpointError(f"{single} has no predictions for {split}{by}; make them with: {remedy}")
     return found
 
 

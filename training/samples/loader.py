@@ -30,7 +30,7 @@ from ..machine.torch_internals import (
     is_of_worker,
     message_of_worker,
 )
-from ..models.blocks.each_frame import gather, scatter
+from ..models.blocks.each_frame import gather, scatter, valid_mean
 from ..models.contract import Output
 from .reading import Propose
 from .views import AffineRange, View, erased
@@ -122,22 +122,20 @@ class Batch(NamedTuple):
 def _of_clips(output: Output, valid: Tensor) -> Output:
     """Put the output for the valid frames together by clips; see `Batch.called`."""
 
-    def spread(values: Tensor | None) -> Tensor | None:
-        return None if values is None else scatter(values, valid)
+    def mean(values: Tensor) -> Tensor:
+        return valid_mean(scatter(values, valid), valid)
 
-    def mean(values: Tensor | None) -> Tensor | None:
-        every = spread(values)
-        if every is None:
-            return None
-        return every.sum(dim=1) / valid.sum(dim=1).reshape(-1, *[1] * (every.ndim - 2)).to(every.dtype)
+    def if_there(function: Callable[[Tensor], Tensor], values: Tensor | None) -> Tensor | None:
+        return None if values is None else function(values)
 
+    losses = output.losses
     return Output(
-        logits=spread(output.logits),  # type: ignore[arg-type]
-        region_weights=spread(output.region_weights),
-        attention_map=spread(output.attention_map),
-        embedding=mean(output.embedding),
-        losses=None if output.losses is None else {name: mean(value) for name, value in output.losses.items()},  # type: ignore[misc]
-        compared=mean(output.compared),
+        logits=scatter(output.logits, valid),
+        region_weights=if_there(lambda values: scatter(values, valid), output.region_weights),
+        attention_map=if_there(lambda values: scatter(values, valid), output.attention_map),
+        embedding=if_there(mean, output.embedding),
+        losses=None if losses is None else {name: mean(value[:, None])[:, 0] for name, value in losses.items()},
+        compared=if_there(mean, output.compared),
     )
 
 

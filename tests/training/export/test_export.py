@@ -146,8 +146,9 @@ def test_boxes_matter(exports, format):
 
 def test_a_model_that_looks_at_no_regions_asks_for_none(tmp_path):
     file = export_run(save(tmp_path / "run", checkpoint(use_regions=False)), "torch").file
-    inputs = {"images": photographs(2)["images"]}
-    wanted, got = expected(checkpoint(use_regions=False), inputs).logits.numpy(), outputs_of(file, inputs)
+    inputs = photographs(2)
+    wanted = expected(checkpoint(use_regions=False), inputs).logits.numpy()
+    got = outputs_of(file, {"images": inputs["images"]})
     np.testing.assert_allclose(got["logits"], wanted, atol=2e-5, rtol=2e-4)
     assert "region_weights" in got
 

@@ -140,6 +140,13 @@ def test_other_backbones_are_refused_with_options_that_can_be_typed(tmp_path, mo
     assert preflight.parents_checkpoint(str(tmp_path), before) == tmp_path / "best.safetensors"
 
 
+@pytest.mark.parametrize(("temporal", "anew"), [("mean", set()), ("attention", {"over_time"})])
+def test_a_network_of_clips_takes_everything_that_one_of_images_has(parent, temporal, anew):
+    _, said, _, found = begun(parent(), replace(NET, temporal=temporal))
+    assert found == anew
+    assert ("from scratch: attention over time (parent has none)" in said) == bool(anew)
+
+
 def test_rows_of_the_classifier_go_by_the_names_of_classes(parent):
     run = parent()
     theirs = load_checkpoint(run / "best.safetensors").model.classifier

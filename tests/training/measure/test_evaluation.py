@@ -18,6 +18,7 @@ from agnet.data.errors import CheckpointError, ConfigurationError, MismatchError
 from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
+from agnet.training.aggregates import Aggregate
 from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.fit import fit
 from agnet.training.loop.job import Job
@@ -91,6 +92,11 @@ def test_the_train_part_is_refused_unless_forced(run, boxes, folder):
 
 def test_validation_is_measured_and_said_to_have_chosen(run, boxes, folder):
     assert "epoch was chosen" in measured(run, boxes, folder, "val").warning
+
+
+def test_a_rule_for_videos_is_refused_for_images(run, boxes, folder):
+    with pytest.raises(ConfigurationError, match=r"--aggregate is for the classes of clips, and .* has images"):
+        measured(run, boxes, folder, aggregate=Aggregate())
 
 
 def test_the_test_part_needs_no_word(run, boxes, folder):

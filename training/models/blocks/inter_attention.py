@@ -51,8 +51,13 @@ class InterAttention(nn.Module):
             # token starts at 0.98 of itself.)
             nn.init.constant_(self.match.bias, -math.log(tokens - 1) if tokens > 1 else 4.0)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, bias: Tensor | None = None, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(B, N, P, C)``, N tokens of P positions -> f̂ ``(B, P, C)`` and region weights ``(B, N)``.
+
+        Args:
+            tokens: Tokens.
+            bias: Term ``(B, N)`` added to the scores of Eq. 3; None: none.
+            valid: bool ``(B, N)``, False for tokens to leave out, at most N − 1 of each sample; None: all are used.
 
         The region weight of token r' is its coefficient in f̂, Σ_r w_r m_rr', divided by the sum over all tokens. (The
         w_r of Eq. 3 weight the α_r, each a mixture of all tokens, so they do not rank the tokens.)
@@ -64,10 +69,16 @@ class InterAttention(nn.Module):
         query, key, weighed = projected.split([units, units, 1], dim=-1)  # (B, N, units or 1)
         u = torch.tanh(query[:, :, None] + key[:, None] + self.query.bias)  # (B, N r, N r', units)
         m = torch.sigmoid(self.match(u)).squeeze(-1)  # (B, N r, N r')
+        if valid is not None:
+            m = m.masked_fill(~valid[:, None], -math.inf if self.softmax else 0)
         if self.softmax:
             m = torch.softmax(m, dim=-1)
-        scores = m @ weighed + self.weigh.bias  # (B, N, 1): W_α α + b_α
-        w = torch.softmax(scores.squeeze(-1), dim=-1)  # (B, N)
+        scores = (m @ weighed + self.weigh.bias).squeeze(-1)  # (B, N): W_α α + b_α
+        if bias is not None:
+            scores = scores + bias
+        if valid is not None:
+            scores = scores.masked_fill(~valid, -math.inf)
+        w = torch.softmax(scores, dim=-1)  # (B, N)
         shares = torch.einsum("br,brs->bs", w, m)  # (B, N): coefficient of each token in f̂
         weights = precise(shares)
         total = weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)

@@ -39,6 +39,9 @@ class SEResidual(nn.Module):
         """
         if means is None:
             means = x.mean(dim=2)
+        return scale(x, self.gates(means), inplace)
+
+    def gates(self, means: Tensor) -> Tensor:
+        """Factors of the channels, 1 + s: GAP(x) ``(B, N, C)`` -> ``(B, N, C)``."""
         hidden = torch.relu(torch.einsum("bnc,nch->bnh", means, self.squeeze))  # (B, N, ⌊C/ratio⌋)
-        gates = 1 + torch.sigmoid(torch.einsum("bnh,nhc->bnc", hidden, self.excite))  # (B, N, C): 1 + s
-        return scale(x, gates, inplace)
+        return 1 + torch.sigmoid(torch.einsum("bnh,nhc->bnc", hidden, self.excite))
