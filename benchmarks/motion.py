@@ -2,8 +2,8 @@
 
     python benchmarks/motion.py --boxes FILE [--root DIR] RUN [RUN ...]
 
-For every frame of the clips of a split, what moves is the mean absolute difference of the frames before and after it, in
-the cells of the attention map. The figure is the attention that falls on it, as a multiple of what attention spread
+For every frame of the clips of a split, what moves is the mean absolute difference of the frames before and after it,
+in the cells of the attention map. The figure is the attention that falls on it, as a multiple of what attention spread
 evenly over the frame would give: 1 is no better than even, and more is better. Runs must be of networks of clips with
 an attention map (alstm, conv-alstm, agnet --temporal).
 """
