@@ -1,6 +1,6 @@
 """What ALSTM costs on cached maps, as a ratio to a plain LSTM within one run.
 
-    python benchmarks/clips.py [--batch-size 16] [--frames 16] [--channels 512] [--rounds 5] [--device cpu]
+    python benchmarks/clips.py [--batch-size 16] [--frames 16] [--channels 512] [--attention-units 64]
 
 A training step (forward, backward, AdamW) of ALSTM's head for each score / of `torch.nn.LSTM` with a linear layer on
 the same maps' means over their positions, both of 512 units: wanted is at most 1.5. Both get the maps of a frozen
@@ -69,7 +69,8 @@ def steps(arguments: argparse.Namespace, device: Device) -> dict[str, Callable[[
 
     def alstm(score: str) -> Callable[[], None]:
         backbone = CachedMaps(nn.Identity(), arguments.channels)
-        model = assemble(ALSTMSettings(CLASSES, score=score), backbone).to(device.device).train()
+        settings = ALSTMSettings(CLASSES, score=score, attention_units=arguments.attention_units)
+        model = assemble(settings, backbone).to(device.device).train()
         return step_of(model, lambda: model(maps, valid).logits)
 
     pooled = PooledLSTM(arguments.channels, ALSTMSettings.units).to(device.device)
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--channels", type=int, default=512)
+    parser.add_argument("--attention-units", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")

@@ -155,7 +155,7 @@ def _predictions(
     highest = scores.amax(dim=1).tolist()
     weights, seen = (
         [None] * len(samples) if values is None else list(values.detach().float().cpu().numpy())
-        for values in (output.region_weights, places)
+        for values in (_of_image(output.region_weights), places)
     )
     return [
         Prediction(
@@ -170,6 +170,11 @@ def _predictions(
         )
         for row, one in enumerate(samples)
     ]
+
+
+def _of_image(weights: Tensor | None) -> Tensor | None:
+    """Region weights ``(B, N)``, of a model that has them for each frame, too."""
+    return weights.flatten(1) if weights is not None else None  # an image is one frame
 
 
 def _scores(output: Output) -> Tensor:
