@@ -105,7 +105,7 @@ class Child:
         while self.running() and not condition():
             if time.monotonic() > end:
                 raise TimeoutError(self.said())
-            time.sleep(0.003)
+            time.sleep(0.01)
 
     def wait(self, seconds: float = 300) -> int:
         """Its exit code."""

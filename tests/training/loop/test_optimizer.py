@@ -18,7 +18,7 @@ from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
 
-pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
