@@ -131,9 +131,7 @@ def attention_note(windows: Sequence[Attention]) -> str:
     """Explanation of the colours of `draw_attention`, for a frame or for frames of several windows."""
     full = sorted({f"{max(attention.highest, _LEAST_HIGHEST):.1f}" for attention in windows}, key=float)
     times = " to ".join(dict.fromkeys((full[0], full[-1])))
-    return (
-        f"attention: where the network looks; full colour at {times} times the mean, the highest in its window"
-    )
+    return f"attention: where the network looks; full colour at {times} times the mean, the highest in its window"
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
