@@ -182,7 +182,8 @@ def predict(
     _say_if_classes_are_persons(run)
     predictor = _predictor(run, propose, answering, pictures=shown.save is not None)
     told = _tell(predictor.answers(inputs), inputs, header, answering, shown, saving)
-    finish(*told, waited=predictor.waited)
+    videos = all(one.is_video for one in inputs if not one.problem)
+    finish(*told, waited=predictor.waited, called="frames" if videos else "images")
 
 
 def _check_search(context: click.Context, images: list[str], gallery: list[str]) -> None:

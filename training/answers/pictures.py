@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -95,7 +96,7 @@ def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.nd
     draw_text(page, (margin, top + margin // 2), name, size, TEXT)
     small, second = max(11, round(0.62 * size)), top + margin // 2 + round(1.5 * size)
     if prediction.attention is not None:
-        said = shortened(attention_note(prediction.attention), small, width - 2 * margin)
+        said = shortened(attention_note([prediction.attention]), small, width - 2 * margin)
         draw_text(page, (margin, second), said, small, FAINT)
     if prediction.evidence is not None:
         key_width = 6 * small
@@ -126,13 +127,11 @@ def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
     return np.asarray(with_regions(Image.fromarray(picture), prediction.regions))
 
 
-def attention_note(attention: Attention) -> str:
-    """Explanation of the colours of `draw_attention`."""
-    full = max(attention.highest, _LEAST_HIGHEST)
-    return (
-        f"attention: where the network looks in this frame; full colour at {full:.1f} times the mean, the highest of "
-        "its frames"
-    )
+def attention_note(windows: Sequence[Attention]) -> str:
+    """Explanation of the colours of `draw_attention`, for a frame or for frames of several windows."""
+    full = sorted({f"{max(attention.highest, _LEAST_HIGHEST):.1f}" for attention in windows}, key=float)
+    times = " to ".join(dict.fromkeys((full[0], full[-1])))
+    return f"attention: where the network looks; full colour at {times} times the mean, the highest in its window"
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
