@@ -185,6 +185,8 @@ def _text(one: Explanation) -> str:
             lines.append(f"  {word}: {told or 'no region'}")
         kinds = f"primary regions {sums.primary:+.3f}, pairs {sums.pairs:+.3f}, whole image {sums.whole:+.3f}"
         lines.append(f"  {kinds}, bias {one.evidence.bias:+.3f}")
+    elif one.method == "hirescam":
+        lines.append(f"  the map {one.evidence.tokens[0]:+.3f}, not in the map {one.evidence.bias:+.3f}")
     return "\n".join(printable(line) for line in lines)
 
 

@@ -40,6 +40,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SLOW = {"cost", "data-sets", "export", "predicting", "training"}
 CLASSES = ("ant", "bee")
 EACH = 8  #: photographs of a class
+IN_ONE_PROCESS = {"train": "--workers", "evaluate": "--workers", "predict": "--jobs"}
 
 
 class Block(NamedTuple):
@@ -81,7 +82,10 @@ def steps_of(block):
 
 
 def quicker(words):
-    """A command of agnet with fewer regions, or smaller images and a backbone that needs no weights."""
+    """A command of agnet with fewer regions, or smaller images and a backbone that needs no weights, in one process."""
+    option = IN_ONE_PROCESS.get(words[1]) if words[0] == "agnet" else None
+    if option and not {option, "--help"} & {*words}:
+        words = [*words, option, "0"]
     if words[:3] == ["agnet", "propose", "photos"] and "--primary" not in words:
         return [*words, "--primary", "3"]
     if words[:2] != ["agnet", "train"] or "efficientnet-lite0" not in words:
@@ -93,28 +97,35 @@ def quicker(words):
 
 
 def run_shell(text, shown=True):
-    """What commands print, ``(stdout, stdout and stderr)``: agnet's own here, all else by bash."""
+    """What commands print, ``(stdout, stdout and stderr)``: agnet's own here, also last in a pipe, all else by bash."""
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line.split("#")[0].strip()]
     if any(line.split()[0] in ("for", "while", "if") for line in lines):
         lines = [text]
     out, both = "", ""
     for line in lines:
-        words = shlex.split(line, comments=True)
-        if words[0] == "agnet" and not re.search(r"[|<>;&$`\n]", re.sub(r"#.*", "", line)):
-            result = CliRunner().invoke(main, (words if shown else quicker(words))[1:])
+        before, piped, last = line.rpartition("| agnet ")
+        given = in_bash(before)[0] if piped else None
+        words = shlex.split(f"agnet {last}" if piped else line, comments=True)
+        if words[0] == "agnet" and not re.search(r"[|<>;&$`\n]", re.sub(r"#.*", "", last)):
+            result = CliRunner().invoke(main, (words if shown else quicker(words))[1:], given)
             if result.exception and not isinstance(result.exception, SystemExit):
                 raise result.exception
-            code, said, all_said = result.exit_code, result.stdout, result.output
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+            said, all_said = result.stdout, result.output
         else:
-            path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-            command = ["bash", "-eo", "pipefail", "-c", line]
-            done = subprocess.run(
-                command, capture_output=True, text=True, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
-            )
-            code, said, all_said = done.returncode, done.stdout, done.stdout + done.stderr
-        assert code == 0, f"{line}\n{all_said}"
+            said, all_said = in_bash(line)
         out, both = out + said, both + all_said
     return out, both
+
+
+def in_bash(line):
+    """What bash prints, ``(stdout, stdout and stderr)``."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = ["bash", "-eo", "pipefail", "-c", line]
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return done.stdout, done.stdout + done.stderr
 
 
 def run_python(text, names):
@@ -153,7 +164,7 @@ def run_page(page, folder):
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, textured, one_thread):
+def start(tmp_path_factory, textured, one_thread, small_mobilenet):
     """The folder that pages start in."""
     place = tmp_path_factory.mktemp("page")
     rows = ["path,label"]

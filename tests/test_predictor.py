@@ -14,7 +14,7 @@ from agnet.data.errors import CheckpointError, ConfigurationError, ImageError
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 ROOT = Path(package.__file__).resolve().parent
 

@@ -23,15 +23,20 @@ from pathlib import Path
 # Loading torch takes seconds, so one process does it and is forked for every run.
 PROGRAM = """
 import json, os, pathlib, sys, tempfile
+import torchvision
+sys.path.insert(0, sys.argv[1])
+from small_mobilenet import mobilenet_v3_small
+torchvision.models.mobilenet_v3_small = mobilenet_v3_small
 from agnet.cli import main
 import agnet.data.boxes.reader, agnet.proposals.one_image, agnet.training.loop.fit
 from agnet.training.runs.curves import append_events, draw_curves
 
+loaded = {name.partition(".")[0] for name in sys.modules}
 with tempfile.TemporaryDirectory() as place:  # these load something at their first use only
     draw_curves([{"epoch": 1, "train_loss": 1.0}], pathlib.Path(place, "curves.png"))
     append_events(pathlib.Path(place), [{"epoch": 1}])
 
-print("ready", flush=True)
+print("ready", *loaded, flush=True)
 agnet.training.loop.fit.draw_curves = lambda *about: None  # tested elsewhere, and half of the time of a small run
 for line in sys.stdin:
     order = json.loads(line)
@@ -100,7 +105,7 @@ class Child:
         while self.running() and not condition():
             if time.monotonic() > end:
                 raise TimeoutError(self.said())
-            time.sleep(0.003)
+            time.sleep(0.01)
 
     def wait(self, seconds: float = 300) -> int:
         """Its exit code."""
@@ -121,8 +126,10 @@ class Nursery:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         # PyTorch's own warnings, of a network that cannot tell it the name of 127.0.0.1, are not what a run says.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        self._process = subprocess.Popen([sys.executable, "-c", PROGRAM], text=True, env=environment, **pipes)
-        if self._process.stdout.readline() != "ready\n":
+        command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent)]
+        self._process = subprocess.Popen(command, text=True, env=environment, **pipes)
+        ready, *self.loaded = self._process.stdout.readline().split() or [""]  #: packages, before any run
+        if ready != "ready":
             raise SystemExit("the command does not start")
         return self
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import joblib
@@ -19,6 +18,9 @@ from agnet.cli import main
 from agnet.commands.evaluate import evaluate
 from agnet.commands.train import train
 from agnet.data.boxes.reader import read_boxes
+from training_crash import OPTIONS
+
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
 
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
 
@@ -233,21 +235,17 @@ def test_a_hyphenless_module_call_works_and_help_names_every_command():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
-@pytest.mark.usefixtures("boxes_file")
-def test_an_interrupted_training_goes_on(folder, tmp_path, agnet):
-    options = ["--root", str(folder), "--run", "run", "--model", "plain", "--epochs", "200", "--image-size", "64"]
-    command = [sys.executable, "-m", "agnet", "train", *options, *TRAIN]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    log = tmp_path / "run" / "log.jsonl"
-    while not (log.exists() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 130, stderr
-    assert "--resume" in stderr.splitlines()[-1] and "Traceback" not in stderr
-    finished = (tmp_path / "run" / "log.jsonl").read_text().count("\n")
-    resumed = agnet(*command[3:], "--stop-after", finished + 1, "--resume")
+def test_an_interrupted_training_goes_on(nursery, boxes_file, folder, tmp_path, agnet):
+    run, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
+    options = ["--root", folder, "--epochs", 200]
+    child = nursery.train(boxes_file, run, *options)
+    child.wait_for(lambda: log.exists() and log.read_text().count("\n") >= 2)
+    child.send(signal.SIGINT)
+    assert child.wait() == 130, child.said()
+    assert "--resume" in child.said().splitlines()[-1] and "Traceback" not in child.said()
+    finished = log.read_text().count("\n")
+    words = ["train", "--boxes", boxes_file, "--run", run, *OPTIONS, *options]
+    resumed = agnet(*words, "--stop-after", finished + 1, "--resume")
     assert f"epoch {finished + 1} " in resumed.stderr
 
 
@@ -309,13 +307,11 @@ def test_saved_pictures_are_never_written_over(agnet, folder, tmp_path):
     assert names == {"ant-0.png", "ant-0-2.png", "bee-0.png", "bee-0-2.png"}
 
 
-def test_an_error_in_the_middle_of_an_epoch_ends_the_program_and_its_workers(boxes_file, folder, tmp_path):
-    options = ["--recipe", "paper", "--lr", "1e30", "--model", "plain", "--image-size", "64", "--workers", "1"]
-    command = ["train", "--boxes", boxes_file, "--root", folder, *TRAIN[:4], *options, "--batch-size", "2"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "agnet", *map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert ended.returncode == 1 and "the loss is" in ended.stderr, ended.stderr
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_an_error_in_the_middle_of_an_epoch_ends_the_program_and_its_workers(nursery, boxes_file, folder, tmp_path):
+    options = ["--root", folder, "--recipe", "paper", "--lr", "1e30", "--workers", "1", "--batch-size", "2"]
+    child = nursery.train(boxes_file, tmp_path / "run", *options)
+    assert child.wait() == 1 and "the loss is" in child.said(), child.said()
 
 
 @pytest.mark.parametrize(("cores", "processes", "workers"), [(1, None, 2), (6, None, 6), (96, None, 16), (32, "8", 4)])

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from agnet.cli import main
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 TRAIN = ["--model", "plain", "--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", 64, "--epochs", 1]
 NAMES = {"ant": "кошка", "bee": "собака", "côté": "ネコ"}
 

@@ -25,6 +25,8 @@ from agnet.data.spelling import close_names, did_you_mean
 from agnet.data.text import duration
 from agnet.proposals.settings import ProposalSettings
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--model", "plain", "--image-size", 64]
 QUICK = ["--epochs", 1, "--workers", 0, "--device", "cpu"]
 

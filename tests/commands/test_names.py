@@ -21,6 +21,8 @@ from agnet.data.text import composed_all, file_name
 from agnet.training.measure.predictions import load_predictions, save_predictions
 
 COMPOSED, APART = "caf\u00e9", "cafe\u0301"
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 TRAIN = ["--model", "plain", "--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", 64, "--epochs", 1]
 GRID = ["--method", "grid", "--jobs", 1]
 

@@ -95,7 +95,10 @@ def test_live_regions_of_a_configuration_file_are_for_models_that_use_regions(jo
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--model plain --units 5", "--units is an option of --model agnet or srbn; --model plain has no such option"),
+        (
+            "--model plain --units 5",
+            "--units is an option of --model agnet or srbn or alstm or conv-alstm; --model plain has no such option",
+        ),
         ("--model plain --no-regions", "--no-regions is an option of --model agnet; --model plain has no such option"),
         ("--model plain --stages 2", "--stages is an option of --model agnet; --model plain has no such option"),
         ("--model plain --regions live", "--regions changes nothing with --model plain"),

@@ -7,6 +7,8 @@ import pytest
 from agnet.data.errors import DatasetError
 from agnet.data.sets.catalogue import open_dataset
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
 
 

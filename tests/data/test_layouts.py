@@ -25,6 +25,8 @@ from copies import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
 
 

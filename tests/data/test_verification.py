@@ -19,6 +19,8 @@ from agnet.data.sets.catalogue import open_dataset
 from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 TRAIN = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", 0, "--device", "cpu", "--epochs", 1]
 
 

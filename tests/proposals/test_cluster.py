@@ -174,16 +174,10 @@ def propose(root, boxes):
     return propose_dataset(open_dataset("folder", root), ProposalSettings(primary=3), boxes).boxes
 
 
-@pytest.fixture
-def local(folder, tmp_path):
-    with joblib.parallel_config(backend="sequential"):
-        return propose(folder, tmp_path / "local.h5")
-
-
-def test_a_cluster_writes_the_bytes_of_a_local_run(backend, folder, local, tmp_path, monkeypatch):
+def test_a_cluster_writes_the_bytes_of_a_local_run(backend, folder, boxes_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Elsewhere, "started", 0)
-    assert propose(folder.relative_to(tmp_path), tmp_path / "boxes.h5").read_bytes() == local.read_bytes()
+    assert propose(folder.relative_to(tmp_path), tmp_path / "cluster.h5").read_bytes() == boxes_file.read_bytes()
     assert backend == "dask" or Elsewhere.started == WORKERS
 
 
@@ -204,16 +198,16 @@ def test_a_workers_error_arrives(evaluate):
 
 
 @pytest.mark.usefixtures("backend")
-def test_a_worker_that_dies_once_costs_nothing(folder, local, tmp_path, monkeypatch):
+def test_a_worker_that_dies_once_costs_nothing(folder, boxes_file, tmp_path, monkeypatch):
     monkeypatch.setattr(data_set, "propose_chunk", deadly(str(tmp_path / "flag")))
-    assert propose(folder, tmp_path / "boxes.h5").read_bytes() == local.read_bytes()
+    assert propose(folder, tmp_path / "cluster.h5").read_bytes() == boxes_file.read_bytes()
     assert (tmp_path / "flag").exists()
 
 
 @pytest.mark.usefixtures("backend")
-def test_an_image_that_kills_its_worker_costs_itself_alone(folder, local, tmp_path, monkeypatch):
+def test_an_image_that_kills_its_worker_costs_itself_alone(folder, boxes_file, tmp_path, monkeypatch):
     monkeypatch.setattr(data_set, "propose_chunk", deadly(None))
-    boxes, expected = read_boxes(propose(folder, tmp_path / "boxes.h5")), read_boxes(local)
+    boxes, expected = read_boxes(propose(folder, tmp_path / "cluster.h5")), read_boxes(boxes_file)
     ((name, reason),) = boxes.failures
     assert name == VICTIM and "killed" in reason
     others = boxes.names != VICTIM.encode()

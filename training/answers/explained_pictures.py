@@ -34,14 +34,13 @@ def full_colour(explanations: Iterable[Explanation]) -> float:
 
 
 def half_of_what_speaks_for(places: np.ndarray) -> np.ndarray:
-    """The fewest places that hold half of the positive sum of a map, bool ``(H, W)``; none if nothing is positive."""
-    positive = np.clip(places, 0, None).ravel()
-    order = np.argsort(-positive, kind="stable")
-    total = np.cumsum(positive[order])
-    chosen = np.zeros(len(order), dtype=bool)
-    if len(order) and total[-1] > 0:
-        chosen[order[: int(np.searchsorted(total, total[-1] / 2)) + 1]] = True
-    return chosen.reshape(places.shape)
+    """The highest places that hold half of the positive sum of a map, bool ``(H, W)``; none if nothing is positive."""
+    highest = np.sort(np.clip(places, 0, None), axis=None)[::-1]
+    total = np.cumsum(highest)
+    if total[-1] <= 0:
+        return np.zeros(places.shape, dtype=bool)
+    least = highest[np.searchsorted(total, total[-1] / 2)]
+    return np.asarray(places >= least * (1 - 1e-4))  # a place of a region is not cut by rounding
 
 
 def names_of_tokens(explanation: Explanation) -> list[str]:
@@ -57,6 +56,7 @@ def names_of_tokens(explanation: Explanation) -> list[str]:
 class _Bar:
     name: str
     value: float
+    drawn: bool = True  #: not if it stands for many, beside which the others would vanish
 
 
 def draw_explanation(
@@ -134,14 +134,15 @@ def _draw_bars(explanation: Explanation) -> Image.Image:
     bars, evidence = _bars(explanation), explanation.evidence
     page = Image.new("RGB", (_BARS, 26 + _ROW * (len(bars) + 1) + 30), PAPER)
     draw_text(page, (0, 0), "what each adds, in logits", 15, FAINT)
-    longest = max(max(abs(bar.value) for bar in bars), 1e-9)
+    longest = max(max(abs(bar.value) for bar in bars if bar.drawn), 1e-9)
     name, middle, reach = 170, 170 + (_BARS - 250) // 2, (_BARS - 250) // 2
     pen = ImageDraw.Draw(page)
     for number, bar in enumerate(bars):
         y, length = 26 + _ROW * number, round(reach * bar.value / longest)
         draw_text(page, (0, y), shortened(bar.name, 14, name - 10), 14, TEXT)
-        ends = sorted((middle, middle + length))
-        pen.rectangle((ends[0], y + 2, ends[1], y + 16), fill=FOR if bar.value > 0 else AGAINST)
+        if bar.drawn:
+            ends = sorted((middle, middle + length))
+            pen.rectangle((ends[0], y + 2, ends[1], y + 16), fill=FOR if bar.value > 0 else AGAINST)
         draw_text(page, (_BARS, y), f"{bar.value:+.3f}", 14, TEXT, "ra")
     y = 26 + _ROW * len(bars)
     pen.line([(0, y), (_BARS, y)], fill=FAINT)
@@ -163,7 +164,7 @@ def _bars(explanation: Explanation) -> list[_Bar]:
     best, worst = evidence.strongest()
     rest = [number for number in range(len(tokens) - 1) if number not in (*best, *worst)]
     bars = [_Bar(f"region {names[number]}", float(tokens[number])) for number in (*best, *worst[::-1])]
-    bars += [_Bar(f"{len(rest)} other regions", float(tokens[rest].sum()))] if rest else []
+    bars += [_Bar(f"{len(rest)} other regions", float(tokens[rest].sum()), drawn=False)] if rest else []
     return [*bars, _Bar("whole image", float(tokens[-1])), _Bar("bias", evidence.bias)]
 
 

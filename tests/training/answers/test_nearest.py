@@ -25,7 +25,7 @@ from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import save_checkpoint
 from agnet.training.samples.reading import Unreadable
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 
 def embeddings(vectors, names):

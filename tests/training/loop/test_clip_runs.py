@@ -22,7 +22,7 @@ from agnet.training.runs.checkpoints import load_checkpoint
 from agnet.training.samples.loader import STAND_IN, Batch
 from factories import BARE, CPU, GPU_IS_FULL, OneOfTwo, Small, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 PLAIN = ModelSettings(classes=3, regions=3, backbone="mobilenet-v3-small", model="plain")
 RUN = RunSettings(weights="none", workers=0, device="cpu")

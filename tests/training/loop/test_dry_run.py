@@ -12,7 +12,7 @@ from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import REASONS, RECIPES, Recipe
 from agnet.training.runs.checkpoints import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 SMALL = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--workers", "0", "--device", "cpu"]
 

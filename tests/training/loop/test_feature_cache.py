@@ -23,6 +23,8 @@ from agnet.training.models.settings import AGNetSettings, PlainSettings, SRBNSet
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.folder import read_log
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 SMALL = "mobilenet-v3-small"
 RECIPE = RECIPES["modern"].override(
     epochs=2, batch_size=4, image_size=64, augment=False, backbone_lr=0.0, warmup_epochs=0.0, fan_in=0, lr=1e-3

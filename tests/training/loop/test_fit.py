@@ -21,7 +21,7 @@ from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.folder import read_config
 from agnet.training.samples.loader import Batch, Loader, RegionDataset
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 CPU = Device(torch.device("cpu"))
 RECIPE = RECIPES["modern"].override(lr=1e-3, epochs=4, batch_size=4, image_size=64)

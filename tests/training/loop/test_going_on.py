@@ -16,7 +16,7 @@ from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import folder as run_folder
 from agnet.training.runs.folder import read_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
 STEP = RECIPES["modern"].override(

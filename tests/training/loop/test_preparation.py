@@ -16,7 +16,7 @@ from agnet.training.machine.devices import Device
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 PLAIN = ModelSettings(classes=3, regions=6, model="plain", backbone="mobilenet-v3-small")
 RUN = RunSettings(weights="none", workers=0)

@@ -34,7 +34,7 @@ from agnet.training.runs.checkpoints import load_checkpoint
 from agnet.training.tasks import CLASSIFY, RETRIEVE, task_of
 from factories import EYES, images_and_regions
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 RUN = RunSettings(weights="none", workers=0, device="cpu")
 RECIPE = RECIPES["reid"].override(epochs=2, batch_size=8, image_size=(48, 32), warmup_epochs=0.0, lr=3e-3, shift=0.1)

@@ -17,7 +17,7 @@ from agnet.training.samples.loader import STAND_IN, Batch
 from agnet.training.tasks import CLASSIFY
 from factories import BARE, CPU, GPU_IS_FULL, LUCK, OneOfTwo, Small, batch_of, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 SEEN = [30, 6, 2]  # training images of each class
 BALANCED = [38 / 90, 38 / 18, 38 / 6]  # all of them, by three classes times the class's own

@@ -29,7 +29,7 @@ from agnet.training.runs.checkpoints import Checkpoint, load_checkpoint, save_ch
 from agnet.training.runs.folder import read_config, weights_name
 from agnet.training.runs.seen import read_seen
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 CPU = Device(torch.device("cpu"))
 NET = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")

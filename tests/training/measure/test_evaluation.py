@@ -33,11 +33,11 @@ from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 from agnet.training.runs.folder import read_config, split_hash
 from agnet.training.runs.seen import read_seen
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 CPU = Device(torch.device("cpu"))
 PLAIN = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
-RECIPE = RECIPES["modern"].override(epochs=1, batch_size=4)
+RECIPE = RECIPES["modern"].override(epochs=1, batch_size=4, image_size=64)
 RUN = RunSettings(weights="none", workers=0)
 
 

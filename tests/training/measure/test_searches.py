@@ -30,7 +30,7 @@ from agnet.training.models.settings import PlainSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 RUN = RunSettings(weights="none", workers=0, device="cpu")
 RECIPE = RECIPES["reid"].override(epochs=1, batch_size=8, image_size=(48, 32), warmup_epochs=0.0)
@@ -161,7 +161,7 @@ def test_what_a_run_has_seen_is_refused_or_told(persons, agnet):
 
 def test_a_network_for_other_classes_is_measured_too(persons, boxes_file, _original_folder, agnet, tmp_path):
     plain = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
-    recipe = RECIPES["modern"].override(epochs=1, batch_size=4)
+    recipe = RECIPES["modern"].override(epochs=1, batch_size=4, image_size=64)
     fit(Job(tmp_path / "other", read_boxes(boxes_file), _original_folder, plain, recipe, RUN))
     tell_apart(tmp_path / "other")
     given = ["evaluate", "--run", tmp_path / "other", "--boxes", persons / "boxes.h5", "--workers", 0, "--json"]

@@ -32,7 +32,7 @@ from agnet.training.samples.loader import Batch
 from agnet.training.samples.views import View
 from factories import CPU
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 RULES = [Aggregate(), Aggregate("mode"), Aggregate("last", 3)]
 

@@ -11,7 +11,7 @@ from agnet.data.boxes.reader import read_boxes
 from agnet.training.measure.compare import compare_runs
 from agnet.training.runs.provenance import identity, images_hash, same_boxes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 OPTIONS = ["--backbone", "mobilenet-v3-small", "--weights", "none", "--image-size", "40x32", "--batch-size", 5]
 OPTIONS += ["--epochs", 2, "--workers", 0, "--device", "cpu"]

@@ -20,6 +20,8 @@ from agnet.training.runs.checkpoints import (
     save_training_state,
 )
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small")
 PIXELS = {"size": 224, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 

@@ -15,6 +15,8 @@ from agnet.data.errors import CheckpointError
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint, load_state_dict, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
+
 MUTATIONS = 200
 SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", model="plain")
 
