@@ -19,6 +19,7 @@ from .commands.complexity import complexity
 from .commands.datasets import datasets
 from .commands.demo import demo
 from .commands.evaluate import evaluate
+from .commands.explain import explain
 from .commands.export import export
 from .commands.inspect import inspect
 from .commands.predict import predict
@@ -28,7 +29,7 @@ from .commands.train import train
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
     "Stage 2": (train, evaluate, compare, complexity),
-    "Inference": (predict, export),
+    "Inference": (predict, explain, export),
     "Demo": (demo,),
 }
 

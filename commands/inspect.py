@@ -77,9 +77,9 @@ def inspect(
 
 def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
     from ..data.boxes.verification import UNREADABLE, changed_images
-    from ..data.text import printable
+    from ..data.text import printable, rows_called
 
-    images = len(boxes.names)
+    images, called = len(boxes.names), rows_called(boxes.of_clips)
     with progress_bar("verify", images) as bar:
         changed = list(changed_images(boxes, root, trust_times=False, progress=lambda done: advance(bar, done, {})))
     if as_json:
@@ -91,15 +91,15 @@ def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
     if len(changed) > _SHOWN:
         click.echo(f"and {len(changed) - _SHOWN:,} more")
     unreadable = sum(difference.startswith(UNREADABLE) for _, difference in changed)
-    told = [f"{unreadable:,} of the {images:,} images under {root} cannot be read"] if unreadable else []
+    told = [f"{unreadable:,} of the {images:,} {called} under {root} cannot be read"] if unreadable else []
     if others := len(changed) - unreadable:
         elsewhere = "; if they have moved, give their folder with --root" if others == images else ""
         told.append(
-            f"{others:,} of the {images:,} images under {root} have changed since {boxes.path} was made" + elsewhere
+            f"{others:,} of the {images:,} {called} under {root} have changed since {boxes.path} was made" + elsewhere
         )
     if told:
         raise click.ClickException(", ".join(told))
-    click.echo(f"{images:,} images are unchanged")
+    click.echo(f"{images:,} {called} are unchanged")
 
 
 def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) -> None:
@@ -108,6 +108,7 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     from ..data.boxes.image_facts import find_image
     from ..data.boxes.verification import look_at_images
     from ..data.drawing import check_picture_path, save_picture
+    from ..data.text import rows_called
     from ..proposals.inspection import picture_clip, picture_image, picture_sheet, rows_of_sheet
 
     check_picture_path(target)
@@ -117,10 +118,14 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     drawn = boxes.usable[rows_of_sheet(boxes, count)] if name is None else rows
     look = look_at_images(boxes, root, np.sort(drawn))
     if look.changed:
-        click.echo(f"Warning: {look.error('drawn images')}", err=True)
+        click.echo(f"Warning: {look.error(f'drawn {rows_called(boxes.of_clips)}')}", err=True)
     if name is None:
         picture, failures = picture_sheet(boxes, root, count)
-        warning = f"{len(failures):,} images can no longer be read, first {failures[0]}" if failures else ""
+        warning = (
+            f"{len(failures):,} {rows_called(boxes.of_clips)} can no longer be read, first {failures[0]}"
+            if failures
+            else ""
+        )
     elif boxes.of_clips:
         picture, warning = picture_clip(boxes, find_image(boxes, name), root), ""
     else:

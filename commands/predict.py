@@ -97,7 +97,7 @@ class _Shown:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Frame interval of a video: every Nth frame is classified.",
+    help="Frame interval of a video: every Nth frame is classified; not for networks trained on clips.",
 )
 @click.option(
     "--smooth",
@@ -182,7 +182,8 @@ def predict(
     _say_if_classes_are_persons(run)
     predictor = _predictor(run, propose, answering, pictures=shown.save is not None)
     told = _tell(predictor.answers(inputs), inputs, header, answering, shown, saving)
-    finish(*told, waited=predictor.waited)
+    videos = all(one.is_video for one in inputs if not one.problem)
+    finish(*told, waited=predictor.waited, called="frames" if videos else "images")
 
 
 def _check_search(context: click.Context, images: list[str], gallery: list[str]) -> None:
@@ -218,11 +219,17 @@ def _predictor(run: Path, propose: Propose | None, answering: _Answering, pictur
     from ..data.memory import keep_network_memory
     from ..predictor import tubes_proposer
     from ..training.answers.predict_files import FilePredictor
+    from ..training.answers.windows import uses_windows
     from ..training.machine.devices import choose_device
     from ..training.runs.checkpoints import load_checkpoint
 
     keep_network_memory()
     checkpoint = load_checkpoint(run)
+    if checkpoint.sampling and uses_windows(checkpoint) and answering.every > 1:
+        raise click.UsageError(
+            "--every is for networks of images; this one looks at windows of videos, at "
+            f"{checkpoint.sampling.rate:.3g} frames a second; leave it out"
+        )
     return FilePredictor(
         checkpoint=checkpoint,
         propose=propose,

@@ -44,12 +44,12 @@ def watch(what: str, images: int) -> Callable[[int, dict[str, float]], None]:
     return lambda done, values: advance(bar, done, values)
 
 
-def finish(predicted: int, failed: int, seconds: float, waited: float | None) -> None:
+def finish(predicted: int, failed: int, seconds: float, waited: float | None, called: str = "images") -> None:
     """Print the speed, and exit with 1 if something failed; ``waited`` is None if no network was loaded."""
     if waited is not None and predicted > 1:
         click.echo(
-            f"{predicted:,} images in {seconds:.1f} s: {predicted / seconds:.1f} images per second; "
-            f"the network waited {min(waited / seconds, 1):.0%} of the time for images and regions",
+            f"{predicted:,} {called} in {seconds:.1f} s: {predicted / seconds:.1f} {called} per second; "
+            f"the network waited {min(waited / seconds, 1):.0%} of the time for {called} and regions",
             err=True,
         )
     if failed:

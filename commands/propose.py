@@ -135,6 +135,7 @@ def propose(context: click.Context, **_: Any) -> None:
     After an interruption the same command resumes.
     """
     from ..data.boxes.reader import read_listing
+    from ..data.text import rows_called
     from ..proposals.run import PART_IMAGES, propose_dataset
 
     run = settings_from(context, _Run)
@@ -156,11 +157,10 @@ def propose(context: click.Context, **_: Any) -> None:
                 progress=lambda done, bad: advance(bar, done, {"unreadable": bad} if bad else {}),
             )
     except KeyboardInterrupt:
-        click.echo(
-            f"\nInterrupted. Every {PART_IMAGES} finished images are saved: run the same command to resume", err=True
-        )
+        finished = f"Every {PART_IMAGES} finished {rows_called(index.of_clips)} are saved"
+        click.echo(f"\nInterrupted. {finished}: run the same command to resume", err=True)
         sys.exit(130)
-    _say_what_was_done(summary, run.max_unreadable)
+    _say_what_was_done(summary, run.max_unreadable, index.of_clips)
     model = ["--model", "plain"] if settings.method == NONE else []
     say_next("train", "--boxes", run.boxes, *model, *root_words(read_listing(run.boxes), index.root))
 
@@ -226,20 +226,22 @@ def _say_what_was_found(index: DatasetIndex) -> None:
         say(f"Warning: not as distributed: {difference}")
 
 
-def _say_what_was_done(summary: Summary, max_unreadable: float | None) -> None:
+def _say_what_was_done(summary: Summary, max_unreadable: float | None, of_clips: bool) -> None:
     """Print the boxes file on stdout and everything else on stderr.
 
     Raises: `click.ClickException` if too many images are unreadable.
     """
-    from ..data.text import printable
+    from ..data.text import printable, rows_called
 
     say = partial(click.echo, err=True)
     if summary.reused:
         say(f"{summary.reused:,} of them were already in the file")
     if summary.few_keypoints:
-        say(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole image")
+        whole = "frame" if of_clips else "image"
+        say(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole {whole}")
     if summary.previews:
-        say(f"{summary.previews:,} photographs are in {summary.boxes} as previews; --no-preview leaves them out")
+        pictures = "pictures of clips" if of_clips else "photographs"
+        say(f"{summary.previews:,} {pictures} are in {summary.boxes} as previews; --no-preview leaves them out")
     click.echo(summary.boxes)
     if summary.unreadable:
         say(f"cannot be read: {printable(summary.first_failure)}")
@@ -249,9 +251,8 @@ def _say_what_was_done(summary: Summary, max_unreadable: float | None) -> None:
         (summary.postponed, "were postponed, for no known fault of their own: the same command tries them again"),
     ):
         share = count / summary.images
-        complaint = (
-            f"{count:,} of {summary.images:,} images ({share:.1%}) {what}; see the table failures in {summary.boxes}"
-        )
+        counted = f"{count:,} of {summary.images:,} {rows_called(of_clips)} ({share:.1%})"
+        complaint = f"{counted} {what}; see the table failures in {summary.boxes}"
         if share > accepted and (max_unreadable is not None or count > _A_FEW):
             raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
         if count:

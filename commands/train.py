@@ -316,6 +316,7 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
             check_free(folder)
             continue
         chosen = {"weights": weights_name(settings.weights), "seed": number, "compile": settings.compile}
+        chosen["cache_features"] = settings.cache_features
         parts = {"model": record_of(job.model), "recipe": asdict(job.recipe), "run": chosen}
         check_same_run(folder, {**parts, "boxes": identity(job.boxes)}, job.other_epochs)
         if (folder / BEST).is_file() and not has_state(folder):

@@ -20,6 +20,8 @@ from .names import KINDS, MAX_REGIONS, NONE
 MIN_SIDE = 1.0
 
 
+MAX_FRAMES = 2**15  #: the boxes file stores the number of a clip's frame in 16 bits
+
 # Modification time of a file that does not exist. Any other value is possible, such as 0 in many archives.
 NOT_THERE = -(2**63)
 _LATEST = 2**63 - 1  # 64-bit nanoseconds cover 1677 to 2262; disks may report times outside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ class Sampling:
 
     frames: int  #: T
     mode: str = SEGMENTS  #: one of `SAMPLINGS`: one frame of each of T equal parts, or T in a row at ``rate``
-    rate: float = 15.0  #: frames per second of a window
+    #: frames per second of a window; for `SEGMENTS` the rate at which a longer video is predicted, see `lasting`
+    rate: float = 15.0
 
     def times(self, last: float, generator: np.random.Generator | None = None, window: int = 0) -> tuple[float, ...]:
         """Times in seconds of at most T frames, increasing, from 0 to ``last``.
@@ -39,6 +40,13 @@ class Sampling:
         start = window * self.frames / self.rate if generator is None else generator.uniform(0, max(0.0, last - length))
         times = start + np.arange(self.frames) / self.rate
         return tuple(times[times <= last + _ROUNDING].tolist())
+
+    def lasting(self, last: float) -> Sampling:
+        """This sampling with the ``rate`` that `SEGMENTS` have in a clip whose last frame is at ``last`` seconds.
+
+        At that rate, a window of a longer video lasts as long as such a clip. That of `WINDOW` is kept.
+        """
+        return replace(self, rate=self.frames / last) if self.mode == SEGMENTS and last > 0 else self
 
     def windows(self, last: float) -> int:
         """Number of windows that cover a clip; 1 for `SEGMENTS`, whose frames are of the whole clip."""

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.clips import open_clip
-from ..data.regions import Regions, Tubes
+from ..data.errors import ImageError
+from ..data.regions import MAX_FRAMES, Regions, Tubes
 from ..data.sampling import Sampling
 from ..data.videos import Frame
 from .hulls import IN_NO_GROUP, Groups, count_distinct, in_slot_order, regions_of_groups
@@ -40,7 +41,7 @@ def propose_clip(path: Path, settings: ProposalSettings) -> Tubes:
         path: Video file, or folder of numbered frames.
         settings: Proposal settings; regions are found in ``settings.frames`` frames, evenly spaced in time.
 
-    Raises: `ImageError` if the clip cannot be read to its end.
+    Raises: `ImageError` if the clip cannot be read to its end, or regions would be in frames beyond `MAX_FRAMES`.
     """
     by_keypoints = settings.method == KEYPOINTS
     first: Frame | None = None
@@ -69,6 +70,8 @@ def propose_clip(path: Path, settings: ProposalSettings) -> Tubes:
     else:  # the same in every frame
         regions, numbers = [propose_regions(first.pixels, settings)], [0]
         valid = np.ones((1, settings.primary), bool)
+    if numbers[-1] >= MAX_FRAMES:
+        raise ImageError(f"{path}: has {count:,} frames, more than the {MAX_FRAMES:,} of a clip; cut it into clips")
     return Tubes(count, rate, np.array(numbers, np.int32), tuple(regions), valid)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import ConfigurationError
 from ..spelling import close_names
-from ..text import printable, table
+from ..text import printable, rows_called, table
 from . import schema
 from .reader import Boxes, Listing
 
@@ -28,6 +28,24 @@ class Region:
 
 
 @dataclass(frozen=True)
+class FrameFacts:
+    """The regions of one frame of a clip."""
+
+    frame: int  #: number in the clip
+    regions: tuple[Region, ...]
+    valid: tuple[bool, ...]  #: of each region, False if its box, or a member's, was filled in
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What the file holds of a clip alone."""
+
+    frames: int
+    frames_a_second: float
+    with_regions: tuple[FrameFacts, ...]
+
+
+@dataclass(frozen=True)
 class ImageFacts:
     """A row of the table ``images`` and the related rows of other tables; an unreadable image has no regions."""
 
@@ -44,7 +62,8 @@ class ImageFacts:
     keypoints: int
     distinct_keypoints: int
     distinct_regions: int
-    regions: tuple[Region, ...]
+    regions: tuple[Region, ...]  #: of a clip, those of the first frame that has some
+    clip: ClipFacts | None  #: None for an image
 
     def to_dict(self) -> dict[str, object]:
         """The facts as a dictionary of numbers, texts, lists and dictionaries only."""
@@ -56,7 +75,7 @@ def find_image(listing: Listing, name: str) -> int:
 
     Raises: `ConfigurationError` if no image matches, with the closest names, or if several do.
     """
-    names = [path.decode() for path in listing.names.tolist()]
+    names, called = [path.decode() for path in listing.names.tolist()], rows_called(listing.of_clips)
     if name in names:
         return names.index(name)
     found = [row for row, path in enumerate(names) if path.endswith("/" + name)]
@@ -65,19 +84,21 @@ def find_image(listing: Listing, name: str) -> int:
     if found:
         shown = ", ".join(names[row] for row in found[:_SHOWN])
         more = ", ..." if len(found) > _SHOWN else ""
-        raise ConfigurationError(printable(f"{len(found)} images end in {name}: {shown}{more}; give more of the path"))
+        raise ConfigurationError(
+            printable(f"{len(found)} {called} end in {name}: {shown}{more}; give more of the path")
+        )
     if name.isascii() and name.isdigit():
         if int(name) < len(names):
             return int(name)
-        raise ConfigurationError(f"{listing.path} has no image {name}: its rows are 0 to {len(names) - 1}")
+        raise ConfigurationError(f"{listing.path} has no {called[:-1]} {name}: its rows are 0 to {len(names) - 1}")
     # Compare only as many path components as were typed, so that further folders do not count as a difference.
     parts = name.count("/") + 1
     endings: dict[str, str] = {}
     for path in names:
         endings.setdefault("/".join(path.split("/")[-parts:]), path)
     close = [endings[ending] for ending in close_names(name, endings)]
-    meant = f"; did you mean {' or '.join(close)}?" if close else f"; its images have names such as {names[0]}"
-    raise ConfigurationError(printable(f"{listing.path} has no image {name}{meant}"))
+    meant = f"; did you mean {' or '.join(close)}?" if close else f"; its {called} have names such as {names[0]}"
+    raise ConfigurationError(printable(f"{listing.path} has no {called[:-1]} {name}{meant}"))
 
 
 def image_facts(boxes: Boxes, row: int) -> ImageFacts:
@@ -85,6 +106,7 @@ def image_facts(boxes: Boxes, row: int) -> ImageFacts:
     name = boxes.names[row].decode()
     usable = boxes.status[row] != schema.STATUS_UNREADABLE
     width, height = boxes.sizes_wh[row].tolist()
+    at = int(np.searchsorted(boxes.usable, row))
     return ImageFacts(
         image=name,
         row=row,
@@ -99,14 +121,15 @@ def image_facts(boxes: Boxes, row: int) -> ImageFacts:
         keypoints=int(boxes.total_keypoints[row]),
         distinct_keypoints=int(boxes.distinct_keypoints[row]),
         distinct_regions=int(boxes.distinct_regions[row]),
-        regions=_regions(boxes, int(np.searchsorted(boxes.usable, row))) if usable else (),
+        regions=_regions(boxes, at, int(boxes.frames_of(at)[0])) if usable else (),
+        clip=_clip(boxes, row, at if usable else None),
     )
 
 
 def facts_text(facts: ImageFacts) -> str:
     """The facts as readable text."""
     lines = [
-        f"{facts.image} (image {facts.row})",
+        f"{facts.image} ({'clip' if facts.clip else 'image'} {facts.row})",
         f"  class      {facts.class_name}",
         f"  split      {facts.split}",
         f"  status     {facts.status}{': ' if facts.reason else ''}{facts.reason}",
@@ -114,10 +137,13 @@ def facts_text(facts: ImageFacts) -> str:
     ]
     if facts.width:
         lines.append(f"  size       {facts.width:,} x {facts.height:,} pixels")
+    if facts.clip and facts.clip.frames:
+        lines.append(f"  frames     {facts.clip.frames:,}, {facts.clip.frames_a_second:.3g} a second")
     if facts.regions:
         lines += [
             f"  keypoints  {facts.keypoints:,}, at {facts.distinct_keypoints:,} places",
             f"  regions    {len(facts.regions)}, {facts.distinct_regions} distinct",
+            *(_frames_text(facts.clip) if facts.clip else []),
             "",
         ]
         rows = [("region", "x0", "y0", "x1", "y1", "area", "keypoints", "weight")]
@@ -131,10 +157,36 @@ def facts_text(facts: ImageFacts) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _regions(boxes: Boxes, usable: int) -> tuple[Region, ...]:
-    regions, layout = boxes.regions(usable), boxes.layout
+def _frames_text(clip: ClipFacts) -> list[str]:
+    """Which frames have regions, and which of them are shown."""
+    numbers = ", ".join(f"{one.frame}" for one in clip.with_regions)
+    filled_in = [number for number, valid in enumerate(clip.with_regions[0].valid) if not valid]
+    note = f"; filled in: {', '.join(map(str, filled_in))}" if filled_in else ""
+    return [
+        f"  in frames  {numbers}",
+        f"  here       those of frame {clip.with_regions[0].frame}{note}; --json has all",
+    ]
+
+
+def _clip(boxes: Boxes, row: int, usable: int | None) -> ClipFacts | None:
+    """Collect what the file holds of the clip in ``row``, and of its regions if it is number ``usable`` of those."""
+    if boxes.clips is None:
+        return None
+    with_regions = []
+    for frame in [] if usable is None else boxes.frames_of(usable).tolist():
+        assert usable is not None
+        regions, primary = _regions(boxes, usable, frame), boxes.primary_valid[boxes.row_of(usable, frame)].tolist()
+        valid = tuple(all(primary[member] for member in one.pair or (one.region,)) for one in regions)
+        with_regions.append(FrameFacts(frame, regions, valid))
+    rate = float(boxes.clips.frames_a_second[row])
+    return ClipFacts(int(boxes.clips.frames[row]), round(rate, 4), tuple(with_regions))
+
+
+def _regions(boxes: Boxes, usable: int, frame: int) -> tuple[Region, ...]:
+    """The regions of usable image ``usable``, or of the frame of a clip."""
+    regions, layout = boxes.regions(usable, frame), boxes.layout
     width, height = regions.size_wh
-    primary = boxes.primary_xyxy[boxes.frame_first[usable]]
+    primary = boxes.primary_xyxy[boxes.row_of(usable, frame)]
     # The file holds the primaries in every layout: secondaries are derived from them.
     pairs = [None] * layout.primary + [tuple(pair) for pair in layout.pairs.tolist()]
     all_boxes = np.concatenate([primary, layout.secondary(primary)]).astype(np.float64)

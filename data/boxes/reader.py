@@ -135,7 +135,7 @@ class Boxes(Listing):
 
     def regions(self, row: int, frame: int = 0) -> Regions:
         """The regions of usable image ``row``, or of the frame of a clip that is nearest to ``frame``."""
-        image, at = self.usable[row], self._row_of(row, frame)
+        image, at = self.usable[row], self.row_of(row, frame)
         counts, first = self.hull_counts[at], self.hull_first[at]
         width, height = self.sizes_wh[image].tolist()
         return Regions(
@@ -154,11 +154,12 @@ class Boxes(Listing):
 
         A pair is if both of its members are.
         """
-        primary, layout = self.primary_valid[self._row_of(row, frame)], self.layout
+        primary, layout = self.primary_valid[self.row_of(row, frame)], self.layout
         pairs = primary[layout.pairs].all(axis=1)
         return pairs if layout.kinds == "secondary" else np.concatenate([primary, pairs])
 
-    def _row_of(self, row: int, frame: int) -> int:
+    def row_of(self, row: int, frame: int) -> int:
+        """The row of the frame with regions that is nearest to ``frame``, of usable image or clip ``row``."""
         first, numbers = int(self.frame_first[row]), self.frames_of(row)
         return first + int(np.abs(numbers - frame).argmin())
 
@@ -489,6 +490,10 @@ def _regions(file: h5py.File, listing: Listing, usable: np.ndarray) -> dict[str,
     primary = _table(file, version, "primary", wanted, f"{primaries} for each usable image")
     frames = _frames(primary, listing, usable)
     of_frame = np.repeat(usable, np.diff(frames["frame_first"]))
+    if listing.of_clips:  # how many rows a clip has is known only now
+        firsts = _table(file, version, "images")[schema.FIRST_ROW][usable]
+        wanted_firsts = frames["frame_first"][:-1] * primaries
+        _check((firsts == wanted_firsts).all(), "images: a first_row_in_primary that is not its first")
     _check((primary["image"] == np.repeat(of_frame, primaries)).all(), "primary: rows are not sorted by image")
     _check((primary["region"] == np.tile(np.arange(primaries), len(of_frame))).all(), "primary: regions out of order")
 

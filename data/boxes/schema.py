@@ -51,6 +51,22 @@ TABLES = {
     "settings": "What made these boxes, and whether this method uses them.",
 }
 
+#: What these descriptions continue with in a file of clips.
+OF_CLIPS = {
+    "failures": "Here an image is a clip.",
+    "hulls": "Rows are in the order of the rows of primary, frame after frame.",
+    "images": (
+        "Here an image is a clip, a video file or a folder of frames: frames is the number of its frames, "
+        "frames_a_second their average rate; width, height and distinct_regions are of its first frame with regions."
+    ),
+    "primary": (
+        "Here rows are sorted by clip, then frame, then region; frame is the number of the frame in its clip, from 0. "
+        "A region is the same thing in all frames of its clip. Where valid is 0 it has no keypoint in the frame, and "
+        "the box is filled in between those of the nearest frames that have some."
+    ),
+    "secondary": "Here there is one for each pair of each frame of a clip.",
+}
+
 DESCRIPTION = f"Regions of the images of a data set, for attention networks. Begin with the table {READ_ME}."
 
 PREVIEW = "preview"  #: the group of pictures

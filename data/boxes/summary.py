@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..index import ALL_SPLITS, VAL_IS_TEST, splits_told
-from ..text import columns, padded, printable, table, tally
+from ..text import columns, padded, percent, printable, rows_called, table, tally
 from . import schema
 from .reader import Boxes, Settings, Sizes
 
@@ -48,6 +48,28 @@ class ClassCounts:
     @property
     def all(self) -> int:
         return self.train + self.val + self.test + self.query + self.gallery
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What a summary says of clips alone."""
+
+    frames: Spread  #: of a clip
+    frames_a_second: Spread
+    frames_with_regions: Spread  #: of a clip
+    filled_in: float  #: share of the primary regions without keypoints in their frame, whose boxes were filled in
+
+    @classmethod
+    def of(cls, boxes: Boxes) -> ClipFacts | None:
+        """Count those of ``boxes``; None if its rows are images."""
+        if boxes.clips is None:
+            return None
+        return cls(
+            frames=Spread.of(boxes.clips.frames[boxes.usable]),
+            frames_a_second=Spread.of(boxes.clips.frames_a_second[boxes.usable].astype(np.float64)),
+            frames_with_regions=Spread.of(np.diff(boxes.frame_first)),
+            filled_in=1 - float(boxes.primary_valid.mean()) if boxes.primary_valid.size else 0.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -115,8 +137,14 @@ class Summary:
     distinct_regions: Spread
     primary_areas: Spread | None  #: shares of the image; None if the layout has no such regions
     secondary_areas: Spread | None
+    clips: ClipFacts | None  #: None if the rows are images
     failures: tuple[Failure, ...]
     settings: Settings
+
+    @property
+    def rows(self) -> str:
+        """What its rows are called."""
+        return rows_called(self.clips is not None)
 
     def to_dict(self) -> dict[str, object]:
         """The summary as a dictionary of numbers, texts, lists and dictionaries only."""
@@ -168,6 +196,7 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
         distinct_regions=Spread.of(boxes.distinct_regions[usable]),
         primary_areas=Spread.of(_areas(boxes.primary_xyxy) / frames) if has_primaries else None,
         secondary_areas=Spread.of(_areas(layout.secondary(boxes.primary_xyxy)) / frames) if len(layout.pairs) else None,
+        clips=ClipFacts.of(boxes),
         failures=tuple(
             Failure(*failure, fault)
             for failure, fault in zip(boxes.failures, boxes.faults or [""] * len(boxes.failures), strict=True)
@@ -179,8 +208,9 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
 def summary_text(summary: Summary) -> str:
     """The summary as readable text of some dozens of lines."""
     kind = "persons" if summary.persons else "classes"
+    counts = f"{summary.images:,} {summary.rows} of {len(summary.classes):,} {kind}"
     lines = [
-        f"{summary.file}: {summary.images:,} images of {len(summary.classes):,} {kind}, data set {summary.title}",
+        f"{summary.file}: {counts}, data set {summary.title}",
         *([f"  {VAL_IS_TEST}"] if summary.val_is_test else []),
         "",
         *_pairs(
@@ -188,7 +218,8 @@ def summary_text(summary: Summary) -> str:
             *_persons(summary.persons),
             ("status", ", ".join(f"{count:,} {status}" for status, count in summary.statuses.items())),
             ("regions", _regions(summary)),
-            ("images at", _whereabouts(summary)),
+            *_clips(summary.clips),
+            (f"{summary.rows} at", _whereabouts(summary)),
             ("file", _sizes(summary)),
             ("format", f"version {summary.format_version}, made by {summary.made_by or 'an unnamed program'}"),
             ("fingerprint", summary.fingerprint),
@@ -214,7 +245,7 @@ def _areas(boxes_xyxy: np.ndarray) -> np.ndarray:
 
 def _sizes(summary: Summary) -> str:
     of_tables = (
-        f"tables {summary.table_bytes / 1e6:,.2f} MB, {summary.table_bytes / summary.images:,.0f} bytes an image"
+        f"tables {summary.table_bytes / 1e6:,.2f} MB, {summary.table_bytes / summary.images:,.0f} bytes {_one(summary)}"
     )
     of_previews = f"previews {summary.preview_bytes / 1e6:,.2f} MB" if summary.preview_bytes else "no previews"
     return f"{summary.file_bytes / 1e6:,.2f} MB: {of_tables}; {of_previews}"
@@ -225,7 +256,26 @@ def _regions(summary: Summary) -> str:
         return "none: for models that use none"
     kinds = (("primary", summary.primary_regions), ("secondary", summary.secondary_regions))
     parts = [f"{count} {kind}" for kind, count in kinds if count]
-    return f"{summary.primary_regions + summary.secondary_regions} an image: {', '.join(parts)}"
+    of_what = "a frame" if summary.clips else "an image"
+    return f"{summary.primary_regions + summary.secondary_regions} {of_what}: {', '.join(parts)}"
+
+
+def _one(summary: Summary) -> str:
+    return "a clip" if summary.clips else "an image"
+
+
+def _clips(clips: ClipFacts | None) -> list[tuple[str, str]]:
+    if clips is None:
+        return []
+    told = f"{_range(clips.frames)} a clip, {_range(clips.frames_a_second, 1)} a second"
+    found = f"regions in {_range(clips.frames_with_regions)} of them; {percent(clips.filled_in)} of the boxes filled in"
+    return [("frames", told), ("", found)]
+
+
+def _range(spread: Spread, digits: int = 0) -> str:
+    """The range of the values, such as ``3 to 14``."""
+    low, high = (f"{value:,.{digits}f}" for value in (spread.min, spread.max))
+    return low if low == high else f"{low} to {high}"
 
 
 def _whereabouts(summary: Summary) -> str:
@@ -238,7 +288,7 @@ def _whereabouts(summary: Summary) -> str:
 
 
 def _spreads(summary: Summary) -> list[str]:
-    rows = [["of an image", "min", "median", "mean", "max"]]
+    rows = [[f"of {_one(summary)}", "min", "median", "mean", "max"]]
     counts = {
         "keypoints": summary.keypoints,
         "distinct keypoints": summary.distinct_keypoints,

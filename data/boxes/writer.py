@@ -15,7 +15,7 @@ from ..errors import BoxesFileError
 from ..files import PatientFile, atomic_file, interrupts_postponed
 from ..index import ALL_SPLITS, SPLITS, DatasetIndex
 from ..regions import Layout, Proposal, Regions, Tubes
-from ..text import first_line, printable
+from ..text import first_line, printable, rows_called
 from . import schema
 
 
@@ -173,9 +173,9 @@ def write_boxes(
     sizes = [(len(part.primary), len(part.hulls), len(part.failures)) for part in (load() for load in parts)]
     primary_rows, hull_rows, failure_rows = np.sum(sizes, axis=0).tolist()
     if failure_rows == len(index):
-        reason = parts[0]().failures[0][schema.REASON].decode()
+        reason, rows = parts[0]().failures[0][schema.REASON].decode(), rows_called(index.of_clips)
         raise BoxesFileError(
-            f"{path}: not written, because none of the {len(index)} images could be used; the first, "
+            f"{path}: not written, because none of the {len(index)} {rows} could be used; the first, "
             f"{index.names[0]}: {reason}"
         )
     pair_rows = primary_rows // layout.primary * len(layout.pairs) if layout.primary else 0
@@ -200,6 +200,8 @@ def write_boxes(
                 disk.check()
             if failure_rows:  # an empty table looks broken
                 _write_failures(file, np.concatenate([load().failures for load in parts]))
+            if index.of_clips:
+                _describe_clips(file)
             _write_labels(file, index)
             _write_settings(file, settings, idle)
             few = attributes.get("images_with_few_keypoints", 0)
@@ -332,6 +334,11 @@ def _write_failures(file: h5py.File, failures: np.ndarray) -> None:
     _fill(file, "failures", failures.astype(schema.failures_dtype(*widths)))
 
 
+def _describe_clips(file: h5py.File) -> None:
+    for name in sorted(schema.OF_CLIPS.keys() & file.keys()):
+        file[name].attrs["description"] = np.bytes_(f"{schema.TABLES[name]} {schema.OF_CLIPS[name]}")
+
+
 def _write_labels(file: h5py.File, index: DatasetIndex) -> None:
     splits = _splits_of(index)
     dtype = schema.labels_dtype(_widest(index.classes), splits)
@@ -363,6 +370,14 @@ def _write_settings(file: h5py.File, settings: Mapping[str, Mapping[str, object]
     _fill(file, "settings", np.array(rows, schema.settings_dtype(max(map(len, names)), max(map(len, values)))))
 
 
+# Sentences of the read-me about clips.
+_OF_CLIPS = (
+    "frame of primary is the number of the frame in its clip.",
+    "A region is the same thing in all frames of its clip.",
+    "valid is 0 where it has no keypoint: the box is filled in.",
+)
+
+
 def read_me(index: DatasetIndex, layout: Layout, unreadable: int, few: int) -> list[str]:
     """Build the sentences of the read-me table, each of at most `schema.READ_ME_LETTERS` letters.
 
@@ -376,22 +391,24 @@ def read_me(index: DatasetIndex, layout: Layout, unreadable: int, few: int) -> l
     pairs = len(layout.pairs)
     kinds = [f"{layout.primary} primary regions" if layout.primary else "", f"{pairs} around pairs" if pairs else ""]
     of_regions = (
-        f"A usable image has {' and '.join(filter(None, kinds))}.",
+        f"{'Each frame' if index.of_clips else 'A usable image'} has {' and '.join(filter(None, kinds))}.",
+        *(_OF_CLIPS if index.of_clips else ()),
         "first_row_in_primary of images says where they begin.",
         "Boxes are in pixels of the upright photograph.",
         "x0 y0 is the upper left corner, x1 y1 the lower right one.",
         "hulls holds the outlines that the primary regions enclose.",
     )
+    rows, whole = rows_called(index.of_clips), "frame" if index.of_clips else "image"
     sentences = [
-        "Regions of a data set's images, for attention networks.",
+        f"Regions of a data set's {rows}, for attention networks.",
         f"The data set is {index.title or index.dataset}",
-        f"It has {len(index):,} images of {len(index.classes):,} classes:",
+        f"It has {len(index):,} {rows} of {len(index.classes):,} classes:",
         *(f"   {part}" for part in parts),
-        f"{unreadable:,} images could not be used{': see failures.' if unreadable else '.'}",
-        *([f"{few:,} have few keypoints: regions are the whole image."] if few else []),
+        f"{unreadable:,} {rows} could not be used{': see failures.' if unreadable else '.'}",
+        *([f"{few:,} have few keypoints: regions are the whole {whole}."] if few else []),
         "The file is complete.",
         "If there is a group preview, begin with its pictures.",
-        "images has one row per image, numbered from 0.",
+        f"images has one row per {rows[:-1]}, numbered from 0.",
         *(of_regions if layout.count else ("There are no regions: for models that use none.",)),
         "settings lists how it was made, labels the classes.",
         "In Python, where FILE is the name of this file:",

@@ -161,3 +161,28 @@ def test_a_file_without_regions_is_told_and_not_drawn(agnet, folder):
     assert "--model agnet needs regions" in last_line(agnet("train", "--boxes", "none.h5", code=1))
     for idle in (["--primary", "4"], ["--seed", "1"], ["--kinds", "both"]):
         assert "none.h5" not in agnet("propose", "images", "--method", "none", "--boxes", "2.h5", *idle, code=2).stdout
+
+
+def test_a_file_of_clips_says_so(agnet, clip_boxes, clip_folder):
+    def run(*arguments, code=0):
+        return agnet("inspect", "--boxes", clip_boxes.path, "--root", clip_folder, *arguments, code=code)
+
+    values, text = json.loads(run("--json").stdout), run().stdout
+    assert values["clips"]["frames"] == {"min": 3, "median": 7, "mean": 7.75, "max": 14}
+    assert values["clips"]["frames_with_regions"]["mean"] == 4.25
+    filled_in = 1 - clip_boxes.primary_valid.mean()
+    assert values["clips"]["filled_in"] == pytest.approx(filled_in)
+    assert "12 clips of 3 classes" in text and "3 to 14 a clip, 10.0 a second" in text and "36" not in text
+    assert f"regions in 2 to 7 of them; {filled_in:.1%} of the boxes filled in" in text and "image" not in text[:1300]
+    clip = json.loads(run("--image", "p3_right.mp4", "--json").stdout)
+    row = int(np.flatnonzero(clip_boxes.names == b"test/right/p3_right.mp4")[0])
+    usable = int(np.searchsorted(clip_boxes.usable, row))
+    assert [frame["frame"] for frame in clip["clip"]["with_regions"]] == [0, 2, 4, 6, 8, 10, 12]
+    for frame in clip["clip"]["with_regions"]:
+        boxes = [region["box_xyxy"] for region in frame["regions"]]
+        np.testing.assert_allclose(boxes, clip_boxes.regions(usable, frame["frame"]).boxes_xyxy, atol=0.005)
+        assert frame["valid"] == clip_boxes.region_valid(usable, frame["frame"]).tolist()
+    text = run("--image", "p3_right.mp4").stdout
+    assert f"(clip {row})" in text and "14, 10 a second" in text and "0, 2, 4, 6, 8, 10, 12" in text
+    assert "12 clips are unchanged" in run("--verify").stdout or "12 of the 12 clips" in run("--verify", code=1).stderr
+    assert "has no clip nobody" in last_line(run("--image", "nobody", code=1))

@@ -112,9 +112,16 @@ def with_column_type(table, column, kind):
     return damage
 
 
-def without_column(file):
-    old = file["primary"][:]
-    remake(file, "primary", old[[name for name in old.dtype.names if name != "weight"]].copy())
+def without(table, *columns):
+    def damage(file):
+        old = file[table][:]
+        kept = [(name, old.dtype[name]) for name in old.dtype.names if name not in columns]
+        rows = np.zeros(len(old), kept)
+        for name, _ in kept:
+            rows[name] = old[name]
+        remake(file, table, rows)
+
+    return damage
 
 
 def with_variable_length_text(file):
@@ -394,7 +401,7 @@ REFUSED = {
     ),
     "a column of arrays": (with_column_type("primary", "weight", ("<f4", (3,))), "column 'weight'"),
     "variable-length text": (with_variable_length_text, "variable-length .*name_of_the_class"),
-    "a column missing": (without_column, "has columns"),
+    "a column missing": (without("primary", "weight"), "has columns"),
     "no columns": (lambda file: remake(file, "hulls", np.zeros(5, "<f4")), "has no columns"),
     "a million million rows": (
         lambda file: remake(file, "primary", shape=(10**12,), dtype=file["primary"].dtype, chunks=(64,)),
@@ -523,6 +530,48 @@ def test_a_damaged_or_hostile_file_is_refused(what, boxes_file):
         read_boxes(boxes_file)
     assert str(refusal.value).startswith(str(boxes_file))
     assert "\n" not in str(refusal.value)
+
+
+REFUSED_OF_CLIPS = {
+    "no number of frames": (without("images", "frames"), "clips have the columns"),
+    "no first frame and no rate": (without("images", "first_frame", "frames_a_second"), "clips have the columns"),
+    "regions without their frames": (without("primary", "frame"), "clips need the column 'frame'"),
+    "regions that may be filled in": (without("primary", "valid"), "clips need the column 'valid'"),
+    "a clip of no frame": (with_cell("images", 0, "frames", 0), "a clip without frames"),
+    "frames at no rate": (with_cell("images", 0, "frames_a_second", 0), "a frames_a_second that is not"),
+    "frames at an endless rate": (with_cell("images", 0, "frames_a_second", np.inf), "a frames_a_second that is not"),
+    "a frame before the first": (with_cell("primary", [0, 1], "frame", -1), "a frame that no clip has"),
+    "a frame behind the last": (with_cell("primary", [12, 13], "frame", 14), "a frame that no clip has"),
+    "the highest number": (with_cell("primary", [12, 13], "frame", 2**15 - 1), "a frame that no clip has"),
+    "frames that go back": (with_cell("primary", [2, 3], "frame", 6), "not sorted by frame"),
+    "a frame twice": (with_cell("primary", [2, 3], "frame", 0), "not sorted by frame"),
+    "one frame in two": (with_cell("primary", 1, "frame", 1), "frames out of order"),
+    "half a frame": (with_fewer_rows("primary", 0, -1), "a frame without all of its regions"),
+    "a frame of region 0 alone": (with_cell("primary", 1, "region", 0), "regions out of order"),
+    "half valid": (with_cell("primary", 3, "valid", 2), "a valid other than 0 and 1"),
+    "less than not valid": (with_cell("primary", 3, "valid", -1), "a valid other than 0 and 1"),
+    "a frame of the next clip": (with_cell("primary", [12, 13], "image", 1), "not sorted by frame"),
+    "a frame of no clip": (with_cell("primary", [12, 13], "image", 2**31 - 1), "not sorted by image"),
+    "a frame before all clips": (with_cell("primary", [0, 1], "image", -1), "not sorted by image"),
+    "a clip without regions": (with_cell("primary", slice(0, 14), "image", 1), "not sorted by image"),
+    "a frame shared by two clips": (with_cell("primary", 13, "image", 1), "not sorted by image"),
+    "another clip's first row": (with_cell("images", 1, "first_row_in_primary", 12), "that is not its first"),
+    "a row beyond all": (with_cell("images", 11, "first_row_in_primary", 2**62), "that is not its first"),
+    "no first row": (with_cell("images", 0, "first_row_in_primary", -1), "that is not its first"),
+    "columns of images": (without("images", "first_frame", "frames", "frames_a_second"), "first_row_in_primary"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_OF_CLIPS)
+def test_a_damaged_or_hostile_file_of_clips_is_refused(what, clip_boxes, tmp_path):
+    path = tmp_path / "clips.h5"
+    path.write_bytes(clip_boxes.path.read_bytes())
+    damage, complaint = REFUSED_OF_CLIPS[what]
+    with h5py.File(path, "r+") as file:
+        damage(file)
+    with pytest.raises(BoxesFileError, match=complaint) as refusal:
+        read_boxes(path)
+    assert str(refusal.value).startswith(f"{path}: ") and "\n" not in str(refusal.value)
 
 
 def test_an_absent_file_names_the_command_that_makes_it(tmp_path):

@@ -16,6 +16,7 @@ from ...data.videos import VideoWriter
 from ..samples.reading import Unreadable
 from .answer import Answer, Moment, Still, Stretch, Summary
 from .pictures import Caption, attention_note, draw_attention, draw_frame, draw_prediction
+from .predict import Attention
 from .truth import KnownImages
 
 STRIP_FRAMES = 8  #: largest number of frames in the strip of a video
@@ -104,16 +105,15 @@ class _Strip:
     """Some frames of a video with the attention of a network of clips, evenly spaced, whose number is not known."""
 
     def __init__(self) -> None:
-        self._tiles: list[tuple[np.ndarray, str]] = []
-        self._seen, self._stride, self._note = 0, 1, ""
+        self._tiles: list[tuple[np.ndarray, str, Attention]] = []
+        self._seen, self._stride = 0, 1
 
     def add(self, answer: Moment) -> None:
         """Keep every frame at first, then every 2nd, 4th, ..."""
         attention = answer.prediction.attention
         if attention is not None and self._seen % self._stride == 0:
             caption = f"{answer.frame.seconds:.1f} s · {answer.label.name} {answer.label.probability:.0%}"
-            self._tiles.append((draw_attention(answer.frame.pixels, answer.prediction), caption))
-            self._note = attention_note(attention)
+            self._tiles.append((draw_attention(answer.frame.pixels, answer.prediction), caption, attention))
             if len(self._tiles) == 2 * STRIP_FRAMES:
                 self._tiles, self._stride = self._tiles[::2], 2 * self._stride
         self._seen += 1
@@ -123,7 +123,8 @@ class _Strip:
             return
         count = min(STRIP_FRAMES, len(self._tiles))
         chosen = [self._tiles[number * len(self._tiles) // count] for number in range(count)]
-        save_picture(captioned_sheet(chosen, 4, f"{name}: {self._note}"), path)
+        note = attention_note([attention for _, _, attention in chosen])
+        save_picture(captioned_sheet([tile[:2] for tile in chosen], 4, f"{name} · {note}"), path)
 
 
 def new_file(folder: Path, image: Path, suffix: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from ...data.drawing import draw_boxes, draw_mark, fit_within
 from ...data.fonts import draw_text, shortened, text_width, wrapped
+from ...data.regions import Regions
 from .predict import Attention, Prediction
 from .truth import Truth
 from .video_labels import Label
@@ -32,7 +34,8 @@ _SHOWN = 8  # maximum number of classes
 _MARGIN, _GAP = 20, 18
 _DARK = 0.35  # mean brightness to which darker grey photographs are brightened
 _FRAME_SIDES = (480, 640)  # minimum and maximum of the longer side of a video's frame, in pixels
-_TEXT, _FAINT, _BAR, _REST, _PAPER = "#1a1a1a", "#5f5f5f", "#4363d8", "#b9b9b9", "#ffffff"
+TEXT, FAINT, PAPER = "#1a1a1a", "#5f5f5f", "#ffffff"
+_BAR, _REST = "#4363d8", "#b9b9b9"
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ def draw_prediction(image: np.ndarray, prediction: Prediction, caption: Caption)
     left = _draw_panels(Image.fromarray(_fitted(image)), prediction)
     column = _draw_answer(prediction, caption)
     width, top = left.width + 2 * _GAP + _COLUMN + 2 * _MARGIN, _MARGIN + 62
-    page = Image.new("RGB", (width, top + max(left.height, column.height) + _MARGIN), _PAPER)
-    draw_text(page, (_MARGIN, _MARGIN), shortened(prediction.name, 20, width - 2 * _MARGIN), 20, _TEXT)
-    draw_text(page, (_MARGIN, _MARGIN + 30), shortened(caption.run, 14, width - 2 * _MARGIN), 14, _FAINT)
+    page = Image.new("RGB", (width, top + max(left.height, column.height) + _MARGIN), PAPER)
+    draw_text(page, (_MARGIN, _MARGIN), shortened(prediction.name, 20, width - 2 * _MARGIN), 20, TEXT)
+    draw_text(page, (_MARGIN, _MARGIN + 30), shortened(caption.run, 14, width - 2 * _MARGIN), 14, FAINT)
     page.paste(left, (_MARGIN, top))
     page.paste(column, (width - _MARGIN - _COLUMN, top))
     return np.asarray(page)
@@ -82,25 +85,25 @@ def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.nd
     panels_width = len(panels) * photograph.width + (len(panels) - 1) * 4
     width, height = panels_width + panels_width % 2, photograph.height + strip
     width = max(width, 24 * size)  # room for a word under a narrow frame
-    page = Image.new("RGB", (width, height + height % 2), _PAPER)
+    page = Image.new("RGB", (width, height + height % 2), PAPER)
     for number, panel in enumerate(panels):
         page.paste(panel, ((width - panels_width) // 2 + number * (photograph.width + 4), 0))
     top = photograph.height
     pen = ImageDraw.Draw(page)
     pen.rectangle((0, top + strip - size // 3, round(width * label.probability), page.height), fill=_BAR)
-    draw_text(page, (width - margin, top + margin // 2), f"{label.probability:.0%}", size, _FAINT, "ra")
+    draw_text(page, (width - margin, top + margin // 2), f"{label.probability:.0%}", size, FAINT, "ra")
     name = shortened(label.name, size, width - 2 * margin - 3 * size)
-    draw_text(page, (margin, top + margin // 2), name, size, _TEXT)
+    draw_text(page, (margin, top + margin // 2), name, size, TEXT)
     small, second = max(11, round(0.62 * size)), top + margin // 2 + round(1.5 * size)
     if prediction.attention is not None:
-        said = shortened(attention_note(prediction.attention), small, width - 2 * margin)
-        draw_text(page, (margin, second), said, small, _FAINT)
+        said = shortened(attention_note([prediction.attention]), small, width - 2 * margin)
+        draw_text(page, (margin, second), said, small, FAINT)
     if prediction.evidence is not None:
         key_width = 6 * small
-        _draw_scale(page, (margin, second + 2), (key_width, small))
+        draw_scale(page, (margin, second + 2), (key_width, small))
         said = f"against / for {prediction.classes[0]} in this frame (HiResCAM, {FULL:g} logits per 49th or more)"
         said = shortened(said, small, width - 3 * margin - key_width)
-        draw_text(page, (2 * margin + key_width, second), said, small, _FAINT)
+        draw_text(page, (2 * margin + key_width, second), said, small, FAINT)
     return np.asarray(page)
 
 
@@ -118,19 +121,17 @@ def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
     smooth = cv2.GaussianBlur(smooth, (0, 0), _BLUR * min(height, width))
     share = np.clip((smooth - 1) / (max(highest, _LEAST_HIGHEST) - 1), 0, 1)
     share[smooth < np.quantile(smooth, _PERCENTILE)] = 0
-    picture = _mixed(_greyed(frame), _rgb(LIT), _STRONGEST * share)
+    picture = _mixed(greyed(frame), _rgb(LIT), _STRONGEST * share)
     if prediction.regions is None or not prediction.regions.enough_keypoints:
         return picture
-    return np.asarray(_with_regions(Image.fromarray(picture), prediction))
+    return np.asarray(with_regions(Image.fromarray(picture), prediction.regions))
 
 
-def attention_note(attention: Attention) -> str:
-    """Explanation of the colours of `draw_attention`."""
-    full = max(attention.highest, _LEAST_HIGHEST)
-    return (
-        f"attention: where the network looks in this frame; full colour at {full:.1f} times the mean, the highest of "
-        "its frames"
-    )
+def attention_note(windows: Sequence[Attention]) -> str:
+    """Explanation of the colours of `draw_attention`, for a frame or for frames of several windows."""
+    full = sorted({f"{max(attention.highest, _LEAST_HIGHEST):.1f}" for attention in windows}, key=float)
+    times = " to ".join(dict.fromkeys((full[0], full[-1])))
+    return f"attention: where the network looks; full colour at {times} times the mean, the highest in its window"
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
@@ -154,15 +155,15 @@ def _draw_panels(photograph: Image.Image, prediction: Prediction) -> Image.Image
     width, step = across * (room + _GAP) - _GAP, 26 + photograph.height + _GAP
     dark = _is_dark(float(_grey(np.asarray(photograph)).mean()))
     lines = wrapped(_note(prediction, dark), 14, width, 5) if prediction.evidence is not None else []
-    page = Image.new("RGB", (width, down * step + (46 + 20 * len(lines) if lines else 0)), _PAPER)
+    page = Image.new("RGB", (width, down * step + (46 + 20 * len(lines) if lines else 0)), PAPER)
     for number, (title, panel) in enumerate(panels):
         x, y = (0, number * step) if stacked else (number * (room + _GAP), 0)
-        draw_text(page, (x, y), shortened(title, 15, room), 15, _FAINT)
+        draw_text(page, (x, y), shortened(title, 15, room), 15, FAINT)
         page.paste(panel, (x, y + 26))
     if lines:
         _draw_key(page, (width - room, down * step), min(room, _PANEL_WH[0]))
     for number, line in enumerate(lines):
-        draw_text(page, (0, down * step + 46 + 20 * number), line, 14, _FAINT)
+        draw_text(page, (0, down * step + 46 + 20 * number), line, 14, FAINT)
     return page
 
 
@@ -171,12 +172,12 @@ def _photograph_panel(photograph: Image.Image, prediction: Prediction) -> tuple[
         return "photograph", photograph
     if not prediction.regions.enough_keypoints:
         return "photograph: every region is the whole image", photograph
-    return "photograph with its primary regions", _with_regions(photograph, prediction)
+    return "photograph with its primary regions", with_regions(photograph, prediction.regions)
 
 
-def _with_regions(photograph: Image.Image, prediction: Prediction) -> Image.Image:
-    assert prediction.regions is not None
-    boxes = prediction.regions.primary_xyxy * np.tile(np.divide(photograph.size, prediction.regions.size_wh), 2)
+def with_regions(photograph: Image.Image, regions: Regions) -> Image.Image:
+    """Draw the primary regions, numbered by slot, over the resized photograph."""
+    boxes = regions.primary_xyxy * np.tile(np.divide(photograph.size, regions.size_wh), 2)
     slots = [str(slot) for slot in range(len(boxes))]
     return Image.fromarray(draw_boxes(np.asarray(photograph), boxes, slots, text_size=13))
 
@@ -187,10 +188,10 @@ def _with_evidence(photograph: Image.Image, prediction: Prediction) -> Image.Ima
     share = prediction.evidence * (prediction.evidence.size / _CELLS) / FULL
     # Resized as cells that tile the picture, so that their centres stay in place.
     share = np.asarray(Image.fromarray(share.astype(np.float32)).resize(photograph.size, Image.Resampling.BILINEAR))
-    return Image.fromarray(_tinted(_greyed(np.asarray(photograph)), share))
+    return Image.fromarray(tinted(greyed(np.asarray(photograph)), share))
 
 
-def _greyed(image: np.ndarray) -> np.ndarray:
+def greyed(image: np.ndarray) -> np.ndarray:
     """Grey levels ``(H, W)`` in [0, 1] on which both colours are visible: neither black nor white.
 
     Dark photographs are brightened.
@@ -212,7 +213,7 @@ def _is_dark(mean: float) -> bool:
     return 0 < mean < _DARK
 
 
-def _tinted(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
+def tinted(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Tint ``grey`` ``(H, W)`` in [0, 1]: colour by the sign of ``share``, opacity by its magnitude, full at 1."""
     colours = np.where(share[..., None] > 0, _rgb(FOR), _rgb(AGAINST))
     return _mixed(grey, colours, _STRONGEST * np.clip(np.abs(share), 0, 1))
@@ -229,21 +230,21 @@ def _rgb(colour: str) -> np.ndarray:
     return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], dtype=np.float32)
 
 
-def _draw_scale(page: Image.Image, place_xy: tuple[int, int], size_wh: tuple[int, int]) -> None:
+def draw_scale(page: Image.Image, place_xy: tuple[int, int], size_wh: tuple[int, int]) -> None:
     """Draw all colours of a map, from against to for, over a medium grey."""
     width, height = size_wh
     share = np.tile(np.linspace(-1, 1, width, dtype=np.float32), (height, 1))
-    page.paste(Image.fromarray(_tinted(np.full(share.shape, 0.6, np.float32), share)), place_xy)
+    page.paste(Image.fromarray(tinted(np.full(share.shape, 0.6, np.float32), share)), place_xy)
 
 
 def _draw_key(page: Image.Image, place_xy: tuple[int, int], width: int) -> None:
     x, y = place_xy
-    _draw_scale(page, (x, y), (width, 12))
+    draw_scale(page, (x, y), (width, 12))
     for at, text, anchor in (
         *((0, f"against: -{FULL:g} or less", "la"), (width / 2, "0", "ma")),
         *((width, f"for: +{FULL:g} or more", "ra"),),
     ):
-        draw_text(page, (x + at, y + 16), text, 13, _FAINT, anchor)
+        draw_text(page, (x + at, y + 16), text, 13, FAINT, anchor)
 
 
 def _note(prediction: Prediction, brightened: bool) -> str:
@@ -271,7 +272,7 @@ def _draw_answer(prediction: Prediction, caption: Caption) -> Image.Image:
     order = np.argsort(-distribution, kind="stable")
     shown = order[: min(max(2, len(prediction.classes)), _SHOWN)]
     equal = tied(distribution)
-    page = Image.new("RGB", (_COLUMN, 190 + 40 * (len(shown) + 1)), _PAPER)
+    page = Image.new("RGB", (_COLUMN, 190 + 40 * (len(shown) + 1)), PAPER)
     y = 0
     for text, size, colour in _verdict(prediction, caption, [classes[k] for k in equal]):
         for line in wrapped(text, size, _COLUMN, 2):
@@ -287,8 +288,8 @@ def _draw_answer(prediction: Prediction, caption: Caption) -> Image.Image:
     pen = ImageDraw.Draw(page)
     for name, share, colour in rows:
         said = f"{share:.1%}"
-        draw_text(page, (_COLUMN, y), said, 14, _TEXT, "ra")
-        draw_text(page, (0, y), shortened(name, 14, _COLUMN - text_width(said, 14) - 12), 14, _TEXT)
+        draw_text(page, (_COLUMN, y), said, 14, TEXT, "ra")
+        draw_text(page, (0, y), shortened(name, 14, _COLUMN - text_width(said, 14) - 12), 14, TEXT)
         pen.rectangle((0, y + 21, _COLUMN - 1, y + 28), fill="#ececec")
         if round(_COLUMN * share):
             pen.rectangle((0, y + 21, round(_COLUMN * share) - 1, y + 28), fill=colour)
@@ -300,10 +301,10 @@ def _verdict(prediction: Prediction, caption: Caption, equal: list[str]) -> list
     """Lines of text with their sizes and colours."""
     share = f"{prediction.probabilities[0]:.1%}"
     if caption.label is not None and caption.label.name != prediction.classes[0]:
-        return [(caption.label.name, 26, _TEXT), (f"likeliest: {prediction.classes[0]}, {share}", 16, _FAINT)]
+        return [(caption.label.name, 26, TEXT), (f"likeliest: {prediction.classes[0]}, {share}", 16, FAINT)]
     if len(equal) > 1:
-        return [(f"a tie of {len(equal):,}", 26, _TEXT), (f"{share} each: {', '.join(equal)}", 16, _FAINT)]
-    return [(prediction.classes[0], 26, _TEXT), (share, 18, _FAINT)]
+        return [(f"a tie of {len(equal):,}", 26, TEXT), (f"{share} each: {', '.join(equal)}", 16, FAINT)]
+    return [(prediction.classes[0], 26, TEXT), (share, 18, FAINT)]
 
 
 def _draw_truth(page: Image.Image, y: int, truth: Truth, first: str, equal: list[str]) -> int:
@@ -314,7 +315,7 @@ def _draw_truth(page: Image.Image, y: int, truth: Truth, first: str, equal: list
     if said == "one of a tie":
         left = 0
     else:
-        draw_mark(page, (0, y), said == "right", _TEXT)
-    draw_text(page, (left, y), shortened(f"{said} · truth: {truth.name}", 16, _COLUMN - left), 16, _TEXT)
-    draw_text(page, (left, y + 22), truth.part, 13, _FAINT)
+        draw_mark(page, (0, y), said == "right", TEXT)
+    draw_text(page, (left, y), shortened(f"{said} · truth: {truth.name}", 16, _COLUMN - left), 16, TEXT)
+    draw_text(page, (left, y + 22), truth.part, 13, FAINT)
     return y + 40

@@ -144,12 +144,12 @@ def _predictions(
     inputs = inputs_of(model, samples, device)
     with device.autocast():
         if evidence:
-            output, places = _with_evidence(model, *inputs)
+            output, places = with_evidence(model, *inputs)
         else:
             with torch.no_grad():
                 output, places = model(*inputs), None
     check_finite(output)
-    scores = _scores(output).detach().float()
+    scores = scores_of(output).detach().float()
     distributions = scores.softmax(dim=1).cpu()
     probabilities, orders = distributions.sort(dim=1, descending=True, stable=True)
     highest = scores.amax(dim=1).tolist()
@@ -177,14 +177,22 @@ def _of_image(weights: Tensor | None) -> Tensor | None:
     return weights.flatten(1) if weights is not None else None  # an image is one frame
 
 
-def _scores(output: Output) -> Tensor:
+def scores_of(output: Output) -> Tensor:
     """Scores ``(B, classes)``; all frames are valid."""
     valid = torch.ones(output.logits.shape[:2], dtype=torch.bool, device=output.logits.device)
     return CLASSIFY.scores(output, valid)
 
 
-def _with_evidence(model: Model, *inputs: Tensor | None) -> tuple[Output, Tensor]:
+def _winner(scores: Tensor) -> Tensor:
+    return scores.amax(dim=1)
+
+
+def with_evidence(
+    model: Model, *inputs: Tensor | None, explained: Callable[[Tensor], Tensor] = _winner
+) -> tuple[Output, Tensor]:
     """Output, and the contribution in logits of each position of the feature map to the winning class ``(B, h, w)``.
+
+    With ``explained``, scores ``(B, classes)`` -> ``(B,)``, it is the contribution to its value.
 
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; negative at evidence against
     the class. For the plain model and B-CNN, the contributions and the classifier's bias add up to the logit; for
@@ -203,7 +211,7 @@ def _with_evidence(model: Model, *inputs: Tensor | None) -> tuple[Output, Tensor
             parameter.requires_grad_(False)
         with torch.enable_grad(), model.explained():
             output = model(*inputs)
-            (gradient,) = torch.autograd.grad(_scores(output).amax(dim=1).sum(), seen)
+            (gradient,) = torch.autograd.grad(explained(scores_of(output)).sum(), seen)
     finally:
         handle.remove()
         for parameter in learning:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from itertools import count, islice
 
 import torch
@@ -20,11 +21,13 @@ from ..runs.curves import CURVES
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from ..runs.seen import SEEN
 from ..runs.sources import needs_no_file
+from ..samples.features import FeatureFile, NoFeatures
 from ..samples.loader import Batch, Loader
 from .engine import evaluate, steps_of_epoch, train_epoch
+from .feature_cache import FeatureCache
 from .job import SILENT, Console, Job
 from .learner import Learner
-from .preflight import check_input, check_same_images
+from .preflight import check_cacheable, check_input, check_same_images
 from .preparation import begin_network, build_learner, build_loaders
 
 WARM_UP, MEASURED = 2, 8  #: numbers of steps
@@ -56,6 +59,21 @@ class PhasePlan:
 
 
 @dataclass(frozen=True)
+class FeaturePlan:
+    """The size and estimated time of the features of a frozen backbone, which are computed once for all seeds."""
+
+    bytes: int
+    seconds: float
+
+
+class _PlannedFeatures(FeatureCache):
+    """Features that are not computed."""
+
+    def open(self) -> FeatureFile:
+        return NoFeatures(self.shape)
+
+
+@dataclass(frozen=True)
 class DryRun:
     """The plan and estimated cost of a run."""
 
@@ -76,6 +94,7 @@ class DryRun:
     data_wait: float  #: fraction of the time spent waiting for images
     seconds_per_epoch: float  #: including validation
     seeds: int  #: number of seeds, trained one after the other
+    features: FeaturePlan | None  #: with --cache-features
     seconds: float  #: total for all seeds, without early stopping
     peak_memory_bytes: int | None  #: tensors on the GPU, or this process without its data workers
     images_at_once: int  #: less than the batch size if memory was too small
@@ -103,6 +122,8 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
     """
     boxes, recipe, settings = job.boxes, job.recipe, job.settings
     check_input(boxes, recipe, proposes=job.proposes)
+    if settings.cache_features:
+        check_cacheable(recipe)
     check_free(job.run)
     check_same_images(boxes, job.root, watch=console.watch, say=console.say)
     device = choose_training_device(settings.device, settings.precision)
@@ -111,11 +132,19 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
     model, _ = begin_network(job.model, source, boxes, SILENT.say)
     learner = build_learner(model, recipe, settings, device, boxes, SILENT.say)
     regions = needs_of(job.model).regions > 0
-    training, validation = build_loaders(boxes, job.root, recipe, settings, model.size_hw, regions, job.propose)
+    loaders = partial(build_loaders, boxes, job.root, recipe, settings, model.size_hw, regions, job.propose)
+    features = plan = None
+    if settings.cache_features:
+        features = _PlannedFeatures(model, job.model, boxes, job.root, recipe, device)
+        images, others = loaders()
+        with closing(images), closing(others):
+            plan = FeaturePlan(features.bytes, len(features.rows) * _seconds_to_evaluate(learner, images))
+        features.use_in(learner.model, learner.judged)
+    training, validation = loaders(features=features)
     with closing(training), closing(validation):
         phases = [_measure(learner, training, phase) for phase in recipe.phases]
         peak = device.peak_memory()
-        validating = validation.images * _validation_seconds(learner, validation)
+        validating = validation.images * _seconds_to_evaluate(learner, validation)
     phases = [replace(phase, seconds_per_epoch=phase.seconds_per_epoch + validating) for phase in phases]
     last = phases[-1]
     files, states = _files(learner, training.images + validation.images), _states(learner)
@@ -138,7 +167,8 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
         data_wait=last.data_wait,
         seconds_per_epoch=last.seconds_per_epoch,
         seeds=seeds,
-        seconds=sum(phase.seconds_per_epoch * phase.epochs for phase in phases) * seeds,
+        features=plan,
+        seconds=sum(phase.seconds_per_epoch * phase.epochs for phase in phases) * seeds + (plan.seconds if plan else 0),
         peak_memory_bytes=peak,
         images_at_once=min(learner.micro_batch or recipe.batch_size, training.images),
         folder=str(job.run),
@@ -172,11 +202,11 @@ def _images_per_step(recipe: Recipe, training: Loader) -> int:
     return min(recipe.batch_size * recipe.accumulate, training.images)
 
 
-def _validation_seconds(learner: Learner, validation: Loader) -> float:
-    """Return validation seconds per image; the first batch is a warm-up unless it is the only one."""
-    if not validation.images:
+def _seconds_to_evaluate(learner: Learner, loader: Loader) -> float:
+    """Return the seconds to load and evaluate an image; the first batch is a warm-up unless it is the only one."""
+    if not loader.images:
         return 0.0
-    batches = validation.epoch(0)
+    batches = loader.epoch(0)
 
     def look(some: Iterator[Batch]) -> tuple[int, float]:
         started, found = time.perf_counter(), list(some)
@@ -263,6 +293,11 @@ def dry_run_text(found: DryRun) -> str:
         f"of it waiting for {called}; about {rough_time(found.seconds_per_epoch)} an epoch, "
         f"{rough_time(found.seconds)} in all{of_seeds}",
     ]
+    if found.features:
+        lines.append(
+            f"of that once about {rough_time(found.features.seconds)} for the features of the frozen backbone, "
+            f"{rough_size(found.features.bytes)} beside the boxes file"
+        )
     if found.peak_memory_bytes is not None:
         whose = "of this process" if found.device == "cpu" else "on the device"
         lines.append(f"peak memory {whose}: {rough_size(found.peak_memory_bytes)}")

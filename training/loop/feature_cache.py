@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import zlib
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError, DatasetError
-from ...data.files import PatientFile, atomic_file, interrupts_postponed, one_process
+from ...data.files import PatientFile, atomic_file, check_writable, interrupts_postponed, one_process
+from ...data.text import rough_size, rows_called
 from ..machine.devices import Device, Pieces
 from ..models.backbones.backbone import PackedMaps
 from ..models.contract import Settings
@@ -30,6 +32,7 @@ from .engine import Watch
 
 _BATCH = 16  # frames are computed in batches of about this many
 _LARGEST = float(np.finfo(np.float16).max)
+_NO_ROOM = "delete feature files of earlier runs beside it, or leave out --cache-features"
 
 
 class FeatureCache:
@@ -57,14 +60,14 @@ class FeatureCache:
         self.path = boxes.path.with_name(f"{boxes.path.stem}.features-{self.key[:12]}.h5")
 
     @property
-    def numbers_of_a_frame(self) -> int:
-        """L, the number of numbers of a frame."""
-        return sum(one.size for one in self.packed)
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of rows, frames T, and numbers L of a frame."""
+        return len(self.rows), self.frames, sum(one.size for one in self.packed)
 
     @property
     def bytes(self) -> int:
         """Size of the features."""
-        return 2 * len(self.rows) * self.frames * self.numbers_of_a_frame
+        return 2 * math.prod(self.shape)
 
     def _packing(self) -> list[PackedMaps]:
         """Place of each backbone's maps, from the maps of an empty image."""
@@ -101,22 +104,23 @@ class FeatureCache:
 
         Raises: `DatasetError` if the file is damaged or foreign, another process is writing it, or the disk is full.
         """
-        rows = "clips" if self._sampling else "images"
-        told = f"{self.bytes / 1e6:,.0f} MB, features of {len(self.rows):,} {rows}"
+        size = rough_size(self.bytes)
+        told = f"{size}, features of {len(self.rows):,} {rows_called(self._sampling is not None)}"
         if self.path.exists():
             self.open()
             say(f"features of the frozen backbone from {self.path} ({told})")
             return
         say(f"computing the features of the frozen backbone once, into {self.path} ({told})")
+        check_writable(self.path, "copy the boxes file to another folder, or leave out --cache-features")
         if shutil.disk_usage(self.path.parent).free < self.bytes + 2**20:
-            raise DatasetError(f"cannot write {self.path}: the disk has no room for {self.bytes / 1e6:,.0f} MB")
+            raise DatasetError(f"cannot write {self.path}: the disk has no room for {size}; {_NO_ROOM}")
         busy = DatasetError(f"another run is computing {self.path}; wait for it, and start this one again")
         with one_process(self.path.with_name(f"{self.path.name}.lock"), busy):
             try:
                 self._write(workers, watch, say)
             except (OSError, RuntimeError) as error:
                 if "No space left" in str(error):
-                    raise DatasetError(f"cannot write {self.path}: no space left on the disk") from None
+                    raise DatasetError(f"cannot write {self.path}: no space left on the disk; {_NO_ROOM}") from None
                 raise
 
     def open(self) -> FeatureFile:
@@ -145,8 +149,7 @@ class FeatureCache:
                 PatientFile(unfinished) as disk,
                 h5py.File(disk, "w", libver=("earliest", "v110")) as file,
             ):
-                shape = (len(self.rows), self.frames, self.numbers_of_a_frame)
-                features = file.create_dataset(FEATURES, shape, np.float16)
+                features = file.create_dataset(FEATURES, self.shape, np.float16)
                 for batch in loader.epoch(0):
                     found = self._features(batch.on(self._device), pieces)
                     numbers = (

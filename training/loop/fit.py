@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 from ...data.errors import CheckpointError
+from ...data.sampling import Sampling
 from ...data.text import rows_called
 from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
@@ -98,16 +100,17 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
             progress, said = load_state(run, learner)
             check_same_past(run, progress, recipe)
             say(f"{said}, {progress.describe(recipe.epochs)}")
+        features = FeatureCache(model, job.model, boxes, job.root, recipe, device) if settings.cache_features else None
+        if features:
+            processes.from_first(lambda: features.prepare(settings.workers, console.watch, say))
+            features.use_in(learner.model, learner.judged)
+        if goes_on:
             processes.gather(None)  # every process has read the configuration
             processes.from_first(lambda: change_epochs(run, progress, recipe.epochs))
         else:  # only once everything is built: a failed start leaves no files
             processes.from_first(lambda: start_folder(run, config))
         processes.gather(None)  # every process has read it: from here on it may be replaced
         regions = needs_of(job.model).regions > 0
-        features = FeatureCache(model, job.model, boxes, job.root, recipe, device) if settings.cache_features else None
-        if features:
-            processes.from_first(lambda: features.prepare(settings.workers, console.watch, say))
-            features.use_in(learner.model, learner.judged)
         training, validation = build_loaders(
             boxes, job.root, recipe, settings, model.size_hw, regions, job.propose, processes, features
         )
@@ -305,9 +308,18 @@ class _Story:
             fingerprint=self.job.boxes.fingerprint,
             epoch=self.progress.epoch,
             val_top1=self.progress.log[-1].get("val_top1"),
-            sampling=self.learner.recipe.sampling_of_clips,
+            sampling=self._sampling(),
         )
         save_checkpoint(self._run / BEST, checkpoint)
+
+    def _sampling(self) -> Sampling | None:
+        """Choice of the frames, with windows as long as the training clips; None for images."""
+        sampling, clips = self.learner.recipe.sampling_of_clips, self.job.boxes.clips
+        if sampling is None or clips is None:
+            return None
+        boxes = self.job.boxes
+        trained_on = boxes.usable[boxes.rows(self.learner.task.splits.trained_on)].tolist()
+        return sampling.lasting(median(clips.last(one) for one in trained_on))
 
 
 def _beginning(job: Job, config: dict[str, dict[str, object]], say: Callable[[str], None]) -> tuple[bool, str]:

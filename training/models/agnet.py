@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,15 @@ from .blocks.self_attention import KEYS_SHARE, SelfAttention
 from .contract import Output
 from .model import Model
 from .settings import AGNetSettings
+
+
+class Seen(NamedTuple):
+    """AG-Net's view of images: everything before the tokens are merged."""
+
+    tokens: Tensor  #: ``(B, N, 49, C)``, after SE-Residual
+    boxes: Tensor  #: ``(B, N, 4)``, xyxy in fractions of the image, the whole image last
+    maps: list[Tensor]  #: maps before self-attention, each ``(B, C_k, h_k, w_k)``; the last is 7 × 7
+    attention: Tensor | None  #: ``(B, 7, 7)``, attention map of Eq. 1
 
 
 class AGNet(Model):
@@ -83,17 +92,25 @@ class AGNet(Model):
 
         Raises: `ValueError` if the shape of ``regions`` is not ``(B, R, 4)``.
         """
+        return self.classify(self.see(images, regions))
+
+    def see(self, images: Tensor, regions: Tensor | None = None) -> Seen:
+        """Compute the tokens of images; arguments and errors are those of `forward`."""
         boxes = self._boxes(images.shape[:1], images.device, regions)  # (B, N, 4)
         maps, features, attention = self._maps(images)
         tokens = self._pool(maps, boxes)  # (B, N, 49, C)
         if self.se_residual:
             means = self._pool(maps, boxes, mean=True).squeeze(2)  # (B, N, C): GAP of each token
             tokens = self.se_residual(tokens, means, inplace=True)  # (B, N, 49, C)
-        joined, weights = self.inter_attention(tokens)  # Eqs. 2 and 3: f̂ (B, 49, C), region weights (B, N)
+        return Seen(tokens, boxes, [*maps[:-1], features], attention)
+
+    def classify(self, seen: Seen) -> Output:
+        """Merge the tokens and classify: the second half of `forward`."""
+        joined, weights = self.inter_attention(seen.tokens)  # Eqs. 2 and 3: f̂ (B, 49, C), region weights (B, N)
         embedding = self.fusion(joined)  # Eq. 4: F (B, C)
         if self.shortcut is not None:
-            embedding = self._average(maps, features) + self.shortcut * embedding
-        return self.classified(embedding, region_weights=weights, attention_map=attention)
+            embedding = self._average(seen.maps) + self.shortcut * embedding
+        return self.classified(embedding, region_weights=weights, attention_map=seen.attention)
 
     @property
     def map_layer(self) -> nn.Module:
@@ -121,9 +138,9 @@ class AGNet(Model):
         return [*shallower, attended], features, attention
 
     @staticmethod
-    def _average(maps: list[Tensor], features: Tensor) -> Tensor:
-        """GAP of `_maps` before self-attention, ``(B, C)``."""
-        return torch.cat([each.mean(dim=(2, 3)) for each in [*maps[:-1], features]], dim=1)
+    def _average(maps: list[Tensor]) -> Tensor:
+        """GAP of the maps before self-attention, ``(B, C)``."""
+        return torch.cat([each.mean(dim=(2, 3)) for each in maps], dim=1)
 
     def _pool(self, maps: list[Tensor], boxes_xyxy: Tensor, mean: bool = False) -> Tensor:
         """Pool the boxes from every map, channels concatenated: ``(B, N, 49, C)``, or their mean ``(B, N, 1, C)``."""

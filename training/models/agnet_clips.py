@@ -93,7 +93,7 @@ class AGNetClips(AGNet):
     def _of_frames(self, images: Tensor) -> list[Tensor]:
         """Everything that is computed from single frames ``(n, 3, H, W)``: maps, attention map, average."""
         maps, features, attention = self._maps(images)
-        averages = [] if self.shortcut is None else [self._average(maps, features)]
+        averages = [] if self.shortcut is None else [self._average([*maps[:-1], features])]
         return [*maps, *([] if attention is None else [attention]), *averages]
 
     def _means(self, maps: list[Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:

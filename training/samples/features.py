@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -24,7 +23,7 @@ ROW = [("row", "<i8"), ("crc32", "<u4")]  # and the frames
 class FeatureFile:
     """An open feature file: rows of packed features ``(T, L)`` in half precision.
 
-    The numbers are mapped, not read, so that workers share them and a sample costs the copy of its row.
+    The numbers are mapped, not read, so that processes share them and a sample costs the copy of its row.
 
     Args:
         path: HDF5 file.
@@ -47,25 +46,14 @@ class FeatureFile:
                 if found != wanted:
                     raise ValueError("it is not the complete feature file of this backbone and these images")
                 features, rows = _inside(file, FEATURES), _inside(file, ROWS)[:]
-                self.offset, self.shape = features.id.get_offset(), features.shape
+                self.shape = features.shape
                 if features.dtype != np.float16 or features.ndim != 3 or len(rows) != len(features):
                     raise ValueError("its tables are not those of a feature file")
-            self._map: np.ndarray | None = None
-            _ = self.features
+                self.features = np.memmap(path, np.float16, "r", features.id.get_offset(), self.shape)
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise DatasetError(f"{path}: {first_line(error)}; delete it, and it is made again") from None
         self._rows = rows
         self._place = {row: number for number, row in enumerate(rows["row"].tolist())}
-
-    @property
-    def features(self) -> np.ndarray:
-        """All features ``(rows, T, L)``, mapped."""
-        if self._map is None:
-            self._map = np.memmap(self.path, np.float16, "r", self.offset, self.shape)
-        return self._map
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_map": None}
 
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Read the features ``(T, L)`` of a row of the boxes file, and the numbers of its frames ``(T,)``; -1: padding.
@@ -81,16 +69,26 @@ class FeatureFile:
         return found, self._rows["frames"][place]
 
 
+class NoFeatures(FeatureFile):
+    """Zeros in place of the features of a file, to measure how long training on features takes.
+
+    Args:
+        shape: Numbers of rows, frames T and numbers L of a frame.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+
+    def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(self.shape[1:], np.float16), np.zeros(self.shape[1], np.int32)
+
+
 def _inside(file: h5py.File, name: str) -> h5py.Dataset:
     """The dataset of this name. Raises: `ValueError` if its numbers are not in one piece in this very file."""
     found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(found, h5py.Dataset) or found.id.get_offset() is None or found.external:
         raise ValueError("its tables are not those of a feature file")
     return found
-
-
-def _marks(key: str) -> dict[str, object]:
-    return {"key": key.encode(), "complete": 1}
 
 
 class FeatureDataset(RegionDataset):

@@ -9,7 +9,7 @@ from agnet.data.errors import CheckpointError
 from agnet.data.regions import Layout, Regions
 from agnet.training.answers import pictures as figures
 from agnet.training.answers.pictures import FULL, Caption, draw_prediction, tied
-from agnet.training.answers.predict import Prediction, _with_evidence, predict
+from agnet.training.answers.predict import Prediction, predict, with_evidence
 from agnet.training.answers.truth import Truth
 from agnet.training.answers.video_labels import Label
 from agnet.training.machine.devices import Device
@@ -24,7 +24,7 @@ def test_evidence_is_gradient_times_activation_by_finite_differences(model):
     net = build_model(ModelSettings(classes=4, regions=3, model=model, backbone="mobilenet-v3-small")).eval().double()
     images, regions = 255 * torch.rand(1, 3, 224, 224).double(), torch.rand(1, 3, 4).sort(dim=-1).values.double()
     inputs = (images, regions)[: len(net.inputs)]
-    output, evidence = _with_evidence(net, *inputs)
+    output, evidence = with_evidence(net, *inputs)
     with torch.no_grad():
         features = net.backbone(images)
         winner = output.logits.argmax()
@@ -44,7 +44,7 @@ def test_the_plain_models_evidence_and_its_bias_are_the_logit():
     torch.manual_seed(0)
     net = build_model(ModelSettings(classes=4, model="plain", backbone="mobilenet-v3-small")).eval().double()
     torch.nn.init.normal_(net.classifier.bias)
-    output, evidence = _with_evidence(net, 255 * torch.rand(3, 3, 96, 96).double())
+    output, evidence = with_evidence(net, 255 * torch.rand(3, 3, 96, 96).double())
     winners = output.logits.argmax(dim=1)
     assert torch.allclose(evidence.sum(dim=(1, 2)) + net.classifier.bias[winners], output.logits.amax(dim=1), atol=1e-9)
     assert (evidence < 0).any() and (evidence > 0).any()

@@ -18,7 +18,8 @@ from agnet.training.answers.predict_files import FilePredictor
 from agnet.training.answers.windows import sliding_windows
 from agnet.training.machine.devices import choose_device
 from agnet.training.models.contract import Output
-from agnet.training.models.settings import PlainSettings
+from agnet.training.models.settings import ALSTMSettings, PlainSettings
+from agnet.training.runs.checkpoints import save_checkpoint
 
 
 def windows(frames, size):
@@ -93,3 +94,10 @@ def test_a_video_has_an_answer_for_every_frame_and_segments(watching, clip_folde
     assert [path.name for path in saved if path] == ["right-p3_right.mp4"]
     strip = cv2.imread(str(tmp_path / "right-p3_right.png"))
     assert strip.shape[1] > 1000  # four frames beside each other
+
+
+def test_an_interval_of_frames_is_refused_for_windows(agnet, untrained, clip_folder, tmp_path):
+    checkpoint = untrained(ALSTMSettings(3, "mobilenet-v3-small", units=4))
+    run = save_checkpoint(tmp_path / "best.safetensors", replace(checkpoint, sampling=Sampling(4, "segments", 7.5)))
+    video = clip_folder / "test" / "right" / "p3_right.mp4"
+    assert "at 7.5 frames a second; leave it out" in agnet("predict", "--run", run, video, "--every", 2, code=2).stderr

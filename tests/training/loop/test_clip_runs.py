@@ -148,6 +148,19 @@ def test_a_run_that_stops_within_an_epoch_continues_bit_for_bit(clip_boxes, clip
     assert checkpoint.sampling == Sampling(3, "window", 10.0)
 
 
+def test_the_checkpoint_of_segments_has_windows_as_long_as_a_training_clip(clip_boxes, clip_folder, tmp_path):
+    recipe = LUCK.override(sampling="segments", frame_rate=15.0, epochs=1)
+    fit(Job(tmp_path / "run", clip_boxes, clip_folder, PLAIN, recipe, RUN))
+    sampling = load_checkpoint(tmp_path / "run" / "best.safetensors").sampling
+    # Training clips have frames of the persons who are not held out, at 10 a second.
+    persons = [int(name.split(b"/p")[1][:1]) for name in clip_boxes.names[clip_boxes.usable[clip_boxes.rows("train")]]]
+    seconds = float(np.median([((3, 5, 9)[person] - 1) / 10 for person in persons]))
+    assert sampling.mode == "segments" and sampling.frames / sampling.rate == pytest.approx(seconds, rel=1e-4)
+    segments = np.diff(sampling.times(seconds))
+    windows = np.diff(replace(sampling, mode="window").times(seconds))
+    np.testing.assert_allclose(windows, segments, rtol=1e-4)
+
+
 def log_of(run):
     return (run / "log.jsonl").read_text().splitlines()
 

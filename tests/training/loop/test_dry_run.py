@@ -55,6 +55,23 @@ def test_it_writes_nothing_and_reckons_with_what_then_happens(train, tmp_path):
     assert load_checkpoint(Path("run/best.safetensors")).size_hw == (64, 64)
 
 
+def test_of_cached_features_it_tells_the_size_and_that_they_are_computed_once(train, tmp_path):
+    options = ["--model", "plain", "--batch-size", 4, "--backbone-lr", 0, "--no-augment", "--cache-features"]
+    options += ["--epochs", 1, "--warmup-epochs", 0]
+    before = everything(tmp_path)
+    told = json.loads(train(*options, "--seeds", 1, 2, "--dry-run", "--json").stdout)
+    assert everything(tmp_path) == before
+    features = told["features"]
+    assert features["bytes"] == 12 * 576 * 2 * 2 * 2  # images, channels, height, width, half precision
+    assert told["seconds"] == pytest.approx(2 * told["seconds_per_epoch"] + features["seconds"])
+    assert told["seconds_per_epoch"] > 0
+    train(*options, "--run", "run")
+    (file,) = tmp_path.glob("boxes.features-*.h5")
+    assert features["bytes"] == pytest.approx(file.stat().st_size, abs=20_000)
+    stopped = train(*options[:-5], "--epochs", 1, "--warmup-epochs", 0, "--run", "run", "--resume", code=1)
+    assert "cache_features = True, now it is False" in stopped.stderr
+
+
 def test_of_several_seeds_it_tells_the_time_and_the_room_of_all(train):
     told = json.loads(train("--model", "plain", "--seeds", 4, 5, 6, "--dry-run", "--json").stdout)
     assert told["seeds"] == 3

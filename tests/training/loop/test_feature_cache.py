@@ -1,6 +1,8 @@
 """Features of a frozen backbone that are computed once: the same results as without, and no stale or broken file."""
 
+import errno
 from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -9,7 +11,8 @@ import torch
 
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import ConfigurationError, DatasetError
-from agnet.data.text import first_line
+from agnet.data.text import first_line, rough_size
+from agnet.training.loop import feature_cache
 from agnet.training.loop.feature_cache import FeatureCache
 from agnet.training.loop.fit import fit
 from agnet.training.loop.job import Job
@@ -95,7 +98,7 @@ def test_broken_and_foreign_files_are_refused_and_a_stopped_one_leaves_nothing(c
     assert not list(tmp_path.glob("*features*"))
     watch = lambda what, count: lambda done, values: None  # noqa: E731
     cache.prepare(0, watch, said.append)
-    assert f"{cache.bytes / 1e6:,.0f} MB" in said[0] and abs(cache.path.stat().st_size - cache.bytes) < 20_000
+    assert rough_size(cache.bytes) in said[0] and abs(cache.path.stat().st_size - cache.bytes) < 20_000
     dataset = cache.dataset(regions=False)
     row = int(cache.rows[-1])
     with torch.no_grad():
@@ -116,6 +119,39 @@ def test_broken_and_foreign_files_are_refused_and_a_stopped_one_leaves_nothing(c
             dataset = cache.dataset(regions=False)
             _ = [dataset[(0, row)] for row in cache.rows.tolist()]
         assert complaint in first_line(caught.value)
+
+
+def test_a_full_disk_and_another_run_that_computes_them_are_named_and_leave_nothing(
+    copied, folder, tmp_path, monkeypatch
+):
+    class Full(feature_cache.PatientFile):
+        def write(self, data):
+            self._error = OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(feature_cache, "PatientFile", Full)
+    settings = PlainSettings(3, backbone=SMALL)
+    with pytest.raises(DatasetError, match="no space left on the disk; delete feature files"):
+        trained(copied, folder, tmp_path / "run", settings)
+    (tmp_path / "run" / "training.lock").unlink(missing_ok=True)
+    assert not list(tmp_path.glob("*features*")) and not list(tmp_path.glob("run/*"))
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(DatasetError, match=r"no room for [0-9.]+ kB; delete feature files"):
+        trained(copied, folder, tmp_path / "run", settings)
+    monkeypatch.undo()
+
+    def meanwhile(what, count):
+        with pytest.raises(DatasetError, match="another run is computing"):
+            trained(copied, folder, tmp_path / "other", settings)
+        return lambda done, values: None
+
+    torch.manual_seed(0)  # the weights of seed 0
+    model = build_model(settings)
+    model.size_hw = (64, 64)
+    cache = FeatureCache(model, settings, copied, folder, RECIPE, choose_device("cpu"))
+    cache.prepare(0, meanwhile, lambda text: None)
+    trained(copied, folder, tmp_path / "run", settings)
+    assert len(list(tmp_path.glob("*features*"))) == 1
 
 
 def read_pixels(boxes, folder, row):

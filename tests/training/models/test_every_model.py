@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from agnet.training.answers.predict import _with_evidence
+from agnet.training.answers.predict import with_evidence
 from agnet.training.loop.optimizer import build_optimizer, rest_frozen
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing, build_backbone
 from agnet.training.models.build import assemble
@@ -119,7 +119,7 @@ def test_height_and_width_may_differ(model):
         alone = [network(*(value[row : row + 1] for value in inputs)).logits for row in range(2)]
     torch.testing.assert_close(output.logits, torch.cat(alone))
     assert output.attention_map is None or output.attention_map.shape == (2, 7, 7)
-    _, places = _with_evidence(network, *inputs)
+    _, places = with_evidence(network, *inputs)
     assert places.shape == (2, 7, 7)  # as the head is given the map, whose own places are 9 × 17
 
 

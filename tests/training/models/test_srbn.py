@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from agnet.data.errors import CheckpointError
-from agnet.training.answers.predict import _with_evidence
+from agnet.training.answers.predict import with_evidence
 from agnet.training.loop.ema import WeightAverage
 from agnet.training.models.backbones.backbone import Backbone, build_backbone
 from agnet.training.models.build import assemble, build_model
@@ -214,7 +214,7 @@ def test_evidence_is_not_nothing_at_its_map_layer(settings):
 @pytest.mark.parametrize("settings", VARIANTS[5:], ids=NAMES[5:])
 def test_the_evidence_of_bcnn_and_the_bias_add_up_to_the_logit(settings):
     model, images = network(settings).double().eval(), pixels()
-    output, evidence = _with_evidence(model, images)
+    output, evidence = with_evidence(model, images)
     grid = (settings.grid,) * 2 if settings.grid else (4, 4)
     assert evidence.shape == (2, *grid)
     logits, winners = output.logits.max(dim=1)
@@ -228,7 +228,7 @@ def test_evidence_keeps_no_graph_of_either_stream():
     model, graphs = network(BCNN).eval(), []
     model.second_backbone.register_forward_hook(lambda *given: graphs.append(given[2].grad_fn))
     model.backbone.requires_grad_(False)
-    _with_evidence(model, pixels())
+    with_evidence(model, pixels())
     assert graphs == [None]
     learns = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learns == {"second_backbone", "classifier"}

@@ -11,7 +11,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import roi_align
 
 from agnet.data.errors import ConfigurationError
-from agnet.training.answers.predict import _with_evidence
+from agnet.training.answers.predict import with_evidence
 from agnet.training.loop.preparation import build_network
 from agnet.training.measure.complexity import network_cost
 from agnet.training.models.backbones.backbone import Backbone, backbone_entry, build_backbone
@@ -295,7 +295,7 @@ def test_the_plain_network_looks_at_the_last_map_alone():
 def test_evidence_is_of_the_last_map():
     model = two_stage_model()
     images, regions = batch(1)
-    output, evidence = _with_evidence(model, images, regions)
+    output, evidence = with_evidence(model, images, regions)
     assert evidence.shape == (1, 7, 7)
     with torch.no_grad():
         shallow, deep = model.backbone.maps(images)

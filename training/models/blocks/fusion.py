@@ -17,6 +17,10 @@ class Pooling(nn.Module):
         """``(B, P, C)``, P positions -> ``(B, C)``."""
         return x.amax(dim=1) if self.kind == "max" else x.mean(dim=1)
 
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Factors ``(B, P, C)`` with which ``forward(x)`` is the sum of x over the positions."""
+        return _at_maximum(x) if self.kind == "max" else torch.full_like(x, 1 / x.shape[1])
+
 
 class PoolingFusion(nn.Module):
     """F = Σ_k softmax_k(W p_k + b) p_k with p = (GMP(f̂), GAP(f̂)), one scorer for both (Eq. 4).
@@ -39,3 +43,15 @@ class PoolingFusion(nn.Module):
         """``(B, P, C)``, P positions -> ``(B, C)``."""
         pooled = torch.stack([x.amax(dim=1), x.mean(dim=1)], dim=1)  # (B, 2, C)
         return (torch.softmax(self.score(pooled), dim=1) * pooled).sum(dim=1)
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Factors ``(B, P, C)`` with which ``forward(x)`` is the sum of x over the positions."""
+        pooled = torch.stack([x.amax(dim=1), x.mean(dim=1)], dim=1)
+        maximum, mean = torch.softmax(self.score(pooled), dim=1).split(1, dim=1)  # each (B, 1, 1)
+        return maximum * _at_maximum(x) + mean / x.shape[1]
+
+
+def _at_maximum(x: Tensor) -> Tensor:
+    """1 at the position of each channel's maximum, 0 elsewhere; equal maxima share: ``(B, P, C)`` -> same shape."""
+    highest = (x == x.amax(dim=1, keepdim=True)).to(x.dtype)
+    return highest / highest.sum(dim=1, keepdim=True)

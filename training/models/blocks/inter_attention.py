@@ -16,7 +16,11 @@ class TokenMean(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, N, P, C)`` -> ``(B, P, C)`` and uniform region weights ``(B, N)``."""
-        return tokens.mean(dim=1), tokens.new_full(tokens.shape[:2], 1 / tokens.shape[1])
+        return tokens.mean(dim=1), self.coefficients(tokens)[0]
+
+    def coefficients(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficient of each token in what `forward` returns ``(B, N)``, and the tokens."""
+        return tokens.new_full(tokens.shape[:2], 1 / tokens.shape[1]), tokens
 
 
 class InterAttention(nn.Module):
@@ -62,6 +66,18 @@ class InterAttention(nn.Module):
         The region weight of token r' is its coefficient in f̂, Σ_r w_r m_rr', divided by the sum over all tokens. (The
         w_r of Eq. 3 weight the α_r, each a mixture of all tokens, so they do not rank the tokens.)
         """
+        shares, tokens = self.coefficients(tokens, bias, valid)
+        weights = precise(shares)
+        total = weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        return weighted_sum(shares, tokens), weights / total
+
+    def coefficients(
+        self, tokens: Tensor, bias: Tensor | None = None, valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Coefficient of each token in f̂, Σ_r w_r m_rr', ``(B, N)``, and the tokens, to be used downstream.
+
+        Arguments are those of `forward`.
+        """
         units = self.match.in_features
         # Three projections of the same large tensor in one product, since reading the tensor dominates the cost.
         weight = torch.cat([self.query.weight, self.key.weight, self.weigh.weight])  # (2·units + 1, D)
@@ -79,7 +95,4 @@ class InterAttention(nn.Module):
         if valid is not None:
             scores = scores.masked_fill(~valid, -math.inf)
         w = torch.softmax(scores, dim=-1)  # (B, N)
-        shares = torch.einsum("br,brs->bs", w, m)  # (B, N): coefficient of each token in f̂
-        weights = precise(shares)
-        total = weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-        return weighted_sum(shares, tokens), weights / total
+        return torch.einsum("br,brs->bs", w, m), tokens
