@@ -135,7 +135,9 @@ def dask():
 @pytest.fixture(params=["elsewhere", "dask"])
 def backend(request):
     request.getfixturevalue(request.param)
-    with joblib.parallel_config(backend=request.param):
+    # joblib waits ten seconds for Dask's workers, which a busy machine may take longer to start anew.
+    patience = {"wait_for_workers_timeout": 300} if request.param == "dask" else {}
+    with joblib.parallel_config(backend=request.param, **patience):
         yield request.param
 
 

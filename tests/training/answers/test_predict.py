@@ -44,7 +44,7 @@ from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from agnet.training.samples.reading import Unreadable, sample, sample_of_file
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
 PROPOSALS = ProposalSettings(primary=3)
 CLASSES = ("ant", "bee", "côté")
@@ -438,13 +438,25 @@ def test_letters_that_no_font_has_are_told_once(agnet, network, photographs, tmp
             function.cache_clear()
 
 
+# As ``python -m agnet``, with the backbone of these tests.
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import torchvision
+from small_mobilenet import mobilenet_v3_small
+from agnet.cli import main
+torchvision.models.mobilenet_v3_small = mobilenet_v3_small
+main(prog_name="agnet")
+"""
+
+
 @pytest.fixture
 def program(network, tmp_path):
     """A function that starts `agnet predict` as a program."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(*arguments, **others):
-        command = [sys.executable, "-m", "agnet", "predict", "--run", network, *arguments]
+        command = [sys.executable, "-c", PROGRAM, "predict", "--run", network, *arguments]
         return subprocess.Popen(
             [str(word) for word in command],
             cwd=tmp_path,
