@@ -35,6 +35,7 @@ ROOT = Path(package.__file__).resolve().parent
 CLASSES = ("ant", "bee", "côté")
 PROPOSALS = {"method": "sift", "primary": 3}
 SIDE = 64
+LESS = {"self_attention": False, "inter_attention": False, "fusion": "mean", "se": "none"}  # still takes boxes
 
 
 def small_network(settings):
@@ -224,8 +225,8 @@ def test_no_path_of_this_machine_is_in_the_bytes(exports, format):
     assert b".py" not in content and b'File "' not in content
 
 
-def test_a_file_that_computes_something_else_is_not_kept(run, monkeypatch):
-    folder, format = run, "torch"
+def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
+    folder, format = save(tmp_path / "run", checkpoint(**LESS)), "torch"
     (folder / f"model{FORMATS[format].suffix}").write_bytes(b"before")
     half = Network.forward
     monkeypatch.setattr(Network, "forward", lambda self, images, boxes: half(self, images, boxes * 0.9))
@@ -390,11 +391,11 @@ def test_a_file_that_does_not_run_is_not_kept(plain_run, monkeypatch):
     assert [file.name for file in plain_run.iterdir()] == ["best.safetensors"]
 
 
-def test_more_than_one_onnx_file_can_hold_is_refused(run, monkeypatch):
+def test_more_than_one_onnx_file_can_hold_is_refused(plain_run, monkeypatch):
     monkeypatch.setattr(export_writing, "_PROTOBUF_LIMIT", 1000)
     with pytest.raises(ConfigurationError, match="one ONNX file holds 2 GiB; use --format torch"):
-        export_run(run)
-    assert [file.name for file in run.iterdir()] == ["best.safetensors"]
+        export_run(plain_run)
+    assert [file.name for file in plain_run.iterdir()] == ["best.safetensors"]
 
 
 def test_every_format_has_a_suffix_of_its_own():
@@ -430,8 +431,7 @@ def test_every_number_of_a_pt2_moves_with_it(exports):
 
 
 def test_the_documented_program_predicts_as_predict_does_and_imports_no_torch(agnet, textured, tmp_path, capfd):
-    less = {"self_attention": False, "inter_attention": False, "fusion": "mean", "se": "none"}
-    save(tmp_path / "run", checkpoint(regions=36, proposals=ProposalSettings().to_dict(), **less))
+    save(tmp_path / "run", checkpoint(regions=36, proposals=ProposalSettings().to_dict(), **LESS))
     (tmp_path / "some").mkdir()
     Image.fromarray(textured(3, 500, 300)).save(tmp_path / "some" / "photo.jpg")
     answer = json.loads(agnet("predict", "--run", "run", "some/photo.jpg", "--json").stdout)["probabilities"]
