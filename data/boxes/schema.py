@@ -61,8 +61,8 @@ OF_CLIPS = {
     ),
     "primary": (
         "Here rows are sorted by clip, then frame, then region; frame is the number of the frame in its clip, from 0. "
-        "A region is the same thing in all frames of its clip. Where valid is 0 it has no keypoint there, and the "
-        "box is filled in between those of the nearest frames that have some."
+        "A region is the same thing in all frames of its clip. Where valid is 0 it has no keypoint in the frame, and "
+        "the box is filled in between those of the nearest frames that have some."
     ),
     "secondary": "Here there is one for each pair of each frame of a clip.",
 }
