@@ -1,6 +1,6 @@
 """Time to propose regions, compared with a lower bound and a naive implementation.
 
-    python benchmarks/stage1.py DIR [--images 300] [--repeats 3]
+    python benchmarks/stage1.py DIR [--images 300] [--repeats 3] [--clips]
 
 DIR contains class folders with images. On one thread, the pipelines take turns on each chunk of images:
 
@@ -12,6 +12,12 @@ and then the steps of agnet are timed one by one. On all cores, whole runs take 
 (the limit of the machine), agnet (`propose_dataset` into a file) with one worker and with all, naive with joblib, one
 image per task. Efficiency is the throughput of all cores divided by their number times that of one. Finally, a run of
 32 images from the shell is timed, including all start-up, and the same command again.
+
+With --clips, DIR contains videos instead, and only the first comparison is made, in processor time of all threads:
+
+    floor         OpenCV: decode all frames; resize those with regions to 224 x 224, SIFT detect
+    agnet         the work of `agnet propose` for a clip
+    agnet in time the same with --tubes space-time
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +44,15 @@ from sklearn.mixture import GaussianMixture
 from agnet.data.images import IMAGE_SUFFIXES, decode_image
 from agnet.data.memory import keep_freed_memory
 from agnet.data.sets.catalogue import open_dataset
+from agnet.data.videos import VIDEO_SUFFIXES
 from agnet.proposals.hulls import Groups, count_distinct, regions_of_groups
 from agnet.proposals.mixture import fit_mixture, initial_labels
 from agnet.proposals.run import CHUNK_IMAGES, propose_dataset
-from agnet.proposals.settings import ProposalSettings
+from agnet.proposals.settings import CLIP_FRAMES, SPACE_TIME, ProposalSettings
 from agnet.proposals.sift import detect_keypoints, seed_of, squash
 from agnet.proposals.worker import propose_chunk
 
-SETTINGS = ProposalSettings()
+SETTINGS, CLIPS = ProposalSettings(), ProposalSettings(frames=CLIP_FRAMES)
 Milliseconds = dict[str, list[float]]
 
 
@@ -105,6 +113,37 @@ def steps(path: str, taken: Milliseconds) -> None:
     mixture = timed("mixture", fit_mixture, found.astype(np.float64), start, 8)
     groups = Groups(found, mixture.labels, mixture.weights, mixture.means, distinct)
     timed("hulls", regions_of_groups, groups, SETTINGS.layout, "weight", (224, 224))
+
+
+def clip_floor(path: str) -> None:
+    sift = cv2.SIFT.create(nfeatures=CLIPS.keypoints)
+    video = cv2.VideoCapture(path)
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    sampled = {int((part + 0.5) * count / CLIPS.frames) for part in range(CLIPS.frames)}
+    number = 0
+    while True:
+        there, frame = video.read()
+        if not there:
+            break
+        if number in sampled:
+            sift.detect(cv2.resize(frame, (224, 224), interpolation=cv2.INTER_AREA), None)
+        number += 1
+
+
+def clips(paths: list[str], repeats: int) -> None:
+    pipelines: dict[str, Callable[[str], object]] = {
+        "floor": clip_floor,
+        "agnet": lambda path: propose_chunk("/", CLIPS, None, [path]),
+        "agnet in time": lambda path: propose_chunk("/", replace(CLIPS, tubes=SPACE_TIME), None, [path]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in pipelines}
+    for path in paths:
+        for name, run in pipelines.items():
+            seconds[name].append(min(_seconds(run, path, clock=time.process_time) for _ in range(repeats)))
+    print(f"\n{len(paths)} clips, processor time, best of {repeats} turns for each clip")
+    print(f"{'':14}{'ms per clip':>12}{'ratio to the floor':>20}")
+    for name, taken in seconds.items():
+        print(f"{name:14}{sum(taken) / len(paths) * 1e3:12.1f}{sum(taken) / sum(seconds['floor']):20.2f}")
 
 
 def one_thread(paths: list[str], repeats: int) -> None:
@@ -174,10 +213,10 @@ def start_up(paths: list[str]) -> None:
     print(f"\n{len(paths)} images from the shell to the finished file: {whole:.2f} s; when it exists: {again:.2f} s")
 
 
-def _seconds(function: Callable, *arguments: object) -> float:
-    start = time.perf_counter()
+def _seconds(function: Callable, *arguments: object, clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     function(*arguments)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> None:
@@ -185,8 +224,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=300, help="number of images for one thread")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clips", action="store_true", help="DIR contains videos")
     arguments = parser.parse_args()
-    found = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    suffixes = VIDEO_SUFFIXES if arguments.clips else IMAGE_SUFFIXES
+    found = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in suffixes)
+    if arguments.clips and found:
+        cv2.setNumThreads(1)
+        some = [str(path.resolve()) for path in found[:: max(1, len(found) // arguments.images)]]
+        with threadpoolctl.threadpool_limits(1):
+            clips(some[: arguments.images], arguments.repeats)
+        return
     readable = [str(path.resolve()) for path in found if cv2.imread(str(path)) is not None]
     open_dataset("folder", arguments.folder)  # fails now rather than after the first part
     if not readable:

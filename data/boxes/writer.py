@@ -372,7 +372,7 @@ def _write_settings(file: h5py.File, settings: Mapping[str, Mapping[str, object]
 
 # Sentences of the read-me about clips.
 _OF_CLIPS = (
-    "These are the frames that frame of primary numbers, from 0.",
+    "frame of primary is the number of the frame in its clip.",
     "A region is the same thing in all frames of its clip.",
     "valid is 0 where it has no keypoint: the box is filled in.",
 )

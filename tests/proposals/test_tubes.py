@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from agnet.data.boxes.reader import read_boxes
-from agnet.data.errors import ConfigurationError
+from agnet.data.contents import hash_of
+from agnet.data.errors import ConfigurationError, ImageError
 from agnet.data.regions import boxes_of_hulls
 from agnet.proposals import tubes as tubes_module
 from agnet.proposals.run import propose_dataset
@@ -73,6 +74,9 @@ def test_a_clip_is_read_by_time_and_long_ones_in_little_memory(clip_folder, monk
     monkeypatch.setattr(tubes_module, "_KEPT", 7)
     few = propose_clip(path, SETTINGS)
     assert few.frames == 14 and set(few.numbers.tolist()) <= set(range(0, 14, 2))
+    monkeypatch.setattr(tubes_module, "MAX_FRAMES", 12)
+    with pytest.raises(ImageError, match="has 14 frames, more than the 12 of a clip; cut it"):
+        propose_clip(path, SETTINGS)
     for method in ("grid", "random"):
         still = propose_clip(path, ProposalSettings(primary=2, frames=6, method=method))
         assert still.numbers.tolist() == [0] and still.valid.all()
@@ -107,6 +111,20 @@ def test_a_data_set_of_clips_has_the_same_file_however_it_is_made(clip_index, tm
     for settings, rows in ((ProposalSettings(), index), (SETTINGS, replace(index, of_clips=False))):
         with pytest.raises(ConfigurationError, match="proposal setting 'frames'"):
             propose_dataset(rows, settings, tmp_path / "c.h5")
+
+
+def test_a_clip_that_kills_its_decoder_costs_itself_alone(clip_index, tmp_path, monkeypatch):
+    victim = clip_index.names[4]
+
+    def in_workers_that_die(chunks, task, lost, jobs):
+        for chunk in chunks:
+            yield [lost(name, "its worker was killed") if name == victim else task([name])[0] for name in chunk]
+
+    monkeypatch.setattr("agnet.proposals.run.in_parallel", in_workers_that_die)
+    summary = propose_dataset(clip_index, SETTINGS, tmp_path / "a.h5", previews=False)
+    boxes = read_boxes(tmp_path / "a.h5")
+    assert summary.unreadable == 1 and boxes.failures == ((victim, "its worker was killed"),)
+    assert boxes.contents[4].decode() == hash_of(clip_index.root / victim)  # so that it is not tried again
 
 
 def test_methods_for_images_alone_are_refused_for_clips():

@@ -170,14 +170,19 @@ def _bars(explanation: Explanation) -> list[_Bar]:
 
 def _note(explanation: Explanation, area: float) -> str:
     """What the colours mean, and what they do not."""
-    how = {
-        "parts": "the exact parts of the difference of both logits, laid on the regions' places: with the bias they "
-        "add up to it",
-        "hirescam": "gradient times activation of the last feature map (HiResCAM) for the difference of both logits",
+    how, limit = {
+        "parts": (
+            "the exact parts of the difference of both logits, laid on the regions' places: with the bias they add up "
+            "to it",
+            "It is what adds up, not what would be missing if a place were covered.",
+        ),
+        "hirescam": (
+            "gradient times activation of the last feature map (HiResCAM) for the difference of both logits",
+            "For plain networks and B-CNN the map and the bias add up to it; for others it is first order.",
+        ),
     }[explanation.method]
     return (
         f"Orange speaks for {explanation.this} rather than {explanation.against}, purple against it: {how}; colours in "
         f"logits per 49th of the picture, on one scale in all pictures of a call. Half of what speaks for the class "
-        f"lies within the white line, on {area:.0%} of the picture. It is what adds up, not what would be missing if a "
-        "place were covered."
+        f"lies within the white line, on {area:.0%} of the picture. {limit}"
     )
