@@ -276,8 +276,9 @@ def test_bfloat16_stays_within_its_bounds_of_float32(delta):
     for name, wanted in slopes[0].items():
         if name not in silent:
             got = slopes[1][name]
-            # The gradient of the scores is a small difference of large numbers: 0.99 with AVX-512, 0.95 with SSE.
-            assert cosine_similarity(wanted, got, dim=0) > (0.85 if name == "fusion.score.weight" else 0.99), name
+            # The gradient of the scores is a small difference of large numbers: 0.99 with AVX-512, 0.95 with SSE, 0.83
+            # with AVX-512's own bfloat16 products.
+            assert cosine_similarity(wanted, got, dim=0) > (0.7 if name == "fusion.score.weight" else 0.99), name
             assert 0.8 < got.norm() / wanted.norm() < 1.25, name
     every, other = (torch.cat(list(each.values())) for each in slopes)
     assert cosine_similarity(every, other, dim=0) > 0.9995
