@@ -18,7 +18,7 @@ from ..contents import hash_of, stamp_of_folder
 from ..errors import AgnetError, DatasetError, MismatchError
 from ..listing import OnDisk
 from ..regions import NOT_THERE, time_of_change
-from ..text import printable
+from ..text import printable, rows_called
 from . import schema
 from .reader import Listing
 
@@ -79,8 +79,10 @@ class Look:
     missing: tuple[int, ...]  #: increasing, like `changed`
     changed: dict[int, str]  #: with the difference
 
-    def error(self, kind: str = "images") -> AgnetError | None:
+    def error(self, kind: str = "") -> AgnetError | None:
         """Error with the count, the first image and the remedy, or None. ``kind`` names the images checked."""
+        rows = rows_called(self.listing.of_clips)
+        kind = kind or rows
         path, root, there = self.listing.path, self.root, len(self.rows) - len(self.missing)
         unreadable, missing, changed = self._sorted_out()
         told, remedies = [], []
@@ -99,7 +101,7 @@ class Look:
             if len(missing) == len(self.rows):
                 looked = f"looked for {root / first}: {why}"
                 return DatasetError(
-                    printable(f"the images of {path} are not under {root} ({looked}); say where with --root")
+                    printable(f"the {rows} of {path} are not under {root} ({looked}); say where with --root")
                 )
             are = self._of_all(len(missing), kind, "is", "are")
             told.append(f"{are} missing under {root}, first {first} ({why})")
@@ -109,7 +111,7 @@ class Look:
             told.append(f"{have} changed since that file was made, first {root / self._name(row)} ({what})")
         if missing or changed:
             elsewhere = ", or say with --root where they are" if 2 * there < len(self.rows) else ""
-            remedies.append(f"restore the original images, or run the same agnet propose with --restart{elsewhere}")
+            remedies.append(f"restore the original {rows}, or run the same agnet propose with --restart{elsewhere}")
         if not told:
             return None
         error = MismatchError if changed and not (missing or unreadable) else DatasetError
@@ -184,7 +186,7 @@ def look_at_images(
     if len(read) < len(retimed):
         same = len(read) - sum(k in reasons for k in read.tolist())
         say(
-            f"{len(retimed):,} images have another time of change than in {listing.path}; {len(read):,} of them were "
+            f"{len(retimed):,} {rows_called(listing.of_clips)} have another time of change than in {listing.path}; {len(read):,} of them were "
             f"read, of which {same:,} are the same; agnet inspect --verify reads all"
         )
     return Look(
