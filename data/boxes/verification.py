@@ -186,7 +186,8 @@ def look_at_images(
     if len(read) < len(retimed):
         same = len(read) - sum(k in reasons for k in read.tolist())
         say(
-            f"{len(retimed):,} {rows_called(listing.of_clips)} have another time of change than in {listing.path}; {len(read):,} of them were "
+            f"{len(retimed):,} {rows_called(listing.of_clips)} have another time of change than in {listing.path}; "
+            f"{len(read):,} of them were "
             f"read, of which {same:,} are the same; agnet inspect --verify reads all"
         )
     return Look(
