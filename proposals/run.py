@@ -361,7 +361,7 @@ def _strip(path: Path, frames: int, rows: np.ndarray, settings: ProposalSettings
     pictures = []
     for frame in frames_numbered(path, chosen, settings.max_pixels):
         own = rows[rows["frame"] == frame.number]
-        pictures.append(draw_regions(frame.pixels, _boxes(own), settings.layout, 360, own["valid"]))
+        pictures.append(draw_regions(frame.pixels, _boxes(own), settings.layout, 240, own["valid"]))
     height, width = pictures[0].shape[:2]
     return contact_sheet(pictures, 2, (width + 6, height + 6))
 
