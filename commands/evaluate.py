@@ -135,8 +135,8 @@ def _report(
     rows = f"{first_metrics.images:,} {first_metrics.rows} of {len(first_metrics.class_accuracy)} classes"
     heading = f"{title}, {split}: {rows}" if first_metrics.clips else f"{split}: {rows}"
     if seeds:
-        return heading, seeds_csv(list(measured.values())), seeds_text(measured, seeds.spreads, claim)
-    return heading, metrics_csv(first_metrics), metrics_text(first_metrics, claim)
+        return heading, seeds_csv(list(measured.values()), title), seeds_text(measured, seeds.spreads, claim)
+    return heading, metrics_csv(first_metrics, title), metrics_text(first_metrics, claim)
 
 
 def _classes(evaluation: Evaluation) -> list[str]:

@@ -317,7 +317,8 @@ class _Bars:
         if isinstance(answer, Stretch):
             self._close()
             if self.shown and answer.expected != 1:
-                self._bar = progress_bar(printable(Path(answer.video).name) or "predict", answer.expected)
+                unit = "frame" if answer.video else "image"
+                self._bar = progress_bar(printable(Path(answer.video).name) or "predict", answer.expected, unit)
         elif self._bar is not None and not isinstance(answer, Summary):
             self._bar.update()
 

@@ -107,6 +107,13 @@ def draw_frame(frame: np.ndarray, prediction: Prediction, label: Label) -> np.nd
     return np.asarray(page)
 
 
+def smoothed(weights: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:
+    """Enlarge a map of attention ``(h, w)`` to a picture's height and width, and smooth it as it is drawn."""
+    height, width = size_hw
+    large = cv2.resize(weights.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.GaussianBlur(large, (0, 0), _BLUR * min(height, width))
+
+
 def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
     """Draw a frame in grey with the attention of a network of clips over it, and with its primary regions if any.
 
@@ -116,9 +123,7 @@ def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
     """
     assert prediction.attention is not None
     weights, highest = prediction.attention
-    height, width = frame.shape[:2]
-    smooth = cv2.resize(weights.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    smooth = cv2.GaussianBlur(smooth, (0, 0), _BLUR * min(height, width))
+    smooth = smoothed(weights, frame.shape[:2])
     share = np.clip((smooth - 1) / (max(highest, _LEAST_HIGHEST) - 1), 0, 1)
     share[smooth < np.quantile(smooth, _PERCENTILE)] = 0
     picture = _mixed(greyed(frame), _rgb(LIT), _STRONGEST * share)

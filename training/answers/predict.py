@@ -31,7 +31,7 @@ class Attention(NamedTuple):
     """What a network weighs in one frame of a clip."""
 
     weights: np.ndarray  #: float32 ``(h, w)``: attention to each position as a multiple of the mean over all positions
-    highest: float  #: highest weight in all frames of the window
+    highest: float  #: highest weight, smoothed as it is drawn, in all frames of the window; 0 without pictures
 
 
 @dataclass(frozen=True)

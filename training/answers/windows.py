@@ -19,7 +19,7 @@ from ..samples.loader import STAND_IN, Batch
 from ..samples.reading import ProposeTubes, Sample
 from ..samples.views import View
 from ..tasks import CLASSIFY
-from .pictures import small_frame
+from .pictures import small_frame, smoothed
 from .predict import Attention, Prediction
 
 
@@ -79,7 +79,9 @@ def predict_window(
     check_finite(output)
     distributions = _distributions(output, batch.valid, each="images" in model.inputs)
     attention = _attention(output, len(window))
-    highest = 0.0 if attention is None or not pictures else float(attention.max())
+    highest = 0.0
+    if attention is not None and pictures:  # as drawn, so that the highest is in full colour
+        highest = max(float(smoothed(one, checkpoint.size_hw).max()) for one in attention)
     return [
         _prediction(
             one.sample.name,

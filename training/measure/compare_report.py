@@ -71,7 +71,8 @@ def comparison_csv(comparison: Comparison) -> str:
     first = [(change.name, change.images, change.first) for change in comparison.challenges[0].classes]
     others = zip(*(challenge.classes for challenge in comparison.challenges), strict=True)
     rows = [[*row, *(change.second for change in changes)] for row, changes in zip(first, others, strict=True)]
-    return rows_csv(["class", _rows(comparison), *(f"accuracy of {name}" for name in names)], rows)
+    columns = ["class", _rows(comparison), *(f"accuracy of {name}" for name in names)]
+    return rows_csv(columns, rows, comparison.dataset if comparison.aggregate else "")
 
 
 def save_comparison(comparison: Comparison, path: Path) -> Path:

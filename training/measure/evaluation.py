@@ -276,5 +276,5 @@ def _write_all(
     save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
     draw_confusion(metrics, target.with_name(f"confusion{part}.png"), title)
     draw_calibration(metrics, target.with_name(f"calibration{part}.png"), title)
-    write_text(target.with_suffix(".csv"), metrics_csv(metrics))
+    write_text(target.with_suffix(".csv"), metrics_csv(metrics, title))
     write_text(target, json.dumps(content, indent=1) + "\n")

@@ -88,19 +88,25 @@ def confusions(metrics: Metrics) -> list[tuple[str, str, str]]:
     return [(names[true], names[taken], f"{wrong[true, taken]} of {totals[true]}") for true, taken in pairs]
 
 
-def metrics_csv(metrics: Metrics) -> str:
-    """Format the results by class as CSV, one row per class in order; values that a class lacks are empty."""
+def metrics_csv(metrics: Metrics, title: str = "") -> str:
+    """Format the results by class as CSV, one row per class in order; values that a class lacks are empty.
+
+    ``title``: title of the data set, which is a column of results on videos, since it says whether test clips leak.
+    """
     names, rows = list(metrics.class_images), []
     for name, line in zip(names, metrics.confusion, strict=True):
         others = [0 if other == name else count for other, count in zip(names, line, strict=True)]
         most = max(others, default=0)
         taken = [names[others.index(most)], most] if most else ["", ""]
         rows.append([name, sum(line), metrics.class_accuracy[name], metrics.average_precision[name], *taken])
-    return rows_csv(_VIDEO_COLUMNS if metrics.clips else _CLASS_COLUMNS, rows)
+    return rows_csv(_VIDEO_COLUMNS, rows, title) if metrics.clips else rows_csv(_CLASS_COLUMNS, rows)
 
 
-def seeds_csv(seeds: Sequence[Metrics]) -> str:
-    """Format the results by class over several seeds as CSV: mean and sd (n - 1; empty for a single seed)."""
+def seeds_csv(seeds: Sequence[Metrics], title: str = "") -> str:
+    """Format the results by class over several seeds as CSV: mean and sd (n - 1; empty for a single seed).
+
+    ``title``: as for `metrics_csv`.
+    """
     rows = []
     for name, images in seeds[0].class_images.items():
         row: list[object] = [name, images]
@@ -108,13 +114,14 @@ def seeds_csv(seeds: Sequence[Metrics]) -> str:
             known = [value for value in values if value is not None]
             row += [mean(known) if known else None, stdev(known) if len(known) > 1 else None]
         rows.append(row)
-    return rows_csv(_SEEDS_VIDEO_COLUMNS if seeds[0].clips else _SEEDS_COLUMNS, rows)
+    return rows_csv(_SEEDS_VIDEO_COLUMNS, rows, title) if seeds[0].clips else rows_csv(_SEEDS_COLUMNS, rows)
 
 
-def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Format rows as CSV with a header line; floats have six significant digits."""
+def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> str:
+    """Format rows as CSV with a header line; floats have six significant digits. A ``title`` is the last column."""
     short = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
-    return csv_text([columns, *short])
+    name, value = (["data_set"], [title]) if title else ([], [])
+    return csv_text([[*columns, *name], *([*row, *value] for row in short)])
 
 
 def number(measure: str, value: float) -> str:

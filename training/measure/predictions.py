@@ -263,14 +263,14 @@ def _csv(predictions: SplitPredictions | QueryResults) -> str:
         true, predicted = predictions.classes[scores.labels[k]], predictions.classes[scores.predicted[k]]
         numbers = f"{scores.confidence[k]:.6g}", f"{own[k]:.6g}", scores.rank[k] + 1
         rows.append([name, content, true, predicted, *numbers, *_csv_counts(predictions, k)])
-    return csv_text([[*_COLUMNS, *(() if predictions.counts is None else COUNTS)], *rows])
+    return csv_text([[*_COLUMNS, *(() if predictions.counts is None else (*COUNTS, "data_set"))], *rows])
 
 
 def _csv_counts(predictions: SplitPredictions, number: int) -> list[object]:
-    """Counts of a video; empty where they are unknown."""
+    """Counts of a video, empty where they are unknown, and the title of its data set."""
     if predictions.counts is None:
         return []
-    return ["" if count == UNKNOWN else count for count in predictions.counts[number].tolist()]
+    return [*("" if count == UNKNOWN else count for count in predictions.counts[number].tolist()), predictions.title]
 
 
 def _search_csv(results: QueryResults) -> str:

@@ -99,7 +99,7 @@ def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> Seed
         "papers_claim": first.claim and asdict(first.claim),
         **{name: {**asdict(spreads[name]), "values": values[name]} for name in values},
     }
-    write_text(target.with_suffix(".csv"), _csv(each))
+    write_text(target.with_suffix(".csv"), _csv(each, _of_videos(first).get("title", "")))
     write_text(target, json.dumps(content, indent=1) + "\n")
     return SeedsEvaluation(evaluations, spreads, target)
 
@@ -122,9 +122,9 @@ def _of_videos(first: Evaluation) -> dict[str, str]:
     return {"title": found.title, "aggregate": found.aggregate} if found and found.aggregate else {}
 
 
-def _csv(each: Sequence[Metrics | SearchMetrics]) -> str:
+def _csv(each: Sequence[Metrics | SearchMetrics], title: str) -> str:
     searches = [metrics for metrics in each if isinstance(metrics, SearchMetrics)]
-    return search_csv(searches) if searches else seeds_csv([one for one in each if isinstance(one, Metrics)])
+    return search_csv(searches) if searches else seeds_csv([one for one in each if isinstance(one, Metrics)], title)
 
 
 def _is_share(name: str) -> bool:

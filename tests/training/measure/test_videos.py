@@ -253,12 +253,14 @@ def test_a_run_on_clips_is_measured_by_all_frames_of_each_video(runs, boxes, cli
     assert content["clips"]["video_accuracy"] == content["top1"]
     with (root / "seed-0" / "predictions-test.csv").open(newline="") as file:
         header, *lines = csv.reader(file)
-    assert header[-4:] == ["clips", "clips_right", "frames", "frames_right"]
-    assert [line[-4] for line in lines] == ["4"] * 3 and sum(int(line[-1]) for line in lines) == frames_right
+    assert header[-5:] == ["clips", "clips_right", "frames", "frames_right", "data_set"]
+    assert [line[-5] for line in lines] == ["4"] * 3 and sum(int(line[-2]) for line in lines) == frames_right
+    assert {line[-1] for line in lines} == {TITLE}
     text = metrics_text(found[1].metrics, None)
     assert "video accuracy (top-1)" in text and "over videos" in text and "images" not in text
     assert "each of 12 clips (a window of 4 frames at 10 a second)" in text and "by mode" in text
     assert metrics_csv(found[0].metrics).startswith("class,videos,video_accuracy,")
+    assert found[0].file.with_suffix(".csv").read_text().count(TITLE) == 3  # of each class
 
 
 def test_with_one_clip_a_video_its_accuracy_is_said_once(runs):
@@ -281,6 +283,7 @@ def test_seeds_have_mean_and_sd_of_all_three_accuracies(runs, tmp_path):
     assert "frame accuracy" in text and "video accuracy (top-1)" in text and "over videos and seeds" in text
     table = seeds_csv([evaluation.metrics for evaluation in found.values()])
     assert table.startswith("class,videos,video_accuracy_mean")
+    assert seeds.file.with_suffix(".csv").read_text().count(TITLE) == 3
 
 
 def test_runs_are_compared_by_video_and_every_output_has_the_title(runs, tmp_path):
@@ -293,7 +296,7 @@ def test_runs_are_compared_by_video_and_every_output_has_the_title(runs, tmp_pat
     for text in (comparison_text(comparison), comparison_markdown(comparison)):
         assert TITLE in text and "3 videos by mean-prob" in text and "video accuracy (top-1)" in text
         assert "video by video" in text and "images" not in text
-    assert comparison_csv(comparison).startswith("class,videos,")
+    assert comparison_csv(comparison).startswith("class,videos,") and comparison_csv(comparison).count(TITLE) == 3
     by_mode = compare_runs(folders, "test", Aggregate("mode"))
     assert by_mode.aggregate == "mode" and not any("rule" in line for line in by_mode.cautions)
     with pytest.raises(CheckpointError, match=r"no predictions for test by last:2; .* --aggregate last:2"):
