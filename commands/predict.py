@@ -265,7 +265,7 @@ def _tell(
     Returns: numbers of classified and of failed images, and the seconds taken.
     """
     from ..data.text import printable
-    from ..training.answers.answer import Moment, Still
+    from ..training.answers.answer import Moment, Still, Summary
     from ..training.samples.reading import Unreadable
 
     names = [one.name for one in inputs if not one.problem]
@@ -286,6 +286,8 @@ def _tell(
                 bars.say(told)
             if isinstance(saved, Path):
                 bars.say(f"written: {printable(str(saved))}")
+                if folder and folder.strip and isinstance(answer, Summary):
+                    bars.say(f"written: {printable(str(folder.strip))}")
             elif saved:
                 lines.tell(saved)
             for problem in (answer, saved):

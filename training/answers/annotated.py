@@ -50,6 +50,7 @@ class AnnotatedFolder:
         self._video = ""  # the current video
         self._writer: VideoWriter | None = None  # its writer
         self._strip = _Strip()
+        self.strip: Path | None = None  #: strip of frames that was saved with the latest video, if any
 
     def save(self, answer: Answer) -> Path | Unreadable | None:
         """Save the next answer of `FilePredictor.answers`, which must be created with ``pictures``.
@@ -71,7 +72,10 @@ class AnnotatedFolder:
             elif isinstance(answer, Summary) and self._writer is not None:
                 target = self._writer.path
                 self._close(keep=True)
-                self._strip.save(target.with_suffix(".png"), Path(self._video).name)
+                video = Path(self._video)
+                self.strip = self._strip.save(
+                    new_file(self.folder, video.with_stem(f"{video.stem}-strip"), ".png"), video.name
+                )
                 return target
         except ImageError as error:
             self._close(keep=False)
@@ -118,13 +122,14 @@ class _Strip:
                 self._tiles, self._stride = self._tiles[::2], 2 * self._stride
         self._seen += 1
 
-    def save(self, path: Path, name: str) -> None:
+    def save(self, path: Path, name: str) -> Path | None:
+        """Draw the strip. Returns: ``path``; None without attention, where nothing is drawn."""
         if not self._tiles:
-            return
+            return None
         count = min(STRIP_FRAMES, len(self._tiles))
         chosen = [self._tiles[number * len(self._tiles) // count] for number in range(count)]
         note = attention_note([attention for _, _, attention in chosen])
-        save_picture(captioned_sheet([tile[:2] for tile in chosen], 4, f"{name} · {note}"), path)
+        return save_picture(captioned_sheet([tile[:2] for tile in chosen], 4, f"{name} · {note}"), path)
 
 
 def new_file(folder: Path, image: Path, suffix: str) -> Path:

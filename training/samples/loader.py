@@ -48,7 +48,8 @@ class Batch(NamedTuple):
     Pixels stay bytes until they are on the device, which transfers a quarter of the data of float32.
     """
 
-    frames: Tensor  #: uint8 ``(B, T, 3, H, W)``, channels last in memory
+    #: uint8 ``(B, T, 3, H, W)``, channels last in memory; or half-precision features ``(B, T, L)``
+    frames: Tensor
     valid: Tensor  #: bool ``(B, T)``, False for padding after a short clip; every sample has at least one valid frame
     regions: Tensor | None  #: float32 ``(B, T, R, 4)`` xyxy in fractions of the frame; None for models without regions
     labels: Tensor  #: int64 ``(B,)``; `STAND_IN` if a process has no sample in a short batch

@@ -89,10 +89,13 @@ def test_a_video_has_an_answer_for_every_frame_and_segments(watching, clip_folde
     assert [one.frame.number for one in moments] == [0, 2, 4, 6, 8, 10, 12]  # 14 frames at 10 a second
     assert {one.label.name for one in moments} == {"côté"} and isinstance(answers[-1], Summary)
     assert [(one.start, one.end) for one in answers[-1].segments] == [(0.0, pytest.approx(1.2))]
+    (tmp_path / "right-p3_right-strip.png").write_bytes(b"another's")
     with AnnotatedFolder(tmp_path, watching.classes) as folder:
         saved = [folder.save(one) for one in answers]
     assert [path.name for path in saved if path] == ["right-p3_right.mp4"]
-    strip = cv2.imread(str(tmp_path / "right-p3_right.png"))
+    assert (tmp_path / "right-p3_right-strip.png").read_bytes() == b"another's"
+    assert folder.strip == tmp_path / "right-p3_right-strip-2.png"
+    strip = cv2.imread(str(folder.strip))
     assert strip.shape[1] > 1000  # four frames beside each other
 
 
