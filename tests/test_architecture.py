@@ -45,6 +45,8 @@ ALLOWED = {
     "training.measure": {*RUNS, "training.loop", "data.sets"},
     "training.answers": RUNS,
     "training.export": RUNS - {"training.samples"},
+    # It reads the files of a run, and loads no network.
+    "training.report": {*DATA, "training", "training.runs", "training.measure"},
 }
 # The command line may read settings at import, everything else inside its commands.
 LIGHT = {

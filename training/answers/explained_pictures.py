@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from ...data.drawing import fit_within
 from ...data.fonts import draw_text, shortened, wrapped
+from ...data.palette import AGAINST, FAINT, FOR, PAPER, TEXT
 from .explain import Explanation
-from .pictures import AGAINST, FAINT, FOR, PAPER, TEXT, draw_scale, greyed, tinted, with_regions
+from .pictures import draw_scale, greyed, tinted, with_regions
 from .truth import Truth
 
 _WIDTH, _MARGIN, _GAP = 1480, 20, 18

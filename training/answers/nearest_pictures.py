@@ -11,13 +11,13 @@ from ...data.drawing import draw_frame_around, draw_mark, save_picture
 from ...data.errors import ImageError
 from ...data.fonts import draw_text, shortened, text_width, wrapped
 from ...data.images import MAX_PIXELS, read_image
+from ...data.palette import FAINT, PAPER, RIGHT, TEXT, WRONG
 from ..samples.reading import Unreadable
 from .annotated import new_file
 from .nearest import Nearest, Neighbour, Subject, left_out_text
 from .truth import TRAINED_ON
 
-RIGHT, WRONG = "#2e8b57", "#c0392b"  #: a tick and a solid frame, a cross and dashes: the same without colour
-_UNKNOWN, _TEXT, _FAINT, _PAPER = "#8a8a8a", "#1a1a1a", "#5f5f5f", "#ffffff"
+_UNKNOWN = "#8a8a8a"
 
 _CELL_HEIGHT, _CELL_WIDTHS = 208, (116, 276)  # of a cell in pixels; minimum and maximum of its width
 _PAGE_WIDTHS = (560, 1600)
@@ -70,13 +70,13 @@ def draw_nearest(images: list[np.ndarray], nearest: Nearest, run: str = "") -> n
     step_y = cell_h + 2 * _FRAME + (3 if subjects else 2) * _LINE + 20
     query = _query_lines(nearest, cell_w)
     height = max(rows * step_y, cell_h + _LINE * len(query) + 26)
-    page = Image.new("RGB", (width, top + height + foot.height + _MARGIN), _PAPER)
+    page = Image.new("RGB", (width, top + height + foot.height + _MARGIN), PAPER)
     page.paste(head, (_MARGIN, _MARGIN))
     page.paste(foot, (_MARGIN, page.height - foot.height - _MARGIN))
     place = _paste(page, tiles[0], (_MARGIN + _FRAME, top), (cell_w, cell_h))
-    draw_frame_around(page, place, _TEXT, 1)
+    draw_frame_around(page, place, TEXT, 1)
     for number, line in enumerate(query):
-        draw_text(page, (_MARGIN + _FRAME, top + cell_h + _FRAME + 6 + number * _LINE), line, 13, _FAINT)
+        draw_text(page, (_MARGIN + _FRAME, top + cell_h + _FRAME + 6 + number * _LINE), line, 13, FAINT)
     for number, (tile, one) in enumerate(zip(tiles[1:], nearest.neighbours, strict=True)):
         at = left + number % columns * step_x, top + number // columns * step_y
         place = _paste(page, tile, at, (cell_w, cell_h))
@@ -84,7 +84,7 @@ def draw_nearest(images: list[np.ndarray], nearest: Nearest, run: str = "") -> n
         draw_frame_around(page, place, colour, 2 if one.right is None else _FRAME, dashed=one.right is False)
         _caption(page, (at[0], at[1] + cell_h + _FRAME + 6), cell_w, number + 1, one)
     if not nearest.neighbours:
-        draw_text(page, (left, top + 20), "no image is left to compare with", 15, _FAINT)
+        draw_text(page, (left, top + 20), "no image is left to compare with", 15, FAINT)
     return np.asarray(page)
 
 
@@ -113,13 +113,13 @@ def _paste(
 
 def _caption(page: Image.Image, at_xy: tuple[int, int], width: int, rank: int, one: Neighbour) -> None:
     x, y = at_xy
-    draw_text(page, (x, y), f"{rank}", 15, _TEXT)
-    draw_text(page, (x + 12 + text_width(f"{rank}", 15), y), f"{one.similarity:.3f}", 15, _FAINT)
+    draw_text(page, (x, y), f"{rank}", 15, TEXT)
+    draw_text(page, (x + 12 + text_width(f"{rank}", 15), y), f"{one.similarity:.3f}", 15, FAINT)
     if one.right is not None:
         draw_mark(page, (x + width - 18, y), one.right, RIGHT if one.right else WRONG)
     lines = [*([] if one.subject is None else [one.subject.text]), _short_name(one.name, one.subject, 12, width)]
     for number, line in enumerate(lines, 1):
-        draw_text(page, (x, y + 3 + number * _LINE), shortened(line, 12, width), 12, _FAINT)
+        draw_text(page, (x, y + 3 + number * _LINE), shortened(line, 12, width), 12, FAINT)
 
 
 def _short_name(name: str, subject: Subject | None, size: int, width: float) -> str:
@@ -145,10 +145,10 @@ def _head(nearest: Nearest, run: str, width: int) -> Image.Image:
     first = f"the {count:,} nearest" if count != 1 else "the nearest"
     what = f"{first} of {nearest.ranked:,} images by cosine similarity{', ' if run else ''}{run}"
     lines = wrapped(what, 14, width, 3)
-    page = Image.new("RGB", (width, 30 + _LINE * len(lines)), _PAPER)
-    draw_text(page, (0, 0), shortened(nearest.name, 20, width), 20, _TEXT)
+    page = Image.new("RGB", (width, 30 + _LINE * len(lines)), PAPER)
+    draw_text(page, (0, 0), shortened(nearest.name, 20, width), 20, TEXT)
     for number, line in enumerate(lines):
-        draw_text(page, (0, 30 + number * _LINE), line, 14, _FAINT)
+        draw_text(page, (0, 30 + number * _LINE), line, 14, FAINT)
     return page
 
 
@@ -161,14 +161,14 @@ def _foot(nearest: Nearest, width: int) -> Image.Image:
     lines = wrapped(said, 13, width, 3)
     what = "person" if nearest.subject and nearest.subject.is_person else "class"
     marked = any(one.right is not None for one in nearest.neighbours)
-    page = Image.new("RGB", (width, (26 if marked else 0) + _LINE * len(lines)), _PAPER)
+    page = Image.new("RGB", (width, (26 if marked else 0) + _LINE * len(lines)), PAPER)
     x = 0.0
     for right, text in ((True, f"the same {what}"), (False, f"another {what}")) if marked else ():
         colour = RIGHT if right else WRONG
         draw_frame_around(page, (round(x) + 2, 5, round(x) + 30, 17), colour, 2, dashed=not right)
         draw_mark(page, (x + 36, 2), right, colour)
-        draw_text(page, (x + 60, 2), text, 13, _FAINT)
+        draw_text(page, (x + 60, 2), text, 13, FAINT)
         x += 60 + text_width(text, 13) + 30
     for number, line in enumerate(lines):
-        draw_text(page, (0, (26 if marked else 0) + number * _LINE), line, 13, _FAINT)
+        draw_text(page, (0, (26 if marked else 0) + number * _LINE), line, 13, FAINT)
     return page

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from ...data.drawing import draw_boxes, draw_mark, fit_within
 from ...data.fonts import draw_text, shortened, text_width, wrapped
+from ...data.palette import AGAINST, FAINT, FOR, LIT, PAPER, TEXT
 from ...data.regions import Regions
 from .predict import Attention, Prediction
 from .truth import Truth
@@ -18,8 +19,6 @@ from .video_labels import Label
 
 FULL = 0.25  #: logits per 49th of the picture that are drawn in full colour, in every picture
 _CELLS = 49  # positions of the paper's 7 × 7 map; finer maps are drawn to the same scale
-FOR, AGAINST = "#f07a13", "#7b3fb3"  #: orange and purple differ for colour-blind readers and over grey
-LIT = "#00a5a5"  #: attention is not evidence, and has another colour
 _STRONGEST = 0.7  # opacity of full colour
 
 _BLUR = 0.06  # standard deviation of the smoothing of attention, as a fraction of the frame's shorter side
@@ -34,7 +33,6 @@ _SHOWN = 8  # maximum number of classes
 _MARGIN, _GAP = 20, 18
 _DARK = 0.35  # mean brightness to which darker grey photographs are brightened
 _FRAME_SIDES = (480, 640)  # minimum and maximum of the longer side of a video's frame, in pixels
-TEXT, FAINT, PAPER = "#1a1a1a", "#5f5f5f", "#ffffff"
 _BAR, _REST = "#4363d8", "#b9b9b9"
 
 

@@ -15,11 +15,12 @@ from PIL import Image
 import agnet as package
 from agnet.data.drawing import draw_frame_around
 from agnet.data.errors import ConfigurationError
+from agnet.data.palette import RIGHT, WRONG
 from agnet.data.persons import person_and_camera
 from agnet.training.answers.embedding import Embedding
 from agnet.training.answers.nearest import ITSELF, OF_JUNK, SAME_CAMERA, Nearest, Neighbour, Subject, Subjects
 from agnet.training.answers.nearest import find_nearest as find
-from agnet.training.answers.nearest_pictures import RIGHT, WRONG, draw_nearest, save_nearest
+from agnet.training.answers.nearest_pictures import draw_nearest, save_nearest
 from agnet.training.answers.truth import Truth
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import save_checkpoint
