@@ -84,10 +84,11 @@ def features(boxes: Boxes, root: Path, backbone: str, weights: str, channels: in
         rows, maps, regions, labels = boxes.rows(split).tolist(), [], [], []
         for start in range(0, len(rows), 32):
             samples = [dataset[0, row] for row in rows[start : start + 32]]
+            images, boxes_xyxy, numbers, _ = zip(*samples, strict=True)
             with torch.inference_mode():
-                maps.append(network(torch.stack([one[0] for one in samples])))
-            regions += [one[1] for one in samples]
-            labels += [one[2] for one in samples]
+                maps.append(network(torch.stack(images)))
+            regions += boxes_xyxy
+            labels += numbers
         found[split] = Part(torch.cat(maps), torch.stack(regions), torch.tensor(labels))
     if channels:
         pixels = found["train"].maps.permute(0, 2, 3, 1).flatten(0, 2)
