@@ -90,7 +90,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
     """Plot the differences of each network from the first, with intervals, and any classes that changed most."""
     from matplotlib.figure import Figure
 
-    from .evaluation_plots import save_figure
+    from ..runs.plots import save_plot
 
     rows, columns = len(comparison.challenges), 1 if _is_search(comparison) else 2
     figure = Figure(figsize=(5.5 * columns, 4.6 * rows), layout="constrained")
@@ -99,7 +99,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
         _draw_differences(row[0], comparison, challenge)
         if columns > 1:
             _draw_classes(row[1], comparison, challenge)
-    return save_figure(figure, path)
+    return save_plot(figure, path)
 
 
 def _draw_differences(axes: Axes, comparison: Comparison, challenge: Challenge) -> None:
