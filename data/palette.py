@@ -15,7 +15,7 @@ RIGHT, WRONG = "#2e8b57", "#c0392b"
 
 # Shares of a row of a confusion matrix, from next to nothing to all, each darker than the one before: right and wrong.
 RIGHT_SHARES = ("#d6e6f4", "#6aaed6", "#0072b2", "#08306b")
-WRONG_SHARES = ("#fdd9b5", "#f9923f", "#d55e00", "#6b2a00")
+WRONG_SHARES = ("#fde8d2", "#fbb374", "#d55e00", "#6b2a00")
 
 # Sizes of text in pixels, in pictures; plots have them in points.
 TITLE, HEADING, BODY, SMALL = 20, 16, 14, 13

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -14,7 +16,12 @@ from .plot_texts import DPI
 # What a program writes about itself and the day: the same plot would have other bytes tomorrow.
 _NO_METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Creator": None, "Date": None}}
 
-styled = rc_context(STYLE)  #: a decorator of functions that draw
+
+@contextmanager
+def plot(width: float, height: float) -> Iterator[Figure]:
+    """A figure of ``width`` x ``height`` inches, whose parts have the common style within the block."""
+    with rc_context(STYLE):
+        yield Figure(figsize=(width, height))
 
 
 def save_plot(figure: Figure, path: Path, tight: bool = True) -> Path:
