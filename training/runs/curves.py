@@ -47,11 +47,11 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "", note: str 
         top = 0.78 if title else 0.85
         figure.subplots_adjust(left=0.045, right=0.985, bottom=0.19 if note else 0.13, top=top, wspace=0.45)
         loss, accuracy, rate = figure.subplots(1, 3)
-        searches = any("val_map" in line for line in lines)
+        searches = any("val_cmc1" in line for line in lines)
         names = {"train_loss": ("train", _TRAIN), "val_loss": ("validation", _VAL)}
         _draw(loss, lines, names, "Loss, in nats", "val_loss")
         names = {"train_top1": ("train", _TRAIN), "val_top1": ("validation", _VAL)}
-        names |= {"val_map": ("mAP", _VAL), "val_cmc1": ("CMC@1", _CMC)}
+        names |= {"val_map": ("mAP", _VAL), "val_cmc1": ("CMC@1", _CMC)} if searches else {}
         measured = ("Top-1 of training persons, and search", "val_map") if searches else ("Top-1 accuracy", "val_top1")
         _draw(accuracy, lines, names, *measured, percent=True)
         _draw(rate, lines, {"lr": ("", _LR)}, "Learning rate", "")
