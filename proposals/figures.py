@@ -293,7 +293,7 @@ def _draw_tile(tile: Tile) -> Image.Image:
         return photograph.reduce(_FINE)
     if not tile.regions.enough_keypoints:
         whole = photograph.reduce(_FINE)
-        draw_tag(whole, (0, 0), [("every region is the whole", PAPER)], SMALL)
+        draw_tag(whole, (0, 0), [("regions: the whole image", TEXT)], SMALL)
         return whole
     primary = tile.regions.primary_xyxy * np.tile(np.divide(size, tile.regions.size_wh), 2)
     return _draw_boxes(photograph, primary, [""] * len(primary), 2 * _FINE).reduce(_FINE)

@@ -19,7 +19,7 @@ from .examination import Copy, DividedGroup, Duplicates, Examination, NearDuplic
 
 _SHOWN = 5  # of each kind; the JSON has all
 _SIDE = 220  # pixels per photograph on the sheet
-_CAPTION = 44  # pixels below a photograph
+_CAPTION = 60  # pixels below a photograph
 
 Found = TypeVar("Found")
 
@@ -70,7 +70,7 @@ def near_duplicate_sheet(
     if not pictures:
         raise DatasetError(f"{examination.title} has no near-duplicates across splits: there is nothing to draw")
     columns = min(3, len(pictures))
-    cell = 2 * _SIDE + 40, _SIDE + 20 + _CAPTION + 24
+    cell = 2 * _SIDE + 40, _SIDE + _CAPTION + 24
     return contact_sheet(pictures, columns, cell), len(pictures)
 
 
@@ -96,7 +96,7 @@ def _pair_text(pair: NearDuplicate) -> str:
 
 
 def _likeness(pair: NearDuplicate) -> str:
-    return f"{pair.distance} of 63 bits, correlation {pair.correlation:.2f}"
+    return f"{pair.distance} of 63 bits differ, correlation {pair.correlation:.2f}"
 
 
 def _copy_text(copy: Copy) -> str:
@@ -104,14 +104,14 @@ def _copy_text(copy: Copy) -> str:
 
 
 def _pair_picture(pair: NearDuplicate, root: Path, max_pixels: int) -> np.ndarray:
-    """Draw both images, how alike they are above them, and the split, class and name of each below it."""
-    picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE + 20 + _CAPTION), PAPER)
-    differ = "" if pair.image.class_name == pair.looks_like.class_name else " · different classes"
-    draw_text(picture, (0, 0), f"{_likeness(pair)}{differ}", SMALL, FAINT)
+    """Draw both images, below each its split, class and name, and below both how alike they are."""
+    picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE + _CAPTION), PAPER)
     for left, copy in ((0, pair.image), (_SIDE + 8, pair.looks_like)):
         tile = Image.fromarray(fit_within(read_image(root / copy.image, max_pixels), _SIDE))
-        picture.paste(tile, (left + (_SIDE - tile.width) // 2, 20 + _SIDE - tile.height))
+        picture.paste(tile, (left + (_SIDE - tile.width) // 2, _SIDE - tile.height))
         for number, (line, colour) in enumerate(((f"{copy.split}: {copy.class_name}", TEXT), (copy.image, FAINT))):
-            place = left, 20 + _SIDE + 5 + 17 * number
+            place = left, _SIDE + 5 + 17 * number
             draw_text(picture, place, shortened(line, SMALL, _SIDE), SMALL, colour)
+    differ = "" if pair.image.class_name == pair.looks_like.class_name else ", different classes"
+    draw_text(picture, (0, _SIDE + 39), f"{_likeness(pair)}{differ}", SMALL, FAINT)
     return np.asarray(picture)
