@@ -18,7 +18,6 @@ from ..runs.plots import plot, save_plot_to_publish
 from .evaluation_report import confusions
 from .metrics import Metrics
 from .searches import SEARCH_MEASURES, SearchMetrics
-from .statistics import wilson_interval
 
 _NUMBERED = 25  # most classes for which counts are written into the cells
 _FEW = 5  # most classes whose confusions are not listed beside the matrix: all of them are in sight
@@ -151,13 +150,11 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
         most = max(place.images for place in filled)
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
         for place in filled:
-            accuracy, confidence = place.accuracy or 0.0, place.confidence or 0.0
-            interval = wilson_interval(accuracy, place.images)
-            axes.plot([confidence] * 2, [interval.low, interval.high], color=SERIES[0], linewidth=1.2)
-            area = _LARGEST_DOT * place.images / most
-            axes.scatter(
-                [confidence], [accuracy], s=area, color=SERIES[0], edgecolors="white", linewidths=0.5, zorder=3
-            )
+            if place.interval is not None:
+                ends = [place.interval.low, place.interval.high]
+                axes.plot([place.confidence] * 2, ends, color=SERIES[0], linewidth=1.2)
+            look = {"color": SERIES[0], "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
+            axes.scatter([place.confidence], [place.accuracy], s=_area(place.images, most), **look)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set(xlabel="confidence: probability of the predicted class", ylabel=f"share of {metrics.rows} right")
         for axis in (axes.xaxis, axes.yaxis):
@@ -167,19 +164,9 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
         axes.text(1.0, 0.01, "over-confident", color=FAINT, ha="right")
         interval = metrics.interval("calibration_error")
         error = f"{metrics.calibration_error:.1%} (95% {100 * interval.low:.1f} to {interval.high:.1%})"
-        _titled(axes, dataset, f"Calibration error (ECE) {error}\n{_confidence_text(metrics)}", 5.0)
+        _titled(axes, dataset, f"Calibration error (ECE) {error}\non average {metrics.miscalibration.text}", 5.0)
         _key_of_dots(axes, most, metrics.rows)
         return save_plot_to_publish(figure, path)
-
-
-def _confidence_text(metrics: Metrics) -> str:
-    """Whether the network is over- or under-confident on average over all images."""
-    confidence = sum(place.images * (place.confidence or 0.0) for place in metrics.calibration) / metrics.images
-    interval = wilson_interval(metrics.top1, metrics.images)
-    said = "over-confident" if confidence > interval.high else "under-confident"
-    if interval.low <= confidence <= interval.high:
-        said = "neither over- nor under-confident"
-    return f"on average {said}: sure to {confidence:.1%}, right {metrics.top1:.1%}"
 
 
 def _key_of_dots(axes: Axes, most: int, rows: str) -> None:
