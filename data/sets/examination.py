@@ -287,4 +287,7 @@ def _near_duplicates(index: DatasetIndex, looks: Looks, contents: list[str]) -> 
             if row not in found or distance < found[row][1]:
                 found[row] = other, distance, correlation
     pairs = sorted(found.items(), key=lambda pair: (pair[1][1], pair[0]))
-    return tuple(NearDuplicate(_copy(index, row), _copy(index, other), *alike) for row, (other, *alike) in pairs)
+    return tuple(
+        NearDuplicate(_copy(index, row), _copy(index, other), distance, correlation)
+        for row, (other, distance, correlation) in pairs
+    )

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ...data.drawing import readable_on
-from ...data.palette import FAINT, RIGHT_SHARES, RULE, SERIES, TEXT, WRONG_SHARES
+from ...data.palette import FAINT, PAPER, RIGHT_SHARES, RULE, SERIES, TEXT, WRONG_SHARES
 from ..runs.plot_texts import DPI, class_labels, inches_of, line
 from ..runs.plots import plot, save_plot_to_publish
 from .evaluation_report import confusions
-from .metrics import Metrics
+from .metrics import Bin, Metrics
 from .searches import SEARCH_MEASURES, SearchMetrics
 
 _NUMBERED = 25  # most classes for which counts are written into the cells
@@ -146,15 +146,11 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     """
     with plot(5.2, 5.6) as figure:
         axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
         filled = [place for place in metrics.calibration if place.images]
         most = max(place.images for place in filled)
-        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
         for place in filled:
-            if place.interval is not None:
-                ends = [place.interval.low, place.interval.high]
-                axes.plot([place.confidence] * 2, ends, color=SERIES[0], linewidth=1.2)
-            look = {"color": SERIES[0], "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
-            axes.scatter([place.confidence], [place.accuracy], s=_area(place.images, most), **look)
+            _draw_bin(axes, place, most)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set(xlabel="confidence: probability of the predicted class", ylabel=f"share of {metrics.rows} right")
         for axis in (axes.xaxis, axes.yaxis):
@@ -167,6 +163,14 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
         _titled(axes, dataset, f"Calibration error (ECE) {error}\non average {metrics.miscalibration.text}", 5.0)
         _key_of_dots(axes, most, metrics.rows)
         return save_plot_to_publish(figure, path)
+
+
+def _draw_bin(axes: Axes, found: Bin, most: int) -> None:
+    assert found.confidence is not None and found.accuracy is not None and found.interval is not None  # not empty
+    ends = [found.interval.low, found.interval.high]
+    axes.plot([found.confidence] * 2, ends, color=SERIES[0], linewidth=1.2)
+    area = _area(found.images, most)
+    axes.scatter([found.confidence], [found.accuracy], s=area, color=SERIES[0], edgecolors=PAPER, lw=0.5, zorder=3)
 
 
 def _key_of_dots(axes: Axes, most: int, rows: str) -> None:

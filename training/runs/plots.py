@@ -35,9 +35,11 @@ def save_plot(figure: Figure, path: Path, tight: bool = True) -> Path:
         tight: Whether the paper is cut to what is drawn, instead of the size of the figure.
     """
     format_ = path.suffix.lower().removeprefix(".")
-    cut = {"bbox_inches": "tight", "pad_inches": 0.15} if tight else {}
+    cut = "tight" if tight else None
     with rc_context(STYLE), atomic_file(path) as unfinished:
-        figure.savefig(unfinished, format=format_, dpi=DPI, metadata=_NO_METADATA[format_], **cut)
+        figure.savefig(
+            unfinished, format=format_, dpi=DPI, metadata=_NO_METADATA[format_], bbox_inches=cut, pad_inches=0.15
+        )
     return path
 
 

@@ -374,7 +374,7 @@ def test_the_command_prints_says_all_to_machines_and_saves(write, agnet, tmp_pat
     saved = json.loads((tmp_path / "folder" / "comparison.json").read_text(encoding="utf-8"))
     assert saved == told and saved["format"] == "agnet comparison" and saved["basis"] in printed.stdout
     assert {path.name for path in (tmp_path / "folder").iterdir()} == {
-        f"comparison{suffix}" for suffix in (".json", ".md", ".csv", ".png")
+        f"comparison{suffix}" for suffix in (".json", ".md", ".csv", ".png", ".svg")
     }
     for name, part in (("c.md", "| seeds 0 and 0 | 60 | 3 | 20 | 17 |"), ("c.csv", "ant,25,")):
         agnet("compare", "plain", "agnet", "--save", name)
