@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Line = Mapping[str, object]  #: one epoch of the log: values by name
 
-CURVES, EVENTS = "curves.png", "tensorboard/events.out.tfevents.agnet"
+CURVES, VECTOR, EVENTS = "curves.png", "curves.svg", "tensorboard/events.out.tfevents.agnet"
 _TRAIN, _VAL, _CHOSEN, _CMC, _LR = SERIES
 _SIDES = 12.0, 4.1  # inches
 _APART = 0.075  # of the height of the axes, least distance between the names of two lines
