@@ -12,7 +12,7 @@ from . import options
 if TYPE_CHECKING:
     from ..training.aggregates import Aggregate
 
-SAVED_AS = (".png", ".md", ".csv", ".json")
+SAVED_AS = (".png", ".svg", ".md", ".csv", ".json")
 
 
 @click.command(short_help="Compare runs on the same images, with significance tests.")
@@ -26,8 +26,8 @@ SAVED_AS = (".png", ".md", ".csv", ".json")
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
-    help="FILE for the comparison: .png, .md, .json, or .csv (one row per class, or per measure of a search); or a "
-    "FOLDER for all of them, comparison.json and so on.",
+    help="FILE for the comparison: .png, .svg, .md, .json, or .csv (one row per class, or per measure of a search); or "
+    "a FOLDER for all of them, comparison.json and so on.",
 )
 @options.json_
 def compare(

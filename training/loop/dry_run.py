@@ -17,7 +17,7 @@ from ..machine.devices import choose_training_device
 from ..models.model import BACKBONE, CLASSIFIER, HEAD, kind_of
 from ..models.registry import comparable, needs_of, record_of
 from ..recipes import REASONS, RECIPES, SOURCES, Phase, Recipe
-from ..runs.curves import CURVES
+from ..runs.curves import CURVES, VECTOR
 from ..runs.folder import BEST, CONFIG, LAST, LOG, PREVIOUS, check_free
 from ..runs.seen import SEEN
 from ..runs.sources import needs_no_file
@@ -33,7 +33,7 @@ from .preparation import begin_network, build_learner, build_loaders
 WARM_UP, MEASURED = 2, 8  #: numbers of steps
 ENOUGH_SECONDS = 30.0  #: limit on the measurement; at least two steps are measured
 
-# Approximate sizes in bytes: the configuration, one log line, one image in the list of seen images, the curves.
+# Approximate sizes in bytes: the configuration, one log line, one image in the list of seen images, each picture of the curves.
 _CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES, _CURVES_BYTES = 2500, 250, 23, 60_000
 
 
@@ -247,6 +247,7 @@ def _files(learner: Learner, images: int) -> dict[str, int]:
     return {
         BEST: _weights(learner),
         CURVES: _CURVES_BYTES,
+        VECTOR: _CURVES_BYTES,
         LOG: _LINE_BYTES * learner.recipe.epochs,
         CONFIG: _CONFIG_BYTES,
         SEEN: _SEEN_BYTES * images,

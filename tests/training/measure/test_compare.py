@@ -365,6 +365,8 @@ def test_the_command_prints_says_all_to_machines_and_saves(write, agnet, tmp_pat
     assert "agnet is better than plain by 17.0 points" in printed.stdout and "written: c.png" in printed.stderr
     with Image.open(tmp_path / "c.png") as picture:
         assert min(picture.size) > 300
+    agnet("compare", "plain", "agnet", "--save", "c.svg")
+    assert (tmp_path / "c.svg").read_text(encoding="utf-8").startswith("<?xml")
     told = json.loads(agnet("compare", "plain", "agnet", "--json").stdout)
     assert told["challenges"][0]["tests"][0]["only_second"] == 20 and told["images"] == 100
     assert set(told["challenges"][0]["differences"]) == set(MEASURES)
@@ -372,7 +374,7 @@ def test_the_command_prints_says_all_to_machines_and_saves(write, agnet, tmp_pat
     saved = json.loads((tmp_path / "folder" / "comparison.json").read_text(encoding="utf-8"))
     assert saved == told and saved["format"] == "agnet comparison" and saved["basis"] in printed.stdout
     assert {path.name for path in (tmp_path / "folder").iterdir()} == {
-        f"comparison{suffix}" for suffix in (".json", ".md", ".csv", ".png")
+        f"comparison{suffix}" for suffix in (".json", ".md", ".csv", ".png", ".svg")
     }
     for name, part in (("c.md", "| seeds 0 and 0 | 60 | 3 | 20 | 17 |"), ("c.csv", "ant,25,")):
         agnet("compare", "plain", "agnet", "--save", name)
@@ -383,7 +385,7 @@ def test_the_command_refuses_in_one_line(write, agnet):
     write("a", predictions([True] * 4))
     for arguments, said, code in (
         (["a"], "at least two runs", 2),
-        (["a", "a", "--save", "c.txt"], "must end in .png, .md, .csv, .json, or be that of a folder", 2),
+        (["a", "a", "--save", "c.txt"], "must end in .png, .svg, .md, .csv, .json, or be that of a folder", 2),
         (["a", "a", "--save", "a/log.jsonl/c"], "there is no folder a/log.jsonl", 2),
         (["a", "a", "--save", "no/c.png"], "there is no folder no", 2),
         (["a", "b"], "b is not a run folder", 1),

@@ -33,7 +33,7 @@ from agnet.training.models.build import assemble
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import provenance
-from agnet.training.runs.curves import CURVES, EVENTS, append_events, draw_curves
+from agnet.training.runs.curves import CURVES, EVENTS, VECTOR, append_events, draw_curves
 from agnet.training.runs.folder import check_free, chosen_line, read_config
 
 RECIPE = RECIPES["modern"].override(epochs=2, batch_size=4, image_size=64)
@@ -115,7 +115,7 @@ def test_a_run_tells_how_it_came_to_be(agnet, boxes_file, folder, tmp_path):
         assert line["lr"] == 1e-5 and line["seconds"] > 0
         assert line["images_per_second"] == pytest.approx(9 / line["seconds"], rel=0.05)
     names = {path.name for path in run.iterdir()} - {"tensorboard"}
-    assert names == {"best.safetensors", "config.json", "log.jsonl", "seen.txt", CURVES}
+    assert names == {"best.safetensors", "config.json", "log.jsonl", "seen.txt", CURVES, VECTOR}
     with Image.open(run / CURVES) as picture:
         assert picture.format == "PNG" and picture.width >= 1000
 
