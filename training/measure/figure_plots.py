@@ -1,0 +1,166 @@
+"""Plots of the figures of papers, at most 7.2 inches wide (two columns of text), with letters of 7 and 7.5 points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from ...data.palette import RULE, SERIES, TEXT
+from ..runs.figure_style import save_figure, styled
+from ..runs.plot_texts import class_labels, inches_of, line
+from .figures import ACCURACY, ClassFigure, ClassSeries, ClassValue, RegionsFigure, RegionsPoint
+
+_WIDTH, _ONE_PANEL = 7.2, 5.2  # inches
+_MARKS = "osD^v"  # one for each of SERIES, which are told apart in grey print, too
+_SMALL, _POINTS = 7.0, 7.5
+
+
+# --- by class
+
+
+@styled
+def draw_classes(found: ClassFigure, path: Path) -> Path:
+    """Draw a measure by class as points with intervals, a row for each class, the best first. Returns ``path``.
+
+    Many classes continue in a second and a third panel with the same axis.
+    """
+    order = found.ordered()
+    panels = 1 if len(order) <= 30 else 2 if len(order) <= 70 else 3  # columns
+    rows = -(-len(order) // panels)
+    labels, family = class_labels([one.name for one in found.series[0].classes], _POINTS, (1.9, 1.5, 1.15)[panels - 1])
+    parts = [order[first : first + rows] for first in range(0, len(order), rows)]
+    rooms = [max(inches_of(labels[k], family, _POINTS) for k in part) + 0.12 for part in parts]
+    height, gap = rows * (0.125 + 0.055 * len(found.series)), 0.18
+    total_width, total = (_ONE_PANEL if panels == 1 else _WIDTH), height + 0.9
+    width = (total_width - sum(rooms) - gap * panels) / panels
+    figure = Figure(figsize=(total_width, total))
+    lowest = min(one.interval.low for series in found.series for one in series.classes)
+    left = 0.0
+    for shown, room in zip(parts, rooms, strict=True):
+        left += room
+        share = len(shown) / rows
+        box = (left / total_width, (0.45 + height * (1 - share)) / total, width / total_width, height * share / total)
+        axes = figure.add_axes(box)
+        left += width + gap
+        _draw_rows(axes, found, shown)
+        axes.set_yticks(range(len(shown)), [labels[k] for k in shown], fontsize=_POINTS, family=family)
+        for text in axes.get_yticklabels():
+            text.set_parse_math(False)
+        axes.set_xlim(max(0.0, np.floor(10 * lowest) * 10) - 2, 102)
+        axes.xaxis.set_major_locator(MaxNLocator(4 if panels > 1 else 6, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_xlabel(f"{found.measure}, %", fontsize=_POINTS)
+    _draw_key(figure, found, (rooms[0] / total_width, (0.5 + height) / total))
+    return save_figure(figure, path)
+
+
+def _draw_rows(axes: Axes, found: ClassFigure, shown: Sequence[int]) -> None:
+    step = 0.62 / len(found.series)
+    for number, series in enumerate(found.series):
+        colour, mark = SERIES[number % len(SERIES)], _MARKS[number % len(_MARKS)]
+        axes.axvline(100 * series.mean, color=colour, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        for row, place in enumerate(shown):
+            y = row + step * (number - (len(found.series) - 1) / 2)
+            _draw_value(axes, series.classes[place], y, colour, mark)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.grid(axis="x", color=RULE, linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=_SMALL)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    for row in range(len(shown)):
+        axes.axhline(row, color=RULE, linewidth=0.5, zorder=0)
+
+
+def _draw_value(axes: Axes, one: ClassValue, y: float, colour: str, mark: str) -> None:
+    axes.plot([100 * one.interval.low, 100 * one.interval.high], [y, y], color=colour, linewidth=0.8, zorder=2)
+    if one.sd is not None:
+        ends = [max(one.value - one.sd, 0), min(one.value + one.sd, 1)]
+        axes.plot([100 * end for end in ends], [y, y], color=colour, linewidth=2.6, alpha=0.45, zorder=2)
+    axes.plot(100 * one.value, y, mark, color=colour, markersize=3.6, markeredgecolor="white", markeredgewidth=0.4)
+
+
+def _draw_key(figure: Figure, found: ClassFigure, place: tuple[float, float]) -> None:
+    """Name the networks above the panels, with the mean over classes that their dashed lines show."""
+    title = "mean" if found.measure == ACCURACY else "mAP"
+    handles, texts, families = [], [], list[str]()
+    for number, series in enumerate(found.series):
+        text, family = line(_key_text(series, title), _POINTS, _WIDTH - 1.5)
+        style = {"marker": _MARKS[number % len(_MARKS)], "markersize": 4, "linewidth": 0.8, "linestyle": (0, (4, 3))}
+        handles.append(Line2D([], [], color=SERIES[number % len(SERIES)], **style))  # type: ignore[arg-type]
+        texts.append(text)
+        families += family
+    legend = figure.legend(
+        handles, texts, loc="lower left", bbox_to_anchor=place, frameon=False, borderaxespad=0, borderpad=0.2
+    )
+    for text in legend.get_texts():
+        text.set(fontsize=_POINTS, family=list(dict.fromkeys(families)), parse_math=False)
+
+
+def _key_text(series: ClassSeries, title: str) -> str:
+    seeds = f", {series.seeds} seeds" if series.seeds > 1 else ""
+    return f"{series.name}{seeds}: {title} {series.overall}"
+
+
+# --- by number of regions
+
+
+@styled
+def draw_regions_plot(found: RegionsFigure, path: Path) -> Path:
+    """Draw a measure against the number of regions, and networks without regions as horizontal lines.
+
+    Returns: ``path``.
+    """
+    figure = Figure(figsize=(4.4, 3.1), layout="constrained")
+    axes = figure.subplots()
+    with_regions = [one for one in found.points if one.regions]
+    kinds = list(dict.fromkeys(one.layout.kinds for one in with_regions))
+    for number, kind in enumerate(kinds):
+        own = [one for one in with_regions if one.layout.kinds == kind]
+        colour = SERIES[number % len(SERIES)]
+        label = {"both": "primary + secondary", "primary": "primary only", "secondary": "secondary only"}[kind]
+        places, values = [one.regions for one in own], [100 * one.measured.value for one in own]
+        axes.plot(places, values, color=colour, linewidth=1, marker=_MARKS[number], markersize=5, label=label)
+        for one in own:
+            _draw_point(axes, one, colour)
+    for number, one in enumerate(point for point in found.points if not point.regions):
+        colour = SERIES[-1 - number % 2]
+        name, _ = line(one.name, _POINTS, 2.0)
+        ends = 100 * one.measured.interval.low, 100 * one.measured.interval.high
+        axes.axhspan(*ends, color=colour, alpha=0.1, linewidth=0)
+        axes.axhline(
+            100 * one.measured.value, color=colour, linewidth=1, linestyle=(0, (4, 3)), label=f"{name}: no regions"
+        )
+    places = sorted({one.regions for one in with_regions})
+    axes.set_xticks(places, [str(place) for place in places])
+    axes.set_xlabel("number of regions (primary + secondary)", fontsize=_POINTS)
+    axes.set_ylabel(f"{found.measure}, %", fontsize=_POINTS)
+    axes.tick_params(labelsize=_SMALL)
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
+    axes.margins(x=0.09, y=0.08)
+    axes.spines[["top", "right"]].set_visible(False)
+    family = list(dict.fromkeys(name for one in found.points for name in line(one.name, _POINTS, 2.0)[1]))
+    legend = figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    for text in legend.get_texts():
+        text.set(fontsize=_SMALL, family=family, parse_math=False)
+    return save_figure(figure, path)
+
+
+def _draw_point(axes: Axes, one: RegionsPoint, colour: str) -> None:
+    ends = [100 * one.measured.interval.low, 100 * one.measured.interval.high]
+    axes.plot([one.regions, one.regions], ends, color=colour, linewidth=0.9)
+    if one.seeds > 1:
+        seeds = [100 * value for value in one.measured.by_seed]
+        axes.plot([one.regions] * len(seeds), seeds, "o", color=colour, markersize=2.5, alpha=0.5, linestyle="")
+    axes.annotate(
+        one.formula,
+        (one.regions, 100 * one.measured.value),
+        (5, 5),
+        textcoords="offset points",
+        fontsize=_SMALL,
+        color=TEXT,
+    )

@@ -1,0 +1,96 @@
+"""Rows of photographs drawn as a figure of a paper, 7.2 inches wide, with letters of 7 and 7.5 points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ...data.palette import FAINT, RIGHT, TEXT, WRONG
+from ...data.picture_rows import PictureRows, Row, Tile
+from .figure_style import save_figure, styled
+from .plot_texts import inches_of, line
+
+_WIDTH, _WIDEST = 7.2, 1.8  # inches, of the figure and of a picture
+_SMALL, _POINTS = 7.0, 7.5
+_PIXELS_AN_INCH = 300
+
+
+@styled
+def draw_pictures(found: PictureRows, path: Path) -> Path:
+    """Draw rows of photographs with their texts in a figure of two columns' width. Returns ``path``."""
+    columns = max(len(row.tiles) for row in found.rows)
+    labels = 1.35 if any(row.lines for row in found.rows) else 0.0
+    cell = min((_WIDTH - labels) / columns, _WIDEST)
+    side, gap, text = cell - 0.06, 0.1, 0.125
+    width = labels + columns * cell
+    heights = [_height(row, side) for row in found.rows]
+    below = [text * max((len(tile.lines) for tile in row.tiles if tile), default=0) + gap for row in found.rows]
+    top = 0.2 if found.titles else 0.02
+    total = top + sum(heights) + sum(below) + (0.35 if found.key else 0.0)
+    figure = Figure(figsize=(width, total))
+    for column, title in found.titles.items():
+        _write(figure, (labels + column * cell, total - 0.12), title, _POINTS, width - labels - column * cell, FAINT)
+    y = total - top
+    for row, height, room in zip(found.rows, heights, below, strict=True):
+        for number, said in enumerate(row.lines):
+            colour = FAINT if number else TEXT
+            _write(
+                figure, (0, y - 0.11 - 0.135 * number), said, _POINTS if number == 0 else _SMALL, labels - 0.1, colour
+            )
+        for column, tile in enumerate(row.tiles):
+            if tile is not None:
+                _draw_tile(figure, tile, (labels + column * cell, y - height), (side, height), text)
+        y -= height + room
+    if found.key:
+        _draw_scale(figure, found.key, labels)
+    return save_figure(figure, path)
+
+
+def _height(row: Row, side: float) -> float:
+    """Height of the tallest picture of a row, at most 1.15 times its width."""
+    ratios = [tile.picture.shape[0] / tile.picture.shape[1] for tile in row.tiles if tile]
+    return side * min(max(ratios, default=1.0), 1.15)
+
+
+def _draw_tile(figure: Figure, tile: Tile, place: tuple[float, float], room: tuple[float, float], text: float) -> None:
+    """Draw a picture into a box in inches, at its bottom, and its lines below it."""
+    height, width = tile.picture.shape[:2]
+    scale = min(room[0] / width, room[1] / height)
+    inches = width * scale, height * scale
+    picture = Image.fromarray(tile.picture)
+    picture.thumbnail([_PIXELS_AN_INCH * one for one in inches], Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+    total_width, total = figure.get_size_inches()
+    corner = place[0] / total_width, place[1] / total
+    axes = figure.add_axes((*corner, inches[0] / total_width, inches[1] / total))
+    axes.imshow(np.asarray(picture), aspect="auto", interpolation="antialiased")
+    axes.set_axis_off()
+    for number, said in enumerate(tile.lines):
+        x, y = place[0], place[1] - 0.1 - text * number
+        indent = 0.0
+        if number == 0 and tile.right is not None:
+            colour = RIGHT if tile.right else WRONG
+            _write(figure, (x, y), "✓" if tile.right else "✗", _SMALL, 0.2, colour)
+            indent = 0.12
+        _write(figure, (x + indent, y), said, _SMALL, room[0] - indent, FAINT if number else TEXT)
+
+
+def _write(figure: Figure, place: tuple[float, float], said: str, points: float, inches: float, colour: str) -> None:
+    """Write a line of text, shortened to ``inches``, on a baseline that is given in inches."""
+    shown, family = line(said, points, inches)
+    width, height = figure.get_size_inches()
+    style = {"fontsize": points, "family": family, "color": colour, "parse_math": False, "va": "baseline"}
+    figure.text(place[0] / width, place[1] / height, shown, **style)  # type: ignore[arg-type]
+
+
+def _draw_scale(figure: Figure, key: tuple[np.ndarray, str, str], left: float) -> None:
+    picture, low, high = key
+    width, height = figure.get_size_inches()
+    before = inches_of(low, line(low, _SMALL, 3)[1], _SMALL) + 0.08
+    _write(figure, (left, 0.1), low, _SMALL, 3, FAINT)
+    axes = figure.add_axes(((left + before) / width, 0.08 / height, 1.2 / width, 0.1 / height))
+    axes.imshow(picture, aspect="auto")
+    axes.set_axis_off()
+    _write(figure, (left + before + 1.28, 0.1), high, _SMALL, width - left - before - 1.3, FAINT)
