@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ..data.text import csv_text
 from .figures import draw_stages
 from .inspection import find_groups
 
+_LETTERS = 20  # in a line below a picture
 _COLUMNS = (
     *("image", "class", "split", "region", "first", "second", "x0", "y0", "x1", "y1"),
     *("keypoints", "weight", "width", "height"),
@@ -49,7 +51,9 @@ def stages_figure(boxes: Boxes, images: Sequence[int], root: Path) -> StagesFigu
         name, class_name = boxes.names[image].decode(), boxes.classes[boxes.labels[image]]
         pixels, regions, groups, warning = find_groups(boxes, image, root)
         stages = draw_stages(pixels, regions, groups)
-        rows.append(Row([Tile(picture, (said,)) for said, picture in stages], (class_name, Path(name).name)))
+        rows.append(
+            Row([Tile(picture, tuple(wrap(said, _LETTERS))) for said, picture in stages], (class_name, Path(name).name))
+        )
         warnings += [warning] if warning else []
         primary = regions.layout.kinds != "secondary"
         known = zip(regions.primary_xyxy, regions.keypoints.tolist(), regions.weights, strict=True)
@@ -73,6 +77,6 @@ def _caption(boxes: Boxes, images: int) -> str:
     count = layout.count - len(layout.pairs)
     return (
         f"From photograph to regions, {images} of {len(boxes.names):,} images of {boxes.title}: method "
-        f"{settings.get('method', 'unknown')}, {count} primary regions and {len(layout.pairs)} boxes around pairs of them, "
-        "of which those are drawn that overlap least; keypoints are as found now, boxes as in the file."
+        f"{settings.get('method', 'unknown')}, {count} primary regions and {len(layout.pairs)} boxes around "
+        "pairs of them, of which those are drawn that overlap least; keypoints are as found now, boxes as in the file."
     )

@@ -20,12 +20,12 @@ from ..machine.devices import Device
 from ..runs.checkpoints import Checkpoint
 from ..samples.reading import Propose, ProposeTubes, Unreadable, sample
 from .answer import Answer, Moment
-from .pictures import attention_note, attention_scale, draw_attention, full_attention, small_frame
+from .pictures import attention_scale, draw_attention, full_attention, small_frame
 from .predict import Attention, Prediction
 from .predict_files import FilePredictor
 from .windows import Seen, predict_window, uses_windows
 
-_COLUMNS = 6  # most pictures beside each other
+_COLUMNS = 8  # most pictures beside each other
 
 Kept = TypeVar("Kept")
 
@@ -64,11 +64,16 @@ class AttentionFigure:
     def caption(self) -> str:
         """One line."""
         looks = [one for _, looks in self.blocks for one in looks]
-        videos = sum(bool(video) for video, _ in self.blocks)
-        counted = f"{len(looks)} frames of {videos} videos" if videos else f"{len(looks)} photographs"
-        note = attention_note([one.attention for one in looks])
-        what = "it is what the network weighs, not evidence for its answer"
-        return f"Attention of {self.run} in {counted}; {note}; {what}."
+        videos = len({video for video, _ in self.blocks if video})
+        frames = sum(len(looks) for video, looks in self.blocks if video)
+        counted = [_several(len(looks) - frames, "photograph")] if len(looks) > frames else []
+        counted += [f"{_several(frames, 'frame')} of {_several(videos, 'video')}"] if videos else []
+        return (
+            f"Attention of {self.run} in {' and '.join(counted)}, drawn over the grey picture where it is above its mean "
+            f"and in its highest fifth: full colour at {full_attention([one.attention for one in looks])} times the mean, "
+            "the highest in the photographs, or in the frames shown of a video; it is what the network weighs, not "
+            "evidence for its answer."
+        )
 
     def csv(self) -> str:
         """One row per position of each map."""
@@ -108,12 +113,18 @@ def attention_figure(
     device.take(checkpoint.model)
     looker = _Looker(checkpoint, device, propose, propose_tubes)
     photographs = looker.photographs([one for one in inputs if not one.is_video])
-    blocks = [("", photographs[first : first + _COLUMNS]) for first in range(0, len(photographs), _COLUMNS)]
+    blocks = [("", part) for part in _parts(photographs)]
     for one in inputs:
         if one.is_video:
-            looks = looker.video(one, frames)
-            blocks += [(one.name, looks[first : first + _COLUMNS]) for first in range(0, len(looks), _COLUMNS)]
+            blocks += [(one.name, part) for part in _parts(looker.video(one, frames))]
     return AttentionFigure(blocks, run)
+
+
+def _parts(looks: list[Look]) -> list[list[Look]]:
+    """Divide looks into rows of about equal length, as few as possible."""
+    rows = -(-len(looks) // _COLUMNS)
+    length = -(-len(looks) // max(rows, 1))
+    return [looks[row * length : (row + 1) * length] for row in range(rows)]
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,8 @@ class _Looker:
             self.checkpoint, self.propose, self.device, pictures=True, propose_tubes=self.propose_tubes
         )
         moments = evenly(_moments(predictor.answers([one])), count)
-        return [Look(_time(one.frame), one.frame.pixels, self._checked(one.prediction)) for one in moments]
+        looks = [Look(_time(one.frame), one.frame.pixels, self._checked(one.prediction)) for one in moments]
+        return _on_one_scale(looks)
 
     def _look(self, name: str, title: str, pixels: np.ndarray) -> Look:
         """Look at a photograph: the window of one frame."""
@@ -197,6 +209,10 @@ def _on_one_scale(looks: list[Look]) -> list[Look]:
         one._replace(prediction=replace(one.prediction, attention=one.attention._replace(highest=highest)))
         for one in looks
     ]
+
+
+def _several(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _time(frame: Frame) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ...data.palette import RULE, SERIES, TEXT
+from ...data.palette import RULE, SERIES
 from ..runs.figure_style import save_figure, styled
 from ..runs.plot_texts import class_labels, inches_of, line
 from .figures import ACCURACY, ClassFigure, ClassSeries, ClassValue, RegionsFigure, RegionsPoint
@@ -19,6 +19,7 @@ from .figures import ACCURACY, ClassFigure, ClassSeries, ClassValue, RegionsFigu
 _WIDTH, _ONE_PANEL = 7.2, 5.2  # inches
 _MARKS = "osD^v"  # one for each of SERIES, which are told apart in grey print, too
 _SMALL, _POINTS = 7.0, 7.5
+_KIND_LABELS = {"primary": "primary only", "secondary": "secondary only", "both": "primary and secondary"}
 
 
 # --- by class
@@ -115,52 +116,39 @@ def draw_regions_plot(found: RegionsFigure, path: Path) -> Path:
 
     Returns: ``path``.
     """
-    figure = Figure(figsize=(4.4, 3.1), layout="constrained")
-    axes = figure.subplots()
     with_regions = [one for one in found.points if one.regions]
-    kinds = list(dict.fromkeys(one.layout.kinds for one in with_regions))
-    for number, kind in enumerate(kinds):
-        own = [one for one in with_regions if one.layout.kinds == kind]
-        colour = SERIES[number % len(SERIES)]
-        label = {"both": "primary + secondary", "primary": "primary only", "secondary": "secondary only"}[kind]
-        places, values = [one.regions for one in own], [100 * one.measured.value for one in own]
-        axes.plot(places, values, color=colour, linewidth=1, marker=_MARKS[number], markersize=5, label=label)
-        for one in own:
-            _draw_point(axes, one, colour)
+    figure = Figure(figsize=(max(3.5, min(1.2 + 0.6 * len(with_regions), _WIDTH)), 3.1), layout="constrained")
+    axes = figure.subplots()
+    for number, kind in enumerate(dict.fromkeys(one.layout.kinds for one in with_regions)):
+        own = [place for place, one in enumerate(with_regions) if one.layout.kinds == kind]
+        colour, mark, values = SERIES[number], _MARKS[number], [100 * with_regions[k].measured.value for k in own]
+        axes.plot(own, values, color=colour, linewidth=1, marker=mark, markersize=5, label=_KIND_LABELS[kind])
+        for place in own:
+            _draw_point(axes, place, with_regions[place], colour)
     for number, one in enumerate(point for point in found.points if not point.regions):
         colour = SERIES[-1 - number % 2]
         name, _ = line(one.name, _POINTS, 2.0)
         ends = 100 * one.measured.interval.low, 100 * one.measured.interval.high
         axes.axhspan(*ends, color=colour, alpha=0.1, linewidth=0)
-        axes.axhline(
-            100 * one.measured.value, color=colour, linewidth=1, linestyle=(0, (4, 3)), label=f"{name}: no regions"
-        )
-    places = sorted({one.regions for one in with_regions})
-    axes.set_xticks(places, [str(place) for place in places])
-    axes.set_xlabel("number of regions (primary + secondary)", fontsize=_POINTS)
+        label = f"{name}: no regions"
+        axes.axhline(100 * one.measured.value, color=colour, linewidth=1, linestyle=(0, (4, 3)), label=label)
+    axes.set_xticks(range(len(with_regions)), [f"{one.formula}\n= {one.regions}" for one in with_regions])
+    axes.set_xlabel("regions: primary + secondary", fontsize=_POINTS)
     axes.set_ylabel(f"{found.measure}, %", fontsize=_POINTS)
     axes.tick_params(labelsize=_SMALL)
     axes.grid(axis="y", color=RULE, linewidth=0.6)
     axes.margins(x=0.09, y=0.08)
     axes.spines[["top", "right"]].set_visible(False)
     family = list(dict.fromkeys(name for one in found.points for name in line(one.name, _POINTS, 2.0)[1]))
-    legend = figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    legend = figure.legend(loc="outside upper left", ncols=2, frameon=False)
     for text in legend.get_texts():
         text.set(fontsize=_SMALL, family=family, parse_math=False)
     return save_figure(figure, path)
 
 
-def _draw_point(axes: Axes, one: RegionsPoint, colour: str) -> None:
+def _draw_point(axes: Axes, place: int, one: RegionsPoint, colour: str) -> None:
     ends = [100 * one.measured.interval.low, 100 * one.measured.interval.high]
-    axes.plot([one.regions, one.regions], ends, color=colour, linewidth=0.9)
+    axes.plot([place, place], ends, color=colour, linewidth=0.9)
     if one.seeds > 1:
         seeds = [100 * value for value in one.measured.by_seed]
-        axes.plot([one.regions] * len(seeds), seeds, "o", color=colour, markersize=2.5, alpha=0.5, linestyle="")
-    axes.annotate(
-        one.formula,
-        (one.regions, 100 * one.measured.value),
-        (5, 5),
-        textcoords="offset points",
-        fontsize=_SMALL,
-        color=TEXT,
-    )
+        axes.plot([place] * len(seeds), seeds, "o", color=colour, markersize=2.5, alpha=0.5, linestyle="")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...data.errors import CheckpointError, ConfigurationError
+from ...data.names import NONE
 from ...data.regions import NO_REGIONS, Layout
 from ...data.text import percent
 from ..aggregates import Aggregate
@@ -239,8 +240,9 @@ def _seeds(seeds: int) -> str:
 
 # --- by number of regions
 
+_KINDS = (NONE, "primary", "secondary", "both")
 _TWO_RUNS = (
-    "the figure needs two or more runs with different numbers of regions: --run RUN --run RUN; agnet propose "
+    "the figure needs two or more runs with different regions: --run RUN --run RUN; agnet propose "
     "--primary N makes boxes files to train them on"
 )
 
@@ -266,7 +268,7 @@ class RegionsPoint:
 
 @dataclass(frozen=True)
 class RegionsFigure:
-    """A measure of networks that differ in their regions, fewest regions first."""
+    """A measure of networks that differ in their regions, fewest regions of each kind first."""
 
     measure: str  #: title of the measure
     points: list[RegionsPoint]
@@ -299,7 +301,7 @@ def regions_figure(evaluated: Evaluated) -> RegionsFigure:
     for runs, contestant in zip(evaluated.runs, evaluated.measured, strict=True):
         found = contestant.measures[comparison.tested]
         points.append(RegionsPoint(runs.name, len(runs.paths), _layout_of(runs.paths[0] / BEST), found))
-    points.sort(key=lambda one: one.regions)
+    points.sort(key=lambda one: (_KINDS.index(one.layout.kinds), one.regions, one.layout.primary))
     _check_regions(points)
     title = comparison.measures[comparison.tested]
     return RegionsFigure(title, points, _regions_caption(evaluated, title, points))
@@ -325,7 +327,7 @@ def _check_regions(points: Sequence[RegionsPoint]) -> None:
                 "seeds of one network by the folder that holds them"
             )
         seen[one.formula] = one.name
-    if len({one.regions for one in points if one.regions}) < 2:
+    if len(seen.keys() - {"0 + 0"}) < 2:
         raise ConfigurationError(_TWO_RUNS)
 
 

@@ -13,7 +13,7 @@ from ...data.picture_rows import PictureRows, Row, Tile
 from .figure_style import save_figure, styled
 from .plot_texts import inches_of, line
 
-_WIDTH, _WIDEST = 7.2, 1.8  # inches, of the figure and of a picture
+_WIDTH, _WIDEST, _WIDEST_LABEL = 7.2, 1.8, 1.2  # inches, of the figure, of a picture and of a text to the left
 _SMALL, _POINTS = 7.0, 7.5
 _PIXELS_AN_INCH = 300
 
@@ -22,7 +22,7 @@ _PIXELS_AN_INCH = 300
 def draw_pictures(found: PictureRows, path: Path) -> Path:
     """Draw rows of photographs with their texts in a figure of two columns' width. Returns ``path``."""
     columns = max(len(row.tiles) for row in found.rows)
-    labels = 1.35 if any(row.lines for row in found.rows) else 0.0
+    labels = _label_width(found)
     cell = min((_WIDTH - labels) / columns, _WIDEST)
     side, gap, text = cell - 0.06, 0.1, 0.125
     width = labels + columns * cell
@@ -47,6 +47,16 @@ def draw_pictures(found: PictureRows, path: Path) -> Path:
     if found.key:
         _draw_scale(figure, found.key, labels)
     return save_figure(figure, path)
+
+
+def _label_width(found: PictureRows) -> float:
+    """Width in inches of the texts to the left, with a margin; 0 without any."""
+    longest = [
+        inches_of(*line(said, _SMALL if number else _POINTS, _WIDEST_LABEL), _SMALL if number else _POINTS)
+        for row in found.rows
+        for number, said in enumerate(row.lines)
+    ]
+    return max(longest) + 0.15 if longest else 0.0
 
 
 def _height(row: Row, side: float) -> float:
@@ -74,7 +84,7 @@ def _draw_tile(figure: Figure, tile: Tile, place: tuple[float, float], room: tup
             colour = RIGHT if tile.right else WRONG
             _write(figure, (x, y), "✓" if tile.right else "✗", _SMALL, 0.2, colour)
             indent = 0.12
-        _write(figure, (x + indent, y), said, _SMALL, room[0] - indent, FAINT if number else TEXT)
+        _write(figure, (x + indent, y), said, _SMALL, room[0] - indent, TEXT)
 
 
 def _write(figure: Figure, place: tuple[float, float], said: str, points: float, inches: float, colour: str) -> None:
