@@ -13,7 +13,7 @@ from . import options
 if TYPE_CHECKING:
     from ..training.aggregates import Aggregate
 
-SAVED_AS = (".png", ".md", ".csv")
+SAVED_AS = (".png", ".svg", ".md", ".csv")
 
 
 @click.command(short_help="Compare runs on the same images, with significance tests.")
@@ -27,7 +27,7 @@ SAVED_AS = (".png", ".md", ".csv")
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
-    help="FILE for the comparison: .png, .md, or .csv (one row per class, or per measure of a search).",
+    help="FILE for the comparison: .png, .svg, .md, or .csv (one row per class, or per measure of a search).",
 )
 @options.json_
 def compare(
@@ -65,6 +65,6 @@ def compare(
         from ..training.runs.plot_texts import cannot_label
 
         classes = [change.name for change in comparison.challenges[0].classes]
-        if save.suffix.lower() == ".png" and (said := cannot_label([*classes, *map(str, runs)])):
+        if save.suffix.lower() in (".png", ".svg") and (said := cannot_label([*classes, *map(str, runs)])):
             click.echo(said, err=True)
         click.echo(f"written: {save_comparison(comparison, save)}", err=True)

@@ -124,14 +124,19 @@ def wrapped(text: str, size: int, width: float, lines: int) -> list[str]:
 
     Text that does not fit is left out of the middle of the last line.
     """
-    words, broken = text.split(), list[str]()
-    while words and len(broken) < lines - 1:
+    return broken(text, lambda shorter: text_width(shorter, size) <= width, lines)
+
+
+def broken(text: str, fits: Callable[[str], bool], lines: int) -> list[str]:
+    """Break ``text`` between words into at most ``lines`` lines that fit; the middle of the last may be left out."""
+    words, found = text.split(), list[str]()
+    while words and len(found) < lines - 1:
         count = 1
-        while count < len(words) and text_width(" ".join(words[: count + 1]), size) <= width:
+        while count < len(words) and fits(" ".join(words[: count + 1])):
             count += 1
-        broken.append(shortened(" ".join(words[:count]), size, width))
+        found.append(without_middle(" ".join(words[:count]), fits))
         words = words[count:]
-    return [*broken, shortened(" ".join(words), size, width)] if words else broken
+    return [*found, without_middle(" ".join(words), fits)] if words else found
 
 
 def cannot_draw(texts: Iterable[str], instead: str = "?", in_colour: bool = True) -> str:

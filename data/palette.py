@@ -1,4 +1,4 @@
-"""Colours of every picture, plot and page: told apart by colour-blind readers and in grey print."""
+"""Colours, type and paper of every picture, plot and page: told apart by colour-blind readers and in grey print."""
 
 from __future__ import annotations
 
@@ -12,3 +12,38 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#5f5f5f")
 
 # Always beside a mark that needs no colour, such as a tick and a cross.
 RIGHT, WRONG = "#2e8b57", "#c0392b"
+
+# Shares of a row of a confusion matrix, from next to nothing to all, each darker than the one before: right and wrong.
+RIGHT_SHARES = ("#d6e6f4", "#6aaed6", "#0072b2", "#08306b")
+WRONG_SHARES = ("#fde8d2", "#fbb374", "#d55e00", "#6b2a00")
+
+# Sizes of text in pixels, in pictures; plots have them in points.
+TITLE, HEADING, BODY, SMALL = 20, 16, 14, 13
+
+#: Matplotlib's parameters of every plot. Letters in SVG are outlines: the reader's machine may lack the font.
+STYLE: dict[str, object] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8.0,
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": FAINT,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "text.color": TEXT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "agnet",  # names of parts are random without it
+}

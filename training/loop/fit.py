@@ -19,7 +19,7 @@ from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
 from ..models.registry import needs_of
 from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from ..runs.curves import CURVES, append_events, draw_curves
+from ..runs.curves import CURVES, append_events, draw_curves, how_measured
 from ..runs.folder import (
     BEST,
     check_free,
@@ -205,7 +205,7 @@ class _Story:
             return
         model, seed = self.job.model, self.learner.seed
         title = f"{self.job.boxes.title}: {model.model} on {model.backbones}, seed {seed}"
-        draw_curves(self.progress.log, self._run / CURVES, title)
+        draw_curves(self.progress.log, self._run / CURVES, title, how_measured(self.learner.recipe))
         self._drawn_at = time.monotonic()
 
     def _train(self) -> dict[str, Any]:

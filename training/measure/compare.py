@@ -11,7 +11,7 @@ import numpy as np
 from ...data.errors import ConfigurationError
 from ..aggregates import Aggregate
 from .compared_runs import Runs, cautions, load_runs, model_differences
-from .intervals import difference_interval, measure_intervals
+from .intervals import class_difference_interval, difference_interval, measure_intervals
 from .metrics import Scores
 from .searches import Searches
 from .statistics import Interval, bootstrap, holm, mcnemar, spread
@@ -60,6 +60,7 @@ class ClassChange:
     images: int
     first: float | None
     second: float | None
+    interval: Interval | None  #: 95 %, of the difference, for this class alone
 
 
 @dataclass(frozen=True)
@@ -218,19 +219,19 @@ def _pair_test(first: Runs, ours: _Scored, own: int, second: Runs, theirs: _Scor
 
 
 def _class_changes(classes: Sequence[str], ours: _Scored, theirs: _Scored) -> list[ClassChange]:
-    first = ours.scores[0]
-    if not isinstance(first, Scores):
+    if not all(isinstance(found, Scores) for found in (*ours.scores, *theirs.scores)):
         return []
-    images = np.bincount(first.labels, minlength=len(classes)).tolist()
-    once = np.ones((len(first), 1))
-    one, other = (
-        np.mean([found.class_accuracies(once)[:, 0] for found in scored.scores if isinstance(found, Scores)], axis=0)
-        for scored in (ours, theirs)
-    )
-    return [
-        ClassChange(name, n, first if n else None, second if n else None)
-        for name, n, first, second in zip(classes, images, one.tolist(), other.tolist(), strict=True)
-    ]
+    labels = ours.scores[0].labels
+    one, other = (np.stack([found.right for found in scored.scores]) for scored in (ours, theirs))
+    changes = []
+    for label, name in enumerate(classes):
+        mine, its = one[:, labels == label], other[:, labels == label]
+        if not mine.size:
+            changes.append(ClassChange(name, 0, None, None, None))
+            continue
+        interval = class_difference_interval(mine, its)
+        changes.append(ClassChange(name, mine.shape[1], float(mine.mean()), float(its.mean()), interval))
+    return changes
 
 
 def _verdict(found: Challenge, tested: str, titles: Mapping[str, str], *, corrected: bool) -> str:

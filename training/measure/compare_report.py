@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...data.files import write_text
+from ...data.palette import FAINT, PAPER, SERIES, TEXT
 from ...data.text import printable, table
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, with_sd
+from .statistics import Interval
 from .videos import counted_as
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
 
+PLOTS = (".png", ".svg")
 _SHOWN = 5  # most classes listed, of those that gained and of those that lost
 _DRAWN = 12  # the same for the plot
-_UNPLOTTED = ("calibration_error", "negative_log_likelihood")  # of which less is better
+_IN_NATS = "negative_log_likelihood"
+_LESS_IS_BETTER = ("calibration_error", _IN_NATS)
+_SIDES, _ROW = (11.5, 2.0), 0.3  # inches, width and height of a plot without rows, and height of a row
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -80,64 +86,139 @@ def save_comparison(comparison: Comparison, path: Path) -> Path:
 
     An existing file is replaced only once the new one is complete.
     """
-    if path.suffix.lower() == ".png":
+    if path.suffix.lower() in PLOTS:
         return draw_comparison(comparison, path)
     write_text(path, _TEXTS[path.suffix.lower()](comparison))
     return path
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> Path:
-    """Plot the differences of each network from the first, with intervals, and any classes that changed most."""
-    from matplotlib.figure import Figure
+    """Plot the differences of each network from the first, with intervals, and any classes that changed most.
 
-    from .evaluation_plots import save_figure
+    Each part has its verdict as a title. Colours say which network is better, if an interval does not hold 0.
 
-    rows, columns = len(comparison.challenges), 1 if _is_search(comparison) else 2
-    figure = Figure(figsize=(5.5 * columns, 4.6 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for row, challenge in zip(panels, comparison.challenges, strict=True):
-        _draw_differences(row[0], comparison, challenge)
-        if columns > 1:
-            _draw_classes(row[1], comparison, challenge)
-    return save_figure(figure, path)
+    Args:
+        comparison: Comparison to plot.
+        path: File to write, .png or .svg.
+
+    Returns: ``path``.
+    """
+    from ..runs.plots import plot, save_plot
+
+    width = _SIDES[0] / (2 if _is_search(comparison) else 1)
+    heights = [
+        _SIDES[1] + _ROW * max(len(comparison.measures), len(_changed(found, _DRAWN)))
+        for found in comparison.challenges
+    ]
+    with plot(width, sum(heights)) as figure:
+        figure.set_layout_engine("constrained")
+        parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
+        for part, challenge in zip(parts[:, 0], comparison.challenges, strict=True):
+            _draw_challenge(part, comparison, challenge, width)
+        return save_plot(figure, path)
 
 
-def _draw_differences(axes: Axes, comparison: Comparison, challenge: Challenge) -> None:
+def _draw_challenge(part: SubFigure, comparison: Comparison, challenge: Challenge, width: float) -> None:
+    from ..runs.plot_texts import paragraph
+
+    points = [name for name in comparison.measures if name != _IN_NATS]
+    nats = [_IN_NATS] if _IN_NATS in comparison.measures else []
+    columns = 1 if _is_search(comparison) else 2
+    grid = part.add_gridspec(1 + len(nats), columns, height_ratios=[len(points), *(1.0 for _ in nats)])
+    unit = "difference in {}, with 95% interval"
+    _draw_differences(part.add_subplot(grid[0, 0]), comparison, challenge, points, unit.format("points"))
+    if nats:
+        _draw_differences(part.add_subplot(grid[1, 0]), comparison, challenge, nats, unit.format("nats"))
+    if columns > 1:
+        _draw_classes(part.add_subplot(grid[:, 1]), comparison, challenge)
+    about = (
+        f"{comparison.dataset}, {comparison.split}: {_counted(comparison)}; {challenge.second} minus {challenge.first}"
+    )
+    (verdict, family), (said, others) = (
+        paragraph(challenge.verdict, 10.5, width - 0.3, 3),
+        paragraph(about, 10.5, width - 0.3, 2),
+    )
+    title = f"{verdict[:1].upper()}{verdict[1:]}\n{said}"
+    part.suptitle(
+        title, x=0.01, ha="left", fontsize=10.5, family=[*dict.fromkeys([*family, *others])], parse_math=False
+    )
+    _draw_key(part, challenge)
+
+
+def _draw_key(part: SubFigure, challenge: Challenge) -> None:
+    """Say below the plots what the colours mean."""
+    from matplotlib.lines import Line2D
+
     from ..runs.plot_texts import line
 
-    names = [name for name in comparison.measures if name not in _UNPLOTTED]
-    for place, difference in enumerate(challenge.differences[name] for name in names):
-        ends = [100 * difference.interval.low, 100 * difference.interval.high]
-        axes.plot(ends, [place, place], color="#4363d8", linewidth=2)
-        axes.plot(100 * difference.value, place, "o", color="#4363d8")
-    axes.axvline(0, color="#6b6b6b", linewidth=1)
-    axes.set_yticks(range(len(names)), [comparison.measures[name] for name in names])
-    axes.invert_yaxis()
-    axes.set_xlabel("difference in points, with 95% interval")
-    (second, family), (first, others) = line(challenge.second, 10, 5), line(f"minus {challenge.first}", 10, 4)
-    dataset, its = line(comparison.dataset if comparison.aggregate else "", 10, 5)
-    title = "\n".join([*([dataset] if dataset else []), second, f"{first}, {_counted(comparison)}"])
-    axes.set_title(title, fontsize=10, family=[*dict.fromkeys([*family, *others, *its])], parse_math=False)
+    (first, family), (second, others) = line(challenge.first, 8.5, 3), line(challenge.second, 8.5, 3)
+    said = (f"{second} is better", f"{first} is better", "the interval holds 0")
+    dots = [Line2D([], [], linestyle="", **_dot(colour)) for colour in (SERIES[1], SERIES[0], FAINT)]
+    family = [*dict.fromkeys([*family, *others])]
+    key = part.legend(
+        dots, said, loc="outside lower left", ncols=3, frameon=False, prop={"family": family, "size": 8.5}
+    )
+    for text in key.get_texts():
+        text.set_parse_math(False)
+
+
+def _draw_differences(
+    axes: Axes, comparison: Comparison, challenge: Challenge, names: Sequence[str], unit: str
+) -> None:
+    """Draw a row for each of the measures in ``names``."""
+    scale = 1 if _IN_NATS in names else 100
+    for place, name in enumerate(names):
+        found = challenge.differences[name]
+        _draw_dot(axes, place, found.value, found.interval, scale, less_is_better=name in _LESS_IS_BETTER)
+    titles = [f"{comparison.measures[name]}{', less is better' * (name in _LESS_IS_BETTER)}" for name in names]
+    _finish_rows(axes, titles, unit)
 
 
 def _draw_classes(axes: Axes, comparison: Comparison, challenge: Challenge) -> None:
     from ..runs.plot_texts import class_labels
 
     changed = _changed(challenge, _DRAWN)
-    labels, family = class_labels([change.name for change in challenge.classes], 8)
+    labels, family = class_labels([change.name for change in challenge.classes], 8.5)
     drawn = {change.name: label for change, label in zip(challenge.classes, labels, strict=True)}
+    for place, change in enumerate(changed):
+        if change.interval is not None:
+            _draw_dot(axes, place, _gain(change), change.interval, 100)
     names = [f"{drawn[change.name]} ({change.images})" for change in changed]
-    gains = [100 * _gain(change) for change in changed]
-    axes.barh(range(len(gains)), gains, color=["#2e8b57" if gain > 0 else "#c0392b" for gain in gains])
-    axes.set_yticks(range(len(gains)), names, fontsize=8, family=family, parse_math=False)
-    axes.invert_yaxis()
-    axes.axvline(0, color="#6b6b6b", linewidth=1)
-    axes.set_xlabel("difference in accuracy, in points")
-    axes.set_title(f"classes that changed most (number of {_rows(comparison)})", fontsize=10)
+    _finish_rows(axes, names, "difference in accuracy in points, 95% interval of the class alone", family)
+    several = (
+        f"{len(changed)} of {len(challenge.classes)} classes" if len(changed) < len(challenge.classes) else "classes"
+    )
+    axes.set_title(f"{several} by change (number of {_rows(comparison)})", fontsize=9.5)
+
+
+def _draw_dot(
+    axes: Axes, place: int, value: float, interval: Interval, scale: float, less_is_better: bool = False
+) -> None:
+    """Draw a difference and its interval in row ``place``, in the colour of the better network if 0 is outside."""
+    ends, colour = [scale * interval.low, scale * interval.high], FAINT
+    if interval.low > 0 or interval.high < 0:
+        colour = SERIES[int((interval.low > 0) != less_is_better)]
+    axes.plot(ends, [place, place], color=colour, linewidth=1.6)
+    axes.plot(scale * value, place, **_dot(colour))
+
+
+def _dot(colour: str) -> dict[str, Any]:
+    """Properties of a dot, which is hollow if its interval holds 0."""
+    return {"marker": "o", "markersize": 6, "color": colour, "markerfacecolor": PAPER if colour == FAINT else colour}
+
+
+def _finish_rows(axes: Axes, names: Sequence[str], unit: str, family: Sequence[str] | None = None) -> None:
+    axes.axvline(0, color=TEXT, linewidth=0.8, zorder=1)
+    axes.set_yticks(range(len(names)), names, fontsize=8.5, family=family, parse_math=False)
+    axes.tick_params(axis="y", length=0, labelcolor=TEXT)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_xlabel(unit)
 
 
 _TEXTS: dict[str, Callable[[Comparison], str]] = {".md": comparison_markdown, ".csv": comparison_csv}
-FORMATS = (".png", *_TEXTS)
+FORMATS = (*PLOTS, *_TEXTS)
 
 
 def _measures(comparison: Comparison) -> list[list[str]]:

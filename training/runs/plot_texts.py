@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 
-from ...data.fonts import cannot_draw, font_files, needs_layout, without_middle
+from ...data.fonts import broken, cannot_draw, font_files, needs_layout, without_middle
 
 DPI = 120  #: resolution of figures; widths of letters are rounded to its pixels
 _LONGEST = 2.6  # inches, width of a class name
@@ -36,9 +36,19 @@ def class_labels(classes: Sequence[str], points: float, inches: float = _LONGEST
 
 def line(text: str, points: float, inches: float) -> tuple[str, list[str]]:
     """``text`` shortened to ``inches`` at ``points``, "?" for letters that no font has, and its font families."""
-    family = families([text])
-    text = "".join(letter if _is_known(letter, family) else "?" for letter in text)
+    text, family = _drawable(text)
     return _fitted(text, family, points, inches), family
+
+
+def paragraph(text: str, points: float, inches: float, lines: int) -> tuple[str, list[str]]:
+    """As `line`, but broken between words into at most ``lines`` lines."""
+    text, family = _drawable(text)
+    return "\n".join(broken(text, lambda shorter: inches_of(shorter, family, points) <= inches, lines)), family
+
+
+def _drawable(text: str) -> tuple[str, list[str]]:
+    family = families([text])
+    return "".join(letter if _is_known(letter, family) else "?" for letter in text), family
 
 
 def inches_of(text: str, family: Sequence[str], points: float) -> float:

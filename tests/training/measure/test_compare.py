@@ -159,6 +159,16 @@ def test_other_measures_are_those_of_each_network_alone(write):
         accuracies = [metrics.class_accuracy[CLASSES[k]] for metrics in alone]
         assert [change.first, change.second] == pytest.approx(accuracies)
 
+    # Bonett and Price (2012) for each class: two images are added to its pairs.
+    one, other = (metrics.logits.argmax(axis=1) == metrics.labels for metrics in found)
+    for k, change in enumerate(comparison.challenges[0].classes):
+        mine = found[0].labels == k
+        only_first, only_second = (int((good & ~bad & mine).sum()) + 1 for good, bad in ((one, other), (other, one)))
+        n = int(mine.sum()) + 2
+        middle = (only_second - only_first) / n
+        half = 1.959964 * ((only_first + only_second - (only_second - only_first) ** 2 / n) ** 0.5) / n
+        assert [change.interval.low, change.interval.high] == pytest.approx([middle - half, middle + half], abs=1e-5)
+
 
 def test_several_seeds_agree_with_welchs_test_where_images_agree(write):
     """Three seeds of 50 % each against 60, 70 and 65 %, on the same kind of images."""
@@ -338,6 +348,8 @@ def test_the_command_prints_says_all_to_machines_and_saves(write, agnet, tmp_pat
     assert "agnet is better than plain by 17.0 points" in printed.stdout and "written: c.png" in printed.stderr
     with Image.open(tmp_path / "c.png") as picture:
         assert min(picture.size) > 300
+    agnet("compare", "plain", "agnet", "--save", "c.svg")
+    assert (tmp_path / "c.svg").read_text(encoding="utf-8").startswith("<?xml")
     told = json.loads(agnet("compare", "plain", "agnet", "--json").stdout)
     assert told["challenges"][0]["tests"][0]["only_second"] == 20 and told["images"] == 100
     assert set(told["challenges"][0]["differences"]) == set(MEASURES)
@@ -350,7 +362,7 @@ def test_the_command_refuses_in_one_line(write, agnet):
     write("a", predictions([True] * 4))
     for arguments, said, code in (
         (["a"], "at least two runs", 2),
-        (["a", "a", "--save", "c.txt"], "must end in .png, .md, .csv", 2),
+        (["a", "a", "--save", "c.txt"], "must end in .png, .svg, .md, .csv", 2),
         (["a", "a", "--save", "no/c.png"], "there is no folder no", 2),
         (["a", "b"], "b is not a run folder", 1),
         (["a", "a", "--split", "val"], "agnet evaluate --run a --split val", 1),
