@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 
-import numpy as np
-
+from ..data.boxes.image_facts import image_facts
 from ..data.boxes.reader import Boxes
 from ..data.errors import ConfigurationError
 from ..data.picture_rows import PictureRows, Row, Tile
@@ -18,8 +17,8 @@ from .inspection import find_groups
 
 _LETTERS = 20  # in a line below a picture
 _COLUMNS = (
-    *("image", "class", "split", "region", "first", "second", "x0", "y0", "x1", "y1"),
-    *("keypoints", "weight", "width", "height"),
+    *("image", "class", "split", "width", "height", "region", "first", "second"),
+    *("x0", "y0", "x1", "y1", "keypoints", "weight"),
 )
 
 
@@ -48,28 +47,15 @@ def stages_figure(boxes: Boxes, images: Sequence[int], root: Path) -> StagesFigu
         raise ConfigurationError(f"{boxes.path} holds clips: agnet inspect --image draws the regions of their frames")
     rows, warnings, table = [], [], list[list[object]]()
     for image in images:
-        name, class_name = boxes.names[image].decode(), boxes.classes[boxes.labels[image]]
+        facts = image_facts(boxes, image)
         pixels, regions, groups, warning = find_groups(boxes, image, root)
-        stages = draw_stages(pixels, regions, groups)
-        rows.append(
-            Row([Tile(picture, tuple(wrap(said, _LETTERS))) for said, picture in stages], (class_name, Path(name).name))
-        )
+        tiles = [Tile(picture, tuple(wrap(said, _LETTERS))) for said, picture in draw_stages(pixels, regions, groups)]
+        rows.append(Row(tiles, (facts.class_name, Path(facts.image).name)))
         warnings += [warning] if warning else []
-        primary = regions.layout.kinds != "secondary"
-        known = zip(regions.primary_xyxy, regions.keypoints.tolist(), regions.weights, strict=True)
-        for slot, (box, keypoints, weight) in enumerate(known if primary else ()):
-            found = [slot, "", "", *_rounded(box), keypoints, f"{weight:.4g}"]
-            table.append([name, class_name, str(boxes.splits[image]), *found, *regions.size_wh])
-        around = regions.layout.secondary(regions.primary_xyxy)
-        for number, (box, pair) in enumerate(zip(around, regions.layout.pairs.tolist(), strict=True)):
-            region = number + len(regions.primary_xyxy) * primary
-            found = [region, *pair, *_rounded(box), "", ""]
-            table.append([name, class_name, str(boxes.splits[image]), *found, *regions.size_wh])
+        about = facts.image, facts.class_name, facts.split, facts.width, facts.height
+        for one in facts.regions:
+            table.append([*about, one.region, *(one.pair or ("", "")), *one.box_xyxy, one.keypoints, one.weight])
     return StagesFigure(PictureRows(rows), _caption(boxes, len(rows)), warnings, table)
-
-
-def _rounded(box: np.ndarray) -> list[float]:
-    return [round(edge, 1) for edge in box.tolist()]
 
 
 def _caption(boxes: Boxes, images: int) -> str:

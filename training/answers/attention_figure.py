@@ -56,7 +56,7 @@ class AttentionFigure:
         rows = []
         for video, looks in self.blocks:
             rows.append(Row([Tile(one.pixels, (one.title,)) for one in looks], (Path(video).name,) if video else ()))
-            rows.append(Row([Tile(draw_attention(one.pixels, one.prediction), (_answer(one),)) for one in looks]))
+            rows.append(Row([Tile(draw_attention(one.pixels, one.prediction), _answer(one)) for one in looks]))
         highest = f"{full_attention([one.attention for _, looks in self.blocks for one in looks])} times the mean"
         return PictureRows(rows, key=(attention_scale(), "attention: the mean or less", highest))
 
@@ -68,10 +68,11 @@ class AttentionFigure:
         frames = sum(len(looks) for video, looks in self.blocks if video)
         counted = [_several(len(looks) - frames, "photograph")] if len(looks) > frames else []
         counted += [f"{_several(frames, 'frame')} of {_several(videos, 'video')}"] if videos else []
+        highest = full_attention([one.attention for one in looks])
         return (
-            f"Attention of {self.run} in {' and '.join(counted)}, drawn over the grey picture where it is above its mean "
-            f"and in its highest fifth: full colour at {full_attention([one.attention for one in looks])} times the mean, "
-            "the highest in the photographs, or in the frames shown of a video; it is what the network weighs, not "
+            f"Attention of {self.run} in {' and '.join(counted)}, drawn over the grey picture where it is above its "
+            f"mean and in its highest fifth: full colour at {highest} times the mean, the highest in the "
+            "photographs, or in the frames shown of a video; it is what the network weighs, not "
             "evidence for its answer."
         )
 
@@ -219,5 +220,5 @@ def _time(frame: Frame) -> str:
     return f"{frame.seconds:.1f} s"
 
 
-def _answer(one: Look) -> str:
-    return f"{one.prediction.classes[0]} {one.prediction.probabilities[0]:.0%}"
+def _answer(one: Look) -> tuple[str, str]:
+    return one.prediction.classes[0], f"{one.prediction.probabilities[0]:.0%}"

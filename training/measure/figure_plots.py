@@ -11,21 +11,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ...data.palette import RULE, SERIES
-from ..runs.figure_style import save_figure, styled
+from ...data.palette import RULE, SERIES, TEXT
+from ..runs.picture_plots import PRINTED
 from ..runs.plot_texts import class_labels, inches_of, line
+from ..runs.plots import plot, save_plot
 from .figures import ACCURACY, ClassFigure, ClassSeries, ClassValue, RegionsFigure, RegionsPoint
 
 _WIDTH, _ONE_PANEL = 7.2, 5.2  # inches
 _MARKS = "osD^v"  # one for each of SERIES, which are told apart in grey print, too
 _SMALL, _POINTS = 7.0, 7.5
+_DASHES = (0, (4, 3))
 _KIND_LABELS = {"primary": "primary only", "secondary": "secondary only", "both": "primary and secondary"}
 
 
 # --- by class
 
 
-@styled
 def draw_classes(found: ClassFigure, path: Path) -> Path:
     """Draw a measure by class as points with intervals, a row for each class, the best first. Returns ``path``.
 
@@ -40,39 +41,38 @@ def draw_classes(found: ClassFigure, path: Path) -> Path:
     height, gap = rows * (0.125 + 0.055 * len(found.series)), 0.18
     total_width, total = (_ONE_PANEL if panels == 1 else _WIDTH), height + 0.9
     width = (total_width - sum(rooms) - gap * panels) / panels
-    figure = Figure(figsize=(total_width, total))
     lowest = min(one.interval.low for series in found.series for one in series.classes)
     left = 0.0
-    for shown, room in zip(parts, rooms, strict=True):
-        left += room
-        share = len(shown) / rows
-        box = (left / total_width, (0.45 + height * (1 - share)) / total, width / total_width, height * share / total)
-        axes = figure.add_axes(box)
-        left += width + gap
-        _draw_rows(axes, found, shown)
-        axes.set_yticks(range(len(shown)), [labels[k] for k in shown], fontsize=_POINTS, family=family)
-        for text in axes.get_yticklabels():
-            text.set_parse_math(False)
-        axes.set_xlim(max(0.0, np.floor(10 * lowest) * 10) - 2, 102)
-        axes.xaxis.set_major_locator(MaxNLocator(4 if panels > 1 else 6, steps=[1, 2, 2.5, 5, 10]))
-        axes.set_xlabel(f"{found.measure}, %", fontsize=_POINTS)
-    _draw_key(figure, found, (rooms[0] / total_width, (0.5 + height) / total))
-    return save_figure(figure, path)
+    with plot(total_width, total) as figure:
+        for shown, room in zip(parts, rooms, strict=True):
+            left, panel = left + room, height * len(shown) / rows
+            box = left / total_width, (0.45 + height - panel) / total, width / total_width, panel / total
+            axes = figure.add_axes(box)
+            left += width + gap
+            _draw_rows(axes, found, shown)
+            axes.set_yticks(range(len(shown)), [labels[k] for k in shown], fontsize=_POINTS, family=family, color=TEXT)
+            for text in axes.get_yticklabels():
+                text.set_parse_math(False)
+            axes.set_xlim(max(0.0, np.floor(10 * lowest) * 10) - 2, 102)
+            axes.xaxis.set_major_locator(MaxNLocator(4 if panels > 1 else 6, steps=[1, 2, 2.5, 5, 10]))
+            axes.set_xlabel(f"{found.measure}, %", fontsize=_POINTS)
+        _draw_key(figure, found, (rooms[0] / total_width, (0.5 + height) / total))
+        return save_plot(figure, path, dpi=PRINTED)
 
 
 def _draw_rows(axes: Axes, found: ClassFigure, shown: Sequence[int]) -> None:
     step = 0.62 / len(found.series)
     for number, series in enumerate(found.series):
         colour, mark = SERIES[number % len(SERIES)], _MARKS[number % len(_MARKS)]
-        axes.axvline(100 * series.mean, color=colour, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        axes.axvline(100 * series.mean, color=colour, linewidth=0.8, linestyle=_DASHES, zorder=1)
         for row, place in enumerate(shown):
             y = row + step * (number - (len(found.series) - 1) / 2)
             _draw_value(axes, series.classes[place], y, colour, mark)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.grid(axis="x", color=RULE, linewidth=0.6)
+    axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=_SMALL)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
     for row in range(len(shown)):
         axes.axhline(row, color=RULE, linewidth=0.5, zorder=0)
 
@@ -91,15 +91,15 @@ def _draw_key(figure: Figure, found: ClassFigure, place: tuple[float, float]) ->
     handles, texts, families = [], [], list[str]()
     for number, series in enumerate(found.series):
         text, family = line(_key_text(series, title), _POINTS, _WIDTH - 1.5)
-        style = {"marker": _MARKS[number % len(_MARKS)], "markersize": 4, "linewidth": 0.8, "linestyle": (0, (4, 3))}
+        style = {"marker": _MARKS[number % len(_MARKS)], "markersize": 4, "linewidth": 0.8, "linestyle": _DASHES}
         handles.append(Line2D([], [], color=SERIES[number % len(SERIES)], **style))  # type: ignore[arg-type]
         texts.append(text)
         families += family
     legend = figure.legend(
         handles, texts, loc="lower left", bbox_to_anchor=place, frameon=False, borderaxespad=0, borderpad=0.2
     )
-    for text in legend.get_texts():
-        text.set(fontsize=_POINTS, family=list(dict.fromkeys(families)), parse_math=False)
+    for one in legend.get_texts():
+        one.set(fontsize=_POINTS, family=list(dict.fromkeys(families)), parse_math=False)
 
 
 def _key_text(series: ClassSeries, title: str) -> str:
@@ -110,40 +110,42 @@ def _key_text(series: ClassSeries, title: str) -> str:
 # --- by number of regions
 
 
-@styled
 def draw_regions_plot(found: RegionsFigure, path: Path) -> Path:
     """Draw a measure against the number of regions, and networks without regions as horizontal lines.
 
     Returns: ``path``.
     """
     with_regions = [one for one in found.points if one.regions]
-    figure = Figure(figsize=(max(3.5, min(1.2 + 0.6 * len(with_regions), _WIDTH)), 3.1), layout="constrained")
-    axes = figure.subplots()
-    for number, kind in enumerate(dict.fromkeys(one.layout.kinds for one in with_regions)):
-        own = [place for place, one in enumerate(with_regions) if one.layout.kinds == kind]
-        colour, mark, values = SERIES[number], _MARKS[number], [100 * with_regions[k].measured.value for k in own]
-        axes.plot(own, values, color=colour, linewidth=1, marker=mark, markersize=5, label=_KIND_LABELS[kind])
-        for place in own:
-            _draw_point(axes, place, with_regions[place], colour)
-    for number, one in enumerate(point for point in found.points if not point.regions):
-        colour = SERIES[-1 - number % 2]
-        name, _ = line(one.name, _POINTS, 2.0)
+    with plot(max(3.5, min(1.2 + 0.6 * len(with_regions), _WIDTH)), 3.1) as figure:
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        for number, kind in enumerate(dict.fromkeys(one.layout.kinds for one in with_regions)):
+            own = {place: one for place, one in enumerate(with_regions) if one.layout.kinds == kind}
+            colour, values = SERIES[number], [100 * one.measured.value for one in own.values()]
+            axes.plot([*own], values, color=colour, linewidth=1, marker=_MARKS[number], ms=5, label=_KIND_LABELS[kind])
+            for place, one in own.items():
+                _draw_point(axes, place, one, colour)
+        _draw_without_regions(axes, [one for one in found.points if not one.regions])
+        axes.set_xticks(range(len(with_regions)), [f"{one.formula}\n= {one.regions}" for one in with_regions])
+        axes.set_xlabel("regions: primary + secondary", fontsize=_POINTS)
+        axes.set_ylabel(f"{found.measure}, %", fontsize=_POINTS)
+        axes.tick_params(labelsize=_SMALL)
+        axes.grid(axis="y")
+        axes.margins(x=0.09, y=0.08)
+        legend = figure.legend(loc="outside upper left", ncols=2, frameon=False)
+        family = list(dict.fromkeys(name for one in found.points for name in line(one.name, _SMALL, 2.0)[1]))
+        for text in legend.get_texts():
+            text.set(fontsize=_SMALL, family=family, parse_math=False)
+        return save_plot(figure, path, dpi=PRINTED)
+
+
+def _draw_without_regions(axes: Axes, points: Sequence[RegionsPoint]) -> None:
+    """Draw networks without regions as horizontal lines with bands."""
+    for number, one in enumerate(points):
+        colour, label = SERIES[-1 - number % 2], f"{line(one.name, _SMALL, 2.0)[0]}: no regions"
         ends = 100 * one.measured.interval.low, 100 * one.measured.interval.high
         axes.axhspan(*ends, color=colour, alpha=0.1, linewidth=0)
-        label = f"{name}: no regions"
-        axes.axhline(100 * one.measured.value, color=colour, linewidth=1, linestyle=(0, (4, 3)), label=label)
-    axes.set_xticks(range(len(with_regions)), [f"{one.formula}\n= {one.regions}" for one in with_regions])
-    axes.set_xlabel("regions: primary + secondary", fontsize=_POINTS)
-    axes.set_ylabel(f"{found.measure}, %", fontsize=_POINTS)
-    axes.tick_params(labelsize=_SMALL)
-    axes.grid(axis="y", color=RULE, linewidth=0.6)
-    axes.margins(x=0.09, y=0.08)
-    axes.spines[["top", "right"]].set_visible(False)
-    family = list(dict.fromkeys(name for one in found.points for name in line(one.name, _POINTS, 2.0)[1]))
-    legend = figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    for text in legend.get_texts():
-        text.set(fontsize=_SMALL, family=family, parse_math=False)
-    return save_figure(figure, path)
+        axes.axhline(100 * one.measured.value, color=colour, linewidth=1, linestyle=_DASHES, label=label)
 
 
 def _draw_point(axes: Axes, place: int, one: RegionsPoint, colour: str) -> None:

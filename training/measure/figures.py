@@ -172,8 +172,8 @@ def class_figure(evaluated: Evaluated, measure: str) -> ClassFigure:
         found = contestant.measures[name]
         classes = list(values_of(runs.predictions[0].classes, scores))
         series.append(ClassSeries(runs.name, len(scores), value_text(found), found.value, classes))
-    found = ClassFigure(measure, evaluated.runs[0].predictions[0].rows, series, "")
-    return replace(found, caption=_class_caption(evaluated, found))
+    figure = ClassFigure(measure, evaluated.runs[0].predictions[0].rows, series, "")
+    return replace(figure, caption=_class_caption(evaluated, figure))
 
 
 def accuracies(classes: Sequence[str], seeds: Sequence[Scores]) -> Iterator[ClassValue]:

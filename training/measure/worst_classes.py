@@ -103,13 +103,13 @@ def pictures_of(found: WorstClasses, images: MeasuredImages, root: Path) -> Pict
     Raises: `DatasetError` for an image that is not under ``root``, `ImageError` for one that cannot be read,
     `MismatchError` for one that is not the one that was evaluated.
     """
-    rows = []
+    columns, rows = max(len(one.mistakes) for one in found.classes), []
     for one in found.classes:
         tiles: list[Tile | None] = [_tile(example, images, root, right=False) for example in one.mistakes]
-        tiles += [None] * (MISTAKES - len(tiles))
+        tiles += [None] * (columns - len(tiles))
         tiles.append(_tile(one.other, images, root, right=True) if one.other else None)
         rows.append(Row(tiles, (one.value.name, *_facts(one))))
-    titles = {0: "mistakes, surest first, and what they are taken for", MISTAKES: "most often taken for"}
+    titles = {columns: "most often taken for"} | ({0: "mistakes, surest first"} if columns else {})
     return PictureRows(rows, titles)
 
 

@@ -10,43 +10,49 @@ from PIL import Image
 
 from ...data.palette import FAINT, RIGHT, TEXT, WRONG
 from ...data.picture_rows import PictureRows, Row, Tile
-from .figure_style import save_figure, styled
 from .plot_texts import inches_of, line
+from .plots import plot, save_plot
 
 _WIDTH, _WIDEST, _WIDEST_LABEL = 7.2, 1.8, 1.2  # inches, of the figure, of a picture and of a text to the left
 _SMALL, _POINTS = 7.0, 7.5
-_PIXELS_AN_INCH = 300
+_LINE, _BETWEEN = 0.13, 0.06  # inches, height of a line of text and gap between pictures
+PRINTED = 300  #: dots per inch
 
 
-@styled
 def draw_pictures(found: PictureRows, path: Path) -> Path:
     """Draw rows of photographs with their texts in a figure of two columns' width. Returns ``path``."""
-    columns = max(len(row.tiles) for row in found.rows)
-    labels = _label_width(found)
+    columns, labels = max(len(row.tiles) for row in found.rows), _label_width(found)
     cell = min((_WIDTH - labels) / columns, _WIDEST)
-    side, gap, text = cell - 0.06, 0.1, 0.125
-    width = labels + columns * cell
-    heights = [_height(row, side) for row in found.rows]
-    below = [text * max((len(tile.lines) for tile in row.tiles if tile), default=0) + gap for row in found.rows]
+    heights = [_height(row, cell - _BETWEEN) for row in found.rows]
+    rooms = [_room(row, height) for row, height in zip(found.rows, heights, strict=True)]
     top = 0.2 if found.titles else 0.02
-    total = top + sum(heights) + sum(below) + (0.35 if found.key else 0.0)
-    figure = Figure(figsize=(width, total))
-    for column, title in found.titles.items():
-        _write(figure, (labels + column * cell, total - 0.12), title, _POINTS, width - labels - column * cell, FAINT)
-    y = total - top
-    for row, height, room in zip(found.rows, heights, below, strict=True):
-        for number, said in enumerate(row.lines):
-            colour = FAINT if number else TEXT
-            _write(
-                figure, (0, y - 0.11 - 0.135 * number), said, _POINTS if number == 0 else _SMALL, labels - 0.1, colour
-            )
-        for column, tile in enumerate(row.tiles):
-            if tile is not None:
-                _draw_tile(figure, tile, (labels + column * cell, y - height), (side, height), text)
-        y -= height + room
-    if found.key:
-        _draw_scale(figure, found.key, labels)
-    return save_figure(figure, path)
+    width, total = labels + columns * cell, top + sum(rooms) + (0.3 if found.key else 0.0)
+    with plot(width, total) as figure:
+        for column, title in found.titles.items():
+            place = labels + column * cell, total - 0.12
+            _write(figure, place, title, _POINTS, width - place[0], FAINT)
+        y = total - top
+        for row, height, room in zip(found.rows, heights, rooms, strict=True):
+            _draw_row(figure, row, y, labels, (cell, height))
+            y -= room
+        if found.key:
+            _draw_scale(figure, found.key, labels)
+        return save_plot(figure, path, dpi=PRINTED)
+
+
+def _draw_row(figure: Figure, row: Row, top: float, labels: float, cell: tuple[float, float]) -> None:
+    for number, said in enumerate(row.lines):
+        points, colour = (_SMALL, FAINT) if number else (_POINTS, TEXT)
+        _write(figure, (0, top - 0.11 - _LINE * number), said, points, labels - 0.1, colour)
+    for column, tile in enumerate(row.tiles):
+        if tile is not None:
+            _draw_tile(figure, tile, (labels + column * cell[0], top - cell[1]), (cell[0] - _BETWEEN, cell[1]))
+
+
+def _room(row: Row, height: float) -> float:
+    """Height of a row with its texts, beside the pictures and below them, and the gap to the next."""
+    below = max((len(tile.lines) for tile in row.tiles if tile), default=0)
+    return max(height + _LINE * below, _LINE * len(row.lines)) + 0.1
 
 
 def _label_width(found: PictureRows) -> float:
@@ -65,20 +71,20 @@ def _height(row: Row, side: float) -> float:
     return side * min(max(ratios, default=1.0), 1.15)
 
 
-def _draw_tile(figure: Figure, tile: Tile, place: tuple[float, float], room: tuple[float, float], text: float) -> None:
+def _draw_tile(figure: Figure, tile: Tile, place: tuple[float, float], room: tuple[float, float]) -> None:
     """Draw a picture into a box in inches, at its bottom, and its lines below it."""
     height, width = tile.picture.shape[:2]
     scale = min(room[0] / width, room[1] / height)
     inches = width * scale, height * scale
     picture = Image.fromarray(tile.picture)
-    picture.thumbnail([_PIXELS_AN_INCH * one for one in inches], Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+    picture.thumbnail([PRINTED * one for one in inches], Image.Resampling.LANCZOS)  # type: ignore[arg-type]
     total_width, total = figure.get_size_inches()
     corner = place[0] / total_width, place[1] / total
     axes = figure.add_axes((*corner, inches[0] / total_width, inches[1] / total))
     axes.imshow(np.asarray(picture), aspect="auto", interpolation="antialiased")
     axes.set_axis_off()
     for number, said in enumerate(tile.lines):
-        x, y = place[0], place[1] - 0.1 - text * number
+        x, y = place[0], place[1] - 0.1 - _LINE * number
         indent = 0.0
         if number == 0 and tile.right is not None:
             colour = RIGHT if tile.right else WRONG
