@@ -63,7 +63,7 @@ class _Asked:
 
 
 @click.command(short_help="Draw a figure of a paper from runs, with its numbers.")
-@click.argument("name", type=options.Choice([*FIGURES]))
+@click.argument("name", metavar="NAME", type=options.Choice([*FIGURES]))
 @click.argument("files", nargs=-1)
 @click.option(
     "--run",

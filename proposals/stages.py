@@ -60,9 +60,9 @@ def stages_figure(boxes: Boxes, images: Sequence[int], root: Path) -> StagesFigu
 
 def _caption(boxes: Boxes, images: int) -> str:
     layout, settings = boxes.layout, boxes.settings.get("proposals", {})
-    count = layout.count - len(layout.pairs)
+    pairs = f"; {len(layout.pairs)} boxes around pairs, of which those that overlap least" if len(layout.pairs) else ""
     return (
         f"From photograph to regions, {images} of {len(boxes.names):,} images of {boxes.title}: method "
-        f"{settings.get('method', 'unknown')}, {count} primary regions and {len(layout.pairs)} boxes around "
-        "pairs of them, of which those are drawn that overlap least; keypoints are as found now, boxes as in the file."
+        f"{settings.get('method', 'unknown')}, {layout.primary} primary regions{pairs}; keypoints are as found now, "
+        "boxes as in the file."
     )

@@ -178,7 +178,7 @@ class _Looker:
                 f"this network ({model}) has no attention to places; agnet explain --save draws the evidence for its "
                 "answers"
             )
-        return prediction
+        return replace(prediction, regions=None)  # boxes would hide the map
 
 
 def _moments(answers: Iterable[Answer]) -> Iterator[Moment]:

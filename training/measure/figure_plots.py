@@ -78,10 +78,11 @@ def _draw_rows(axes: Axes, found: ClassFigure, shown: Sequence[int]) -> None:
 
 
 def _draw_value(axes: Axes, one: ClassValue, y: float, colour: str, mark: str) -> None:
-    axes.plot([100 * one.interval.low, 100 * one.interval.high], [y, y], color=colour, linewidth=0.8, zorder=2)
+    style = {"color": colour, "solid_capstyle": "butt", "zorder": 2}
+    axes.plot([100 * one.interval.low, 100 * one.interval.high], [y, y], linewidth=0.8, **style)
     if one.sd is not None:
         ends = [max(one.value - one.sd, 0), min(one.value + one.sd, 1)]
-        axes.plot([100 * end for end in ends], [y, y], color=colour, linewidth=2.6, alpha=0.45, zorder=2)
+        axes.plot([100 * end for end in ends], [y, y], linewidth=2.6, alpha=0.45, **style)
     axes.plot(100 * one.value, y, mark, color=colour, markersize=3.6, markeredgecolor="white", markeredgewidth=0.4)
 
 

@@ -37,7 +37,7 @@ def draw_pictures(found: PictureRows, path: Path) -> Path:
             y -= room
         if found.key:
             _draw_scale(figure, found.key, labels)
-        return save_plot(figure, path, dpi=PRINTED)
+        return save_plot(figure, path, tight=False, dpi=PRINTED)
 
 
 def _draw_row(figure: Figure, row: Row, top: float, labels: float, cell: tuple[float, float]) -> None:
