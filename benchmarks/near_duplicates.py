@@ -65,7 +65,7 @@ def looks_of(found: list[tuple[int, bytes] | None]) -> Looks:
 def pairs_within(looks: Looks, rows: np.ndarray) -> list[tuple[int, int]]:
     """Pair every image that looks like an earlier one with the most similar of those."""
     found = (closest(looks, rows[place : place + 1], rows[:place]) for place in range(1, len(rows)))
-    return [(row, other) for each in found for row, other, _ in each]
+    return [(row, other) for each in found for row, other, *_ in each]
 
 
 def main() -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .errors import ConfigurationError
 from .files import atomic_file
-from .fonts import draw_text, shortened, text_width
+from .fonts import digit_height, draw_text, shortened, text_width
+from .palette import BODY, FAINT, PAPER, TEXT
 from .regions import Layout
 
 # Eight colours that stay distinct over photographs and for most colour-blind viewers; further slots repeat them.
@@ -72,7 +73,7 @@ def draw_boxes(
 
 def tag_size(text: str, text_size: int) -> Point:
     """Width and height of a tag in pixels. The width depends on the text; the height does not."""
-    digit, margin = _digit_height(text_size), _tag_margin(text_size)
+    digit, margin = digit_height(text_size), _tag_margin(text_size)
     return math.ceil(text_width(text, text_size)) + 2 * margin, digit + 2 * margin
 
 
@@ -89,12 +90,7 @@ def draw_tag(picture: Image.Image, place_xy: Point, parts: Sequence[tuple[str, s
 
 
 def _tag_margin(text_size: int) -> int:
-    return max(2, round(_digit_height(text_size) * 0.35))
-
-
-def _digit_height(text_size: int) -> int:
-    _, top, _, bottom = ImageFont.load_default(size=text_size).getbbox("0")
-    return round(bottom - top)
+    return max(2, round(digit_height(text_size) * 0.35))
 
 
 def spots_in_box(box_xyxy: Sequence[float], size_wh: Point) -> list[Point]:
@@ -186,7 +182,7 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int, cell_wh: tuple[i
     """Arrange pictures in a grid, each fitted into its cell without distortion, as uint8 RGB."""
     width, height = cell_wh
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height), "#202020")
+    sheet = Image.new("RGB", (columns * width, rows * height), PAPER)
     for number, picture in enumerate(pictures):
         tile = Image.fromarray(picture)
         tile.thumbnail((width - 6, height - 6))
@@ -198,18 +194,18 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int, cell_wh: tuple[i
 
 def captioned_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, legend: str) -> np.ndarray:
     """Arrange pictures in a grid of 4:3 cells, each above its caption, with a legend at the bottom, as uint8 RGB."""
-    (width, height), strip, size = (300, 225), 24, 15
+    (width, height), strip, size = (300, 225), 24, BODY
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * (width + 6), rows * (height + strip) + strip + 6), "#202020")
+    sheet = Image.new("RGB", (columns * (width + 6), rows * (height + strip) + strip + 6), PAPER)
     for number, (picture, caption) in enumerate(tiles):
         left, top = number % columns * (width + 6) + 3, number // columns * (height + strip) + 3
         tile = Image.fromarray(picture)
         tile.thumbnail((width, height), Image.Resampling.LANCZOS)
         sheet.paste(tile, (left + (width - tile.width) // 2, top + (height - tile.height) // 2))
-        draw_text(sheet, (left, top + height + 17), shortened(caption, size, width), size, "#f0f0f0", "ls")
+        draw_text(sheet, (left, top + height + 17), shortened(caption, size, width), size, TEXT, "ls")
     foot = sheet.height - 8
-    draw_text(sheet, (3, foot), shortened(legend, size, sheet.width - 6), size, "#c0c0c0", "ls")
+    draw_text(sheet, (3, foot), shortened(legend, size, sheet.width - 6), size, FAINT, "ls")
     return np.asarray(sheet)
 
 

@@ -1,9 +1,9 @@
 """Text drawn in fonts that contain its letters: any script for which this machine has a font.
 
-Pillow's own font covers little more than ASCII, and no single font covers every script. A text is drawn in the first
-font that covers all of it; failing that, each word, and then each letter, in the first font that covers it. The order
-is Pillow's own font, DejaVu Sans (Latin, Greek, Cyrillic, Arabic, Hebrew), which comes with matplotlib, then the
-machine's fonts. A letter that no font covers is drawn as "?", and `cannot_draw` reports it.
+No single font covers every script. A text is drawn in the first font that covers all of it; failing that, each word,
+and then each letter, in the first font that covers it. The order is DejaVu Sans (Latin, Greek, Cyrillic, Arabic,
+Hebrew), which comes with matplotlib and is the font of its plots, Pillow's own font, which covers little more than
+ASCII, then the machine's fonts. A letter that no font covers is drawn as "?", and `cannot_draw` reports it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def draw_text(
     line = _typeset(text, size)
     x, base = place_xy
     x -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * line.width
-    base += {"a": _load(_own(), size).getmetrics()[0], "s": 0}[anchor[1]]
+    base += {"a": _load(_first_faces()[0], size).getmetrics()[0], "s": 0}[anchor[1]]
     pen = ImageDraw.Draw(page)
     for run in line.runs:
         if run.face.strike:
@@ -100,6 +100,12 @@ def draw_text(
         else:
             pen.text((x, base), run.text, fill=fill, font=_load(run.face, size), anchor="ls")
         x += _run_width(run, size)
+
+
+def digit_height(size: int) -> int:
+    """Height of a digit in pixels when drawn at ``size`` pixels."""
+    _, top, _, bottom = _load(_first_faces()[0], size).getbbox("0")
+    return round(bottom - top)
 
 
 def shortened(text: str, size: int, width: float) -> str:
@@ -327,7 +333,7 @@ def _face_with(cluster: str) -> _Face | None:
     """The first font that covers a letter with all its marks."""
     if needs_layout(cluster) and not _lays_out():
         return None
-    for first in filter(None, map(_face, [_OWN, *_dejavu()])):
+    for first in _first_faces():
         if _covers(first, cluster):
             return first
     hints = _FILES_OF_SCRIPTS.get(_script_word(cluster), (_script_word(cluster),))
@@ -345,10 +351,9 @@ def _preference(file: str, hints: Sequence[str]) -> tuple[bool, int, str]:
     return not any(hint in name for hint in hints), style, name
 
 
-def _own() -> _Face:
-    face = _face(_OWN)
-    assert face is not None  # part of every Pillow build
-    return face
+def _first_faces() -> list[_Face]:
+    """The fonts that every machine has, in order; the last one is part of every Pillow build."""
+    return [face for face in map(_face, [*_dejavu(), _OWN]) if face is not None]
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 TEXT, FAINT, RULE, PAPER = "#1a1a1a", "#5f5f5f", "#d9d9d9", "#ffffff"
 
 # Evidence: what speaks for a class and against it. Attention is not evidence, and has another colour.
@@ -21,7 +23,7 @@ WRONG_SHARES = ("#fde8d2", "#fbb374", "#d55e00", "#6b2a00")
 TITLE, HEADING, BODY, SMALL = 20, 16, 14, 13
 
 #: Matplotlib's parameters of every plot. Letters in SVG are outlines: the reader's machine may lack the font.
-STYLE: dict[str, object] = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
     "axes.titlesize": 10.5,

@@ -17,7 +17,8 @@ from ..data.drawing import (
     spots_in_box,
     tag_size,
 )
-from ..data.fonts import draw_text, shortened, text_width
+from ..data.fonts import draw_text, shortened, text_width, wrapped
+from ..data.palette import BODY, FAINT, PAPER, RULE, SMALL, TEXT, WRONG
 from ..data.regions import Regions
 from .hulls import Groups
 
@@ -29,7 +30,7 @@ _PRINTED = 240  # pixels, width of a printed panel, a fifth of two columns of te
 _TAG = 13 * _FINE
 _SLIVER = 40  # minimum width and height of a panel
 _PAIRS = 4  # number of secondary regions that remain distinguishable in one picture
-_TEXT, _FAINT, _PAPER, _INK = "#1a1a1a", "#6b6b6b", "#ffffff", "#101010"
+_INK = "#101010"
 _RING = "#ffe119"
 
 
@@ -97,28 +98,43 @@ def _stages(fine: Image.Image, shape: tuple[int, ...], regions: Regions, groups:
     around = regions.layout.secondary(primary)
     if chosen := choose_pairs(around, _PAIRS):
         caption = f"{len(chosen)} of {_several(len(around), 'secondary region')}"
+        caption += ": the least alike" if len(chosen) < len(around) else ""
         panels.append(_Panel(caption, _draw_pairs(fine, around[chosen], regions.layout.pairs[chosen])))
     return panels
 
 
-def draw_sheet(tiles: Sequence[tuple[np.ndarray | None, Regions, str, str]]) -> np.ndarray:
-    """Draw a contact sheet of (image or None, regions, name, class) tiles with primary regions, name and class.
+class Tile(NamedTuple):
+    """An image of a contact sheet."""
 
-    An image that is None becomes a grey tile.
+    image: np.ndarray | None  #: uint8 RGB; None if it cannot be read
+    regions: Regions | None  #: None if it has none
+    class_name: str
+    facts: str  #: line of text
+    name: str
+    reason: str = ""  #: why it cannot be read
+
+
+def draw_sheet(tiles: Sequence[Tile]) -> np.ndarray:
+    """Draw a contact sheet of images with their primary regions, each above its class, its facts and its name.
+
+    An image that cannot be read becomes a grey tile with the reason. One whose regions all are the whole image is
+    marked.
     """
     columns = max(1, min(len(tiles), round((len(tiles) * 1.5) ** 0.5)))
-    drawn = [(_frame(_draw_tile(image, regions)), name, class_name) for image, regions, name, class_name in tiles]
+    drawn = [(_frame(_draw_tile(tile)), tile) for tile in tiles]
     rows = [drawn[start : start + columns] for start in range(0, len(drawn), columns)]
-    heights = [max(tile.height for tile, *_ in row) for row in rows]
-    width, text = _TILE + 18, 62
-    page = Image.new("RGB", (columns * width + 2 * _MARGIN - 18, sum(heights) + len(rows) * text + _MARGIN), _PAPER)
+    heights = [max(picture.height for picture, _ in row) for row in rows]
+    width, text = _TILE + 18, 80
+    page = Image.new("RGB", (columns * width + 2 * _MARGIN - 18, sum(heights) + len(rows) * text + _MARGIN), PAPER)
     top = _MARGIN
     for row, height in zip(rows, heights, strict=True):
-        for column, (tile, name, class_name) in enumerate(row):
+        for column, (picture, tile) in enumerate(row):
             left, middle = _MARGIN + column * width, _MARGIN + column * width + _TILE // 2
-            page.paste(tile, (left + (_TILE - tile.width) // 2, top + height - tile.height))
-            draw_text(page, (middle, top + height + 6), shortened(class_name, 14, _TILE), 14, _TEXT, "ma")
-            draw_text(page, (middle, top + height + 24), shortened(name, 13, _TILE), 13, _FAINT, "ma")
+            page.paste(picture, (left + (_TILE - picture.width) // 2, top + height - picture.height))
+            lines = ((tile.class_name, BODY, TEXT), (tile.facts, SMALL, FAINT), (tile.name, SMALL, FAINT))
+            for number, (line, size, colour) in enumerate(lines):
+                place = middle, top + height + 6 + 18 * number
+                draw_text(page, place, shortened(line, size, _TILE), size, colour, "ma")
         top += height + text
     return np.asarray(page)
 
@@ -172,12 +188,12 @@ def _enlarge(image: np.ndarray, arrangement: _Arrangement) -> Image.Image:
 def _soften(photograph: Image.Image, share: float = 0.45) -> Image.Image:
     """Make a photograph paler and greyer, so that colours over it stand out."""
     grey = Image.blend(photograph, photograph.convert("L").convert("RGB"), 0.6)
-    return Image.blend(grey, Image.new("RGB", grey.size, _PAPER), share)
+    return Image.blend(grey, Image.new("RGB", grey.size, PAPER), share)
 
 
 def _frame(picture: Image.Image) -> Image.Image:
     """Add a hairline border, which marks the edge of white photographs."""
-    return ImageOps.expand(picture, 1, "#c8c8c8")
+    return ImageOps.expand(picture, 1, RULE)
 
 
 def _colour(slot: int) -> str:
@@ -282,15 +298,29 @@ def _draw_dashes(pen: ImageDraw.ImageDraw, box_xyxy: Sequence[float], colours: t
         pen.rectangle((max(x0, x1 - thick), top, max(x0, x1 - 1), max(top, low)), fill=colour)
 
 
-def _draw_tile(image: np.ndarray | None, regions: Regions) -> Image.Image:
-    if image is None:
-        return Image.new("RGB", (_TILE, _TILE), "#d0d0d0")
-    height, width = image.shape[:2]
+def _draw_tile(tile: Tile) -> Image.Image:
+    if tile.image is None:
+        return _grey_tile(tile.reason)
+    height, width = tile.image.shape[:2]
     scale = _TILE * _FINE / max(width, height)
     size = (max(_FINE, round(width * scale)), max(_FINE, round(height * scale)))
-    photograph = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    primary = regions.primary_xyxy * np.tile(np.divide(size, regions.size_wh), 2)
+    photograph = Image.fromarray(tile.image).resize(size, Image.Resampling.LANCZOS)
+    if tile.regions is None:
+        return photograph.reduce(_FINE)
+    if not tile.regions.enough_keypoints:
+        whole = photograph.reduce(_FINE)
+        draw_tag(whole, (0, 0), [("regions: the whole image", TEXT)], SMALL)
+        return whole
+    primary = tile.regions.primary_xyxy * np.tile(np.divide(size, tile.regions.size_wh), 2)
     return _draw_boxes(photograph, primary, [""] * len(primary), 2 * _FINE).reduce(_FINE)
+
+
+def _grey_tile(reason: str) -> Image.Image:
+    """A tile in place of an image that cannot be read, with the reason."""
+    picture = Image.new("RGB", (_TILE, _TILE), RULE)
+    for number, line in enumerate(wrapped(reason, SMALL, _TILE - 20, 10)):
+        draw_text(picture, (10, 12 + 18 * number), line, SMALL, TEXT)
+    return picture
 
 
 def _legend(regions: Regions, points: str) -> _Panel:
@@ -300,16 +330,16 @@ def _legend(regions: Regions, points: str) -> _Panel:
     boxes = regions.primary_xyxy
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) / np.prod(regions.size_wh)
     rows, row_height = len(boxes), 26 if len(boxes) <= 12 else 19
-    picture = Image.new("RGB", (340, 24 + rows * row_height + 4), _PAPER)
+    picture = Image.new("RGB", (340, 24 + rows * row_height + 4), PAPER)
     columns = (140, 225, 325)
     for right, text in zip(columns, (points, "weight", "of the image"), strict=True):
-        draw_text(picture, (right, 16), text, 13, _FAINT, "rs")
+        draw_text(picture, (right, 16), text, 13, FAINT, "rs")
     for slot in range(rows):
         base = 24 + slot * row_height + 17
         draw_tag(picture, (0, base - 12), [(str(slot), _colour(slot))], 13)
         cells = (f"{regions.keypoints[slot]:,}", f"{regions.weights[slot]:.1%}", f"{areas[slot]:.1%}")
         for right, text in zip(columns, cells, strict=True):
-            draw_text(picture, (right, base), text, 15, _TEXT, "rs")
+            draw_text(picture, (right, base), text, 15, TEXT, "rs")
     return _Panel("the primary regions in numbers", picture)
 
 
@@ -323,9 +353,9 @@ def _too_few(regions: Regions) -> list[str]:
 
 
 def _write_lines(lines: Sequence[str], size: int) -> Image.Image:
-    picture = Image.new("RGB", (340, 24 * len(lines) + 8), _PAPER)
+    picture = Image.new("RGB", (340, 24 * len(lines) + 8), PAPER)
     for number, line in enumerate(lines):
-        draw_text(picture, (0, 24 * number + 16), line, size, _TEXT, "ls")
+        draw_text(picture, (0, 24 * number + 16), line, size, TEXT, "ls")
     return picture
 
 
@@ -336,10 +366,10 @@ def _page(panels: Sequence[_Panel], columns: int, title: str, facts: str, note: 
     widths = [max(cells[column::columns]) for column in range(columns)]
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [_CAPTION + max(panel.picture.height for panel in row) for row in rows]
-    heading = [(title, _TEXT, 24), (facts, _FAINT, 16)] + ([(note, "#b3001b", 16)] if note else [])
+    heading = [(title, TEXT, 24), (facts, FAINT, 16)] + ([(note, WRONG, 16)] if note else [])
     width = max(sum(widths) + _GAP * (columns - 1), 560) + 2 * _MARGIN
     top = _MARGIN + sum(size + 10 for *_, size in heading) + 10
-    page = Image.new("RGB", (width, top + sum(heights) + _GAP * (len(rows) - 1) + _MARGIN), _PAPER)
+    page = Image.new("RGB", (width, top + sum(heights) + _GAP * (len(rows) - 1) + _MARGIN), PAPER)
     y = _MARGIN
     for text, colour, size in heading:
         draw_text(page, (_MARGIN, y), shortened(text, size, width - 2 * _MARGIN), size, colour)
@@ -347,7 +377,7 @@ def _page(panels: Sequence[_Panel], columns: int, title: str, facts: str, note: 
     for row, height in zip(rows, heights, strict=True):
         left = _MARGIN
         for panel, column in zip(row, widths, strict=False):
-            draw_text(page, (left, top + 14), panel.caption, 16, _FAINT, "ls")
+            draw_text(page, (left, top + 14), panel.caption, 16, FAINT, "ls")
             page.paste(panel.picture, (left, top + _CAPTION))
             left += column + _GAP
         top += height + _GAP

@@ -13,7 +13,7 @@ from ..data.drawing import captioned_sheet, draw_regions
 from ..data.errors import ConfigurationError, ImageError
 from ..data.images import pixel_limit, read_image
 from ..data.regions import Regions
-from .figures import draw_proposal, draw_sheet
+from .figures import Tile, draw_proposal, draw_sheet
 from .hulls import Groups, in_slot_order, regions_of_groups
 from .one_image import propose_groups
 from .provenance import revision_of
@@ -31,7 +31,8 @@ def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str
     pixels, regions, groups, warning = find_groups(boxes, image, root)
     width, height = regions.size_wh
     points = f"{regions.total_keypoints:,} keypoints, {regions.distinct_keypoints:,} at distinct places"
-    facts = [f"class {boxes.classes[boxes.labels[image]]}", str(boxes.splits[image]), f"{width:,} x {height:,} pixels"]
+    facts = [f"row {image}", f"class {boxes.classes[boxes.labels[image]]}", str(boxes.splits[image])]
+    facts.append(f"{width:,} x {height:,} pixels")
     if groups is not None:
         facts.append(points)
     note = "The keypoints are as found now, the boxes as in the file: they differ" if warning else ""
@@ -74,36 +75,48 @@ def picture_clip(boxes: Boxes, image: int, root: Path, count: int = 8) -> np.nda
         regions = boxes.regions(row, frame.number)
         picture = draw_regions(frame.pixels, regions.primary_xyxy, boxes.layout, 480, regions.keypoints > 0)
         tiles.append((picture, f"frame {frame.number} · {frame.seconds:.2f} s"))
-    facts = f"{name} · class {boxes.classes[boxes.labels[image]]} · {boxes.splits[image]}"
+    facts = f"{name} · row {image} · class {boxes.classes[boxes.labels[image]]} · {boxes.splits[image]}"
     return captioned_sheet(tiles, 4, f"{facts} · white: around 0 and 1 · dashed: filled in")
 
 
 def picture_sheet(boxes: Boxes, root: Path, count: int) -> tuple[np.ndarray, list[str]]:
-    """Draw a contact sheet of up to ``count`` images, evenly over the classes.
+    """Draw a contact sheet of up to ``count`` images, evenly over the classes, and last some that could not be used.
 
     Returns: the sheet, and the reasons for images that cannot be read now.
     Raises: `ImageError` if none can be read.
     """
-    tiles: list[tuple[np.ndarray | None, Regions, str, str]] = []
-    failures = []
+    tiles, failures = [], []
     for row in rows_of_sheet(boxes, count).tolist():
         image = int(boxes.usable[row])
         try:
-            pixels = _read(boxes, image, root)
+            pixels, reason = _read(boxes, image, root), ""
         except ImageError as error:
             failures.append(str(error))
-            pixels = None
-        class_name = boxes.classes[boxes.labels[image]]
-        tiles.append((pixels, boxes.regions(row), boxes.names[image].decode(), class_name))
-    if len(failures) == len(tiles):
+            pixels, reason = None, str(error)
+        tiles.append(_tile(boxes, image, pixels, boxes.regions(row), reason))
+    if failures and len(failures) == len(tiles):
         raise ImageError(failures[0])
+    reasons = dict(boxes.failures)
+    for image in _unreadable(boxes, count):
+        tiles.append(_tile(boxes, image, None, None, reasons.get(boxes.names[image].decode(), "no reason is recorded")))
     return draw_sheet(tiles), failures
 
 
 def rows_of_sheet(boxes: Boxes, count: int) -> np.ndarray:
-    """Choose up to ``count`` usable images for a sheet, evenly over the classes: int64 rows."""
+    """Choose the usable images of a sheet of ``count``, evenly over the classes: int64 rows."""
     by_class = np.argsort(boxes.labels[boxes.usable], kind="stable")
-    return by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(int)]
+    count = min(count - len(_unreadable(boxes, count)), len(by_class))
+    return by_class[np.linspace(0, len(by_class) - 1, count).round().astype(int)]
+
+
+def _unreadable(boxes: Boxes, count: int) -> list[int]:
+    """The first images that could not be used, at most a sixth of a sheet of ``count``."""
+    return np.flatnonzero(boxes.status == schema.STATUS_UNREADABLE)[: count // 6].tolist()
+
+
+def _tile(boxes: Boxes, image: int, pixels: np.ndarray | None, regions: Regions | None, reason: str) -> Tile:
+    facts = f"row {image} · {boxes.splits[image]} · {boxes.status[image]}"
+    return Tile(pixels, regions, boxes.classes[boxes.labels[image]], facts, boxes.names[image].decode(), reason)
 
 
 def _read(boxes: Boxes, image: int, root: Path) -> np.ndarray:

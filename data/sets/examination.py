@@ -59,11 +59,12 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """An image, the most similar one of another split, and how many of the 63 bits of their hashes differ."""
+    """An image and the most similar one of another split."""
 
     image: Copy
     looks_like: Copy
-    distance: int
+    distance: int  #: how many of the 63 bits of their hashes differ
+    correlation: float  #: of their thumbnails
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,7 @@ def _duplicates(index: DatasetIndex, contents: list[str]) -> tuple[Duplicates, .
 
 def _near_duplicates(index: DatasetIndex, looks: Looks, contents: list[str]) -> tuple[NearDuplicate, ...]:
     """For each image of a later split, the closest of an earlier split, unless that split has a copy of its file."""
-    found: dict[int, tuple[int, int]] = {}
+    found: dict[int, tuple[int, int, float]] = {}
     for earlier, later in combinations(ALL_SPLITS, 2):
         if (earlier, later) == ("query", "gallery"):  # the same persons on purpose
             continue
@@ -282,8 +283,11 @@ def _near_duplicates(index: DatasetIndex, looks: Looks, contents: list[str]) -> 
         there = {contents[row] for row in others.tolist()}
         rows = np.flatnonzero(index.splits == later)
         queries = np.array([row for row in rows.tolist() if contents[row] not in there], dtype=np.int64)
-        for row, other, distance in closest(looks, queries, others):
-            if row not in found or distance < found[row][0]:
-                found[row] = distance, other
-    pairs = sorted((distance, row, other) for row, (distance, other) in found.items())
-    return tuple(NearDuplicate(_copy(index, row), _copy(index, other), distance) for distance, row, other in pairs)
+        for row, other, distance, correlation in closest(looks, queries, others):
+            if row not in found or distance < found[row][1]:
+                found[row] = other, distance, correlation
+    pairs = sorted(found.items(), key=lambda pair: (pair[1][1], pair[0]))
+    return tuple(
+        NearDuplicate(_copy(index, row), _copy(index, other), distance, correlation)
+        for row, (other, distance, correlation) in pairs
+    )

@@ -13,12 +13,13 @@ from ..drawing import contact_sheet, fit_within
 from ..errors import DatasetError, ImageError
 from ..fonts import draw_text, shortened
 from ..images import MAX_PIXELS, read_image
+from ..palette import FAINT, PAPER, SMALL, TEXT
 from ..text import printable, rows_called, tally
 from .examination import Copy, DividedGroup, Duplicates, Examination, NearDuplicate
 
 _SHOWN = 5  # of each kind; the JSON has all
 _SIDE = 220  # pixels per photograph on the sheet
-_CAPTION = 30
+_CAPTION = 60  # pixels below a photograph
 
 Found = TypeVar("Found")
 
@@ -69,7 +70,7 @@ def near_duplicate_sheet(
     if not pictures:
         raise DatasetError(f"{examination.title} has no near-duplicates across splits: there is nothing to draw")
     columns = min(3, len(pictures))
-    cell = 2 * _SIDE + 24, _SIDE + _CAPTION + 16
+    cell = 2 * _SIDE + 40, _SIDE + _CAPTION + 24
     return contact_sheet(pictures, columns, cell), len(pictures)
 
 
@@ -91,7 +92,11 @@ def _divided_text(divided: DividedGroup) -> str:
 
 def _pair_text(pair: NearDuplicate) -> str:
     differ = "" if pair.image.class_name == pair.looks_like.class_name else ", different classes"
-    return f"{_copy_text(pair.image)} ~ {_copy_text(pair.looks_like)}  ({pair.distance} of 63 bits{differ})"
+    return f"{_copy_text(pair.image)} ~ {_copy_text(pair.looks_like)}  ({_likeness(pair)}{differ})"
+
+
+def _likeness(pair: NearDuplicate) -> str:
+    return f"{pair.distance} of 63 bits differ, correlation {pair.correlation:.2f}"
 
 
 def _copy_text(copy: Copy) -> str:
@@ -99,10 +104,14 @@ def _copy_text(copy: Copy) -> str:
 
 
 def _pair_picture(pair: NearDuplicate, root: Path, max_pixels: int) -> np.ndarray:
-    picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE + _CAPTION), "#202020")
+    """Draw both images, below each its split, class and name, and below both how alike they are."""
+    picture = Image.new("RGB", (2 * _SIDE + 8, _SIDE + _CAPTION), PAPER)
     for left, copy in ((0, pair.image), (_SIDE + 8, pair.looks_like)):
         tile = Image.fromarray(fit_within(read_image(root / copy.image, max_pixels), _SIDE))
-        picture.paste(tile, (left + (_SIDE - tile.width) // 2, _CAPTION + (_SIDE - tile.height) // 2))
-        for number, line in enumerate((f"{copy.split}: {copy.class_name}", copy.image)):
-            draw_text(picture, (left + 2, 2 + 14 * number), shortened(line, 11, _SIDE - 4), 11, "white")
+        picture.paste(tile, (left + (_SIDE - tile.width) // 2, _SIDE - tile.height))
+        for number, (line, colour) in enumerate(((f"{copy.split}: {copy.class_name}", TEXT), (copy.image, FAINT))):
+            place = left, _SIDE + 5 + 17 * number
+            draw_text(picture, place, shortened(line, SMALL, _SIDE), SMALL, colour)
+    differ = "" if pair.image.class_name == pair.looks_like.class_name else ", different classes"
+    draw_text(picture, (0, _SIDE + 39), f"{_likeness(pair)}{differ}", SMALL, FAINT)
     return np.asarray(picture)

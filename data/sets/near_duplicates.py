@@ -56,8 +56,9 @@ def look_of(image: np.ndarray) -> tuple[int, bytes] | None:
 
 def closest(
     looks: Looks, queries: np.ndarray, others: np.ndarray, distance: int = DISTANCE, likeness: float = LIKENESS
-) -> Iterator[tuple[int, int, int]]:
-    """For each of ``queries`` that looks like some of ``others``, yield its row, the most similar row and the distance.
+) -> Iterator[tuple[int, int, int, float]]:
+    """For each of ``queries`` that looks like some of ``others``, yield its row and the most similar row, and of both
+    the number of bits that differ and the correlation.
 
     Two images look the same if at most ``distance`` bits of their hashes differ and their thumbnails correlate by
     ``likeness`` or more. All pairs of hashes are compared; this is much slower with NumPy 1, which cannot count bits.
@@ -74,8 +75,9 @@ def closest(
             alike = _normalised(looks.thumbnails[others[near]]) @ _normalised(looks.thumbnails[row])
             near, alike = near[alike >= likeness], alike[alike >= likeness]
             if len(near):
-                best = near[np.lexsort((-alike, differing[number, near]))[0]]
-                yield row, int(others[best]), int(differing[number, best])
+                first_of = np.lexsort((-alike, differing[number, near]))[0]
+                best = near[first_of]
+                yield row, int(others[best]), int(differing[number, best]), float(alike[first_of])
 
 
 def _normalised(thumbnails: np.ndarray) -> np.ndarray:

@@ -60,4 +60,4 @@ def test_a_contact_sheet_has_a_cell_for_each_picture():
     sheet = contact_sheet(pictures, 2, (50, 30))
     assert sheet.shape == (60, 100, 3)
     assert [sheet[15, 25, 0], sheet[15, 75, 0], sheet[45, 25, 0]] == [100, 150, 200]
-    assert sheet[45, 75].tolist() == sheet[0, 0].tolist() == [0x20] * 3
+    assert sheet[45, 75].tolist() == sheet[0, 0].tolist() == [0xFF] * 3

@@ -9,9 +9,10 @@ from PIL import Image
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.drawing import SLOT_COLOURS, draw_boxes, place_tags, save_picture, spots_in_box
 from agnet.data.errors import ConfigurationError, ImageError
+from agnet.data.palette import RULE, WRONG
 from agnet.data.regions import Layout, Regions
 from agnet.proposals import figures
-from agnet.proposals.figures import choose_pairs, draw_proposal, draw_sheet
+from agnet.proposals.figures import Tile, choose_pairs, draw_proposal, draw_sheet
 from agnet.proposals.hulls import IN_NO_GROUP, Groups, in_slot_order, regions_of_groups
 from agnet.proposals.inspection import picture_image, picture_sheet
 from agnet.proposals.settings import SLOT_ORDERS
@@ -185,12 +186,24 @@ def test_boxes_that_lie_on_each_other_keep_their_labels():
 
 def test_a_sheet_has_a_tile_for_each_image():
     regions = regions_of(two_groups())
-    tiles = [(GREY, regions, f"folder/{number}.jpg", "class") for number in range(5)]
-    sheet = draw_sheet([*tiles, (None, regions, "gone.jpg", "class")])
+    tiles = [Tile(GREY, regions, "class", f"row {number}", f"folder/{number}.jpg") for number in range(5)]
+    sheet = draw_sheet([*tiles, Tile(None, None, "class", "row 5", "gone.jpg", "it is gone")])
     assert sheet.shape[1] > sheet.shape[0] > 400  # 3 by 2
-    assert is_colour(sheet, "#d0d0d0").sum() > 200 * 200
+    assert is_colour(sheet, RULE).sum() > 200 * 200
     reds = is_colour(sheet, SLOT_COLOURS[0]).any(axis=0)
     assert reds[: sheet.shape[1] // 3].any() and reds[sheet.shape[1] // 3 :].any()
+
+
+def test_a_sheet_tells_rows_splits_and_what_is_odd(monkeypatch):
+    written, draw = [], figures.draw_text
+    monkeypatch.setattr(figures, "draw_text", lambda *given: (written.append(given[2]), draw(*given))[1])
+    regions = regions_of(two_groups())
+    few = replace(regions, keypoints=np.zeros(2, np.int32))
+    plain = draw_sheet([Tile(GREY, regions, "ant", "row 7 · train · ok", "a.jpg")])
+    marked = draw_sheet([Tile(GREY, few, "ant", "row 8 · val · few keypoints", "b.jpg")])
+    draw_sheet([Tile(None, None, "bee", "row 9 · test · unreadable", "c.jpg", "its content is cut off")])
+    assert {"row 7 · train · ok", "row 8 · val · few keypoints", "its content is cut off"} <= set(written)
+    assert not is_colour(marked, SLOT_COLOURS[0]).any() and is_colour(plain, SLOT_COLOURS[0]).any()
 
 
 @pytest.fixture
@@ -209,7 +222,7 @@ def test_another_image_of_the_name_is_drawn_with_the_files_boxes(boxes, folder, 
     Image.fromarray(textured(5, 300, 200)).save(folder / name)
     picture, warning = picture_image(boxes, 0, folder)
     assert name in warning and "\n" not in warning
-    assert is_colour(picture, "#b3001b").any()  # said in the picture, too
+    assert is_colour(picture, WRONG).any()  # said in the picture, too
 
 
 def test_positions_of_another_revision_are_told_from_another_image(boxes, folder):
@@ -253,8 +266,10 @@ def test_a_sheet_shows_every_class_and_what_is_missing(boxes, folder, monkeypatc
     monkeypatch.setattr("agnet.proposals.inspection.draw_sheet", lambda tiles: shown.extend(tiles))
     (folder / boxes.names[0].decode()).unlink()
     _, failures = picture_sheet(boxes, folder, 3)
-    assert [class_name for *_, class_name in shown] == ["ant", "bee", "côté"]
-    assert len(failures) == 1 and shown[0][0] is None
+    assert [tile.class_name for tile in shown] == ["ant", "bee", "côté"]
+    assert len(failures) == 1 and shown[0].image is None and "is not there" in shown[0].reason
+    splits = [str(boxes.splits[int(tile.facts.split()[1])]) for tile in shown]
+    assert [tile.facts.split(" · ")[1:] for tile in shown] == [[split, "ok"] for split in splits]
     with pytest.raises(ImageError, match="--root"):
         picture_sheet(boxes, folder / "elsewhere", 3)
 

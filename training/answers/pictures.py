@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ...data.drawing import draw_boxes, draw_mark, fit_within
 from ...data.fonts import draw_text, shortened, text_width, wrapped
-from ...data.palette import AGAINST, FAINT, FOR, LIT, PAPER, TEXT
+from ...data.palette import AGAINST, FAINT, FOR, LIT, PAPER, SERIES, TEXT
 from ...data.regions import Regions
 from .predict import Attention, Prediction
 from .truth import Truth
@@ -33,7 +33,7 @@ _SHOWN = 8  # maximum number of classes
 _MARGIN, _GAP = 20, 18
 _DARK = 0.35  # mean brightness to which darker grey photographs are brightened
 _FRAME_SIDES = (480, 640)  # minimum and maximum of the longer side of a video's frame, in pixels
-_BAR, _REST = "#4363d8", "#b9b9b9"
+_BAR, _REST, _TRACK = SERIES[0], "#b9b9b9", "#ececec"
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def _draw_answer(prediction: Prediction, caption: Caption) -> Image.Image:
         said = f"{share:.1%}"
         draw_text(page, (_COLUMN, y), said, 14, TEXT, "ra")
         draw_text(page, (0, y), shortened(name, 14, _COLUMN - text_width(said, 14) - 12), 14, TEXT)
-        pen.rectangle((0, y + 21, _COLUMN - 1, y + 28), fill="#ececec")
+        pen.rectangle((0, y + 21, _COLUMN - 1, y + 28), fill=_TRACK)
         if round(_COLUMN * share):
             pen.rectangle((0, y + 21, round(_COLUMN * share) - 1, y + 28), fill=colour)
         y += 40

@@ -11,10 +11,10 @@ import numpy as np
 from ...data.errors import ConfigurationError
 from ..aggregates import Aggregate
 from .compared_runs import Runs, cautions, load_runs, model_differences
-from .intervals import class_difference_interval, difference_interval, measure_intervals
+from .intervals import difference_interval, measure_intervals, share_difference_interval
 from .metrics import Scores
 from .searches import Searches
-from .statistics import Interval, bootstrap, holm, mcnemar, spread
+from .statistics import Interval, bootstrap, holm, mcnemar, share_interval, spread
 from .videos import VIDEO_ACCURACY
 
 SIGNIFICANT = 0.05
@@ -54,13 +54,19 @@ class PairTest:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """Accuracy of both networks on one class, mean over seeds; None if the class has no images."""
+    """Accuracy of both networks on one class, mean over seeds; None if the class has no images.
+
+    Intervals are 95 %, over images and seeds, each for this class alone: of twenty classes without a difference, one is
+    expected to have an interval that leaves out 0.
+    """
 
     name: str
     images: int
     first: float | None
     second: float | None
-    interval: Interval | None  #: 95 %, of the difference, for this class alone
+    first_interval: Interval | None = None
+    second_interval: Interval | None = None
+    difference_interval: Interval | None = None  #: of second minus first, images in pairs
 
 
 @dataclass(frozen=True)
@@ -219,19 +225,27 @@ def _pair_test(first: Runs, ours: _Scored, own: int, second: Runs, theirs: _Scor
 
 
 def _class_changes(classes: Sequence[str], ours: _Scored, theirs: _Scored) -> list[ClassChange]:
-    if not all(isinstance(found, Scores) for found in (*ours.scores, *theirs.scores)):
+    first = ours.scores[0]
+    if not isinstance(first, Scores):
         return []
-    labels = ours.scores[0].labels
-    one, other = (np.stack([found.right for found in scored.scores]) for scored in (ours, theirs))
-    changes = []
-    for label, name in enumerate(classes):
-        mine, its = one[:, labels == label], other[:, labels == label]
-        if not mine.size:
-            changes.append(ClassChange(name, 0, None, None, None))
-            continue
-        interval = class_difference_interval(mine, its)
-        changes.append(ClassChange(name, mine.shape[1], float(mine.mean()), float(its.mean()), interval))
-    return changes
+    one, other = (np.stack([found.right for found in scored.scores]) for scored in (ours, theirs))  # (seeds, n)
+    by_class = [first.labels == label for label in range(len(classes))]
+    return [_class_change(name, one[:, its], other[:, its]) for name, its in zip(classes, by_class, strict=True)]
+
+
+def _class_change(name: str, one: np.ndarray, other: np.ndarray) -> ClassChange:
+    """Args: one, other: arrays ``(S, n)`` and ``(T, n)`` of a class, 1.0 where an image is right."""
+    if not one.shape[1]:
+        return ClassChange(name, 0, None, None)
+    return ClassChange(
+        name=name,
+        images=one.shape[1],
+        first=float(one.mean()),
+        second=float(other.mean()),
+        first_interval=share_interval(one),
+        second_interval=share_interval(other),
+        difference_interval=share_difference_interval(one, other),
+    )
 
 
 def _verdict(found: Challenge, tested: str, titles: Mapping[str, str], *, corrected: bool) -> str:

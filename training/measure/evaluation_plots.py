@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ...data.drawing import readable_on
-from ...data.palette import FAINT, RIGHT_SHARES, RULE, SERIES, TEXT, WRONG_SHARES
+from ...data.palette import FAINT, PAPER, RIGHT_SHARES, RULE, SERIES, TEXT, WRONG_SHARES
 from ..runs.plot_texts import DPI, class_labels, inches_of, line
 from ..runs.plots import plot, save_plot_to_publish
 from .evaluation_report import confusions
-from .metrics import Metrics
+from .metrics import Bin, Metrics
 from .searches import SEARCH_MEASURES, SearchMetrics
-from .statistics import wilson_interval
 
 _NUMBERED = 25  # most classes for which counts are written into the cells
 _FEW = 5  # most classes whose confusions are not listed beside the matrix: all of them are in sight
@@ -147,17 +146,11 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
     """
     with plot(5.2, 5.6) as figure:
         axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
         filled = [place for place in metrics.calibration if place.images]
         most = max(place.images for place in filled)
-        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
         for place in filled:
-            accuracy, confidence = place.accuracy or 0.0, place.confidence or 0.0
-            interval = wilson_interval(accuracy, place.images)
-            axes.plot([confidence] * 2, [interval.low, interval.high], color=SERIES[0], linewidth=1.2)
-            area = _LARGEST_DOT * place.images / most
-            axes.scatter(
-                [confidence], [accuracy], s=area, color=SERIES[0], edgecolors="white", linewidths=0.5, zorder=3
-            )
+            _draw_bin(axes, place, most)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set(xlabel="confidence: probability of the predicted class", ylabel=f"share of {metrics.rows} right")
         for axis in (axes.xaxis, axes.yaxis):
@@ -167,19 +160,17 @@ def draw_calibration(metrics: Metrics, path: Path, dataset: str = "") -> Path:
         axes.text(1.0, 0.01, "over-confident", color=FAINT, ha="right")
         interval = metrics.interval("calibration_error")
         error = f"{metrics.calibration_error:.1%} (95% {100 * interval.low:.1f} to {interval.high:.1%})"
-        _titled(axes, dataset, f"Calibration error (ECE) {error}\n{_confidence_text(metrics)}", 5.0)
+        _titled(axes, dataset, f"Calibration error (ECE) {error}\non average {metrics.miscalibration.text}", 5.0)
         _key_of_dots(axes, most, metrics.rows)
         return save_plot_to_publish(figure, path)
 
 
-def _confidence_text(metrics: Metrics) -> str:
-    """Whether the network is over- or under-confident on average over all images."""
-    confidence = sum(place.images * (place.confidence or 0.0) for place in metrics.calibration) / metrics.images
-    interval = wilson_interval(metrics.top1, metrics.images)
-    said = "over-confident" if confidence > interval.high else "under-confident"
-    if interval.low <= confidence <= interval.high:
-        said = "neither over- nor under-confident"
-    return f"on average {said}: sure to {confidence:.1%}, right {metrics.top1:.1%}"
+def _draw_bin(axes: Axes, found: Bin, most: int) -> None:
+    assert found.confidence is not None and found.accuracy is not None and found.interval is not None  # not empty
+    ends = [found.interval.low, found.interval.high]
+    axes.plot([found.confidence] * 2, ends, color=SERIES[0], linewidth=1.2)
+    area = _area(found.images, most)
+    axes.scatter([found.confidence], [found.accuracy], s=area, color=SERIES[0], edgecolors=PAPER, lw=0.5, zorder=3)
 
 
 def _key_of_dots(axes: Axes, most: int, rows: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -78,7 +79,7 @@ def _draw_rows(axes: Axes, found: ClassFigure, shown: Sequence[int]) -> None:
 
 
 def _draw_value(axes: Axes, one: ClassValue, y: float, colour: str, mark: str) -> None:
-    style = {"color": colour, "solid_capstyle": "butt", "zorder": 2}
+    style: dict[str, Any] = {"color": colour, "solid_capstyle": "butt", "zorder": 2}
     axes.plot([100 * one.interval.low, 100 * one.interval.high], [y, y], linewidth=0.8, **style)
     if one.sd is not None:
         ends = [max(one.value - one.sd, 0), min(one.value + one.sd, 1)]
@@ -92,8 +93,13 @@ def _draw_key(figure: Figure, found: ClassFigure, place: tuple[float, float]) ->
     handles, texts, families = [], [], list[str]()
     for number, series in enumerate(found.series):
         text, family = line(_key_text(series, title), _POINTS, _WIDTH - 1.5)
-        style = {"marker": _MARKS[number % len(_MARKS)], "markersize": 4, "linewidth": 0.8, "linestyle": _DASHES}
-        handles.append(Line2D([], [], color=SERIES[number % len(SERIES)], **style))  # type: ignore[arg-type]
+        style: dict[str, Any] = {
+            "marker": _MARKS[number % len(_MARKS)],
+            "markersize": 4,
+            "linewidth": 0.8,
+            "linestyle": _DASHES,
+        }
+        handles.append(Line2D([], [], color=SERIES[number % len(SERIES)], **style))
         texts.append(text)
         families += family
     legend = figure.legend(

@@ -104,20 +104,31 @@ def difference_interval(
     return possible(measure, found, difference=True), p
 
 
-def class_difference_interval(first: np.ndarray, second: np.ndarray) -> Interval:
-    """95 % confidence interval of the difference in accuracy on the images of a class (second network minus first).
+def share_difference_interval(first: np.ndarray, second: np.ndarray) -> Interval:
+    """95 % interval of the difference of two shares on the same n images (second minus first), images in pairs.
 
-    As `difference_interval`, which has the classes together.
+    With several seeds it is over seeds as well.
 
     Args:
-        first, second: Arrays ``(S, n)`` and ``(T, n)`` by seed and image, n ≥ 1; 1.0 where an image is right.
+        first, second: Arrays ``(S, n)`` and ``(T, n)``, 1.0 where an image is right.
     """
     middle, variance = share_difference(first, second)
-    found = Interval(middle - NORMAL * variance**0.5, middle + NORMAL * variance**0.5)
+    half = NORMAL * variance**0.5
+    found = Interval(middle - half, middle + half)
     if len(first) > 1 or len(second) > 1:
-        seeds = [values.mean(axis=1).tolist() for values in (first, second)]
-        found, _ = joined_test(float(second.mean() - first.mean()), variance, first.shape[1], seeds)
+        value = float(second.mean() - first.mean())
+        seeds = [rows.mean(axis=1).tolist() for rows in (first, second)]
+        found = joined_test(value, variance, first.shape[1], seeds)[0]
     return possible("top1", found, difference=True)
+
+
+def gap_interval(drawn: np.ndarray, confidence: float, top1: Interval) -> Interval:
+    """95 % interval of mean confidence minus accuracy, from its bootstrap draws ``(draws,)``.
+
+    It is widened to the ends that the interval of top-1 allows at this mean confidence, so that a few images that are
+    all right are not certainty.
+    """
+    return hull(percentile_interval(drawn), Interval(confidence - top1.high, confidence - top1.low))
 
 
 def bootstrap_interval(measure: str, value: float, drawn: np.ndarray) -> Interval:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...data.palette import FAINT, SERIES, TEXT
 from ..recipes import Recipe
@@ -23,6 +23,12 @@ CURVES, EVENTS = "curves.png", "tensorboard/events.out.tfevents.agnet"
 _TRAIN, _VAL, _CHOSEN, _CMC, _LR = SERIES
 _SIDES = 12.0, 4.1  # inches
 _APART = 0.075  # of the height of the axes, least distance between the names of two lines
+
+
+class _Curve(NamedTuple):
+    name: str
+    colour: str
+    style: str = "-"
 
 
 def draw_curves(lines: Sequence[Line], target: Path, title: str = "", note: str = "") -> Path:
@@ -48,13 +54,16 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "", note: str 
         figure.subplots_adjust(left=0.045, right=0.985, bottom=0.19 if note else 0.13, top=top, wspace=0.45)
         loss, accuracy, rate = figure.subplots(1, 3)
         searches = any("val_cmc1" in line for line in lines)
-        names = {"train_loss": ("train", _TRAIN), "val_loss": ("validation", _VAL)}
+        names = {"train_loss": _Curve("train", _TRAIN), "val_loss": _Curve("validation", _VAL)}
+        if any(line.get("train_cross_entropy") != line.get("train_loss") for line in lines):
+            names["train_cross_entropy"] = _Curve("train, plain", _TRAIN, ":")
         _draw(loss, lines, names, "Loss, in nats", "val_loss")
-        names = {"train_top1": ("train", _TRAIN), "val_top1": ("validation", _VAL)}
-        names |= {"val_map": ("mAP", _VAL), "val_cmc1": ("CMC@1", _CMC)} if searches else {}
+        names = {"train_top1": _Curve("train", _TRAIN), "val_top1": _Curve("validation", _VAL)}
+        if searches:
+            names |= {"val_map": _Curve("mAP", _VAL), "val_cmc1": _Curve("CMC@1", _CMC)}
         measured = ("Top-1 of training persons, and search", "val_map") if searches else ("Top-1 accuracy", "val_top1")
         _draw(accuracy, lines, names, *measured, percent=True)
-        _draw(rate, lines, {"lr": ("", _LR)}, "Learning rate", "")
+        _draw(rate, lines, {"lr": _Curve("", _LR)}, "Learning rate", "")
         accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
         rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))  # long numbers would run into the next axes
         rate.yaxis.get_offset_text().set(ha="right", x=-0.02)  # not into the title
@@ -71,9 +80,10 @@ def how_measured(recipe: Recipe) -> str:
     labels += [f"pairs mixed (mixup {recipe.mixup:g})"] if recipe.mixup else []
     labels += [f"dropout {recipe.dropout:g}"] if recipe.dropout else []
     images = "augmented images" if recipe.augment else "images as they are"
+    plain = " (plain: without smoothing)" if recipe.label_smoothing and not recipe.mixup else ""
     return (
-        f"train: mean over the epoch, while the network learns, of {', '.join([images, *labels])}; "
-        "validation: at the end of the epoch, of images as they are"
+        f"train: mean over the epoch, while the network learns, of {', '.join([images, *labels])}{plain}; "
+        "validation: after the epoch, of images as they are"
     )
 
 
@@ -88,7 +98,7 @@ def _write(figure: Figure, x: float, y: float, text: str, points: float, colour:
 def _draw(
     axes: Axes,
     lines: Sequence[Line],
-    names: Mapping[str, tuple[str, str]],
+    names: Mapping[str, _Curve],
     title: str,
     chosen: str,
     percent: bool = False,
@@ -98,7 +108,7 @@ def _draw(
     Args:
         axes: Axes to draw into.
         lines: Lines of the log.
-        names: Name and colour of each value, by its key in the log.
+        names: Curve of each value, by its key in the log.
         title: Title of the axes.
         chosen: Key of the value that is marked at the chosen epoch, or of the first one if the log lacks it; none if
             empty.
@@ -107,12 +117,14 @@ def _draw(
     from matplotlib.ticker import MaxNLocator
 
     ends = []
-    for key, (name, colour) in names.items():
+    for key, curve in names.items():
         points = [(float(str(line["epoch"])), float(str(line[key]))) for line in lines if line.get(key) is not None]
         if points:
             marker = "o" if len(points) < 40 else ""
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3)
-            ends.append((name, colour, next((y for _, y in reversed(points) if isfinite(y)), 0.0)))
+            axes.plot(
+                *zip(*points, strict=True), color=curve.colour, linestyle=curve.style, marker=marker, markersize=3
+            )
+            ends.append((curve.name, curve.colour, next((y for _, y in reversed(points) if isfinite(y)), 0.0)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.grid()
@@ -125,12 +137,12 @@ def _draw(
     _name_ends(axes, ends)
 
 
-def _mark(axes: Axes, line: Line, key: str, names: Mapping[str, tuple[str, str]], percent: bool) -> None:
+def _mark(axes: Axes, line: Line, key: str, names: Mapping[str, _Curve], percent: bool) -> None:
     """Mark the chosen epoch and write its value below the title, where no curve is."""
     value, epoch = float(str(line[key])), float(str(line["epoch"]))
     axes.axvline(epoch, color=_CHOSEN, linewidth=1, linestyle="--")
     axes.plot([epoch], [value], "o", markersize=9, markerfacecolor="none", markeredgecolor=_CHOSEN, markeredgewidth=2)
-    said = f"chosen: epoch {epoch:.0f}, {names[key][0]} {f'{value:.1%}' if percent else f'{value:.3f}'}"
+    said = f"chosen: epoch {epoch:.0f}, {names[key].name} {f'{value:.1%}' if percent else f'{value:.3f}'}"
     axes.plot(
         [0.012],
         [1.055],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -77,7 +78,7 @@ def _draw_tile(figure: Figure, tile: Tile, place: tuple[float, float], room: tup
     scale = min(room[0] / width, room[1] / height)
     inches = width * scale, height * scale
     picture = Image.fromarray(tile.picture)
-    picture.thumbnail([PRINTED * one for one in inches], Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+    picture.thumbnail((PRINTED * inches[0], PRINTED * inches[1]), Image.Resampling.LANCZOS)
     total_width, total = figure.get_size_inches()
     corner = place[0] / total_width, place[1] / total
     axes = figure.add_axes((*corner, inches[0] / total_width, inches[1] / total))
@@ -97,8 +98,14 @@ def _write(figure: Figure, place: tuple[float, float], said: str, points: float,
     """Write a line of text, shortened to ``inches``, on a baseline that is given in inches."""
     shown, family = line(said, points, inches)
     width, height = figure.get_size_inches()
-    style = {"fontsize": points, "family": family, "color": colour, "parse_math": False, "va": "baseline"}
-    figure.text(place[0] / width, place[1] / height, shown, **style)  # type: ignore[arg-type]
+    style: dict[str, Any] = {
+        "fontsize": points,
+        "family": family,
+        "color": colour,
+        "parse_math": False,
+        "va": "baseline",
+    }
+    figure.text(place[0] / width, place[1] / height, shown, **style)
 
 
 def _draw_scale(figure: Figure, key: tuple[np.ndarray, str, str], left: float) -> None:

@@ -40,9 +40,11 @@ def save_plot(figure: Figure, path: Path, tight: bool = True, dpi: int = DPI) ->
         dpi: Dots per inch of a PNG, and of photographs.
     """
     format_ = path.suffix.lower().removeprefix(".")
-    cut = {"bbox_inches": "tight", "pad_inches": 0.15} if tight else {}
+    cut = "tight" if tight else None
     with rc_context(STYLE), atomic_file(path) as unfinished:
-        figure.savefig(unfinished, format=format_, dpi=dpi, metadata=_NO_METADATA[format_], **cut)
+        figure.savefig(
+            unfinished, format=format_, dpi=dpi, metadata=_NO_METADATA[format_], bbox_inches=cut, pad_inches=0.15
+        )
     return path
 
 

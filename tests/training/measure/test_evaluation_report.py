@@ -43,7 +43,7 @@ def test_the_classes_as_csv_by_hand(three):
     header, *rows = csv.reader(io.StringIO(metrics_csv(three)))
     assert header[:4] == ["class", "images", "accuracy", "average_precision"]
     assert [row[:3] for row in rows] == [["a", "3", "0.666667"], ["b", "1", "0"], ["c", "0", ""]]
-    assert [row[4:] for row in rows] == [["b", "1"], ["c", "1"], ["", ""]]
+    assert [row[4:6] for row in rows] == [["b", "1"], ["c", "1"], ["", ""]]
 
 
 def test_the_confusions_by_hand(three):
@@ -198,7 +198,7 @@ def test_dots_of_the_calibration_are_bins_with_their_intervals(tmp_path, monkeyp
     ends = {round(line.get_xdata()[0], 6): line.get_ydata() for line in axes.lines[1:]}
     # By a table of Wilson's interval for 24 of 40.
     assert ends[0.9] == pytest.approx([0.446, 0.737], abs=2e-3)
-    assert "over-confident: sure to 86.0%, right 62.0%" in axes.get_title(loc="left")
+    assert "on average over-confident by 24.0 points" in axes.get_title(loc="left")  # sure to 86 %, right 62 %
 
 
 def test_the_same_plot_has_the_same_bytes(tmp_path):
