@@ -15,7 +15,7 @@ from ...data.regions import NO_REGIONS, Layout
 from ...data.text import percent
 from ..aggregates import Aggregate
 from ..runs.checkpoint_header import read_header
-from ..runs.folder import BEST
+from ..runs.folder import BEST, runs_of, title_of
 from .compare import Comparison, Contestant, Measured, compare_runs, measure_runs
 from .compared_runs import Runs, cautions, load_runs
 from .evaluation_report import rows_csv
@@ -111,9 +111,12 @@ def value_text(found: Measured) -> str:
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
-    """Short names of runs: those of their folders if these differ, else their paths."""
-    names = [run.resolve().name for run in runs]
-    return names if len(set(names)) == len(runs) else [str(run) for run in runs]
+    """Names of runs for display: their titles if all have one, else those of their folders, else their paths."""
+    titles = [title_of(runs_of(run)[0]) for run in runs]
+    for names in (titles, [run.resolve().name for run in runs]):
+        if all(names) and len(set(names)) == len(names):
+            return names
+    return [str(run) for run in runs]
 
 
 # --- by class

@@ -17,10 +17,11 @@ from agnet.data.contents import hash_of
 from agnet.data.errors import ConfigurationError, DatasetError, MismatchError
 from agnet.data.picture_rows import PictureRows, Row, Tile
 from agnet.training.measure.figure_plots import draw_classes, draw_regions_plot
-from agnet.training.measure.figures import ACCURACY, PRECISION, class_figure, load_evaluated, regions_figure
+from agnet.training.measure.figures import ACCURACY, PRECISION, class_figure, load_evaluated, names_of, regions_figure
 from agnet.training.measure.predictions import SplitPredictions, save_predictions
 from agnet.training.measure.worst_classes import pictures_of, worst_classes
 from agnet.training.models.registry import ModelSettings, record_of
+from agnet.training.runs.folder import retitle
 from agnet.training.runs.picture_plots import draw_pictures
 
 LABELS = np.repeat([0, 1, 2], [8, 4, 4])
@@ -192,6 +193,15 @@ def test_a_name_for_each_run_or_for_none(write):
     run = write("run", predictions(LABELS, LABELS))
     with pytest.raises(ConfigurationError, match="2 names for 1 runs"):
         load_evaluated([run], ["a", "b"], "test")
+
+
+def test_runs_are_named_by_titles_then_folders_then_paths(write):
+    one, two = write("x/a", predictions(LABELS, LABELS)), write("x/b", predictions(LABELS, LABELS))
+    assert names_of([one, two]) == ["a", "b"] and names_of([one, one]) == [str(one)] * 2
+    retitle(one, "The first")
+    assert names_of([one, two]) == ["a", "b"]
+    retitle(two, "The second")
+    assert names_of([one, two]) == ["The first", "The second"]
 
 
 def test_rows_of_pictures_keep_their_proportions_and_have_the_same_bytes_twice(tmp_path):
