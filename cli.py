@@ -21,6 +21,7 @@ from .commands.demo import demo
 from .commands.evaluate import evaluate
 from .commands.explain import explain
 from .commands.export import export
+from .commands.figure import figure
 from .commands.inspect import inspect
 from .commands.predict import predict
 from .commands.propose import propose
@@ -29,7 +30,7 @@ from .commands.train import train
 
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
-    "Stage 2": (train, evaluate, compare, runs, complexity),
+    "Stage 2": (train, evaluate, compare, figure, runs, complexity),
     "Inference": (predict, explain, export),
     "Demo": (demo,),
 }

@@ -46,6 +46,7 @@ STYLE: dict[Any, Any] = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "lines.linewidth": 1.8,
+    "pdf.fonttype": 42,  # TrueType: some journals refuse the default
     "svg.fonttype": "path",
     "svg.hashsalt": "agnet",  # names of parts are random without it
 }

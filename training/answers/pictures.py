@@ -132,9 +132,20 @@ def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
 
 def attention_note(windows: Sequence[Attention]) -> str:
     """Explanation of the colours of `draw_attention`, for a frame or for frames of several windows."""
-    full = sorted({f"{max(attention.highest, _LEAST_HIGHEST):.1f}" for attention in windows}, key=float)
-    times = " to ".join(dict.fromkeys((full[0], full[-1])))
+    times = full_attention(windows)
     return f"attention: where the network looks; full colour at {times} times the mean, the highest in its window"
+
+
+def full_attention(windows: Sequence[Attention]) -> str:
+    """The attention that `draw_attention` draws in full colour, as a multiple of the mean, or a range of them."""
+    full = sorted({f"{max(attention.highest, _LEAST_HIGHEST):.1f}" for attention in windows}, key=float)
+    return " to ".join(dict.fromkeys((full[0], full[-1])))
+
+
+def attention_scale() -> np.ndarray:
+    """All colours of `draw_attention`, from the mean to the highest attention, over a medium grey, as uint8 RGB."""
+    share = np.tile(np.linspace(0, 1, 240, dtype=np.float32), (20, 1))
+    return _mixed(np.full(share.shape, 0.6, np.float32), _rgb(LIT), _STRONGEST * share)
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
