@@ -105,7 +105,7 @@ def test_the_picture_is_orange_where_it_speaks_for_and_purple_where_against():
     parts = np.zeros((1, 7, 7))
     parts[0, 1, 1], parts[0, 5, 5] = 0.5, -0.5
     evidence = Explained(parts, 0.25, np.array([[0, 0, 1, 1]]))
-    one = Explanation("a.jpg", "ant", "bee", (0.6, 0.4), evidence, "hirescam", None, None)
+    one = Explanation("a.jpg", "ant", "bee", (0.6, 0.4), evidence, "hirescam", None, None, np.array([0.6, 0.4]))
     assert full_colour([one]) == pytest.approx(0.5)
     grey = np.full((70, 70, 3), 128, np.uint8)
     drawn = draw_explanation(grey, one, full=0.5).astype(int)
