@@ -97,6 +97,13 @@ class Curves:
         return int((area(self.deletion[RANDOM]) > area(self.deletion[MAP])).sum())
 
 
+def beats(curves: Curves) -> str:
+    """In words, how deletion by the map compares with random orders."""
+    beaten, orders = curves.beaten(), len(curves.deletion[RANDOM])
+    said = f"beats {beaten} of {orders} random orders"
+    return said if 2 * beaten > orders else f"{said}, no better than random here"
+
+
 Proof = Mapping[str, Curves]
 """Curves of one photograph by name of the fill."""
 

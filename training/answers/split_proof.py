@@ -6,9 +6,9 @@ The file, ``explanations-<split>.json`` in the run's folder, is what `agnet repo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,17 @@ from ...data.files import write_text
 from ...data.images import pixel_limit, read_image
 from ...data.regions import Regions
 from ..bootstrap import bootstrap, percentile_interval
+from ..machine.devices import Device
 from ..runs.checkpoints import Checkpoint
 from ..samples.reading import Sample, sample
-from .explain import Explanation
-from .proof import BOXES, CENTRE, DELETION, INSERTION, MAP, PLACES, RANDOM
+from .explain import Explanation, Question, explain_samples
+from .proof import BOXES, CENTRE, DELETION, FILLS, INSERTION, MAP, PLACES, RANDOM, Trials
 
 FORMAT, FORMAT_VERSION = "agnet explanations", 1
-RANDOM_ORDERS = 8
-FILLS = ("blur", "mean")
 FEWEST = 10  #: images for which an interval is taken for evidence: fewer resample to themselves too often
+_PICTURES = 6
 _DIRECTIONS = (DELETION, INSERTION)
-_CALLED = {RANDOM: "random orders", CENTRE: "the distance to the centre", BOXES: "its regions without what they add"}
+_CALLED = {CENTRE: "the distance to the centre", BOXES: "the same regions with equal parts"}
 
 Areas = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Areas under the curves of one photograph: direction -> fill -> order -> area."""
@@ -45,6 +45,20 @@ class ProvenImage:
     truth: str
     probability: float  #: of the explained class
     areas: Areas
+
+    @property
+    def right(self) -> bool:
+        return self.this == self.truth
+
+    @property
+    def gain(self) -> float:
+        """How much better the map is than random orders, as a mean over directions and fills."""
+        gains = [
+            (orders[MAP] - orders[RANDOM]) * (-1 if direction == DELETION else 1)
+            for direction, fills in self.areas.items()
+            for orders in fills.values()
+        ]
+        return sum(gains) / len(gains)
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -78,6 +92,7 @@ class ProvenSplit:
     method: str  #: of the explanations
     of: int  #: number of images of the split
     seed: int  #: of the choice of images and of the random orders
+    random_orders: int
     images: tuple[ProvenImage, ...]
 
     @cached_property
@@ -105,12 +120,17 @@ class ProvenSplit:
             "of": self.of,
             "seed": self.seed,
             "places": PLACES,
-            "random_orders": RANDOM_ORDERS,
+            "random_orders": self.random_orders,
             "fills": self.fills,
             "verdict": self.verdict,
             "rows": [one.to_dict() for one in self.images],
             "pictures": list(pictures),
         }
+
+    def is_better(self, direction: str, fill: str) -> bool | None:
+        """Whether the maps are better than random orders; None where the interval holds zero."""
+        found = self.fills[fill][f"{direction}_minus"][RANDOM]["better"]
+        return None if found is None else bool(found)
 
     def write(self, path: Path, pictures: Iterable[Mapping[str, str]] = ()) -> Path:
         """Write the file to ``path``; ``pictures`` as in `to_dict`. Returns ``path``."""
@@ -118,28 +138,105 @@ class ProvenSplit:
         return path
 
 
-def chosen_rows(boxes: Boxes, split: str, count: int, seed: int) -> np.ndarray:
-    """Draw ``count`` rows of a split without replacement, increasing; all if there are no more."""
-    rows = boxes.rows(split)
-    if count >= len(rows):
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+@dataclass(frozen=True)
+class SplitImages:
+    """Some photographs of a split, drawn at random without replacement; all of them if there are no more."""
+
+    boxes: Boxes
+    root: Path  #: folder of the photographs
+    split: str
+    count: int  #: largest number of photographs
+    seed: int
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Rows among the usable images of the boxes file, increasing."""
+        rows = self.boxes.rows(self.split)
+        if self.count >= len(rows):
+            return rows
+        return np.sort(np.random.default_rng(self.seed).choice(rows, self.count, replace=False))
+
+    @property
+    def truths(self) -> list[str]:
+        """Name of each photograph's class."""
+        return [self.boxes.classes[label] for label in self.boxes.labels[self.boxes.usable[self.rows]].tolist()]
+
+    def read(self, name: str) -> np.ndarray:
+        """Read a photograph by its name, uint8 RGB. Raises: `ImageError`."""
+        return read_image(self.root / name, pixel_limit(self.boxes.settings.get("proposals", {})))
+
+    def samples(self, size_hw: tuple[int, int], regions: bool) -> Iterator[Sample]:
+        """Read the photographs, with the regions that the boxes file has for them. Raises: `ImageError`."""
+        for row in self.rows.tolist():
+            name = self.boxes.names[self.boxes.usable[row]].decode()
+            found = self.boxes.regions(row) if regions else None
+            yield sample(name, self.read(name), size_hw, None if found is None else partial(_known, found))
 
 
-def samples_of_rows(checkpoint: Checkpoint, boxes: Boxes, root: Path, rows: np.ndarray) -> Iterator[Sample]:
-    """Read the photographs of some rows, with the regions that the boxes file has for them.
+def _known(regions: Regions, image: np.ndarray) -> Regions:
+    return regions
 
-    Raises: `ImageError` for one that cannot be read.
+
+def prove_split(
+    checkpoint: Checkpoint,
+    network: str,
+    images: SplitImages,
+    question: Question,
+    random_orders: int,
+    device: Device,
+    say: Callable[[str], None] = lambda text: None,
+    done: Callable[[int], None] = lambda passes: None,
+) -> tuple[ProvenSplit, list[Explanation]]:
+    """Explain photographs of a split and prove their maps.
+
+    Args:
+        checkpoint: Loaded checkpoint, whose network is moved to the device.
+        network: Hash of the checkpoint's file.
+        images: Photographs.
+        question: What is asked of every photograph.
+        random_orders: Number of random orders.
+        device: Device.
+        say: As in `explain_samples`.
+        done: As in `explain_samples`.
+
+    Raises: as `explain_samples`, and `ImageError` for a photograph that cannot be read.
     """
-    limit = pixel_limit(boxes.settings.get("proposals", {}))
-    for row in rows.tolist():
-        name = boxes.names[boxes.usable[row]].decode()
+    samples = images.samples(checkpoint.size_hw, checkpoint.regions > 0)
+    trials = Trials(random_orders, tuple(FILLS), images.seed)
+    found = explain_samples(checkpoint, samples, device, question, say=say, trials=trials, done=done)
+    explained = [one for one in found if isinstance(one, Explanation)]  # all: an unreadable one raises
+    proven = ProvenSplit(
+        split=images.split,
+        dataset=images.boxes.dataset,
+        network=network,
+        epoch=checkpoint.epoch,
+        method=question.method,
+        of=len(images.boxes.rows(images.split)),
+        seed=images.seed,
+        random_orders=random_orders,
+        images=tuple(map(proven_image, explained, images.truths)),
+    )
+    return proven, explained
 
-        def regions_of_row(image: np.ndarray, row: int = row) -> Regions:
-            return boxes.regions(row)
 
-        propose = regions_of_row if checkpoint.regions else None
-        yield sample(name, read_image(root / name, limit), checkpoint.size_hw, propose)
+def worth_seeing(images: Sequence[ProvenImage]) -> list[tuple[int, str]]:
+    """Choose about six photographs to look at: their numbers, each with the reason.
+
+    The two surest mistakes, the photograph whose map is worst compared with random orders, and as many right answers
+    of middling probability as make up six.
+    """
+    sure = sorted(range(len(images)), key=lambda number: -images[number].probability)
+    chosen = {number: "a sure mistake" for number in sure if not images[number].right}
+    chosen = dict(list(chosen.items())[:2])
+    left = [number for number in sure if number not in chosen]
+    if left:
+        worst = min(left, key=lambda number: images[number].gain)
+        failed = images[worst].gain <= 0
+        chosen[worst] = "a failure of the explanation" if failed else "the weakest explanation"
+    right = [number for number in left if images[number].right and number not in chosen]
+    middle = max(0, (len(right) - (_PICTURES - len(chosen))) // 2)
+    typical = right[middle : middle + _PICTURES - len(chosen)]
+    return [*chosen.items(), *((number, "a typical right answer") for number in typical)]
 
 
 def proven_image(one: Explanation, truth: str) -> ProvenImage:
@@ -183,23 +280,16 @@ def difference(values: np.ndarray, better: int) -> Difference:
 
 
 def _verdict(fills: Mapping[str, Mapping[str, Any]], images: int) -> str:
-    trials = [(direction, fill) for fill in fills for direction in _DIRECTIONS]
-
-    def answers(order: str) -> list[bool | None]:
-        return [fills[fill][f"{direction}_minus"][order]["better"] for direction, fill in trials]
-
-    over = f"over {images:,} image{'s' if images > 1 else ''}"
     if images < FEWEST:
-        return f"Fewer than {FEWEST} images cannot show whether the maps are better than random: {over}."
-    told = [f"{direction} with {fill}" for direction, fill in trials]
-    by_chance = answers(RANDOM)
-    unsure = [name for name, better in zip(told, by_chance, strict=True) if better is None]
-    worse = [name for name, better in zip(told, by_chance, strict=True) if better is False]
-    controls = [order for order in (CENTRE, BOXES) if order in next(iter(fills.values()))[f"{DELETION}_minus"]]
-    others = " and ".join(f"{_CALLED[order]} in {answers(order).count(True)}" for order in controls)
-    if by_chance.count(True) == len(trials):
-        return f"Better than random orders in all {len(trials)} trials, than {others}, {over}."
-    said = [f"no better than random here in {', '.join(unsure)}"] if unsure else []
-    said += [f"worse than random in {', '.join(worse)}"] if worse else []
-    sentence = "; ".join(said)
-    return f"{sentence[0].upper()}{sentence[1:]}; better than {others} of {len(trials)} trials, {over}."
+        return f"Fewer than {FEWEST} images cannot show whether the maps are better than random orders."
+    trials = [(f"{way} ({fill})", found[f"{way}_minus"]) for fill, found in fills.items() for way in _DIRECTIONS]
+    answers = {name: minus[RANDOM]["better"] for name, minus in trials}
+    unsure, worse = ([name for name, better in answers.items() if better is kind] for kind in (None, False))
+    said = ["better than random orders in every trial"] if not (unsure or worse) else []
+    said += [f"no better than random here in {', '.join(unsure)}"] if unsure else []
+    said += [f"worse than random orders in {', '.join(worse)}"] if worse else []
+    for order in (CENTRE, BOXES):
+        if order in trials[0][1]:
+            count = sum(minus[order]["better"] is True for _, minus in trials)
+            said.append(f"better than {_CALLED[order]} in {count} of {len(trials)}")
+    return f"The maps are {'; '.join(said)}; {images:,} images."
