@@ -290,8 +290,8 @@ def _notes(explanation: Explanation, area: float) -> list[str]:
     }[explanation.method]
     where = (
         f"Orange speaks for {explanation.this} rather than {explanation.against}, purple against it, in logits per "
-        f"49th of the picture, on one scale in all pictures of a call; half of what speaks for it lies within the white "
-        f"line, on {area:.0%} of the picture. {limit}"
+        "49th of the picture, on one scale in all pictures of a call; half of what speaks for it lies within the "
+        f"white line, on {area:.0%} of the picture. {limit}"
     )
     proof = (
         f"Proof: the {PLACES} places are replaced by the fill, first those that speak most for the class; the regions "
