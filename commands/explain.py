@@ -47,8 +47,8 @@ METHODS = ("parts", "hirescam")
 @click.option(
     "--random-orders",
     type=click.IntRange(0),
-    help="Number of random orders that each map is compared with to prove it; the network sees a photograph six times "
-    f"for each and some thirty times more; 0: no proof.  [default: 20, or {RANDOM_ORDERS} with --split]",
+    help="Number of random orders that each map is compared with to prove it, at six passes of the network each and "
+    f"some 40 more; with --split, twice as many; 0: no proof.  [default: 20, or {RANDOM_ORDERS} with --split]",
 )
 @click.option(
     "--split",
