@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .explained_split import RANDOM_ORDERS, Asked, explain_split
+from .explained_split import COUNT, RANDOM_ORDERS, Asked, explain_split
 from .pictures import say_what_cannot_be_drawn
 from .progress import finish, progress_bar
 
@@ -55,9 +55,7 @@ METHODS = ("parts", "hirescam")
     type=options.Choice(["train", "val", "test"]),
     help="Split whose images are explained, in place of IMAGES, to prove the explanations of the run.",
 )
-@click.option(
-    "--count", type=click.IntRange(1), default=200, show_default=True, help="Largest number of images of the split."
-)
+@click.option("--count", type=click.IntRange(1), help=f"Largest number of images of the split.  [default: {COUNT}]")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the choice and of the orders."
 )
@@ -81,7 +79,7 @@ def explain(
     save: Path | None,
     random_orders: int | None,
     split: str | None,
-    count: int,
+    count: int | None,
     seed: int,
     boxes: Path | None,
     root: Path | None,
@@ -97,6 +95,8 @@ def explain(
     """
     if bool(images) == (split is not None):
         raise click.UsageError("name images, or a split of the run's data set with --split: one of the two")
+    if images and (count or boxes or root):
+        raise click.UsageError("--count, --boxes and --root are for --split, not for IMAGES")
     from ..data.files import check_folder_writable
     from ..data.images import pixel_limit
     from ..data.text import printable
@@ -114,7 +114,7 @@ def explain(
     if split is not None:
         if save or proposal_weights or random_orders == 0:
             raise click.UsageError("--save, --proposal-weights and --random-orders 0 are for IMAGES, not for --split")
-        asked = Asked(split, count, seed, random_orders or RANDOM_ORDERS, (chosen[0], chosen[1]), method)
+        asked = Asked(split, count or COUNT, seed, random_orders or RANDOM_ORDERS, (chosen[0], chosen[1]), method)
         explain_split(run, boxes, root, asked, as_json, device)
         return
     propose = proposer(header, proposal_weights)
@@ -122,7 +122,7 @@ def explain(
     limit = pixel_limit(header.proposals)
     if some_can_be_read(inputs, limit, decode=True):
         orders = 20 if random_orders is None else random_orders
-        found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, orders, device))
+        found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, orders, seed, device))
     else:
         found = [*unreadable_inputs(inputs, limit)]
     explained = [one for one in found if not isinstance(one, Unreadable)]
@@ -165,6 +165,7 @@ def _explanations(
     chosen: tuple[int | None, int | None],
     method: str | None,
     random_orders: int,
+    seed: int,
     device: str,
 ) -> Iterator[Explanation | Unreadable]:
     """Load the network and explain the photographs, with a progress bar.
@@ -186,7 +187,7 @@ def _explanations(
     say, where = partial(click.echo, err=True), choose_device(device, "fp32")
     limit = pixel_limit(checkpoint.proposals)
     samples = (sample_of_input(one, checkpoint.size_hw, propose, limit) for one in inputs)
-    trials = Trials(random_orders) if random_orders else None
+    trials = Trials(random_orders, seed=seed) if random_orders else None
     passes = trials.passes(checkpoint.regions > 0) if trials else 1
     bar = progress_bar("explain", len(inputs) * passes, "pass" if trials else "image")
     question = Question(method, *chosen)

@@ -16,7 +16,7 @@ from .progress import progress_bar, watch
 if TYPE_CHECKING:
     from ..training.answers.split_proof import ProvenSplit, SplitImages
 
-RANDOM_ORDERS = 8
+RANDOM_ORDERS, COUNT = 8, 200
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def explain_split(run: Path, boxes: Path | None, root: Path | None, asked: Asked
     check_folder_writable(file.with_suffix(""), "copy the run to a folder of yours and name that with --run")
     if warning:
         say(f"Warning: {warning}")
-    if len(images.rows) < asked.count:
+    if len(images.boxes.rows(asked.split)) < asked.count:
         say(f"{asked.split} has {len(images.rows):,} images: all are explained")
     keep_network_memory()
     proven = _prove(folder, file, images, asked, device)
@@ -91,6 +91,7 @@ def _prove(folder: Path, file: Path, images: SplitImages, asked: Asked, device: 
     name = folder.resolve().name
     say_what_cannot_be_drawn([*checkpoint.classes, name])
     run = f"by the run '{name}', epoch {checkpoint.epoch}"
+    file.unlink(missing_ok=True)  # an earlier one, which names pictures that are replaced
     proven.write(file, draw_split(file.with_suffix(""), images, proven, explained, checkpoint.classes, run))
     return proven
 

@@ -282,6 +282,7 @@ def test_all_images_of_a_small_split_are_proven_for_any_network(agnet, run, tmp_
 def test_what_cannot_be_proven_is_said(agnet, run, tmp_path):
     run(model="plain")
     assert "one of the two" in agnet("explain", "--run", "run", code=2).stderr
+    assert "are for --split" in agnet("explain", "--run", "run", "a.png", "--count", "3", code=2).stderr
     assert "are for IMAGES" in agnet(*FOR_A_SPLIT, "--save", "pictures", code=2).stderr
     shutil.rmtree(tmp_path / "images" / "val" / "bee")
     assert "missing" in agnet(*FOR_A_SPLIT, code=1).stderr
