@@ -112,9 +112,11 @@ def explain(
     if this is not None and chosen[0] == chosen[1]:
         raise click.UsageError("--class and --against name the same class")
     if split is not None:
-        if save or proposal_weights or random_orders == 0:
-            raise click.UsageError("--save, --proposal-weights and --random-orders 0 are for IMAGES, not for --split")
-        asked = Asked(split, count or COUNT, seed, random_orders or RANDOM_ORDERS, (chosen[0], chosen[1]), method)
+        if this or against or save or proposal_weights or random_orders == 0:
+            raise click.UsageError(
+                "--class, --against, --save, --proposal-weights and --random-orders 0 are for IMAGES, not for --split"
+            )
+        asked = Asked(split, count or COUNT, seed, random_orders or RANDOM_ORDERS, method)
         explain_split(run, boxes, root, asked, as_json, device)
         return
     propose = proposer(header, proposal_weights)

@@ -27,7 +27,6 @@ class Asked:
     count: int
     seed: int
     random_orders: int
-    classes: tuple[int | None, int | None]  #: numbers of the class and of the one that it is told from
     method: str | None
 
 
@@ -80,7 +79,7 @@ def _prove(folder: Path, file: Path, images: SplitImages, asked: Asked, device: 
 
     checkpoint = load_checkpoint(folder / BEST)
     method = asked.method or ("hirescam" if why_not(checkpoint.model) else "parts")
-    question, where = Question(method, *asked.classes), choose_device(device, "fp32")
+    question, where = Question(method), choose_device(device, "fp32")
     network, say = checkpoint_hash(folder / BEST), partial(click.echo, err=True)
     passes = Trials(asked.random_orders, tuple(FILLS)).passes(checkpoint.regions > 0)
     bar = progress_bar(f"explain {asked.split}", passes * len(images.rows), "pass")
