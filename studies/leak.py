@@ -81,7 +81,9 @@ def features(boxes: Boxes, root: Path, backbone: str, weights: str, channels: in
     side = network.preprocessing.size
     dataset, found = RegionDataset(boxes, root, (side, side)), {}
     for split in ("train", "val", "test"):
-        rows, maps, regions, labels = boxes.rows(split).tolist(), [], [], []
+        rows, maps = boxes.rows(split).tolist(), []
+        regions: list[Tensor] = []
+        labels: list[int] = []
         for start in range(0, len(rows), 32):
             samples = [dataset[0, row] for row in rows[start : start + 32]]
             images, boxes_xyxy, numbers, _ = zip(*samples, strict=True)

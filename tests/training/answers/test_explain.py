@@ -1,6 +1,7 @@
 """`agnet explain`: explanations of single images, their numbers and their pictures."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from agnet.data.images import read_image
 from agnet.training.answers.contributions import Explained
 from agnet.training.answers.explain import Explanation, Question, check_explainable
 from agnet.training.answers.explained_pictures import draw_explanation, full_colour, half_of_what_speaks_for
+from agnet.training.answers.pictures import Caption
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
+
+NO_PROOF = ["--random-orders", "0"]
 
 
 @pytest.fixture
@@ -44,7 +48,8 @@ def test_explanations_say_and_draw_what_adds_up_to_the_answer(agnet, untrained, 
         json.loads(line) for line in agnet("predict", "--run", "run", photograph, "--json").stdout.splitlines()
     )
     first, second = sorted(answer["probabilities"], key=answer["probabilities"].get, reverse=True)[:2]
-    found = told(agnet("explain", "--run", "run", photograph, "--json", "--save", "pictures"))
+    proven = ["--random-orders", "2"]
+    found = told(agnet("explain", "--run", "run", photograph, "--json", "--save", "pictures", *proven))
     assert (found["class"], found["against"], found["method"]) == (first, second, "parts")
     assert found["probabilities"][first] == pytest.approx(answer["probabilities"][first], abs=1e-5)
     shares = found["probabilities"]
@@ -53,15 +58,27 @@ def test_explanations_say_and_draw_what_adds_up_to_the_answer(agnet, untrained, 
     assert sum(token["adds"] for token in found["tokens"]) + found["bias"] == pytest.approx(found["logits"], abs=1e-4)
     for token in found["tokens"]:
         assert np.sum(token["places"]) == pytest.approx(token["adds"], abs=1e-5)
+    curves = found["proof"]["blur"]
+    assert curves["random_orders"] == len(curves["deletion"]["random"]) == 2
+    for curve in (curves["deletion"]["map"], *curves["deletion"]["random"], curves["insertion"]["map"][::-1]):
+        assert len(curve) == 8 and curve[0] == pytest.approx(shares[first], abs=1e-5)
+        assert curve[-1] == pytest.approx(curves["deletion"]["centre"][-1], abs=1e-6)
     assert read_image(Path(found["picture"])).shape[1] == 1480
-    text = agnet("explain", "--run", "run", photograph, "--class", second, "--against", first).stdout
+    drawn = Path(found["picture"]).with_suffix(".svg").read_text(encoding="utf-8")
+    assert f"· next: {second} {shares[second]:.1%}" in drawn and re.search(r"beats \d of 2 random orders", drawn)
+    options = ["--class", second, "--against", first, *proven]
+    text = agnet("explain", "--run", "run", photograph, *options).stdout
     assert f"{second} " in text and f"{-found['logits']:+.3f} logits" in text and "primary regions" in text
+    assert " of 2 random orders" in text
 
 
 def test_the_map_and_the_bias_of_a_plain_network_add_up(agnet, untrained, photograph):
     save_run(untrained, "run", model="plain")
-    found = told(agnet("explain", "--run", "run", photograph, "--json", "--class", "bee", "--against", "ant"))
+    found = told(
+        agnet("explain", "--run", "run", photograph, "--json", "--class", "bee", "--against", "ant", *NO_PROOF)
+    )
     bias = load_checkpoint(Path("run")).model.classifier.bias.tolist()
+    assert "proof" not in found
     assert found["method"] == "hirescam" and [token["name"] for token in found["tokens"]] == ["whole image"]
     assert found["bias"] == pytest.approx(bias[1] - bias[0], abs=1e-4)
     assert found["tokens"][0]["adds"] + found["bias"] == pytest.approx(found["logits"], abs=1e-4)
@@ -76,7 +93,7 @@ def test_what_cannot_be_explained_is_said(agnet, untrained, photograph):
     )
     same = ["--class", "bee", "--against", "bee"]
     assert "the same class" in agnet("explain", "--run", "run", "a.png", *same, code=2).stderr
-    failed = agnet("explain", "--run", "run", "b.png", "a.png", "c.mp4", code=1)
+    failed = agnet("explain", "--run", "run", "b.png", "a.png", "c.mp4", *NO_PROOF, code=1)
     assert "b.png: cannot be read" in failed.stderr and "c.mp4 is a video" in failed.stderr
     assert failed.stdout.startswith("a.png: ") and "in the map" in failed.stdout
     clips = untrained(ModelSettings(classes=3, model="alstm", backbone="mobilenet-v3-small", units=4))
@@ -105,11 +122,12 @@ def test_the_picture_is_orange_where_it_speaks_for_and_purple_where_against():
     parts = np.zeros((1, 7, 7))
     parts[0, 1, 1], parts[0, 5, 5] = 0.5, -0.5
     evidence = Explained(parts, 0.25, np.array([[0, 0, 1, 1]]))
-    one = Explanation("a.jpg", "ant", "bee", (0.6, 0.4), evidence, "hirescam", None, None)
+    one = Explanation("a.jpg", "ant", "bee", (0.6, 0.4), evidence, "hirescam", None, None, np.array([0.6, 0.4]))
     assert full_colour([one]) == pytest.approx(0.5)
     grey = np.full((70, 70, 3), 128, np.uint8)
-    drawn = draw_explanation(grey, one, full=0.5).astype(int)
-    changed = drawn[:, 478:918] - draw_explanation(grey, one, full=1e9)[:, 478:918]
+    caption = Caption(("ant", "bee"))
+    drawn, plain = (draw_explanation(grey, one, full, caption).pixels().astype(int) for full in (0.5, 1e9))
+    changed = drawn[:, 478:918] - plain[:, 478:918]
     centres = [(np.mean(rows), np.mean(columns)) for rows, columns in map(np.nonzero, _of_both_colours(changed))]
     top = 20 + 62 + 26
     assert np.allclose(centres, [(top + 440 * 1.5 / 7, 440 * 1.5 / 7), (top + 440 * 5.5 / 7, 440 * 5.5 / 7)], atol=3)
@@ -120,3 +138,13 @@ def _of_both_colours(changed):
     warmth = changed[..., 0] - changed[..., 2]
     above = np.arange(len(changed))[:, None] < 20 + 62 + 26 + 440  # the key below has both colours, too
     return (warmth > 40) & above, (warmth < -20) & above
+
+
+def test_a_picture_has_the_whole_probability_and_no_private_folder():
+    distribution = np.array([0.04, 0.3, 0.2, 0.15, 0.12, 0.1, 0.06, 0.03])
+    evidence = Explained(np.ones((1, 7, 7)), 0.0, np.array([[0, 0, 1, 1]]))
+    one = Explanation("/home/me/ant/1.jpg", "a", "h", (0.04, 0.03), evidence, "hirescam", None, None, distribution)
+    drawn = draw_explanation(np.zeros((9, 9, 3), np.uint8), one, 1.0, Caption(tuple("abcdefgh"))).svg()
+    rows = re.findall(r">([b-h]|a|the rest, 3 classes|[\d.]+%)</text>", drawn)
+    assert rows == ["b", "30.0%", "c", "20.0%", "d", "15.0%", "a", "4.0%", "h", "3.0%", "the rest, 3 classes", "28.0%"]
+    assert "ant/1.jpg" in drawn and "/home" not in drawn and "rather than h 3.0%" in drawn
