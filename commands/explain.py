@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..training.runs.checkpoint_header import CheckpointHeader
     from ..training.samples.reading import Propose, Unreadable
 
-METHODS = ("parts", "hirescam")
+METHODS = ("parts", "hirescam", "attention")
 
 
 @click.command(short_help="Show what speaks for a class in photographs.")
@@ -35,7 +35,8 @@ METHODS = ("parts", "hirescam")
     "--method",
     type=options.Choice(METHODS),
     help="Method. parts: the exact parts of AG-Net's logits by region and place; hirescam: gradient times activation "
-    "of the last feature map, for every model.  [default: parts for agnet, hirescam for others]",
+    "of the last feature map, for every model; attention: what the network weighs, where it has attention, the same "
+    "for every class.  [default: parts for agnet, hirescam for others]",
 )
 @click.option(
     "--save", type=click.Path(path_type=Path, file_okay=False), help="Folder for a picture of each photograph."
@@ -75,6 +76,8 @@ def explain(
     propose = proposer(header, proposal_weights)
     if save:
         check_folder_writable(save, "name another folder with --save")
+    if method == "attention" and (this is not None or against is not None):
+        raise click.UsageError("attention is the same for every class: leave out --class and --against")
     chosen = [None if name is None else _number(name, header.classes) for name in (this, against)]
     if this is not None and chosen[0] == chosen[1]:
         raise click.UsageError("--class and --against name the same class")
@@ -172,9 +175,11 @@ def _save(folder: Path, run: Path, header: CheckpointHeader, explained: list[Exp
 
 def _text(one: Explanation) -> str:
     from ..data.text import printable
-    from ..training.answers.explained_pictures import names_of_tokens
+    from ..training.answers.explained_pictures import attention_in_words, names_of_tokens
 
     this, against = one.probabilities
+    if one.method == "attention":
+        return printable(f"{one.name}: {one.this} {this:.1%}: {attention_in_words(one.evidence)}")
     lines = [
         f"{one.name}: {one.this} {this:.1%} rather than {one.against} {against:.1%}: {one.evidence.total:+.3f} logits"
     ]
@@ -194,10 +199,19 @@ def _json(one: Explanation, picture: Path | None) -> str:
     from ..training.answers.explained_pictures import names_of_tokens
 
     evidence = one.evidence
+    if one.method == "attention":
+        values: dict[str, Any] = {
+            "image": one.name,
+            "class": one.this,
+            "probabilities": {one.this: one.probabilities[0]},
+            "method": one.method,
+            "attention": evidence.parts[0].tolist(),
+        }
+        return json.dumps(values | ({} if picture is None else {"picture": str(picture)}))
     rows = zip(
         names_of_tokens(one), evidence.boxes.tolist(), evidence.tokens.tolist(), evidence.parts.tolist(), strict=True
     )
-    values: dict[str, Any] = {
+    values = {
         "image": one.name,
         "class": one.this,
         "against": one.against,

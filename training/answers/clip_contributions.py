@@ -29,7 +29,7 @@ from ..models.blocks.region_pooling import POOLED
 from ..models.blocks.token_products import weighted_sum
 from ..models.contract import Output
 from ..models.model import Model
-from .contributions import affine, gap_summands, why_not
+from .contributions import Contributions, affine, contributions, gap_summands, why_not
 
 
 class ClipContributions(NamedTuple):
@@ -42,6 +42,25 @@ class ClipContributions(NamedTuple):
     parts: Tensor  #: ``(B, classes, T, N, 7, 7)``, in logits, 0 for padding and for regions that a frame does not have
     bias: Tensor  #: ``(classes,)``, in logits
     boxes: Tensor  #: ``(B, T, N, 4)``, xyxy in fractions of the frame; empty where a region is not seen
+
+
+def image_contributions(model: Model, inputs: tuple[Tensor | None, ...]) -> Contributions:
+    """Take the logits of images apart, by AG-Net for images or for clips, to which an image is a clip of one frame.
+
+    Args:
+        model: Network in evaluation mode.
+        inputs: Its inputs.
+
+    Raises: as `contributions` and `clip_contributions`.
+    """
+    first, *others = inputs
+    assert first is not None
+    if not isinstance(model, AGNetClips):
+        return contributions(model, first, *others)
+    valid, *regions = others
+    assert valid is not None
+    found = clip_contributions(model, first, valid, *regions)
+    return Contributions(found.output, found.parts[:, :, 0], found.bias, found.boxes[:, 0])
 
 
 @torch.no_grad()

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ...data.drawing import fit_within
 from ...data.fonts import draw_text, shortened, wrapped
 from ...data.palette import AGAINST, FAINT, FOR, PAPER, TEXT
+from .contributions import Explained
 from .explain import Explanation
-from .pictures import draw_scale, greyed, tinted, with_regions
+from .map_colours import ATTENTION, draw_key, draw_map, highest_of
+from .pictures import with_regions
 from .truth import Truth
 
 _WIDTH, _MARGIN, _GAP = 1480, 20, 18
 _SIDE = 440  # longest side of a photograph
 _BARS = _WIDTH - 2 * _MARGIN - 2 * _SIDE - 2 * _GAP  # width of the column of bars
-_CELLS = 49  # the colours' unit is a 49th of the picture
 _GRID = (56, 56)  # on which the scale is found
-_TOP_SHARE = 0.99  # quantile of a map that is drawn in full colour
 _ROW = 27  # height of a bar's row
 
 
-def full_colour(explanations: Iterable[Explanation]) -> float:
-    """The scale of the pictures: logits per 49th of the picture in full colour, the same for all explanations."""
-    highest = 0.0
-    for one in explanations:
-        found = np.abs(one.evidence.laid_back(_GRID)) * (_GRID[0] * _GRID[1] / _CELLS)
-        highest = max(highest, float(np.quantile(found, _TOP_SHARE)))
-    return highest or 1.0
+def full_colour(explanations: Sequence[Explanation]) -> float:
+    """The scale of the pictures, the same for all explanations, which are by one method; see `highest_of`."""
+    method = explanations[0].method if explanations else ""
+    return highest_of((one.evidence.laid_back(_GRID) for one in explanations), method)
 
 
 def half_of_what_speaks_for(places: np.ndarray) -> np.ndarray:
@@ -42,6 +38,15 @@ def half_of_what_speaks_for(places: np.ndarray) -> np.ndarray:
         return np.zeros(places.shape, dtype=bool)
     least = highest[np.searchsorted(total, total[-1] / 2)]
     return np.asarray(places >= least * (1 - 1e-4))  # a place of a region is not cut by rounding
+
+
+def attention_in_words(attention: Explained) -> str:
+    """How concentrated a map of attention is."""
+    places = attention.parts[0]
+    share = half_of_what_speaks_for(places).mean()
+    return (
+        f"half of its attention on {share:.0%} of the picture, highest {places.max() * places.size:.1f} times the mean"
+    )
 
 
 def names_of_tokens(explanation: Explanation) -> list[str]:
@@ -83,13 +88,13 @@ def draw_explanation(
     height = max(photograph.shape[0] + 26 + key, bars.height)
     page = Image.new("RGB", (_WIDTH, top + height + 22 * len(notes) + _MARGIN), PAPER)
     _draw_header(page, explanation, run, truth)
-    where = f"where: {explanation.this} rather than {explanation.against}"
-    panels = _photograph(photograph, explanation), (where, _map(photograph, places * places.size / _CELLS / full, half))
+    drawn = Image.fromarray(draw_map(photograph, places, half, full, explanation.method))
+    panels = _photograph(photograph, explanation), (_title(explanation), drawn)
     for number, (title, panel) in enumerate(panels):
         x = _MARGIN + number * (_SIDE + _GAP)
         draw_text(page, (x, top), shortened(title, 15, _SIDE), 15, FAINT)
         page.paste(panel, (x, top + 26))
-    _draw_key(page, (_MARGIN + _SIDE + _GAP, top + 26 + photograph.shape[0] + 8), full)
+    draw_key(page, (_MARGIN + _SIDE + _GAP, top + 26 + photograph.shape[0] + 8), _SIDE, full, explanation.method)
     page.paste(bars, (_WIDTH - _MARGIN - _BARS, top))
     for number, line in enumerate(notes):
         draw_text(page, (_MARGIN, top + height + 22 * number), line, 14, FAINT)
@@ -100,7 +105,8 @@ def _draw_header(page: Image.Image, explanation: Explanation, run: str, truth: T
     width = _WIDTH - 2 * _MARGIN
     draw_text(page, (_MARGIN, _MARGIN), shortened(explanation.name, 20, width), 20, TEXT)
     this, against = (f"{share:.1%}" for share in explanation.probabilities)
-    said = [f"{explanation.this} {this}", f"rather than {explanation.against} {against}"]
+    said = [f"{explanation.this} {this}"]
+    said += [f"rather than {explanation.against} {against}"] if explanation.method != ATTENTION else []
     said += [f"truth: {truth.name} ({truth.part})"] if truth else []
     line = " · ".join([*said, run] if run else said)
     draw_text(page, (_MARGIN, _MARGIN + 30), shortened(line, 14, width), 14, FAINT)
@@ -115,23 +121,16 @@ def _photograph(photograph: np.ndarray, explanation: Explanation) -> tuple[str, 
     return "photograph with its primary regions", with_regions(picture, regions)
 
 
-def _map(photograph: np.ndarray, share: np.ndarray, half: np.ndarray) -> Image.Image:
-    """The grey photograph, tinted, with a white line around the half."""
-    drawn = np.ascontiguousarray(tinted(greyed(photograph), share))
-    outlines, _ = cv2.findContours(half.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(drawn, outlines, -1, (255, 255, 255), 1)
-    return Image.fromarray(drawn)
-
-
-def _draw_key(page: Image.Image, place_xy: tuple[int, int], full: float) -> None:
-    x, y = place_xy
-    draw_scale(page, (x, y), (_SIDE, 12))
-    for at, text, anchor in ((0, f"{-full:.2g}", "la"), (_SIDE // 2, "0", "ma"), (_SIDE, f"{full:+.2g}", "ra")):
-        draw_text(page, (x + at, y + 16), text, 13, FAINT, anchor)
+def _title(explanation: Explanation) -> str:
+    if explanation.method == ATTENTION:
+        return "what the network weighs: attention, the same for every class"
+    return f"where: {explanation.this} rather than {explanation.against}"
 
 
 def _draw_bars(explanation: Explanation) -> Image.Image:
     """Bars of the strongest regions, the rest, the whole image and the bias, whose sum is below them."""
+    if explanation.method == ATTENTION:
+        return Image.new("RGB", (_BARS, 1), PAPER)  # it adds nothing up
     bars, evidence = _bars(explanation), explanation.evidence
     page = Image.new("RGB", (_BARS, 26 + _ROW * (len(bars) + 1) + 30), PAPER)
     draw_text(page, (0, 0), "what each adds, in logits", 15, FAINT)
@@ -171,6 +170,12 @@ def _bars(explanation: Explanation) -> list[_Bar]:
 
 def _note(explanation: Explanation, area: float) -> str:
     """What the colours mean, and what they do not."""
+    if explanation.method == ATTENTION:
+        return (
+            f"What the network weighs, in multiples of the mean, on one scale in all pictures of a call. Half of the "
+            f"attention lies within the white line, on {area:.0%} of the picture. It is the same for every class, and "
+            f"does not say what speaks for {explanation.this}: the other methods do."
+        )
     how, limit = {
         "parts": (
             "the exact parts of the difference of both logits, laid on the regions' places: with the bias they add up "

@@ -1,0 +1,65 @@
+"""Colours of a map over a grey picture: evidence by its sign, attention in a colour of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ...data.fonts import draw_text
+from ...data.palette import FAINT
+from .pictures import greyed, lit, tinted
+
+CELLS = 49  #: colours are per 49th of the picture, a position of the paper's 7 × 7 map
+ATTENTION = "attention"  #: the method whose maps are shares of attention instead of logits
+_TOP_SHARE = 0.99  # quantile of a map that is drawn in full colour
+_LEAST = 2.0  # times the mean: what is nearly flat in all maps is not stretched to full colour
+
+
+def highest_of(maps: Iterable[np.ndarray], method: str) -> float:
+    """The scale of maps that are drawn together, per 49th of the picture, in the unit of the maps.
+
+    It is the highest of all maps, or twice the mean attention if nothing is higher.
+    """
+    highest = max((float(np.quantile(np.abs(one), _TOP_SHARE)) * one.size / CELLS for one in maps), default=0.0)
+    return max(highest, _LEAST / CELLS) if method == ATTENTION else highest or 1.0
+
+
+def draw_map(photograph: np.ndarray, places: np.ndarray, half: np.ndarray, full: float, method: str) -> np.ndarray:
+    """Draw a map over the grey copy of a photograph, with a white line around a part of it.
+
+    Args:
+        photograph: uint8 RGB ``(H, W, 3)``.
+        places: Map ``(H, W)``.
+        half: bool ``(H, W)``, what the line surrounds.
+        full: Scale, as `highest_of` returns it.
+        method: How the map was made. Attention is drawn from its mean upwards.
+
+    Returns: uint8 RGB.
+    """
+    grey, share = greyed(photograph), places * (places.size / CELLS) / full
+    if method == ATTENTION:
+        mean = 1 / CELLS / full
+        drawn = lit(grey, (share - mean) / (1 - mean))
+    else:
+        drawn = tinted(grey, share)
+    drawn = np.ascontiguousarray(drawn)
+    outlines, _ = cv2.findContours(half.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(drawn, outlines, -1, (255, 255, 255), 1)
+    return drawn
+
+
+def draw_key(page: Image.Image, place_xy: tuple[int, int], width: int, full: float, method: str) -> None:
+    """Draw the colours of the maps over a medium grey, 12 pixels high, and their values below."""
+    x, y = place_xy
+    ends = [0.0, 1.0] if method == ATTENTION else [-1.0, 1.0]
+    share = np.tile(np.linspace(*ends, width, dtype=np.float32), (12, 1))
+    grey = np.full(share.shape, 0.6, np.float32)
+    page.paste(Image.fromarray(lit(grey, share) if method == ATTENTION else tinted(grey, share)), place_xy)
+    texts = (f"{-full:.2g}", "0", f"{full:+.2g}")
+    if method == ATTENTION:
+        texts = ("the mean or less", "", f"{full * CELLS:.2g} times the mean")
+    for at, text, anchor in zip((0, width // 2, width), texts, ("la", "ma", "ra"), strict=True):
+        draw_text(page, (x + at, y + 16), text, 13, FAINT, anchor)
