@@ -1,4 +1,4 @@
-"""`agnet explain`: what speaks for and against a class in single photographs."""
+"""`agnet explain`: what speaks for and against a class in photographs and clips."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .progress import finish, progress_bar
 
 if TYPE_CHECKING:
     from ..data.inputs import Input
+    from ..training.answers.contributions import Explained
     from ..training.answers.explain import Explanation
     from ..training.runs.checkpoint_header import CheckpointHeader
     from ..training.samples.reading import Propose, Unreadable
@@ -24,13 +25,11 @@ if TYPE_CHECKING:
 METHODS = ("parts", "hirescam", "attention")
 
 
-@click.command(short_help="Show what speaks for a class in photographs.")
+@click.command(short_help="Show what speaks for a class in photographs and videos.")
 @options.run
 @click.argument("images", nargs=-1, required=True)
-@click.option("--class", "this", metavar="NAME", help="Class to explain.  [default: each photograph's likeliest]")
-@click.option(
-    "--against", metavar="NAME", help="Class to tell it from.  [default: each photograph's likeliest of the others]"
-)
+@click.option("--class", "this", metavar="NAME", help="Class to explain.  [default: the likeliest]")
+@click.option("--against", metavar="NAME", help="Class to tell it from.  [default: the likeliest of the others]")
 @click.option(
     "--method",
     type=options.Choice(METHODS),
@@ -39,7 +38,9 @@ METHODS = ("parts", "hirescam", "attention")
     "for every class.  [default: parts for agnet, hirescam for others]",
 )
 @click.option(
-    "--save", type=click.Path(path_type=Path, file_okay=False), help="Folder for a picture of each photograph."
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a picture of each photograph, and a strip of frames and an MP4 of each video.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
@@ -59,18 +60,20 @@ def explain(
     proposal_weights: Path | None,
     device: str,
 ) -> None:
-    """Show what speaks for a class rather than another one in photographs.
+    """Show what speaks for a class rather than another one in photographs and videos.
 
-    IMAGES are named as for agnet predict; videos are not explained. Unreadable files are reported and skipped; the exit
-    code is then 1.
+    IMAGES are named as for agnet predict; videos come after all photographs. Unreadable files are reported and skipped;
+    the exit code is then 1.
     """
     from ..data.files import check_folder_writable
     from ..data.images import pixel_limit
+    from ..data.inputs import find_inputs
     from ..data.text import printable
     from ..predictor import proposer
     from ..training.runs.checkpoint_header import read_header
     from ..training.runs.folder import checkpoint_of
     from ..training.samples.reading import Unreadable, some_can_be_read, unreadable_inputs
+    from .explained_videos import explain_videos
 
     header = read_header(checkpoint_of(run))
     propose = proposer(header, proposal_weights)
@@ -81,7 +84,8 @@ def explain(
     chosen = [None if name is None else _number(name, header.classes) for name in (this, against)]
     if this is not None and chosen[0] == chosen[1]:
         raise click.UsageError("--class and --against name the same class")
-    inputs = _photographs(images)
+    named = [*find_inputs(images, sys.stdin.buffer)]
+    inputs, videos = [one for one in named if not one.is_video], [one for one in named if one.is_video]
     limit = pixel_limit(header.proposals)
     if some_can_be_read(inputs, limit, decode=True):
         found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, device))
@@ -96,7 +100,12 @@ def explain(
     failed = [one for one in found if isinstance(one, Unreadable)]
     for problem in failed:
         click.echo(f"Error: {printable(problem.reason)}", err=True)
-    finish(len(explained), len(failed), 0, None)
+    done = (
+        explain_videos(run, videos, propose, (chosen[0], chosen[1]), method, device, save, as_json)
+        if videos
+        else (0, 0)
+    )
+    finish(len(explained) + done[0], len(failed) + done[1], 0, None)
 
 
 def _number(name: str, classes: tuple[str, ...]) -> int:
@@ -106,18 +115,6 @@ def _number(name: str, classes: tuple[str, ...]) -> int:
     if name not in classes:
         raise ConfigurationError(f"the run has no class {name!r}{did_you_mean(name, classes)}")
     return classes.index(name)
-
-
-def _photographs(images: tuple[str, ...]) -> list[Input]:
-    from ..data.inputs import Input, find_inputs
-
-    found = find_inputs(images, sys.stdin.buffer)
-    return [
-        Input(one.name, f"{one.name} is a video; agnet predict --save shows where a network looks in one")
-        if one.is_video
-        else one
-        for one in found
-    ]
 
 
 def _explanations(
@@ -175,29 +172,41 @@ def _save(folder: Path, run: Path, header: CheckpointHeader, explained: list[Exp
 
 def _text(one: Explanation) -> str:
     from ..data.text import printable
+
+    return "\n".join(map(printable, lines_of(one, one.name)))
+
+
+def lines_of(one: Explanation, name: str) -> Iterator[str]:
+    """Lines of text about an explanation of what has this name."""
     from ..training.answers.explained_pictures import attention_in_words, names_of_tokens
 
     this, against = one.probabilities
     if one.method == "attention":
-        return printable(f"{one.name}: {one.this} {this:.1%}: {attention_in_words(one.evidence)}")
-    lines = [
-        f"{one.name}: {one.this} {this:.1%} rather than {one.against} {against:.1%}: {one.evidence.total:+.3f} logits"
-    ]
+        yield f"{name}: {one.this} {this:.1%}: {attention_in_words(one.evidence)}"
+        return
+    yield f"{name}: {one.this} {this:.1%} rather than {one.against} {against:.1%}: {one.evidence.total:+.3f} logits"
     if len(one.evidence.parts) > 1 and one.regions is not None:
         names, tokens, sums = names_of_tokens(one), one.evidence.tokens, one.evidence.subtotals(one.regions.layout)
         for word, numbers in zip(("for", "against"), one.evidence.strongest(), strict=True):
-            told = ", ".join(f"region {names[number]} {tokens[number]:+.3f}" for number in numbers)
-            lines.append(f"  {word}: {told or 'no region'}")
+            found = ", ".join(f"region {names[number]} {tokens[number]:+.3f}" for number in numbers)
+            yield f"  {word}: {found or 'no region'}"
         kinds = f"primary regions {sums.primary:+.3f}, pairs {sums.pairs:+.3f}, whole image {sums.whole:+.3f}"
-        lines.append(f"  {kinds}, bias {one.evidence.bias:+.3f}")
+        yield f"  {kinds}, bias {one.evidence.bias:+.3f}"
     elif one.method == "hirescam":
-        lines.append(f"  the map {one.evidence.tokens[0]:+.3f}, not in the map {one.evidence.bias:+.3f}")
-    return "\n".join(printable(line) for line in lines)
+        yield f"  the map {one.evidence.tokens[0]:+.3f}, not in the map {one.evidence.bias:+.3f}"
+
+
+def token_records(one: Explanation, evidence: Explained) -> list[dict[str, Any]]:
+    """What each token of an explanation adds, by ``evidence``, the explanation's own or a frame's."""
+    from ..training.answers.explained_pictures import names_of_tokens
+
+    rows = zip(
+        names_of_tokens(one), evidence.boxes.tolist(), evidence.tokens.tolist(), evidence.parts.tolist(), strict=True
+    )
+    return [{"name": name, "box": box, "adds": adds, "places": places} for name, box, adds, places in rows]
 
 
 def _json(one: Explanation, picture: Path | None) -> str:
-    from ..training.answers.explained_pictures import names_of_tokens
-
     evidence = one.evidence
     if one.method == "attention":
         values: dict[str, Any] = {
@@ -208,9 +217,6 @@ def _json(one: Explanation, picture: Path | None) -> str:
             "attention": evidence.parts[0].tolist(),
         }
         return json.dumps(values | ({} if picture is None else {"picture": str(picture)}))
-    rows = zip(
-        names_of_tokens(one), evidence.boxes.tolist(), evidence.tokens.tolist(), evidence.parts.tolist(), strict=True
-    )
     values = {
         "image": one.name,
         "class": one.this,
@@ -219,7 +225,7 @@ def _json(one: Explanation, picture: Path | None) -> str:
         "method": one.method,
         "logits": evidence.total,
         "bias": evidence.bias,
-        "tokens": [{"name": name, "box": box, "adds": adds, "places": places} for name, box, adds, places in rows],
+        "tokens": token_records(one, evidence),
     }
     if one.shares is not None and len(evidence.parts) > 1:
         values["region_weights"] = one.shares.tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,14 @@ from .truth import Truth
 
 _WIDTH, _MARGIN, _GAP = 1480, 20, 18
 _SIDE = 440  # longest side of a photograph
-_BARS = _WIDTH - 2 * _MARGIN - 2 * _SIDE - 2 * _GAP  # width of the column of bars
-_GRID = (56, 56)  # on which the scale is found
+BARS = _WIDTH - 2 * _MARGIN - 2 * _SIDE - 2 * _GAP  #: width of the column of bars
+GRID = (56, 56)  #: on which the scale is found
 _ROW = 27  # height of a bar's row
 
 
-def full_colour(explanations: Sequence[Explanation]) -> float:
+def full_colour(explanations: Iterable[Explanation]) -> float:
     """The scale of the pictures, the same for all explanations, which are by one method; see `highest_of`."""
-    method = explanations[0].method if explanations else ""
-    return highest_of((one.evidence.laid_back(_GRID) for one in explanations), method)
+    return highest_of(one.evidence.laid_back(GRID) for one in explanations)
 
 
 def half_of_what_speaks_for(places: np.ndarray) -> np.ndarray:
@@ -43,10 +42,8 @@ def half_of_what_speaks_for(places: np.ndarray) -> np.ndarray:
 def attention_in_words(attention: Explained) -> str:
     """How concentrated a map of attention is."""
     places = attention.parts[0]
-    share = half_of_what_speaks_for(places).mean()
-    return (
-        f"half of its attention on {share:.0%} of the picture, highest {places.max() * places.size:.1f} times the mean"
-    )
+    area, highest = half_of_what_speaks_for(places).mean(), places.max() * places.size
+    return f"half of the attention on {area:.0%}, highest {highest:.1f} times the mean"
 
 
 def names_of_tokens(explanation: Explanation) -> list[str]:
@@ -82,12 +79,12 @@ def draw_explanation(
     photograph = fit_within(image, _SIDE)
     places = explanation.evidence.laid_back(photograph.shape[:2])
     half = half_of_what_speaks_for(places)
-    bars = _draw_bars(explanation)
+    bars = draw_bars(explanation)
     notes = wrapped(_note(explanation, float(half.mean())), 14, _WIDTH - 2 * _MARGIN, 3)
     top, key = _MARGIN + 62, 44
     height = max(photograph.shape[0] + 26 + key, bars.height)
     page = Image.new("RGB", (_WIDTH, top + height + 22 * len(notes) + _MARGIN), PAPER)
-    _draw_header(page, explanation, run, truth)
+    draw_header(page, explanation, run, truth)
     drawn = Image.fromarray(draw_map(photograph, places, half, full, explanation.method))
     panels = _photograph(photograph, explanation), (_title(explanation), drawn)
     for number, (title, panel) in enumerate(panels):
@@ -95,13 +92,14 @@ def draw_explanation(
         draw_text(page, (x, top), shortened(title, 15, _SIDE), 15, FAINT)
         page.paste(panel, (x, top + 26))
     draw_key(page, (_MARGIN + _SIDE + _GAP, top + 26 + photograph.shape[0] + 8), _SIDE, full, explanation.method)
-    page.paste(bars, (_WIDTH - _MARGIN - _BARS, top))
+    page.paste(bars, (_WIDTH - _MARGIN - BARS, top))
     for number, line in enumerate(notes):
         draw_text(page, (_MARGIN, top + height + 22 * number), line, 14, FAINT)
     return np.asarray(page)
 
 
-def _draw_header(page: Image.Image, explanation: Explanation, run: str, truth: Truth | None) -> None:
+def draw_header(page: Image.Image, explanation: Explanation, run: str, truth: Truth | None) -> None:
+    """Draw the name of what is explained, and below it the two classes, the truth and the run."""
     width = _WIDTH - 2 * _MARGIN
     draw_text(page, (_MARGIN, _MARGIN), shortened(explanation.name, 20, width), 20, TEXT)
     this, against = (f"{share:.1%}" for share in explanation.probabilities)
@@ -127,15 +125,15 @@ def _title(explanation: Explanation) -> str:
     return f"where: {explanation.this} rather than {explanation.against}"
 
 
-def _draw_bars(explanation: Explanation) -> Image.Image:
+def draw_bars(explanation: Explanation) -> Image.Image:
     """Bars of the strongest regions, the rest, the whole image and the bias, whose sum is below them."""
     if explanation.method == ATTENTION:
-        return Image.new("RGB", (_BARS, 1), PAPER)  # it adds nothing up
+        return Image.new("RGB", (BARS, 1), PAPER)  # it adds nothing up
     bars, evidence = _bars(explanation), explanation.evidence
-    page = Image.new("RGB", (_BARS, 26 + _ROW * (len(bars) + 1) + 30), PAPER)
+    page = Image.new("RGB", (BARS, 26 + _ROW * (len(bars) + 1) + 30), PAPER)
     draw_text(page, (0, 0), "what each adds, in logits", 15, FAINT)
     longest = max(max(abs(bar.value) for bar in bars if bar.drawn), 1e-9)
-    name, middle, reach = 170, 170 + (_BARS - 250) // 2, (_BARS - 250) // 2
+    name, middle, reach = 170, 170 + (BARS - 250) // 2, (BARS - 250) // 2
     pen = ImageDraw.Draw(page)
     for number, bar in enumerate(bars):
         y, length = 26 + _ROW * number, round(reach * bar.value / longest)
@@ -143,11 +141,11 @@ def _draw_bars(explanation: Explanation) -> Image.Image:
         if bar.drawn:
             ends = sorted((middle, middle + length))
             pen.rectangle((ends[0], y + 2, ends[1], y + 16), fill=FOR if bar.value > 0 else AGAINST)
-        draw_text(page, (_BARS, y), f"{bar.value:+.3f}", 14, TEXT, "ra")
+        draw_text(page, (BARS, y), f"{bar.value:+.3f}", 14, TEXT, "ra")
     y = 26 + _ROW * len(bars)
-    pen.line([(0, y), (_BARS, y)], fill=FAINT)
+    pen.line([(0, y), (BARS, y)], fill=FAINT)
     draw_text(page, (0, y + 6), "sum: the difference of the logits", 14, TEXT)
-    draw_text(page, (_BARS, y + 6), f"{evidence.total:+.3f}", 14, TEXT, "ra")
+    draw_text(page, (BARS, y + 6), f"{evidence.total:+.3f}", 14, TEXT, "ra")
     if explanation.regions is not None and len(evidence.parts) > 1:
         sums = evidence.subtotals(explanation.regions.layout)
         line = f"primary regions {sums.primary:+.3f} · pairs {sums.pairs:+.3f} · whole image {sums.whole:+.3f}"

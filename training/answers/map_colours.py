@@ -15,16 +15,17 @@ from .pictures import greyed, lit, tinted
 CELLS = 49  #: colours are per 49th of the picture, a position of the paper's 7 × 7 map
 ATTENTION = "attention"  #: the method whose maps are shares of attention instead of logits
 _TOP_SHARE = 0.99  # quantile of a map that is drawn in full colour
-_LEAST = 2.0  # times the mean: what is nearly flat in all maps is not stretched to full colour
+_LEAST = 2.0  # times the mean of all maps
 
 
-def highest_of(maps: Iterable[np.ndarray], method: str) -> float:
-    """The scale of maps that are drawn together, per 49th of the picture, in the unit of the maps.
+def highest_of(maps: Iterable[np.ndarray]) -> float:
+    """The scale of maps that are drawn together: what is in full colour, per 49th of the picture, in the maps' unit.
 
-    It is the highest of all maps, or twice the mean attention if nothing is higher.
+    It is the highest value of all maps, or twice their mean if nothing is higher: flat maps do not light up.
     """
-    highest = max((float(np.quantile(np.abs(one), _TOP_SHARE)) * one.size / CELLS for one in maps), default=0.0)
-    return max(highest, _LEAST / CELLS) if method == ATTENTION else highest or 1.0
+    found = [np.abs(one) * (one.size / CELLS) for one in maps]
+    highest = max((float(np.quantile(one, _TOP_SHARE)) for one in found), default=0.0)
+    return max(highest, _LEAST * float(np.mean([one.mean() for one in found] or [0]))) or 1.0
 
 
 def draw_map(photograph: np.ndarray, places: np.ndarray, half: np.ndarray, full: float, method: str) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_what_cannot_be_explained_is_said(agnet, untrained, photograph):
     assert "the same for every class" in agnet("explain", "--run", "run", "a.png", *named, code=2).stderr
 
 
-SRBN = {"model": "srbn", "second_backbone": "one", "bilinear_channels": 8, "units": 4}
+SRBN = {"model": "srbn", "second_backbone": "mobilenet-v3-small", "bilinear_channels": 8, "units": 4}
 
 
 @pytest.mark.parametrize("changes", [SRBN, {"model": "alstm", "units": 4}], ids=lambda changes: changes["model"])
