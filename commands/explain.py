@@ -91,6 +91,8 @@ def explain(
         found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, device))
     else:
         found = [*unreadable_inputs(inputs, limit)]
+    if not some_can_be_read(videos, limit, decode=False):
+        found, videos = [*found, *unreadable_inputs(videos, limit)], []
     explained = [one for one in found if not isinstance(one, Unreadable)]
     pictures = _save(save, run, header, explained) if save else []
     for number, one in enumerate(explained):

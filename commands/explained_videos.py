@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .pictures import say_what_cannot_be_drawn
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def explain_videos(
     from ..training.samples.reading import Unreadable
 
     explainer, said, failed = _explainer(run, propose, chosen, method, device), 0, 0
-    draw = _drawer(save, run, explainer) if save else None
+    draw = _drawer(save, run, explainer, [video.name for video in videos]) if save else None
     bar = progress_bar("explain", len(videos), "video")
     for video in videos:
         found = list(explainer.explain(video.name))
@@ -87,11 +88,12 @@ def _parted(found: Sequence[ExplainedClip | Unreadable]) -> tuple[list[Explained
     return clips, [one for one in found if isinstance(one, Unreadable)]
 
 
-def _drawer(save: Path, run: Path, explainer: ClipExplainer) -> Any:
+def _drawer(save: Path, run: Path, explainer: ClipExplainer, names: Sequence[str]) -> Any:
     """A function that draws the clips of a video, and returns the files or why there are none."""
     from ..training.answers.truth import known_images
 
     place, checkpoint = run if run.is_dir() else run.parent, explainer.checkpoint
+    say_what_cannot_be_drawn([*checkpoint.classes, *names, place.resolve().name])
     whose = f"by the run '{place.resolve().name}', epoch {checkpoint.epoch}"
     return partial(_draw, save=save, whose=whose, known=known_images(place, checkpoint), explainer=explainer)
 

@@ -119,7 +119,8 @@ class ClipExplainer:
             regions=regions[0] if regions else None,
             shares=None,
         )
-        found = zip(frames, each, regions or [None] * len(frames), strict=True)
+        there: Sequence[Regions | None] = regions or [None] * len(frames)
+        found = zip(frames, each, there, strict=True)
         return ExplainedClip(
             whole, tuple(ExplainedFrame(frame.number, frame.seconds, one, boxes) for frame, one, boxes in found)
         )
@@ -187,7 +188,7 @@ def _inputs(model: Model, batch: Batch) -> tuple[Tensor | None, ...]:
     if "frames" in model.inputs:
         return batch.inputs(model.inputs)
     found = {"images": batch.frames, "regions": batch.regions}
-    return tuple(None if found[name] is None else found[name].flatten(0, 1) for name in model.inputs)
+    return tuple(None if (each := found[name]) is None else each.flatten(0, 1) for name in model.inputs)
 
 
 def _pair(question: Question, output: Output) -> tuple[int, int]:

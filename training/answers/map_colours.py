@@ -55,8 +55,8 @@ def draw_map(photograph: np.ndarray, places: np.ndarray, half: np.ndarray, full:
 def draw_key(page: Image.Image, place_xy: tuple[int, int], width: int, full: float, method: str) -> None:
     """Draw the colours of the maps over a medium grey, 12 pixels high, and their values below."""
     x, y = place_xy
-    ends = [0.0, 1.0] if method == ATTENTION else [-1.0, 1.0]
-    share = np.tile(np.linspace(*ends, width, dtype=np.float32), (12, 1))
+    lowest = 0 if method == ATTENTION else -1
+    share = np.tile(np.linspace(lowest, 1, width, dtype=np.float32), (12, 1))
     grey = np.full(share.shape, 0.6, np.float32)
     page.paste(Image.fromarray(lit(grey, share) if method == ATTENTION else tinted(grey, share)), place_xy)
     texts = (f"{-full:.2g}", "0", f"{full:+.2g}")

@@ -78,7 +78,7 @@ def test_what_cannot_be_explained_is_said(agnet, untrained, photograph):
     same = ["--class", "bee", "--against", "bee"]
     assert "the same class" in agnet("explain", "--run", "run", "a.png", *same, code=2).stderr
     failed = agnet("explain", "--run", "run", "b.png", "a.png", "c.mp4", code=1)
-    assert "b.png: cannot be read" in failed.stderr and "c.mp4 is a video" in failed.stderr
+    assert "b.png: cannot be read" in failed.stderr and "c.mp4: cannot be read" in failed.stderr
     assert failed.stdout.startswith("a.png: ") and "in the map" in failed.stdout
     clips = untrained(ModelSettings(classes=3, model="alstm", backbone="mobilenet-v3-small", units=4))
     with pytest.raises(ConfigurationError, match="only the logits of AG-Net come apart"):
