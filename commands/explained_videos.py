@@ -104,12 +104,13 @@ def _draw(
     from ..data.errors import ImageError
     from ..data.images import pixel_limit
     from ..training.answers.explained_clip_pictures import save_explained
+    from ..training.answers.pictures import Caption
     from ..training.samples.reading import Unreadable
 
-    name = clips[0].whole.name
-    truth = known.truth(name) if known else None
+    name, checkpoint = clips[0].whole.name, explainer.checkpoint
+    caption = Caption(checkpoint.classes, whose, truth=known.truth(name) if known else None)
     try:
-        return save_explained(clips, save, whose, truth, pixel_limit(explainer.checkpoint.proposals))
+        return save_explained(clips, save, caption, pixel_limit(checkpoint.proposals))
     except ImageError as error:
         return Unreadable(name, str(error))
 

@@ -105,7 +105,7 @@ class ClipExplainer:
         regions, valid = self._regions([frame.pixels for frame in frames])
         batch = _batch(frames, regions, valid, checkpoint.size_hw).on(self.device)
         output, each, bias = _METHODS[self.question.method](model, batch, self.question)
-        probabilities = scores_of(output).detach().float().softmax(dim=1)[0].cpu().numpy()
+        distribution = scores_of(output).detach().float().softmax(dim=1)[0].cpu().numpy()
         this, against = _pair(self.question, output)
         put_together = np.mean if self.question.method == "attention" else np.sum
         together = Explained(put_together([one.parts for one in each], axis=0), bias, each[0].boxes)
@@ -113,11 +113,12 @@ class ClipExplainer:
             name=name,
             this=checkpoint.classes[this],
             against=checkpoint.classes[against],
-            probabilities=(float(probabilities[this]), float(probabilities[against])),
+            probabilities=(float(distribution[this]), float(distribution[against])),
             evidence=together,
             method=self.question.method,
             regions=regions[0] if regions else None,
             shares=None,
+            distribution=distribution,
         )
         there: Sequence[Regions | None] = regions or [None] * len(frames)
         found = zip(frames, each, there, strict=True)

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from ...data.fonts import draw_text
+from ...data.canvas import Canvas
 from ...data.palette import FAINT
 from .pictures import greyed, lit, tinted
 
@@ -52,15 +51,15 @@ def draw_map(photograph: np.ndarray, places: np.ndarray, half: np.ndarray, full:
     return drawn
 
 
-def draw_key(page: Image.Image, place_xy: tuple[int, int], width: int, full: float, method: str) -> None:
+def draw_key(canvas: Canvas, place_xy: tuple[int, int], width: int, full: float, method: str) -> None:
     """Draw the colours of the maps over a medium grey, 12 pixels high, and their values below."""
     x, y = place_xy
     lowest = 0 if method == ATTENTION else -1
     share = np.tile(np.linspace(lowest, 1, width, dtype=np.float32), (12, 1))
     grey = np.full(share.shape, 0.6, np.float32)
-    page.paste(Image.fromarray(lit(grey, share) if method == ATTENTION else tinted(grey, share)), place_xy)
+    canvas.photograph((x, y), lit(grey, share) if method == ATTENTION else tinted(grey, share))
     texts = (f"{-full:.2g}", "0", f"{full:+.2g}")
     if method == ATTENTION:
         texts = ("the mean or less", "", f"{full * CELLS:.2g} times the mean")
     for at, text, anchor in zip((0, width // 2, width), texts, ("la", "ma", "ra"), strict=True):
-        draw_text(page, (x + at, y + 16), text, 13, FAINT, anchor)
+        canvas.text((x + at, y + 16), text, 13, FAINT, anchor)

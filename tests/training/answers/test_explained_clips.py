@@ -17,6 +17,7 @@ from agnet.training.answers.contributions import Explained
 from agnet.training.answers.explain import Explanation, Question
 from agnet.training.answers.explained_clip_pictures import save_explained
 from agnet.training.answers.explained_clips import ClipExplainer, ExplainedClip, ExplainedFrame, clips_of_video
+from agnet.training.answers.pictures import Caption
 from agnet.training.models.backbones.backbone import Backbone
 from agnet.training.models.build import assemble
 from agnet.training.models.registry import ModelSettings
@@ -160,6 +161,7 @@ def test_every_clip_of_a_long_video_is_told_and_all_are_drawn_together(agnet, un
     ]
     assert sorted(path.name for path in Path("pictures").iterdir()) == [
         "right-p3_right-strip.png",
+        "right-p3_right-strip.svg",
         "right-p3_right.mp4",
     ]
     assert cv2.VideoCapture("pictures/right-p3_right.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 7
@@ -206,7 +208,7 @@ def test_a_network_that_sees_one_corner_in_one_frame_points_there_and_then(untra
     assert adds[1] > 0 and adds[1] > 0.95 * sum(map(abs, adds))
     places = found.frames[1].evidence.laid_back((7, 7))
     assert places[0, 6] > 0.9 * np.abs(places).sum()
-    page, _ = save_explained([found], tmp_path / "pictures")
+    page, _ = save_explained([found], tmp_path / "pictures", Caption(checkpoint.classes))
     orange = warm(read_image(page))
     rows, columns = np.nonzero(orange[: 62 + 20 + 22 + 351])  # the tiles
     assert columns.mean() == pytest.approx(20 + 351 + 12 + 351 * 6.5 / 7, abs=6)
@@ -221,12 +223,15 @@ def warm(picture):
     return picture[..., 0].astype(int) - picture[..., 2] > 40
 
 
+SHARES = np.array([0.6, 0.4])
+
+
 def clip_with(parts, method):
     """An explained clip with these maps ``(T, h, w)``."""
     whole = np.array([[0, 0, 1, 1]])
     each = [Explained(part[None], 0.0, whole) for part in parts]
     together = Explanation(
-        "a.mp4", "ant", "bee", (0.6, 0.4), Explained(parts.sum(0)[None], 0.1, whole), method, None, None
+        "a.mp4", "ant", "bee", (0.6, 0.4), Explained(parts.sum(0)[None], 0.1, whole), method, None, None, SHARES
     )
     return ExplainedClip(together, tuple(ExplainedFrame(t, t / 10, one, None) for t, one in enumerate(each)))
 
@@ -242,7 +247,7 @@ def test_frames_are_drawn_on_one_scale_and_flat_maps_do_not_light_up(tmp_path, m
     peak[3, 3] = 20 / 49
     tiles = {}
     for name, maps in {"flat": [flat, flat], "one": [flat, peak]}.items():
-        page, _ = save_explained([clip_with(np.stack(maps), method)], tmp_path / name)
+        page, _ = save_explained([clip_with(np.stack(maps), method)], tmp_path / name, Caption(("ant", "bee")))
         drawn = read_image(page).astype(int)
         tiles[name] = [np.ptp(drawn[20 + 62 + 22 :, left : left + 351][:351], axis=2) for left in (20, 383)]
     assert tiles["one"][1][176, 176] > 80  # the peak
