@@ -133,8 +133,8 @@ def _record(clip: ExplainedClip, pictures: Sequence[Path]) -> dict[str, Any]:
     shares = dict(zip((whole.this, whole.against), whole.probabilities, strict=True))
     values: dict[str, Any] = {
         "video": whole.name,
-        "from": frames[0].seconds,
-        "to": frames[-1].seconds,
+        "from": round(frames[0].seconds, 3),
+        "to": round(frames[-1].seconds, 3),
         "class": whole.this,
         "probabilities": {whole.this: shares[whole.this]} if is_attention else shares,
         "method": whole.method,
@@ -149,7 +149,7 @@ def _frame_record(clip: ExplainedClip, number: int) -> dict[str, Any]:
     from .explain import token_records
 
     frame = clip.frames[number]
-    values: dict[str, Any] = {"frame": frame.number, "seconds": frame.seconds}
+    values: dict[str, Any] = {"frame": frame.number, "seconds": round(frame.seconds, 3)}
     if clip.whole.method == "attention":
         return values | {"attention": frame.evidence.parts[0].tolist()}
     return values | {"adds": frame.adds, "tokens": token_records(clip.whole, frame.evidence)}

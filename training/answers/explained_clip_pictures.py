@@ -19,7 +19,7 @@ from ...data.videos import Video, VideoWriter
 from .annotated import new_file, write_at
 from .explain import Explanation
 from .explained_clips import ExplainedClip, ExplainedFrame
-from .explained_pictures import BARS, GRID, draw_bars, draw_header, half_of_what_speaks_for
+from .explained_pictures import BARS, GRID, classes_in_words, draw_bars, draw_header, half_of_what_speaks_for
 from .map_colours import ATTENTION, draw_key, draw_map, highest_of
 from .pictures import Caption, small_frame, with_regions
 
@@ -84,7 +84,9 @@ def _rate(clips: Sequence[ExplainedClip]) -> float:
 def _draw_page(clips: Sequence[ExplainedClip], moments: Sequence[_Moment], full: float, caption: Caption) -> Canvas:
     """Draw some frames with their maps, what each frame adds, and for a single clip what each region adds."""
     canvas, first = Canvas(_WIDTH), clips[0].whole
-    draw_header(canvas, first, caption)
+    several = [f"{len(clips)} clips, each with an answer of its own"]
+    said = several if len(clips) > 1 else classes_in_words(first, caption.classes)
+    draw_header(canvas, first.name, said, caption)
     y = _draw_tiles(canvas, _MARGIN + 62, moments, full, several=len(clips) > 1)
     draw_key(canvas, (_MARGIN, y), 2 * _TILE, full, first.method)
     y += 44 + _GAP
@@ -204,9 +206,23 @@ def _draw_chart(
         canvas.rectangle((x0, min(zero, tip), x1, max(zero, tip)), FOR if value > 0 else AGAINST)
         if step > text_width("+0.000", 12):
             canvas.text(((x0 + x1) / 2, tip - 16 if value > 0 else tip + 2), f"{value:+.3f}", 12, TEXT, "ma")
-            canvas.text(((x0 + x1) / 2, end - 16), f"{frame.seconds:.1f} s", 12, FAINT, "ma")
+            if len(clips) == 1:
+                canvas.text(((x0 + x1) / 2, end - 16), f"{frame.seconds:.1f} s", 12, FAINT, "ma")
         if frame is current:
             canvas.rectangle((x0, end - 2, x1, end), TEXT)
+    if len(clips) > 1:
+        _draw_clips(canvas, (left, top + 22, end), step, clips)
+
+
+def _draw_clips(canvas: Canvas, place: tuple[int, int, int], step: float, clips: Sequence[ExplainedClip]) -> None:
+    """Draw where clips begin, ``step`` pixels a frame, and their classes below the bars."""
+    x, top, end = place
+    for clip in clips:
+        width = step * len(clip.frames)
+        canvas.rectangle((x, top, x + 1, end), RULE)
+        said = f"{clip.frames[0].seconds:.1f} s: {clip.whole.this} rather than {clip.whole.against}"
+        canvas.text((x + 4, end - 16), shortened(said, 12, width - 8), 12, FAINT)
+        x += round(width)
 
 
 def _sum_of(clips: Sequence[ExplainedClip]) -> str:

@@ -85,7 +85,7 @@ def draw_explanation(
     places = explanation.evidence.laid_back(photograph.shape[:2])
     half = half_of_what_speaks_for(places)
     canvas, top = Canvas(_WIDTH), _MARGIN + 62
-    draw_header(canvas, explanation, caption)
+    draw_header(canvas, explanation.name, classes_in_words(explanation, caption.classes), caption)
     drawn = draw_map(photograph, places, half, full, explanation.method)
     panels = _photograph(photograph, explanation), (_title(explanation), drawn)
     for (title, panel), x in zip(panels, _COLUMNS, strict=False):
@@ -104,21 +104,24 @@ def draw_explanation(
     return canvas
 
 
-def draw_header(canvas: Canvas, explanation: Explanation, caption: Caption) -> None:
-    """Draw the name of what is explained, and below it the two classes, the truth and the run."""
-    width = _WIDTH - 2 * _MARGIN
-    path = Path(explanation.name)
-    name = "/".join(path.parts[-2:]) if path.is_absolute() else explanation.name  # a picture tells no private folders
+def draw_header(canvas: Canvas, explained: str, said: list[str], caption: Caption) -> None:
+    """Draw the name of what is explained, and below it what is said, the truth and the run."""
+    width, path = _WIDTH - 2 * _MARGIN, Path(explained)
+    name = "/".join(path.parts[-2:]) if path.is_absolute() else explained  # a picture tells no private folders
     canvas.text((_MARGIN, _MARGIN), shortened(name, 20, width), 20, TEXT)
-    this, against = (f"{share:.1%}" for share in explanation.probabilities)
-    first, second = np.argsort(-explanation.distribution, kind="stable")[:2]
-    is_next = (explanation.this, explanation.against) == (caption.classes[first], caption.classes[second])
-    said = [f"{explanation.this} {this}"]
-    if explanation.method != ATTENTION:
-        said.append(f"{'next:' if is_next else 'rather than'} {explanation.against} {against}")
-    said += [f"truth: {caption.truth.name} ({caption.truth.part})"] if caption.truth else []
+    said = said + ([f"truth: {caption.truth.name} ({caption.truth.part})"] if caption.truth else [])
     line = " · ".join([*said, caption.run] if caption.run else said)
     canvas.text((_MARGIN, _MARGIN + 30), shortened(line, 14, width), 14, FAINT)
+
+
+def classes_in_words(explanation: Explanation, classes: tuple[str, ...]) -> list[str]:
+    """The class and, unless attention is shown, the other one, with their probabilities."""
+    this, against = (f"{share:.1%}" for share in explanation.probabilities)
+    if explanation.method == ATTENTION:
+        return [f"{explanation.this} {this}"]
+    first, second = np.argsort(-explanation.distribution, kind="stable")[:2]
+    is_next = (explanation.this, explanation.against) == (classes[first], classes[second])
+    return [f"{explanation.this} {this}", f"{'next:' if is_next else 'rather than'} {explanation.against} {against}"]
 
 
 def _draw_notes(canvas: Canvas, place_xy: tuple[int, int], notes: list[str]) -> int:
