@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .explained_split import RANDOM_ORDERS, Asked, explain_split
+from .explained_split import COUNT, RANDOM_ORDERS, Asked, explain_split
 from .pictures import say_what_cannot_be_drawn
 from .progress import finish, progress_bar
 
@@ -48,17 +48,15 @@ METHODS = ("parts", "hirescam", "attention")
 @click.option(
     "--random-orders",
     type=click.IntRange(0),
-    help="Number of random orders that each map is compared with to prove it; the network sees a photograph six times "
-    f"for each and some thirty times more; 0: no proof.  [default: 20, or {RANDOM_ORDERS} with --split]",
+    help="Number of random orders that each map is compared with to prove it, at six passes of the network each and "
+    f"some 40 more; with --split, twice as many; 0: no proof.  [default: 20, or {RANDOM_ORDERS} with --split]",
 )
 @click.option(
     "--split",
     type=options.Choice(["train", "val", "test"]),
     help="Split whose images are explained, in place of IMAGES, to prove the explanations of the run.",
 )
-@click.option(
-    "--count", type=click.IntRange(1), default=200, show_default=True, help="Largest number of images of the split."
-)
+@click.option("--count", type=click.IntRange(1), help=f"Largest number of images of the split.  [default: {COUNT}]")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the choice and of the orders."
 )
@@ -82,7 +80,7 @@ def explain(
     save: Path | None,
     random_orders: int | None,
     split: str | None,
-    count: int,
+    count: int | None,
     seed: int,
     boxes: Path | None,
     root: Path | None,
@@ -98,6 +96,8 @@ def explain(
     """
     if bool(images) == (split is not None):
         raise click.UsageError("name images, or a split of the run's data set with --split: one of the two")
+    if images and (count or boxes or root):
+        raise click.UsageError("--count, --boxes and --root are for --split, not for IMAGES")
     from ..data.files import check_folder_writable
     from ..data.images import pixel_limit
     from ..data.inputs import find_inputs
@@ -117,9 +117,11 @@ def explain(
     if this is not None and chosen[0] == chosen[1]:
         raise click.UsageError("--class and --against name the same class")
     if split is not None:
-        if save or proposal_weights or random_orders == 0:
-            raise click.UsageError("--save, --proposal-weights and --random-orders 0 are for IMAGES, not for --split")
-        asked = Asked(split, count, seed, random_orders or RANDOM_ORDERS, (chosen[0], chosen[1]), method)
+        if this or against or save or proposal_weights or random_orders == 0:
+            raise click.UsageError(
+                "--class, --against, --save, --proposal-weights and --random-orders 0 are for IMAGES, not for --split"
+            )
+        asked = Asked(split, count or COUNT, seed, random_orders or RANDOM_ORDERS, method)
         explain_split(run, boxes, root, asked, as_json, device)
         return
     propose = proposer(header, proposal_weights)
@@ -128,7 +130,7 @@ def explain(
     limit = pixel_limit(header.proposals)
     if some_can_be_read(inputs, limit, decode=True):
         orders = 20 if random_orders is None else random_orders
-        found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, orders, device))
+        found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, orders, seed, device))
     else:
         found = [*unreadable_inputs(inputs, limit)]
     if not some_can_be_read(videos, limit, decode=False):
@@ -165,6 +167,7 @@ def _explanations(
     chosen: tuple[int | None, int | None],
     method: str | None,
     random_orders: int,
+    seed: int,
     device: str,
 ) -> Iterator[Explanation | Unreadable]:
     """Load the network and explain the photographs, with a progress bar.
@@ -186,7 +189,7 @@ def _explanations(
     say, where = partial(click.echo, err=True), choose_device(device, "fp32")
     limit = pixel_limit(checkpoint.proposals)
     samples = (sample_of_input(one, checkpoint.size_hw, propose, limit) for one in inputs)
-    trials = Trials(random_orders) if random_orders else None
+    trials = Trials(random_orders, seed=seed) if random_orders else None
     passes = trials.passes(checkpoint.regions > 0) if trials else 1
     bar = progress_bar("explain", len(inputs) * passes, "pass" if trials else "image")
     question = Question(method, *chosen)
@@ -223,8 +226,8 @@ def _text(one: Explanation) -> str:
     return "\n".join(map(printable, lines))
 
 
-def lines_of(one: Explanation, name: str) -> Iterator[str]:
-    """Lines of text about an explanation of what has this name."""
+def lines_of(one: Explanation, name: str, by_region: bool = True) -> Iterator[str]:
+    """Lines of text about an explanation of what has this name; without ``by_region``, no single regions."""
     from ..training.answers.explained_pictures import attention_in_words, names_of_tokens
 
     this, against = one.probabilities
@@ -234,7 +237,7 @@ def lines_of(one: Explanation, name: str) -> Iterator[str]:
     yield f"{name}: {one.this} {this:.1%} rather than {one.against} {against:.1%}: {one.evidence.total:+.3f} logits"
     if len(one.evidence.parts) > 1 and one.regions is not None:
         names, tokens, sums = names_of_tokens(one), one.evidence.tokens, one.evidence.subtotals(one.regions.layout)
-        for word, numbers in zip(("for", "against"), one.evidence.strongest(), strict=True):
+        for word, numbers in zip(("for", "against"), one.evidence.strongest() if by_region else (), strict=False):
             found = ", ".join(f"region {names[number]} {tokens[number]:+.3f}" for number in numbers)
             yield f"  {word}: {found or 'no region'}"
         kinds = f"primary regions {sums.primary:+.3f}, pairs {sums.pairs:+.3f}, whole image {sums.whole:+.3f}"

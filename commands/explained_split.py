@@ -16,7 +16,7 @@ from .progress import progress_bar, watch
 if TYPE_CHECKING:
     from ..training.answers.split_proof import ProvenSplit, SplitImages
 
-RANDOM_ORDERS = 8
+RANDOM_ORDERS, COUNT = 8, 200
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class Asked:
     count: int
     seed: int
     random_orders: int
-    classes: tuple[int | None, int | None]  #: numbers of the class and of the one that it is told from
     method: str | None
 
 
@@ -47,7 +46,7 @@ def explain_split(run: Path, boxes: Path | None, root: Path | None, asked: Asked
     check_folder_writable(file.with_suffix(""), "copy the run to a folder of yours and name that with --run")
     if warning:
         say(f"Warning: {warning}")
-    if len(images.rows) < asked.count:
+    if len(images.boxes.rows(asked.split)) < asked.count:
         say(f"{asked.split} has {len(images.rows):,} images: all are explained")
     keep_network_memory()
     proven = _prove(folder, file, images, asked, device)
@@ -80,7 +79,7 @@ def _prove(folder: Path, file: Path, images: SplitImages, asked: Asked, device: 
 
     checkpoint = load_checkpoint(folder / BEST)
     method = asked.method or ("hirescam" if why_not(checkpoint.model) else "parts")
-    question, where = Question(method, *asked.classes), choose_device(device, "fp32")
+    question, where = Question(method), choose_device(device, "fp32")
     network, say = checkpoint_hash(folder / BEST), partial(click.echo, err=True)
     passes = Trials(asked.random_orders, tuple(FILLS)).passes(checkpoint.regions > 0)
     bar = progress_bar(f"explain {asked.split}", passes * len(images.rows), "pass")
@@ -91,6 +90,7 @@ def _prove(folder: Path, file: Path, images: SplitImages, asked: Asked, device: 
     name = folder.resolve().name
     say_what_cannot_be_drawn([*checkpoint.classes, name])
     run = f"by the run '{name}', epoch {checkpoint.epoch}"
+    file.unlink(missing_ok=True)  # an earlier one, which names pictures that are replaced
     proven.write(file, draw_split(file.with_suffix(""), images, proven, explained, checkpoint.classes, run))
     return proven
 

@@ -121,7 +121,7 @@ def _lines(clip: ExplainedClip) -> Iterator[str]:
 
     first, last = clip.frames[0].seconds, clip.frames[-1].seconds
     is_attention = clip.whole.method == "attention"
-    yield from lines_of(clip.whole, f"{clip.whole.name}, {first:.1f} to {last:.1f} s")
+    yield from lines_of(clip.whole, f"{clip.whole.name}, {first:.1f} to {last:.1f} s", by_region=clip.tubes)
     for frame in clip.frames:
         said = attention_in_words(frame.evidence) if is_attention else f"{frame.adds:+.3f}"
         yield f"  {frame.seconds:.1f} s: {said}"

@@ -93,7 +93,7 @@ def _draw_page(clips: Sequence[ExplainedClip], moments: Sequence[_Moment], full:
     if first.method != ATTENTION:
         _draw_chart(canvas, (_MARGIN, y, _MARGIN + _WITHIN, y + 150), clips)
         y += 150 + 2 * _GAP
-    if len(clips) == 1 and len(first.evidence.parts) > 1:
+    if len(clips) == 1 and clips[0].tubes and len(first.evidence.parts) > 1:
         y = _draw_regions(canvas, y, first, moments) + 2 * _GAP
     for line in wrapped(_note(clips, moments), 14, _WITHIN, 4):
         canvas.text((_MARGIN, y), line, 14, FAINT)

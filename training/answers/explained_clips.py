@@ -62,6 +62,7 @@ class ExplainedClip:
     #: Of all frames together: its evidence has the sums over the frames, of attention the mean, and boxes of the first
     whole: Explanation
     frames: tuple[ExplainedFrame, ...]
+    tubes: bool = True  #: whether a region is the same thing in all frames; if not, its sum over them means nothing
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,8 @@ class ClipExplainer:
         )
         there: Sequence[Regions | None] = regions or [None] * len(frames)
         found = zip(frames, each, there, strict=True)
-        return ExplainedClip(
-            whole, tuple(ExplainedFrame(frame.number, frame.seconds, one, boxes) for frame, one, boxes in found)
-        )
+        of_frames = tuple(ExplainedFrame(frame.number, frame.seconds, one, boxes) for frame, one, boxes in found)
+        return ExplainedClip(whole, of_frames, tubes=self.propose_tubes is not None)
 
     def _regions(self, frames: list[np.ndarray]) -> tuple[list[Regions], np.ndarray]:
         """Regions of each frame, and which of their primary ones are valid in it."""

@@ -42,7 +42,7 @@ def draw_split(
     for place, (number, why) in enumerate(seen, start=1):
         one, image = explained[number], proven.images[number]
         caption = Caption(classes, run, truth=known.truth(str(images.root / image.name)))
-        canvas = draw_explanation(images.read(image.name), one, full, caption, f"{why}. {_over(proven)}")
+        canvas = draw_explanation(images.read(image.name), one, full, caption, f"Shown as {why}. {_over(proven)}")
         path = canvas.save(folder / f"{place}-{file_name(Path(image.name).stem)}.png")
         entries.append(
             {

@@ -18,7 +18,9 @@ from agnet.training.answers.pictures import Caption
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
+
+NO_PROOF = ["--random-orders", "0"]
 
 
 @pytest.fixture
@@ -46,7 +48,8 @@ def test_explanations_say_and_draw_what_adds_up_to_the_answer(agnet, untrained, 
         json.loads(line) for line in agnet("predict", "--run", "run", photograph, "--json").stdout.splitlines()
     )
     first, second = sorted(answer["probabilities"], key=answer["probabilities"].get, reverse=True)[:2]
-    found = told(agnet("explain", "--run", "run", photograph, "--json", "--save", "pictures"))
+    proven = ["--random-orders", "2"]
+    found = told(agnet("explain", "--run", "run", photograph, "--json", "--save", "pictures", *proven))
     assert (found["class"], found["against"], found["method"]) == (first, second, "parts")
     assert found["probabilities"][first] == pytest.approx(answer["probabilities"][first], abs=1e-5)
     shares = found["probabilities"]
@@ -55,15 +58,26 @@ def test_explanations_say_and_draw_what_adds_up_to_the_answer(agnet, untrained, 
     assert sum(token["adds"] for token in found["tokens"]) + found["bias"] == pytest.approx(found["logits"], abs=1e-4)
     for token in found["tokens"]:
         assert np.sum(token["places"]) == pytest.approx(token["adds"], abs=1e-5)
+    curves = found["proof"]["blur"]
+    assert curves["random_orders"] == len(curves["deletion"]["random"]) == 2
+    for curve in (curves["deletion"]["map"], *curves["deletion"]["random"], curves["insertion"]["map"][::-1]):
+        assert len(curve) == 8 and curve[0] == pytest.approx(shares[first], abs=1e-5)
+        assert curve[-1] == pytest.approx(curves["deletion"]["centre"][-1], abs=1e-6)
     assert read_image(Path(found["picture"])).shape[1] == 1480
-    text = agnet("explain", "--run", "run", photograph, "--class", second, "--against", first).stdout
+    assert "random orders" in Path(found["picture"]).with_suffix(".svg").read_text(encoding="utf-8")
+    options = ["--class", second, "--against", first, *proven]
+    text = agnet("explain", "--run", "run", photograph, *options).stdout
     assert f"{second} " in text and f"{-found['logits']:+.3f} logits" in text and "primary regions" in text
+    assert " of 2 random orders" in text
 
 
 def test_the_map_and_the_bias_of_a_plain_network_add_up(agnet, untrained, photograph):
     save_run(untrained, "run", model="plain")
-    found = told(agnet("explain", "--run", "run", photograph, "--json", "--class", "bee", "--against", "ant"))
+    found = told(
+        agnet("explain", "--run", "run", photograph, "--json", "--class", "bee", "--against", "ant", *NO_PROOF)
+    )
     bias = load_checkpoint(Path("run")).model.classifier.bias.tolist()
+    assert "proof" not in found
     assert found["method"] == "hirescam" and [token["name"] for token in found["tokens"]] == ["whole image"]
     assert found["bias"] == pytest.approx(bias[1] - bias[0], abs=1e-4)
     assert found["tokens"][0]["adds"] + found["bias"] == pytest.approx(found["logits"], abs=1e-4)
@@ -78,7 +92,7 @@ def test_what_cannot_be_explained_is_said(agnet, untrained, photograph):
     )
     same = ["--class", "bee", "--against", "bee"]
     assert "the same class" in agnet("explain", "--run", "run", "a.png", *same, code=2).stderr
-    failed = agnet("explain", "--run", "run", "b.png", "a.png", "c.mp4", code=1)
+    failed = agnet("explain", "--run", "run", "b.png", "a.png", "c.mp4", *NO_PROOF, code=1)
     assert "b.png: cannot be read" in failed.stderr and "c.mp4: cannot be read" in failed.stderr
     assert failed.stdout.startswith("a.png: ") and "in the map" in failed.stdout
     clips = untrained(ModelSettings(classes=3, model="alstm", backbone="mobilenet-v3-small", units=4))
@@ -97,18 +111,18 @@ def test_attention_is_told_and_drawn_as_what_the_network_weighs(agnet, untrained
     """An image is a clip of one frame for a network of clips."""
     save_run(untrained, "run", **changes)
     asked = ["--method", "attention", "--save", "pictures"]
-    found = told(agnet("explain", "--run", "run", photograph, *asked, "--json"))
+    found = told(agnet("explain", "--run", "run", photograph, *asked, *NO_PROOF, "--json"))
     assert found["method"] == "attention" and np.sum(found["attention"]) == pytest.approx(1, abs=1e-5)
     assert not {"logits", "bias", "tokens", "against"} & set(found)
-    assert "times the mean" in agnet("explain", "--run", "run", photograph, *asked[:2]).stdout
-    first_order = told(agnet("explain", "--run", "run", photograph, "--json"))
+    assert "times the mean" in agnet("explain", "--run", "run", photograph, *asked[:2], *NO_PROOF).stdout
+    first_order = told(agnet("explain", "--run", "run", photograph, *NO_PROOF, "--json"))
     assert first_order["method"] == "hirescam" and first_order["tokens"][0]["adds"] != 0
 
 
 @pytest.mark.parametrize("temporal", ["mean", "attention"])
 def test_a_photograph_is_a_clip_of_one_frame(agnet, untrained, photograph, temporal):
     save_run(untrained, "run", regions=6, temporal=temporal, shortcut=True)
-    found = told(agnet("explain", "--run", "run", photograph, "--json"))
+    found = told(agnet("explain", "--run", "run", photograph, *NO_PROOF, "--json"))
     assert found["method"] == "parts" and len(found["tokens"]) == 7
     assert sum(token["adds"] for token in found["tokens"]) + found["bias"] == pytest.approx(found["logits"], abs=1e-4)
     shares = [found["probabilities"][found[name]] for name in ("class", "against")]

@@ -150,6 +150,14 @@ def test_a_long_video_is_several_clips_and_a_short_one_is_one(video):
     assert numbers(None) == [list(range(14))]  # as many as there are, of 16
 
 
+def test_regions_that_are_found_in_each_frame_by_itself_are_not_summed_over_frames(agnet, untrained, video):
+    for proposals, summed in ((TUBES, True), ({"method": "sift", "primary": 2}, False)):
+        checkpoint = replace(trained(untrained, CLIP if summed else None, regions=3), proposals=proposals)
+        save_checkpoint(Path("best.safetensors"), checkpoint)
+        said = agnet("explain", "--run", ".", video).stdout
+        assert ("region 0" in said) == summed and "primary regions" in said
+
+
 def test_every_clip_of_a_long_video_is_told_and_all_are_drawn_together(agnet, untrained, video):
     checkpoint = trained(untrained, replace(CLIP, rate=5), model="plain")
     save_checkpoint(Path("best.safetensors"), checkpoint)
