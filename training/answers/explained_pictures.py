@@ -195,8 +195,9 @@ def _draw_proof(canvas: Canvas, place_xy: tuple[int, int], name: str, proof: Pro
         (FAINT, f"{len(chance)} random orders: median, and 90 % of them (grey)"),
     ):
         canvas.rectangle((left, y + 8, left + 24, y + 11), colour)
-        canvas.text((left + 34, y), shortened(said, 14, _SIDE - 34), 14, TEXT)
-        y += 22
+        for line in wrapped(said, 14, _SIDE - 34, 2):
+            canvas.text((left + 34, y), line, 14, TEXT)
+            y += 22
     for line in wrapped(over, 14, _SIDE, 3):
         canvas.text((left, y), line, 14, TEXT)
         y += 21

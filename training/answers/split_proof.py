@@ -290,6 +290,7 @@ def _verdict(fills: Mapping[str, Mapping[str, Any]], images: int) -> str:
     said += [f"worse than random orders in {', '.join(worse)}"] if worse else []
     for order in (CENTRE, BOXES):
         if order in trials[0][1]:
-            count = sum(minus[order]["better"] is True for _, minus in trials)
-            said.append(f"better than {_CALLED[order]} in {count} of {len(trials)}")
+            better, worse_in = ([minus[order]["better"] for _, minus in trials].count(kind) for kind in (True, False))
+            known = f"better than {_CALLED[order]} in {better} of {len(trials)}"
+            said.append(f"{known} and worse in {worse_in}" if worse_in else known)
     return f"The maps are {'; '.join(said)}; {images:,} images."

@@ -1,6 +1,7 @@
 """`agnet explain`: explanations of single images, their numbers and their pictures."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def test_explanations_say_and_draw_what_adds_up_to_the_answer(agnet, untrained, 
         assert len(curve) == 8 and curve[0] == pytest.approx(shares[first], abs=1e-5)
         assert curve[-1] == pytest.approx(curves["deletion"]["centre"][-1], abs=1e-6)
     assert read_image(Path(found["picture"])).shape[1] == 1480
-    assert "random orders" in Path(found["picture"]).with_suffix(".svg").read_text(encoding="utf-8")
+    drawn = Path(found["picture"]).with_suffix(".svg").read_text(encoding="utf-8")
+    assert f"· next: {second} {shares[second]:.1%}" in drawn and re.search(r"beats \d of 2 random orders", drawn)
     options = ["--class", second, "--against", first, *proven]
     text = agnet("explain", "--run", "run", photograph, *options).stdout
     assert f"{second} " in text and f"{-found['logits']:+.3f} logits" in text and "primary regions" in text
@@ -185,3 +187,13 @@ def _of_both_colours(changed):
     warmth = changed[..., 0] - changed[..., 2]
     above = np.arange(len(changed))[:, None] < 20 + 62 + 26 + 440  # the key below has both colours, too
     return (warmth > 40) & above, (warmth < -20) & above
+
+
+def test_a_picture_has_the_whole_probability_and_no_private_folder():
+    distribution = np.array([0.04, 0.3, 0.2, 0.15, 0.12, 0.1, 0.06, 0.03])
+    evidence = Explained(np.ones((1, 7, 7)), 0.0, np.array([[0, 0, 1, 1]]))
+    one = Explanation("/home/me/ant/1.jpg", "a", "h", (0.04, 0.03), evidence, "hirescam", None, None, distribution)
+    drawn = draw_explanation(np.zeros((9, 9, 3), np.uint8), one, 1.0, Caption(tuple("abcdefgh"))).svg()
+    rows = re.findall(r">([b-h]|a|the rest, 3 classes|[\d.]+%)</text>", drawn)
+    assert rows == ["b", "30.0%", "c", "20.0%", "d", "15.0%", "a", "4.0%", "h", "3.0%", "the rest, 3 classes", "28.0%"]
+    assert "ant/1.jpg" in drawn and "/home" not in drawn and "rather than h 3.0%" in drawn

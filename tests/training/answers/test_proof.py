@@ -204,6 +204,7 @@ def test_intervals_of_paired_differences_decide_the_verdict():
         found = split.fills["blur"]["deletion_minus"]["random"]
         half = 1.96 * error.std() / 60**0.5  # by the central limit theorem
         assert found["better"] is better and words in split.verdict
+        assert ("better than the distance to the centre in 0 of 2 and worse in 2" in split.verdict) is (shift > 0.05)
         assert [found["mean"], found["low"], found["high"]] == pytest.approx(
             [shift, shift - half, shift + half], abs=4e-3
         )
