@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,9 @@ def _parted(found: Sequence[ExplainedClip | Unreadable]) -> tuple[list[Explained
     return clips, [one for one in found if isinstance(one, Unreadable)]
 
 
-def _drawer(save: Path, run: Path, explainer: ClipExplainer, names: Sequence[str]) -> Any:
+def _drawer(
+    save: Path, run: Path, explainer: ClipExplainer, names: Sequence[str]
+) -> Callable[[list[ExplainedClip]], tuple[Path, ...] | Unreadable]:
     """A function that draws the clips of a video, and returns the files or why there are none."""
     from ..training.answers.truth import known_images
 

@@ -243,7 +243,8 @@ def _draw_probabilities(
     """Draw the whole probability: all classes, or five and the rest. Returns: the end."""
     left, top = place_xy
     canvas.text((left, top), "the whole probability", 15, FAINT)
-    colours, y = {explanation.this: FOR, explanation.against: AGAINST}, top + 26
+    asked, y = {explanation.this: FOR, explanation.against: AGAINST}, top + 26
+    colours = {} if explanation.method == ATTENTION else asked
     for name, share in _whole_probability(explanation, classes):
         canvas.text((left, y), shortened(name, 14, _SIDE - 70), 14, TEXT)
         canvas.text((left + _SIDE, y), f"{share:.1%}", 14, TEXT, "ra")
