@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -14,29 +13,25 @@ from ...data.canvas import Canvas
 from ...data.drawing import fit_within
 from ...data.fonts import shortened, wrapped
 from ...data.palette import AGAINST, FAINT, FOR, RULE, SERIES, TEXT
+from .contributions import Explained
 from .explain import Explanation
-from .pictures import Caption, draw_scale, greyed, tinted, with_regions
+from .map_colours import ATTENTION, draw_key, draw_map, highest_of
+from .pictures import Caption, with_regions
 from .proof import MAP, PLACES, RANDOM, Proof, beats
 
 _WIDTH, _MARGIN, _GAP = 1480, 20, 18
 _SIDE = 440  # longest side of a photograph
-_BARS = _WIDTH - 2 * _MARGIN - 2 * _SIDE - 2 * _GAP  # width of the column of bars
-_CELLS = 49  # the colours' unit is a 49th of the picture
-_GRID = (56, 56)  # on which the scale is found
-_TOP_SHARE = 0.99  # quantile of a map that is drawn in full colour
+BARS = _WIDTH - 2 * _MARGIN - 2 * _SIDE - 2 * _GAP  #: width of the column of bars
+GRID = (56, 56)  #: on which the scale is found
 _ROW = 27  # height of a bar's row
-_COLUMNS = (_MARGIN, _MARGIN + _SIDE + _GAP, _WIDTH - _MARGIN - _BARS)  # left ends of the panels
+_COLUMNS = (_MARGIN, _MARGIN + _SIDE + _GAP, _WIDTH - _MARGIN - BARS)  # left ends of the panels
 _SHOWN = 5  # classes beside "the rest"
 _BAND = "#e4e4e4"  # of random orders
 
 
 def full_colour(explanations: Iterable[Explanation]) -> float:
-    """The scale of the pictures: logits per 49th of the picture in full colour, the same for all explanations."""
-    highest = 0.0
-    for one in explanations:
-        found = np.abs(one.evidence.laid_back(_GRID)) * (_GRID[0] * _GRID[1] / _CELLS)
-        highest = max(highest, float(np.quantile(found, _TOP_SHARE)))
-    return highest or 1.0
+    """The scale of the pictures, the same for all explanations, which are by one method; see `highest_of`."""
+    return highest_of(one.evidence.laid_back(GRID) for one in explanations)
 
 
 def half_of_what_speaks_for(places: np.ndarray) -> np.ndarray:
@@ -47,6 +42,13 @@ def half_of_what_speaks_for(places: np.ndarray) -> np.ndarray:
         return np.zeros(places.shape, dtype=bool)
     least = highest[np.searchsorted(total, total[-1] / 2)]
     return np.asarray(places >= least * (1 - 1e-4))  # a place of a region is not cut by rounding
+
+
+def attention_in_words(attention: Explained) -> str:
+    """How concentrated a map of attention is."""
+    places = attention.parts[0]
+    area, highest = half_of_what_speaks_for(places).mean(), places.max() * places.size
+    return f"half of the attention on {area:.0%}, highest {highest:.1f} times the mean"
 
 
 def names_of_tokens(explanation: Explanation) -> list[str]:
@@ -83,14 +85,16 @@ def draw_explanation(
     places = explanation.evidence.laid_back(photograph.shape[:2])
     half = half_of_what_speaks_for(places)
     canvas, top = Canvas(_WIDTH), _MARGIN + 62
-    _draw_header(canvas, explanation, caption)
-    where = f"where: {explanation.this} rather than {explanation.against}"
-    panels = _photograph(photograph, explanation), (where, _map(photograph, places * places.size / _CELLS / full, half))
+    draw_header(canvas, explanation.name, classes_in_words(explanation, caption.classes), caption)
+    drawn = draw_map(photograph, places, half, full, explanation.method)
+    panels = _photograph(photograph, explanation), (_title(explanation), drawn)
     for (title, panel), x in zip(panels, _COLUMNS, strict=False):
         canvas.text((x, top), shortened(title, 15, _SIDE), 15, FAINT)
         canvas.photograph((x, top + 26), panel)
-    _draw_key(canvas, (_COLUMNS[1], top + 26 + photograph.shape[0] + 8), full)
-    lowest = [top + 26 + photograph.shape[0] + 52, _draw_bars(canvas, (_COLUMNS[2], top), explanation)]
+    draw_key(canvas, (_COLUMNS[1], top + 26 + photograph.shape[0] + 8), _SIDE, full, explanation.method)
+    lowest = [top + 26 + photograph.shape[0] + 52]
+    if explanation.method != ATTENTION:  # which adds nothing up
+        lowest.append(draw_bars(canvas, (_COLUMNS[2], top), explanation))
     second = max(lowest) + _GAP
     proof = explanation.proof
     ends = [] if proof is None else [_draw_proof(canvas, (_COLUMNS[0], second), explanation.this, proof, over)]
@@ -100,18 +104,24 @@ def draw_explanation(
     return canvas
 
 
-def _draw_header(canvas: Canvas, explanation: Explanation, caption: Caption) -> None:
-    width = _WIDTH - 2 * _MARGIN
-    path = Path(explanation.name)
-    name = "/".join(path.parts[-2:]) if path.is_absolute() else explanation.name  # a picture tells no private folders
+def draw_header(canvas: Canvas, explained: str, said: list[str], caption: Caption) -> None:
+    """Draw the name of what is explained, and below it what is said, the truth and the run."""
+    width, path = _WIDTH - 2 * _MARGIN, Path(explained)
+    name = "/".join(path.parts[-2:]) if path.is_absolute() else explained  # a picture tells no private folders
     canvas.text((_MARGIN, _MARGIN), shortened(name, 20, width), 20, TEXT)
-    this, against = (f"{share:.1%}" for share in explanation.probabilities)
-    first, second = np.argsort(-explanation.distribution, kind="stable")[:2]
-    is_next = (explanation.this, explanation.against) == (caption.classes[first], caption.classes[second])
-    said = [f"{explanation.this} {this}", f"{'next:' if is_next else 'rather than'} {explanation.against} {against}"]
-    said += [f"truth: {caption.truth.name} ({caption.truth.part})"] if caption.truth else []
+    said = said + ([f"truth: {caption.truth.name} ({caption.truth.part})"] if caption.truth else [])
     line = " · ".join([*said, caption.run] if caption.run else said)
     canvas.text((_MARGIN, _MARGIN + 30), shortened(line, 14, width), 14, FAINT)
+
+
+def classes_in_words(explanation: Explanation, classes: tuple[str, ...]) -> list[str]:
+    """The class and, unless attention is shown, the other one, with their probabilities."""
+    this, against = (f"{share:.1%}" for share in explanation.probabilities)
+    if explanation.method == ATTENTION:
+        return [f"{explanation.this} {this}"]
+    first, second = np.argsort(-explanation.distribution, kind="stable")[:2]
+    is_next = (explanation.this, explanation.against) == (classes[first], classes[second])
+    return [f"{explanation.this} {this}", f"{'next:' if is_next else 'rather than'} {explanation.against} {against}"]
 
 
 def _draw_notes(canvas: Canvas, place_xy: tuple[int, int], notes: list[str]) -> int:
@@ -120,7 +130,7 @@ def _draw_notes(canvas: Canvas, place_xy: tuple[int, int], notes: list[str]) -> 
     canvas.text((left, y), "how to read it", 15, FAINT)
     y += 26
     for note in notes:
-        for line in wrapped(note, 14, _BARS, 8):
+        for line in wrapped(note, 14, BARS, 8):
             canvas.text((left, y), line, 14, FAINT)
             y += 21
         y += 8
@@ -136,29 +146,18 @@ def _photograph(photograph: np.ndarray, explanation: Explanation) -> tuple[str, 
     return "photograph with its primary regions", np.asarray(with_regions(Image.fromarray(photograph), regions))
 
 
-def _map(photograph: np.ndarray, share: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """The grey photograph, tinted, with a white line around the half."""
-    drawn = np.ascontiguousarray(tinted(greyed(photograph), share))
-    outlines, _ = cv2.findContours(half.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(drawn, outlines, -1, (255, 255, 255), 1)
-    return drawn
+def _title(explanation: Explanation) -> str:
+    if explanation.method == ATTENTION:
+        return "what the network weighs: attention, the same for every class"
+    return f"where: {explanation.this} rather than {explanation.against}"
 
 
-def _draw_key(canvas: Canvas, place_xy: tuple[int, int], full: float) -> None:
-    x, y = place_xy
-    scale = Image.new("RGB", (_SIDE, 12))
-    draw_scale(scale, (0, 0), scale.size)
-    canvas.photograph((x, y), np.asarray(scale))
-    for at, text, anchor in ((0, f"{-full:.2g}", "la"), (_SIDE // 2, "0", "ma"), (_SIDE, f"{full:+.2g}", "ra")):
-        canvas.text((x + at, y + 16), text, 13, FAINT, anchor)
-
-
-def _draw_bars(canvas: Canvas, place_xy: tuple[int, int], explanation: Explanation) -> int:
+def draw_bars(canvas: Canvas, place_xy: tuple[int, int], explanation: Explanation) -> int:
     """Draw bars of the strongest regions, the rest, the whole image and the bias, with their sum. Returns: the end."""
     bars, evidence, (left, top) = _bars(explanation), explanation.evidence, place_xy
     canvas.text((left, top), "what each adds, in logits", 15, FAINT)
     longest = max(max(abs(bar.value) for bar in bars if bar.drawn), 1e-9)
-    name, reach, right = 170, (_BARS - 250) // 2, left + _BARS
+    name, reach, right = 170, (BARS - 250) // 2, left + BARS
     middle, y = left + name + reach, top + 26
     for bar in bars:
         canvas.text((left, y), shortened(bar.name, 14, name - 10), 14, TEXT)
@@ -244,7 +243,8 @@ def _draw_probabilities(
     """Draw the whole probability: all classes, or five and the rest. Returns: the end."""
     left, top = place_xy
     canvas.text((left, top), "the whole probability", 15, FAINT)
-    colours, y = {explanation.this: FOR, explanation.against: AGAINST}, top + 26
+    asked, y = {explanation.this: FOR, explanation.against: AGAINST}, top + 26
+    colours = {} if explanation.method == ATTENTION else asked
     for name, share in _whole_probability(explanation, classes):
         canvas.text((left, y), shortened(name, 14, _SIDE - 70), 14, TEXT)
         canvas.text((left + _SIDE, y), f"{share:.1%}", 14, TEXT, "ra")
@@ -283,19 +283,31 @@ def _bars(explanation: Explanation) -> list[_Bar]:
 
 def _notes(explanation: Explanation, area: float) -> list[str]:
     """What the colours and the curve mean, and what they do not."""
+    proof = (
+        f"Proof: the {PLACES} places are replaced by the fill, first those that the map puts first; the regions stay "
+        "those of the whole photograph. The earlier the curve falls, compared with random orders, the better."
+    )
+    where = _about_attention(explanation, area) if explanation.method == ATTENTION else _about_map(explanation, area)
+    return [where] if explanation.proof is None else [where, proof]
+
+
+def _about_map(explanation: Explanation, area: float) -> str:
     limit = {
         "parts": "These are the exact parts of the difference of both logits: with the bias they add up to it. A part "
         "is what adds up, not what would be missing if a place were covered.",
         "hirescam": "It is gradient times activation of the last feature map (HiResCAM): for plain networks and B-CNN, "
         "map and bias add up to the difference of both logits; for others it is first order.",
     }[explanation.method]
-    where = (
+    return (
         f"Orange speaks for {explanation.this} rather than {explanation.against}, purple against it, in logits per "
         "49th of the picture, on one scale in all pictures of a call; half of what speaks for it lies within the "
         f"white line, on {area:.0%} of the picture. {limit}"
     )
-    proof = (
-        f"Proof: the {PLACES} places are replaced by the fill, first those that speak most for the class; the regions "
-        "stay those of the whole photograph. The earlier the curve falls, compared with random orders, the better."
+
+
+def _about_attention(explanation: Explanation, area: float) -> str:
+    return (
+        "What the network weighs, in multiples of the mean, on one scale in all pictures of a call; half of the "
+        f"attention lies within the white line, on {area:.0%} of the picture. It is the same for every class, and does "
+        f"not say what speaks for {explanation.this}: the other methods do."
     )
-    return [where] if explanation.proof is None else [where, proof]

@@ -124,7 +124,7 @@ def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
     smooth = smoothed(weights, frame.shape[:2])
     share = np.clip((smooth - 1) / (max(highest, _LEAST_HIGHEST) - 1), 0, 1)
     share[smooth < np.quantile(smooth, _PERCENTILE)] = 0
-    picture = _mixed(greyed(frame), _rgb(LIT), _STRONGEST * share)
+    picture = lit(greyed(frame), share)
     if prediction.regions is None or not prediction.regions.enough_keypoints:
         return picture
     return np.asarray(with_regions(Image.fromarray(picture), prediction.regions))
@@ -231,6 +231,11 @@ def tinted(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Tint ``grey`` ``(H, W)`` in [0, 1]: colour by the sign of ``share``, opacity by its magnitude, full at 1."""
     colours = np.where(share[..., None] > 0, _rgb(FOR), _rgb(AGAINST))
     return _mixed(grey, colours, _STRONGEST * np.clip(np.abs(share), 0, 1))
+
+
+def lit(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Tint ``grey`` ``(H, W)`` in [0, 1] in the colour of attention: opacity by ``share``, none at 0, full at 1."""
+    return _mixed(grey, _rgb(LIT), _STRONGEST * np.clip(share, 0, 1))
 
 
 def _mixed(grey: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +95,59 @@ def test_what_cannot_be_explained_is_said(agnet, untrained, photograph):
     same = ["--class", "bee", "--against", "bee"]
     assert "the same class" in agnet("explain", "--run", "run", "a.png", *same, code=2).stderr
     failed = agnet("explain", "--run", "run", "b.png", "a.png", "c.mp4", *NO_PROOF, code=1)
-    assert "b.png: cannot be read" in failed.stderr and "c.mp4 is a video" in failed.stderr
+    assert "b.png: cannot be read" in failed.stderr and "c.mp4: cannot be read" in failed.stderr
     assert failed.stdout.startswith("a.png: ") and "in the map" in failed.stdout
     clips = untrained(ModelSettings(classes=3, model="alstm", backbone="mobilenet-v3-small", units=4))
-    with pytest.raises(ConfigurationError, match="trained on clips"):
+    with pytest.raises(ConfigurationError, match="only the logits of AG-Net come apart"):
         check_explainable(clips, Question())
+    assert "no attention" in agnet("explain", "--run", "run", "a.png", "--method", "attention", code=1).stderr
+    named = ["--method", "attention", "--class", "bee"]
+    assert "the same for every class" in agnet("explain", "--run", "run", "a.png", *named, code=2).stderr
+
+
+SRBN = {"model": "srbn", "second_backbone": "mobilenet-v3-small", "bilinear_channels": 8, "units": 4}
+
+
+@pytest.mark.parametrize("changes", [SRBN, {"model": "alstm", "units": 4}], ids=lambda changes: changes["model"])
+def test_attention_is_told_and_drawn_as_what_the_network_weighs(agnet, untrained, photograph, changes):
+    """An image is a clip of one frame for a network of clips."""
+    save_run(untrained, "run", **changes)
+    asked = ["--method", "attention", "--save", "pictures"]
+    found = told(agnet("explain", "--run", "run", photograph, *asked, *NO_PROOF, "--json"))
+    assert found["method"] == "attention" and np.sum(found["attention"]) == pytest.approx(1, abs=1e-5)
+    assert not {"logits", "bias", "tokens", "against"} & set(found)
+    assert "times the mean" in agnet("explain", "--run", "run", photograph, *asked[:2], *NO_PROOF).stdout
+    first_order = told(agnet("explain", "--run", "run", photograph, *NO_PROOF, "--json"))
+    assert first_order["method"] == "hirescam" and first_order["tokens"][0]["adds"] != 0
+
+
+@pytest.mark.parametrize("temporal", ["mean", "attention"])
+def test_a_photograph_is_a_clip_of_one_frame(agnet, untrained, photograph, temporal):
+    save_run(untrained, "run", regions=6, temporal=temporal, shortcut=True)
+    found = told(agnet("explain", "--run", "run", photograph, *NO_PROOF, "--json"))
+    assert found["method"] == "parts" and len(found["tokens"]) == 7
+    assert sum(token["adds"] for token in found["tokens"]) + found["bias"] == pytest.approx(found["logits"], abs=1e-4)
+    shares = [found["probabilities"][found[name]] for name in ("class", "against")]
+    assert found["logits"] == pytest.approx(np.log(shares[0] / shares[1]), abs=1e-4)
+
+
+def test_attention_has_a_colour_of_its_own_from_the_mean_upwards():
+    """Cells of the mean stay grey, and one of four times the mean is in full colour."""
+    attention = np.full((7, 7), 45 / 49 / 48)
+    attention[1, 5] = 4 / 49
+    evidence = Explained(attention[None], 0.0, np.array([[0, 0, 1, 1]]))
+    one = Explanation("a.jpg", "ant", "bee", (0.6, 0.4), evidence, "attention", None, None, np.array([0.6, 0.4]))
+    assert full_colour([one]) == pytest.approx(4 / 49, rel=1e-3)
+    flat = replace(one, evidence=Explained(np.full((1, 7, 7), 1 / 49), 0.0, evidence.boxes))
+    assert full_colour([flat]) == pytest.approx(2 / 49)
+    grey = np.full((70, 70, 3), 128, np.uint8)
+    top, left, cell = 20 + 62 + 26, 478, 440 / 7
+    caption = Caption(("ant", "bee"))
+    bright, dark = (draw_explanation(grey, seen, full, caption) for seen, full in ((one, 4 / 49), (flat, 2 / 49)))
+    changed = bright.pixels().astype(int) - dark.pixels()
+    middle = changed[round(top + 1.5 * cell), round(left + 5.5 * cell)]
+    assert middle[0] < -60 and middle[1] > 0  # towards the blue green of attention
+    assert not changed[round(top + 5.5 * cell), round(left + 1.5 * cell)].any()
 
 
 def test_a_class_is_told_from_the_likeliest_other_one():
