@@ -1,0 +1,259 @@
+"""The sentences of the page: each says what the files say, with its interval, and no more."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...data.fields import size_text
+from ...data.sets.catalogue import CATALOGUE
+from ...data.text import duration, percent
+from ..measure.evaluation_report import number
+from ..models.registry import MODELS, settings_of
+from .facts import Facts, Row
+
+_TILES = ("top1", "mean_average_precision", "mean_class_accuracy", "calibration_error", "negative_log_likelihood")
+_SHORT = {"calibration_error": "calibration error", "negative_log_likelihood": "neg. log-likelihood"}
+_FEW = "few keypoints"
+_MODELS = {"agnet": "AG-Net", "plain": "plain backbone", "srbn": "SRBN", "bcnn": "B-CNN", "alstm": "ALSTM"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number of the page's head, with what is to be read with it."""
+
+    title: str
+    value: str
+    note: str
+
+
+def data_name(facts: Facts) -> str:
+    """The data set's name for people."""
+    root = str(facts.config.get("command", {}).get("options", {}).get("root") or "")
+    dataset = str(facts.config["boxes"].get("dataset", ""))
+    named = facts.boxes.title if facts.boxes else CATALOGUE[dataset].title if dataset in CATALOGUE else dataset
+    own = dataset in CATALOGUE and CATALOGUE[dataset].is_own
+    return (root.rstrip("/").rsplit("/", 1)[-1] or named) if own and not facts.boxes else named
+
+
+def model_name(facts: Facts) -> str:
+    """The network in a few words."""
+    model = facts.config["model"]
+    family = str(model.get("model", "agnet"))
+    try:
+        backbones = settings_of(model).backbones
+    except (LookupError, TypeError, ValueError):
+        backbones = str(model.get("backbone", ""))
+    return f"{_MODELS.get(family, family)}, {backbones}" if family in MODELS else family
+
+
+def verdict(facts: Facts) -> str:
+    """The result in a sentence with its interval."""
+    found = facts.measures["cmc1" if facts.classified is None else "top1"]
+    value = percent(found.value) if found.sd is None else f"{_bare(found.value)} ± {percent(found.sd)}"
+    over = f"{facts.called} and seeds" if found.sd is not None else f"these {facts.called}"
+    n = count(facts)
+    held = f"95% interval over {over}: {_bare(found.interval.low)} to {percent(found.interval.high)}"
+    seeds = f"{len(facts.seeds)} seeds, mean ± sd" if found.sd is not None else "one seed"
+    if facts.classified is None:
+        return f"The nearest image shows the same person for {value} of {n} queries ({held}; {seeds})."
+    return f"{value} of {n} {facts.split} {facts.called} are classified correctly ({held}; {seeds})."
+
+
+def count(facts: Facts) -> str:
+    """The number of rows that count."""
+    counted = [row for row in facts.rows if facts.classified is not None or row.precision is not None]
+    return f"{len(counted):,}"
+
+
+def bounds(facts: Facts) -> Iterator[str]:
+    """What so few rows cannot show, and what to read the result against."""
+    if (found := facts.classified) is not None:
+        most = int(found.confusion.sum(axis=1).max())
+        yield f"Always naming the most frequent class would be right for {percent(most / len(facts.rows))}."
+    main = facts.measures["cmc1" if facts.classified is None else "top1"].interval
+    half = 50 * (main.high - main.low)
+    yield f"With {count(facts)} {facts.called}, the result is known to about ±{half:.1f} points."
+    if facts.classified is not None and facts.classified.classes:
+        widest = max(facts.classified.classes, key=lambda one: one.interval.high - one.interval.low)
+        half = 50 * (widest.interval.high - widest.interval.low)
+        images = f"{widest.images:,} {facts.called if widest.images != 1 else facts.called.removesuffix('s')}"
+        yield f"A class is known far less well: {widest.name}, with {images}, to about ±{half:.0f} points."
+    if len(facts.seeds) == 1:
+        yield "One seed does not show how much another training of the same network would differ."
+
+
+def tiles(facts: Facts) -> Iterator[Tile]:
+    """The measures, and whether the rows are new to the network."""
+    for name in _TILES if facts.classified is not None else facts.titles:
+        found = facts.measures[name]
+        title = _SHORT.get(name, facts.titles[name])
+        note = f"{_value(name, found.interval.low).removesuffix('%')} to {_value(name, found.interval.high)}"
+        if name == "calibration_error" and facts.classified is not None:
+            note += f"; {surety(facts)}"
+        yield Tile(title, _value(name, found.value), note)
+    copies = sum(bool(row.copies) for row in facts.rows)
+    seen = "unknown" if facts.seen is None else f"{facts.seen:,}"
+    yield Tile(f"{facts.called} seen in training", seen, f"of {len(facts.rows):,}, by content")
+    if facts.has_details and facts.classified is not None:
+        yield Tile("copies of training images", f"{copies:,}", "same content; photographs that only look alike are not")
+
+
+def surety(facts: Facts) -> str:
+    """Whether the network is surer than right, in words."""
+    assert facts.classified is not None
+    gap, held = facts.classified.too_sure, facts.classified.too_sure_interval
+    if held.low <= 0 <= held.high:
+        return "neither over- nor underconfident on average"
+    return "overconfident" if gap > 0 else "underconfident"
+
+
+def surety_text(facts: Facts) -> str:
+    """The sign of the miscalibration with its interval, as a sentence."""
+    assert facts.classified is not None
+    gap, held = 100 * facts.classified.too_sure, facts.classified.too_sure_interval
+    ends = f"95% interval of the difference {100 * held.low:+.1f} to {100 * held.high:+.1f}".replace(
+        "-", "\N{MINUS SIGN}"
+    )
+    side = "above" if gap > 0 else "below"
+    return f"On average the probability of an answer is {abs(gap):.1f} points {side} the accuracy: {surety(facts)} ({ends})."
+
+
+def badges(row: Row, seen_in: str = "a training image") -> list[str]:
+    """What to know about an image before judging the answer."""
+    found = [f"copy of {seen_in}"] if row.copies else []
+    return found + ([_FEW] if row.status == _FEW else [])
+
+
+def tip(row: Row) -> str:
+    """Everything that is known of an image, as one text."""
+    parts = [row.name]
+    if row.best:
+        parts.append(" · ".join(f"{name} {percent(share)}" for name, share in row.best))
+    if row.precision is not None:
+        parts.append(f"average precision {percent(row.precision)}; nearest: {row.nearest}")
+    about = [f"{row.size} pixels" if row.size else "", f"{row.keypoints} keypoints" if row.keypoints else ""]
+    parts.append(", ".join(part for part in about if part))
+    parts.append(f"same content as {row.copies}" if row.copies else "")
+    return "\n".join(part for part in parts if part)
+
+
+def training_text(facts: Facts) -> Iterator[str]:
+    """How the networks were trained, in sentences."""
+    recipe = facts.config["recipe"]
+    for seed, log in zip(facts.seeds, facts.logs, strict=True):
+        if log:
+            chosen = next((line for line in reversed(log) if line.get("best")), log[-1])
+            took = duration(sum(float(line.get("seconds", 0)) for line in log))
+            yield (
+                f"Seed {seed}: {len(log)} of {recipe.get('epochs')} epochs in {took} (minutes and seconds); epoch "
+                f"{chosen.get('epoch')} was kept, the best by {_chosen_by(recipe.get('select_by'))}."
+            )
+    drawn = [
+        *(["augmented views"] if recipe.get("augment") else []),
+        *(["smoothed labels"] if recipe.get("label_smoothing") else []),
+        *(["mixed images"] if recipe.get("mixup") else []),
+    ]
+    if drawn:
+        on = " and ".join(drawn)
+        yield f"The training loss is of {on}, the validation loss of plain images: do not compare them."
+
+
+def _chosen_by(measure: object) -> str:
+    """The measure that chose the epoch, in words."""
+    return str(measure or "val_loss").replace("val_", "validation ").replace("top1", "top-1").replace("map", "mAP")
+
+
+def limits(facts: Facts) -> Iterator[str]:
+    """What the result does not say, from facts only."""
+    config, rows = facts.config, len(facts.rows)
+    recipe, boxes = config["recipe"], config["boxes"]
+    yield f"All results are of {rows:,} {facts.split} {facts.called} of one data set, {data_name(facts)}."
+    if len(facts.seeds) == 1:
+        yield "One seed: differences from another run may be chance of the training as well as of the images."
+    else:
+        yield f"Classes, images and confidence are of seed {facts.seeds[0]} alone, only the measures of all seeds."
+    if facts.seen is None:
+        yield f"It is unknown whether the network was trained on some of these {facts.called}."
+    elif facts.seen:
+        yield f"{facts.seen:,} of these {facts.called} were used in training or to choose the epoch: too good a result."
+    if (copies := sum(bool(row.copies) for row in facts.rows)) > 0:
+        yield f"{copies:,} {facts.called} have the same content as a training image."
+    yield "Photographs that look like a training image were not looked for; `agnet datasets NAME --verify` finds them."
+    yield from _epochs(facts)
+    if recipe.get("backbone_lr") == 0:
+        yield "The backbone was not trained: its weights are those it came with."
+    if not (boxes.get("images") or {}).get("val"):
+        yield "There was no validation split."
+    if facts.split not in ("test", "query"):
+        yield f"{facts.split} is not the test split."
+    if boxes.get("left_out_unreadable"):
+        yield f"{boxes['left_out_unreadable']:,} images could not be read and are in no result."
+    if few := sum(row.status == _FEW for row in facts.rows):
+        yield f"{few:,} {facts.called} have too few keypoints: each of their regions is the whole image."
+    if facts.boxes is not None and facts.boxes.val_is_test:
+        yield "The data set's authors call this test split val: choices made on it elsewhere may favour it."
+    if (said := flaws(facts)) is not None:
+        yield f"Known of the data set: {said}."
+
+
+def _epochs(facts: Facts) -> Iterator[str]:
+    """What the log says against the training."""
+    recipe, last = facts.config["recipe"], []
+    for seed, log in zip(facts.seeds, facts.logs, strict=True):
+        if log and len(log) < int(recipe.get("epochs") or 0) and not recipe.get("patience"):
+            yield f"Seed {seed} was not trained to the end: {len(log)} of {recipe['epochs']} epochs."
+        elif len(log) > 1 and log[-1].get("best"):
+            last.append(str(seed))
+    if last:
+        seeds = f"seed{'s' if len(last) > 1 else ''} {', '.join(last)}"
+        yield f"The last epoch was the best of {seeds}: a longer training may change the result."
+
+
+def flaws(facts: Facts) -> str | None:
+    """Known flaws of a named data set."""
+    entry = CATALOGUE.get(str(facts.config["boxes"].get("dataset")))
+    return (entry.flaws or None) if entry else None
+
+
+def making(facts: Facts) -> Iterator[tuple[str, str]]:
+    """How the run was made, as names and values."""
+    config = facts.config
+    run, code, versions = config["run"], config.get("code") or {}, config["versions"]
+    if code:
+        changed = ", with changes that are not committed" if code.get("git_dirty") else ""
+        yield "revision", f"{code.get('git_revision') or 'unknown'}{changed}"
+    yield "command", command(facts)
+    hardware = config.get("hardware") or run.get("hardware")
+    device = f"{run.get('device')}, {run.get('precision')}"
+    yield "device", f"{hardware} ({device})" if isinstance(hardware, str) else device
+    yield "starting weights", str(run.get("weights"))
+    yield "input", f"{size_text(facts.image_size)} pixels"
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def command(facts: Facts) -> str:
+    """The options that the run was started with, as a command."""
+    made = facts.config.get("command") or {}
+    words = ["agnet", "train", *(["--recipe", str(made["recipe"])] if made.get("recipe") else [])]
+    for name, value in (made.get("options") or {}).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def make_it(facts: Facts, *words: str) -> str:
+    """The command that makes what the page lacks."""
+    return shlex.join(["agnet", words[0], "--run", facts.folder, *words[1:]])
+
+
+def _value(name: str, value: float) -> str:
+    return number(name, value) if name == "negative_log_likelihood" else percent(value)
+
+
+def _bare(share: float) -> str:
+    return percent(share).removesuffix("%")
