@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     "--force", is_flag=True, help="Measure even on images that were used to train the run or to choose its epoch."
 )
 @options.aggregate
+@click.option(
+    "--embeddings/--no-embeddings",
+    default=None,
+    help="Embeddings of the images, written in half precision.  [default: those of at most 4,096 numbers]",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Number of images per batch.")
 @options.device
 @options.workers
@@ -45,6 +50,7 @@ def evaluate(
     split: str | None,
     force: bool,
     aggregate: Aggregate | None,
+    embeddings: bool | None,
     batch_size: int,
     device: str,
     workers: int,
@@ -90,6 +96,7 @@ def evaluate(
             workers,
             force=force,
             aggregate=aggregate,
+            embeddings=embeddings,
             images_checked=True,
             watch=watch,
             say=say,

@@ -138,8 +138,8 @@ def _all_classes(boxes: Boxes) -> tuple[str, ...]:
     return boxes.classes
 
 
-def _directions(output: Output, valid: Tensor) -> Tensor:
-    """Return the embeddings divided by their norms."""
+def directions(output: Output, valid: Tensor) -> Tensor:
+    """Return the embeddings divided by their norms, ``(B, E)``. Raises: `ConfigurationError` if the model has none."""
     from torch.nn.functional import normalize
 
     if output.embedding is None:
@@ -191,7 +191,7 @@ RETRIEVE = Task(
         Measure("cmc1", SHARE, True, partial(_among_themselves, of=_cmc1)),
     ),
     losses=_cross_entropies,
-    scores=_directions,
+    scores=directions,
     hits=_hits,
     classes=_trained_persons,
 )

@@ -17,7 +17,7 @@ from ..machine.devices import Device, Pieces
 from ..machine.distributed import ALONE, Processes
 from ..models.model import Model
 from ..samples.loader import STAND_IN, Batch
-from ..tasks import CLASSIFY, Task, frame_logits
+from ..tasks import CLASSIFY, Task, directions, frame_logits
 from .learner import IMAGES, PULSE, Learner, means
 
 Progress = Callable[[int, dict[str, float]], None]  #: called with the images done and the current values
@@ -147,36 +147,43 @@ def evaluate(
     progress: Progress = lambda images, values: None,
     pieces: Pieces | None = None,
     on_frames: Callable[[FrameScores], None] | None = None,
+    on_embeddings: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> Predictions:
     """Compute the task's scores for every image of the batches.
 
     With several processes, each one evaluates its share of the batches, and all of them receive all scores, sorted by
     row. A batch that does not fit into memory is evaluated in smaller ``pieces``, which remember that size. The scores
     of single frames are not kept, since a large data set has gigabytes of them, but given to ``on_frames``, which is
-    called for every batch of this process.
+    called for every batch of this process; and so are embeddings of norm 1, float32 ``(B, E)``, with the rows ``(B,)``
+    that they are of, to ``on_embeddings``, unless the model has none.
 
     Raises: `ConfigurationError` if memory is too small for a single image.
     """
 
-    def scores(batch: Batch, cut: slice) -> tuple[Tensor, Tensor | None, bool]:
+    def scores(batch: Batch, cut: slice) -> tuple[Tensor, Tensor | None, bool, Tensor | None]:
         piece = batch.cut(cut).on(device)
         with device.autocast():
             output = piece.called(model, model.inputs)
             own = task.scores(output, piece.valid).float()
         by_frame = output.logits.ndim == 3 or piece.valid.shape[1] == 1
-        return own, frame_logits(output, piece.valid).float() if on_frames else None, by_frame
+        embedded = on_embeddings is not None and output.embedding is not None
+        vectors = directions(output, piece.valid).float() if embedded else None
+        return own, frame_logits(output, piece.valid).float() if on_frames else None, by_frame, vectors
 
     model.eval()
     pieces = pieces or Pieces(device)
     logits: list[Tensor] = []
     labels, rows, images = [], [], 0
     for batch in batches:
-        own_scores, of_frames, by_frame = zip(*pieces.of(len(batch.labels), partial(scores, batch)), strict=True)
+        parts = pieces.of(len(batch.labels), partial(scores, batch))
+        own_scores, of_frames, by_frame, vectors = zip(*parts, strict=True)
         logits += own_scores
         if on_frames:
             counts = batch.valid.sum(dim=1).numpy()
             shown = torch.cat(of_frames).cpu().numpy()
             on_frames(FrameScores(shown, all(by_frame), counts, batch.labels.numpy(), batch.rows.numpy()))
+        if on_embeddings and vectors[0] is not None:
+            on_embeddings(torch.cat(vectors).cpu().numpy(), batch.rows.numpy())
         labels.append(batch.labels)
         rows.append(batch.rows)
         images += len(batch.labels) * processes.size

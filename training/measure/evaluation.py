@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,9 @@ from ..runs.seen import UNKNOWN, contents_of
 from ..samples.loader import ClipDataset, Loader, WindowSampler, dataset_of
 from ..tasks import RETRIEVE, task_of
 from .claims import Claim, papers_claim
+from .embeddings import MOST, KeptEmbeddings
 from .evaluation_report import metrics_csv
+from .image_facts import image_facts, names_of_seen
 from .measurable import check_images, check_measurable, parts_of
 from .metrics import Metrics, measure
 from .predictions import QueryResults, SplitPredictions, save_embeddings, save_predictions
@@ -58,15 +61,17 @@ def evaluate_run(
     *,
     force: bool = False,
     aggregate: Aggregate | None = None,
+    embeddings: bool | None = None,
     images_checked: bool = False,
     watch: Watch,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Evaluate the best checkpoint of a run on ``split`` of ``boxes``.
 
-    Metrics (JSON and CSV), the prediction for every image, and plots of the confusion matrix and the calibration are
-    written into the folder of the run. Of a data set for retrieval, it is the embeddings, the result of every query,
-    and a plot of the CMC; ``query`` is searched for in ``gallery``, and images of ``val`` among each other.
+    Metrics (JSON and CSV), the prediction for every image, its embedding, and plots of the confusion matrix and the
+    calibration are written into the folder of the run. Of a data set for retrieval, it is the embeddings, the result of
+    every query, and a plot of the CMC; ``query`` is searched for in ``gallery``, and images of ``val`` among each
+    other.
 
     Args:
         boxes: Boxes file of the run, or another one with the same classes and proposal settings.
@@ -74,6 +79,8 @@ def evaluate_run(
             records their number.
         aggregate: Rule that makes the scores of a video from those of its frames, only for clips; by default the mean
             of the probabilities. Files of another rule have names of their own.
+        embeddings: Whether to write embeddings; by default those of at most `embeddings.MOST` numbers. A search always
+            writes them.
         images_checked: Whether `check_images` has already passed, as for several runs evaluated on the same images.
         watch: Callback that returns a progress callback for a named task and a number of images.
         say: Callback for one-line messages to the user.
@@ -96,6 +103,7 @@ def evaluate_run(
     if isinstance(dataset, ClipDataset) and task is not RETRIEVE:
         sampler, videos = WindowSampler(dataset, rows, batch_size), VideoScores(aggregate or Aggregate())
     loader = Loader(dataset, rows, batch_size, workers, sampler=sampler)
+    kept = KeptEmbeddings(sys.maxsize if embeddings else MOST)
     predictions = evaluate(
         device.take(checkpoint.model),
         loader.epoch(0),
@@ -104,6 +112,7 @@ def evaluate_run(
         progress=watch(f"evaluate {split}", loader.images),
         pieces=Pieces(device, say, called=rows_called(boxes.of_clips)),
         on_frames=videos.add if videos else None,
+        on_embeddings=kept.add if embeddings is not False and task is not RETRIEVE else None,
     )
     check_finite([torch.from_numpy(predictions.logits)])
     if task is RETRIEVE:
@@ -133,7 +142,10 @@ def evaluate_run(
         aggregate=metrics.clips.aggregate if metrics.clips else "",
         **_origin(run, boxes, split, checkpoint, seen),
     )
-    _write_all(target, content, metrics, named, title=boxes.title)
+    if kept.left_out:
+        say(f"embeddings of {kept.left_out:,} numbers are not written; --embeddings writes them")
+    facts = image_facts(boxes, predictions.rows, names_of_seen(run, boxes, split), named.likeliest(5))
+    _write_all(target, content, metrics, named, facts, kept.vectors(), title=boxes.title)
     return Evaluation(metrics, target, warning, claim, named)
 
 
@@ -212,7 +224,8 @@ def _searched(
         protocol=protocol(split, cameras=cameras > 0),
     )
     content = {**_about(boxes, split, checkpoint, seen, device), **metrics.to_dict()}
-    _write_search(target, content, metrics, results, embedded, photographs, boxes.title)
+    facts = image_facts(boxes, predictions.rows[:queries], names_of_seen(run, boxes, split))
+    _write_search(target, content, metrics, results, facts, embedded, photographs, boxes.title)
     return Evaluation(metrics, target, warning, None, results)
 
 
@@ -249,6 +262,7 @@ def _write_search(
     content: dict[str, object],
     metrics: SearchMetrics,
     results: QueryResults,
+    facts: Mapping[str, Sequence[object]],
     embedded: Embedded,
     photographs: _Photographs,
     title: str,
@@ -257,7 +271,7 @@ def _write_search(
     from .evaluation_plots import draw_cmc  # matplotlib takes a second to load
 
     part = target.stem.removeprefix("metrics")
-    save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), results)
+    save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), results, facts)
     header = {**photographs._asdict(), "queries": len(results.labels), "network": results.network}
     save_embeddings(target.with_name(f"embeddings{part}{SUFFIX}"), embedded.vectors, header)
     draw_cmc(metrics, target.with_name(f"cmc{part}.png"), title)
@@ -266,14 +280,27 @@ def _write_search(
 
 
 def _write_all(
-    target: Path, content: dict[str, object], metrics: Metrics, predictions: SplitPredictions, title: str
+    target: Path,
+    content: dict[str, object],
+    metrics: Metrics,
+    predictions: SplitPredictions,
+    facts: Mapping[str, Sequence[object]],
+    vectors: np.ndarray | None,
+    title: str,
 ) -> None:
     """Write all files of an evaluation; the metrics file, which marks it as complete, comes last."""
     from .evaluation_plots import draw_calibration, draw_confusion  # matplotlib takes a second to load
 
     # The split, a rule for videos other than the default, and the hash of a boxes file other than the run's.
     part = target.stem.removeprefix("metrics")
-    save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions)
+    save_predictions(target.with_name(f"predictions{part}{SUFFIX}"), predictions, facts)
+    file = target.with_name(f"embeddings{part}{SUFFIX}")
+    if vectors is None:
+        file.unlink(missing_ok=True)  # those of an earlier network
+    else:
+        names = ("names", "contents", "classes", "split", "dataset", "network")
+        header = {name: getattr(predictions, name) for name in names}
+        save_embeddings(file, vectors, {**header, "labels": predictions.labels.tolist()})
     draw_confusion(metrics, target.with_name(f"confusion{part}.png"), title)
     draw_calibration(metrics, target.with_name(f"calibration{part}.png"), title)
     write_text(target.with_suffix(".csv"), metrics_csv(metrics, title))

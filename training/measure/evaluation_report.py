@@ -17,9 +17,16 @@ from .videos import VIDEO_ACCURACY
 
 _ALL_CLASSES = 40  # most classes that the text lists in full
 _WORST = 10
+_SUREST = (0.5, 0.8)  # shares of the images, the most confident ones, whose accuracy the text tells
 
-_CLASS_COLUMNS = ("class", "images", "accuracy", "average_precision", "most_taken_for", "images_taken_for_it")
-_VIDEO_COLUMNS = (*("class", "videos", "video_accuracy", "average_precision", "most_taken_for", "videos_taken_for_it"),)
+_CLASS_COLUMNS = (
+    *("class", "images", "accuracy", "average_precision", "most_taken_for", "images_taken_for_it"),
+    *("accuracy_low", "accuracy_high"),
+)
+_VIDEO_COLUMNS = (
+    *("class", "videos", "video_accuracy", "average_precision", "most_taken_for", "videos_taken_for_it"),
+    *("video_accuracy_low", "video_accuracy_high"),
+)
 _SEEDS_COLUMNS = (
     *("class", "images", "accuracy_mean", "accuracy_sd", "average_precision_mean", "average_precision_sd"),
 )
@@ -39,7 +46,7 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
     for name, title in titles(metrics).items():
         ours = number(name, metrics.value(name)), between(name, metrics.interval(name))
         rows.append([title, *ours, *_claimed(name, claim)])
-    lines = [*table(rows), *_claim_note(claim), *_clips_note(metrics), ""]
+    lines = [*table(rows), *_claim_note(claim), *_clips_note(metrics), *_confidence_notes(metrics), ""]
     confused = confusions(metrics)[:_WORST]
     if confused:
         rows = [[f"  {true}", f"predicted as {taken}", said] for true, taken, said in confused]
@@ -49,10 +56,11 @@ def metrics_text(metrics: Metrics, claim: Claim | None) -> str:
     if len(present) > _ALL_CLASSES:
         shown = sorted(present, key=lambda name: metrics.class_accuracy[name] or 0)[:_WORST]
         title = f"class (the {_WORST} worst of {len(present)})"
-    rows = [[title, metrics.rows, "accuracy", "AP"]]
+    rows = [[title, metrics.rows, "accuracy", "95% interval", "AP"]]
     for name in shown:
         accuracy, precision = metrics.class_accuracy[name], metrics.average_precision[name]
-        rows.append([name, str(metrics.class_images[name]), _percent(accuracy), _percent(precision)])
+        interval = _short_interval(metrics.class_intervals[name])
+        rows.append([name, str(metrics.class_images[name]), _percent(accuracy), interval, _percent(precision)])
     return "\n".join([*lines, *table(rows)])
 
 
@@ -79,6 +87,22 @@ def _clips_note(metrics: Metrics) -> list[str]:
     return metrics.clips.notes if metrics.clips else []
 
 
+def _confidence_notes(metrics: Metrics) -> list[str]:
+    """The sign of the miscalibration, and how right the network is where it is surest, as lines."""
+    surest = []
+    for share in _SUREST:
+        point = next(found for found in metrics.coverage if found.coverage >= share)
+        surest.append(f"{percent(point.accuracy)} of the surest {point.coverage:.0%} (from {point.threshold:.2f})")
+    return [
+        f"confidence: {metrics.miscalibration.text}",
+        f"right by confidence: {', '.join(surest)}, {percent(metrics.top1)} of all {metrics.rows}",
+    ]
+
+
+def _short_interval(interval: Interval | None) -> str:
+    return "" if interval is None else f"{percent(interval.low).removesuffix('%')} to {percent(interval.high)}"
+
+
 def confusions(metrics: Metrics) -> list[tuple[str, str, str]]:
     """List all confusions as (true class, predicted class, "k of n"), the most frequent first."""
     names, matrix = list(metrics.class_images), np.array(metrics.confusion)
@@ -98,7 +122,9 @@ def metrics_csv(metrics: Metrics, title: str = "") -> str:
         others = [0 if other == name else count for other, count in zip(names, line, strict=True)]
         most = max(others, default=0)
         taken = [names[others.index(most)], most] if most else ["", ""]
-        rows.append([name, sum(line), metrics.class_accuracy[name], metrics.average_precision[name], *taken])
+        interval = metrics.class_intervals[name]
+        ends = [interval.low, interval.high] if interval else [None, None]
+        rows.append([name, sum(line), metrics.class_accuracy[name], metrics.average_precision[name], *taken, *ends])
     return rows_csv(_VIDEO_COLUMNS, rows, title) if metrics.clips else rows_csv(_CLASS_COLUMNS, rows)
 
 

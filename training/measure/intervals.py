@@ -104,6 +104,15 @@ def difference_interval(
     return possible(measure, found, difference=True), p
 
 
+def gap_interval(drawn: np.ndarray, confidence: float, top1: Interval) -> Interval:
+    """95 % interval of mean confidence minus accuracy, from its bootstrap draws ``(draws,)``.
+
+    It is widened to the ends that the interval of top-1 allows at this mean confidence, so that a few images that are
+    all right are not certainty.
+    """
+    return hull(percentile_interval(drawn), Interval(confidence - top1.high, confidence - top1.low))
+
+
 def bootstrap_interval(measure: str, value: float, drawn: np.ndarray) -> Interval:
     """95 % interval of a measure's ``value``, or of a difference of two, from its bootstrap draws ``(draws,)``."""
     return basic_interval(value, drawn) if measure in _RAISED_BY_NOISE else percentile_interval(drawn)

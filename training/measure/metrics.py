@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from .intervals import measure_intervals
-from .statistics import Interval, Statistic, bootstrap
+from .intervals import gap_interval, measure_intervals
+from .statistics import Interval, Statistic, bootstrap, wilson_interval
 from .videos import ClipMetrics, counted_as
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
+POINTS = 50  # most points of the curve of accuracy against coverage
 #: Scalar measures: name in `Metrics`, and name in reports.
 MEASURES = {
     "top1": "top-1",
@@ -38,6 +39,27 @@ class Bin:
     images: int
     confidence: float | None  #: mean top probability; None for an empty bin
     accuracy: float | None  #: None for an empty bin
+    interval: Interval | None  #: of the accuracy: Wilson's, 95 %; None for an empty bin
+
+
+@dataclass(frozen=True)
+class Miscalibration:
+    """Mean confidence minus accuracy, whose sign the calibration error lacks."""
+
+    overconfidence: float  #: below 0 for an under-confident network
+    interval: Interval  #: 95 %, over images
+    text: str  #: the same in words
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The images whose confidence, the top probability, is at least ``threshold``."""
+
+    threshold: float
+    images: int
+    coverage: float  #: their share of all images
+    accuracy: float
+    interval: Interval  #: of the accuracy: Wilson's, 95 %
 
 
 @dataclass(frozen=True)
@@ -54,9 +76,12 @@ class Metrics:
     intervals: dict[str, Interval]  #: 95 % over images, seed fixed; by the names above
     class_images: dict[str, int]
     class_accuracy: dict[str, float | None]
+    class_intervals: dict[str, Interval | None]  #: of the accuracies: Wilson's, 95 %
     average_precision: dict[str, float | None]  #: one class versus rest, ranked by softmax probability
     confusion: list[list[int]]  #: rows: true classes, columns: predicted classes
     calibration: list[Bin]
+    miscalibration: Miscalibration
+    coverage: list[Coverage]  #: at most `POINTS` thresholds, the highest first; the last one keeps all images
     clips: ClipMetrics | None = None  #: of clips and frames, if the rows are videos; ``images`` is then that of videos
 
     @property
@@ -158,6 +183,10 @@ class Scores:
         excess = (self.confidence - self.right).astype(counts.dtype)[:, None]
         return np.abs(self._by_bin @ (excess * counts)).sum(axis=0) / counts.sum(axis=0, dtype=np.float64)
 
+    def overconfidence(self, counts: np.ndarray) -> np.ndarray:
+        """Mean confidence minus accuracy."""
+        return _mean(self.confidence - self.right, counts)
+
     def statistics(self) -> dict[str, Statistic]:
         """Scalar measures by their names in `Metrics`."""
         return {
@@ -187,8 +216,31 @@ class Scores:
         images = np.bincount(self._bin, minlength=BINS)
         confidence, right = (np.bincount(self._bin, values, BINS) for values in (self.confidence, self.right))
         return [
-            Bin(k / BINS, n, confidence[k] / n if n else None, right[k] / n if n else None)
+            Bin(k / BINS, n, float(confidence[k]) / n, float(right[k]) / n, wilson_interval(float(right[k]) / n, n))
+            if n
+            else Bin(k / BINS, 0, None, None, None)
             for k, n in enumerate(images.tolist())
+        ]
+
+    def coverage(self) -> list[Coverage]:
+        """Accuracy of the images above each of some thresholds, which keep shares of the images in equal steps.
+
+        Images of equal confidence are kept together.
+        """
+        n = len(self)
+        surest = np.argsort(-self.confidence, kind="stable")
+        confidence, right = self.confidence[surest], self.right[surest].cumsum()
+        wanted = np.ceil(np.arange(1, POINTS + 1) * n / POINTS).astype(np.int64)
+        kept = np.unique(np.searchsorted(-confidence, -confidence[wanted - 1], side="right"))
+        return [
+            Coverage(
+                threshold=float(confidence[images - 1]),
+                images=images,
+                coverage=images / n,
+                accuracy=float(right[images - 1]) / images,
+                interval=wilson_interval(float(right[images - 1]) / images, images),
+            )
+            for images in kept.tolist()
         ]
 
     @cached_property
@@ -234,19 +286,39 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> M
     once = np.ones((len(labels), 1))
     statistics = scores.statistics()
     values: dict[str, Any] = {name: float(statistic(once)[0]) for name, statistic in statistics.items()}
-    drawn = bootstrap(list(statistics.values()), len(labels))
+    *drawn, drawn_gap = bootstrap([*statistics.values(), scores.overconfidence], len(labels))
+    intervals = measure_intervals([scores], np.array([list(values.values())]), np.stack(drawn)[None])
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (labels, scores.predicted), 1)
     return Metrics(
         images=len(labels),
         **values,
-        intervals=measure_intervals([scores], np.array([list(values.values())]), drawn[None]),
+        intervals=intervals,
         class_images=dict(zip(classes, confusion.sum(axis=1).tolist(), strict=True)),
         class_accuracy=_by_name(classes, scores.class_accuracies(once)),
+        class_intervals=_class_intervals(classes, confusion),
         average_precision=_by_name(classes, scores.average_precisions(once)),
         confusion=confusion.tolist(),
         calibration=scores.calibration(),
+        miscalibration=_miscalibration(scores, drawn_gap, intervals["top1"]),
+        coverage=scores.coverage(),
     )
+
+
+def _miscalibration(scores: Scores, drawn: np.ndarray, top1: Interval) -> Miscalibration:
+    """Args: drawn: bootstrap draws ``(draws,)`` of `Scores.overconfidence`; top1: the interval of top-1."""
+    gap = float((scores.confidence - scores.right).mean())
+    interval = gap_interval(drawn, float(scores.confidence.mean()), top1)
+    over = "over" if gap >= 0 else "under"
+    low, high = (interval.low, interval.high) if gap >= 0 else (-interval.high, -interval.low)
+    unsure = ", which holds 0" if low <= 0 else ""
+    text = f"{over}-confident by {100 * abs(gap):.1f} points (95% {100 * low:.1f} to {100 * high:.1f}{unsure})"
+    return Miscalibration(gap, interval, text)
+
+
+def _class_intervals(classes: Sequence[str], confusion: np.ndarray) -> dict[str, Interval | None]:
+    counted = zip(classes, confusion.diagonal().tolist(), confusion.sum(axis=1).tolist(), strict=True)
+    return {name: wilson_interval(right / images, images) if images else None for name, right, images in counted}
 
 
 def _mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

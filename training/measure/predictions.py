@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -83,6 +83,11 @@ class SplitPredictions(MeasuredImages):
     def scores(self) -> Scores:
         return Scores(self.logits, self.labels)
 
+    def likeliest(self, count: int) -> list[str]:
+        """Names of the likeliest classes of each image, in descending order and separated by "; "."""
+        order = np.argsort(-self.logits, axis=1, kind="stable")[:, :count]
+        return ["; ".join(self.classes[label] for label in labels) for labels in order.tolist()]
+
     @property
     def tensors(self) -> dict[str, np.ndarray]:
         counts = {} if self.counts is None else {"counts": self.counts}
@@ -147,11 +152,14 @@ class QueryResults(MeasuredImages):
 _KINDS = {FORMAT: SplitPredictions, SEARCH_FORMAT: QueryResults}
 
 
-def save_predictions(path: Path, predictions: SplitPredictions | QueryResults) -> Path:
+def save_predictions(
+    path: Path, predictions: SplitPredictions | QueryResults, facts: Mapping[str, Sequence[object]] | None = None
+) -> Path:
     """Write predictions to ``path`` (safetensors), and one row per image, in the same order, to a .csv file beside it.
 
     Args:
         path: File that ends in `SUFFIX`; holds scores or results, and everything else in its header.
+        facts: More columns of the .csv file: a name, and a value for each image.
 
     Returns: ``path``.
     """
@@ -168,7 +176,7 @@ def save_predictions(path: Path, predictions: SplitPredictions | QueryResults) -
         **({name: getattr(predictions, name) for name in _TEXTS_OF_VIDEOS} if predictions.aggregate else {}),
     }
     with atomic_file(path.with_suffix(".csv")) as unfinished:
-        unfinished.write_text(_csv(predictions), encoding="utf-8", newline="")
+        unfinished.write_text(csv_text(_rows(predictions, facts or {})), encoding="utf-8", newline="")
     with atomic_file(path) as unfinished:
         unfinished.write_bytes(save(predictions.tensors, metadata={"agnet": json.dumps(header)}))
     return path
@@ -254,16 +262,24 @@ def _texts(found: object) -> tuple[str, ...]:
     return tuple(found) if isinstance(found, list) and sound else ()
 
 
-def _csv(predictions: SplitPredictions | QueryResults) -> str:
-    if isinstance(predictions, QueryResults):
-        return _search_csv(predictions)
-    scores, rows = predictions.scores(), []
+def _rows(
+    predictions: SplitPredictions | QueryResults, facts: Mapping[str, Sequence[object]]
+) -> Iterator[list[object]]:
+    """The rows of the .csv file, the names of its columns first."""
+    known = _query_rows(predictions) if isinstance(predictions, QueryResults) else _image_rows(predictions)
+    columns = [[name, *values] for name, values in facts.items()]
+    for number, row in enumerate(known):
+        yield [*row, *(column[number] for column in columns)]
+
+
+def _image_rows(predictions: SplitPredictions) -> Iterator[list[object]]:
+    yield [*_COLUMNS, *(() if predictions.counts is None else (*COUNTS, "data_set"))]
+    scores = predictions.scores()
     own = np.exp(-scores.surprise)
     for k, (name, content) in enumerate(zip(predictions.names, predictions.contents, strict=True)):
         true, predicted = predictions.classes[scores.labels[k]], predictions.classes[scores.predicted[k]]
         numbers = f"{scores.confidence[k]:.6g}", f"{own[k]:.6g}", scores.rank[k] + 1
-        rows.append([name, content, true, predicted, *numbers, *_csv_counts(predictions, k)])
-    return csv_text([[*_COLUMNS, *(() if predictions.counts is None else (*COUNTS, "data_set"))], *rows])
+        yield [name, content, true, predicted, *numbers, *_csv_counts(predictions, k)]
 
 
 def _csv_counts(predictions: SplitPredictions, number: int) -> list[object]:
@@ -273,11 +289,10 @@ def _csv_counts(predictions: SplitPredictions, number: int) -> list[object]:
     return [*("" if count == UNKNOWN else count for count in predictions.counts[number].tolist()), predictions.title]
 
 
-def _search_csv(results: QueryResults) -> str:
-    rows: list[list[object]] = []
+def _query_rows(results: QueryResults) -> Iterator[list[object]]:
+    yield [*_SEARCH_COLUMNS]
     for k, (name, content) in enumerate(zip(results.names, results.contents, strict=True)):
         counts = results.first_match[k] >= 0
         found = [f"{results.average_precisions[k]:.6g}", results.first_match[k] + 1] if counts else ["", ""]
         person, nearest = results.classes[results.labels[k]], (results.nearest[k], results.nearest_persons[k])
-        rows.append([name, content, person, results.cameras[k], *found, *nearest])
-    return csv_text([_SEARCH_COLUMNS, *rows])
+        yield [name, content, person, results.cameras[k], *found, *nearest]

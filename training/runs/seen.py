@@ -11,7 +11,7 @@ from ...data.errors import CheckpointError
 from ...data.files import atomic_file
 
 if TYPE_CHECKING:
-    from ...data.boxes.reader import Boxes
+    from ...data.boxes.reader import Boxes, Listing
 
 SEEN = "seen.txt"
 UNKNOWN = "unknown"
@@ -74,3 +74,13 @@ def count_seen(boxes: Boxes, split: str, seen: frozenset[str]) -> int:
     """Number of usable images of ``split`` whose content hash is in ``seen``."""
     known = seen - {UNKNOWN}
     return sum(content in known for content in contents_of(boxes, split))
+
+
+def names_by_content(listing: Listing, parts: Iterable[str]) -> dict[str, str]:
+    """Map the content hash of each image of these splits to its name, or of several to the first one's."""
+    found: dict[str, str] = {}
+    for part in parts:
+        for image in (listing.splits == part).nonzero()[0].tolist():
+            if _CONTENT.fullmatch(content := listing.contents[image]):
+                found.setdefault(content.decode(), listing.names[image].decode())
+    return found

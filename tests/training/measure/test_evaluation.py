@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from scipy.stats import binomtest
 
@@ -25,13 +26,15 @@ from agnet.training.loop.job import Job
 from agnet.training.machine.devices import Device
 from agnet.training.measure.claims import papers_claim
 from agnet.training.measure.evaluation import evaluate_run
+from agnet.training.measure.image_facts import WITHOUT_NAME, names_of_seen
 from agnet.training.measure.metrics import MEASURES
 from agnet.training.measure.predictions import load_predictions
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
-from agnet.training.runs.folder import read_config, split_hash
+from agnet.training.runs.folder import checkpoint_hash, read_config, split_hash
 from agnet.training.runs.seen import read_seen
+from agnet.training.samples.loader import Loader, dataset_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
 
@@ -61,6 +64,11 @@ def run(_original_run, tmp_path):
 
 def measured(run, boxes, root, split="test", **options):
     return evaluate_run(run, boxes, root, split, 4, CPU, 0, watch=lambda what, images: lambda *_: None, **options)
+
+
+def rows_of(table):
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def proposed(root, path, primary=3, **options):
@@ -114,6 +122,10 @@ def test_copies_of_training_images_in_the_test_part_are_told_with_their_number(f
     evaluation = measured(tmp_path / "run", boxes, folder)
     assert evaluation.warning == "2 of the 8 test images also occur in train or val, byte for byte"
     assert json.loads(evaluation.file.read_text())["images_seen_in_training"] == 2
+    copied = {"val/ant/copy.png": trained[0], "val/bee/copy.png": trained[1]}
+    for row in rows_of(tmp_path / "run" / "predictions-test.csv"):
+        original = copied.get(row["path"])
+        assert row["copies_training_image"] == (original.relative_to(folder).as_posix() if original else "")
 
 
 def test_new_photographs_of_the_same_kind_are_measured_beside_the_runs_own(run, boxes, folder, others, tmp_path):
@@ -140,6 +152,12 @@ def test_another_file_whose_test_part_was_trained_on_is_refused_unless_forced(ru
         measured(run, elsewhere, others)
     assert "\n" not in str(caught.value)
     assert "1 of the 7" in measured(run, elsewhere, others, force=True).warning
+    (written,) = run.glob("predictions-test-*.csv")
+    assert {row["path"]: row["copies_training_image"] for row in rows_of(written)}["test/bee/renamed.png"] == (
+        "train/ant/0.png"
+    )
+    (run / "config.json").unlink()  # without the place of the run's own boxes file there are no names
+    assert set(names_of_seen(run, elsewhere, "test").values()) == {WITHOUT_NAME}
 
 
 def test_another_draw_of_the_test_part_is_refused(folder, tmp_path):
@@ -300,11 +318,39 @@ def test_every_image_and_class_is_written_and_they_agree(run, boxes, folder):
     assert found.contents == tuple(content.decode() for content in boxes.contents[rows].tolist())
     assert found.labels.tolist() == boxes.labels[rows].tolist() and found.images_seen_in_training == 0
     assert (found.logits.argmax(axis=1) == found.labels).mean() == pytest.approx(evaluation.metrics.top1)
-    with (run / "predictions-test.csv").open(encoding="utf-8", newline="") as file:
-        table = list(csv.DictReader(file))
+    table = rows_of(run / "predictions-test.csv")
     assert sum(row["true"] == row["predicted"] for row in table) == evaluation.metrics.top1 * len(rows)
     for row in table:  # a class is the folder that an image is in
         assert row["path"].split("/")[1] == row["true"]
+    assert [int(row["row"]) for row in table] == rows.tolist()
+    for row in table:
+        image = int(row["row"])
+        assert boxes.names[image].decode() == row["path"] and boxes.classes[int(row["label"])] == row["true"]
+        with Image.open(folder / row["path"]) as photograph:
+            assert photograph.size == (int(row["width"]), int(row["height"]))
+        assert row["status"] == boxes.status[image] and int(row["keypoints"]) == boxes.total_keypoints[image]
+        assert row["top5"].split("; ")[0] == row["predicted"] and len(row["top5"].split("; ")) == 3
+        assert row["copies_training_image"] == ""
+
+
+def test_every_embedding_is_written_beside_the_names_in_half_precision(run, boxes, folder):
+    """Against the network itself, one image at a time."""
+    measured(run, boxes, folder)
+    with safe_open(run / "embeddings-test.safetensors", framework="np") as file:
+        vectors, header = file.get_tensor("vectors"), json.loads(file.metadata()["agnet"])
+    checkpoint = load_checkpoint(run / "best.safetensors")
+    dataset = dataset_of(boxes, folder, checkpoint.size_hw, None, regions=True)
+    rows = boxes.rows("test")
+    for vector, batch in zip(vectors, Loader(dataset, rows, 1, 0).epoch(0), strict=True):
+        batch = batch.on(CPU)
+        with torch.no_grad():
+            alone = batch.called(checkpoint.model, checkpoint.model.inputs).embedding[0].numpy()
+        np.testing.assert_allclose(vector.astype(np.float32), alone / np.linalg.norm(alone), atol=1e-3)
+    assert vectors.dtype == np.float16 and header["network"] == checkpoint_hash(run / "best.safetensors")
+    assert header["names"] == [boxes.names[boxes.usable[row]].decode() for row in rows]
+    assert [header["classes"][label] for label in header["labels"]] == [name.split("/")[1] for name in header["names"]]
+    measured(run, boxes, folder, embeddings=False)
+    assert not (run / "embeddings-test.safetensors").exists()
 
 
 def test_several_seeds_are_measured_each_and_together(agnet, run, boxes_file, boxes, folder, tmp_path):

@@ -42,7 +42,7 @@ def test_the_classes_as_csv_by_hand(three):
     header, *rows = csv.reader(io.StringIO(metrics_csv(three)))
     assert header[:4] == ["class", "images", "accuracy", "average_precision"]
     assert [row[:3] for row in rows] == [["a", "3", "0.666667"], ["b", "1", "0"], ["c", "0", ""]]
-    assert [row[4:] for row in rows] == [["b", "1"], ["c", "1"], ["", ""]]
+    assert [row[4:6] for row in rows] == [["b", "1"], ["c", "1"], ["", ""]]
 
 
 def test_the_confusions_by_hand(three):

@@ -125,6 +125,46 @@ def test_calibration_by_hand():
     assert filled[13].confidence == pytest.approx(0.9) and len(metrics.calibration) == 15
 
 
+def test_accuracy_against_coverage_by_hand():
+    """Confidences 0.9 (right), 0.8 and 0.8 (wrong, right: kept together), 0.6 (right)."""
+    odds = np.log([[0.6, 0.4], [0.8, 0.2], [0.9, 0.1], [0.8, 0.2]])
+    curve = measure(odds, np.array([0, 1, 0, 0]), ["a", "b"]).coverage
+    assert [(point.images, point.coverage) for point in curve] == [(1, 0.25), (3, 0.75), (4, 1.0)]
+    assert [point.accuracy for point in curve] == pytest.approx([1, 2 / 3, 3 / 4])
+    assert [point.threshold for point in curve] == pytest.approx([0.9, 0.8, 0.6])
+    many = measure(*drawn(500, 9), [str(k) for k in range(9)])
+    assert len(many.coverage) == 50 and many.coverage[-1].accuracy == pytest.approx(many.top1)
+
+
+def test_shares_of_classes_bins_and_thresholds_have_wilsons_interval():
+    logits, labels = drawn(60, 4, skill=2.0)
+    labels = np.where(labels == 3, 0, labels)
+    metrics = measure(logits, labels, list("abcd"))
+    right = logits.argmax(axis=1) == labels
+    counted = [(metrics.class_intervals["abcd"[k]], right[labels == k].sum(), (labels == k).sum()) for k in range(3)]
+    counted += [
+        (place.interval, place.accuracy * place.images, place.images) for place in metrics.calibration if place.images
+    ]
+    counted += [(point.interval, point.accuracy * point.images, point.images) for point in metrics.coverage]
+    for interval, hits, images in counted:
+        expected = stats.binomtest(round(hits), int(images)).proportion_ci(method="wilson")
+        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert metrics.class_intervals["d"] is None and metrics.calibration[0].interval is None
+
+
+def test_the_sign_of_the_miscalibration_is_told():
+    """400 images of confidence 0.7: half of them right, then nine in ten; then as many as promised."""
+    odds = np.log(np.tile([0.7, 0.3], (400, 1)))
+    for wrong, gap, words in (
+        (200, 0.2, "over-confident by 20.0 points (95% "),
+        (40, -0.2, "under-confident by 20.0 points (95% "),
+        (120, 0.0, "which holds 0)"),
+    ):
+        found = measure(odds, np.repeat([0, 1], [400 - wrong, wrong]), ["a", "b"]).miscalibration
+        assert found.overconfidence == pytest.approx(gap) and words in found.text
+        assert found.interval.low <= gap <= found.interval.high and ("holds 0" in found.text) == (gap == 0.0)
+
+
 def test_certainty_and_even_odds_are_in_the_outermost_bins():
     sure = measure(np.array([[1000.0, 0]]), np.array([0]), ["a", "b"])
     assert sure.calibration[14].images == 1 and sure.calibration_error == 0

@@ -49,6 +49,15 @@ def test_the_table_for_people(predictions, tmp_path):
     assert second == ['test/空"x".jpg', "unknown", "'=bee", "côté", "0.5", "0.25", "3"]
 
 
+def test_facts_of_the_images_are_columns_after_the_others(predictions, tmp_path):
+    facts = {"row": [7, 3], "top5": predictions.likeliest(5), "copies_training_image": ["", "train/a.jpg"]}
+    save_predictions(tmp_path / "p.safetensors", predictions, facts)
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        header, first, second = csv.reader(file)
+    assert header[6:] == ["rank_of_true", "row", "top5", "copies_training_image"]
+    assert first[7:] == ["7", "ant; =bee; côté", ""] and second[7:] == ["3", "côté; ant; =bee", "train/a.jpg"]
+
+
 def damaged(predictions):
     yield "logits", replace(predictions, logits=predictions.logits[:, :2])
     yield "finite", replace(predictions, logits=predictions.logits * np.float32("nan"))
@@ -64,7 +73,7 @@ def damaged(predictions):
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_parts_that_do_not_fit_are_refused(predictions, tmp_path, monkeypatch):
-    monkeypatch.setattr("agnet.training.measure.predictions._csv", lambda _: "")  # nonsense cannot be tabled
+    monkeypatch.setattr("agnet.training.measure.predictions._rows", lambda *_: [])  # nonsense cannot be tabled
     for what, wrong in damaged(predictions):
         path = save_predictions(tmp_path / f"{what}.safetensors", wrong)
         with pytest.raises(CheckpointError, match="its entries are inconsistent"):

@@ -18,6 +18,7 @@ from agnet.training.aggregates import Aggregate
 from agnet.training.loop.engine import evaluate
 from agnet.training.measure.compare import compare_runs
 from agnet.training.measure.compare_report import comparison_csv, comparison_markdown, comparison_text
+from agnet.training.measure.embeddings import KeptEmbeddings
 from agnet.training.measure.evaluation import evaluate_run
 from agnet.training.measure.evaluation_report import metrics_csv, metrics_text, seeds_csv, seeds_text
 from agnet.training.measure.predictions import load_predictions, save_predictions
@@ -170,6 +171,17 @@ def test_frame_and_clip_accuracy_by_hand_and_their_intervals_are_over_videos():
     assert "clip accuracy is video accuracy" in single.notes[1] and "answers once for a clip" in single.notes[2]
 
 
+def test_the_embedding_of_a_video_is_the_direction_of_the_mean_of_its_clips():
+    """Clips 2 and 3 are of one video: (0.6, 0.8) + (0.8, 0.6) = 1.4 · (1, 1)."""
+    kept = KeptEmbeddings(most=2)
+    kept.add(np.array([[1, 0], [0.6, 0.8]], dtype=np.float32), np.array([4, 2]))
+    kept.add(np.array([[0.8, 0.6], [0, -1]], dtype=np.float32), np.array([2, 7]))
+    np.testing.assert_allclose(kept.vectors(), [[1, 0], [0.5**0.5, 0.5**0.5], [0, -1]], atol=1e-3)
+    longer = KeptEmbeddings(most=1)
+    longer.add(np.ones((1, 2), dtype=np.float32), np.array([0]))
+    assert longer.vectors() is None and longer.left_out == 2
+
+
 TITLE = "HMDB-51, protocol tutorial: test clips leak"
 SETTINGS = ModelSettings(classes=3, regions=0, backbone="mobilenet-v3-small", model="plain")
 WINDOW = Sampling(4, "window", 10)
@@ -253,9 +265,12 @@ def test_a_run_on_clips_is_measured_by_all_frames_of_each_video(runs, boxes, cli
     assert content["clips"]["video_accuracy"] == content["top1"]
     with (root / "seed-0" / "predictions-test.csv").open(newline="") as file:
         header, *lines = csv.reader(file)
-    assert header[-5:] == ["clips", "clips_right", "frames", "frames_right", "data_set"]
-    assert [line[-5] for line in lines] == ["4"] * 3 and sum(int(line[-2]) for line in lines) == frames_right
-    assert {line[-1] for line in lines} == {TITLE}
+    assert header[7:12] == ["clips", "clips_right", "frames", "frames_right", "data_set"]
+    assert [line[7] for line in lines] == ["4"] * 3 and sum(int(line[10]) for line in lines) == frames_right
+    assert {line[11] for line in lines} == {TITLE}
+    assert header[12:15] == ["row", "label", "top5"] and [line[12] for line in lines] == [
+        str(boxes.usable[row]) for row in boxes.rows("test")
+    ]
     text = metrics_text(found[1].metrics, None)
     assert "video accuracy (top-1)" in text and "over videos" in text and "images" not in text
     assert "each of 12 clips (a window of 4 frames at 10 a second)" in text and "by mode" in text
