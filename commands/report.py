@@ -64,9 +64,7 @@ def report(
     check_writable(target, "name another file with --output")
     found = _boxes_of(first, boxes)
     if found is None:
-        say(
-            "Warning: the boxes file of the run is not where it was, so that regions are not shown; name it with --boxes"
-        )
+        say("Warning: the boxes file is not where it was, so that no regions are shown; name it with --boxes")
     images = None if without_images else root or (images_root(found, root) if found else _root_of(first))
     if not without_images and (images is None or not images.is_dir()):
         say("Warning: the images are not where they were, so that none are shown; name their folder with --root")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ...data.index import leaves_root
 from ...data.places import own_name
 from ..measure.compare import Measured, compare_runs, measure_runs
 from ..measure.compared_runs import Runs, load_runs
-from ..measure.metrics import Bin, Scores
+from ..measure.metrics import Coverage, Metrics, Scores, measure
 from ..measure.predictions import QueryResults, SplitPredictions
 from ..measure.statistics import Interval, wilson_interval
 from ..runs.folder import LOG, folder_of, read_config, read_log, runs_of
@@ -29,6 +29,16 @@ _BEST = 5
 _EXPLANATIONS = "agnet explanations"
 
 Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the boxes file says about an image, as text; empty where it is not recorded."""
+
+    size: str = ""  #: width and height in pixels
+    keypoints: str = ""
+    status: str = ""
+    copies: str = ""  #: training image with the same content
 
 
 @dataclass(frozen=True)
@@ -44,10 +54,7 @@ class Row:
     best: tuple[tuple[str, float], ...] = ()  #: the most probable classes with their probabilities
     nearest: str = ""  #: path of a query's nearest image
     precision: float | None = None  #: average precision of a query
-    size: str = ""  #: width and height in pixels
-    keypoints: str = ""
-    status: str = ""
-    copies: str = ""  #: training image with the same content
+    about: About = About()
 
     @property
     def right(self) -> bool:
@@ -67,27 +74,14 @@ class ClassFacts:
 
 
 @dataclass(frozen=True)
-class Covered:
-    """Results of the rows whose answer has at least the probability ``sure``."""
-
-    sure: float
-    rows: int
-    right: int
-    interval: Interval | None  #: Wilson's, of the accuracy; None for no rows
-
-
-@dataclass(frozen=True)
 class Classified:
     """What is known of a classifier on a split, for the first seed of several."""
 
+    metrics: Metrics
     confusion: np.ndarray  #: int64 ``(K, K)``, rows: true classes
     classes: tuple[ClassFacts, ...]  #: least accurate first
     pairs: tuple[tuple[int, int, int], ...]  #: (true class, answer, rows), the most frequent confusion first
-    bins: tuple[tuple[Bin, Interval], ...]  #: bins of the calibration that have rows
-    too_sure: float  #: mean probability of the answers minus accuracy
-    too_sure_interval: Interval  #: 95 %, normal
-    covered: tuple[Covered, ...]
-    curve: tuple[tuple[float, float], ...]  #: (share of rows answered, accuracy of these), the surest rows first
+    sure: tuple[Coverage, ...]  #: for each of `SURE` that some answer reaches
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ def read_facts(run: Path, split: str, boxes: Boxes | None = None, against: Path 
         config=config,
         logs=tuple(_log(path) for path in runs.paths),
         explanations=explanations,
-        explanations_are_old=bool(explanations) and explanations.get("network") != found.network,
+        explanations_are_old=explanations is not None and explanations.get("network") != found.network,
         comparison=None if against is None else _comparison(run, against, split, names),
         boxes=boxes if boxes and _is_of(boxes, config) else None,
     )
@@ -176,40 +170,31 @@ def folder_name(run: Path) -> str:
 
 def classify(found: SplitPredictions) -> Classified:
     """Confusions, classes, calibration and coverage of one classifier."""
-    scores, size = found.scores(), len(found.classes)
-    confusion = np.zeros((size, size), dtype=np.int64)
-    np.add.at(confusion, (scores.labels, scores.predicted), 1)
-    precisions = scores.average_precisions(np.ones((len(scores), 1)))[:, 0].tolist()
-    excess = scores.confidence - scores.right
-    half = 1.96 * float(excess.std()) / len(scores) ** 0.5
-    bins = [one for one in scores.calibration() if one.images]
+    metrics = measure(found.logits, found.labels, found.classes)
+    confusion = np.array(metrics.confusion)
     return Classified(
+        metrics=metrics,
         confusion=confusion,
-        classes=tuple(_classes(found.classes, confusion, precisions)),
+        classes=tuple(_classes(metrics, confusion)),
         pairs=tuple(_pairs(confusion)),
-        bins=tuple((one, wilson_interval(one.accuracy or 0.0, one.images)) for one in bins),
-        too_sure=float(excess.mean()),
-        too_sure_interval=Interval(float(excess.mean()) - half, float(excess.mean()) + half),
-        covered=tuple(_covered(scores, sure) for sure in SURE),
-        curve=tuple(_curve(scores)),
+        sure=tuple(_sure(found.scores())),
     )
 
 
-def _classes(names: Sequence[str], confusion: np.ndarray, precisions: Sequence[float]) -> list[ClassFacts]:
-    found = []
-    for k, name in enumerate(names):
-        images, right = int(confusion[k].sum()), int(confusion[k, k])
-        if not images:
+def _classes(metrics: Metrics, confusion: np.ndarray) -> list[ClassFacts]:
+    found, names = [], list(metrics.class_images)
+    for k, (name, interval) in enumerate(metrics.class_intervals.items()):
+        if interval is None:
             continue
         wrong = np.where(np.arange(len(names)) == k, 0, confusion[k])
         taken = int(wrong.argmax())
         found.append(
             ClassFacts(
                 name=name,
-                images=images,
-                right=right,
-                interval=wilson_interval(right / images, images),
-                precision=precisions[k],
+                images=metrics.class_images[name],
+                right=int(confusion[k, k]),
+                interval=interval,
+                precision=metrics.average_precision[name],
                 taken_for=(names[taken], int(wrong[taken])) if wrong[taken] else None,
             )
         )
@@ -222,19 +207,14 @@ def _pairs(confusion: np.ndarray) -> list[tuple[int, int, int]]:
     return sorted(((true, taken, int(wrong[true, taken])) for true, taken in places), key=lambda pair: -pair[2])
 
 
-def _covered(scores: Scores, sure: float) -> Covered:
-    answered = scores.confidence >= sure
-    rows, right = int(answered.sum()), int(scores.right[answered].sum())
-    return Covered(sure, rows, right, wilson_interval(right / rows, rows) if rows else None)
-
-
-def _curve(scores: Scores, points: int = 100) -> list[tuple[float, float]]:
-    """Accuracy of the surest k rows; rows of equal probability are answered together."""
-    order = np.argsort(-scores.confidence, kind="stable")
-    sure, right = scores.confidence[order], np.cumsum(scores.right[order])
-    ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
-    kept = ends[np.unique(np.linspace(0, len(ends) - 1, min(points, len(ends))).round().astype(int))]
-    return [((k + 1) / len(scores), float(right[k]) / (k + 1)) for k in kept.tolist()]
+def _sure(scores: Scores) -> Iterator[Coverage]:
+    """Results of the answers whose probability is at least each of `SURE`."""
+    for threshold in SURE:
+        answered = scores.confidence >= threshold
+        images, right = int(answered.sum()), int(scores.right[answered].sum())
+        if images:
+            share = right / images
+            yield Coverage(threshold, images, images / len(scores), share, wilson_interval(share, images))
 
 
 def _rows(found: SplitPredictions | QueryResults, details: Sequence[Mapping[str, str]]) -> list[Row]:
@@ -254,7 +234,7 @@ def _answers(found: SplitPredictions, details: Sequence[Mapping[str, str]]) -> l
             probability=float(scores.confidence[k]),
             of_truth=own[k],
             best=tuple((found.classes[place], float(scores.probabilities[k, place])) for place in best[k].tolist()),
-            **_detail(details[k]),
+            about=_about(details[k]),
         )
         for k in range(len(scores))
     ]
@@ -269,20 +249,20 @@ def _searches(found: QueryResults, details: Sequence[Mapping[str, str]]) -> list
             answer=found.nearest_persons[k],
             nearest=found.nearest[k],
             precision=float(found.average_precisions[k]) if found.counted[k] else None,
-            **_detail(details[k]),
+            about=_about(details[k]),
         )
         for k in range(len(found.labels))
     ]
 
 
-def _detail(found: Mapping[str, str]) -> dict[str, str]:
+def _about(found: Mapping[str, str]) -> About:
     sides = [found.get(name) or "" for name in ("width", "height")]
-    return {
-        "size": " × ".join(sides) if all(sides) else "",
-        "keypoints": found.get("keypoints") or "",
-        "status": found.get("status") or "",
-        "copies": found.get("copies_training_image") or "",
-    }
+    return About(
+        size=" × ".join(sides) if all(sides) else "",
+        keypoints=found.get("keypoints") or "",
+        status=found.get("status") or "",
+        copies=found.get("copies_training_image") or "",
+    )
 
 
 def _details(path: Path, rows: int) -> list[dict[str, str]]:

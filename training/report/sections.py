@@ -68,7 +68,8 @@ def of_class(one: ClassFacts) -> Markup:
 
 def calibration(found: Classified, called: str) -> Markup:
     """Accuracy against probability: a dot a bin, its area by its rows."""
-    most = max((one.images for one, _ in found.bins), default=1)
+    bins = [(one, one.interval) for one in found.metrics.calibration if one.interval is not None]
+    most = max((one.images for one, _ in bins), default=1)
     marks = [
         Mark(
             x=one.confidence or 0.0,
@@ -79,30 +80,29 @@ def calibration(found: Classified, called: str) -> Markup:
             tip=f"mean probability {percent(one.confidence or 0.0)}: {round((one.accuracy or 0.0) * one.images)} of "
             f"{one.images} {called} right (95% {percent(held.low)} to {percent(held.high)})",
         )
-        for one, held in found.bins
+        for one, held in bins
     ]
     axes = Axis("mean probability of the answer", 0, 1, _SHARE), Axis("accuracy", 0, 1, _SHARE)
     return plot("Accuracy against the probability of the answer", *axes, [Series("", marks=marks)], diagonal=True)
 
 
 def coverage(found: Classified, called: str) -> Markup:
-    """Accuracy of the surest answers against their share, with a mark for each threshold."""
-    rows = found.covered[0].rows
+    """Accuracy of the surest answers against their share, with a mark for each threshold of the table."""
     marks = [
         Mark(
-            x=one.rows / rows,
-            y=one.right / one.rows,
+            x=one.coverage,
+            y=one.accuracy,
             low=one.interval.low,
             high=one.interval.high,
-            tip=f"probability from {percent(one.sure, 0)}: {one.right} of {one.rows} {called} right "
-            f"({percent(one.right / one.rows)}), {percent(one.rows / rows)} answered",
+            tip=f"probability from {percent(one.threshold, 0)}: {round(one.accuracy * one.images)} of {one.images} "
+            f"{called} right ({percent(one.accuracy)}), {percent(one.coverage)} answered",
         )
-        for one in found.covered
-        if one.rows and one.interval is not None
+        for one in found.sure
     ]
-    low = min([1.0, *(up for _, up in found.curve), *(mark.low or 0.0 for mark in marks)])
+    line = [(one.coverage, one.accuracy) for one in found.metrics.coverage]
+    low = min([*(up for _, up in line), *(mark.low or 0.0 for mark in marks)])
     axes = Axis(f"share of {called} answered, the surest first", 0, 1, _SHARE), Axis("accuracy", _below(low), 1, _SHARE)
-    return plot("Accuracy against the share answered", *axes, [Series("", found.curve, marks)])
+    return plot("Accuracy against the share answered", *axes, [Series("", line, marks)])
 
 
 def _below(share: float) -> float:
@@ -161,16 +161,19 @@ def _curves(facts: Facts, key: str, colour: int) -> Iterator[Series]:
         named = True
 
 
+_ORDERS = {"random": "random orders", "centre": "nearest to the centre first", "boxes": "its regions, all alike"}
+_SAID = {True: "better", False: "worse", None: "no better here"}
+
+
 def proof(fills: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Markup, str]]:
-    """Rows of the proof: what was taken away or put back, how, against what, the chart, and the words."""
+    """Rows of the proof: direction, fill, the other order, the chart of the difference, and the difference in words."""
     ends = _ends(fills)
     for fill, found in fills.items():
         for kind in ("deletion", "insertion"):
             for order, one in (found.get(f"{kind}_minus") or {}).items():
                 mean, low, high = (float(one[name]) for name in ("mean", "low", "high"))
-                said = {True: "better", False: "worse", None: "no better"}.get(one.get("better"), "no better")
-                text = signed(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}): {said}")
-                yield kind, fill, order, interval(mean, low, high, ends, 0.0), text
+                text = signed(f"{mean:+.3f} ({low:+.3f} to {high:+.3f}), {_SAID.get(one.get('better'), '')}")
+                yield kind, fill, _ORDERS.get(order, order), interval(mean, low, high, ends, 0.0), text
 
 
 def _ends(fills: Mapping[str, Any]) -> tuple[float, float]:

@@ -93,7 +93,7 @@ def tiles(facts: Facts) -> Iterator[Tile]:
         if name == "calibration_error" and facts.classified is not None:
             note += f"; {surety(facts)}"
         yield Tile(title, _value(name, found.value), note)
-    copies = sum(bool(row.copies) for row in facts.rows)
+    copies = sum(bool(row.about.copies) for row in facts.rows)
     seen = "unknown" if facts.seen is None else f"{facts.seen:,}"
     yield Tile(f"{facts.called} seen in training", seen, f"of {len(facts.rows):,}, by content")
     if facts.has_details and facts.classified is not None:
@@ -101,29 +101,28 @@ def tiles(facts: Facts) -> Iterator[Tile]:
 
 
 def surety(facts: Facts) -> str:
-    """Whether the network is surer than right, in words."""
+    """Whether the answers are surer than right, in words."""
     assert facts.classified is not None
-    gap, held = facts.classified.too_sure, facts.classified.too_sure_interval
-    if held.low <= 0 <= held.high:
-        return "neither over- nor underconfident on average"
-    return "overconfident" if gap > 0 else "underconfident"
+    found = facts.classified.metrics.miscalibration
+    if found.interval.low <= 0 <= found.interval.high:
+        return "over- or under-confident: not shown"
+    return "over-confident" if found.overconfidence > 0 else "under-confident"
 
 
 def surety_text(facts: Facts) -> str:
     """The sign of the miscalibration with its interval, as a sentence."""
     assert facts.classified is not None
-    gap, held = 100 * facts.classified.too_sure, facts.classified.too_sure_interval
-    ends = f"95% interval of the difference {100 * held.low:+.1f} to {100 * held.high:+.1f}".replace(
-        "-", "\N{MINUS SIGN}"
-    )
-    side = "above" if gap > 0 else "below"
-    return f"On average the probability of an answer is {abs(gap):.1f} points {side} the accuracy: {surety(facts)} ({ends})."
+    found = facts.classified.metrics.miscalibration
+    if found.interval.low <= 0 <= found.interval.high:
+        return f"Measured, the answers are {found.text}: neither is shown."
+    often = "less" if found.overconfidence > 0 else "more"
+    return f"The answers are {found.text}: they are right {often} often than their probabilities say."
 
 
 def badges(row: Row, seen_in: str = "a training image") -> list[str]:
     """What to know about an image before judging the answer."""
-    found = [f"copy of {seen_in}"] if row.copies else []
-    return found + ([_FEW] if row.status == _FEW else [])
+    found = [f"copy of {seen_in}"] if row.about.copies else []
+    return found + ([_FEW] if row.about.status == _FEW else [])
 
 
 def tip(row: Row) -> str:
@@ -133,9 +132,9 @@ def tip(row: Row) -> str:
         parts.append(" · ".join(f"{name} {percent(share)}" for name, share in row.best))
     if row.precision is not None:
         parts.append(f"average precision {percent(row.precision)}; nearest: {row.nearest}")
-    about = [f"{row.size} pixels" if row.size else "", f"{row.keypoints} keypoints" if row.keypoints else ""]
+    about = [f"{row.about.size} pixels" if row.about.size else "", f"{row.about.keypoints} keypoints" if row.about.keypoints else ""]
     parts.append(", ".join(part for part in about if part))
-    parts.append(f"same content as {row.copies}" if row.copies else "")
+    parts.append(f"same content as {row.about.copies}" if row.about.copies else "")
     return "\n".join(part for part in parts if part)
 
 
@@ -178,7 +177,7 @@ def limits(facts: Facts) -> Iterator[str]:
         yield f"It is unknown whether the network was trained on some of these {facts.called}."
     elif facts.seen:
         yield f"{facts.seen:,} of these {facts.called} were used in training or to choose the epoch: too good a result."
-    if (copies := sum(bool(row.copies) for row in facts.rows)) > 0:
+    if (copies := sum(bool(row.about.copies) for row in facts.rows)) > 0:
         yield f"{copies:,} {facts.called} have the same content as a training image."
     yield "Photographs that look like a training image were not looked for; `agnet datasets NAME --verify` finds them."
     yield from _epochs(facts)
@@ -190,7 +189,7 @@ def limits(facts: Facts) -> Iterator[str]:
         yield f"{facts.split} is not the test split."
     if boxes.get("left_out_unreadable"):
         yield f"{boxes['left_out_unreadable']:,} images could not be read and are in no result."
-    if few := sum(row.status == _FEW for row in facts.rows):
+    if few := sum(row.about.status == _FEW for row in facts.rows):
         yield f"{few:,} {facts.called} have too few keypoints: each of their regions is the whole image."
     if facts.boxes is not None and facts.boxes.val_is_test:
         yield "The data set's authors call this test split val: choices made on it elsewhere may favour it."
