@@ -132,7 +132,10 @@ def tip(row: Row) -> str:
         parts.append(" · ".join(f"{name} {percent(share)}" for name, share in row.best))
     if row.precision is not None:
         parts.append(f"average precision {percent(row.precision)}; nearest: {row.nearest}")
-    about = [f"{row.about.size} pixels" if row.about.size else "", f"{row.about.keypoints} keypoints" if row.about.keypoints else ""]
+    about = [
+        f"{row.about.size} pixels" if row.about.size else "",
+        f"{row.about.keypoints} keypoints" if row.about.keypoints else "",
+    ]
     parts.append(", ".join(part for part in about if part))
     parts.append(f"same content as {row.about.copies}" if row.about.copies else "")
     return "\n".join(part for part in parts if part)
