@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,7 @@ def test_explanations_of_another_network_are_told_apart(place, tmp_path):
     write_explanations(run)
     assert read_facts(run, "test").explanations_are_old
     (run / "explanations-test.json").write_text('{"format": "other"}')
-    with pytest.raises(CheckpointError, match="explanations-test.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"explanations-test\.json is damaged"):
         read_facts(run, "test")
 
 
@@ -228,9 +229,8 @@ def test_the_command_writes_the_page_and_prints_its_path(agnet, tmp_path):
 
 
 def test_levels_only_get_smaller():
-    assert all(
-        a >= b for first, second in zip(LEVELS, LEVELS[1:], strict=False) for a, b in zip(first, second, strict=True)
-    )
+    for first, second in pairwise(LEVELS):
+        assert all(larger >= smaller for larger, smaller in zip(first, second, strict=True))
     assert LEVELS[0][3:] == (200, 100, 24)
 
 
