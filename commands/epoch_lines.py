@@ -48,7 +48,7 @@ class EpochLines:
         epoch = int(str(log["epoch"]))
         parts = [f"epoch {epoch:<{len(str(self.epochs))}} of {self.epochs}"]
         for name in ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "val_cmc1"):
-            if name in log:
+            if name in log and not (name == "val_map" and "val_top1" in log):  # the line is long enough
                 parts.append(f"{name} {_figure(name, float(str(log[name])))}")
         parts.append(f"lr {float(str(log['lr'])):<7.2g}")
         parts.append(f"{float(str(log['images_per_second'])):5.1f} {self._called}/s")

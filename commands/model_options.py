@@ -17,6 +17,7 @@ from .field_options import Choice, FieldOption, SettingsCommand, field_names, is
 from .sections import SectionedOption
 
 DEFAULT_RECIPE = "modern"
+SAVED_STATES = "Saved states"  #: section of options that the help lists beside those of a recipe
 
 
 class ModelOption(FieldOption):
@@ -148,7 +149,7 @@ class ModelCommand(SettingsCommand):
             return order.index(str(parameter.name)) if own else -1
 
         for parameter in sorted(self.get_params(ctx), key=place):
-            of_recipe = isinstance(parameter, RecipeOption)
+            of_recipe = isinstance(parameter, RecipeOption) or getattr(parameter, "section", "") == SAVED_STATES
             other = isinstance(parameter, ModelOption) and parameter.field_in(ctx) is None
             if of_recipe == bool(self._page_of_recipe(ctx)) and not (
                 other or self._is_of_another_recipe(ctx, parameter)

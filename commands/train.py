@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..data.text import printable
 from ..proposals.settings import ProposalSettings
 from ..training.models.registry import record_of
 from ..training.recipes import SAVE_MINUTES, Recipe, RunSettings
@@ -20,9 +21,10 @@ from . import options
 from .configuration import ConfigurableCommand, config, configuration_in
 from .epoch_lines import EpochLines
 from .field_options import by_the_user, field_option, settings_from
-from .model_options import ModelCommand, chosen_recipe, looks_at_regions, model_settings
+from .model_options import SAVED_STATES, ModelCommand, chosen_recipe, looks_at_regions, model_settings
 from .places import images_root
 from .progress import watch
+from .sections import SectionedOption
 from .seeds import SeveralSeeds, check_seeds
 from .training_lines import given_options, introduction, say_what_is_next
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from ..training.loop.job import Console, Job
     from ..training.machine.distributed import Processes
     from ..training.samples.reading import Propose
+
+
+MOST_LETTERS = 100  #: of a title
 
 
 class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
@@ -47,6 +52,13 @@ class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
         return by_kind.get(kind_of_rows(Path(str(given.get("boxes", "boxes.h5")))), _FOR_RETRIEVAL)
 
 
+def _one_line(context: click.Context, parameter: click.Parameter, text: str) -> str:
+    title = printable(" ".join(text.split()))
+    if len(title) > MOST_LETTERS:
+        raise click.BadParameter(f"wanted at most {MOST_LETTERS} letters, got {len(title)}")
+    return title
+
+
 _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
 
 
@@ -60,6 +72,7 @@ _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
 @options.boxes
 @options.root
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/DATASET-MODEL]")
+@click.option("--title", default="", callback=_one_line, help="Title of the run, for its pictures and tables.")
 @field_option(RunSettings, "weights")
 @field_option(RunSettings, "seed")
 @click.option(
@@ -87,9 +100,17 @@ _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
     is_flag=True,
     help="Resume from the latest saved state of the run; --epochs may change if past learning rates stay the same.",
 )
-@click.option("--keep-states", is_flag=True, help="Keep the saved states when the run has finished.")
+@click.option(
+    "--keep-states",
+    cls=SectionedOption,
+    section=SAVED_STATES,
+    is_flag=True,
+    help="Keep the saved states when the run has finished.",
+)
 @click.option(
     "--save-every",
+    cls=SectionedOption,
+    section=SAVED_STATES,
     type=click.FloatRange(0, min_open=True),
     default=SAVE_MINUTES,
     show_default=True,
@@ -137,6 +158,7 @@ class _Call:
 
     boxes: Path
     root: Path | None
+    title: str
     run: Path | None
     seeds: tuple[int, ...]
     dry_run: bool
@@ -189,6 +211,7 @@ def _job(call: _Call, context: click.Context) -> Job:
         other_epochs=by_the_user(context, "epochs"),
         keep_states=call.keep_states,
         save_every=call.save_every,
+        title=call.title,
         command={"recipe": context.params["recipe"], "options": given_options(context)},
     )
 

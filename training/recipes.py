@@ -127,7 +127,7 @@ class Recipe:
     )
     select_by: str = choice(
         SCHEDULE,
-        "Validation metric that selects the best epoch; val_map and val_cmc1: for retrieval.",
+        "Validation metric that selects the best epoch; val_cmc1: for retrieval, val_loss and val_top1: for classes.",
         ("val_top1", "val_loss", "val_map", "val_cmc1"),
         "val_top1",
     )

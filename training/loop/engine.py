@@ -69,7 +69,8 @@ class Trained:
         return self.waited / self.seconds
 
 
-TIMINGS = ("seconds", "images_per_second", "data_wait", "peak_memory_mb")  #: of a log line; differ between equal runs
+#: Of a log line; they differ between equal runs.
+TIMINGS = ("seconds", "images_per_second", "data_wait", "peak_memory_mb", "total_seconds")
 
 
 def timings(parts: Sequence[Trained]) -> dict[str, object]:
@@ -120,7 +121,7 @@ def train_epoch(
         if not group:
             break
         now = learner.step(group, epoch, step, steps)
-        totals = nn.functional.pad(totals, (0, len(now) - len(totals))) + now  # the first step adds auxiliary losses
+        totals = nn.functional.pad(totals, (0, len(now) - len(totals))) + now  # the first step adds named losses
         images += sum(len(batch.labels) for batch in group) * learner.processes.size
         step += 1
         if learner.device.answers_at_once or step % PULSE == 0 or step == steps:

@@ -28,7 +28,10 @@ from ..runs.folder import (
     has_state,
     one_training,
     read_config,
+    retitle,
+    seconds_of,
     start_folder,
+    title_of,
     write_log,
 )
 from ..runs.seen import SEEN, UNKNOWN, write_seen
@@ -70,6 +73,7 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
     Raises: Subclasses of `AgnetError` for invalid input, `TrainingError` if training diverges, and `Interrupted` on
         SIGINT or SIGTERM, after the state is saved.
     """
+    started = time.monotonic()
     run, boxes, recipe, settings, say = job.run, job.boxes, job.recipe, job.settings, console.say
     check_input(boxes, recipe, proposes=job.proposes, processes=processes.size)
     if settings.cache_features:
@@ -108,14 +112,14 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
             processes.gather(None)  # every process has read the configuration
             processes.from_first(lambda: change_epochs(run, progress, recipe.epochs))
         else:  # only once everything is built: a failed start leaves no files
-            processes.from_first(lambda: start_folder(run, config))
+            processes.from_first(lambda: start_folder(run, {"title": job.title, **config}))
         processes.gather(None)  # every process has read it: from here on it may be replaced
         regions = needs_of(job.model).regions > 0
         training, validation = build_loaders(
             boxes, job.root, recipe, settings, model.size_hw, regions, job.propose, processes, features
         )
         with closing(training), closing(validation), Interruption() as interruption:
-            story = _Story(job, console, learner, training, validation, progress, interruption)
+            story = _Story(job, console, learner, training, validation, progress, interruption, started)
             story.begin(parent)
             while progress.epoch < min(recipe.epochs, job.stop_after or recipe.epochs) and not story.is_over:
                 console.report(story.one_epoch())
@@ -138,6 +142,7 @@ class _Story:
     validation: Loader
     progress: Progress
     interruption: Interruption
+    started: float  #: time at which this process began with the run, of `time.monotonic`
 
     def __post_init__(self) -> None:
         recipe = self.learner.recipe
@@ -147,6 +152,7 @@ class _Story:
         called = rows_called(self.job.boxes.of_clips)
         self._pieces = Pieces(self.learner.device, self.learner.say, called=called)
         self._selection = Selection.of(recipe, self.progress.log)
+        self._seconds_before = seconds_of(self.progress.log) + self.progress.seconds
 
     @property
     def is_over(self) -> bool:
@@ -181,6 +187,7 @@ class _Story:
         Raises: `Interrupted` after a signal, once the state is saved.
         """
         line = self._train() | self._validate()
+        line["total_seconds"] = round(time.monotonic() - self.started + self._seconds_before, 3)
         # One process decides: on other machines the last digits may differ.
         line = self._processes.from_first(lambda: line)
         progress = self.progress
@@ -205,6 +212,8 @@ class _Story:
             return
         model, seed = self.job.model, self.learner.seed
         title = f"{self.job.boxes.title}: {model.model} on {model.backbones}, seed {seed}"
+        if given := title_of(self._run):
+            title = f"{given} - {title}"
         draw_curves(self.progress.log, self._run / CURVES, title)
         self._drawn_at = time.monotonic()
 
@@ -332,6 +341,8 @@ def _beginning(job: Job, config: dict[str, dict[str, object]], say: Callable[[st
         check_free(run)
         return False, ""
     check_same_run(run, config, job.other_epochs)
+    if job.title:
+        retitle(run, job.title)
     if has_state(run):
         return True, ""
     if not (run / BEST).is_file():

@@ -28,7 +28,9 @@ from .watchdog import Watchdog
 PULSE = 20  #: steps between two checks of a GPU's values; each check waits for the GPU to finish its queue
 
 LOSS, WEIGHT, CORRECT, IMAGES = range(4)  #: indices of the totals: summed loss, its summed weight, hits, images
-_FIGURES = ("loss", "top1")  # names in a log line that auxiliary losses must not use
+CROSS_ENTROPY = "cross_entropy"  #: name of the cross-entropy of the true labels, among the totals of the losses
+_FIGURES = ("loss", "top1")
+_RESERVED = (*_FIGURES, CROSS_ENTROPY)  # names in a log line that auxiliary losses must not use
 
 _LESS = (
     "free some, use a smaller --backbone or --image-size, freeze part of the network (--frozen-stages, "
@@ -84,7 +86,11 @@ class Learner:
         self.average = WeightAverage(model, recipe.ema_decay, recipe.ema_warmup) if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.precision == "fp16")
         self.micro_batch: int | None = None  #: images or clips per forward pass once a batch has not fitted into memory
-        self.loss_names: tuple[str, ...] | None = None  #: names of the auxiliary losses; None before the first step
+        #: Names of `CROSS_ENTROPY` and of the auxiliary losses; None before the first step.
+        self.loss_names: tuple[str, ...] | None = None
+        #: Whether the totals have the mean cross-entropy of the true labels, without label smoothing, class weights and
+        #: auxiliary losses. A mixed image has no true label, and a state of an older version has no such sum.
+        self.tells_cross_entropy = recipe.mixup == 0
         self._watchdog = Watchdog(device)
         self._class_weights: Tensor | None = None
         if recipe.class_weights == "balanced":
@@ -122,7 +128,7 @@ class Learner:
         rest_frozen(self.model, self.recipe.frozen_norms)
 
     def no_totals(self) -> Tensor:
-        """Return totals of zero steps: zeros ``(4 + L,)`` on the device, for the L auxiliary losses known so far."""
+        """Return totals of zero steps: zeros ``(4 + L,)`` on the device, for the L losses of ``loss_names``."""
         exact = torch.float64 if self.device.device.type != "mps" else torch.float32
         return torch.zeros(4 + len(self.loss_names or ()), dtype=exact, device=self.device.device)
 
@@ -138,7 +144,7 @@ class Learner:
             steps: Number of steps in the epoch.
 
         Returns: The step's totals ``(4 + L,)``, on the device: summed loss, its summed weight, hits, images, and the
-            sum of each auxiliary loss, in the order of ``loss_names``.
+            sum of each loss of ``loss_names``.
         Raises: `TrainingError` if a value is no longer finite, or a single image does not fit into memory;
             `ValueError` for auxiliary losses that are not ``(B,)``, or not those of the step before.
         """
@@ -263,7 +269,7 @@ class Learner:
             share: Fraction of each image that is kept by mixup; the rest comes from its neighbour.
             divisor: Number by which the summed loss is divided.
             totals: Sums ``(4,)``; loss and hits are added.
-            named: Sums of the auxiliary losses, by name.
+            named: Sums of `CROSS_ENTROPY` and of the auxiliary losses, by name.
             finite: Whether images, regions and logits are finite, bool ``(3,)``.
         """
         for piece, other_labels in self._pieces(batch, share):
@@ -280,6 +286,9 @@ class Learner:
                     named[name] = named.get(name, 0) + own.detach().to(totals.dtype)
             self.scaler.scale(loss / divisor).backward()
             with torch.no_grad():
+                if self.tells_cross_entropy:
+                    plain = self.task.losses(output, piece.labels, piece.valid, 0.0).sum()
+                    named[CROSS_ENTROPY] = named.get(CROSS_ENTROPY, 0) + plain.to(totals.dtype)
                 scores = self.task.scores(output, piece.valid)
                 correct = self.task.hits(output, piece.labels, piece.valid).sum() * share
                 if other_labels is not None:
@@ -367,19 +376,23 @@ def _auxiliary(output: Output, labels: Tensor) -> dict[str, Tensor]:
     for name, value in (output.losses or {}).items():
         if value.shape != labels.shape:
             raise ValueError(f"auxiliary loss {name!r}: wanted shape {tuple(labels.shape)}, got {tuple(value.shape)}")
-        if name in _FIGURES or not name.isidentifier():
-            raise ValueError(f"auxiliary loss {name!r}: wanted a name of letters other than {', '.join(_FIGURES)}")
+        if name in _RESERVED or not name.isidentifier():
+            raise ValueError(f"auxiliary loss {name!r}: wanted a name of letters other than {', '.join(_RESERVED)}")
         found[name] = torch.where(labels == STAND_IN, 0, value.float())
     return found
 
 
 def means(totals: Tensor, loss_names: Sequence[str] = ()) -> dict[str, float]:
-    """Compute mean ``loss``, ``top1`` and auxiliary losses from totals ``(4 + L,)``; waits for the device.
+    """Compute mean ``loss``, ``top1`` and the losses of ``loss_names`` from totals ``(4 + L,)``; waits for the device.
 
-    ``loss`` is the minimised loss, including auxiliary losses. Without images, all values are NaN.
+    ``loss`` is the minimised loss, including auxiliary losses. `CROSS_ENTROPY` is the mean over the images, whatever
+    the weights of their classes. Without images, all values are NaN.
     """
     loss, weight, correct, images, *others = totals.tolist()
     if not images:  # one of several processes may have seen stand-ins only
         return dict.fromkeys((*_FIGURES, *loss_names), math.nan)
-    named = {name: value / weight for name, value in zip(loss_names, others, strict=False)}
+    named = {
+        name: value / (images if name == CROSS_ENTROPY else weight)
+        for name, value in zip(loss_names, others, strict=False)
+    }
     return {"loss": loss / weight, "top1": correct / images, **named}

@@ -13,7 +13,7 @@ from ..recipes import Recipe
 from ..runs.checkpoint_header import read_values
 from ..runs.checkpoints import load_training_state, save_training_state
 from ..runs.folder import LAST, PREVIOUS, epochs_of, read_config, write_config, writing
-from .learner import IMAGES, WEIGHT, Learner
+from .learner import CROSS_ENTROPY, IMAGES, WEIGHT, Learner
 from .preflight import start_from
 
 
@@ -26,7 +26,7 @@ class Progress:
     totals: list[float] = field(default_factory=list)  #: totals of those steps
     seconds: float = 0.0  #: duration of those steps
     log: list[dict[str, Any]] = field(default_factory=list)  #: one line per finished epoch
-    losses: list[str] = field(default_factory=list)  #: names of the auxiliary losses in ``totals``
+    losses: list[str] = field(default_factory=list)  #: names of the losses in ``totals`` after its first four
 
     def describe(self, epochs: int) -> str:
         """Describe the progress through ``epochs`` epochs as text."""
@@ -93,6 +93,7 @@ def load_state(run: Path, learner: Learner) -> tuple[Progress, str]:
             header = load_training_state(run / name, learner.model, learner.optimizer, _average(learner))
             _load_scaler(run / name, header.get("scaler"), learner)
             learner.loss_names = tuple(progress.losses) or None
+            learner.tells_cross_entropy = CROSS_ENTROPY in progress.losses
         except CheckpointError as error:
             complaints.append(str(error))
             continue

@@ -44,8 +44,9 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "") -> Path:
     _draw(loss, lines, "val_loss", _VAL, "validation")
     _draw(accuracy, lines, "train_top1", _TRAIN, "train")
     _draw(accuracy, lines, "val_top1", _VAL, "validation")
-    searches = any("val_map" in line for line in lines)
-    _draw(accuracy, lines, "val_map", _VAL, "validation mAP")
+    searches = any("val_cmc1" in line for line in lines)
+    if searches:
+        _draw(accuracy, lines, "val_map", _VAL, "validation mAP")
     _draw(accuracy, lines, "val_cmc1", _CMC, "validation CMC@1")
     measured = ("Top-1 accuracy of persons, and search", "map") if searches else ("Top-1 accuracy", "top1")
     _draw(rate, lines, "lr", _LR, "")

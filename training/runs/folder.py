@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...data.errors import CheckpointError, MismatchError
 from ...data.files import atomic_file, one_process
 from ...data.places import relative_hint
+from ...data.text import printable
 from ..aggregates import Aggregate
 from ..models.contract import Settings
 from ..models.registry import comparable, needs_of, record_of, settings_of
@@ -74,6 +75,7 @@ def configuration(
         processes: Number of training processes.
     """
     from ...data.index import ALL_SPLITS, SPLITS  # imports NumPy
+    from ..machine.hardware import hardware
 
     return {
         "model": record_of(model),
@@ -95,10 +97,12 @@ def configuration(
             "dataset": boxes.dataset,
             "images": {split: len(boxes.rows(split)) for split in ALL_SPLITS if split in SPLITS or boxes.is_retrieval},
             "left_out_unreadable": len(boxes.failures),
+            "proposals": boxes.settings.get("proposals", {}),
             "opened_with": {key: value for key, value in boxes.settings.get("dataset", {}).items() if key != "name"},
             "split_blake2b": split_hash(boxes),
         },
         "versions": versions(),
+        "hardware": hardware(device.device),
         "code": code_revision(),
         "command": dict(command),
     }
@@ -138,7 +142,7 @@ def check_free(run: Path) -> None:
         raise CheckpointError(f"{run} holds runs of several seeds; name another folder with --run")
 
 
-def start_folder(run: Path, config: dict[str, dict[str, object]]) -> None:
+def start_folder(run: Path, config: Mapping[str, object]) -> None:
     """Start a run in a folder that holds no other (see `check_free`). Raises: `CheckpointError` on failed writes."""
     with writing(run):
         for old in (LOG, SEEN):  # left by a run that stopped before its first checkpoint
@@ -150,6 +154,18 @@ def write_config(run: Path, config: Mapping[str, object]) -> None:
     """Write the configuration of a run. Raises: `CheckpointError` on failed writes."""
     with writing(run), atomic_file(run / CONFIG) as unfinished:
         unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def title_of(run: Path) -> str:
+    """Title that a person gave the run; empty if there is none. Raises: as `read_config`."""
+    config: Mapping[str, object] = read_config(run)
+    return printable(str(config.get("title") or ""))
+
+
+def retitle(run: Path, title: str) -> None:
+    """Record another title of a run. Raises: as `read_config`, and `CheckpointError` on failed writes."""
+    if title_of(run) != title:
+        write_config(run, {**read_config(run), "title": title})
 
 
 def check_same_run(run: Path, config: dict[str, dict[str, object]], other_epochs: bool = False) -> None:
@@ -210,6 +226,11 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 def chosen_line(run: Path) -> dict[str, Any]:
     """Log line of the epoch whose checkpoint is kept; empty if there is none yet. Raises: as `read_log`."""
     return next((line for line in reversed(read_log(run)) if line.get("best")), {})
+
+
+def seconds_of(log: Sequence[Mapping[str, Any]]) -> float:
+    """Time that the logged epochs took, in seconds: everything, or of older runs only the training itself."""
+    return float(log[-1].get("total_seconds") or sum(line["seconds"] for line in log)) if log else 0.0
 
 
 @contextmanager
