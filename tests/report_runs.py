@@ -43,7 +43,15 @@ def write_run(folder, predictions, seed=0, title=None, epochs=3):
         config["title"] = title
     (folder / "config.json").write_text(json.dumps(config))
     lines = [
-        {"epoch": k, "train_loss": 2 / k, "val_loss": 1.5 / k, "train_top1": 0.2 * k, "val_top1": 0.1 * k, "best": True}
+        {
+            "epoch": k,
+            "seconds": 40.0,
+            "train_loss": 2 / k,
+            "val_loss": 1.5 / k,
+            "train_top1": 0.2 * k,
+            "val_top1": 0.1 * k,
+            "best": True,
+        }
         for k in range(1, epochs + 1)
     ]
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))

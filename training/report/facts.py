@@ -21,6 +21,7 @@ from ..measure.compared_runs import Runs, load_runs
 from ..measure.metrics import Coverage, Metrics, Scores, measure
 from ..measure.predictions import QueryResults, SplitPredictions
 from ..measure.statistics import Interval, wilson_interval
+from ..measure.videos import VIDEO_ACCURACY
 from ..runs.folder import LOG, folder_of, read_config, read_log, runs_of
 from ..runs.provenance import same_boxes
 
@@ -142,7 +143,7 @@ def read_facts(run: Path, split: str, boxes: Boxes | None = None, against: Path 
         rows=tuple(_rows(found, details)),
         class_names=found.classes,
         measures=contestant.measures,
-        titles=found.scores().titles,
+        titles=found.scores().titles | ({"top1": VIDEO_ACCURACY} if found.aggregate else {}),
         classified=classify(found) if isinstance(found, SplitPredictions) else None,
         metrics=_json(folder / f"metrics-{split}.json"),
         seen=_seen(runs),
@@ -158,7 +159,7 @@ def read_facts(run: Path, split: str, boxes: Boxes | None = None, against: Path 
 
 def name_of(run: Path, config: Config) -> str:
     """The title that was given to a run, or the name of its folder."""
-    return str(config.get("title") or config["run"].get("title") or folder_name(run))
+    return str(config.get("title") or folder_name(run))
 
 
 def folder_name(run: Path) -> str:
@@ -309,9 +310,16 @@ def _explanations(folder: Path, split: str) -> Config | None:
         return None
     pictures, fills = found.get("pictures"), found.get("fills")
     sound = found.get("format") == _EXPLANATIONS and isinstance(fills, dict) and isinstance(pictures, list)
-    if not sound or not all(isinstance(one, dict) and not leaves_root(str(one.get("file"))) for one in pictures or ()):
+    if not sound or not all(map(_is_picture, pictures or ())):
         raise CheckpointError(f"{path} is damaged or of another version; make it again with agnet explain")
     return found
+
+
+def _is_picture(found: object) -> bool:
+    """Whether an entry names a picture inside the run's folder and says what it shows."""
+    texts = ("image", "why", "file", "class", "truth")
+    sound = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in texts)
+    return sound and not leaves_root(found["file"])  # type: ignore[index]
 
 
 def _is_of(boxes: Boxes, config: Config) -> bool:

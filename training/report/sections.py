@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,12 @@ from ..measure.evaluation_report import number
 from ..measure.statistics import wilson_interval
 from .charts import Axis, Mark, Series, interval, plot
 from .facts import ClassFacts, Classified, Facts
+from .words import has_cross_entropy, signed
 
 MOST_CLASSES = 40  #: most classes whose matrix is shown at once
 MOST_CELLS = 150  #: most classes whose matrix is on the page at all
 MOST_PAIRS = 30
+MOST_MARKS = 60  #: most epochs that are marked one by one
 UNBOUNDED = ("negative_log_likelihood",)  #: measures that are no shares
 LOWER_IS_BETTER = ("calibration_error", "negative_log_likelihood")
 _SHARE = "{:.0%}".format
@@ -125,7 +126,8 @@ def cmc(curve: Sequence[float]) -> Markup:
 def training(facts: Facts) -> Iterator[tuple[str, Markup]]:
     """Charts of loss and accuracy over the epochs, by heading; a line a seed."""
     for title, key, form in (("Loss", "loss", "{:g}".format), ("Accuracy", "top1", _SHARE)):
-        series = [one for k, of in enumerate(("train", "val")) for one in _curves(facts, f"{of}_{key}", k)]
+        of_training = "train_cross_entropy" if key == "loss" and has_cross_entropy(facts) else f"train_{key}"
+        series = [one for k, name in enumerate((of_training, f"val_{key}")) for one in _curves(facts, name, k)]
         if key == "top1" and not any(one.colour for one in series):
             series += list(_curves(facts, "val_map", 1))
         if not series:
@@ -140,25 +142,17 @@ def training(facts: Facts) -> Iterator[tuple[str, Markup]]:
         yield title, plot(f"{title} over the epochs", Axis("epoch", 1, max(epochs, 2), whole=True), up, series)
 
 
-_CURVES = {"train": "training", "val": "validation"}
-
-
 def _curves(facts: Facts, key: str, colour: int) -> Iterator[Series]:
-    named = False
+    """A line a seed of a value of the log, the first one with the name; with marks where there is one seed."""
+    name = {"val_map": "validation mAP"}.get(key, "training" if key.startswith("train") else "validation")
+    form = percent if key.endswith(("top1", "map")) else "{:.3f}".format
     for log in facts.logs:
-        points = [(float(line["epoch"]), float(line[key])) for line in log if isinstance(line.get(key), (int, float))]
-        if not points:
-            continue
-        form = (lambda value: f"{value:.3f}") if "loss" in key else percent
-        marks = [
-            Mark(line["epoch"], line[key], f"{_CURVES[key.split('_')[0]]}, epoch {line['epoch']}: {form(line[key])}")
-            for line in log
-            if isinstance(line.get(key), (int, float)) and len(facts.seeds) == 1
-        ]
-        marks = marks if len(marks) <= 60 else []
-        kept = [Mark(one.x, one.y, one.tip, radius=3.0) for one in marks]
-        yield Series("" if named else _CURVES[key.split("_")[0]], points, kept, colour, dashed=colour == 0)
-        named = True
+        points = [(float(line["epoch"]), float(line[key])) for line in log if type(line.get(key)) in (int, float)]
+        marked = points if len(facts.logs) == 1 and len(points) <= MOST_MARKS else []
+        marks = [Mark(x, y, f"{name}, epoch {x:g}: {form(y)}", radius=3.0) for x, y in marked]
+        if points:
+            yield Series(name, points, marks, colour, dashed=colour == 0)
+        name = "" if points else name
 
 
 _ORDERS = {"random": "random orders", "centre": "nearest to the centre first", "boxes": "its regions, all alike"}
@@ -186,11 +180,6 @@ def _ends(fills: Mapping[str, Any]) -> tuple[float, float]:
     ]
     most = max([0.01, *numbers])
     return -most, most
-
-
-def signed(text: str) -> str:
-    """Numbers with a typographic minus, which is as wide as the plus."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def difference(value: float, held: Mapping[str, float], most: float) -> Markup:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...data.fields import size_text
 from ...data.sets.catalogue import CATALOGUE
-from ...data.text import duration, percent
+from ...data.text import percent, rough_time
 from ..measure.evaluation_report import number
+from ..measure.videos import CLIP, TITLES
 from ..models.registry import MODELS, settings_of
+from ..runs.folder import seconds_of
 from .facts import Facts, Row
 
 _TILES = ("top1", "mean_average_precision", "mean_class_accuracy", "calibration_error", "negative_log_likelihood")
@@ -93,11 +96,22 @@ def tiles(facts: Facts) -> Iterator[Tile]:
         if name == "calibration_error" and facts.classified is not None:
             note += f"; {surety(facts)}"
         yield Tile(title, _value(name, found.value), note)
+    yield from _clip_tiles(facts)
     copies = sum(bool(row.about.copies) for row in facts.rows)
     seen = "unknown" if facts.seen is None else f"{facts.seen:,}"
     yield Tile(f"{facts.called} seen in training", seen, f"of {len(facts.rows):,}, by content")
     if facts.has_details and facts.classified is not None:
         yield Tile("copies of training images", f"{copies:,}", "same content; photographs that only look alike are not")
+
+
+def _clip_tiles(facts: Facts) -> Iterator[Tile]:
+    """Clip and frame accuracy of the first seed, where they say more than that of videos."""
+    clips = facts.metrics.get("clips") or {}
+    for name, title in TITLES.items():
+        if clips.get(name) is not None and (name != CLIP or clips["clips"] > clips["videos"]):
+            held = clips["intervals"][name]
+            of = f", seed {facts.seeds[0]}" if len(facts.seeds) > 1 else ""
+            yield Tile(title, percent(clips[name]), f"{_bare(held['low'])} to {percent(held['high'])}{of}")
 
 
 def surety(facts: Facts) -> str:
@@ -114,7 +128,7 @@ def surety_text(facts: Facts) -> str:
     assert facts.classified is not None
     found = facts.classified.metrics.miscalibration
     if found.interval.low <= 0 <= found.interval.high:
-        return f"Measured, the answers are {found.text}: neither is shown."
+        return signed(f"Neither over- nor under-confidence is shown: the answers are measured {found.text}.")
     often = "less" if found.overconfidence > 0 else "more"
     return f"The answers are {found.text}: they are right {often} often than their probabilities say."
 
@@ -132,10 +146,8 @@ def tip(row: Row) -> str:
         parts.append(" · ".join(f"{name} {percent(share)}" for name, share in row.best))
     if row.precision is not None:
         parts.append(f"average precision {percent(row.precision)}; nearest: {row.nearest}")
-    about = [
-        f"{row.about.size} pixels" if row.about.size else "",
-        f"{row.about.keypoints} keypoints" if row.about.keypoints else "",
-    ]
+    found = row.about
+    about = [f"{found.size} pixels" if found.size else "", f"{found.keypoints} keypoints" if found.keypoints else ""]
     parts.append(", ".join(part for part in about if part))
     parts.append(f"same content as {row.about.copies}" if row.about.copies else "")
     return "\n".join(part for part in parts if part)
@@ -147,19 +159,28 @@ def training_text(facts: Facts) -> Iterator[str]:
     for seed, log in zip(facts.seeds, facts.logs, strict=True):
         if log:
             chosen = next((line for line in reversed(log) if line.get("best")), log[-1])
-            took = duration(sum(float(line.get("seconds", 0)) for line in log))
-            yield (
-                f"Seed {seed}: {len(log)} of {recipe.get('epochs')} epochs in {took} (minutes and seconds); epoch "
-                f"{chosen.get('epoch')} was kept, the best by {_chosen_by(recipe.get('select_by'))}."
-            )
+            took = rough_time(seconds_of(log))
+            why = f"the best by {_chosen_by(recipe.get('select_by'))}" if has_validation(facts) else "the last"
+            epochs = f"{len(log)} of {recipe.get('epochs')} epochs in {took}"
+            yield f"Seed {seed}: {epochs}; epoch {chosen.get('epoch')} was kept, {why}."
     drawn = [
         *(["augmented views"] if recipe.get("augment") else []),
-        *(["smoothed labels"] if recipe.get("label_smoothing") else []),
+        *(["smoothed labels"] if recipe.get("label_smoothing") and not has_cross_entropy(facts) else []),
         *(["mixed images"] if recipe.get("mixup") else []),
     ]
     if drawn:
         on = " and ".join(drawn)
-        yield f"The training loss is of {on}, the validation loss of plain images: do not compare them."
+        yield f"The training loss is of {on}, taken while the network changes; the validation loss is of plain images."
+
+
+def has_cross_entropy(facts: Facts) -> bool:
+    """Whether the log has the plain cross-entropy of training, which is like the validation loss."""
+    return any("train_cross_entropy" in line for log in facts.logs for line in log)
+
+
+def has_validation(facts: Facts) -> bool:
+    """Whether the epochs were validated."""
+    return any(name.startswith("val_") for log in facts.logs for line in log for name in line)
 
 
 def _chosen_by(measure: object) -> str:
@@ -171,7 +192,8 @@ def limits(facts: Facts) -> Iterator[str]:
     """What the result does not say, from facts only."""
     config, rows = facts.config, len(facts.rows)
     recipe, boxes = config["recipe"], config["boxes"]
-    yield f"All results are of {rows:,} {facts.split} {facts.called} of one data set, {data_name(facts)}."
+    split = "" if facts.classified is None else f"{facts.split} "
+    yield f"All results are of {rows:,} {split}{facts.called} of one data set, {data_name(facts)}."
     if len(facts.seeds) == 1:
         yield "One seed: differences from another run may be chance of the training as well as of the images."
     else:
@@ -206,7 +228,7 @@ def _epochs(facts: Facts) -> Iterator[str]:
     for seed, log in zip(facts.seeds, facts.logs, strict=True):
         if log and len(log) < int(recipe.get("epochs") or 0) and not recipe.get("patience"):
             yield f"Seed {seed} was not trained to the end: {len(log)} of {recipe['epochs']} epochs."
-        elif len(log) > 1 and log[-1].get("best"):
+        elif len(log) > 1 and log[-1].get("best") and has_validation(facts):
             last.append(str(seed))
     if last:
         seeds = f"seed{'s' if len(last) > 1 else ''} {', '.join(last)}"
@@ -227,9 +249,10 @@ def making(facts: Facts) -> Iterator[tuple[str, str]]:
         changed = ", with changes that are not committed" if code.get("git_dirty") else ""
         yield "revision", f"{code.get('git_revision') or 'unknown'}{changed}"
     yield "command", command(facts)
-    hardware = config.get("hardware") or run.get("hardware")
-    device = f"{run.get('device')}, {run.get('precision')}"
-    yield "device", f"{hardware} ({device})" if isinstance(hardware, str) else device
+    yield "device", f"{run.get('device')}, {run.get('precision')}"
+    if (hardware := config.get("hardware")) is not None:
+        cores = f"{hardware.get('cores')} cores, {hardware.get('threads')} threads"
+        yield "hardware", ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), cores) if part)
     yield "starting weights", str(run.get("weights"))
     yield "input", f"{size_text(facts.image_size)} pixels"
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
@@ -243,9 +266,16 @@ def command(facts: Facts) -> str:
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
+        elif name == "image_size":
+            words += [f"--{option}", size_text(value)]
         elif value is not None:
             words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
+
+
+def signed(text: str) -> str:
+    """Numbers with a typographic minus, which is as wide as the plus."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def make_it(facts: Facts, *words: str) -> str:

@@ -159,7 +159,7 @@ def test_the_proof_is_told_with_its_verdict_and_its_pictures(page):
     text = Elements(page).text
     assert "Better than random orders in 1 of 2 trials." in text and "over 5 of 12 images" in text
     assert "−0.100 (−0.150 to −0.050), better" in text and "+0.010 (−0.020 to +0.040), no better here" in text
-    assert f"surest mistake: said {HOSTILE}, is ant" in text
+    assert f"Surest mistake: said {HOSTILE}, is ant" in text
 
 
 def test_explanations_of_another_network_are_told_apart(place, tmp_path):
