@@ -25,11 +25,12 @@ from .commands.inspect import inspect
 from .commands.predict import predict
 from .commands.propose import propose
 from .commands.report import report
+from .commands.runs import runs
 from .commands.train import train
 
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
-    "Stage 2": (train, evaluate, report, compare, complexity),
+    "Stage 2": (train, evaluate, report, compare, runs, complexity),
     "Inference": (predict, explain, export),
     "Demo": (demo,),
 }

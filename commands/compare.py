@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from . import options
 if TYPE_CHECKING:
     from ..training.aggregates import Aggregate
 
-SAVED_AS = (".png", ".md", ".csv")
+SAVED_AS = (".png", ".md", ".csv", ".json")
 
 
 @click.command(short_help="Compare runs on the same images, with significance tests.")
@@ -27,7 +26,8 @@ SAVED_AS = (".png", ".md", ".csv")
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
-    help="FILE for the comparison: .png, .md, or .csv (one row per class, or per measure of a search).",
+    help="FILE for the comparison: .png, .md, .json, or .csv (one row per class, or per measure of a search); or a "
+    "FOLDER for all of them, comparison.json and so on.",
 )
 @options.json_
 def compare(
@@ -39,17 +39,12 @@ def compare(
     bootstrap, several seeds by a test in which images and seeds vary. With more than two runs, p-values are corrected
     by Holm's method.
     """
-    from ..data.files import check_writable
     from ..training.runs.folder import measured_split, predictions_of, runs_of
 
     if len(runs) < 2:
         raise click.UsageError("name at least two runs: agnet compare RUN RUN")
     if save is not None:
-        if save.suffix.lower() not in SAVED_AS:
-            raise click.UsageError(f"--save {save}: its name must end in {', '.join(SAVED_AS)}")
-        if not save.parent.is_dir():
-            raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
-        check_writable(save, "name another file with --save")
+        _check_place(save)
     for run in runs:
         runs_of(run)
     split = split or measured_split(runs_of(runs[0])[0])
@@ -57,14 +52,29 @@ def compare(
         predictions_of(run, split, aggregate)
     # Imported here: SciPy takes a second to load.
     from ..training.measure.compare import compare_runs
-    from ..training.measure.compare_report import comparison_text, save_comparison
+    from ..training.measure.compare_report import comparison_json, comparison_text, save_comparison
 
     comparison = compare_runs(runs, split, aggregate)
-    click.echo(json.dumps(comparison.to_dict()) if as_json else comparison_text(comparison))
+    click.echo(comparison_json(comparison) if as_json else comparison_text(comparison), nl=not as_json)
     if save is not None:
         from ..training.runs.plot_texts import cannot_label
 
         classes = [change.name for change in comparison.challenges[0].classes]
-        if save.suffix.lower() == ".png" and (said := cannot_label([*classes, *map(str, runs)])):
+        if save.suffix.lower() not in (".md", ".csv", ".json") and (said := cannot_label([*classes, *map(str, runs)])):
             click.echo(said, err=True)
         click.echo(f"written: {save_comparison(comparison, save)}", err=True)
+
+
+def _check_place(save: Path) -> None:
+    """Raise `click.UsageError` or `ConfigurationError` unless the comparison can be saved there."""
+    from ..data.files import check_folder_writable, check_writable
+
+    is_file = save.suffix.lower() in SAVED_AS
+    if not is_file and save.suffix and not save.is_dir():
+        raise click.UsageError(f"--save {save}: its name must end in {', '.join(SAVED_AS)}, or be that of a folder")
+    if not save.parent.is_dir():
+        raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
+    if is_file:
+        check_writable(save, "name another file with --save")
+    else:
+        check_folder_writable(save, "name another folder with --save")

@@ -11,10 +11,10 @@ import numpy as np
 from ...data.errors import ConfigurationError
 from ..aggregates import Aggregate
 from .compared_runs import Runs, cautions, load_runs, model_differences
-from .intervals import difference_interval, measure_intervals
+from .intervals import difference_interval, measure_intervals, share_difference_interval
 from .metrics import Scores
 from .searches import Searches
-from .statistics import Interval, bootstrap, holm, mcnemar, spread
+from .statistics import Interval, bootstrap, holm, mcnemar, share_interval, spread
 from .videos import VIDEO_ACCURACY
 
 SIGNIFICANT = 0.05
@@ -54,12 +54,19 @@ class PairTest:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """Accuracy of both networks on one class, mean over seeds; None if the class has no images."""
+    """Accuracy of both networks on one class, mean over seeds; None if the class has no images.
+
+    Intervals are 95 %, over images and seeds, each for this class alone: of twenty classes without a difference, one is
+    expected to have an interval that leaves out 0.
+    """
 
     name: str
     images: int
     first: float | None
     second: float | None
+    first_interval: Interval | None = None
+    second_interval: Interval | None = None
+    difference_interval: Interval | None = None  #: of second minus first, images in pairs
 
 
 @dataclass(frozen=True)
@@ -221,16 +228,24 @@ def _class_changes(classes: Sequence[str], ours: _Scored, theirs: _Scored) -> li
     first = ours.scores[0]
     if not isinstance(first, Scores):
         return []
-    images = np.bincount(first.labels, minlength=len(classes)).tolist()
-    once = np.ones((len(first), 1))
-    one, other = (
-        np.mean([found.class_accuracies(once)[:, 0] for found in scored.scores if isinstance(found, Scores)], axis=0)
-        for scored in (ours, theirs)
+    one, other = (np.stack([found.right for found in scored.scores]) for scored in (ours, theirs))  # (seeds, n)
+    by_class = [first.labels == label for label in range(len(classes))]
+    return [_class_change(name, one[:, its], other[:, its]) for name, its in zip(classes, by_class, strict=True)]
+
+
+def _class_change(name: str, one: np.ndarray, other: np.ndarray) -> ClassChange:
+    """Args: one, other: arrays ``(S, n)`` and ``(T, n)`` of a class, 1.0 where an image is right."""
+    if not one.shape[1]:
+        return ClassChange(name, 0, None, None)
+    return ClassChange(
+        name=name,
+        images=one.shape[1],
+        first=float(one.mean()),
+        second=float(other.mean()),
+        first_interval=share_interval(one),
+        second_interval=share_interval(other),
+        difference_interval=share_difference_interval(one, other),
     )
-    return [
-        ClassChange(name, n, first if n else None, second if n else None)
-        for name, n, first, second in zip(classes, images, one.tolist(), other.tolist(), strict=True)
-    ]
 
 
 def _verdict(found: Challenge, tested: str, titles: Mapping[str, str], *, corrected: bool) -> str:

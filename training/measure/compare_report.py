@@ -1,7 +1,8 @@
-"""Reports of a comparison as text, Markdown, CSV and a plot."""
+"""Reports of a comparison as text, Markdown, CSV, JSON and a plot."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,16 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def comparison_record(comparison: Comparison) -> dict[str, object]:
+    """Everything that `comparison_text` says, as JSON values."""
+    return {"format": "agnet comparison", "format_version": 1, **comparison.to_dict(), "basis": _basis(comparison)}
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """Format `comparison_record` as JSON."""
+    return json.dumps(comparison_record(comparison), indent=1) + "\n"
+
+
 def comparison_csv(comparison: Comparison) -> str:
     """Format the accuracies by class as CSV: one row per class, one column per network in the order given.
 
@@ -78,8 +89,14 @@ def comparison_csv(comparison: Comparison) -> str:
 def save_comparison(comparison: Comparison, path: Path) -> Path:
     """Write a comparison in the format given by the suffix of ``path``, one of `FORMATS`. Returns ``path``.
 
-    An existing file is replaced only once the new one is complete.
+    Any other path is a folder, which gets a file ``comparison`` in each format. An existing file is replaced only once
+    the new one is complete.
     """
+    if path.suffix.lower() not in FORMATS:
+        path.mkdir(exist_ok=True)
+        for suffix in FORMATS:
+            save_comparison(comparison, path / f"comparison{suffix}")
+        return path
     if path.suffix.lower() == ".png":
         return draw_comparison(comparison, path)
     write_text(path, _TEXTS[path.suffix.lower()](comparison))
@@ -136,7 +153,11 @@ def _draw_classes(axes: Axes, comparison: Comparison, challenge: Challenge) -> N
     axes.set_title(f"classes that changed most (number of {_rows(comparison)})", fontsize=10)
 
 
-_TEXTS: dict[str, Callable[[Comparison], str]] = {".md": comparison_markdown, ".csv": comparison_csv}
+_TEXTS: dict[str, Callable[[Comparison], str]] = {
+    ".md": comparison_markdown,
+    ".csv": comparison_csv,
+    ".json": comparison_json,
+}
 FORMATS = (".png", *_TEXTS)
 
 

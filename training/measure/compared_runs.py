@@ -24,7 +24,7 @@ from .predictions import QueryResults, SplitPredictions, load_predictions
 # hashes of boxes files, which `model_differences` compares.
 _UNIMPORTANT = {
     *("run.seed", "run.workers", "boxes.file_relative_to_run", "boxes.root_relative_to_run"),
-    *("boxes.fingerprint", "boxes.images_blake2b", "boxes.proposals"),
+    *("boxes.fingerprint", "boxes.images_blake2b", "boxes.proposals", "boxes.title"),
 }
 _RECORDED_LATER = ("run", "versions", "code")  # entries missing from older runs are not differences
 

@@ -104,6 +104,24 @@ def difference_interval(
     return possible(measure, found, difference=True), p
 
 
+def share_difference_interval(first: np.ndarray, second: np.ndarray) -> Interval:
+    """95 % interval of the difference of two shares on the same n images (second minus first), images in pairs.
+
+    With several seeds it is over seeds as well.
+
+    Args:
+        first, second: Arrays ``(S, n)`` and ``(T, n)``, 1.0 where an image is right.
+    """
+    middle, variance = share_difference(first, second)
+    half = NORMAL * variance**0.5
+    found = Interval(middle - half, middle + half)
+    if len(first) > 1 or len(second) > 1:
+        value = float(second.mean() - first.mean())
+        seeds = [rows.mean(axis=1).tolist() for rows in (first, second)]
+        found = joined_test(value, variance, first.shape[1], seeds)[0]
+    return possible("top1", found, difference=True)
+
+
 def gap_interval(drawn: np.ndarray, confidence: float, top1: Interval) -> Interval:
     """95 % interval of mean confidence minus accuracy, from its bootstrap draws ``(draws,)``.
 

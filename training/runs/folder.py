@@ -95,6 +95,7 @@ def configuration(
             "root_relative_to_run": relative_hint(root, run),
             **identity(boxes),
             "dataset": boxes.dataset,
+            "title": boxes.title,
             "images": {split: len(boxes.rows(split)) for split in ALL_SPLITS if split in SPLITS or boxes.is_retrieval},
             "left_out_unreadable": len(boxes.failures),
             "proposals": boxes.settings.get("proposals", {}),

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from agnet.training.machine.devices import Device, choose_device
 from agnet.training.models.build import build_model
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
-from agnet.training.runs.folder import read_config
+from agnet.training.runs.folder import read_config, title_of
 from agnet.training.samples.loader import Batch, Loader, RegionDataset
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
@@ -93,6 +94,27 @@ def test_resuming_with_other_options_names_the_difference(boxes, folder, tmp_pat
         fit(Job(tmp_path / "run", boxes, folder, settings(), RECIPE, RUN, resume=True))
     with pytest.raises(CheckpointError, match="not a run folder"):
         fit(Job(tmp_path / "other", boxes, folder, plain, RECIPE, RUN, resume=True))
+
+
+def test_a_run_records_its_title_hardware_and_time_in_all(boxes, folder, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr("agnet.training.loop.fit.draw_curves", lambda lines, path, title: titles.append(title))
+    given = (tmp_path / "run", boxes, folder, settings(model="plain"), RECIPE.override(epochs=2), RUN)
+    began = time.monotonic()
+    fit(Job(*given, title="first try", stop_after=1))
+    fit(Job(*given, resume=True))
+    lasted = time.monotonic() - began
+    config = read_config(tmp_path / "run")
+    assert config["title"] == "first try" and titles[-1].startswith("first try - ")
+    assert config["boxes"]["proposals"]["primary"] == 3
+    assert config["hardware"]["threads"] == torch.get_num_threads() and config["hardware"]["gpu"] is None
+    assert config["hardware"]["cores"] >= 1 and config["hardware"]["cpu"]
+    first, second = log_of(tmp_path / "run", without=())
+    assert first["seconds"] < first["total_seconds"] < second["total_seconds"] < lasted
+    assert second["total_seconds"] > first["total_seconds"] + second["seconds"]
+    assert first["train_cross_entropy"] > 0 and 0 <= first["val_map"] <= 1
+    fit(Job(*given, resume=True, title="better"))  # it has finished
+    assert title_of(tmp_path / "run") == "better" and read_config(tmp_path / "run")["model"] == config["model"]
 
 
 def test_artefacts_tell_all_but_whose_machine_this_is(boxes, folder, tmp_path, a_named_host):

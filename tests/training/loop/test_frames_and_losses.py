@@ -85,9 +85,12 @@ def test_a_step_of_accumulated_batches_and_of_halves_is_one_mean_with_its_auxili
     trained = train_epoch(learner, batches, 0, steps=1)
     total, first, second = weighed(reference, batches, WEIGHTS if balanced else [1, 1, 1], 0.1)
     total.backward()
-    assert learner.loss_names == ("first", "second")
+    assert learner.loss_names == ("cross_entropy", "first", "second")
     found = means(trained.totals, learner.loss_names)
     expected = {"loss": total.item(), "first": first.item(), "second": second.item()}
+    # Without label smoothing, class weights and auxiliary losses.
+    plain = [row[0].item() for batch in batches for row in by_hand(reference, batch)]
+    expected["cross_entropy"] = sum(plain) / len(plain)
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     for got, parameter in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(got, parameter - 0.1 * parameter.grad, rtol=1e-4, atol=1e-6)
@@ -175,7 +178,7 @@ def test_processes_share_auxiliary_losses_and_a_stand_in_has_none(second):
     total, first, second_loss = weighed(reference, [whole], [1, 1, 1])
     total.backward()
     expected = {"loss": total.item(), "first": first.item(), "second": second_loss.item()}
-    got = means(sums, ("first", "second"))
+    got = means(sums, learner.loss_names)
     assert {name: got[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     for one, other, parameter in zip(*found, reference.parameters(), strict=True):
         torch.testing.assert_close((one + other) / 2, parameter.grad, rtol=1e-4, atol=1e-6)
@@ -225,18 +228,30 @@ def test_auxiliary_losses_that_come_and_go_are_refused():
         train_epoch(learner, [clips(4)], 0, steps=1)
 
 
-def test_a_state_in_the_middle_of_an_epoch_knows_the_auxiliary_losses_by_name(tmp_path):
+def test_mixed_images_have_no_cross_entropy_of_a_true_label():
+    learner = Learner(Clips(), BARE.override(mixup=1.0), CPU)
+    train_epoch(learner, [clips(4)], 0, steps=1)
+    assert learner.loss_names == ("first", "second")
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_state_in_the_middle_of_an_epoch_knows_its_losses_by_name(tmp_path, older):
+    """That of an older version lacks the cross-entropy, and so do the rest of the epoch and the next one."""
     batches = [clips(4, seed) for seed in range(4)]
     straight, stopped, again = (Learner(Clips(), BARE, CPU) for _ in range(3))
     whole = train_epoch(straight, batches, 0, steps=4)
     part = train_epoch(stopped, batches[:2], 0, steps=4)
-    save_state(tmp_path, Progress(0, 2, part.totals.tolist(), 1.0, losses=["first", "second"]), stopped)
+    known = [0, 1, 2, 3, *range(4 + older, 7)]
+    names = stopped.loss_names[older:]
+    save_state(tmp_path, Progress(0, 2, part.totals[known].tolist(), 1.0, losses=list(names)), stopped)
     progress, _ = load_state(tmp_path, again)
-    assert again.loss_names == ("first", "second") and len(again.no_totals()) == 6
+    assert again.loss_names == names and len(again.no_totals()) == len(known)
     rest = train_epoch(
         again, batches[2:], 0, steps=4, first_step=2, totals=torch.tensor(progress.totals, dtype=torch.float64)
     )
-    assert torch.equal(rest.totals, whole.totals)
+    assert torch.equal(rest.totals, whole.totals[known])
+    train_epoch(again, batches, 1, steps=4)
+    assert again.loss_names == names
     for losses in (["first"], ["first", "not a name"], [1, 2], 7):
         save_state(tmp_path, Progress(0, 2, part.totals.tolist(), 1.0, losses=losses), stopped)
         (tmp_path / "previous.safetensors").unlink()

@@ -85,6 +85,33 @@ def test_two_runs_by_hand(write):
         assert contestant.measures["top1"].value == pytest.approx(np.mean(scores))
 
 
+def test_every_class_has_its_intervals_by_hand(write):
+    """Of class 2's 25 images, count who is right; Wilson's interval, and Bonett and Price's of the difference."""
+    first, second = answers(30, 5, 45, 20)
+    runs = [write("plain", predictions(first)), write("agnet", predictions(second))]
+    change = compare_runs(runs, "test").challenges[0].classes[2]
+    one, other = np.array(first)[2::4], np.array(second)[2::4]
+    for interval, right in ((change.first_interval, one), (change.second_interval, other)):
+        expected = stats.binomtest(int(right.sum()), 25).proportion_ci(method="wilson")
+        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    lost, won = (one & ~other).sum(), (other & ~one).sum()
+    middle = (won - lost) / 27
+    half = 1.959964 * np.sqrt(((won + lost + 2) / 27 - middle**2) / 27)
+    found = change.difference_interval
+    assert (found.low, found.high) == pytest.approx((middle - half, middle + half), abs=1e-6) and lost > 5
+
+
+def test_of_one_class_its_interval_over_seeds_is_that_of_top1(write):
+    every = {"labels": np.zeros(60, dtype=int)}
+    for name, share in (("plain", 0.6), ("agnet", 0.8)):
+        for seed in (0, 1):
+            right = np.random.default_rng([seed, len(name)]).random(60) < share
+            write(f"{name}/seed-{seed}", predictions(right, seed=seed, **every), seed=seed)
+    (challenge,) = compare_runs([Path("plain"), Path("agnet")], "test").challenges
+    whole, alone = challenge.differences["top1"].interval, challenge.classes[0].difference_interval
+    assert (alone.low, alone.high) == pytest.approx((whole.low, whole.high))
+
+
 def test_a_clear_difference_is_said_in_a_sentence_and_the_other_way_round_mirrored(write):
     first, second = answers(3, 20, 60, 17)
     runs = [write("plain", predictions(first)), write("agnet", predictions(second, seed=1))]
@@ -341,6 +368,12 @@ def test_the_command_prints_says_all_to_machines_and_saves(write, agnet, tmp_pat
     told = json.loads(agnet("compare", "plain", "agnet", "--json").stdout)
     assert told["challenges"][0]["tests"][0]["only_second"] == 20 and told["images"] == 100
     assert set(told["challenges"][0]["differences"]) == set(MEASURES)
+    agnet("compare", "plain", "agnet", "--save", "folder")
+    saved = json.loads((tmp_path / "folder" / "comparison.json").read_text(encoding="utf-8"))
+    assert saved == told and saved["format"] == "agnet comparison" and saved["basis"] in printed.stdout
+    assert {path.name for path in (tmp_path / "folder").iterdir()} == {
+        f"comparison{suffix}" for suffix in (".json", ".md", ".csv", ".png")
+    }
     for name, part in (("c.md", "| seeds 0 and 0 | 60 | 3 | 20 | 17 |"), ("c.csv", "ant,25,")):
         agnet("compare", "plain", "agnet", "--save", name)
         assert part in (tmp_path / name).read_text(encoding="utf-8"), name
@@ -350,7 +383,8 @@ def test_the_command_refuses_in_one_line(write, agnet):
     write("a", predictions([True] * 4))
     for arguments, said, code in (
         (["a"], "at least two runs", 2),
-        (["a", "a", "--save", "c.txt"], "must end in .png, .md, .csv", 2),
+        (["a", "a", "--save", "c.txt"], "must end in .png, .md, .csv, .json, or be that of a folder", 2),
+        (["a", "a", "--save", "a/log.jsonl/c"], "there is no folder a/log.jsonl", 2),
         (["a", "a", "--save", "no/c.png"], "there is no folder no", 2),
         (["a", "b"], "b is not a run folder", 1),
         (["a", "a", "--split", "val"], "agnet evaluate --run a --split val", 1),

@@ -7,6 +7,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from agnet.training.measure.metrics import MEASURES, Scores, measure
+from agnet.training.tasks import CLASSIFY
 
 
 def drawn(images, classes, seed=0, ties=False, skill=1.0):
@@ -113,6 +114,18 @@ def test_every_measure_agrees_with_scikit_learn(images, classes, ties):
     assert metrics.negative_log_likelihood == pytest.approx(loss)
     assert (sklearn_metrics.confusion_matrix(labels, predicted, labels=every) == metrics.confusion).all()
     assert metrics.calibration_error == pytest.approx(slow_calibration_error(logits, labels))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_map_of_validation_is_scikit_learns_and_evaluations(ties):
+    logits, labels = drawn(120, 5, ties=ties)
+    labels = np.where(labels == 4, 0, labels)  # of class 4 there are none
+    (measure_of,) = (one.of for one in CLASSIFY.measures if one.name == "map")
+    found = measure_of(logits, labels, np.zeros(120))
+    probabilities = Scores(logits, labels).probabilities  # with its rounding, which makes ties
+    expected = [sklearn_metrics.average_precision_score(labels == k, probabilities[:, k]) for k in range(4)]
+    assert found == pytest.approx(np.mean(expected))
+    assert found == pytest.approx(measure(logits, labels, list("abcde")).mean_average_precision)
 
 
 def test_calibration_by_hand():
