@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .explained_split import RANDOM_ORDERS, Asked, explain_split
 from .pictures import say_what_cannot_be_drawn
 from .progress import finish, progress_bar
 
 if TYPE_CHECKING:
     from ..data.inputs import Input
     from ..training.answers.explain import Explanation
+    from ..training.answers.proof import Curves
     from ..training.runs.checkpoint_header import CheckpointHeader
     from ..training.samples.reading import Propose, Unreadable
 
@@ -26,7 +28,7 @@ METHODS = ("parts", "hirescam")
 
 @click.command(short_help="Show what speaks for a class in photographs.")
 @options.run
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1)
 @click.option("--class", "this", metavar="NAME", help="Class to explain.  [default: each photograph's likeliest]")
 @click.option(
     "--against", metavar="NAME", help="Class to tell it from.  [default: each photograph's likeliest of the others]"
@@ -38,8 +40,31 @@ METHODS = ("parts", "hirescam")
     "of the last feature map, for every model.  [default: parts for agnet, hirescam for others]",
 )
 @click.option(
-    "--save", type=click.Path(path_type=Path, file_okay=False), help="Folder for a picture of each photograph."
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a picture of each photograph, as PNG and as SVG.",
 )
+@click.option(
+    "--random-orders",
+    type=click.IntRange(0),
+    help="Number of random orders that each map is compared with to prove it; the network sees a photograph six times "
+    f"for each and some thirty times more; 0: no proof.  [default: 20, or {RANDOM_ORDERS} with --split]",
+)
+@click.option(
+    "--split",
+    type=options.Choice(["train", "val", "test"]),
+    help="Split whose images are explained, in place of IMAGES, to prove the explanations of the run.",
+)
+@click.option(
+    "--count", type=click.IntRange(1), default=200, show_default=True, help="Largest number of images of the split."
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the choice and of the orders."
+)
+@click.option(
+    "--boxes", type=click.Path(path_type=Path), help="Boxes file of the split.  [default: the one of the run]"
+)
+@options.root
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
     "--proposal-weights",
@@ -54,15 +79,24 @@ def explain(
     against: str | None,
     method: str | None,
     save: Path | None,
+    random_orders: int | None,
+    split: str | None,
+    count: int,
+    seed: int,
+    boxes: Path | None,
+    root: Path | None,
     as_json: bool,
     proposal_weights: Path | None,
     device: str,
 ) -> None:
-    """Show what speaks for a class rather than another one in photographs.
+    """Show what speaks for a class rather than another one in photographs, and prove it.
 
     IMAGES are named as for agnet predict; videos are not explained. Unreadable files are reported and skipped; the exit
-    code is then 1.
+    code is then 1. With --split, images of the run's data set are explained, and the proof over all of them and some
+    pictures are written to the folder of the run.
     """
+    if bool(images) == (split is not None):
+        raise click.UsageError("name images, or a split of the run's data set with --split: one of the two")
     from ..data.files import check_folder_writable
     from ..data.images import pixel_limit
     from ..data.text import printable
@@ -72,16 +106,23 @@ def explain(
     from ..training.samples.reading import Unreadable, some_can_be_read, unreadable_inputs
 
     header = read_header(checkpoint_of(run))
-    propose = proposer(header, proposal_weights)
     if save:
         check_folder_writable(save, "name another folder with --save")
     chosen = [None if name is None else _number(name, header.classes) for name in (this, against)]
     if this is not None and chosen[0] == chosen[1]:
         raise click.UsageError("--class and --against name the same class")
+    if split is not None:
+        if save or proposal_weights or random_orders == 0:
+            raise click.UsageError("--save, --proposal-weights and --random-orders 0 are for IMAGES, not for --split")
+        asked = Asked(split, count, seed, random_orders or RANDOM_ORDERS, (chosen[0], chosen[1]), method)
+        explain_split(run, boxes, root, asked, as_json, device)
+        return
+    propose = proposer(header, proposal_weights)
     inputs = _photographs(images)
     limit = pixel_limit(header.proposals)
     if some_can_be_read(inputs, limit, decode=True):
-        found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, device))
+        orders = 20 if random_orders is None else random_orders
+        found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, orders, device))
     else:
         found = [*unreadable_inputs(inputs, limit)]
     explained = [one for one in found if not isinstance(one, Unreadable)]
@@ -123,6 +164,7 @@ def _explanations(
     propose: Propose | None,
     chosen: tuple[int | None, int | None],
     method: str | None,
+    random_orders: int,
     device: str,
 ) -> Iterator[Explanation | Unreadable]:
     """Load the network and explain the photographs, with a progress bar.
@@ -133,9 +175,10 @@ def _explanations(
     from ..data.memory import keep_network_memory
     from ..training.answers.contributions import why_not
     from ..training.answers.explain import Question, explain_samples
+    from ..training.answers.proof import Trials
     from ..training.machine.devices import choose_device
     from ..training.runs.checkpoints import load_checkpoint
-    from ..training.samples.reading import sample_of_input
+    from ..training.samples.reading import Unreadable, sample_of_input
 
     keep_network_memory()
     checkpoint = load_checkpoint(run)
@@ -143,19 +186,23 @@ def _explanations(
     say, where = partial(click.echo, err=True), choose_device(device, "fp32")
     limit = pixel_limit(checkpoint.proposals)
     samples = (sample_of_input(one, checkpoint.size_hw, propose, limit) for one in inputs)
-    bar = progress_bar("explain", len(inputs))
-    for one in explain_samples(checkpoint, samples, where, Question(method, *chosen), say=say):
-        bar.update()
+    trials = Trials(random_orders) if random_orders else None
+    passes = trials.passes(checkpoint.regions > 0) if trials else 1
+    bar = progress_bar("explain", len(inputs) * passes, "pass" if trials else "image")
+    question = Question(method, *chosen)
+    for one in explain_samples(checkpoint, samples, where, question, say=say, trials=trials, done=bar.update):
+        if trials is None or isinstance(one, Unreadable):
+            bar.update(passes)
         yield one
     bar.close()
 
 
 def _save(folder: Path, run: Path, header: CheckpointHeader, explained: list[Explanation]) -> list[Path]:
     """Draw the explanations, all on one scale."""
-    from ..data.drawing import save_picture
     from ..data.images import pixel_limit, read_image
     from ..training.answers.annotated import new_file
     from ..training.answers.explained_pictures import draw_explanation, full_colour
+    from ..training.answers.pictures import Caption
     from ..training.answers.truth import known_images
 
     place = run if run.is_dir() else run.parent
@@ -164,15 +211,15 @@ def _save(folder: Path, run: Path, header: CheckpointHeader, explained: list[Exp
     known, full, saved = known_images(place, header), full_colour(explained), []
     for one in explained:
         image = read_image(one.name, pixel_limit(header.proposals))
-        truth = known.truth(one.name) if known else None
-        picture = draw_explanation(image, one, full, whose, truth)
-        saved.append(save_picture(picture, new_file(folder, Path(one.name), ".png")))
+        caption = Caption(header.classes, whose, truth=known.truth(one.name) if known else None)
+        saved.append(draw_explanation(image, one, full, caption).save(new_file(folder, Path(one.name), ".png")))
     return saved
 
 
 def _text(one: Explanation) -> str:
     from ..data.text import printable
     from ..training.answers.explained_pictures import names_of_tokens
+    from ..training.answers.proof import DELETION, MAP, RANDOM, beats
 
     this, against = one.probabilities
     lines = [
@@ -187,6 +234,13 @@ def _text(one: Explanation) -> str:
         lines.append(f"  {kinds}, bias {one.evidence.bias:+.3f}")
     elif one.method == "hirescam":
         lines.append(f"  the map {one.evidence.tokens[0]:+.3f}, not in the map {one.evidence.bias:+.3f}")
+    if one.proof:
+        fill, curves = next(iter(one.proof.items()))
+        areas = curves.areas(DELETION)
+        lines.append(
+            f"  proof: {beats(curves)}; mean probability as places are taken away ({fill}) {areas[MAP]:.3f}, at random "
+            f"{areas[RANDOM]:.3f}"
+        )
     return "\n".join(printable(line) for line in lines)
 
 
@@ -209,6 +263,19 @@ def _json(one: Explanation, picture: Path | None) -> str:
     }
     if one.shares is not None and len(evidence.parts) > 1:
         values["region_weights"] = one.shares.tolist()
+    if one.proof:
+        values["proof"] = {fill: _proof_values(curves) for fill, curves in one.proof.items()}
     if picture is not None:
         values["picture"] = str(picture)
     return json.dumps(values)
+
+
+def _proof_values(curves: Curves) -> dict[str, Any]:
+    """The curves of a proof, and how many random orders the map beats by deletion."""
+    from ..training.answers.proof import DELETION, INSERTION, RANDOM
+
+    found: dict[str, Any] = {"beats": curves.beaten(), "random_orders": len(curves.deletion[RANDOM])}
+    for way, orders in ((DELETION, curves.deletion), (INSERTION, curves.insertion)):
+        found[way] = {name: curve.tolist() if name == RANDOM else curve[0].tolist() for name, curve in orders.items()}
+        found[f"{way}_areas"] = curves.areas(way)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ..runs.checkpoints import Checkpoint, check_finite
 from ..samples.reading import Sample, Unreadable
 from .contributions import Explained, contributions, why_not
 from .predict import BATCH_SIZE, in_batches, inputs_of, scores_of, with_evidence
+from .proof import Proof, Trials, prove
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Explanation:
     method: str  #: as in `Question`
     regions: Regions | None  #: None for a network without regions
     shares: np.ndarray | None  #: `Output.region_weights` of the image
+    distribution: np.ndarray  #: float32 ``(classes,)``: all probabilities, in the checkpoint's order of classes
+    proof: Proof | None = None  #: of the map; None unless requested
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def explain_samples(
     question: Question,
     batch_size: int = BATCH_SIZE,
     say: Callable[[str], None] = lambda text: None,
+    trials: Trials | None = None,
+    done: Callable[[int], None] = lambda passes: None,
 ) -> Iterator[Explanation | Unreadable]:
     """Explain prepared samples lazily, in order; unreadable ones keep their position.
 
@@ -83,14 +88,22 @@ def explain_samples(
         question: What is asked of every image.
         batch_size: Number of images per batch; explanations do not depend on it, except for rounding.
         say: Function called with a line of text if memory does not suffice for a batch, which is then split.
+        trials: What is tried to prove each map; None: nothing.
+        done: Function called with the number of passes of the network after each batch of a proof.
 
     Raises: `ConfigurationError` if the network cannot be explained so, `CheckpointError` if its outputs are not finite.
     """
     check_explainable(checkpoint, question)
     model = device.take(checkpoint.model)
 
+    def proven(one: Explanation, sample: Sample) -> Explanation:
+        if trials is None:
+            return one
+        this = checkpoint.classes.index(one.this)
+        return replace(one, proof=prove(model, sample, one.evidence, this, trials, device, batch_size, say, done))
+
     def explain(part: list[Sample]) -> list[Explanation]:
-        return _explanations(checkpoint, model, part, device, question)
+        return [*map(proven, _explanations(checkpoint, model, part, device, question), part)]
 
     yield from in_batches(samples, explain, batch_size, Pieces(device, say))
 
@@ -112,7 +125,7 @@ def _explanations(
     inputs = inputs_of(model, samples, device)
     output, evidence = (_by_parts if question.method == "parts" else _by_hirescam)(model, inputs, question)
     scores = scores_of(output).detach().float()
-    probabilities = scores.softmax(dim=1).cpu().numpy()
+    distributions = scores.softmax(dim=1).cpu().numpy()
     pairs = torch.stack(question.of(scores), dim=1).tolist()
     weights = output.region_weights
     return [
@@ -120,11 +133,12 @@ def _explanations(
             name=one.name,
             this=checkpoint.classes[this],
             against=checkpoint.classes[against],
-            probabilities=(float(probabilities[row, this]), float(probabilities[row, against])),
+            probabilities=(float(distributions[row, this]), float(distributions[row, against])),
             evidence=evidence[row],
             method=question.method,
             regions=one.regions,
             shares=None if weights is None else weights[row].detach().float().cpu().numpy(),
+            distribution=distributions[row],
         )
         for row, (one, (this, against)) in enumerate(zip(samples, pairs, strict=True))
     ]

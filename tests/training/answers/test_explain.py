@@ -13,6 +13,7 @@ from agnet.data.images import read_image
 from agnet.training.answers.contributions import Explained
 from agnet.training.answers.explain import Explanation, Question, check_explainable
 from agnet.training.answers.explained_pictures import draw_explanation, full_colour, half_of_what_speaks_for
+from agnet.training.answers.pictures import Caption
 from agnet.training.models.registry import ModelSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 
@@ -105,11 +106,12 @@ def test_the_picture_is_orange_where_it_speaks_for_and_purple_where_against():
     parts = np.zeros((1, 7, 7))
     parts[0, 1, 1], parts[0, 5, 5] = 0.5, -0.5
     evidence = Explained(parts, 0.25, np.array([[0, 0, 1, 1]]))
-    one = Explanation("a.jpg", "ant", "bee", (0.6, 0.4), evidence, "hirescam", None, None)
+    one = Explanation("a.jpg", "ant", "bee", (0.6, 0.4), evidence, "hirescam", None, None, np.array([0.6, 0.4]))
     assert full_colour([one]) == pytest.approx(0.5)
     grey = np.full((70, 70, 3), 128, np.uint8)
-    drawn = draw_explanation(grey, one, full=0.5).astype(int)
-    changed = drawn[:, 478:918] - draw_explanation(grey, one, full=1e9)[:, 478:918]
+    caption = Caption(("ant", "bee"))
+    drawn, plain = (draw_explanation(grey, one, full, caption).pixels().astype(int) for full in (0.5, 1e9))
+    changed = drawn[:, 478:918] - plain[:, 478:918]
     centres = [(np.mean(rows), np.mean(columns)) for rows, columns in map(np.nonzero, _of_both_colours(changed))]
     top = 20 + 62 + 26
     assert np.allclose(centres, [(top + 440 * 1.5 / 7, 440 * 1.5 / 7), (top + 440 * 5.5 / 7, 440 * 5.5 / 7)], atol=3)
