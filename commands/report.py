@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
-from .places import images_root
+from .places import boxes_of, images_root
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
@@ -77,12 +77,11 @@ def report(
 
 def _boxes_of(run: Path, given: Path | None) -> Boxes | None:
     """The boxes file of a run; None if it is not at its recorded place and none is ``given``."""
-    from ..data.boxes.reader import read_boxes
     from ..data.places import follow_hint
     from ..training.runs.folder import read_config
 
-    path = given or follow_hint(read_config(run)["boxes"].get("file_relative_to_run"), run)
-    return None if path is None else read_boxes(path)
+    there = given or follow_hint(read_config(run)["boxes"].get("file_relative_to_run"), run)
+    return boxes_of([run], given)[run] if there else None
 
 
 def _root_of(run: Path) -> Path | None:

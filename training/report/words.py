@@ -279,8 +279,10 @@ def signed(text: str) -> str:
 
 
 def make_it(facts: Facts, *words: str) -> str:
-    """The command that makes what the page lacks."""
-    return shlex.join(["agnet", words[0], "--run", facts.folder, *words[1:]])
+    """The command that makes what the page lacks: of several seeds, explanations are those of the first."""
+    several = words[0] == "explain" and len(facts.folders) > 1
+    run = f"{facts.folder}/{facts.folders[0]}" if several else facts.folder
+    return shlex.join(["agnet", words[0], "--run", run, *words[1:]])
 
 
 def _value(name: str, value: float) -> str:
