@@ -19,8 +19,8 @@ ANSWERS = ((0, 0), (0, 0), (0, 1), (0, 1), (1, 1), (1, 1), (1, 1), (1, 0), (2, 2
 NETWORK = "fedcba9876543210"
 
 
-def write_run(folder, predictions, seed=0, title=None, epochs=3):
-    """A run's folder with its configuration, log and predictions."""
+def write_run(folder, predictions, seed=0, title=None, epochs=3, facts=None):
+    """A run's folder with its configuration, log and predictions, and more columns of their table."""
     folder.mkdir(parents=True)
     recipe = asdict(RECIPES["modern"]) | {"epochs": epochs + 1, "backbone_lr": 0.0}
     config = {
@@ -55,7 +55,7 @@ def write_run(folder, predictions, seed=0, title=None, epochs=3):
         for k in range(1, epochs + 1)
     ]
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    save_predictions(folder / f"predictions-{predictions.split}.safetensors", predictions)
+    save_predictions(folder / f"predictions-{predictions.split}.safetensors", predictions, facts)
     return folder
 
 

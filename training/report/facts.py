@@ -126,7 +126,7 @@ def read_facts(run: Path, split: str, boxes: Boxes | None = None, against: Path 
     against = None if against is None else folder_of(against).resolve()
     (runs,) = load_runs([run], split)
     found, folder = runs.predictions[0], runs.paths[0]
-    contestant, config = measure_runs(runs), read_config(folder)
+    classified, config = classify(found) if isinstance(found, SplitPredictions) else None, read_config(folder)
     details = _details(folder / f"predictions-{split}.csv", len(found.labels))
     explanations = _explanations(folder, split)
     names = {run: name_of(run, config)}
@@ -142,9 +142,9 @@ def read_facts(run: Path, split: str, boxes: Boxes | None = None, against: Path 
         image_size=found.image_size,
         rows=tuple(_rows(found, details)),
         class_names=found.classes,
-        measures=contestant.measures,
+        measures=_measures(runs, classified),
         titles=found.scores().titles | ({"top1": VIDEO_ACCURACY} if found.aggregate else {}),
-        classified=classify(found) if isinstance(found, SplitPredictions) else None,
+        classified=classified,
         metrics=_json(folder / f"metrics-{split}.json"),
         seen=_seen(runs),
         has_details=any("keypoints" in one for one in details),
@@ -180,6 +180,16 @@ def classify(found: SplitPredictions) -> Classified:
         pairs=tuple(_pairs(confusion)),
         sure=tuple(_sure(found.scores())),
     )
+
+
+def _measures(runs: Runs, classified: Classified | None) -> dict[str, Measured]:
+    """The measures over all seeds; those of a single classifier are measured already."""
+    if classified is None or len(runs.paths) > 1:
+        return measure_runs(runs).measures
+    found = classified.metrics
+    return {
+        name: Measured(found.value(name), found.interval(name), None, [found.value(name)]) for name in found.intervals
+    }
 
 
 def _classes(metrics: Metrics, confusion: np.ndarray) -> list[ClassFacts]:

@@ -58,37 +58,37 @@
     list, cards: all(":scope > li", list), first: Number(list.dataset.first), open: false,
     status: document.getElementById(list.id.replace("cards", "status")),
     more: document.querySelector(`[data-more="${list.id}"]`),
+    reset: document.querySelector(`[data-reset="${list.id}"]`),
   }));
-  const resets = all("[data-reset]");
   let chosen = null;
+
+  const isRight = (pair) => pair.dataset.true === pair.dataset.taken;
+  const same = (one, other) => one.dataset.true === other.dataset.true && one.dataset.taken === other.dataset.taken;
+  // Wrong answers are in the first gallery, right ones in the second: the other one stays as it is.
+  const filters = (one) => chosen && one.list.id === (isRight(chosen) ? "unsure-cards" : "wrong-cards");
 
   function draw() {
     for (const one of lists) {
-      let shown = 0;
+      const filtered = filters(one);
       one.cards.forEach((card, place) => {
-        const fits = !chosen || (card.dataset.true === chosen.dataset.true && card.dataset.taken === chosen.dataset.taken);
-        card.hidden = !fits || (!chosen && !one.open && place >= one.first);
-        if (fits) shown += 1;
+        card.hidden = filtered ? !same(card, chosen) : !one.open && place >= one.first;
       });
-      const stop = one.cards.find((card) => !card.hidden);
-      for (const card of one.cards) card.tabIndex = card === stop ? 0 : -1;
-      const visible = one.cards.filter((card) => !card.hidden).length;
-      one.status.textContent = chosen ? `${shown} on this page: ${chosen.getAttribute("aria-label")}` : `${visible} ${one.status.dataset.of}`;
-      one.more.hidden = Boolean(chosen) || one.cards.length <= one.first;
+      const shown = one.cards.filter((card) => !card.hidden);
+      for (const card of one.cards) card.tabIndex = card === shown[0] ? 0 : -1;
+      const what = filtered ? `on this page: ${chosen.getAttribute("aria-label")}` : one.status.dataset.of;
+      one.status.textContent = `${shown.length} ${what}`;
+      one.more.hidden = Boolean(filtered) || one.cards.length <= one.first;
       one.more.textContent = one.open ? "Show fewer" : `Show all ${one.cards.length}`;
+      one.reset.hidden = !filtered;
     }
-    for (const reset of resets) reset.hidden = !chosen;
-    for (const pair of all(".pair")) {
-      const same = chosen && pair.dataset.true === chosen.dataset.true && pair.dataset.taken === chosen.dataset.taken;
-      pair.setAttribute("aria-pressed", String(Boolean(same)));
-    }
+    for (const pair of all(".pair")) pair.setAttribute("aria-pressed", String(Boolean(chosen && same(pair, chosen))));
   }
   for (const one of lists) one.more.addEventListener("click", () => { one.open = !one.open; draw(); });
-  for (const reset of resets) {
-    reset.addEventListener("click", () => {
+  for (const one of lists) {
+    one.reset.addEventListener("click", () => {
       chosen = null;
       draw();
-      lists[0]?.status.focus();
+      one.status.focus();
     });
   }
   for (const pair of all(".pair")) {
@@ -96,9 +96,10 @@
       chosen = pair;
       draw();
       hide();
-      const right = pair.dataset.true === pair.dataset.taken;
-      const where = lists.find((one) => one.list.id.startsWith(right ? "unsure" : "wrong"));
-      if (where) { where.status.focus({ preventScroll: true }); where.status.scrollIntoView({ block: "start" }); }
+      const where = lists.find(filters);
+      if (!where) return;
+      where.status.focus({ preventScroll: true });
+      where.status.scrollIntoView({ block: "start" });
     });
   }
   draw();

@@ -70,6 +70,12 @@ def count(facts: Facts) -> str:
     return f"{len(counted):,}"
 
 
+def counted(facts: Facts, number: int) -> str:
+    """A number of rows with their name, such as "1 image"."""
+    one = {"queries": "query"}.get(facts.called, facts.called.removesuffix("s"))
+    return f"{number:,} {one if number == 1 else facts.called}"
+
+
 def bounds(facts: Facts) -> Iterator[str]:
     """What so few rows cannot show, and what to read the result against."""
     if (found := facts.classified) is not None:
@@ -81,7 +87,7 @@ def bounds(facts: Facts) -> Iterator[str]:
     if facts.classified is not None and facts.classified.classes:
         widest = max(facts.classified.classes, key=lambda one: one.interval.high - one.interval.low)
         half = 50 * (widest.interval.high - widest.interval.low)
-        images = f"{widest.images:,} {facts.called if widest.images != 1 else facts.called.removesuffix('s')}"
+        images = counted(facts, widest.images)
         yield f"A class is known far less well: {widest.name}, with {images}, to about ±{half:.0f} points."
     if len(facts.seeds) == 1:
         yield "One seed does not show how much another training of the same network would differ."
@@ -201,9 +207,9 @@ def limits(facts: Facts) -> Iterator[str]:
     if facts.seen is None:
         yield f"It is unknown whether the network was trained on some of these {facts.called}."
     elif facts.seen:
-        yield f"{facts.seen:,} of these {facts.called} were used in training or to choose the epoch: too good a result."
+        yield f"{counted(facts, facts.seen)} of these were used in training or to choose the epoch: too good a result."
     if (copies := sum(bool(row.about.copies) for row in facts.rows)) > 0:
-        yield f"{copies:,} {facts.called} have the same content as a training image."
+        yield f"Of {counted(facts, copies)}, the content is that of a training image."
     yield "Photographs that look like a training image were not looked for; `agnet datasets NAME --verify` finds them."
     yield from _epochs(facts)
     if recipe.get("backbone_lr") == 0:
@@ -213,9 +219,9 @@ def limits(facts: Facts) -> Iterator[str]:
     if facts.split not in ("test", "query"):
         yield f"{facts.split} is not the test split."
     if boxes.get("left_out_unreadable"):
-        yield f"{boxes['left_out_unreadable']:,} images could not be read and are in no result."
+        yield f"Unreadable and in no result: {boxes['left_out_unreadable']:,} of the data set."
     if few := sum(row.about.status == _FEW for row in facts.rows):
-        yield f"{few:,} {facts.called} have too few keypoints: each of their regions is the whole image."
+        yield f"Of {counted(facts, few)}, too few keypoints were found: every region is the whole image."
     if facts.boxes is not None and facts.boxes.val_is_test:
         yield "The data set's authors call this test split val: choices made on it elsewhere may favour it."
     if (said := flaws(facts)) is not None:

@@ -79,8 +79,9 @@ def test_a_cell_filters_the_mistakes_and_can_be_undone(opened):
     assert shown.count() == 2 and page.evaluate("document.activeElement.id") == "wrong-status"
     assert HOSTILE in page.locator("#wrong-status").inner_text()
     assert cell.get_attribute("aria-pressed") == "true"
-    page.locator("[data-reset]").first.click()
-    assert shown.count() == 5
+    assert page.locator("#unsure-cards > li:visible").count() == 7
+    page.locator("[data-reset]:visible").click()
+    assert shown.count() == 5 and cell.get_attribute("aria-pressed") == "false"
 
 
 def test_arrow_keys_move_in_the_matrix_and_the_tip_follows_focus_and_pointer(opened):

@@ -155,6 +155,24 @@ def test_what_an_older_run_lacks_is_named_with_its_command(tmp_path):
     assert "has no log of its training" in text and "name it with --boxes" in text.replace("  ", " ")
 
 
+def test_copies_and_images_of_few_keypoints_are_badged_and_counted(tmp_path):
+    columns = {
+        "width": [120] * 12,
+        "height": [90] * 12,
+        "keypoints": range(12),
+        "status": ["few keypoints", *["ok"] * 11],
+    }
+    copies = {"copies_training_image": ["", "train/9.png", *[""] * 10]}
+    run = write_run(tmp_path / "run", predictions_of(), facts=columns | copies)
+    text = write_report(run, tmp_path / "page.html", "test").file.read_text(encoding="utf-8")
+    assert text.count('<span class="badge">') == 2
+    cards = [one["data-tip"] for one in Elements(text).all("li") if "data-tip" in one]
+    assert any("120 × 90 pixels, 1 keypoints\nsame content as train/9.png" in tip for tip in cards)
+    said = Elements(text).text
+    assert "Of 1 image, the content is that of a training image." in said and "not recorded by this older" not in said
+    assert "Of 1 image, too few keypoints were found" in said
+
+
 def test_the_proof_is_told_with_its_verdict_and_its_pictures(page):
     text = Elements(page).text
     assert "Better than random orders in 1 of 2 trials." in text and "over 5 of 12 images" in text
