@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError
 from ...data.files import write_text
 from ...data.text import percent, printable, rough_size
-from ..measure.evaluation_report import between, number
+from ..measure.evaluation_report import number
 from ..runs.folder import runs_of
 from . import sections, words
 from .facts import Facts, Row, read_facts
@@ -96,28 +96,26 @@ def render(facts: Facts, photographs: Photographs, level: Level, folder: Path | 
         folder: Folder of the first single run, with the pictures of explanations; None to leave them out.
     """
     style, script = _style(), _script()
+    mistakes, others = _mistakes(facts), _others(facts)
+    wrong = _cards(facts, mistakes[: level.mistakes], photographs, level)
+    unsure = _cards(facts, others[: level.others], photographs, level)
     explained = list(_explained(facts, folder, level))
-    wrong, unsure = _cards(facts, photographs, level)
     previews = photographs.previews(level, facts.split)
     embedded = sum(len(card.pictures) for card in [*wrong, *unsure]) + len(explained) + len(previews)
+    functions = {"words": words, "charts": sections, "percent": percent, "number": number}
     text = _template().render(
+        **functions,
         facts=facts,
-        words=words,
-        charts=sections,
-        percent=percent,
-        number=number,
-        between=between,
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
         wrong=wrong,
+        wrong_of=len(mistakes),
         unsure=unsure,
-        wrong_of=sum(not row.right for row in facts.rows),
-        unsure_of=sum(row.right for row in facts.rows),
+        unsure_of=len(others),
         explained=explained,
         previews=previews,
         photographs=embedded,
-        level=level,
         first_level=level is LEVELS[0],
         download=_download(facts),
         settings=json.dumps(without_paths(facts.config), indent=1, ensure_ascii=False, default=str),
@@ -132,20 +130,29 @@ def without_paths(value: Any) -> Any:
         return {str(name): without_paths(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_paths(one) for one in value]
-    return _ABSOLUTE.sub("", printable(value)) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    # A path by itself may have spaces, one within a sentence ends at the first.
+    return re.split(r"[\\/]", text)[-1] if _ABSOLUTE.match(text) else _ABSOLUTE.sub("", text)
 
 
-def _cards(facts: Facts, photographs: Photographs, level: Level) -> tuple[list[Card], list[Card]]:
-    """The mistakes, surest first, and the least sure right answers; of a search, the worst queries."""
-    place = {name: k for k, name in enumerate(facts.class_names)}
-    wrong = [row for row in facts.rows if not row.right]
+def _mistakes(facts: Facts) -> list[Row]:
+    """The mistakes, surest first; of a search, the queries whose nearest image is wrong, worst first."""
     if facts.classified is None:
-        wrong = [row for row in wrong if row.precision is not None]
-        wrong.sort(key=lambda row: row.precision or 0.0)
-    else:
-        wrong.sort(key=lambda row: -(row.probability or 0.0))
-    right = sorted((row for row in facts.rows if row.right), key=lambda row: row.probability or 0.0)
-    right = right if facts.classified is not None else []
+        found = [row for row in facts.rows if not row.right and row.precision is not None]
+        return sorted(found, key=lambda row: row.precision or 0.0)
+    return sorted((row for row in facts.rows if not row.right), key=lambda row: -(row.probability or 0.0))
+
+
+def _others(facts: Facts) -> list[Row]:
+    """The right answers, least sure first; none of a search."""
+    found = [row for row in facts.rows if row.right and row.probability is not None]
+    return sorted(found, key=lambda row: row.probability or 0.0)
+
+
+def _cards(facts: Facts, rows: Sequence[Row], photographs: Photographs, level: Level) -> list[Card]:
+    place = {name: k for k, name in enumerate(facts.class_names)}
 
     def card(row: Row) -> Card:
         names = [(row.name, row.content), *([(row.nearest, "")] if row.nearest else [])]
@@ -154,7 +161,7 @@ def _cards(facts: Facts, photographs: Photographs, level: Level) -> tuple[list[C
         at = place.get(row.truth, -1), place.get(row.answer, -1)
         return Card(row, shown, *at, words.tip(row), tuple(words.badges(row)))
 
-    return [card(row) for row in wrong[: level.mistakes]], [card(row) for row in right[: level.others]]
+    return [card(row) for row in rows]
 
 
 def _explained(facts: Facts, folder: Path | None, level: Level) -> Iterator[tuple[Mapping[str, Any], Embedded]]:

@@ -107,7 +107,7 @@ def tiles(facts: Facts) -> Iterator[Tile]:
     seen = "unknown" if facts.seen is None else f"{facts.seen:,}"
     yield Tile(f"{facts.called} seen in training", seen, f"of {len(facts.rows):,}, by content")
     if facts.has_details and facts.classified is not None:
-        yield Tile("copies of training images", f"{copies:,}", "same content; photographs that only look alike are not")
+        yield Tile("copies of training images", f"{copies:,}", "the same content; look-alikes were not looked for")
 
 
 def _clip_tiles(facts: Facts) -> Iterator[Tile]:
@@ -139,9 +139,9 @@ def surety_text(facts: Facts) -> str:
     return f"The answers are {found.text}: they are right {often} often than their probabilities say."
 
 
-def badges(row: Row, seen_in: str = "a training image") -> list[str]:
+def badges(row: Row) -> list[str]:
     """What to know about an image before judging the answer."""
-    found = [f"copy of {seen_in}"] if row.about.copies else []
+    found = ["copy of a training image"] if row.about.copies else []
     return found + ([_FEW] if row.about.status == _FEW else [])
 
 
@@ -196,32 +196,43 @@ def _chosen_by(measure: object) -> str:
 
 def limits(facts: Facts) -> Iterator[str]:
     """What the result does not say, from facts only."""
-    config, rows = facts.config, len(facts.rows)
-    recipe, boxes = config["recipe"], config["boxes"]
     split = "" if facts.classified is None else f"{facts.split} "
-    yield f"All results are of {rows:,} {split}{facts.called} of one data set, {data_name(facts)}."
+    yield f"All results are of {len(facts.rows):,} {split}{facts.called} of one data set, {data_name(facts)}."
     if len(facts.seeds) == 1:
         yield "One seed: differences from another run may be chance of the training as well as of the images."
     else:
         yield f"Classes, images and confidence are of seed {facts.seeds[0]} alone, only the measures of all seeds."
+    yield from _of_rows(facts)
+    yield from _of_training(facts)
+    yield from _of_data(facts)
+
+
+def _of_rows(facts: Facts) -> Iterator[str]:
+    """What makes the measured rows easier or harder than new ones."""
     if facts.seen is None:
         yield f"It is unknown whether the network was trained on some of these {facts.called}."
     elif facts.seen:
         yield f"{counted(facts, facts.seen)} of these were used in training or to choose the epoch: too good a result."
-    if (copies := sum(bool(row.about.copies) for row in facts.rows)) > 0:
+    if copies := sum(bool(row.about.copies) for row in facts.rows):
         yield f"Of {counted(facts, copies)}, the content is that of a training image."
     yield "Photographs that look like a training image were not looked for; `agnet datasets NAME --verify` finds them."
-    yield from _epochs(facts)
-    if recipe.get("backbone_lr") == 0:
-        yield "The backbone was not trained: its weights are those it came with."
-    if not (boxes.get("images") or {}).get("val"):
-        yield "There was no validation split."
-    if facts.split not in ("test", "query"):
-        yield f"{facts.split} is not the test split."
-    if boxes.get("left_out_unreadable"):
-        yield f"Unreadable and in no result: {boxes['left_out_unreadable']:,} of the data set."
     if few := sum(row.about.status == _FEW for row in facts.rows):
         yield f"Of {counted(facts, few)}, too few keypoints were found: every region is the whole image."
+
+
+def _of_training(facts: Facts) -> Iterator[str]:
+    yield from _epochs(facts)
+    if facts.config["recipe"].get("backbone_lr") == 0:
+        yield "The backbone was not trained: its weights are those it came with."
+    if not (facts.config["boxes"].get("images") or {}).get("val"):
+        yield "There was no validation split."
+
+
+def _of_data(facts: Facts) -> Iterator[str]:
+    if facts.split not in ("test", "query"):
+        yield f"{facts.split} is not the test split."
+    if unreadable := facts.config["boxes"].get("left_out_unreadable"):
+        yield f"Unreadable and in no result: {unreadable:,} of the data set."
     if facts.boxes is not None and facts.boxes.val_is_test:
         yield "The data set's authors call this test split val: choices made on it elsewhere may favour it."
     if (said := flaws(facts)) is not None:

@@ -101,7 +101,10 @@ def test_no_private_path_is_told(page, place, a_named_host):
     for text in (page, base64.b64decode(download.partition(",")[2]).decode()):
         for private in (str(place), str(Path.home()), "/home/someone", a_named_host):
             assert private not in text
-    assert without_paths({"a": ["/home/me/x.h5", "C:\\Users\\me\\x.h5", "a/b", 1]}) == {"a": ["x.h5", "x.h5", "a/b", 1]}
+    told = without_paths(
+        {"a": ["/home/me/x.h5", "C:\\Users\\me\\x.h5", "a/b", 1, "/home/my name/x", "in /home/me/x: 2/3"]}
+    )
+    assert told == {"a": ["x.h5", "x.h5", "a/b", 1, "x", "in x: 2/3"]}
 
 
 def test_the_same_files_make_the_same_bytes(place, page):
