@@ -194,7 +194,7 @@ class Change:
     name: str
     first: str
     second: str
-    chart: Markup | None
+    chart: Markup
     difference: str
 
 
@@ -220,21 +220,18 @@ def differences(facts: Facts) -> Iterator[Change]:
 
 
 def changed_classes(facts: Facts, most: int = 12) -> list[Change]:
-    """The classes whose accuracy differs most between two runs."""
+    """The classes whose accuracy differs most between two runs, each with the interval of its difference."""
     assert facts.comparison is not None
-    known = [one for one in facts.comparison["challenges"][0]["classes"] if one["first"] is not None]
-    known = [one for one in known if one["second"] != one["first"]]
+    known = [one for one in facts.comparison["challenges"][0]["classes"] if one["second"] != one["first"]]
     known.sort(key=lambda one: -abs(one["second"] - one["first"]))
-    return [
-        Change(
-            f"{one['name']} ({one['images']:,})",
-            percent(one["first"]),
-            percent(one["second"]),
-            None,
-            signed(f"{100 * (one['second'] - one['first']):+.1f}"),
-        )
-        for one in known[:most]
-    ]
+    return [_changed_class(one) for one in known[:most]]
+
+
+def _changed_class(one: Mapping[str, Any]) -> Change:
+    change, held = one["second"] - one["first"], one["difference_interval"]
+    said = signed(f"{100 * change:+.1f} ({100 * held['low']:+.0f} to {100 * held['high']:+.0f})")
+    name = f"{one['name']} ({one['images']:,})"
+    return Change(name, percent(one["first"]), percent(one["second"]), difference(change, held, 1.0), said)
 
 
 def columns(log: Sequence[Mapping[str, Any]]) -> list[str]:

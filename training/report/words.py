@@ -268,7 +268,7 @@ def making(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "command", command(facts)
     yield "device", f"{run.get('device')}, {run.get('precision')}"
     if (hardware := config.get("hardware")) is not None:
-        cores = f"{hardware.get('cores')} cores, {hardware.get('threads')} threads"
+        cores = f"cores: {hardware.get('cores')}, threads: {hardware.get('threads')}"
         yield "hardware", ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), cores) if part)
     yield "starting weights", str(run.get("weights"))
     yield "input", f"{size_text(facts.image_size)} pixels"
