@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes
 
 # The model, recipe and run of a record are used, and the place of its boxes file; the other sections are its history.
-_SECTIONS = ("model", "recipe", "run", "boxes", "versions", "code", "command", "started_from", "epochs_before")
+_SECTIONS = ("model", "recipe", "run", "boxes", "versions", "code", "command", "fold", "started_from", "epochs_before")
 _OF_THE_BOXES_FILE = ("classes", "regions")  # settings of the model
 _BACKBONES = ("backbone", "second_backbone")  # settings of the model that mean the same in every family
 _OF_THE_MACHINE = ("device", "workers", "processes")  # settings of the run

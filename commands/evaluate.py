@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..data.names import TRAIN_FOLD
 from . import options
 from .next_step import say_predict
 from .places import images_root
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 @options.root
 @click.option(
     "--split",
-    type=options.Choice(["train", "val", "test", "query"]),
-    help="Split to measure on; query: persons to find in the gallery.  [default: test, or query]",
+    type=options.Choice(["train", "val", "test", "query", TRAIN_FOLD]),
+    help="Split to measure on; query: persons to find in the gallery; train-fold: the fold of train that the run was "
+    "trained without.  [default: test, or query]",
 )
 @click.option(
     "--force", is_flag=True, help="Measure even on images that were used to train the run or to choose its epoch."
@@ -147,12 +149,15 @@ def _classes(evaluation: Evaluation) -> list[str]:
 def _boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
     """Map each run to the boxes file to measure it on; a file that several runs share is read once.
 
+    Of a run on folds, the fold that it left out is a split of its own.
+
     Raises: `BoxesFileError` if the file of a run is not at its recorded place and none is ``given``.
     """
     from ..data.boxes.reader import read_boxes
     from ..data.errors import BoxesFileError
     from ..data.places import follow_hint
     from ..training.runs.folder import read_config
+    from ..training.runs.folds import as_trained_on
 
     files: dict[Path, Boxes] = {}
     found = {}
@@ -162,5 +167,5 @@ def _boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
             raise BoxesFileError(f"the boxes file of {run} is no longer where it was; give it with --boxes")
         if path not in files:
             files[path] = read_boxes(path)
-        found[run] = files[path]
+        found[run] = as_trained_on(run, files[path])
     return found

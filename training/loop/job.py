@@ -34,6 +34,7 @@ class Job:
     keep_states: bool = False  #: whether to keep the states after the run has finished
     save_every: float = SAVE_MINUTES  #: minutes between states within an epoch; a state is also saved after every epoch
     command: Mapping[str, object] = field(default_factory=dict)  #: recipe name and options, recorded in the run
+    fold: int | None = None  #: number of the fold of train that ``boxes`` leaves out (`without_fold`), if any
 
     @property
     def proposes(self) -> bool:
