@@ -22,13 +22,14 @@ from .commands.evaluate import evaluate
 from .commands.explain import explain
 from .commands.export import export
 from .commands.inspect import inspect
+from .commands.labels import labels
 from .commands.predict import predict
 from .commands.propose import propose
 from .commands.train import train
 
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
-    "Stage 2": (train, evaluate, compare, complexity),
+    "Stage 2": (train, evaluate, compare, labels, complexity),
     "Inference": (predict, explain, export),
     "Demo": (demo,),
 }

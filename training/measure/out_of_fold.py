@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def _network(path: Path) -> str:
 def _joined(parts: Sequence[SplitPredictions]) -> SplitPredictions:
     """Predictions of several networks of disjoint images, by their names."""
     values = {name: [getattr(part, name) for part in parts] for name in SplitPredictions.columns}
-    joined = {
+    joined: dict[str, Any] = {
         name: np.concatenate(found) if isinstance(found[0], np.ndarray) else sum(found[1:], found[0])
         for name, found in values.items()
         if found[0] is not None

@@ -96,7 +96,7 @@ def configuration(
             "processes": processes,
             "compile": settings.compile,
             "cache_features": settings.cache_features,
-            "folds": settings.folds,
+            **({"folds": settings.folds} if settings.folds else {}),
         },
         **fold_record(fold, len(boxes.rows(TRAIN_FOLD))),
         "boxes": {
