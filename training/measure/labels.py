@@ -22,9 +22,10 @@ class Suspect:
     image: str
     split: str
     given: str
-    suggested: str  #: the class it looks like, or the label of ``same_as``
+    suggested: str  #: the likeliest class, or the label of ``same_as``
     score: float  #: probability of the given label (self-confidence): the lower, the more it looks wrong
     probability_suggested: float
+    confident: bool  #: whether it confidently looks like another class than ``given`` (`confident_classes`)
     runs: int  #: number of runs that judged the image
     runs_that_agree: int  #: number of them whose own answer is ``suggested``
     same_as: str = ""  #: an image of another label that looks the same; empty if there is none
@@ -44,6 +45,11 @@ class LabelReview:
     agreed: int  #: number of images that all runs call the same other class
     agreed_by_chance: float  #: see `agreements`
     suspects: tuple[Suspect, ...]  #: look-alikes of different labels first, then the lowest score first
+
+    @property
+    def confident(self) -> int:
+        """Number of labels that confidently look wrong."""
+        return sum(one.confident for one in self.suspects)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,6 +82,22 @@ def confident_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarr
     return np.where(confident.any(axis=1), likeliest, -1)
 
 
+def estimated_wrong(confident: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """Number of wrong labels by the calibrated confident joint: n times the sum of Q_ij over j ≠ i (Eq. 3).
+
+    Args:
+        confident: The class that each image confidently looks like, int ``(n,)``; -1 for none.
+        labels: Given labels, int ``(n,)``.
+        classes: Number of classes K.
+    """
+    there = confident >= 0
+    places = labels[there] * classes + confident[there]
+    joint = np.bincount(places, minlength=classes**2).reshape(classes, classes)
+    sums = joint.sum(axis=1, keepdims=True)
+    calibrated = joint / np.maximum(sums, 1) * np.bincount(labels, minlength=classes)[:, None]
+    return float(len(labels) * (1 - np.trace(calibrated) / calibrated.sum())) if there.any() else 0.0
+
+
 def agreements(answers: np.ndarray, labels: np.ndarray, classes: int) -> tuple[int, int, float]:
     """Count the images that all runs call the same other class than their label.
 
@@ -99,7 +121,8 @@ def agreements(answers: np.ndarray, labels: np.ndarray, classes: int) -> tuple[i
 
 
 def review_labels(found: OutOfSample, conflicts: Sequence[Conflict] = ()) -> LabelReview:
-    """List the labels that look wrong.
+    """List the labels that look wrong: of the images that are likelier of another class than their label, as many as
+    the confident joint estimates, those with the least probability of their label (self-confidence) first.
 
     Of two images that look the same and have different labels, the one whose label looks less likely is listed, even if
     neither label looks wrong by itself.
@@ -108,14 +131,19 @@ def review_labels(found: OutOfSample, conflicts: Sequence[Conflict] = ()) -> Lab
         found: Out-of-sample probabilities.
         conflicts: Pairs of its images that look the same and have different labels.
     """
-    suggested = confident_classes(found.probabilities, found.labels)
+    suggested = found.probabilities.argmax(axis=1)
     scores = found.probabilities[np.arange(len(found.labels)), found.labels]
+    confident = confident_classes(found.probabilities, found.labels)
+    count = round(estimated_wrong(confident, found.labels, len(found.classes)))
     same_as = {one.row: one.other for one in conflicts if scores[one.row] <= scores[one.other]}
     for row, other in same_as.items():
         suggested[row] = found.labels[other]
-    rows = np.flatnonzero((suggested >= 0) & (suggested != found.labels))
-    order = sorted(rows.tolist(), key=lambda row: (row not in same_as, scores[row], found.names[row]))
+    ranked = np.argsort(scores, kind="stable").tolist()
+    alike = [row for row in ranked if row in same_as]
+    others = [row for row in ranked if row not in same_as and suggested[row] != found.labels[row]]
+    order = [*alike, *others][: max(count, len(alike))]
     judged_by_all, agreed, by_chance = agreements(found.answers, found.labels, len(found.classes))
+    sure = (confident >= 0) & (confident != found.labels)
     return LabelReview(
         images=len(found.labels),
         rows=found.rows,
@@ -126,11 +154,11 @@ def review_labels(found: OutOfSample, conflicts: Sequence[Conflict] = ()) -> Lab
         judged_by_all=judged_by_all,
         agreed=agreed,
         agreed_by_chance=by_chance,
-        suspects=tuple(_suspect(found, row, int(suggested[row]), same_as.get(row)) for row in order),
+        suspects=tuple(_suspect(found, row, int(suggested[row]), bool(sure[row]), same_as.get(row)) for row in order),
     )
 
 
-def _suspect(found: OutOfSample, row: int, suggested: int, other: int | None) -> Suspect:
+def _suspect(found: OutOfSample, row: int, suggested: int, confident: bool, other: int | None) -> Suspect:
     answers = found.answers[:, row]
     return Suspect(
         image=found.names[row],
@@ -139,6 +167,7 @@ def _suspect(found: OutOfSample, row: int, suggested: int, other: int | None) ->
         suggested=found.classes[suggested],
         score=float(found.probabilities[row, found.labels[row]]),
         probability_suggested=float(found.probabilities[row, suggested]),
+        confident=confident,
         runs=int((answers >= 0).sum()),
         runs_that_agree=int((answers == suggested).sum()),
         same_as="" if other is None else found.names[other],

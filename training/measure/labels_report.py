@@ -14,7 +14,8 @@ from ...data.text import csv_text, percent, table
 from .labels import LabelReview, Suspect
 
 CSV_COLUMNS = (
-    *("path", "given", "suggested", "score", "probability_suggested", "runs", "runs_that_agree", "split", "same_as"),
+    *("path", "given", "suggested", "score", "probability_suggested", "confident", "runs", "runs_that_agree"),
+    *("split", "same_as"),
 )
 _COLUMNS = 5  # of the sheet
 
@@ -25,7 +26,8 @@ def labels_text(review: LabelReview, shown: int) -> str:
     lines = [
         f"{review.images:,} {review.rows} of {review.classes:,} classes, judged by {_judges(review)}: {counts}",
         *([f"{review.left_out:,} scores are left out: the run was trained on the image"] if review.left_out else []),
-        f"{len(review.suspects):,} labels look wrong to the model; it may be wrong itself, so look at each",
+        f"{len(review.suspects):,} labels look wrong to the model, {review.confident:,} of them confidently; it may be "
+        "wrong itself, so look at each",
         *_agreement(review),
     ]
     if alike := sum(bool(one.same_as) for one in review.suspects):
@@ -66,7 +68,7 @@ def labels_csv(review: LabelReview) -> str:
     rows = [
         [
             *(one.image, one.given, one.suggested, f"{one.score:.6g}", f"{one.probability_suggested:.6g}"),
-            *(one.runs, one.runs_that_agree, one.split, one.same_as),
+            *(int(one.confident), one.runs, one.runs_that_agree, one.split, one.same_as),
         ]
         for one in review.suspects
     ]

@@ -10,7 +10,13 @@ from PIL import Image
 
 from agnet.data.errors import CheckpointError, ConfigurationError, MismatchError
 from agnet.data.sets.label_conflicts import Conflict, label_conflicts
-from agnet.training.measure.labels import agreements, class_thresholds, confident_classes, review_labels
+from agnet.training.measure.labels import (
+    agreements,
+    class_thresholds,
+    confident_classes,
+    estimated_wrong,
+    review_labels,
+)
 from agnet.training.measure.out_of_sample import out_of_sample
 from agnet.training.measure.predictions import QueryResults, SplitPredictions, save_predictions
 
@@ -68,6 +74,7 @@ def test_planted_labels_are_listed_first_with_their_true_classes(planted, tmp_pa
     assert review.runs == tuple(map(str, runs)) and review.images == review.judged_by_all == IMAGES
     found = {int(one.image[:3]): one for one in review.suspects[:PLANTED]}
     assert set(found) == wrong and len(review.suspects) <= PLANTED + 2
+    assert review.confident >= PLANTED - 1
     for row, one in found.items():
         assert (one.given, one.suggested) == (CLASSES[labels[row]], CLASSES[true[row]])
         assert one.runs == 3 and one.score < 0.3 < one.probability_suggested
@@ -88,6 +95,14 @@ def test_the_equations_are_the_papers():
     for k, found in enumerate(confident_classes(probabilities, labels).tolist()):
         above = [j for j in range(5) if probabilities[k, j] >= thresholds[j]]
         assert found == (max(above, key=lambda j: probabilities[k, j]) if above else -1)
+    confident = confident_classes(probabilities, labels).tolist()
+    joint = {(i, j): sum(confident[k] == j and labels[k] == i for k in range(60)) for i in range(4) for j in range(5)}
+    wrong = whole = 0.0
+    for (i, j), count in joint.items():
+        share = count / sum(joint[i, other] for other in range(5)) * sum(label == i for label in labels)  # Eq. 3
+        whole += share
+        wrong += share if i != j else 0
+    assert estimated_wrong(np.array(confident), labels, 5) == pytest.approx(60 * wrong / whole)
 
 
 def test_chance_is_what_shuffled_answers_agree_on():
@@ -192,7 +207,7 @@ def test_the_command_lists_saves_and_draws(planted, textured, agnet, tmp_path):
     shown = agnet("labels", "--run", "runs", "--root", root, "--sheet", "sheet.png", "--count", 3, "--no-look-alikes")
     lines = shown.stdout.splitlines()
     assert lines[0] == "120 images of 4 classes, judged by 3 runs that were not trained on them: 120 test"
-    assert lines[1].endswith("look wrong to the model; it may be wrong itself, so look at each")
+    assert "labels look wrong to the model" in lines[1]
     assert "would be expected by chance" in lines[2] and lines[-1].startswith("and ")
     assert len([line for line in lines if ".png" in line]) == 3
     with Image.open(tmp_path / "sheet.png") as sheet:
