@@ -41,6 +41,7 @@ class LabelReview:
     splits: dict[str, int]  #: number of images judged, by split
     runs: tuple[str, ...]
     left_out: int  #: number of scores that are not used, since the run was trained on the image
+    accuracy: float  #: share of the images whose likeliest class is their label
     judged_by_all: int  #: number of images
     agreed: int  #: number of images that all runs call the same other class
     agreed_by_chance: float  #: see `agreements`
@@ -151,6 +152,7 @@ def review_labels(found: OutOfSample, conflicts: Sequence[Conflict] = ()) -> Lab
         splits={split: found.splits.count(split) for split in sorted(set(found.splits))},
         runs=found.runs,
         left_out=found.left_out,
+        accuracy=float((found.probabilities.argmax(axis=1) == found.labels).mean()),
         judged_by_all=judged_by_all,
         agreed=agreed,
         agreed_by_chance=by_chance,

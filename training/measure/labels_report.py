@@ -26,6 +26,8 @@ def labels_text(review: LabelReview, shown: int) -> str:
     lines = [
         f"{review.images:,} {review.rows} of {review.classes:,} classes, judged by {_judges(review)}: {counts}",
         *([f"{review.left_out:,} scores are left out: the run was trained on the image"] if review.left_out else []),
+        f"{percent(review.accuracy)} have their label as the likeliest class; where that is low, most of the list is "
+        "the model's own mistakes",
         f"{len(review.suspects):,} labels look wrong to the model, {review.confident:,} of them confidently; it may be "
         "wrong itself, so look at each",
         *_agreement(review),

@@ -15,7 +15,7 @@ from ..runs.folder import BEST, CONFIG, FOLD, SEED, SUFFIX, checkpoint_hash, fol
 from ..runs.seen import EARLIER, UNKNOWN, read_seen
 from .predictions import SplitPredictions, load_predictions
 
-_SPLITS = ("val", "test")  # that an ordinary run is not trained on
+_SPLITS = ("val", "test", "query")  # that an ordinary run is not trained on; the last is refused
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,8 @@ def test_scores_that_cannot_count_are_refused(planted, tmp_path):
         gallery="0",
     )
     persons = run_with(tmp_path / "persons", good)
-    save_predictions(persons / "predictions-test.safetensors", search)
+    (persons / "predictions-test.safetensors").rename(persons / "predictions-other.safetensors")
+    save_predictions(persons / "predictions-query.safetensors", search)
     with pytest.raises(ConfigurationError, match="has the results of a search"):
         out_of_sample([persons])
 
@@ -207,8 +208,9 @@ def test_the_command_lists_saves_and_draws(planted, textured, agnet, tmp_path):
     shown = agnet("labels", "--run", "runs", "--root", root, "--sheet", "sheet.png", "--count", 3, "--no-look-alikes")
     lines = shown.stdout.splitlines()
     assert lines[0] == "120 images of 4 classes, judged by 3 runs that were not trained on them: 120 test"
-    assert "labels look wrong to the model" in lines[1]
-    assert "would be expected by chance" in lines[2] and lines[-1].startswith("and ")
+    right = np.mean(np.mean([draw(seed, true) for seed in range(3)], axis=0).argmax(axis=1) == labels)
+    assert lines[1].startswith(f"{right:.1%} have their label") and "labels look wrong to the model" in lines[2]
+    assert "would be expected by chance" in lines[3] and lines[-1].startswith("and ")
     assert len([line for line in lines if ".png" in line]) == 3
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 3 * 300
