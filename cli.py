@@ -23,6 +23,7 @@ from .commands.explain import explain
 from .commands.export import export
 from .commands.figure import figure
 from .commands.inspect import inspect
+from .commands.labels import labels
 from .commands.predict import predict
 from .commands.propose import propose
 from .commands.report import report
@@ -31,7 +32,7 @@ from .commands.train import train
 
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
-    "Stage 2": (train, evaluate, report, compare, figure, runs, complexity),
+    "Stage 2": (train, evaluate, report, compare, labels, figure, runs, complexity),
     "Inference": (predict, explain, export),
     "Demo": (demo,),
 }

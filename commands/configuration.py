@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # The model, recipe and run of a record are used, and the place of its boxes file; the other sections are its history.
 _SECTIONS = (
-    *("model", "recipe", "run", "boxes", "versions", "hardware", "code", "command", "started_from"),
+    *("model", "recipe", "run", "boxes", "versions", "hardware", "code", "command", "fold", "started_from"),
     "epochs_before",
 )
 _OF_THE_BOXES_FILE = ("classes", "regions")  # settings of the model

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..data.names import TRAIN_FOLD
 from . import options
 from .next_step import say_predict
 from .places import boxes_of, images_root
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 @options.root
 @click.option(
     "--split",
-    type=options.Choice(["train", "val", "test", "query"]),
-    help="Split to measure on; query: persons to find in the gallery.  [default: test, or query]",
+    type=options.Choice(["train", "val", "test", "query", TRAIN_FOLD]),
+    help="Split to measure on; query: persons to find in the gallery; train-fold: the fold of train that the run was "
+    "trained without.  [default: test, or query]",
 )
 @click.option(
     "--force", is_flag=True, help="Measure even on images that were used to train the run or to choose its epoch."

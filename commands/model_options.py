@@ -17,7 +17,6 @@ from .field_options import Choice, FieldOption, SettingsCommand, field_names, is
 from .sections import SectionedOption
 
 DEFAULT_RECIPE = "modern"
-SAVED_STATES = "Saved states"  #: section of options that the help lists beside those of a recipe
 
 
 class ModelOption(FieldOption):
@@ -70,11 +69,15 @@ class RecipeOption(FieldOption):
         return record[0], f"{record[1]}  [{'; '.join(why)}]"
 
 
+class RareOption(SectionedOption):
+    """An option that is rarely needed: it is listed on the recipe's page of the help, which has room."""
+
+
 class ModelCommand(SettingsCommand):
     """A command with ``--model`` and an option for each field of every family's settings, read from the registry.
 
     The help lists the options of the chosen family; with ``--recipe NAME``, only those of the recipe, with its values
-    and the reasons for them. An option of another family is rejected.
+    and the reasons for them, and each `RareOption`. An option of another family is rejected.
 
     Args:
         known: Names of fields without an option, because the command sets their values itself.
@@ -149,7 +152,7 @@ class ModelCommand(SettingsCommand):
             return order.index(str(parameter.name)) if own else -1
 
         for parameter in sorted(self.get_params(ctx), key=place):
-            of_recipe = isinstance(parameter, RecipeOption) or getattr(parameter, "section", "") == SAVED_STATES
+            of_recipe = isinstance(parameter, (RecipeOption, RareOption))
             other = isinstance(parameter, ModelOption) and parameter.field_in(ctx) is None
             if of_recipe == bool(self._page_of_recipe(ctx)) and not (
                 other or self._is_of_another_recipe(ctx, parameter)
@@ -185,7 +188,9 @@ class ModelCommand(SettingsCommand):
             lines += [(f"The recipe {one}", f"{kept} --recipe {one}") for one in RECIPES if one != recipe]
         else:
             if self._has_recipe:
-                lines.append(("Epochs, learning rates, augmentation, ...", f"{kept} --recipe {DEFAULT_RECIPE}"))
+                lines.append(
+                    ("Epochs, learning rates, augmentation, saved states, ...", f"{kept} --recipe {DEFAULT_RECIPE}")
+                )
             lines += [(f"The model {one}", f" --model {one}") for one in MODELS if one != model]
         with formatter.section("Other options"):
             formatter.write_dl([(what, f"{ctx.command_path}{words} --help") for what, words in lines])

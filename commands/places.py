@@ -43,12 +43,15 @@ def root_of_environment() -> Path | None:
 def boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
     """Map each run to the boxes file to measure it on; a file that several runs share is read once.
 
+    Of a run on folds, the fold that it left out is a split of its own.
+
     Raises: `BoxesFileError` if the file of a run is not at its recorded place and none is ``given``.
     """
     from ..data.boxes.reader import read_boxes
     from ..data.errors import BoxesFileError
     from ..data.places import follow_hint
     from ..training.runs.folder import read_config
+    from ..training.runs.folds import as_trained_on
 
     files: dict[Path, Boxes] = {}
     found = {}
@@ -58,5 +61,5 @@ def boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
             raise BoxesFileError(f"the boxes file of {run} is no longer where it was; give it with --boxes")
         if path not in files:
             files[path] = read_boxes(path)
-        found[run] = files[path]
+        found[run] = as_trained_on(run, files[path])
     return found

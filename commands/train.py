@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..data.names import TRAIN_FOLD
 from ..data.text import printable
 from ..proposals.settings import SHUFFLED, ProposalSettings
 from ..training.models.registry import record_of
@@ -21,10 +22,9 @@ from . import options
 from .configuration import ConfigurableCommand, config, configuration_in
 from .epoch_lines import EpochLines
 from .field_options import by_the_user, field_option, settings_from
-from .model_options import SAVED_STATES, ModelCommand, chosen_recipe, looks_at_regions, model_settings
+from .model_options import ModelCommand, RareOption, chosen_recipe, looks_at_regions, model_settings
 from .places import images_root
 from .progress import watch
-from .sections import SectionedOption
 from .seeds import SeveralSeeds, check_seeds
 from .training_lines import given_options, introduction, say_what_is_next
 
@@ -59,6 +59,7 @@ def _one_line(context: click.Context, parameter: click.Parameter, text: str) -> 
     return title
 
 
+STATES = "Saved states"
 _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
 
 
@@ -88,6 +89,7 @@ _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
 @options.workers
 @field_option(RunSettings, "compile")
 @field_option(RunSettings, "cache_features")
+@field_option(RunSettings, "folds")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -102,15 +104,15 @@ _FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
 )
 @click.option(
     "--keep-states",
-    cls=SectionedOption,
-    section=SAVED_STATES,
+    cls=RareOption,
+    section=STATES,
     is_flag=True,
     help="Keep the saved states when the run has finished.",
 )
 @click.option(
     "--save-every",
-    cls=SectionedOption,
-    section=SAVED_STATES,
+    cls=RareOption,
+    section=STATES,
     type=click.FloatRange(0, min_open=True),
     default=SAVE_MINUTES,
     show_default=True,
@@ -128,7 +130,8 @@ def train(context: click.Context, **given: Any) -> None:
     call = _Call(**{one.name: given[one.name] for one in fields(_Call)})
     _check_call(call, context)
     job = _job(call, context)
-    _check_beforehand(job, call.seeds, call.dry_run)
+    jobs = _jobs(job, call.seeds)
+    _check_beforehand(job, jobs, call.dry_run)
     # Imported here: PyTorch takes seconds to load.
     from ..training.loop.job import Console
     from ..training.machine.distributed import place_of_this_process
@@ -138,7 +141,7 @@ def train(context: click.Context, **given: Any) -> None:
     if call.dry_run and not place.alone:
         raise click.UsageError("--dry-run runs in one process; leave out torchrun")
     called = rows_called(job.boxes.of_clips)
-    lines = EpochLines(job.recipe.epochs, max(1, len(call.seeds)), call.stop_after, called=called)
+    lines = EpochLines(job.recipe.epochs, len(jobs), call.stop_after, called=called)
     console = Console(watch, lambda line: _say(lines.line(line)), _say) if place.first else Console()
     for line in introduction(job, call.seeds, given["recipe"], place.size):
         console.say(line)
@@ -147,9 +150,9 @@ def train(context: click.Context, **given: Any) -> None:
             "\n".join([f"configuration of {configuration.file}", *configuration.cautions(job.boxes, place.size)])
         )
     if call.dry_run:
-        _try_out(job, call, given["recipe"], console)
+        _try_out(jobs, call, given["recipe"], console)
     else:
-        _train_and_report(job, call, place, console, lines)
+        _train_and_report(job, jobs, call, place, console, lines)
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ class _Call:
 def _check_call(call: _Call, context: click.Context) -> None:
     if call.seeds and by_the_user(context, "seed"):
         raise click.UsageError("--seed and --seeds exclude each other")
+    if call.seeds and context.params["folds"]:
+        raise click.UsageError("--folds and --seeds exclude each other; train the folds once for each --seed")
     if call.as_json and not call.dry_run:
         raise click.UsageError("--json needs --dry-run; the log.jsonl of a run has a line of JSON for each epoch")
     if call.dry_run and (call.resume or call.stop_after):
@@ -228,46 +233,66 @@ def _live_regions(boxes: Boxes) -> Propose:
     return partial(propose_regions, settings=proposals)
 
 
-def _try_out(job: Job, call: _Call, recipe_name: str, console: Console) -> None:
+def _try_out(jobs: list[Job], call: _Call, recipe_name: str, console: Console) -> None:
     from ..training.loop.dry_run import dry_run, dry_run_text
 
-    console.say(f"measuring a few steps{f' of the first of {len(call.seeds)} seeds' if call.seeds else ''}")
-    found = dry_run(job, console, recipe_name=recipe_name, seeds=max(1, len(call.seeds)))
+    several = f" of the first of {len(jobs)} {'seeds' if call.seeds else 'folds'}" if len(jobs) > 1 else ""
+    console.say(f"measuring a few steps{several}")
+    found = dry_run(jobs[0], console, recipe_name=recipe_name, seeds=len(jobs))
     click.echo(json.dumps(found.to_dict(), indent=1) if call.as_json else dry_run_text(found))
 
 
-def _train_and_report(job: Job, call: _Call, place: Processes, console: Console, lines: EpochLines) -> None:
-    """Train with each seed; print the path of the result and, on stderr, the next command."""
-    jobs = _jobs(job, call.seeds) if call.seeds else [job]
-    best = _train_each(jobs, call, place, console, lines)
+def _train_and_report(
+    job: Job, jobs: list[Job], call: _Call, place: Processes, console: Console, lines: EpochLines
+) -> None:
+    """Train with each seed or without each fold; print the path of the result and, on stderr, the next command."""
+    best = _train_each(job.run, jobs, place, console, lines)
     if not place.first:
         return
+    stopped = call.stop_after is not None and call.stop_after < job.recipe.epochs
     if call.seeds:
         from ..training.measure.seeds import summarise_training
 
         for line in summarise_training(job.run, [one.run for one in jobs]):
             _say(line)
-    click.echo(job.run if call.seeds else best)
-    stopped = call.stop_after is not None and call.stop_after < job.recipe.epochs
+    elif job.settings.folds and not stopped:
+        from ..training.measure.out_of_fold import score_left_out
+
+        _say(score_left_out(job.run, jobs, console))
+    click.echo(best if best.parent == job.run else job.run)
     say_what_is_next(job.boxes, job.root, call.boxes, job.run, stopped)
 
 
 def _jobs(job: Job, seeds: tuple[int, ...]) -> list[Job]:
-    """Return a job for each seed; when resuming, seeds that were not started yet start from scratch."""
-    from ..training.runs.folder import CONFIG, folders_of_seeds
+    """Return a job for each seed or fold, or the job itself; when resuming, those not yet started start from scratch.
 
+    Raises: subclasses of `AgnetError` for a folder that holds something else, or too few images for the folds.
+    """
+    from ..training.runs.folder import FOLD, SEED, folders_of
+
+    if seeds:
+        folders = folders_of(job.run, SEED, seeds, job.resume)
+        return [_into(job, folder, seed) for seed, folder in zip(seeds, folders, strict=True)]
+    if not (count := job.settings.folds):
+        return [job]
+    from ..training.runs.folds import without_fold
+
+    seed, folders = job.settings.seed, folders_of(job.run, FOLD, range(count), job.resume)
     return [
-        replace(
-            job,
-            run=folder,
-            settings=replace(job.settings, seed=seed),
-            resume=job.resume and (folder / CONFIG).exists(),
-        )
-        for seed, folder in zip(seeds, folders_of_seeds(job.run, seeds, job.resume), strict=True)
+        replace(_into(job, folder, seed), boxes=without_fold(job.boxes, fold, count, seed), fold=fold)
+        for fold, folder in enumerate(folders)
     ]
 
 
-def _train_each(jobs: list[Job], call: _Call, place: Processes, console: Console, lines: EpochLines) -> Path:
+def _into(job: Job, folder: Path, seed: int) -> Job:
+    """Return the job with another seed and folder."""
+    from ..training.runs.folder import CONFIG
+
+    going_on = job.resume and (folder / CONFIG).exists()
+    return replace(job, run=folder, settings=replace(job.settings, seed=seed), resume=going_on)
+
+
+def _train_each(run: Path, jobs: list[Job], place: Processes, console: Console, lines: EpochLines) -> Path:
     """Run the jobs and return the best checkpoint of the last; an interruption exits with its own code."""
     from ..training.loop.fit import fit
     from ..training.loop.interruption import Interrupted
@@ -277,15 +302,15 @@ def _train_each(jobs: list[Job], call: _Call, place: Processes, console: Console
     with meeting(place) as processes:
         try:
             for job in jobs:
-                if call.seeds:
-                    console.say(f"seed {job.settings.seed}, into {job.run}")
+                if job.run != run:  # one of several
+                    which = f"seed {job.settings.seed}" if job.fold is None else f"without fold {job.fold}"
+                    console.say(f"{which}, into {job.run}")
                 lines.begin_seed()
                 best = fit(job, console, processes)
         except Interrupted as stopped:
             console.say(f"\nInterrupted {stopped}; the state is saved: add --resume to the same command to continue.")
             code = stopped.exit_code
         except KeyboardInterrupt:
-            run = job.run.parent if call.seeds else job.run
             console.say(f"\nInterrupted at once: --resume continues from the latest state in {run}, if one was saved.")
             sys.exit(130)  # without waiting for other processes, which wait for this one in a collective
     if code:
@@ -297,8 +322,14 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
-    """Check everything that can be checked before PyTorch is loaded. Raises: subclasses of `AgnetError`."""
+def _check_beforehand(job: Job, jobs: list[Job], dry_run: bool) -> None:
+    """Check everything that can be checked before PyTorch is loaded. Raises: subclasses of `AgnetError`.
+
+    Args:
+        job: The job of the call.
+        jobs: The job, or those of its seeds or folds.
+        dry_run: Whether nothing will be written.
+    """
     from ..training.loop.preflight import (
         check_backbone,
         check_cacheable,
@@ -310,10 +341,9 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     from ..training.machine.device_names import check_device
     from ..training.runs.folder import (
         BEST,
-        CONFIG,
         check_free,
         check_same_run,
-        folders_of_seeds,
+        fold_record,
         has_state,
         one_training,
         weights_name,
@@ -333,19 +363,17 @@ def _check_beforehand(job: Job, seeds: tuple[int, ...], dry_run: bool) -> None:
     if "WORLD_SIZE" in os.environ:  # one of several processes: only the first one checks the images and the folder
         return
     check_same_images(job.boxes, job.root, contents=False)
-    folders = folders_of_seeds(job.run, seeds, job.resume) if seeds else [job.run]
-    for number in seeds:
-        replace(settings, seed=number)  # raises if it is not a seed
-    for number, folder in zip(seeds or [settings.seed], folders, strict=True):
-        if not job.resume or (seeds and not (folder / CONFIG).exists()):
-            check_free(folder)
+    for one in jobs:
+        if not one.resume:
+            check_free(one.run)
             continue
-        chosen = {"weights": weights_name(settings.weights), "seed": number, "compile": settings.compile}
-        chosen["cache_features"] = settings.cache_features
+        chosen = {name: getattr(one.settings, name) for name in ("seed", "compile", "cache_features", "folds")}
+        chosen["weights"] = weights_name(settings.weights)
         parts = {"model": record_of(job.model), "recipe": asdict(job.recipe), "run": chosen}
-        check_same_run(folder, {**parts, "boxes": identity(job.boxes)}, job.other_epochs)
-        if (folder / BEST).is_file() and not has_state(folder):
-            ending_of(folder, job.recipe)
+        parts |= fold_record(one.fold, len(one.boxes.rows(TRAIN_FOLD)))
+        check_same_run(one.run, {**parts, "boxes": identity(one.boxes)}, job.other_epochs)
+        if (one.run / BEST).is_file() and not has_state(one.run):
+            ending_of(one.run, job.recipe)
     if not dry_run:
         with one_training(job.run):
             pass  # raises if the folder cannot be created or written to

@@ -38,17 +38,38 @@ def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: in
     yield f"recipe {recipe_name}{f' with {changed}' if changed else ''}"
     if recipe.head_epochs:
         yield from map(str, recipe.phases)
+    if job.settings.folds:
+        yield from _about_folds(job)
     if processes > 1:
         yield f"{processes} processes share every batch of {recipe.batch_size}"
 
 
+def _about_folds(job: Job) -> Iterator[str]:
+    from ..data.text import rows_called
+    from ..training.runs.folds import never_left_out
+
+    called = rows_called(job.boxes.of_clips)
+    yield f"{job.settings.folds} folds: each is left out of one run, whose epoch is chosen on val, and scored by it"
+    if kept := never_left_out(job.boxes, job.settings.folds, job.settings.seed):
+        yield (
+            f"{kept:,} training {called} are in every run and get no score: their classes could not be learnt without "
+            "them, since all images of the class are in one group"
+        )
+
+
 def say_what_is_next(found: Boxes, images: Path, boxes: Path, run: Path, stopped: bool) -> None:
-    """Print the command that evaluates the run, on the test split if it has images, or that resumes a stopped run."""
+    """Print the command that evaluates the run, on the test split if it has images, or that resumes a stopped run.
+
+    Of a run on folds, it is the one that lists labels.
+    """
     from ..data.places import follow_hint
-    from ..training.runs.folder import read_config, runs_of
+    from ..training.runs.folder import FOLD, numbered, read_config, runs_of
 
     if stopped:
         click.echo("next: the same command with --resume instead of --stop-after, to finish training", err=True)
+        return
+    if numbered(run, FOLD):
+        say_next("labels", "--run", run)
         return
     split = next((part for part in ("query", "test", "val") if len(found.rows(part))), None)
     if split is None:

@@ -6,3 +6,4 @@ NONE = "none"  #: method and kind for images without regions
 MAX_REGIONS = 36
 OFFICIAL, TUTORIAL = "official", "tutorial"  #: splits of HMDB-51: those of its lists, or of a tutorial, which leak
 PROTOCOLS = (OFFICIAL, TUTORIAL)
+TRAIN_FOLD = "train-fold"  #: the training images that one run of several left out, as if they were a split

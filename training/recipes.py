@@ -395,6 +395,13 @@ class RunSettings:
         ANY,
         False,
     )
+    folds: int = setting(
+        RUN,
+        "Number of folds of train: as many runs, in the folders fold-0, fold-1, ... of --run, each trained without one "
+        "fold, which it then scores; for agnet labels; 0: none.",
+        ("0, or 2 or more", lambda value: value == 0 or value >= 2),
+        0,
+    )
 
     def __post_init__(self) -> None:
         check_rules(self, "training")

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..data.errors import ConfigurationError, MismatchError
+from ..data.names import TRAIN_FOLD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -193,7 +194,7 @@ def _trained_persons(boxes: Boxes) -> tuple[str, ...]:
 
 CLASSIFY = Task(
     name="classification",
-    splits=Splits("train", "val", ("train", "val", "test")),
+    splits=Splits("train", "val", ("train", "val", "test", TRAIN_FOLD)),
     measures=(
         Measure("loss", NATS, False, _cross_entropy),
         Measure("top1", SHARE, True, _top1),

@@ -150,8 +150,7 @@ def examine(
             elif reason := seen.odd if index.of_clips else _oddity(seen):
                 odd.append(Odd(name, reason))
             if seen.look:
-                looks.hashes[row], looks.flat[row] = seen.look[0], False
-                looks.thumbnails[row] = np.frombuffer(seen.look[1], np.uint8)
+                looks.put(row, seen.look)
             row += 1
         progress(row, len(unreadable))
     duplicates = _duplicates(index, contents)

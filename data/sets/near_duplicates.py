@@ -37,6 +37,11 @@ class Looks:
     def empty(cls, images: int) -> Looks:
         return cls(np.zeros(images, np.uint64), np.zeros((images, _THUMBNAIL**2), np.uint8), np.ones(images, np.bool_))
 
+    def put(self, row: int, look: tuple[int, bytes]) -> None:
+        """Set the look of a row, from `look_of`."""
+        self.hashes[row], self.flat[row] = look[0], False
+        self.thumbnails[row] = np.frombuffer(look[1], np.uint8)
+
 
 def look_of(image: np.ndarray) -> tuple[int, bytes] | None:
     """Perceptual hash and grey thumbnail of an upright uint8 RGB image; None for an image of a single colour.

@@ -78,6 +78,7 @@ def test_a_page_has_the_options_of_its_model_or_recipe():
     whole, plain, modern = (set(listed(f"train {page} --help")) for page in ("", "--model plain", "--recipe modern"))
     assert {"--boxes", "--backbone", "--units", "--use-regions"} <= whole and "--epochs" not in whole
     assert whole - plain > {"--units", "--stages"} and not plain - whole
+    assert {"--keep-states", "--save-every"} <= modern - whole and "--folds" in whole - modern
     every, paper = (
         {f"--{one.name.replace('_', '-')}" for one in fields(Recipe)},
         set(listed("train --recipe paper --help")),

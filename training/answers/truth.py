@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from ...data.boxes.reader import Listing, read_listing
 from ...data.errors import AgnetError
+from ...data.names import TRAIN_FOLD
 from ...data.places import follow_hint
 from ...data.regions import content_hash
 from ..runs.checkpoint_header import CheckpointHeader
 from ..runs.folder import read_config
+from ..runs.seen import read_seen
 
 TRAINED_ON = "the run was trained on this image"
 _PARTS = {
     "train": TRAINED_ON,
+    TRAIN_FOLD: "in the fold of train that the run left out",
     "val": "the run's epoch was selected with this image, too",
     "test": "in the test split",
     "query": "in the query split",
@@ -88,9 +93,20 @@ def known_images(run: Path, checkpoint: CheckpointHeader) -> KnownImages | None:
         listing = read_listing(file)
     except AgnetError:
         return None
+    listing = _without_fold(run, listing)
     # A network for retrieval has the persons of train, who come first.
     classes = listing.classes[: len(checkpoint.classes)] if listing.is_retrieval else listing.classes
     if listing.attributes.get("fingerprint") != checkpoint.fingerprint or classes != checkpoint.classes:
         return None  # the file was replaced by another
     root = follow_hint(listing.attributes.get("root_relative_to_this_file"), file.parent)
     return KnownImages(listing, root or follow_hint(places.get("root_relative_to_run"), run))
+
+
+def _without_fold(run: Path, listing: Listing) -> Listing:
+    """Tell the images of the fold that a run left out from those that it was trained on, by the record of these."""
+    seen = read_seen(run, ["train"]) if "fold" in read_config(run) else None
+    if not seen:
+        return listing
+    new = [content.decode() not in seen for content in listing.contents.tolist()]
+    left_out = np.array(new) & (listing.splits == "train")
+    return replace(listing, splits=np.where(left_out, TRAIN_FOLD, listing.splits))

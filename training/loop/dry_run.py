@@ -33,7 +33,7 @@ from .preparation import begin_network, build_learner, build_loaders
 WARM_UP, MEASURED = 2, 8  #: numbers of steps
 ENOUGH_SECONDS = 30.0  #: limit on the measurement; at least two steps are measured
 
-# Approximate sizes in bytes: the configuration, one log line, one image in the list of seen images, each picture of the curves.
+# Approximate sizes in bytes: configuration, a log line, an image in the list of seen images, a picture of the curves.
 _CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES, _CURVES_BYTES = 2500, 250, 23, 60_000
 
 
@@ -93,13 +93,13 @@ class DryRun:
     seconds_per_step: float
     data_wait: float  #: fraction of the time spent waiting for images
     seconds_per_epoch: float  #: including validation
-    seeds: int  #: number of seeds, trained one after the other
+    seeds: int  #: number of seeds or folds, trained one after the other
     features: FeaturePlan | None  #: with --cache-features
-    seconds: float  #: total for all seeds, without early stopping
+    seconds: float  #: total for all seeds or folds, without early stopping
     peak_memory_bytes: int | None  #: tensors on the GPU, or this process without its data workers
     images_at_once: int  #: less than the batch size if memory was too small
     folder: str
-    files: dict[str, int]  #: name -> approximate bytes at the end of the run, for one seed
+    files: dict[str, int]  #: name -> approximate bytes at the end of the run, for one seed or fold
     states: dict[str, int]  #: likewise for the files that are deleted when the run has finished
 
     def to_dict(self) -> dict[str, object]:
@@ -116,7 +116,7 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
         job: The job of a complete new run.
         console: Receives progress and warnings while the images are checked.
         recipe_name: Key of `RECIPES`; the job's recipe may differ from it.
-        seeds: Number of seeds trained one after the other; the job has the first.
+        seeds: Number of seeds or folds trained one after the other; the job has the first.
 
     Raises: The errors that `fit` raises before its first epoch, and `TrainingError`.
     """
@@ -286,7 +286,8 @@ def dry_run_text(found: DryRun) -> str:
     ]
     called = rows_called(bool(found.settings["frames"].value))
     at_once = f", {found.images_at_once} at once" if found.images_at_once < found.images_per_step else ""
-    of_seeds, each = (f" for {found.seeds} seeds", " each") if found.seeds > 1 else ("", "")
+    kind = "folds" if found.run["folds"] else "seeds"
+    of_seeds, each = (f" for {found.seeds} {kind}", " each") if found.seeds > 1 else ("", "")
     lines += [
         f"{found.images['train']:,} training {called}: {found.steps_per_epoch:,} steps of {found.images_per_step} "
         f"{called}{at_once} an epoch, {found.steps:,} in all; {found.images['val']:,} validation {called}",
@@ -305,7 +306,8 @@ def dry_run_text(found: DryRun) -> str:
     size = rough_size(found.seeds * sum(found.files.values()))
     lines.append(f"would write to {found.folder}, about {size}{of_seeds}: {_listed(found.files)}{each}")
     if found.states:
-        lines.append(f"and until the run has finished{each and ', for the current seed'}: {_listed(found.states)}")
+        current = each and f", for the current {kind[:-1]}"
+        lines.append(f"and until the run has finished{current}: {_listed(found.states)}")
     return "\n".join([*lines, "nothing was written"])
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError, DatasetError
 from ...data.files import PatientFile, atomic_file, check_writable, interrupts_postponed, one_process
+from ...data.names import TRAIN_FOLD
 from ...data.text import rough_size, rows_called
 from ..machine.devices import Device, Pieces
 from ..models.backbones.backbone import PackedMaps
@@ -38,6 +39,8 @@ _NO_ROOM = "delete feature files of earlier runs beside it, or leave out --cache
 class FeatureCache:
     """The features that a run reads in place of images: of its training and validation rows.
 
+    They include the rows of a fold that the run leaves out, so that the runs of all folds share one file.
+
     Args:
         model: Network on its device, with its final size of images; its backbones are frozen.
         settings: Settings of the model.
@@ -53,7 +56,8 @@ class FeatureCache:
         self._model, self._boxes, self._root, self._device = model, boxes, root, device
         self._sampling = recipe.sampling_of_clips
         splits = task_of(boxes).splits
-        self.rows = np.sort(np.concatenate([boxes.rows(split) for split in (splits.trained_on, splits.chosen_by)]))
+        shown = (splits.trained_on, splits.chosen_by, TRAIN_FOLD)
+        self.rows = np.sort(np.concatenate([boxes.rows(split) for split in shown]))
         self.frames = self._sampling.frames if self._sampling else 1
         self.packed = self._packing()
         self.key = self._key(settings)

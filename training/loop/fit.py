@@ -80,7 +80,16 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
         check_cacheable(recipe)
     device = choose_training_device(processes.device(settings.device), settings.precision)
     config = configuration(
-        run, boxes, job.root, job.model, recipe, settings, device, command=job.command, processes=processes.size
+        run,
+        boxes,
+        job.root,
+        job.model,
+        recipe,
+        settings,
+        device,
+        command=job.command,
+        processes=processes.size,
+        fold=job.fold,
     )
     with _one_training(run, processes):
         goes_on, ending = processes.from_first(lambda: _beginning(job, config, say))

@@ -35,6 +35,7 @@ class Job:
     save_every: float = SAVE_MINUTES  #: minutes between states within an epoch; a state is also saved after every epoch
     title: str = ""  #: title that a person gives the run, for pictures and tables
     command: Mapping[str, object] = field(default_factory=dict)  #: recipe name and options, recorded in the run
+    fold: int | None = None  #: number of the fold of train that ``boxes`` leaves out (`without_fold`), if any
 
     @property
     def proposes(self) -> bool:

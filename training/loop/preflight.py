@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...data.boxes.verification import Watch, look_at_images
 from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
+from ...data.names import TRAIN_FOLD
 from ...data.spelling import did_you_mean
 from ..models.backbones.names import WITHOUT_IMAGENET, check_backbone_name, nobody_has
 from ..recipes import Recipe
 from ..runs.checkpoint_header import is_checkpoint, read_header
-from ..runs.folder import BEST, epochs_of, read_log, runs_of
+from ..runs.folder import BEST, FOLD, epochs_of, numbered, read_log, runs_of
 from ..runs.sources import LIBRARY_SOURCES, is_by_backbone, sources_by_backbone
 from ..tasks import task_of
 from .selection import Selection
@@ -52,6 +53,8 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int 
             "training setting 'images_per_class': batches of classes, and the triplet loss, are for searches, "
             f"which are among images, and {boxes.path} is of clips; use --images-per-class 0 --triplet 0"
         )
+    if boxes.is_retrieval and len(boxes.rows(TRAIN_FOLD)):
+        raise ConfigurationError(f"--folds is for classes, and {boxes.path} has persons to search for; leave it out")
     task = task_of(boxes)
     task.classes(boxes)  # raises for a file with classes in a wrong order
     if not len(boxes.rows(task.splits.trained_on)):
@@ -183,6 +186,8 @@ def parents_checkpoint(source: str, settings: Settings) -> Path | None:
         try:
             runs = [path] if (path / BEST).is_file() else runs_of(path)
         except CheckpointError:
+            if folds := numbered(path, FOLD):
+                raise CheckpointError(f"{path} holds a run for each fold; name one, such as {folds[0]}") from None
             raise CheckpointError(f"there is no weights file {source}, and that folder holds no run") from None
         if runs != [path]:
             raise CheckpointError(f"{path} holds a run for each of several seeds; name one of them, such as {runs[0]}")

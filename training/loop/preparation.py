@@ -11,6 +11,7 @@ import torch
 
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError
+from ...data.names import TRAIN_FOLD
 from ...data.sampling import Sampling
 from ...data.text import first_line, rows_called
 from ..machine.devices import Device
@@ -21,7 +22,7 @@ from ..models.build import build_model
 from ..models.contract import Settings
 from ..models.model import Model
 from ..recipes import Recipe, RunSettings
-from ..runs.seen import count_seen
+from ..runs.seen import UNKNOWN, count_seen
 from ..runs.sources import sources_by_backbone
 from ..runs.weights import find_weights
 from ..samples.loader import ClassSampler, Loader, Propose, RegionDataset, dataset_of
@@ -186,7 +187,7 @@ def begin_network(
         say: Function called with a line of text for the user.
 
     Raises: `ConfigurationError` and `CheckpointError` as in `build_network`, `find_parent`, `sources_by_backbone`
-        and `find_weights`.
+        and `find_weights`; `ConfigurationError` for a run that has seen images of the fold that is left out.
     """
     parent = find_parent(source, settings)
     if parent is None:
@@ -195,10 +196,20 @@ def begin_network(
         return build_network(settings, {name: weights for name, weights in found.items() if weights is not None}), None
     model = build_network(settings)
     say(parent.hand_over(model, settings, task_of(boxes).classes(boxes)))
+    _check_left_out(boxes, parent)
     seen = count_seen(boxes, "test", frozenset(parent.contents))
     if seen:
         say(f"{seen:,} of the test images were seen by {parent.name}, byte for byte: agnet evaluate will refuse them")
     return model, parent
+
+
+def _check_left_out(boxes: Boxes, parent: Parent) -> None:
+    """Raise `ConfigurationError` if the run that provides the weights has or may have seen the fold left out."""
+    contents = frozenset(parent.contents)
+    seen = count_seen(boxes, TRAIN_FOLD, contents)
+    if seen or (UNKNOWN in contents and len(boxes.rows(TRAIN_FOLD))):
+        what = f"has seen {seen:,} images" if seen else "has no record of its images, and may have seen those"
+        raise ConfigurationError(f"{parent.name} {what} of the fold that is left out; use other --weights with --folds")
 
 
 _OTHER_STRIDES = {"resnet50": "resnet50-v1", "resnet50-v1": "resnet50"}

@@ -13,6 +13,7 @@ from ...data.boxes.reader import Boxes
 from ...data.boxes.verification import Watch, look_at_images
 from ...data.errors import CheckpointError, ConfigurationError, DatasetError, MismatchError
 from ...data.files import check_writable
+from ...data.names import TRAIN_FOLD
 from ...data.text import rows_called
 from ..aggregates import Aggregate
 from ..runs.checkpoint_header import CheckpointHeader, read_header
@@ -21,7 +22,7 @@ from ..runs.provenance import identity, same_boxes
 from ..runs.seen import EARLIER, SEEN, UNKNOWN, contents_of, count_seen, read_seen
 from ..tasks import task_of
 
-_HELD_OUT = ("test", "query")
+_HELD_OUT = ("test", "query", TRAIN_FOLD)
 
 
 def check_measurable(

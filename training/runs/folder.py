@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...data.errors import CheckpointError, MismatchError
 from ...data.files import atomic_file, one_process
+from ...data.names import TRAIN_FOLD
 from ...data.places import relative_hint
 from ...data.text import printable
 from ..aggregates import Aggregate
@@ -36,6 +37,12 @@ BEST, LAST, PREVIOUS, LOG, CONFIG = (
     *("log.jsonl", "config.json"),
 )
 SUFFIX = ".safetensors"
+SEED, FOLD = "seed", "fold"
+SEVERAL = (SEED, FOLD)  #: what a folder may hold several runs of, and how their folders' names begin
+_HOLDING = {
+    SEED: "holds a run for each of several seeds; name one of them",
+    FOLD: "holds a run for each fold of train; name one of them",
+}
 _LOCK = "training.lock"
 _FREE = ("workers", "processes")  # run settings that may change on resume
 
@@ -67,12 +74,14 @@ def configuration(
     *,
     command: Mapping[str, object],
     processes: int = 1,
+    fold: int | None = None,
 ) -> dict[str, dict[str, object]]:
     """Everything that determines a run, as JSON values. Paths are relative; no user or host name is recorded.
 
     Args:
         command: Name of the recipe and the command-line options given, for reference only.
         processes: Number of training processes.
+        fold: Number of the fold that the run leaves out (`folds.without_fold`), if any.
     """
     from ...data.index import ALL_SPLITS, SPLITS  # imports NumPy
     from ..machine.hardware import hardware
@@ -89,7 +98,9 @@ def configuration(
             "processes": processes,
             "compile": settings.compile,
             "cache_features": settings.cache_features,
+            **({"folds": settings.folds} if settings.folds else {}),
         },
+        **fold_record(fold, len(boxes.rows(TRAIN_FOLD))),
         "boxes": {
             "file_relative_to_run": relative_hint(boxes.path, run),
             "root_relative_to_run": relative_hint(root, run),
@@ -107,6 +118,15 @@ def configuration(
         "code": code_revision(),
         "command": dict(command),
     }
+
+
+def fold_record(fold: int | None, images: int) -> dict[str, dict[str, object]]:
+    """The section of a configuration about the fold that the run leaves out, and its number of images; empty if none.
+
+    Its images are those that `folds.without_fold` leaves out for this number, and for ``seed`` and ``folds`` of the
+    section ``run``; ``split_blake2b`` of the section ``boxes`` tells whether they still are.
+    """
+    return {} if fold is None else {"fold": {"number": fold, "images_left_out": images}}
 
 
 def weights_name(source: str) -> str:
@@ -136,11 +156,12 @@ def one_training(run: Path) -> Iterator[None]:
 
 
 def check_free(run: Path) -> None:
-    """Raise `CheckpointError` when the folder holds a run, or the runs of several seeds."""
+    """Raise `CheckpointError` when the folder holds a run, or the runs of several seeds or folds."""
     if has_state(run) or (run / BEST).exists():  # finished runs have no training state
         raise CheckpointError(f"{run} already holds a run; continue it with --resume or name another folder with --run")
-    if any(run.glob(f"seed-*/{CONFIG}")):
-        raise CheckpointError(f"{run} holds runs of several seeds; name another folder with --run")
+    for kind in SEVERAL:
+        if any(run.glob(f"{kind}-*/{CONFIG}")):
+            raise CheckpointError(f"{run} holds runs of several {kind}s; name another folder with --run")
 
 
 def start_folder(run: Path, config: Mapping[str, object]) -> None:
@@ -188,6 +209,8 @@ def check_same_run(run: Path, config: dict[str, dict[str, object]], other_epochs
                 raise MismatchError(
                     f"{run} was started with {name} = {started.get(name)!r}, now it is {value!r}; {remedy}"
                 )
+    if before.get("fold") != config.get("fold"):
+        raise MismatchError(f"{run} was started without another fold of the images; {remedy}")
     regions = needs_of(settings_of(config["model"])).regions > 0
     if not same_boxes(before["boxes"], config["boxes"], regions=regions):
         raise MismatchError(f"{run} was started with another boxes file; {remedy}")
@@ -266,28 +289,50 @@ def runs_of(run: str | Path) -> list[Path]:
     Args:
         run: Folder of a run or its checkpoint (`folder_of`), or the folder of several seeds.
 
-    Raises: `CheckpointError` when ``run`` is none of these.
+    Raises: `CheckpointError` when ``run`` is none of these, or the folder of several folds, which are no repetitions of
+        one training.
     """
     folder = folder_of(run)
     if (folder / CONFIG).is_file():
         return [folder]
-    seeds = [path for path in folder.glob("seed-*") if (path / CONFIG).is_file() and path.name[5:].isdecimal()]
-    if not seeds:
-        raise CheckpointError(_no_run(folder))
-    return sorted(seeds, key=lambda path: int(path.name[5:]))
+    if found := numbered(folder, SEED):
+        return found
+    if folds := numbered(folder, FOLD):
+        raise CheckpointError(f"{folder} {_HOLDING[FOLD]}, such as {_quoted(folds[0])}, or use agnet labels")
+    raise CheckpointError(_no_run(folder))
 
 
-def folders_of_seeds(run: Path, seeds: Sequence[int], resume: bool) -> list[Path]:
-    """One run folder per seed.
+def numbered(folder: Path, kind: str) -> list[Path]:
+    """Run folders ``seed-0``, ``seed-1``, … or ``fold-0``, ``fold-1``, … in a folder, by their numbers.
 
-    Raises: `CheckpointError` when ``run`` is a single run, or, with ``resume``, holds none of these seeds.
+    Args:
+        kind: One of `SEVERAL`.
     """
-    folders = [run / f"seed-{seed}" for seed in seeds]
+    paths = {path: path.name.removeprefix(f"{kind}-") for path in folder.glob(f"{kind}-*") if (path / CONFIG).is_file()}
+    return sorted((path for path, number in paths.items() if number.isdecimal()), key=lambda path: int(paths[path]))
+
+
+def folders_of(run: Path, kind: str, numbers: Sequence[int], resume: bool) -> list[Path]:
+    """One run folder for each of several seeds or folds.
+
+    Args:
+        kind: One of `SEVERAL`.
+
+    Raises: `CheckpointError` when ``run`` is a single run, or, with ``resume``, holds none of these.
+    """
+    folders = [run / f"{kind}-{number}" for number in numbers]
+    (other,) = (one for one in SEVERAL if one != kind)
     if (run / CONFIG).exists():
-        raise CheckpointError(f"{run} is a run with a single seed; name another folder with --run")
+        raise CheckpointError(f"{run} is a run with a single {kind}; name another folder with --run")
+    if numbered(run, other):
+        raise CheckpointError(f"{run} holds runs of several {other}s; name another folder with --run")
     if resume and not any((folder / CONFIG).exists() for folder in folders):
-        raise CheckpointError(f"{run} holds no run with these seeds; train without --resume")
+        raise CheckpointError(f"{run} holds no run with these {kind}s; train without --resume")
     return folders
+
+
+def _quoted(run: Path) -> str:
+    return f"--run {shlex.quote(str(run))}"
 
 
 def checkpoint_of(run: str | Path) -> Path:
@@ -296,18 +341,17 @@ def checkpoint_of(run: str | Path) -> Path:
     Args:
         run: Folder of the run, or the checkpoint file itself, under any name.
 
-    Raises: `CheckpointError` when ``run`` holds the runs of several seeds.
+    Raises: `CheckpointError` when ``run`` holds the runs of several seeds or folds.
     """
     run = Path(run)
     if run.suffix == SUFFIX and not run.is_dir():
         return run
     if run.is_file():
         raise CheckpointError(f"{run} is not a run: name its folder, or the {BEST} in it")
-    if not (run / BEST).is_file() and not (run / CONFIG).is_file() and any(run.glob("seed-*")):
-        first = runs_of(run)[0]
-        raise CheckpointError(
-            f"{run} holds a run for each of several seeds; name one of them, such as --run {shlex.quote(str(first))}"
-        )
+    if not (run / BEST).is_file() and not (run / CONFIG).is_file():
+        for kind, holding in _HOLDING.items():
+            if found := numbered(run, kind):
+                raise CheckpointError(f"{run} {holding}, such as {_quoted(found[0])}")
     return run / BEST
 
 
