@@ -24,11 +24,12 @@ from .commands.export import export
 from .commands.inspect import inspect
 from .commands.predict import predict
 from .commands.propose import propose
+from .commands.study import study
 from .commands.train import train
 
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
-    "Stage 2": (train, evaluate, compare, complexity),
+    "Stage 2": (train, evaluate, compare, study, complexity),
     "Inference": (predict, explain, export),
     "Demo": (demo,),
 }
