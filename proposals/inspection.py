@@ -17,7 +17,7 @@ from .figures import draw_proposal, draw_sheet
 from .hulls import Groups, in_slot_order, regions_of_groups
 from .one_image import propose_groups
 from .provenance import revision_of
-from .settings import NETWORKS, ProposalSettings
+from .settings import NETWORKS, SHUFFLED, ProposalSettings
 
 
 def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str]:
@@ -115,10 +115,11 @@ def _check_there(boxes: Boxes, image: int, root: Path) -> Path:
 def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Groups | None, str]:
     """Detect the keypoints behind ``regions``, in slot order, if no weights are needed. Also returns a warning.
 
-    The keypoints are None for methods other than SIFT, whose points are the boxes' own corners.
+    The keypoints are None for methods other than SIFT, whose points are the boxes' own corners, and for regions of
+    another image.
     """
     recorded = boxes.settings.get("proposals", {})
-    if recorded.get("method") in NETWORKS:
+    if recorded.get("method") in (*NETWORKS, SHUFFLED):
         return None, ""
     try:
         settings = ProposalSettings.from_dict(recorded)
