@@ -52,9 +52,8 @@ def _sums(waiting: list[Unit], estimates: Estimates) -> list[str]:
         return ["nothing left to run"]
     left = estimates.left(waiting)
     at_once = f", {estimates.jobs} commands side by side" if estimates.jobs > 1 else ""
-    lines = [
-        f"{len(waiting)} commands to run, {f'about {rough_time(left)}' if left is not None else 'time unknown'}{at_once}"
-    ]
+    told = "time unknown" if left is None else f"about {rough_time(left)}"
+    lines = [f"{len(waiting)} commands to run, {told}{at_once}"]
     sources = Counter(found.source for unit in waiting if (found := estimates.of(unit)))
     meaning = {
         FINISHED: "the same row with other seeds",

@@ -52,7 +52,7 @@ def write_record(file: Path, record: Record) -> None:
 
 
 def options_of(unit: Unit) -> dict[str, Any]:
-    """Values that decide the result of a unit: its command's, and the boxes file's name, which has a hash of its own."""
+    """Values that decide the result of a unit: its command's, and the boxes file's name, which has a hash of them."""
     own = {PROPOSE: unit.row.propose, TRAIN: unit.row.train, EVALUATE: unit.row.evaluate}[unit.kind].values
     shared = {} if unit.kind == PROPOSE else {"boxes": unit.row.boxes_name}
     found: dict[str, Any] = json.loads(json.dumps({**shared, **own}))

@@ -25,8 +25,8 @@ _PAGE = """\
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{{ results.title }}</title>
 <style>
-:root { --text: {{ colours.text }}; --faint: {{ colours.faint }}; --rule: {{ colours.rule }}; --paper: {{ colours.paper }};
-  --mark: {{ colours.mark }}; color-scheme: light dark; }
+:root { --text: {{ colours.text }}; --faint: {{ colours.faint }}; --rule: {{ colours.rule }};
+  --paper: {{ colours.paper }}; --mark: {{ colours.mark }}; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --faint: #a3a3a3; --rule: #3a3d42; --paper: #15171a;
   --mark: #56b4e9; } }
 body { color: var(--text); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; max-width: 78rem;
@@ -37,10 +37,11 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; font-weight: 600; }
-.note { display: block; color: var(--faint); font-weight: 400; font-size: .8rem; max-width: 24rem; white-space: normal; }
+.note { display: block; color: var(--faint); font-weight: 400; font-size: .8rem; max-width: 24rem;
+  white-space: normal; }
 .basis, li { color: var(--faint); font-size: .85rem; } .basis p { margin: .15rem 0; }
-svg { vertical-align: middle; } svg .zero { stroke: var(--faint); } svg .whisker { stroke: var(--mark); stroke-width: 2; }
-svg .dot { fill: var(--mark); }
+svg { vertical-align: middle; } svg .zero { stroke: var(--faint); }
+svg .whisker { stroke: var(--mark); stroke-width: 2; } svg .dot { fill: var(--mark); }
 </style>
 </head>
 <body>
@@ -52,7 +53,8 @@ svg .dot { fill: var(--mark); }
 <thead><tr>{% for cell in table.head %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}<tr>
-{%- for cell in row.cells %}<td>{{ cell }}{% if loop.first and row.note %}<span class="note">{{ row.note }}</span>{% endif %}</td>
+{%- for cell in row.cells %}<td>{{ cell }}
+{%- if loop.first and row.note %}<span class="note">{{ row.note }}</span>{% endif %}</td>
 {%- if loop.index0 == table.chart_after %}<td>{{ row.chart }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody>
@@ -139,9 +141,10 @@ def _interval(line: Line, widest: float) -> Markup:
         return f"{_EDGE + (value / widest + 1) / 2 * (_WIDTH - 2 * _EDGE):.1f}"
 
     found, middle = line.difference, _HEIGHT / 2
+    low, high = x(found.interval.low), x(found.interval.high)
     return Markup(
         f'<svg width="{_WIDTH}" height="{_HEIGHT}" aria-hidden="true">'
         f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{_HEIGHT}"/>'
-        f'<line class="whisker" x1="{x(found.interval.low)}" x2="{x(found.interval.high)}" y1="{middle}" y2="{middle}"/>'
+        f'<line class="whisker" x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>'
         f'<circle class="dot" cx="{x(found.value)}" cy="{middle}" r="4"/></svg>'
     )

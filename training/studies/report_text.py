@@ -23,7 +23,7 @@ def results_text(results: Results) -> str:
     return "\n\n".join([*blocks, *([times_text(results.times)] if results.times else [])])
 
 
-def resultsmarkdown_table(results: Results) -> str:
+def results_markdown(results: Results) -> str:
     """Format results as Markdown."""
     blocks = [f"# {markdown(results.title)}"]
     for one in results.tables:

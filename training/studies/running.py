@@ -192,13 +192,14 @@ def _attempt(each: _Each, unit: Unit, device: list[str], number: int) -> Outcome
     code = each.run(words, log, each.environment)
     seconds = time.monotonic() - begun
     write_record(file, replace(record, code=code, seconds=record.seconds + seconds, started=None))
-    place = f"{number} of {each.units}"
     told = f"{unit.told}{' (resumed)' if resumed else ''}"
     if code:
-        each.say(f"{place}  {told}: failed after {duration(seconds)}: {last_line(log)}; see {log}")
+        each.say(f"{number} of {each.units}  {told}: failed after {duration(seconds)}: {last_line(log)}; see {log}")
     else:
         left = each.estimates.left()
-        each.say(f"{place}  {told}: {duration(seconds)}{f', about {rough_time(left)} left' if left else ''}")
+        each.say(
+            f"{number} of {each.units}  {told}: {duration(seconds)}{f', about {rough_time(left)} left' if left else ''}"
+        )
     return Outcome(unit, code, seconds)
 
 
@@ -206,7 +207,7 @@ def begin_record(each: _Each, unit: Unit) -> Record:
     """The record of an attempt that begins. One that was killed with the study counts until its last output."""
     before = read_record(record_file(each.study, unit))
     found = each.estimates.of(unit)
-    fresh = Record(unit.row.key, options_of(unit), predicted=found and found.seconds, started=time.time())
+    fresh = Record(unit.row.key, options_of(unit), predicted=found.seconds if found else None, started=time.time())
     if before is None:
         return fresh
     lost = 0.0
