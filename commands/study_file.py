@@ -166,6 +166,7 @@ class StudyFile:
                 data=data,
                 note=str(row.get("note", "")),
                 split=contexts["evaluate"].params["split"],
+                root=contexts["propose"].params["root"],
                 epochs=chosen_recipe(contexts["train"]).epochs,
                 **{command: _options(context, words) for command, (context, words) in parsed.items()},
             )

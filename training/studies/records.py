@@ -11,8 +11,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ...data.boxes.reader import read_listing
 from ...data.errors import CheckpointError, ConfigurationError
 from ...data.files import write_text
+from ...data.places import follow_hint
 from ..runs.folder import BEST, CONFIG, LOG, checkpoint_hash, has_state, measured_split, predictions_of
 from .study import EVALUATE, PROPOSE, TRAIN, Row, Study, Unit
 
@@ -25,7 +27,6 @@ class Record:
     options: dict[str, Any]  #: values that decide its result
     code: int | None = None  #: exit code of the last attempt; None while it runs, or if it was killed with the study
     seconds: float = 0.0  #: of all attempts
-    predicted: float | None = None  #: seconds that were told before the first attempt
     started: float | None = None  #: clock time of an attempt that has not ended
 
 
@@ -116,7 +117,10 @@ def _shown(value: object) -> str:
 
 
 def check_unchanged(study: Study) -> None:
-    """Raise `ConfigurationError` for rows whose options differ from those that their runs were trained with."""
+    """Raise `ConfigurationError` for rows whose options differ from those that their runs were trained with, and for
+    boxes files of images in another folder that still exists.
+    """
+    _check_same_folder(study)
     changed = {}
     for unit in study.units:
         record = read_record(record_file(study, unit))
@@ -127,6 +131,18 @@ def check_unchanged(study: Study) -> None:
             f"{study.folder} was run with other options ({'; '.join(changed.values())}): remove these runs and train "
             f"them anew with --restart {' '.join(changed)}, or give the rows other names"
         )
+
+
+def _check_same_folder(study: Study) -> None:
+    for unit in study.units:
+        if unit.kind == PROPOSE and unit.row.root is not None and unit.target.is_file():
+            told = read_listing(unit.target).attributes.get("root_relative_to_this_file")
+            before, now = follow_hint(told, unit.target.parent), unit.row.root.resolve()
+            if before is not None and now not in (before.resolve(), *before.resolve().parents):
+                raise ConfigurationError(
+                    f"{unit.target} has the regions of the images in {before}, and the data set is now in {now}; name "
+                    "another folder with --output"
+                )
 
 
 def forget(study: Study, names: list[str]) -> list[Row]:

@@ -75,7 +75,7 @@ def _csv_row(one: Table, line: Line, name: str) -> list[object]:
 def heading(one: Table) -> str:
     """Data set, split and number of images."""
     counted = f", {one.images:,} images" if one.images else ""
-    return f"{one.dataset or one.data}, {one.split}{counted}"
+    return f"{one.data}{f' ({one.title})' if one.title else ''}, {one.split}{counted}"
 
 
 def cells(one: Table) -> list[list[str]]:

@@ -182,7 +182,7 @@ def _device(free: SimpleQueue[str] | None) -> Iterator[list[str]]:
 def _attempt(each: _Each, unit: Unit, device: list[str], number: int) -> Outcome:
     """Run one unit, with a record before and after it."""
     file, log = record_file(each.study, unit), log_file(each.study, unit)
-    record = begin_record(each, unit)
+    record = _begin(each, unit)
     write_record(file, record)
     for place in (log.parent, unit.target.parent):
         place.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _attempt(each: _Each, unit: Unit, device: list[str], number: int) -> Outcome
     write_record(file, replace(record, code=code, seconds=record.seconds + seconds, started=None))
     told = f"{unit.told}{' (resumed)' if resumed else ''}"
     if code:
-        each.say(f"{number} of {each.units}  {told}: failed after {duration(seconds)}: {last_line(log)}; see {log}")
+        each.say(f"{number} of {each.units}  {told}: failed after {duration(seconds)}: {_last_line(log)}; see {log}")
     else:
         left = each.estimates.left()
         each.say(
@@ -203,21 +203,19 @@ def _attempt(each: _Each, unit: Unit, device: list[str], number: int) -> Outcome
     return Outcome(unit, code, seconds)
 
 
-def begin_record(each: _Each, unit: Unit) -> Record:
+def _begin(each: _Each, unit: Unit) -> Record:
     """The record of an attempt that begins. One that was killed with the study counts until its last output."""
     before = read_record(record_file(each.study, unit))
-    found = each.estimates.of(unit)
-    fresh = Record(unit.row.key, options_of(unit), predicted=found.seconds if found else None, started=time.time())
+    fresh = Record(unit.row.key, options_of(unit), started=time.time())
     if before is None:
         return fresh
     lost = 0.0
     if before.started is not None and log_file(each.study, unit).is_file():
         lost = max(0.0, log_file(each.study, unit).stat().st_mtime - before.started)
-    predicted = fresh.predicted if before.predicted is None else before.predicted
-    return replace(fresh, seconds=before.seconds + lost, predicted=predicted)
+    return replace(fresh, seconds=before.seconds + lost)
 
 
-def last_line(log: Path) -> str:
+def _last_line(log: Path) -> str:
     """The last line of a command's output, which names the error."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

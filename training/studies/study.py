@@ -34,6 +34,7 @@ class Row:
     evaluate: Options = Options()
     note: str = ""
     split: str | None = None  #: split that is measured; None for test, or query
+    root: Path | None = None  #: folder of the data set, if the study names one
     epochs: int = 0  #: number of epochs of a run, for the time left; 0 if unknown
 
     @property

@@ -16,8 +16,9 @@ from ..measure.metrics import MEASURES
 from ..measure.searches import SEARCH_MEASURES
 from ..measure.statistics import Spread, holm, resampled_test, spread
 from ..runs.folder import measured_split, read_config
+from .estimate import Estimates
 from .records import is_done, read_record, record_file
-from .study import EVALUATE, TRAIN, Row, Study, Unit
+from .study import EVALUATE, TRAIN, Row, Study
 
 # Of images and videos, and of searches; the first of each is tested.
 _SHOWN = (("top1", "mean_average_precision"), ("cmc1", "map"))
@@ -55,7 +56,7 @@ class Table:
     """The rows on one data set."""
 
     data: str
-    dataset: str  #: title of the data set; empty before a comparison
+    title: str  #: that of videos, which tells whether their protocol leaks; else empty
     split: str
     images: int | None
     measures: dict[str, str]  #: titles by name, the tested measure first
@@ -87,7 +88,7 @@ class OverSplits:
 
 @dataclass(frozen=True)
 class Times:
-    """Times that were told beforehand and those it took, of units that have both, in seconds of single commands."""
+    """Times that --dry-run told beforehand and those it took, in seconds, of commands that have both."""
 
     units: int
     predicted: float
@@ -138,7 +139,8 @@ def _table(study: Study, data: str, done: set[str]) -> Table:
         lines[row.name] = _compared(lines[row.name], challenge, found.tested)
     called = {str(study.run(row)): row.name for row in complete}
     cautions = [_renamed(caution, called) for caution in found.cautions]
-    return Table(data, found.dataset, split, found.images, _titles(names), list(lines.values()), cautions, trouble)
+    title = found.dataset if found.aggregate else ""
+    return Table(data, title, split, found.images, _titles(names), list(lines.values()), cautions, trouble)
 
 
 def _titles(names: Sequence[str]) -> dict[str, str]:
@@ -255,12 +257,10 @@ def _test_share(study: Study, table: Table) -> float:
 
 
 def _times(study: Study) -> Times | None:
-    """Predicted and real times of units that have finished and were predicted."""
-    records = [record for unit in study.units if (record := _finished_record(study, unit))]
-    told = [(record.predicted, record.seconds) for record in records if record.predicted is not None]
+    """Measured times and those it took, of units that have finished and were measured beforehand."""
+    measured, told = Estimates.read(study).measured, []
+    for unit in study.units:
+        record = read_record(record_file(study, unit))
+        if unit.name in measured and record and record.code == 0:
+            told.append((measured[unit.name], record.seconds))
     return Times(len(told), sum(one for one, _ in told), sum(real for _, real in told)) if told else None
-
-
-def _finished_record(study: Study, unit: Unit) -> Any:
-    record = read_record(record_file(study, unit))
-    return record if record and record.code == 0 else None
