@@ -183,6 +183,7 @@ class StudyFile:
     def _parsed(self, row: str, command: str, values: _Values) -> tuple[click.Context, list[str]]:
         """Parse options as the command does, without running it, and return them as typed, too."""
         where = f"row {row}, {command}"
+        values = {name: value for name, value in values.items() if value is not None}  # leaves a default out
         known = {name.replace("_", "-"): it for name, it in named_options(click.Context(_COMMANDS[command])).items()}
         for name in values:
             if name in _OWN[command]:
@@ -206,7 +207,7 @@ class StudyFile:
             return list(flags[-1:])
         if option.multiple and isinstance(value, list):
             return [word for one in value for word in (option.opts[-1], str(one))]
-        if value is None or isinstance(value, (bool, list, dict)):
+        if isinstance(value, (bool, list, dict)):
             self._fail(f"{where}: wanted one value, got {shown(value)}")
         return [option.opts[-1], str(value)]
 

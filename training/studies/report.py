@@ -14,7 +14,7 @@ from ...data.palette import FAINT, PAPER, RULE, SERIES, TEXT
 from . import report_text
 from .table import Line, Results
 
-_WIDTH, _HEIGHT, _EDGE = 220, 20, 8  # pixels of a row's interval
+_WIDTH, _HEIGHT, _EDGE = 150, 20, 6  # pixels of a row's interval
 
 _PAGE = """\
 <!doctype html>
@@ -33,11 +33,11 @@ body { color: var(--text); background: var(--paper); font: 16px/1.5 system-ui, s
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .35rem .5rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th { color: var(--faint); font-weight: 600; vertical-align: bottom; white-space: normal; line-height: 1.25; }
 th:first-child, td:first-child { text-align: left; font-weight: 600; }
-.note { display: block; color: var(--faint); font-weight: 400; font-size: .8rem; max-width: 24rem;
+.note { display: block; color: var(--faint); font-weight: 400; font-size: .8rem; min-width: 11rem;
   white-space: normal; }
 .basis, li { color: var(--faint); font-size: .85rem; } .basis p { margin: .15rem 0; }
 svg { vertical-align: middle; } svg .zero { stroke: var(--faint); }

@@ -30,7 +30,7 @@ def results_markdown(results: Results) -> str:
         blocks += [
             f"## {markdown(heading(one))}",
             markdown_table(cells(one)),
-            "\n".join(map(markdown, basis(one, results))),
+            "\n".join(f"- {markdown(said)}" for said in basis(one, results)),
         ]
         notes = [f"- **{markdown(line.row)}**: {markdown(line.note)}" for line in one.lines if line.note]
         blocks += ["\n".join(notes)] if notes else []

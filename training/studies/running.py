@@ -76,7 +76,7 @@ def run_study(
     *,
     jobs: int | None = None,
     devices: Sequence[str] = (),
-    run: Run = run_process,
+    run: Run | None = None,
     say: Say = lambda text: None,
 ) -> list[Outcome]:
     """Run what is not done yet. Proposals come first, then training and evaluation of every row and seed.
@@ -87,7 +87,7 @@ def run_study(
     Args:
         jobs: Number of units side by side; by default one per device, else as in ``joblib.parallel_config``, else 1.
         devices: Devices to train on, one unit each at a time; only on this machine.
-        run: Function that runs one command.
+        run: Function that runs one command; by default `run_process`.
         say: Called with a line of text about every unit.
 
     Returns: what was run, without the units that were done or whose predecessor failed.
@@ -99,7 +99,9 @@ def run_study(
     complaint = ConfigurationError(f"another process runs the study in {study.folder}; wait for it or stop it")
     with one_process(study.folder / "study.lock", complaint):
         units, side_by_side = study.units, jobs or len(devices) or 1
-        each = _Each(study, Estimates.read(study, side_by_side), run, say, _environment(side_by_side), len(units))
+        each = _Each(
+            study, Estimates.read(study, side_by_side), run or run_process, say, _environment(side_by_side), len(units)
+        )
         numbered = {unit.name: number for number, unit in enumerate(units, 1)}
         proposals = [[unit] for unit in units if unit.kind == PROPOSE]
         outcomes = _side_by_side(each, proposals, numbered, jobs, ())
