@@ -59,7 +59,7 @@ def _check_setting(context: click.Context, parameter: click.Parameter, words: tu
     type=click.Path(path_type=Path, file_okay=False),
     help="Output folder.  [default: studies-out/NAME]",
 )
-@click.option("--only", multiple=True, metavar="ROW...", help="Rows to run and compare; the control is added.")
+@click.option("--only", multiple=True, metavar="ROW...", help="Rows to run, and the control; the table has all.")
 @click.option(
     "--restart",
     multiple=True,
@@ -109,21 +109,22 @@ def study(
 
     given = {"dataset": dataset, "root": root, "csv": csv, "limit": limit}
     data = {name: value for name, value in given.items() if value is not None}
-    read = StudyFile(file, Given(data, settings, output, {*only, *restart} if only else ()))
+    read = StudyFile(file, Given(data, settings, output))
     found = read.study()
-    _check_rows(found, restart)
-    say = partial(click.echo, err=True)
+    _check_rows(found, "--only", only)
+    _check_rows(found, "--restart", restart)
+    say, chosen = partial(click.echo, err=True), found.only({*only, *restart}) if only else found
     if dry_run:
-        _plan(read, found, jobs or len(devices) or 1, as_json)
+        _plan(read, chosen, jobs or len(devices) or 1, as_json)
         return
     for row in forget(found, list(restart)):
         say(f"removed the runs of {row.key}")
     check_unchanged(found)
     failed = []
     if not only_table:
-        _introduce(found, jobs or len(devices) or 1)
+        _introduce(chosen, jobs or len(devices) or 1)
         try:
-            failed = [one for one in run_study(found, jobs=jobs, devices=devices, say=say) if one.code]
+            failed = [one for one in run_study(chosen, jobs=jobs, devices=devices, say=say) if one.code]
         except KeyboardInterrupt:
             say("\nInterrupted: what has finished is kept, and training saved its state; the same command resumes.")
             sys.exit(130)
@@ -132,13 +133,13 @@ def study(
         raise click.ClickException(f"{len(failed)} commands failed; the same command tries them again")
 
 
-def _check_rows(found: Study, names: tuple[str, ...]) -> None:
+def _check_rows(found: Study, option: str, names: tuple[str, ...]) -> None:
     from ..data.spelling import did_you_mean
 
     known = {row.name for row in found.rows}
     for name in names:
         if name not in known:
-            raise click.BadParameter(f"there is no row {name!r}{did_you_mean(name, known)}", param_hint="--restart")
+            raise click.BadParameter(f"there is no row {name!r}{did_you_mean(name, known)}", param_hint=option)
 
 
 def _introduce(found: Study, jobs: int) -> None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from ..data.names import NONE
+from ..data.sets.catalogue import CATALOGUE
 from .configuration import named_options
 from .configuration_file import read_mapping, shown
 from .evaluate import evaluate
 from .field_options import by_the_user
 from .model_options import chosen_recipe, looks_at_regions, model_settings
 from .propose import proposal_settings, propose
-from .train import train
+from .train import defaults_of, train
 
 if TYPE_CHECKING:
     from ..training.studies.study import Options, Row, Study
@@ -31,7 +32,7 @@ _OWN = {
     "evaluate": ("boxes", "run", "json", "csv", "aggregate"),
 }
 # Options that do not decide the result, or name a place.
-_FREE = {"root", "run", "jobs", "no_preview", "max_unreadable", "workers", "device", "save_every"}
+_FREE = {"root", "run", "boxes", "jobs", "no_preview", "max_unreadable", "workers", "device", "save_every"}
 _A_NAME = re.compile(r"[\w.+-]+")
 
 _Values = Mapping[str, Any]
@@ -44,7 +45,6 @@ class Given:
     data: _Values = field(default_factory=dict)  #: in place of all of ``data``
     defaults: Mapping[str, _Values] = field(default_factory=dict)  #: by command, in place of single defaults
     output: Path | None = None
-    only: Collection[str] = ()  #: names of rows; the control is added
 
 
 class StudyFile:
@@ -66,6 +66,9 @@ class StudyFile:
             self._fail("it has no rows")
         for name in self._rows:
             self._check_name("row", name)
+        self._name = str(self._content.get("name", file.stem))
+        self._check_name("name", self._name)
+        self._folder = given.output or Path("studies-out") / self._name
         self._contexts: dict[str, click.Context] = {}  #: of the proposals of each boxes file
 
     def study(self) -> Study:
@@ -75,20 +78,14 @@ class StudyFile:
         control = self._content.get("control", next(iter(self._rows)))
         if control not in self._rows:
             self._unknown("control", control, self._rows)
-        for name in self._given.only:
-            if name not in self._rows:
-                self._unknown("row", name, self._rows)
-        chosen = [name for name in self._rows if not self._given.only or name in {*self._given.only, control}]
-        name = str(self._content.get("name", self._file.stem))
-        self._check_name("name", name)
-        rows = [row for data, options in self._data().items() for row in self._rows_on(data, options, chosen)]
+        rows = [row for data, options in self._data().items() for row in self._rows_on(data, options)]
         return Study(
-            name=name,
-            folder=self._given.output or Path("studies-out") / name,
+            name=self._name,
+            folder=self._folder,
             control=str(control),
             seeds=self._seeds("seeds", [0]),
             rows=tuple(rows),
-            title=str(self._content.get("title", name)),
+            title=str(self._content.get("title", self._name)),
             splits=self._splits(),
         )
 
@@ -136,13 +133,13 @@ class StudyFile:
             }
         return dict(found)
 
-    def _rows_on(self, data: str, options: _Values, chosen: Collection[str]) -> Iterator[Row]:
+    def _rows_on(self, data: str, options: _Values) -> Iterator[Row]:
         from ..training.studies.study import Row
 
         defaults = self._section("defaults")
         self._check_names("defaults", defaults, _COMMANDS)
-        for name in chosen:
-            row = self._rows[name] or {}
+        for name, section in self._rows.items():
+            row = section or {}
             if not isinstance(row, dict):
                 self._fail(f"row {name}: wanted a section of names and values, got {shown(row)}")
             self._check_names(f"row {name}", row, (*_COMMANDS, "note"))
@@ -158,7 +155,9 @@ class StudyFile:
             if "root" in options:  # the folder that a boxes file remembers may have no name that others may see
                 sections["train"].setdefault("root", options["root"])
                 sections["evaluate"].setdefault("root", options["root"])
-            parsed = {command: self._parsed(name, command, values) for command, values in sections.items()}
+            entry = CATALOGUE.get(str(sections["propose"].get("dataset")))
+            kind = defaults_of(clips=bool(entry and entry.of_clips), persons=bool(entry and entry.camera))
+            parsed = {command: self._parsed(name, command, values, kind) for command, values in sections.items()}
             contexts = {command: context for command, (context, _) in parsed.items()}
             self._check_together(name, contexts)
             found = Row(
@@ -180,8 +179,11 @@ class StudyFile:
 
     # --- checks
 
-    def _parsed(self, row: str, command: str, values: _Values) -> tuple[click.Context, list[str]]:
-        """Parse options as the command does, without running it, and return them as typed, too."""
+    def _parsed(self, row: str, command: str, values: _Values, kind: _Values) -> tuple[click.Context, list[str]]:
+        """Parse options as the command does, without running it, and return them as typed, too.
+
+        ``kind``: defaults of `train` for the data set, which it takes from the boxes file.
+        """
         where = f"row {row}, {command}"
         values = {name: value for name, value in values.items() if value is not None}  # leaves a default out
         known = {name.replace("_", "-"): it for name, it in named_options(click.Context(_COMMANDS[command])).items()}
@@ -193,9 +195,12 @@ class StudyFile:
         words = [
             word for name, value in values.items() for word in self._words(f"{where}: {name}", *known[name], value)
         ]
-        own = ["--run", "run"] if command == "evaluate" else []
+        own = {"evaluate": ["--run", "run"], "train": ["--boxes", str(self._folder / "boxes" / "none.h5")]}
         try:
-            return _COMMANDS[command].make_context(command, [*words, *own]), words
+            defaults = dict(kind) if command == "train" else {}
+            return _COMMANDS[command].make_context(
+                command, [*words, *own.get(command, [])], default_map=defaults
+            ), words
         except click.ClickException as error:
             self._fail(f"{where}: {error.format_message()}")
 

@@ -61,7 +61,7 @@ def test_a_study_that_was_stopped_has_the_bytes_of_commands_by_hand(here, agnet,
     assert [told.split()[0] for told in here.told[before:]] == ["train", "evaluate", "train", "evaluate"]
     assert "top-1 minus plain" in found.stdout
     table = json.loads(agnet(*words, "--table", "--json").stdout)["tables"][0]
-    assert [line["row"] for line in table["lines"]] == ["plain", "agnet"] and table["images"] == 6
+    assert [line["row"] for line in table["lines"]] == ["plain", "agnet", "same-boxes"] and table["images"] == 6
     assert len(here.told) == before + 4
     same = ("--backbone", "mobilenet-v3-small", "--weights", "none", "--epochs", 2, "--batch-size", 3, "--workers", 0)
     agnet("train", "--boxes", next((tmp_path / "out/boxes").iterdir()), "--model", "plain", *same, "--image-size", 32)
@@ -127,9 +127,19 @@ def test_mistakes_are_told_before_anything_runs(here, agnet, tmp_path, before, a
 def test_a_study_needs_data_and_known_rows(here, agnet):
     assert "names no data set: give one with --dataset and --root" in agnet("study", "study.yaml", code=1).stderr
     words = ("study", "study.yaml", "--dataset", "folder", "--root", "images")
-    assert "row 'agnett' is unknown; did you mean agnet" in agnet(*words, "--only", "agnett", code=1).stderr
+    assert "there is no row 'agnett'; did you mean agnet" in agnet(*words, "--only", "agnett", code=2).stderr
     assert "there is no row 'plane'; did you mean plain" in agnet(*words, "--restart", "plane", code=2).stderr
     assert "wanted such as train.epochs=5" in agnet(*words, "--set", "epochs=5", code=2).stderr
+
+
+def test_a_study_of_persons_or_clips_has_their_recipe(tmp_path, monkeypatch):
+    from agnet.commands.study_file import Given, StudyFile
+
+    text = "rows: {plain: {train: {model: plain, backbone: resnet50, OPTION}}}\n"
+    for dataset, option, epochs in (("market1501", "triplet: 0.5", 120), ("hmdb51", "frames: 8", 20)):
+        (tmp_path / "study.yaml").write_text(text.replace("OPTION", option))
+        study = StudyFile(tmp_path / "study.yaml", Given({"dataset": dataset})).study()
+        assert study.rows[0].epochs == epochs, dataset
 
 
 @pytest.mark.parametrize("name", ["table7", "table8"])

@@ -114,14 +114,14 @@ def _p(p: float | None) -> str:
 
 def basis(one: Table, results: Results) -> list[str]:
     """What the numbers of a table are."""
-    compared = sum(line.difference is not None for line in one.lines)
+    compared, others = any(line.difference is not None for line in one.lines), len(one.lines) - 1
     seeds = ", ".join(map(str, results.seeds))
     lines = [f"mean ± sd over seeds {seeds}" if len(results.seeds) > 1 else f"one seed, {seeds}: another may differ"]
     if compared:
         over = "images and seeds" if len(results.seeds) > 1 else "images; p is McNemar's"
         lines.append(
             f"differences in points, on the same images; 95% intervals and p over {over}; Holm p is corrected for the "
-            f"{compared} row{'s' if compared > 1 else ''} compared with {one.lines[0].row}"
+            f"{others} row{'s' if others > 1 else ''} besides {one.lines[0].row}"
         )
     lines.append("training: mean time of a seed with starting up; GFLOPs of one image, two for a multiply-add")
     if missing := [line.row for line in one.lines if line.state]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -65,6 +65,10 @@ class Study:
     rows: tuple[Row, ...]
     title: str = ""
     splits: tuple[int, ...] = ()  #: seeds of repeated splits, each of which is a data set of its own, NAME-split-SEED
+
+    def only(self, names: Collection[str]) -> Study:
+        """The study of some rows and the control."""
+        return replace(self, rows=tuple(row for row in self.rows if row.name in {*names, self.control}))
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class Line:
     measures: dict[str, Spread]  #: over the seeds that are there
     difference: Difference | None = None  #: in the tested measure, row minus control
     p: float | None = None
-    p_holm: float | None = None
+    p_holm: float | None = None  #: corrected for all rows of the study, finished or not
     test: str = ""
     mcnemar: dict[int, float] = field(default_factory=dict)  #: p by seed, of images in pairs
     seconds: float | None = None  #: mean time of a training, with starting up
@@ -135,8 +135,11 @@ def _table(study: Study, data: str, done: set[str]) -> Table:
             trouble = first_line(error)
     if found is None:
         return Table(data, "", split, None, _titles(names), list(lines.values()), trouble=trouble)
-    for row, challenge in zip(complete[1:], found.challenges, strict=True):
-        lines[row.name] = _compared(lines[row.name], challenge, found.tested)
+    # Rows that are not finished count as tests, too: what is found early must not be easier to find.
+    others = [1.0] * (len(rows) - len(complete))
+    corrected = holm([*(challenge.p for challenge in found.challenges), *others])
+    for row, challenge, p_holm in zip(complete[1:], found.challenges, corrected, strict=False):
+        lines[row.name] = _compared(lines[row.name], challenge, found.tested, p_holm)
     called = {str(study.run(row)): row.name for row in complete}
     cautions = [_renamed(caution, called) for caution in found.cautions]
     title = found.dataset if found.aggregate else ""
@@ -197,12 +200,12 @@ def _seconds(study: Study, row: Row, seeds: Sequence[int]) -> float | None:
     return mean(seconds) if seconds else None
 
 
-def _compared(line: Line, challenge: Challenge, tested: str) -> Line:
+def _compared(line: Line, challenge: Challenge, tested: str, p_holm: float) -> Line:
     return replace(
         line,
         difference=challenge.differences[tested],
         p=challenge.p,
-        p_holm=challenge.p_holm,
+        p_holm=p_holm,
         test=challenge.test,
         mcnemar={test.second_seed: test.p for test in challenge.tests},
     )
