@@ -125,17 +125,14 @@ class StudyFile:
             found = {_name_of(found): found}
         for name in found:
             self._check_name("data", name)
-        if splits := self._splits():
-            return {
-                f"{name}-split-{split}": {**options, "split-seed": split}
-                for name, options in found.items()
-                for split in splits
-            }
-        return dict(found)
+        options: dict[str, _Values] = {name: self._options_in(f"data {name}", values) for name, values in found.items()}
+        splits = self._splits()
+        for name in list(options) if splits else ():
+            values = options.pop(name)
+            options |= {f"{name}-split-{split}": {**values, "split-seed": split} for split in splits}
+        return options
 
     def _rows_on(self, data: str, options: _Values) -> Iterator[Row]:
-        from ..training.studies.study import Row
-
         defaults = self._section("defaults")
         self._check_names("defaults", defaults, _COMMANDS)
         for name, section in self._rows.items():
@@ -143,39 +140,49 @@ class StudyFile:
             if not isinstance(row, dict):
                 self._fail(f"row {name}: wanted a section of names and values, got {shown(row)}")
             self._check_names(f"row {name}", row, (*_COMMANDS, "note"))
-            sections = {
-                command: {
-                    **(options if command == "propose" else {}),
-                    **self._options_in(f"defaults, {command}", defaults.get(command)),
-                    **self._given.defaults.get(command, {}),
-                    **self._options_in(f"row {name}, {command}", row.get(command)),
-                }
-                for command in _COMMANDS
+            yield self._row(name, data, self._sections(name, row, options, defaults), str(row.get("note", "")))
+
+    def _sections(self, name: str, row: _Values, data: _Values, defaults: _Values) -> dict[str, dict[str, Any]]:
+        """Options of a row by command: its own before those of the command line, of all rows and of the data set."""
+        sections = {
+            command: {
+                **(data if command == "propose" else {}),
+                **self._options_in(f"defaults, {command}", defaults.get(command)),
+                **self._given.defaults.get(command, {}),
+                **self._options_in(f"row {name}, {command}", row.get(command)),
             }
-            if "root" in options:  # the folder that a boxes file remembers may have no name that others may see
-                sections["train"].setdefault("root", options["root"])
-                sections["evaluate"].setdefault("root", options["root"])
-            entry = CATALOGUE.get(str(sections["propose"].get("dataset")))
-            kind = defaults_of(clips=bool(entry and entry.of_clips), persons=bool(entry and entry.camera))
-            parsed = {command: self._parsed(name, command, values, kind) for command, values in sections.items()}
-            contexts = {command: context for command, (context, _) in parsed.items()}
-            self._check_together(name, contexts)
-            found = Row(
-                name=name,
-                data=data,
-                note=str(row.get("note", "")),
-                split=contexts["evaluate"].params["split"],
-                root=contexts["propose"].params["root"],
-                epochs=chosen_recipe(contexts["train"]).epochs,
-                **{command: _options(context, words) for command, (context, words) in parsed.items()},
-            )
-            self._contexts.setdefault(found.boxes_name, contexts["propose"])
-            yield found
+            for command in _COMMANDS
+        }
+        if "root" in data:  # which a boxes file does not record if it would tell a user's name
+            sections["train"].setdefault("root", data["root"])
+            sections["evaluate"].setdefault("root", data["root"])
+        return sections
+
+    def _row(self, name: str, data: str, sections: Mapping[str, dict[str, Any]], note: str) -> Row:
+        from ..training.studies.study import Row
+
+        entry = CATALOGUE.get(str(sections["propose"].get("dataset")))
+        kind = defaults_of(clips=bool(entry and entry.of_clips), persons=bool(entry and entry.camera))
+        parsed = {command: self._parsed(name, command, values, kind) for command, values in sections.items()}
+        contexts = {command: context for command, (context, _) in parsed.items()}
+        self._check_together(name, contexts)
+        found = Row(
+            name=name,
+            data=data,
+            note=note,
+            split=contexts["evaluate"].params["split"],
+            root=contexts["propose"].params["root"],
+            epochs=chosen_recipe(contexts["train"]).epochs,
+            **{command: _options(context, words) for command, (context, words) in parsed.items()},
+        )
+        self._contexts.setdefault(found.boxes_name, contexts["propose"])
+        return found
 
     def _options_in(self, where: str, section: object) -> dict[str, Any]:
         if not isinstance(section or {}, dict):
             self._fail(f"{where}: wanted a section of options and values, got {shown(section)}")
-        return {str(name).replace("_", "-"): value for name, value in dict(section or {}).items()}  # type: ignore[call-overload]
+        options: dict[str, Any] = dict(section or {})  # type: ignore[call-overload]
+        return {name.replace("_", "-"): value for name, value in options.items()}
 
     # --- checks
 
@@ -196,11 +203,9 @@ class StudyFile:
             word for name, value in values.items() for word in self._words(f"{where}: {name}", *known[name], value)
         ]
         own = {"evaluate": ["--run", "run"], "train": ["--boxes", str(self._folder / "boxes" / "none.h5")]}
+        all_words, defaults = [*words, *own.get(command, [])], dict(kind) if command == "train" else {}
         try:
-            defaults = dict(kind) if command == "train" else {}
-            return _COMMANDS[command].make_context(
-                command, [*words, *own.get(command, [])], default_map=defaults
-            ), words
+            return _COMMANDS[command].make_context(command, all_words, default_map=defaults), words
         except click.ClickException as error:
             self._fail(f"{where}: {error.format_message()}")
 
@@ -219,7 +224,7 @@ class StudyFile:
     def _check_together(self, row: str, contexts: Mapping[str, click.Context]) -> None:
         """Check what the commands would find out only once they run."""
         from ..data.errors import AgnetError
-        from ..training.loop.preflight import check_backbone
+        from ..training.loop.preflight import check_backbone, check_weights
 
         try:
             layout = proposal_settings(contexts["propose"]).layout
@@ -227,6 +232,7 @@ class StudyFile:
             model = model_settings(contexts["train"], classes=2, regions=layout.count)
             for stream in model.streams:
                 check_backbone(stream.backbone)
+            check_weights(contexts["train"].params["weights"], model)
         except AgnetError as error:
             self._fail(f"row {row}: {error}")
         if not layout.count and looks_at_regions(contexts["train"]):
