@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +15,16 @@ from typing import Any
 from ...data.errors import ConfigurationError
 from ...data.files import write_text
 from ...data.text import first_line
+from .process import process_of, process_of_nothing
 from .records import is_done, read_record, record_file, share_trained
 from .study import EVALUATE, PROPOSE, TRAIN, Row, Study, Unit
 
 FILE = "estimates.json"
 SAMPLE = 96  #: images that are proposed, and trained on for a few steps, to measure the time of a whole data set
 FINISHED, MEASURED = "units that finished", "a few measured steps"
-_SEPARATE = ("-c", "import agnet.training.loop.fit, agnet.training.measure.evaluation_plots, matplotlib.figure")
 
 Ask = Callable[[Sequence[str]], tuple[float, str]]
-"""Runs Python with these arguments; returns seconds and standard output."""
+"""Runs agnet with these words, or without any only loads it; returns seconds and standard output."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +81,14 @@ class Estimates:
         return read_record(record_file(self.study, unit))
 
 
-def ask_python(arguments: Sequence[str]) -> tuple[float, str]:
-    """Run Python with these arguments. Raises: `ConfigurationError` with the last line of its errors if it fails."""
+def ask_agnet(words: Sequence[str]) -> tuple[float, str]:
+    """Run agnet in a process of its own. Raises: `ConfigurationError` with the last line of its errors if it fails."""
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=os.environ, check=False)
+    command = process_of(words) if words else process_of_nothing()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no output"]
-        raise ConfigurationError(f"agnet {' '.join(arguments[2:4])} …: {lines[-1].removeprefix('Error: ')}")
+        raise ConfigurationError(f"agnet {' '.join(words[:1])} failed: {lines[-1].removeprefix('Error: ')}")
     return time.perf_counter() - begun, done.stdout
 
 
@@ -123,7 +122,7 @@ def measure(
     study: Study,
     images: Callable[[Row], Mapping[str, int]],
     *,
-    ask: Ask = ask_python,
+    ask: Ask = ask_agnet,
     say: Callable[[str], None] = lambda text: None,
     jobs: int = 1,
 ) -> Estimates:
@@ -134,7 +133,7 @@ def measure(
 
     Args:
         images: Returns the numbers of images of a row's data set by split.
-        ask: Runs Python.
+        ask: Runs agnet.
         say: Called with a line of text about every measurement.
         jobs: Number of units side by side. Each is measured alone, so that the sum is a little optimistic then.
 
@@ -143,7 +142,7 @@ def measure(
     found = dict(Estimates.read(study).measured)
     units = study.units
     with TemporaryDirectory(prefix="agnet-study-") as place:
-        starting = ask(_SEPARATE)[0]
+        starting = ask(())[0]
         for unit in (one for one in units if one.kind == PROPOSE):
             boxes, counts = unit.target, images(unit.row)
             if not is_done(study, unit):
@@ -164,7 +163,7 @@ def measure(
 def _proposing(unit: Unit, boxes: Path, images: int, ask: Ask) -> float:
     """Seconds to propose all images of a data set; the sample stays at ``boxes``."""
     sample = min(SAMPLE, images)
-    words = ("-m", "agnet", PROPOSE, *unit.words, "--boxes", str(boxes), "--limit", str(sample))
+    words = (PROPOSE, *unit.words, "--boxes", str(boxes), "--limit", str(sample))
     whole, again = ask(words)[0], ask(words)[0]
     return again + max(whole - again, 0.0) * images / max(1, sample)
 
@@ -174,7 +173,7 @@ def _training(
 ) -> dict[str, float]:
     """Seconds of each unit of a row; features, if they are cached, are computed by the first one that trains."""
     row, found = waiting[0].row, {}
-    words = ("-m", "agnet", TRAIN, *row.train.words, "--boxes", str(boxes), "--run", str(place / "run"))
+    words = (TRAIN, *row.train.words, "--boxes", str(boxes), "--run", str(place / "run"))
     _, told = ask((*words, "--dry-run", "--json"))
     try:
         rates = _Rates.of(json.loads(told))

@@ -49,7 +49,7 @@ svg .whisker { stroke: var(--mark); stroke-width: 2; } svg .dot { fill: var(--ma
 <h1>{{ results.title }}</h1>
 {% for table in tables %}
 <h2>{{ table.heading }}</h2>
-<div class="wide"><table>
+<div class="wide" role="region" aria-label="{{ table.heading }}" tabindex="0"><table>
 <thead><tr>{% for cell in table.head %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}<tr>

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from ...data.errors import ConfigurationError
 from ...data.files import one_process
 from ...data.text import duration, printable, rough_time
 from .estimate import Estimates
+from .process import process_of
 from .records import Record, is_done, log_file, options_of, read_record, record_file, to_resume, write_record
 from .study import EVALUATE, PROPOSE, TRAIN, Study, Unit
 
@@ -27,14 +27,6 @@ Run = Callable[[Sequence[str], Path, dict[str, str]], int]
 """Runs ``agnet`` with these words, its output appended to a file, with these environment variables added; returns the
 exit code."""
 
-# The parent's number is given, since this process may see another one if that one ends at once.
-_CODE = """\
-import sys
-from agnet.cli import main
-from agnet.data.workers import end_with
-end_with(int(sys.argv.pop(1)))
-main(prog_name="agnet")
-"""
 _running: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
 
@@ -50,11 +42,10 @@ class Outcome:
 
 def run_process(words: Sequence[str], log: Path, environment: dict[str, str]) -> int:
     """Run a command as a user would, in a process that ends when this one does."""
-    command = [sys.executable, "-c", _CODE, str(os.getpid()), *words]
     with log.open("ab") as output:
         # A session of its own: Ctrl-C reaches it once, through `_stop_running`.
         process = subprocess.Popen(
-            command,
+            process_of(words),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
