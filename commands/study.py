@@ -161,7 +161,7 @@ def _plan(read: StudyFile, found: Study, jobs: int, as_json: bool) -> None:
     from ..training.studies.records import check_unchanged
 
     check_unchanged(found)
-    estimates = measure(found, read.images, say=partial(click.echo, err=True), jobs=jobs)
+    estimates = measure(found, read.size, say=partial(click.echo, err=True), jobs=jobs)
     click.echo(json.dumps(plan_to_dict(found, estimates)) if as_json else plan_text(found, estimates))
 
 

@@ -17,10 +17,11 @@ from .configuration_file import read_mapping, shown
 from .evaluate import evaluate
 from .field_options import by_the_user
 from .model_options import chosen_recipe, looks_at_regions, model_settings
-from .propose import proposal_settings, propose
+from .propose import data_set, proposal_settings, propose
 from .train import defaults_of, train
 
 if TYPE_CHECKING:
+    from ..training.studies.estimate import DataSize
     from ..training.studies.study import Options, Row, Study
 
 _ENTRIES = ("name", "title", "control", "seeds", "splits", "data", "defaults", "rows")
@@ -33,6 +34,7 @@ _OWN = {
 }
 # Options that do not decide the result, or name a place.
 _FREE = {"root", "run", "boxes", "jobs", "no_preview", "max_unreadable", "workers", "device", "save_every"}
+_SAMPLED_PERSONS = 1000  # images: whole persons are sampled
 _A_NAME = re.compile(r"[\w.+-]+")
 
 _Values = Mapping[str, Any]
@@ -89,13 +91,15 @@ class StudyFile:
             splits=self._splits(),
         )
 
-    def images(self, row: Row) -> dict[str, int]:
-        """Return the numbers of images by split of a row's data set, which is opened for it."""
+    def size(self, row: Row) -> DataSize:
+        """Return the size of a row's data set, which is opened for it."""
         from ..data.index import ALL_SPLITS
-        from .propose import data_set
+        from ..training.studies.estimate import DataSize
 
         index = data_set(self._contexts[row.boxes_name])
-        return {split: int((index.splits == split).sum()) for split in ALL_SPLITS}
+        counts = {split: int((index.splits == split).sum()) for split in ALL_SPLITS}
+        groups = len({*zip(index.labels.tolist(), index.splits.tolist(), strict=True)})
+        return DataSize(counts, _SAMPLED_PERSONS if index.is_retrieval else groups)
 
     # --- parts of the file
 

@@ -28,6 +28,18 @@ Ask = Callable[[Sequence[str]], tuple[float, str]]
 
 
 @dataclass(frozen=True)
+class DataSize:
+    """Numbers of images of a data set."""
+
+    images: Mapping[str, int]  #: by split
+    least: int = 0  #: of the smallest sample that has all classes and splits
+
+    @property
+    def sample(self) -> int:
+        return min(max(SAMPLE, self.least), sum(self.images.values()))
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Expected time of a unit that has not finished."""
 
@@ -120,7 +132,7 @@ class _Rates:
 
 def measure(
     study: Study,
-    images: Callable[[Row], Mapping[str, int]],
+    size: Callable[[Row], DataSize],
     *,
     ask: Ask = ask_agnet,
     say: Callable[[str], None] = lambda text: None,
@@ -132,40 +144,53 @@ def measure(
     of starting up. ``agnet train --dry-run`` runs a few steps of each row. Nothing else is written.
 
     Args:
-        images: Returns the numbers of images of a row's data set by split.
+        size: Returns the size of a row's data set.
         ask: Runs agnet.
         say: Called with a line of text about every measurement.
         jobs: Number of units side by side. Each is measured alone, so that the sum is a little optimistic then.
 
-    Raises: `ConfigurationError` if a command fails, with its message: so would the study.
+    What cannot be measured, as when the sample suits no batch, is told and stays unknown.
     """
     found = dict(Estimates.read(study).measured)
     units = study.units
     with TemporaryDirectory(prefix="agnet-study-") as place:
         starting = ask(())[0]
         for unit in (one for one in units if one.kind == PROPOSE):
-            boxes, counts = unit.target, images(unit.row)
-            if not is_done(study, unit):
-                say(f"measuring {unit.told}")
-                boxes = Path(place) / unit.target.name
-                found[unit.name] = _proposing(unit, boxes, sum(counts.values()), ask)
-            rows = {one.row.key: one.row for one in units if one.row.boxes_name == unit.row.boxes_name}
-            for row in rows.values():
-                waiting = [one for one in units if one.row is row and one.kind != PROPOSE and not is_done(study, one)]
-                if waiting:
-                    say(f"measuring {TRAIN} {row.key}")
-                    found |= _training(waiting, boxes, Path(place), counts, starting, ask)
+            try:
+                found |= _measure_boxes(study, unit, Path(place), size(unit.row), starting, ask, say)
+            except ConfigurationError as error:
+                say(f"not measured: {error}")
     study.folder.mkdir(parents=True, exist_ok=True)
     write_text(study.folder / FILE, json.dumps({"format": "agnet study estimates", "units": found}, indent=1) + "\n")
     return Estimates.read(study, jobs)
 
 
-def _proposing(unit: Unit, boxes: Path, images: int, ask: Ask) -> float:
+def _measure_boxes(
+    study: Study, unit: Unit, place: Path, size: DataSize, starting: float, ask: Ask, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Seconds of a boxes file and of the rows that use it. Raises: `ConfigurationError` if it cannot be proposed."""
+    found, boxes = {}, unit.target
+    if not is_done(study, unit):
+        say(f"measuring {unit.told}")
+        boxes = place / unit.target.name
+        found[unit.name] = _proposing(unit, boxes, size, ask)
+    rows = {one.row.key: one.row for one in study.units if one.row.boxes_name == unit.row.boxes_name}
+    for row in rows.values():
+        waiting = [one for one in study.units if one.row is row and one.kind != PROPOSE and not is_done(study, one)]
+        if waiting:
+            say(f"measuring {TRAIN} {row.key}")
+            try:
+                found |= _training(waiting, boxes, place, size.images, starting, ask)
+            except ConfigurationError as error:
+                say(f"not measured: {error}")
+    return found
+
+
+def _proposing(unit: Unit, boxes: Path, size: DataSize, ask: Ask) -> float:
     """Seconds to propose all images of a data set; the sample stays at ``boxes``."""
-    sample = min(SAMPLE, images)
-    words = (PROPOSE, *unit.words, "--boxes", str(boxes), "--limit", str(sample))
+    words = (PROPOSE, *unit.words, "--boxes", str(boxes), "--limit", str(size.sample))
     whole, again = ask(words)[0], ask(words)[0]
-    return again + max(whole - again, 0.0) * images / max(1, sample)
+    return again + max(whole - again, 0.0) * sum(size.images.values()) / max(1, size.sample)
 
 
 def _training(

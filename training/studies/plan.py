@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ...data.text import rough_time, table
-from .estimate import FINISHED, MEASURED, SAMPLE, Estimates
+from .estimate import FINISHED, MEASURED, Estimates
 from .records import is_done, to_resume
 from .study import Study, Unit
 
@@ -57,7 +57,7 @@ def _sums(waiting: list[Unit], estimates: Estimates) -> list[str]:
     sources = Counter(found.source for unit in waiting if (found := estimates.of(unit)))
     meaning = {
         FINISHED: "the same row with other seeds",
-        MEASURED: f"a sample of {SAMPLE} images and a few training steps, without early stopping",
+        MEASURED: "scaled from a sample of the images and a few training steps, without early stopping",
     }
     lines += [f"  of {count} the time is that of {source}: {meaning[source]}" for source, count in sources.items()]
     return lines

@@ -16,7 +16,7 @@ from agnet.training.measure.predictions import SplitPredictions, save_prediction
 from agnet.training.measure.statistics import holm, mcnemar
 from agnet.training.recipes import RECIPES
 from agnet.training.runs.folder import BEST, CONFIG, LAST, LOG, checkpoint_hash
-from agnet.training.studies.estimate import FINISHED, MEASURED, Estimates
+from agnet.training.studies.estimate import FINISHED, MEASURED, DataSize, Estimates
 from agnet.training.studies.estimate import measure as measure_times
 from agnet.training.studies.plan import plan_text
 from agnet.training.studies.records import Record, check_unchanged, forget, is_done, record_file, write_record
@@ -230,6 +230,7 @@ def test_measured_steps_are_scaled_to_the_whole_data_set(tmp_path):
             return 2.0, ""
         if words[0] == "propose":
             again, sample = words in begun, int(words[words.index("--limit") + 1])
+            assert sample == 300
             begun.add(words)
             return 2.0 + (0 if again else 0.1 * sample), ""
         assert words[-2:] == ("--dry-run", "--json") and "--seed" not in words
@@ -237,8 +238,8 @@ def test_measured_steps_are_scaled_to_the_whole_data_set(tmp_path):
         told = {"images": {"train": 60, "val": 20}, "images_per_step": 8, "phases": [phase], "features": None}
         return 9.0, json.dumps(told)
 
-    counts = {"train": 600, "val": 200, "test": 400}
-    found = measure_times(study, lambda row: counts, ask=ask)
+    size = DataSize({"train": 600, "val": 200, "test": 400}, least=300)
+    found = measure_times(study, lambda row: size, ask=ask)
     seconds = [found.of(unit).seconds for unit in study.units]
     training = 2 + 3 * (600 * 0.5 + 200 * 0.25)
     assert seconds == pytest.approx([2 + 120, training, 2 + 100, training, 2 + 100])
@@ -246,6 +247,20 @@ def test_measured_steps_are_scaled_to_the_whole_data_set(tmp_path):
     assert not any(is_done(study, unit) for unit in study.units)
     text = plan_text(study, found)
     assert "5 commands to run, about 40.5 minutes" in text and "a few measured steps" in text
+
+
+def test_what_cannot_be_measured_stays_unknown(tmp_path):
+    said = []
+
+    def ask(words):
+        if words[:1] == ("train",):
+            raise ConfigurationError("no batch suits 5 images")
+        return 2.0, ""
+
+    study = study_in(tmp_path, [row("plain")], seeds=(0,))
+    found = measure_times(study, lambda row: DataSize({"train": 5}), ask=ask, say=said.append)
+    assert list(found.measured) == [study.units[0].name] and said[-1] == "not measured: no batch suits 5 images"
+    assert "3 commands to run, time unknown" in plan_text(study, found)
 
 
 # --- the table
