@@ -59,7 +59,7 @@ def results_csv(results: Results) -> str:
 def _csv_row(one: Table, line: Line, name: str) -> list[object]:
     value = line.measures.get(name)
     tested = name == next(iter(one.measures))
-    found = line.difference if tested else None
+    found = line.differences.get(name)
     ends = [found.value, found.interval.low, found.interval.high] if found else [None] * 3
     by_seed = " ".join(f"{seed}:{p:.3g}" for seed, p in line.mcnemar.items()) if tested else ""
     return [

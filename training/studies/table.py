@@ -34,14 +34,19 @@ class Line:
     seeds: list[int]  #: seeds that are trained and evaluated
     wanted: int  #: number of seeds of the study
     measures: dict[str, Spread]  #: over the seeds that are there
-    difference: Difference | None = None  #: in the tested measure, row minus control
-    p: float | None = None
+    differences: dict[str, Difference] = field(default_factory=dict)  #: in each measure, row minus control
+    p: float | None = None  #: that the tested measure is equal
     p_holm: float | None = None  #: corrected for all rows of the study, finished or not
     test: str = ""
     mcnemar: dict[int, float] = field(default_factory=dict)  #: p by seed, of images in pairs
     seconds: float | None = None  #: mean time of a training, with starting up
     parameters: int | None = None
     gflops: float | None = None  #: of one image
+
+    @property
+    def difference(self) -> Difference | None:
+        """The difference in the tested measure."""
+        return next(iter(self.differences.values()), None)
 
     @property
     def state(self) -> str:
@@ -139,7 +144,7 @@ def _table(study: Study, data: str, done: set[str]) -> Table:
     others = [1.0] * (len(rows) - len(complete))
     corrected = holm([*(challenge.p for challenge in found.challenges), *others])
     for row, challenge, p_holm in zip(complete[1:], found.challenges, corrected, strict=False):
-        lines[row.name] = _compared(lines[row.name], challenge, found.tested, p_holm)
+        lines[row.name] = _compared(lines[row.name], challenge, names, p_holm)
     called = {str(study.run(row)): row.name for row in complete}
     cautions = [_renamed(caution, called) for caution in found.cautions]
     title = found.dataset if found.aggregate else ""
@@ -200,10 +205,10 @@ def _seconds(study: Study, row: Row, seeds: Sequence[int]) -> float | None:
     return mean(seconds) if seconds else None
 
 
-def _compared(line: Line, challenge: Challenge, tested: str, p_holm: float) -> Line:
+def _compared(line: Line, challenge: Challenge, names: Sequence[str], p_holm: float) -> Line:
     return replace(
         line,
-        difference=challenge.differences[tested],
+        differences={name: challenge.differences[name] for name in names},
         p=challenge.p,
         p_holm=p_holm,
         test=challenge.test,

@@ -340,7 +340,10 @@ def test_every_file_has_the_same_numbers_and_names_stay_text(finished, tmp_path)
     for suffix in ("txt", "md", "html"):
         assert "+27.50" in found[suffix] and "agnet" in found[suffix], suffix
     lines = results_csv(results).splitlines()
-    assert lines[3].startswith("birds,agnet,2,2,top1,0.825,") and len(lines) == 1 + 3 * 2
+    assert lines[3].startswith("birds,agnet,2,2,top1,0.825,0.0353553,0.275,") and len(lines) == 1 + 3 * 2
+    assert float(lines[4].split(",")[7]) == pytest.approx(
+        float(lines[4].split(",")[5]) - float(lines[2].split(",")[5]), abs=1e-5
+    )
     assert "&lt;i&gt;agnet&lt;/i&gt;" in found["html"] and "<i>agnet" not in found["html"]
     assert found["html"].count("<svg") == 2 and "http" not in found["html"].replace("http-equiv", "")
     assert json.loads((tmp_path / "out/results.json").read_text())["tables"][0]["lines"][1]["row"] == "agnet"
