@@ -28,11 +28,12 @@ from .commands.predict import predict
 from .commands.propose import propose
 from .commands.report import report
 from .commands.runs import runs
+from .commands.study import study
 from .commands.train import train
 
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
-    "Stage 2": (train, evaluate, report, compare, labels, figure, runs, complexity),
+    "Stage 2": (train, evaluate, report, compare, study, labels, figure, runs, complexity),
     "Inference": (predict, explain, export),
     "Demo": (demo,),
 }

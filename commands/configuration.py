@@ -98,6 +98,17 @@ def read_configuration(file: Path, context: click.Context, given: Mapping[str, o
     return _Reader(file, context, given).read(read_mapping(file))
 
 
+def named_options(context: click.Context) -> dict[str, tuple[click.Option, bool]]:
+    """Map the names of a command's options, with underscores, to the option and to whether they switch it on."""
+    return {
+        name: (parameter, on)
+        for parameter in context.command.get_params(context)
+        if isinstance(parameter, click.Option) and parameter.name not in ("config", "help")
+        for flags, on in ((parameter.opts, True), (parameter.secondary_opts, False))
+        for name in (flag.lstrip("-").replace("-", "_") for flag in flags)
+    }
+
+
 class _Reader:
     """Convert the content of a configuration file to options.
 
@@ -109,13 +120,7 @@ class _Reader:
         self._file, self._context, self._given = file, context, given
         self._found, self._origins = Configuration(file), dict[str, str]()
         self._model = self._chosen = AGNetSettings.model  # family of the file, and family that this call trains
-        self._parameters = {
-            name: (parameter, on)
-            for parameter in context.command.get_params(context)
-            if isinstance(parameter, click.Option) and parameter.name not in ("config", "help")
-            for flags, on in ((parameter.opts, True), (parameter.secondary_opts, False))
-            for name in (flag.lstrip("-").replace("-", "_") for flag in flags)
-        }
+        self._parameters = named_options(context)
 
     def read(self, content: dict[str, Any]) -> Configuration:
         self._check_names(content)

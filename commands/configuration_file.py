@@ -58,6 +58,15 @@ def read_mapping(file: Path) -> dict[str, Any]:
     return found
 
 
+def parse_value(text: str) -> Any:
+    """Parse one value as in a YAML file: a number, true or false, else text."""
+    try:
+        found = _yaml(text)
+    except _BrokenError:
+        return text
+    return found if isinstance(found, (bool, int, float)) else text
+
+
 class _BrokenError(Exception):
     """A parsing error. Its message is the place and the reason, to be appended to the file's name."""
 

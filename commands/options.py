@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,20 @@ aggregate = click.option(
     help="RULE by which the frames of a video answer for it: mean of their probabilities, most frequent winner (the "
     "earlier class of a tie), or mean of the last N frames. Only for clips.  [default: mean-prob]",
 )
+
+
+def one_each(words: Sequence[str], names: Collection[str]) -> list[str]:
+    """Rewrite ``--seeds 0 1`` as ``--seeds 0 --seeds 1``, which click understands, for the options ``names``."""
+    found: list[str] = []
+    option = ""  # the last one
+    for word in words:
+        if word.startswith("-"):
+            option = word
+        elif option in names and found[-1] != option:
+            found.append(option)
+        found.append(word)
+    return found
+
 
 json_ = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 csv_ = click.option("--csv", "as_csv", is_flag=True, help="Print the classes as CSV.")

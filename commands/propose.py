@@ -140,8 +140,8 @@ def propose(context: click.Context, **_: Any) -> None:
 
     run = settings_from(context, _Run)
     weights = Path(context.params["weights"]) if context.params["weights"] else None
-    settings = _settings(context, weights)
-    index = _open(settings_from(context, _Asked))
+    settings = proposal_settings(context)
+    index = data_set(context)
     _say_what_was_found(index)
     click.echo(f"settings: {', '.join(f'{k}={v}' for k, v in settings.to_dict().items())}", err=True)
     try:
@@ -165,24 +165,26 @@ def propose(context: click.Context, **_: Any) -> None:
     say_next("train", "--boxes", run.boxes, *model, *root_words(read_listing(run.boxes), index.root))
 
 
-def _settings(context: click.Context, weights: Path | None) -> ProposalSettings:
-    """Build the proposal settings.
+def proposal_settings(context: click.Context) -> ProposalSettings:
+    """Build the proposal settings of a call.
 
     Raises: `ConfigurationError` for incompatible values, `CheckpointError` for an unreadable weights file.
     """
+    weights = Path(context.params["weights"]) if context.params["weights"] else None
     known: dict[str, object] = {"weights": name_of_weights(weights)}
     if context.params["method"] == NONE:
         known |= {"primary": 0, "kinds": NONE}
     return settings_from(context, ProposalSettings, **known)
 
 
-def _open(asked: _Asked) -> DatasetIndex:
-    """Open the data set.
+def data_set(context: click.Context) -> DatasetIndex:
+    """Open the data set of a call.
 
     Raises: `DatasetError` if it is missing, `click.UsageError` for incompatible options.
     """
     from ..data.sets.catalogue import open_dataset
 
+    asked = settings_from(context, _Asked)
     dataset, root, list_file = _what_is_meant(asked.source, asked.dataset, asked.root, asked.list_file)
     if asked.without_leaked_frames and dataset != "auc-v2":
         raise click.UsageError("--without-leaked-frames is for --dataset auc-v2")

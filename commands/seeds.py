@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
+from .options import one_each
 from .sections import SectionedCommand
 
 SEEDS = "--seeds"
@@ -15,20 +14,7 @@ class SeveralSeeds(SectionedCommand):
     """A command with ``--seeds``, which takes all words up to the next option: ``--seeds 0 1 2``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _one_each(args))
-
-
-def _one_each(words: Sequence[str]) -> list[str]:
-    """Rewrite ``--seeds 0 1`` as ``--seeds 0 --seeds 1``, which click understands."""
-    found: list[str] = []
-    option = ""  # the last one
-    for word in words:
-        if word.startswith("-"):
-            option = word
-        elif option == SEEDS and found[-1] != SEEDS:
-            found.append(SEEDS)
-        found.append(word)
-    return found
+        return super().parse_args(ctx, one_each(args, (SEEDS,)))
 
 
 def check_seeds(context: click.Context, parameter: click.Parameter, seeds: tuple[int, ...]) -> tuple[int, ...]:

@@ -46,10 +46,10 @@ class _TrainCommand(SeveralSeeds, ConfigurableCommand, ModelCommand):
     """
 
     def defaults_for(self, given: Mapping[str, object]) -> dict[str, object]:
-        from ..data.boxes.reader import CLIPS, IMAGES, kind_of_rows
+        from ..data.boxes.reader import CLIPS, SEARCHED, kind_of_rows
 
-        by_kind: dict[str, dict[str, object]] = {IMAGES: {}, CLIPS: {"recipe": "clips"}}
-        return by_kind.get(kind_of_rows(Path(str(given.get("boxes", "boxes.h5")))), _FOR_RETRIEVAL)
+        kind = kind_of_rows(Path(str(given.get("boxes", "boxes.h5"))))
+        return defaults_of(clips=kind == CLIPS, persons=kind == SEARCHED)
 
 
 def _one_line(context: click.Context, parameter: click.Parameter, text: str) -> str:
@@ -60,7 +60,13 @@ def _one_line(context: click.Context, parameter: click.Parameter, text: str) -> 
 
 
 STATES = "Saved states"
-_FOR_RETRIEVAL: dict[str, object] = {"recipe": "reid", "neck": "batch-norm"}
+
+
+def defaults_of(*, clips: bool, persons: bool) -> dict[str, object]:
+    """Return the defaults that are others for clips, and for persons that are searched for."""
+    if persons:
+        return {"recipe": "reid", "neck": "batch-norm"}
+    return {"recipe": "clips"} if clips else {}
 
 
 @click.command(

@@ -70,6 +70,17 @@ def table(rows: Sequence[Sequence[str]], right: Container[int] | None = None) ->
     return lines
 
 
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Format rows of cells as a Markdown table; the first row has the headings."""
+    lines = [f"| {' | '.join(map(markdown, row))} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def markdown(text: str) -> str:
+    """Return `printable` text that Markdown shows as it is."""
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
 def duration(seconds: float) -> str:
     """Format a time in minutes and seconds, 4:05, or also hours, 1:04:05."""
     whole = round(seconds)

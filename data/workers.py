@@ -237,8 +237,14 @@ def start_local_worker() -> None:
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.name == "posix":  # elsewhere, the parent's number stays after it ends
-        threading.Thread(target=_end_after, args=(parent.pid,), daemon=True).start()
+    if parent is not None:
+        end_with(parent.pid)
+
+
+def end_with(parent: int | None) -> None:
+    """End this process, at once, when its parent, given by its number, is gone."""
+    if os.name == "posix":  # elsewhere, the parent's number stays after it ends
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
 @contextmanager

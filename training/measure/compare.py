@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -120,10 +120,13 @@ class _Scored:
     drawn: np.ndarray  #: ``(S, measures, draws)``
 
 
-def compare_runs(runs: Sequence[Path], split: str, aggregate: Aggregate | None = None) -> Comparison:
+def compare_runs(
+    runs: Sequence[Path], split: str, aggregate: Aggregate | None = None, seeds: Collection[int] | None = None
+) -> Comparison:
     """Compare two or more runs, or folders of several seeds, by their predictions for ``split``.
 
-    Those of videos are by the default rule unless another one is given as ``aggregate``.
+    Those of videos are by the default rule unless another one is given as ``aggregate``. With ``seeds``, only those of
+    each folder are compared.
 
     For two single runs, images are counted or resampled in pairs (`intervals.difference_interval`), and McNemar's exact
     test compares their top-1; the result holds for these two trained networks, not for other seeds. With several seeds,
@@ -135,7 +138,7 @@ def compare_runs(runs: Sequence[Path], split: str, aggregate: Aggregate | None =
     """
     if len(runs) < 2:
         raise ConfigurationError("a comparison needs two or more runs")
-    contestants = load_runs(runs, split, aggregate)
+    contestants = load_runs(runs, split, aggregate, seeds)
     scored = [_score(contestant) for contestant in contestants]
     measured = scored[0].scores[0]
     every = [found for contestant in contestants for found in contestant.predictions]

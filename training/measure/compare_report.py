@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...data.files import write_text
 from ...data.palette import FAINT, PAPER, SERIES, TEXT
-from ...data.text import printable, table
+from ...data.text import markdown, markdown_table, printable, table
 from .compare import Challenge, ClassChange, Comparison, Contestant, p_text
 from .evaluation_report import between, number, rows_csv, with_sd
 from .statistics import Interval
@@ -47,19 +47,19 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Format a comparison as Markdown tables."""
-    blocks = [f"**{_escaped(comparison.dataset)}, {comparison.split}**: {_counted(comparison)}, the same for all"]
-    blocks += [_escaped(challenge.verdict) for challenge in comparison.challenges]
+    blocks = [f"**{markdown(comparison.dataset)}, {comparison.split}**: {_counted(comparison)}, the same for all"]
+    blocks += [markdown(challenge.verdict) for challenge in comparison.challenges]
     tables = [_measures(comparison)]
     for challenge in comparison.challenges:
         tables += [_differences(comparison, challenge), _tests(comparison, challenge), _classes(comparison, challenge)]
-    blocks += [_markdown_table(rows) for rows in tables if len(rows) > 1]
+    blocks += [markdown_table(rows) for rows in tables if len(rows) > 1]
     blocks.append(_basis(comparison))
     for title, lines in (
         ("Differences between the networks", comparison.model_differences),
         ("Other differences and limitations", comparison.cautions),
     ):
         if lines:
-            blocks.append("\n".join([f"{title}:\n", *(f"- {_escaped(line)}" for line in lines)]))
+            blocks.append("\n".join([f"{title}:\n", *(f"- {markdown(line)}" for line in lines)]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -331,12 +331,3 @@ def _basis(comparison: Comparison) -> str:
         "each network's mean over its seeds is added (Student's t; shares: Wilson). Each McNemar test is for one "
         "pair of seeds."
     )
-
-
-def _markdown_table(rows: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
-
-
-def _escaped(text: str) -> str:
-    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")

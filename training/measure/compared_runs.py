@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
@@ -42,16 +42,18 @@ class Runs:
     configs: list[_Config]
 
 
-def load_runs(runs: Sequence[Path], split: str, aggregate: Aggregate | None = None) -> list[Runs]:
+def load_runs(
+    runs: Sequence[Path], split: str, aggregate: Aggregate | None = None, seeds: Collection[int] | None = None
+) -> list[Runs]:
     """Load runs, or folders of several seeds, with their predictions for ``split``, images in the same order for all.
-    Those of videos are by the default rule unless another one is given.
+    Those of videos are by the default rule unless another one is given; ``seeds`` selects folders of seeds.
 
     Images are matched by content, or by path if the content of any is unknown.
 
     Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
     images, labels or classes differ.
     """
-    return _aligned([_load(run, split, aggregate) for run in runs])
+    return _aligned([_load(run, split, aggregate, seeds) for run in runs])
 
 
 def model_differences(contestants: Sequence[Runs]) -> Iterator[str]:
@@ -96,8 +98,8 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
                 yield f"{path} was trained for {finished} of its {wanted} epochs"
 
 
-def _load(run: Path, split: str, aggregate: Aggregate | None) -> Runs:
-    files = predictions_of(run, split, aggregate)
+def _load(run: Path, split: str, aggregate: Aggregate | None, seeds: Collection[int] | None) -> Runs:
+    files = predictions_of(run, split, aggregate, seeds)
     paths = list(files)
     configs = [_with_defaults(read_config(path)) for path in paths]
     predictions = []

@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...data.errors import CheckpointError
 from ..loop.preparation import build_network
 from ..machine.devices import Device
 from ..machine.torch_internals import HeldTensors
 from ..models.contract import Settings
 from ..models.model import Model
-from ..models.registry import needs_of
+from ..models.registry import needs_of, settings_of
 from ..models.settings import (
     AGNetSettings,
     ALSTMSettings,
@@ -26,6 +28,8 @@ from ..models.settings import (
     PlainSettings,
     SRBNSettings,
 )
+from ..recipes import Recipe
+from ..runs.folder import read_config
 from ..samples.loader import Batch
 
 # The columns of Table VI. "-Attn" is the backbone with regions, their SE-Residuals and a fusion without parameters.
@@ -101,9 +105,23 @@ def other_costs(classes: int) -> list[Cost]:
     return [_cost(settings(classes), name) for name, settings in OTHERS.items()]
 
 
-def _cost(settings: Settings, variant: str) -> Cost:
+def run_cost(run: Path) -> Cost:
+    """Parameters and GFLOPs of the network of a run, for one image of the size that it was trained at.
+
+    Raises: `CheckpointError` or `ConfigurationError` when the run's configuration cannot be read.
+    """
+    config = read_config(run)
+    try:
+        return _cost(settings_of(config["model"]), "", Recipe(**config["recipe"]).size_hw)  # type: ignore[arg-type]
+    except (TypeError, LookupError, ValueError) as error:
+        raise CheckpointError(f"{run}: its network cannot be built: {error}") from None
+
+
+def _cost(settings: Settings, variant: str, size_hw: tuple[int, int] | None = None) -> Cost:
     with torch.device("meta"):
         model = build_network(settings).eval()
+        if size_hw is not None:
+            model.size_hw = size_hw
         regions = needs_of(settings).regions
         image = Batch.of_images(torch.empty(1, 3, *model.size_hw), torch.empty(1, regions, 4))
         with FlopCounterMode(display=False) as counter, torch.no_grad():

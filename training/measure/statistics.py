@@ -147,6 +147,25 @@ def joined_test(value: float, variance: float, images: int, seeds: Sequence[Sequ
     return Interval(value - half, value + half), float(2 * stats.t.sf(abs(value) / error, freedom))
 
 
+def resampled_test(values: Sequence[float], test_share: float) -> tuple[Interval, float]:
+    """Nadeau and Bengio's corrected resampled t-test (2003) of a mean over repeated random splits against 0.
+
+    Training images of such splits overlap, so that their results vary too little; the variance is raised for it.
+
+    Args:
+        values: A difference for each of K ≥ 2 splits.
+        test_share: Number of test images divided by that of training images.
+
+    Returns: the 95 % interval and the two-sided p, which is 1.0 if all values are equal.
+    """
+    mean, count = float(np.mean(values)), len(values)
+    error = ((1 / count + test_share) * float(np.var(values, ddof=1))) ** 0.5
+    if error == 0:
+        return Interval(mean, mean), 1.0
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    return Interval(mean - half, mean + half), float(2 * stats.t.sf(abs(mean) / error, count - 1))
+
+
 def _joined(variance: float, degrees: float, seeds: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Total variance over images and seeds, and its degrees of freedom; ``degrees`` are those of ``variance``."""
     variances = [(variance, degrees)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, fields
 from functools import partial
@@ -361,14 +361,17 @@ def measured_split(run: Path) -> str:
     return "query" if isinstance(images, dict) and images.get("query") else "test"
 
 
-def predictions_of(run: str | Path, split: str, aggregate: Aggregate | None = None) -> dict[Path, Path]:
+def predictions_of(
+    run: str | Path, split: str, aggregate: Aggregate | None = None, seeds: Collection[int] | None = None
+) -> dict[Path, Path]:
     """Map each single run (see `runs_of`) to the file of its predictions for ``split`` of its own boxes file, of videos
-    by a rule other than the default.
+    by a rule other than the default. With ``seeds``, only the runs in the folders of these seeds.
 
     Raises: `CheckpointError` when ``run`` is not a run, or a single run was not evaluated.
     """
     found = {}
-    for single in runs_of(run):
+    wanted = None if seeds is None else {f"seed-{seed}" for seed in seeds}
+    for single in (one for one in runs_of(run) if wanted is None or one.name in wanted):
         found[single] = single / f"predictions-{split}{aggregate.part if aggregate else ''}{SUFFIX}"
         if not found[single].is_file():
             remedy = f"agnet evaluate --run {shlex.quote(str(folder_of(run)))}"

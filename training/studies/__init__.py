@@ -1,0 +1,1 @@
+"""Studies: configurations of a network, trained with several seeds and compared with a control."""
