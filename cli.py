@@ -21,15 +21,17 @@ from .commands.demo import demo
 from .commands.evaluate import evaluate
 from .commands.explain import explain
 from .commands.export import export
+from .commands.figure import figure
 from .commands.inspect import inspect
 from .commands.predict import predict
 from .commands.propose import propose
+from .commands.report import report
 from .commands.runs import runs
 from .commands.train import train
 
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
-    "Stage 2": (train, evaluate, compare, runs, complexity),
+    "Stage 2": (train, evaluate, report, compare, figure, runs, complexity),
     "Inference": (predict, explain, export),
     "Demo": (demo,),
 }

@@ -28,7 +28,7 @@ _PHOTOGRAPHS = ("cat/000.jpg", "coffee/001.jpg", "rocket/002.jpg")
     help="Output folder.",
 )
 def demo(output: Path) -> None:
-    """Propose, train, evaluate and predict on sixteen photographs, in a few minutes on a CPU.
+    """Propose, train, evaluate, predict and report on sixteen photographs, in a few minutes on a CPU.
 
     Each command is printed before it runs. After an interruption, the same command resumes. The demo needs the
     packages of the extra demo and downloads nothing.
@@ -44,6 +44,7 @@ def demo(output: Path) -> None:
         raise ConfigurationError(f"agnet demo needs more packages: {how_to_install(*missing)}")
     check_folder_writable(output, "name another folder with --output")
     boxes, run, pictures = output / "boxes.h5", output / "run", output / "pictures"
+    page = output / "report.html"
     photographs = [output / FOLDER / "test" / name for name in _PHOTOGRAPHS]
 
     def step(what: str, *words: str | Path) -> None:
@@ -61,12 +62,14 @@ def demo(output: Path) -> None:
     step("Evaluate it on photographs that it was not trained on", "evaluate", "--run", run)
     saving: list[str | Path] = [] if pictures.is_dir() and any(pictures.iterdir()) else ["--save", pictures]
     step("Classify three of them and draw the regions it attended to", "predict", "--run", run, *saving, *photographs)
+    step("Write one page about the run, to look at and to send", "report", "--run", run, "--output", page)
     click.echo()
     written = {
         boxes: "regions; open the file in HDFView and start with 00_read_me",
         run: "configuration, log and checkpoint; curves.png shows the training curves",
         run / "metrics-test.json": "accuracy on the test split; confusion-test.png is the confusion matrix",
         pictures: "three test photographs, annotated with the predictions",
+        page: "everything about the run in one page; open it in a browser",
     }
     for name, what in written.items():
         click.echo(f"{name!s:{max(len(str(one)) for one in written)}}  {what}")

@@ -10,11 +10,10 @@ import click
 
 from . import options
 from .next_step import say_predict
-from .places import images_root
+from .places import boxes_of, images_root
 from .progress import watch
 
 if TYPE_CHECKING:
-    from ..data.boxes.reader import Boxes
     from ..training.aggregates import Aggregate
     from ..training.measure.evaluation import Evaluation
     from ..training.measure.seeds import SeedsEvaluation
@@ -70,7 +69,7 @@ def evaluate(
     from ..training.runs.folder import folder_of, read_config, runs_of
 
     run, say = folder_of(run), partial(click.echo, err=True)
-    files = _boxes_of(runs_of(run), boxes)
+    files = boxes_of(runs_of(run), boxes)
     split = split or default_split(next(iter(files.values())))
     for single, found in files.items():
         check_measurable(single, found, split, force, aggregate)
@@ -149,25 +148,3 @@ def _report(
 def _classes(evaluation: Evaluation) -> list[str]:
     """Classes that the plots of an evaluation name."""
     return list(getattr(evaluation.metrics, "class_images", ()))
-
-
-def _boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
-    """Map each run to the boxes file to measure it on; a file that several runs share is read once.
-
-    Raises: `BoxesFileError` if the file of a run is not at its recorded place and none is ``given``.
-    """
-    from ..data.boxes.reader import read_boxes
-    from ..data.errors import BoxesFileError
-    from ..data.places import follow_hint
-    from ..training.runs.folder import read_config
-
-    files: dict[Path, Boxes] = {}
-    found = {}
-    for run in runs:
-        path = given or follow_hint(read_config(run)["boxes"].get("file_relative_to_run"), run)
-        if path is None:
-            raise BoxesFileError(f"the boxes file of {run} is no longer where it was; give it with --boxes")
-        if path not in files:
-            files[path] = read_boxes(path)
-        found[run] = files[path]
-    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..data.boxes.reader import Listing
+    from ..data.boxes.reader import Boxes, Listing
 
 
 def root_of_dataset(dataset: str, root: Path | None, list_file: Path | None) -> Path:
@@ -38,3 +38,25 @@ def images_root(boxes: Listing, root: Path | None) -> Path:
 
 def root_of_environment() -> Path | None:
     return Path(os.environ["AGNET_ROOT"]) if os.environ.get("AGNET_ROOT") else None
+
+
+def boxes_of(runs: list[Path], given: Path | None) -> dict[Path, Boxes]:
+    """Map each run to the boxes file to measure it on; a file that several runs share is read once.
+
+    Raises: `BoxesFileError` if the file of a run is not at its recorded place and none is ``given``.
+    """
+    from ..data.boxes.reader import read_boxes
+    from ..data.errors import BoxesFileError
+    from ..data.places import follow_hint
+    from ..training.runs.folder import read_config
+
+    files: dict[Path, Boxes] = {}
+    found = {}
+    for run in runs:
+        path = given or follow_hint(read_config(run)["boxes"].get("file_relative_to_run"), run)
+        if path is None:
+            raise BoxesFileError(f"the boxes file of {run} is no longer where it was; give it with --boxes")
+        if path not in files:
+            files[path] = read_boxes(path)
+        found[run] = files[path]
+    return found

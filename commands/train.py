@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..data.text import printable
-from ..proposals.settings import ProposalSettings
+from ..proposals.settings import SHUFFLED, ProposalSettings
 from ..training.models.registry import record_of
 from ..training.recipes import SAVE_MINUTES, Recipe, RunSettings
 from . import options
@@ -221,6 +221,8 @@ def _live_regions(boxes: Boxes) -> Propose:
     proposals = ProposalSettings.from_dict(boxes.settings["proposals"])
     if proposals.weights != ProposalSettings.weights:
         raise click.UsageError("--regions live needs regions proposed without a weights file")
+    if proposals.method == SHUFFLED:
+        raise click.UsageError("--regions live finds an image's own regions, and this boxes file has those of others")
     from ..proposals.one_image import propose_regions
 
     return partial(propose_regions, settings=proposals)

@@ -29,7 +29,7 @@ def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: in
     counts = ", ".join(f"{len(boxes.rows(split)):,} {split}" for split in splits_told(boxes.is_retrieval))
     kind = "persons" if boxes.is_retrieval else "classes"
     yield f"{boxes.title}: {counts} {rows_called(boxes.of_clips)} of {len(boxes.classes)} {kind}"
-    if unknown := cannot_draw([boxes.title], in_colour=False):  # for the title of the curves
+    if unknown := cannot_draw([boxes.title, job.title], in_colour=False):  # for the title of the curves
         yield unknown
     with_seeds = f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {job.settings.seed}"
     weights = f"backbone {model.backbones} with weights {job.settings.weights}"

@@ -75,6 +75,11 @@ def text_width(text: str, size: int) -> float:
     return _typeset(text, size).width
 
 
+def ascent(size: int) -> int:
+    """Distance in pixels from the ascender to the baseline of a text of ``size`` pixels."""
+    return _load(_first_faces()[0], size).getmetrics()[0]
+
+
 def draw_text(
     page: Image.Image, place_xy: tuple[float, float], text: str, size: int, fill: str, anchor: str = "la"
 ) -> None:
@@ -92,7 +97,7 @@ def draw_text(
     line = _typeset(text, size)
     x, base = place_xy
     x -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * line.width
-    base += {"a": _load(_first_faces()[0], size).getmetrics()[0], "s": 0}[anchor[1]]
+    base += {"a": ascent(size), "s": 0}[anchor[1]]
     pen = ImageDraw.Draw(page)
     for run in line.runs:
         if run.face.strike:

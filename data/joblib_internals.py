@@ -48,7 +48,13 @@ def submit_to_dask(backend: Any, task: Callable[[Item], Result], item: Item) -> 
 
 
 def is_death(error: Exception) -> bool:
-    """Whether the error reports the death of a worker process, in any backend."""
+    """Whether the error reports the death of a worker process, in any backend.
+
+    loky writes to a worker that it starts, and to the process that tracks its semaphores: if one of them is killed at
+    that moment, the error is only that of the pipe.
+    """
+    if isinstance(error, BrokenPipeError):
+        return not is_from_worker(error)
     return any(kind.__name__ in _DEATHS for kind in type(error).__mro__)
 
 
@@ -57,6 +63,8 @@ def cause_of_death(error: Exception) -> tuple[str, str]:
 
     Returns: a signal's name, "EXIT 1" or "" if unknown; the line, or "" if there was no output.
     """
+    if isinstance(error, OSError):  # while it was started
+        return "", error.strerror or type(error).__name__
     told = _HOW.search(str(error))
     lines = [line for line in str(error.__cause__ or "").splitlines() if line.strip(' "')]
     return "" if told is None else told[1] or f"EXIT {told[2]}", lines[-1].strip() if lines else ""

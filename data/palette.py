@@ -46,6 +46,13 @@ STYLE: dict[Any, Any] = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "lines.linewidth": 1.8,
+    "pdf.fonttype": 42,  # TrueType: some journals refuse the default
     "svg.fonttype": "path",
     "svg.hashsalt": "agnet",  # names of parts are random without it
 }
+
+# The same on a dark screen, each with a contrast of at least 4.5 to the dark paper.
+DARK_TEXT, DARK_FAINT, DARK_RULE, DARK_PAPER = "#e6e6e6", "#a3a3a3", "#3a3d42", "#15171a"
+DARK_FOR, DARK_AGAINST, DARK_LIT = "#f5953f", "#b58be0", "#2cc4c4"
+DARK_SERIES = ("#56b4e9", "#f0894a", "#3cc79a", "#e09cc0", "#a3a3a3")
+DARK_RIGHT, DARK_WRONG = "#5cbf8a", "#ea8478"

@@ -143,8 +143,7 @@ def ahead_by_processes(
     ):
         try:
             while True:
-                with _starting():
-                    executor = executor or ProcessPoolExecutor(jobs, initializer=start_local_worker, env=_ONE_THREAD)
+                executor = executor or _executor(jobs, env=_ONE_THREAD)
                 for item in islice(remaining, limit - len(waiting)):
                     waiting.append((item, _submit(executor, task, item)))
                 if not waiting:
@@ -198,6 +197,17 @@ def ahead_by_threads(
         finally:
             reader.shutdown(wait=False, cancel_futures=True)
             workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _executor(jobs: int, **options: Any) -> ProcessPoolExecutor:
+    """An executor, which starts its workers later. Raises: `WorkerError` if the system has no room for it."""
+    for _ in range(_LIVES):
+        try:
+            with _starting():
+                return ProcessPoolExecutor(jobs, initializer=start_local_worker, **options)
+        except BrokenPipeError as error:  # the process that tracks its semaphores was killed: the next try starts it
+            broken = error
+    raise _no_start(broken, set(multiprocessing.active_children()))
 
 
 def _submit(executor: ProcessPoolExecutor, task: Callable[[Item], Result], item: Item) -> Future[Result]:
@@ -455,7 +465,7 @@ class _Process:
 
     def run(self, task: Callable[[Sequence[Item]], list[Result]], chunk: Sequence[Item]) -> list[Result]:
         with _starting(), _interrupts_kept_from_workers():
-            self._executor = self._executor or ProcessPoolExecutor(max_workers=1, initializer=start_local_worker)
+            self._executor = self._executor or _executor(1)
             future = self._executor.submit(task, chunk)
         return future.result()
 

@@ -26,6 +26,7 @@ from .hulls import Groups
 _FINE = 2
 _MARGIN, _GAP, _CAPTION = 28, 24, 28
 _TILE = 230
+_PRINTED = 240  # pixels, width of a printed panel, a fifth of two columns of text: tags have 5 points
 _TAG = 13 * _FINE
 _SLIVER = 40  # minimum width and height of a panel
 _PAIRS = 4  # number of secondary regions that remain distinguishable in one picture
@@ -60,31 +61,46 @@ def draw_proposal(
     Returns: uint8 RGB.
     """
     arrangement = _arrange(image.shape[1] / image.shape[0])
-    fine = _enlarge(image, arrangement)
+    panels = _stages(_enlarge(image, arrangement), image.shape, regions, groups)
+    reduced = [_Panel(caption, _frame(picture.reduce(_FINE))) for caption, picture in panels]
+    reduced.append(_legend(regions, "points" if groups is None else "keypoints"))
+    columns = 4 if len(reduced) == 4 and arrangement.columns == 3 else arrangement.columns
+    return _page(reduced, columns, title, facts, note)
+
+
+def draw_stages(image: np.ndarray, regions: Regions, groups: Groups | None) -> list[tuple[str, np.ndarray]]:
+    """Draw the panels of `draw_proposal`, small and with large tags, each with its caption: for print.
+
+    Args: as for `draw_proposal`.
+
+    Returns: (caption, uint8 RGB) of each panel.
+    """
+    arrangement = _Arrangement(1, _PRINTED, round(1.4 * _PRINTED))
+    panels = _stages(_enlarge(image, arrangement), image.shape, regions, groups)
+    return [(caption, np.asarray(_frame(picture))) for caption, picture in panels]
+
+
+def _stages(fine: Image.Image, shape: tuple[int, ...], regions: Regions, groups: Groups | None) -> list[_Panel]:
+    """Draw every stage over ``fine``, the enlarged photograph, which had the height and width of ``shape``."""
     primary = regions.primary_xyxy * np.tile(np.divide(fine.size, regions.size_wh), 2)
     panels = [_Panel("photograph", fine)]
     if groups is not None:
-        points = groups.points_xy * np.divide(fine.size, image.shape[1::-1])
+        points = groups.points_xy * np.divide(fine.size, shape[1::-1])
         if len(points):
             panels.append(_Panel(_several(len(points), "keypoint"), _draw_rings(fine, points)))
         if (groups.labels >= 0).any():
             panels.append(_Panel("in clusters, with their hulls", _draw_clusters(fine, points, groups.labels)))
     slots = [str(slot) for slot in range(len(primary))]
-    if regions.enough_keypoints:
-        panels.append(_Panel("primary regions", _draw_boxes(fine, primary, slots, 3 * _FINE)))
-        around = regions.layout.secondary(primary)
-        if chosen := choose_pairs(around, _PAIRS):
-            caption = f"{len(chosen)} of {_several(len(around), 'secondary region')}"
-            caption += ": the least alike" if len(chosen) < len(around) else ""
-            panels.append(_Panel(caption, _draw_pairs(fine, around[chosen], regions.layout.pairs[chosen])))
-    else:
-        panels.append(
-            _Panel("every region is the whole image", _draw_boxes(fine, primary[:1], [f"0 to {slots[-1]}"], 3 * _FINE))
-        )
-    reduced = [_Panel(caption, _frame(picture.reduce(_FINE))) for caption, picture in panels]
-    reduced.append(_legend(regions, "points" if groups is None else "keypoints"))
-    columns = 4 if len(reduced) == 4 and arrangement.columns == 3 else arrangement.columns
-    return _page(reduced, columns, title, facts, note)
+    if not regions.enough_keypoints:
+        whole = _draw_boxes(fine, primary[:1], [f"0 to {slots[-1]}"], 3 * _FINE)
+        return [*panels, _Panel("every region is the whole image", whole)]
+    panels.append(_Panel("primary regions", _draw_boxes(fine, primary, slots, 3 * _FINE)))
+    around = regions.layout.secondary(primary)
+    if chosen := choose_pairs(around, _PAIRS):
+        caption = f"{len(chosen)} of {_several(len(around), 'secondary region')}"
+        caption += ": the least alike" if len(chosen) < len(around) else ""
+        panels.append(_Panel(caption, _draw_pairs(fine, around[chosen], regions.layout.pairs[chosen])))
+    return panels
 
 
 class Tile(NamedTuple):

@@ -17,7 +17,7 @@ from .figures import Tile, draw_proposal, draw_sheet
 from .hulls import Groups, in_slot_order, regions_of_groups
 from .one_image import propose_groups
 from .provenance import revision_of
-from .settings import NETWORKS, ProposalSettings
+from .settings import NETWORKS, SHUFFLED, ProposalSettings
 
 
 def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str]:
@@ -28,11 +28,7 @@ def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str
     Raises: `ImageError` if the image could not be used, or cannot be read now.
     """
     name = boxes.names[image].decode()
-    if boxes.status[image] == schema.STATUS_UNREADABLE:
-        raise ImageError(f"{name} has no regions: {dict(boxes.failures).get(name, 'no reason is recorded')}")
-    pixels = _read(boxes, image, root)
-    regions = boxes.regions(int(np.searchsorted(boxes.usable, image)))
-    groups, warning = _find_again(boxes, pixels, regions)
+    pixels, regions, groups, warning = find_groups(boxes, image, root)
     width, height = regions.size_wh
     points = f"{regions.total_keypoints:,} keypoints, {regions.distinct_keypoints:,} at distinct places"
     facts = [f"row {image}", f"class {boxes.classes[boxes.labels[image]]}", str(boxes.splits[image])]
@@ -41,7 +37,24 @@ def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str
         facts.append(points)
     note = "The keypoints are as found now, the boxes as in the file: they differ" if warning else ""
     picture = draw_proposal(pixels, regions, groups, name, " · ".join(facts), note if groups is not None else "")
-    return picture, f"{name}: {warning}" if warning else ""
+    return picture, warning
+
+
+def find_groups(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, Regions, Groups | None, str]:
+    """Read image number ``image``, and detect the keypoints behind its regions again.
+
+    Returns: its pixels, uint8 RGB; its regions, from the file; their keypoints in slot order, or None for methods other
+    than SIFT; and a warning or an empty text.
+
+    Raises: `ImageError` if the image could not be used, or cannot be read now.
+    """
+    name = boxes.names[image].decode()
+    if boxes.status[image] == schema.STATUS_UNREADABLE:
+        raise ImageError(f"{name} has no regions: {dict(boxes.failures).get(name, 'no reason is recorded')}")
+    pixels = _read(boxes, image, root)
+    regions = boxes.regions(int(np.searchsorted(boxes.usable, image)))
+    groups, warning = _find_again(boxes, pixels, regions)
+    return pixels, regions, groups, f"{name}: {warning}" if warning else ""
 
 
 def picture_clip(boxes: Boxes, image: int, root: Path, count: int = 8) -> np.ndarray:
@@ -128,10 +141,11 @@ def _check_there(boxes: Boxes, image: int, root: Path) -> Path:
 def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Groups | None, str]:
     """Detect the keypoints behind ``regions``, in slot order, if no weights are needed. Also returns a warning.
 
-    The keypoints are None for methods other than SIFT, whose points are the boxes' own corners.
+    The keypoints are None for methods other than SIFT, whose points are the boxes' own corners, and for regions of
+    another image.
     """
     recorded = boxes.settings.get("proposals", {})
-    if recorded.get("method") in NETWORKS:
+    if recorded.get("method") in (*NETWORKS, SHUFFLED):
         return None, ""
     try:
         settings = ProposalSettings.from_dict(recorded)

@@ -38,7 +38,8 @@ from ..data.regions import Proposal
 from ..data.text import file_name
 from ..data.workers import in_parallel
 from .provenance import REMEDY, digest, recorded_settings, refuse_difference, refuse_other
-from .settings import ProposalSettings, name_of_weights
+from .settings import SHUFFLED, ProposalSettings, name_of_weights
+from .shuffled import Load, shuffled
 from .worker import lost_image, propose_chunk
 
 PART_IMAGES = 256
@@ -125,15 +126,18 @@ def propose_dataset(
         _claim(folder, recorded, index)
         run = _Run(index, settings, weights, folder, _part_keys(index, recorded))
         reused, postponed = run.finish(jobs, progress)
-        attributes, statuses = _attributes(index, settings, boxes, run.paths)
+        parts: list[Load] = [partial(Part.load, path) for path in run.paths]
+        if settings.method == SHUFFLED:
+            parts = shuffled(index, parts, settings)
+        attributes, statuses = _attributes(index, settings, boxes, parts)
         write_boxes(
             boxes,
             index,
-            [partial(Part.load, path) for path in run.paths],
+            parts,
             settings.layout,
             attributes=attributes,
             settings=recorded,
-            previews=_previews(index, settings, run.paths, statuses) if previews else {},
+            previews=_previews(index, settings, parts, statuses) if previews else {},
             idle=settings.idle,
         )
         if not postponed:
@@ -277,13 +281,13 @@ def _part_keys(index: DatasetIndex, recorded: Settings) -> list[str]:
 
 
 def _attributes(
-    index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Path]
+    index: DatasetIndex, settings: ProposalSettings, boxes: Path, parts: list[Load]
 ) -> tuple[dict[str, str | int], np.ndarray]:
     """Root attributes, and the status of each image."""
     hulls = hashlib.blake2b(digest_size=16)
     tables = []
-    for path in parts:
-        part = Part.load(path)
+    for load in parts:
+        part = load()
         hulls.update(part.hulls.tobytes())
         if index.of_clips:
             hulls.update(part.primary[["frame", "valid"]].tobytes())
@@ -319,7 +323,7 @@ def _summary(boxes: Path, reused: int, postponed: int = 0) -> Summary:
 
 
 def _previews(
-    index: DatasetIndex, settings: ProposalSettings, parts: list[Path], statuses: np.ndarray
+    index: DatasetIndex, settings: ProposalSettings, parts: list[Load], statuses: np.ndarray
 ) -> dict[str, tuple[np.ndarray, str]]:
     """Draw up to `PREVIEWS` usable images with their regions, named by their rows, and a sheet of all.
 
@@ -332,7 +336,7 @@ def _previews(
     tiles: list[tuple[np.ndarray, str]] = []
     for number in _previewed(statuses):
         name, label = index.names[number], index.classes[index.labels[number]]
-        part = Part.load(parts[number // PART_IMAGES])
+        part = parts[number // PART_IMAGES]()
         rows = part.primary[part.primary["image"] == number]
         try:
             if index.of_clips:

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 # A method is a function of this package: uint8 RGB (H, W, 3) and settings, and weights for `NETWORKS` -> κ groups of
 # points. The boxes file, its inspection and training do not depend on the method.
 KEYPOINTS = "sift"  #: the method that groups keypoints
+SHUFFLED = "shuffled"  #: keypoints, too, but each image then gets the regions of another one (`shuffled`)
 METHODS = {
     KEYPOINTS: "sift:group_keypoints",
+    SHUFFLED: "sift:group_keypoints",
     "cnn-features": "networks:group_feature_map",
     "mask-rcnn": "networks:group_detections",
     "grid": "controls:group_grid",
@@ -47,10 +49,10 @@ REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
 # The methods that a setting has an effect on: the `needs` of its field.
 _REGIONS = ("method", tuple(name for name in METHODS if name != NONE))
 _NETWORK = ("method", NETWORKS)
-_KEYPOINTS = ("method", (KEYPOINTS,))
+_KEYPOINTS = ("method", (KEYPOINTS, SHUFFLED))
 _CLIPS = ("frames", AT_LEAST_1)
-_SIZED = ("method", ("sift", "random"))
-_SEEDED = ("method", ("sift", "cnn-features", "random"))
+_SIZED = ("method", (KEYPOINTS, SHUFFLED, "random"))
+_SEEDED = ("method", (KEYPOINTS, SHUFFLED, "cnn-features", "random"))
 MIXTURES = ("closed-form", "scikit-learn")
 # Every slot has its own weights in the network, so the order of the slots must be meaningful. None of these orders
 # depends on the augmentation: the order is determined on the original image and kept when the pixels are transformed.
@@ -87,8 +89,8 @@ class ProposalSettings:
 
     method: str = choice(
         REGIONS,
-        "Source of the regions: SIFT keypoints (the paper), a network's feature map or detections, a grid or random "
-        "boxes as controls, or none for models without regions.",
+        "Source of the regions: SIFT keypoints (the paper), a network's feature map or detections; as controls, those "
+        "of another image of the same split (shuffled), a grid or random boxes; or none for models without regions.",
         tuple(METHODS),
         "sift",
     )
@@ -144,7 +146,7 @@ class ProposalSettings:
     )
     seed: int = setting(
         REGIONS,
-        "Seed of k-means and of random boxes, combined with the content of each image.",
+        "Seed of k-means and of random boxes, combined with the content of each image, and of shuffling.",
         A_SEED,
         0,
         needs=_SEEDED,
@@ -181,9 +183,9 @@ class ProposalSettings:
                 f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, other methods do not; got "
                 f"{self.method} with primary {self.primary} and kinds {self.kinds}"
             )
-        if self.frames and self.method in NETWORKS:
+        if self.frames and self.method in (*NETWORKS, SHUFFLED):
             raise ConfigurationError(
-                f"proposal setting 'method': {self.method} finds regions in images, not in clips; use "
+                f"proposal setting 'method': {self.method} is for images, not for clips; use "
                 f"{KEYPOINTS}, grid, random or {NONE}"
             )
         _ = self.layout  # raises if there are too many regions, or none

@@ -46,7 +46,7 @@ ALLOWED = {
     "training.answers": RUNS,
     "training.export": RUNS - {"training.samples"},
     # It reads the files of a run, and loads no network.
-    "training.report": {*DATA, "training", "training.runs", "training.measure"},
+    "training.report": {*DATA, "data.sets", "training", "training.models", "training.runs", "training.measure"},
 }
 # The command line may read settings at import, everything else inside its commands.
 LIGHT = {
@@ -142,8 +142,8 @@ def loaded(code):
     return set(subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_stage_1_runs_without_torch():
-    packages = loaded("import agnet.proposals.run, agnet.data.sets.catalogue, agnet.data.boxes.reader")
+def test_stage_1_and_the_page_about_a_run_do_without_torch():
+    packages = loaded("import agnet.proposals.run, agnet.data.sets.catalogue, agnet.training.report.page")
     assert "cv2" in packages and not packages & {"torch", "torchvision", "timm"}
 
 

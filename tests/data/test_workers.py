@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pkgutil
 import resource
 import signal
 import subprocess
@@ -207,6 +208,30 @@ def test_a_machine_that_has_no_room_for_processes_says_so(evaluate, monkeypatch)
         monkeypatch.setattr("joblib.externals.loky.process_executor._ExecutorManagerThread.__init__", refusal)
         with pytest.raises(WorkerError, match="cannot be started"):
             results([["a"], ["b"]], evaluate, jobs=2)
+
+
+@pytest.mark.parametrize(
+    "moment", ["process_executor:ProcessPoolExecutor._setup_queues", "backend.popen_loky_posix:Popen._launch"]
+)
+def test_a_process_killed_while_it_starts_costs_nothing(moment, evaluate, monkeypatch):
+    """The pipe to it breaks: to a worker, or to the process that tracks semaphores."""
+    owner, _, name = moment.rpartition(".")
+    owner = pkgutil.resolve_name(f"joblib.externals.loky.{owner}")
+    start, faults = getattr(owner, name), []
+
+    def break_at_first(*arguments, **options):
+        if faults:
+            raise faults.pop()
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, break_at_first)
+    faults += [BrokenPipeError(errno.EPIPE, "Broken pipe")]
+    assert results([["a", "b"], ["c"], ["d"]], evaluate, jobs=2) == [(name, "") for name in "abcd"]
+    faults += [BrokenPipeError(errno.EPIPE, "Broken pipe")]
+    assert list(ahead_by_processes("ab", str, lambda item, reason: "lost", jobs=2, limit=2)) == ["a", "b"]
+    faults += [BrokenPipeError(errno.EPIPE, "Broken pipe")] * 9
+    with pytest.raises(WorkerError, match=r"Broken pipe.*No image is at fault"):
+        list(ahead_by_processes("ab", str, lambda item, reason: "lost", jobs=2, limit=2))
 
 
 def disturbed(monkeypatch, faults):

@@ -3,6 +3,7 @@
 import functools
 import json
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -11,11 +12,16 @@ from click.testing import CliRunner
 
 from agnet.cli import main
 from agnet.data.boxes.reader import read_boxes
-from agnet.data.errors import CheckpointError
-from agnet.proposals import networks
+from agnet.data.errors import CheckpointError, ConfigurationError
+from agnet.data.sets.catalogue import open_dataset
+from agnet.predictor import proposer
+from agnet.proposals import networks, run
 from agnet.proposals.networks import group_detections, group_feature_map
 from agnet.proposals.one_image import propose_regions
+from agnet.proposals.run import propose_dataset
 from agnet.proposals.settings import ProposalSettings, name_of_weights
+from agnet.training.models.settings import AGNetSettings
+from agnet.training.runs.checkpoint_header import CheckpointHeader
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +197,32 @@ def test_weights_from_a_file_are_asked_for_again_when_predicting(folder, tmp_pat
 def test_weights_are_for_networks_alone():
     result = CliRunner().invoke(main, ["propose", "--dataset", "demo", "--weights", "x.pth"])
     assert result.exit_code == 2 and "--method cnn-features or --method mask-rcnn" in result.output
+
+
+def test_shuffled_regions_are_those_of_another_image_of_the_split(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "PART_IMAGES", 5)  # images exchange across parts, too
+    (folder / "train" / "ant" / "0.png").write_bytes(b"no image")
+    index = open_dataset("folder", folder)
+    with joblib.parallel_config(backend="sequential"):
+        for method in ("sift", "shuffled"):
+            propose_dataset(index, ProposalSettings(method=method, primary=3), tmp_path / f"{method}.h5")
+    own, others = read_boxes(tmp_path / "sift.h5"), read_boxes(tmp_path / "shuffled.h5")
+    assert own.fingerprint != others.fingerprint and own.failures == others.failures
+    assert (own.contents == others.contents).all() and (own.sizes_wh == others.sizes_wh).all()
+    for split in ("train", "val"):
+        rows = own.rows(split)
+        shares = [
+            np.stack([boxes.regions(row).primary_xyxy / np.tile(boxes.regions(row).size_wh, 2) for row in rows])
+            for boxes in (own, others)
+        ]
+        distance = np.abs(shares[0][:, None] - shares[1][None]).max(axis=(2, 3))  # row: the giver
+        giver = distance.argmin(axis=0)
+        assert distance.min(axis=0).max() < 0.003  # coordinates are rounded to a tenth of a pixel
+        assert sorted(giver) == list(range(len(rows))) and (giver != np.arange(len(rows))).all()
+
+
+def test_a_run_on_shuffled_regions_has_none_for_a_single_photograph():
+    proposals = ProposalSettings(method="shuffled").to_dict()
+    header = CheckpointHeader(AGNetSettings(backbone="resnet50", classes=2), ("a", "b"), proposals, "", 1, None)
+    with pytest.raises(ConfigurationError, match="regions of other images"):
+        proposer(header, None)

@@ -128,6 +128,6 @@ def test_a_clip_that_kills_its_decoder_costs_itself_alone(clip_index, tmp_path, 
 
 
 def test_methods_for_images_alone_are_refused_for_clips():
-    with pytest.raises(ConfigurationError, match="mask-rcnn finds regions in images, not in clips"):
+    with pytest.raises(ConfigurationError, match="mask-rcnn is for images, not for clips"):
         ProposalSettings(method="mask-rcnn", frames=8)
     assert "frames" not in ProposalSettings().to_dict() and ProposalSettings(frames=8).to_dict()["tubes"] == "space"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -141,9 +142,14 @@ def new_file(folder: Path, image: Path, suffix: str) -> Path:
 
 
 def write_moment(writer: VideoWriter, moment: Moment) -> None:
-    """Write a frame as often as its time stamp requires, since time stamps may be uneven."""
-    due = round(moment.frame.seconds * writer.rate) + 1 - writer.frames
+    """Write a frame as often as its time stamp requires; see `write_at`."""
+    write_at(writer, moment.frame.seconds, lambda: draw_frame(moment.frame.pixels, moment.prediction, moment.label))
+
+
+def write_at(writer: VideoWriter, seconds: float, draw: Callable[[], np.ndarray]) -> None:
+    """Write a picture as often as its time stamp requires, since time stamps may be uneven; not drawn if never."""
+    due = round(seconds * writer.rate) + 1 - writer.frames
     if due > 0:
-        picture = draw_frame(moment.frame.pixels, moment.prediction, moment.label)
+        picture = draw()
         for _ in range(min(due, max(1, round(_LONGEST_STILL * writer.rate)))):
             writer.write(picture)

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from ...data.errors import ConfigurationError
 from ...data.regions import Layout
 from ..models.agnet import AGNet
+from ..models.agnet_clips import AGNetClips
 from ..models.blocks.precision import precise
 from ..models.blocks.region_pooling import POOLED
 from ..models.blocks.token_products import weighted_sum
@@ -118,9 +119,9 @@ class Explained:
 
 def why_not(model: Model) -> str | None:
     """Return the reason why a network has no exact decomposition, or None if it has one."""
-    if type(model).forward is not AGNet.forward:
-        if isinstance(model, AGNet):
-            return "a network that puts a clip's frames together is not decomposed: only AG-Net for single images is"
+    if isinstance(model, AGNetClips) and type(model).classify_frames is not AGNetClips.classify_frames:
+        return "an LSTM over the frames is not linear in them, so that its logits do not come apart into regions"
+    if type(model).forward not in (AGNet.forward, AGNetClips.forward):
         return "only the logits of AG-Net come apart exactly into regions; HiResCAM is for every network"
     assert isinstance(model, AGNet)
     for name in ("inter_attention", "fusion"):
@@ -145,7 +146,10 @@ def contributions(model: Model, images: Tensor, regions: Tensor | None = None) -
     Raises: `ConfigurationError` with the reason if the network has no exact decomposition, `ValueError` for a network
         in training mode or regions of another shape.
     """
-    if reason := why_not(model):
+    reason = why_not(model)
+    if isinstance(model, AGNetClips):
+        reason = reason or "frames of clips come apart together, by clip_contributions"
+    if reason:
         raise ConfigurationError(reason)
     if model.training:
         raise ValueError("logits come apart in evaluation mode only: call model.eval() first")
@@ -153,14 +157,14 @@ def contributions(model: Model, images: Tensor, regions: Tensor | None = None) -
     with torch.autocast(images.device.type, enabled=False):
         seen = model.see(images, regions)
         output = model.classify(seen)
-        direction, bias = _affine(model)
+        direction, bias = affine(model)
         shares, tokens = model.inter_attention.coefficients(seen.tokens)  # (B, N)
         joined = weighted_sum(shares, tokens)  # (B, 49, C)
         factors = shares[:, :, None, None] * model.fusion.coefficients(joined)[:, None]  # (B, N, 49, C)
         parts = precise(tokens * factors) @ direction.T  # (B, N, 49, classes)
         if model.shortcut is not None:
             parts = parts * model.shortcut
-            parts[:, -1] += _summands(seen.maps) @ direction.T
+            parts[:, -1] += gap_summands(seen.maps) @ direction.T
     return Contributions(output, parts.movedim(3, 1).unflatten(3, (POOLED, POOLED)), bias, seen.boxes)
 
 
@@ -183,7 +187,7 @@ def lay_back(parts: Tensor, boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return torch.einsum("b...njy,bnjx->b...yx", spread, columns)
 
 
-def _affine(model: AGNet) -> tuple[Tensor, Tensor]:
+def affine(model: AGNet) -> tuple[Tensor, Tensor]:
     """Neck and classifier as one affine function of the embedding: ``(classes, C)`` and bias ``(classes,)``."""
     classifier, neck = model.classifier, model.neck
     assert isinstance(classifier, nn.Linear)
@@ -196,7 +200,7 @@ def _affine(model: AGNet) -> tuple[Tensor, Tensor]:
     return weight * scale, bias + weight @ (neck.bias - neck.running_mean * scale)
 
 
-def _summands(maps: list[Tensor]) -> Tensor:
+def gap_summands(maps: list[Tensor]) -> Tensor:
     """Summands of the maps' GAP at each of 49 places: maps ``(B, C_k, h_k, w_k)`` -> ``(B, 49, C)``.
 
     A cell of a finer map counts at the places that it lies on, by area.

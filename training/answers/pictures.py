@@ -124,7 +124,7 @@ def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
     smooth = smoothed(weights, frame.shape[:2])
     share = np.clip((smooth - 1) / (max(highest, _LEAST_HIGHEST) - 1), 0, 1)
     share[smooth < np.quantile(smooth, _PERCENTILE)] = 0
-    picture = _mixed(greyed(frame), _rgb(LIT), _STRONGEST * share)
+    picture = lit(greyed(frame), share)
     if prediction.regions is None or not prediction.regions.enough_keypoints:
         return picture
     return np.asarray(with_regions(Image.fromarray(picture), prediction.regions))
@@ -132,9 +132,20 @@ def draw_attention(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
 
 def attention_note(windows: Sequence[Attention]) -> str:
     """Explanation of the colours of `draw_attention`, for a frame or for frames of several windows."""
-    full = sorted({f"{max(attention.highest, _LEAST_HIGHEST):.1f}" for attention in windows}, key=float)
-    times = " to ".join(dict.fromkeys((full[0], full[-1])))
+    times = full_attention(windows)
     return f"attention: where the network looks; full colour at {times} times the mean, the highest in its window"
+
+
+def full_attention(windows: Sequence[Attention]) -> str:
+    """The attention that `draw_attention` draws in full colour, as a multiple of the mean, or a range of them."""
+    full = sorted({f"{max(attention.highest, _LEAST_HIGHEST):.1f}" for attention in windows}, key=float)
+    return " to ".join(dict.fromkeys((full[0], full[-1])))
+
+
+def attention_scale() -> np.ndarray:
+    """All colours of `draw_attention`, from the mean to the highest attention, over a medium grey, as uint8 RGB."""
+    share = np.tile(np.linspace(0, 1, 240, dtype=np.float32), (20, 1))
+    return _mixed(np.full(share.shape, 0.6, np.float32), _rgb(LIT), _STRONGEST * share)
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
@@ -220,6 +231,11 @@ def tinted(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Tint ``grey`` ``(H, W)`` in [0, 1]: colour by the sign of ``share``, opacity by its magnitude, full at 1."""
     colours = np.where(share[..., None] > 0, _rgb(FOR), _rgb(AGAINST))
     return _mixed(grey, colours, _STRONGEST * np.clip(np.abs(share), 0, 1))
+
+
+def lit(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Tint ``grey`` ``(H, W)`` in [0, 1] in the colour of attention: opacity by ``share``, none at 0, full at 1."""
+    return _mixed(grey, _rgb(LIT), _STRONGEST * np.clip(share, 0, 1))
 
 
 def _mixed(grey: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:

@@ -183,16 +183,17 @@ def scores_of(output: Output) -> Tensor:
     return CLASSIFY.scores(output, valid)
 
 
-def _winner(scores: Tensor) -> Tensor:
-    return scores.amax(dim=1)
+def _winner(output: Output) -> Tensor:
+    return scores_of(output).amax(dim=1)
 
 
 def with_evidence(
-    model: Model, *inputs: Tensor | None, explained: Callable[[Tensor], Tensor] = _winner
+    model: Model, *inputs: Tensor | None, explained: Callable[[Output], Tensor] = _winner
 ) -> tuple[Output, Tensor]:
     """Output, and the contribution in logits of each position of the feature map to the winning class ``(B, h, w)``.
 
-    With ``explained``, scores ``(B, classes)`` -> ``(B,)``, it is the contribution to its value.
+    With ``explained``, output -> ``(B,)``, it is the contribution to its value. A network of clips has the map of each
+    frame, clip by clip: ``(B T, h, w)``.
 
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; negative at evidence against
     the class. For the plain model and B-CNN, the contributions and the classifier's bias add up to the logit; for
@@ -211,7 +212,7 @@ def with_evidence(
             parameter.requires_grad_(False)
         with torch.enable_grad(), model.explained():
             output = model(*inputs)
-            (gradient,) = torch.autograd.grad(explained(scores_of(output)).sum(), seen)
+            (gradient,) = torch.autograd.grad(explained(output).sum(), seen)
     finally:
         handle.remove()
         for parameter in learning:

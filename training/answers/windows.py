@@ -73,7 +73,7 @@ def predict_window(
     model = checkpoint.model
     pixels = torch.from_numpy(np.stack([one.sample.pixels for one in window])).permute(0, 3, 1, 2)
     regions, valid = propose([one.frame.pixels for one in window]) if propose else ([], np.zeros((0, 0), bool))
-    batch = _batch(pixels, regions, valid, checkpoint.size_hw).on(device)
+    batch = batch_of_window(pixels, regions, valid, checkpoint.size_hw).on(device)
     with device.autocast():
         output = batch.called(model, model.inputs)
     check_finite(output)
@@ -95,7 +95,10 @@ def predict_window(
     ]
 
 
-def _batch(pixels: Tensor, regions: list[Regions], valid: np.ndarray, size_hw: tuple[int, int]) -> Batch:
+def batch_of_window(pixels: Tensor, regions: list[Regions], valid: np.ndarray, size_hw: tuple[int, int]) -> Batch:
+    """A batch of one clip: pixels ``(T, 3, H, W)``, regions of each frame or none, and whether primary ones are valid
+    ``(T, κ)``.
+    """
     boxes, region_valid = None, None
     if regions:
         view = View.of(regions[0].size_wh, size_hw)

@@ -165,6 +165,11 @@ def compare_runs(runs: Sequence[Path], split: str, aggregate: Aggregate | None =
     )
 
 
+def measure_runs(runs: Runs) -> Contestant:
+    """Measure one network as `compare_runs` does each."""
+    return _contestant(runs, _score(runs))
+
+
 def _score(runs: Runs) -> _Scored:
     scores = [found.scores() for found in runs.predictions]
     once = np.ones((len(scores[0]), 1))

@@ -17,7 +17,7 @@ from ...data.boxes.reader import Boxes
 from ...data.errors import DatasetError
 from ...data.fields import plain_size
 from ...data.files import write_text
-from ...data.text import rows_called
+from ...data.text import rough_size, rows_called
 from ..aggregates import Aggregate
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
@@ -144,8 +144,11 @@ def evaluate_run(
     )
     if kept.left_out:
         say(f"embeddings of {kept.left_out:,} numbers are not written; --embeddings writes them")
+    if (vectors := kept.vectors()) is not None:
+        size = rough_size(vectors.nbytes)
+        say(f"embeddings of {len(vectors):,} {metrics.rows}, {vectors.shape[1]:,} numbers each: {size}")
     facts = image_facts(boxes, predictions.rows, names_of_seen(run, boxes, split), named.likeliest(5))
-    _write_all(target, content, metrics, named, facts, kept.vectors(), title=boxes.title)
+    _write_all(target, content, metrics, named, facts, vectors, title=boxes.title)
     return Evaluation(metrics, target, warning, claim, named)
 
 

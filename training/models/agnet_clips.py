@@ -79,6 +79,12 @@ class AGNetClips(AGNet):
 
         Raises: `ValueError` if the shape of ``regions`` is not ``(B, T, R, 4)``.
         """
+        return self.classify_frames(self.see_frames(frames, valid, regions, region_valid), valid)
+
+    def see_frames(
+        self, frames: Tensor, valid: Tensor, regions: Tensor | None = None, region_valid: Tensor | None = None
+    ) -> Frames:
+        """Compute all that comes before the tokens; arguments and errors are those of `forward`."""
         boxes = self._boxes(valid.shape, valid.device, regions)
         seen = _seen(valid, region_valid if self.regions else None, boxes.shape[2])
         boxes = torch.where(seen[..., None], boxes, 0)
@@ -88,7 +94,7 @@ class AGNetClips(AGNet):
         attention = next(others) if self.self_attention else None
         average = next(others) if self.shortcut is not None else None
         means, factors = self._means(maps, boxes)
-        return self._classify(Frames(maps, boxes, seen, factors, means, attention, average), valid)
+        return Frames(maps, boxes, seen, factors, means, attention, average)
 
     def _of_frames(self, images: Tensor) -> list[Tensor]:
         """Everything that is computed from single frames ``(n, 3, H, W)``: maps, attention map, average."""
@@ -102,21 +108,30 @@ class AGNetClips(AGNet):
         gates = self.se_residual.gates(pooled) if self.se_residual else torch.ones_like(pooled[..., :1])
         return (pooled * gates).unflatten(0, boxes.shape[:2]), gates.unflatten(0, boxes.shape[:2])
 
-    def _classify(self, frames: Frames, valid: Tensor) -> Output:
-        """Classify the clips."""
-        score = self.over_time or torch.zeros_like  # equal scores: the mean
-        scores = precise(score(frames.means)[..., :1]).masked_fill(~frames.seen[..., None], -math.inf)
-        factors = frames.factors * scores.softmax(dim=1).to(frames.factors.dtype)
-        tokens = self._tokens(frames, 0, factors)  # (B, N, 49, C)
-        for t in range(1, valid.shape[1]):
-            tokens = tokens + self._tokens(frames, t, factors)
-        joined, weights = self.inter_attention(tokens)
+    def classify_frames(self, frames: Frames, valid: Tensor) -> Output:
+        """Merge the tokens and classify the clips: the second half of `forward`."""
+        joined, weights = self.inter_attention(self.tokens_of_clip(frames, self.factors(frames)))
         embedding = self.fusion(joined)
         if self.shortcut is not None and frames.average is not None:
             embedding = valid_mean(frames.average, valid) + self.shortcut * embedding
         return self.classified(embedding, region_weights=weights, attention_map=frames.attention)
 
-    def _tokens(self, frames: Frames, t: int, factors: Tensor) -> Tensor:
+    def factors(self, frames: Frames) -> Tensor:
+        """What each frame's tokens are multiplied by in the clip's tokens ``(B, T, N, C)`` or ``(B, T, N, 1)``: the
+        gates of SE-Residual, times the weights over time, which are 0 for what is not seen.
+        """
+        score = self.over_time or torch.zeros_like  # equal scores: the mean
+        scores = precise(score(frames.means)[..., :1]).masked_fill(~frames.seen[..., None], -math.inf)
+        return frames.factors * scores.softmax(dim=1).to(frames.factors.dtype)
+
+    def tokens_of_clip(self, frames: Frames, factors: Tensor) -> Tensor:
+        """Tokens of the clips ``(B, N, 49, C)``: the sum of `tokens_of_frame` over the frames."""
+        tokens = self.tokens_of_frame(frames, 0, factors)
+        for t in range(1, factors.shape[1]):
+            tokens = tokens + self.tokens_of_frame(frames, t, factors)
+        return tokens
+
+    def tokens_of_frame(self, frames: Frames, t: int, factors: Tensor) -> Tensor:
         """Tokens of frame t, times their factors: ``(B, N, 49, C)``."""
         return _again(self._scaled, frames.boxes[:, t], factors[:, t], *(each[:, t] for each in frames.maps))
 
@@ -146,7 +161,7 @@ class AGNetALSTM(AGNetClips):
         nn.init.zeros_(cell.bias_hh)
         start_lstm(cell.bias_ih, cell.weight_hh)
 
-    def _classify(self, frames: Frames, valid: Tensor) -> Output:
+    def classify_frames(self, frames: Frames, valid: Tensor) -> Output:
         """Classify every frame: logits ``(B, T, classes)``, region weights ``(B, T, N)`` and embedding ``(B, U)``."""
         seen = frames.seen | ~valid[..., None]  # in padding, whose weights are not used, all is 0, and nothing NaN
         zeros = frames.means.new_zeros(len(valid), self.cell.hidden_size, dtype=precise_dtype(frames.means.dtype))

@@ -14,7 +14,11 @@ from ...data.palette import STYLE
 from .plot_texts import DPI
 
 # What a program writes about itself and the day: the same plot would have other bytes tomorrow.
-_NO_METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Creator": None, "Date": None}}
+_NO_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Creator": None, "Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
 
 
 @contextmanager
@@ -24,21 +28,22 @@ def plot(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height))
 
 
-def save_plot(figure: Figure, path: Path, tight: bool = True) -> Path:
-    """Write a plot in the format of the suffix of ``path``, .png or .svg. Returns ``path``.
+def save_plot(figure: Figure, path: Path, tight: bool = True, dpi: int = DPI) -> Path:
+    """Write a plot in the format of the suffix of ``path``, .png, .svg or .pdf. Returns ``path``.
 
     An existing file is replaced only once the new one is complete.
 
     Args:
-        figure: Plot to write, at `DPI` dots per inch if as PNG.
+        figure: Plot to write.
         path: File to write.
         tight: Whether the paper is cut to what is drawn, instead of the size of the figure.
+        dpi: Dots per inch of a PNG, and of photographs.
     """
     format_ = path.suffix.lower().removeprefix(".")
     cut = "tight" if tight else None
     with rc_context(STYLE), atomic_file(path) as unfinished:
         figure.savefig(
-            unfinished, format=format_, dpi=DPI, metadata=_NO_METADATA[format_], bbox_inches=cut, pad_inches=0.15
+            unfinished, format=format_, dpi=dpi, metadata=_NO_METADATA[format_], bbox_inches=cut, pad_inches=0.15
         )
     return path
 

@@ -180,7 +180,7 @@ def test_what_does_not_come_apart_is_refused_with_the_reason():
     with pytest.raises(ConfigurationError, match="HiResCAM is for every network"):
         contributions(plain, images)
     clips = network(temporal="alstm", lstm_units=8)
-    assert "clip's frames" in why_not(clips)
+    assert "LSTM over the frames" in why_not(clips)
     for name, block in (("fusion", nn.Identity()), ("classifier", nn.Identity()), ("neck", nn.Identity())):
         model = network()
         assert why_not(model) is None

@@ -13,6 +13,7 @@ from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import ConfigurationError, DatasetError
 from agnet.data.text import first_line, rough_size
 from agnet.training.loop import feature_cache
+from agnet.training.loop.engine import TIMINGS
 from agnet.training.loop.feature_cache import FeatureCache
 from agnet.training.loop.fit import fit
 from agnet.training.loop.job import Job
@@ -29,7 +30,7 @@ SMALL = "mobilenet-v3-small"
 RECIPE = RECIPES["modern"].override(
     epochs=2, batch_size=4, image_size=64, augment=False, backbone_lr=0.0, warmup_epochs=0.0, fan_in=0, lr=1e-3
 )
-TIMES = ("seconds", "images_per_second", "data_wait", "peak_memory_mb", "images_at_once")
+TIMES = (*TIMINGS, "images_at_once")
 
 
 @pytest.fixture

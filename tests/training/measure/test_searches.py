@@ -140,6 +140,10 @@ def test_query_is_the_default_and_every_query_is_listed(persons, agnet):
         assert (row["rank_of_first_match"] == "1") == (row["person_of_nearest"] == row["person"])
         assert row["nearest"].split("/")[1] == row["person_of_nearest"]
     assert float(table[0]["value"]) == pytest.approx(results.average_precisions[:-1].mean(), rel=1e-5)
+    boxes = read_boxes(persons / "boxes.h5")
+    for row in rows:
+        assert boxes.names[int(row["row"])].decode() == row["path"] and row["status"] in ("ok", "few keypoints")
+        assert boxes.classes[int(row["label"])] == row["person"] and "top5" not in row and int(row["width"]) > 0
 
 
 def test_what_a_run_has_seen_is_refused_or_told(persons, agnet):
