@@ -33,7 +33,7 @@ from .preparation import begin_network, build_learner, build_loaders
 WARM_UP, MEASURED = 2, 8  #: numbers of steps
 ENOUGH_SECONDS = 30.0  #: limit on the measurement; at least two steps are measured
 
-# Approximate sizes in bytes: the configuration, one log line, one image in the list of seen images, a picture of curves.
+# Approximate sizes in bytes: the configuration, one log line, one image in the list of seen images, a plot of curves.
 _CONFIG_BYTES, _LINE_BYTES, _SEEN_BYTES, _CURVES_BYTES = 2500, 250, 23, 60_000
 
 
