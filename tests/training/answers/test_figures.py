@@ -116,6 +116,14 @@ def test_for_is_orange_against_purple_and_nothing_grey():
     assert (found[3 * 20 + 10] == 0).all() and np.ptp(map_of(GREY, np.zeros((7, 7)))) == 0
 
 
+def test_grey_print_keeps_for_and_against_apart():
+    """As ITU-R BT.601 weighs colours, over any grey that a photograph is drawn in."""
+    for grey in (0.3, 0.6, 0.9):
+        lights = [figures.tinted(np.full((1, 1), grey), np.full((1, 1), share))[0, 0] for share in (1.0, -1.0)]
+        ahead, against = np.array(lights) @ [0.299, 0.587, 0.114]
+        assert ahead - against > 30
+
+
 @pytest.mark.parametrize("cell", [(1, 2), (3, 3), (5, 1)])
 def test_a_place_is_drawn_around_its_cells_middle(cell):
     """Cells tile the photograph: of 7 rows and columns over 140 x 280 pixels, each is 20 x 40."""

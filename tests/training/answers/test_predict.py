@@ -20,13 +20,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 import agnet as package
 from agnet.data import fonts
 from agnet.data.errors import ImageError
 from agnet.data.images import read_image
 from agnet.data.inputs import find_inputs
+from agnet.data.palette import SERIES
 from agnet.data.regions import Layout
 from agnet.data.videos import Frame, Video, VideoWriter
 from agnet.data.workers import ahead_by_processes, ahead_by_threads
@@ -618,9 +619,9 @@ def test_a_frame_has_its_label_its_bar_and_its_map(network, textured):
     quarter, half = (draw_frame(frame, one, Label("ant", share)) for share in (0.25, 0.5))
     assert quarter.shape[1] == 1284 and quarter.shape[0] % 2 == 0
     assert np.array_equal(quarter[:360, :640], image)  # no boxes
-    blue = (half == (0x43, 0x63, 0xD8)).all(axis=2)
+    blue = (half == ImageColor.getrgb(SERIES[0])).all(axis=2)
     assert blue[-2].nonzero()[0].max() == pytest.approx(642, abs=2)
-    assert (quarter == (0x43, 0x63, 0xD8)).all(axis=2)[-2].sum() == pytest.approx(321, abs=2)
+    assert (quarter == ImageColor.getrgb(SERIES[0])).all(axis=2)[-2].sum() == pytest.approx(321, abs=2)
     still = replace(one, evidence=np.zeros_like(one.evidence))
     greys = draw_frame(frame, still, Label("ant", 0.5))[:360, 644:]
     assert (greys[..., 0] == greys[..., 2]).all() and greys.shape == quarter[:360, 644:].shape
