@@ -254,7 +254,7 @@ def _note(clips: Sequence[ExplainedClip], moments: Sequence[_Moment]) -> str:
         "both logits, through time, too. For plain networks and B-CNN maps and bias add up to it; for others it is "
         "first order",
     }[whole.method]
-    pair = f"{whole.this} rather than {whole.against}" if len(clips) == 1 else "each clip's likeliest class"
+    pair = f"{whole.this} rather than {whole.against}" if len(clips) == 1 else "each clip's class rather than the other"
     return (
         f"Orange speaks for {pair}, purple against it: {how}. Colours in logits per 49th of a frame, on one scale. "
         f"Half of what speaks for the class in these frames lies within the white lines.{said}"
