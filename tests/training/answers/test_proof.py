@@ -214,6 +214,11 @@ def test_intervals_of_paired_differences_decide_the_verdict():
             [shift, shift - half, shift + half], abs=4e-3
         )
         assert split.fills["blur"]["insertion_minus"]["random"]["mean"] == pytest.approx(-shift, abs=1e-5)
+    mixed = split_of(random - 0.1 + error, random)
+    for one in mixed.images[::2]:
+        one.areas["insertion"]["blur"]["map"] = one.areas["insertion"]["blur"]["random"] - 0.1
+    said = "better than random orders in deletion (blur); no better than random here in insertion (blur)"
+    assert said in mixed.verdict
     few = split_of(random[:9] - 0.2, random[:9])
     assert "Fewer than 10 images" in few.verdict and few.is_better("deletion", "blur") is None
     assert difference(np.full(20, 0.1), better=-1).better is False
