@@ -23,7 +23,7 @@ class Output(NamedTuple):
 
     logits: Tensor  #: ``(B, classes)``, or ``(B, T, classes)`` from a model that classifies T frames
     #: ``(B, R + 1)`` or ``(B, T, R + 1)``, ≥ 0, sum 1, the whole image last: the coefficient of each token in the
-    #: classified feature, divided by the sum of all coefficients
+    #: joined feature, divided by the sum of all coefficients; what a shortcut adds to that feature is not counted
     region_weights: Tensor | None = None
     attention_map: Tensor | None = None  #: ``(B, h, w)`` or ``(B, T, h, w)``, ≥ 0, sum 1: attention per position
     embedding: Tensor | None = None  #: ``(B, C)``, input of the classifier, before dropout
