@@ -128,7 +128,7 @@ def _halves(maps: Sequence[np.ndarray], moments: Sequence[_Moment]) -> list[np.n
 def _of_frame(moment: _Moment) -> str:
     if moment.clip.whole.method == ATTENTION:
         places = moment.frame.evidence.parts[0]
-        return f"half on {half_of_what_speaks_for(places).mean():.0%}, highest {places.max() * places.size:.1f} × mean"
+        return f"half on {half_of_what_speaks_for(places).mean():.0%}, up to {places.max() * places.size:.2g} × mean"
     return f"adds {moment.frame.adds:+.3f}"
 
 
