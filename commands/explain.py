@@ -37,7 +37,7 @@ METHODS = ("parts", "hirescam", "attention")
     type=options.Choice(METHODS),
     help="Method. parts: the exact parts of AG-Net's logits by region and place; hirescam: gradient times activation "
     "of the last feature map, for every model; attention: what the network weighs, where it has attention, the same "
-    "for every class.  [default: parts for agnet, hirescam for others]",
+    "for every class.  [default: parts, or hirescam where logits do not come apart]",
 )
 @click.option(
     "--save",
@@ -64,7 +64,7 @@ METHODS = ("parts", "hirescam", "attention")
     "--boxes", type=click.Path(path_type=Path), help="Boxes file of the split.  [default: the one of the run]"
 )
 @options.root
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; with --split, the file.")
 @click.option(
     "--proposal-weights",
     type=click.Path(path_type=Path),

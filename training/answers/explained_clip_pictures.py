@@ -128,7 +128,7 @@ def _halves(maps: Sequence[np.ndarray], moments: Sequence[_Moment]) -> list[np.n
 def _of_frame(moment: _Moment) -> str:
     if moment.clip.whole.method == ATTENTION:
         places = moment.frame.evidence.parts[0]
-        return f"half on {half_of_what_speaks_for(places).mean():.0%}, highest {places.max() * places.size:.1f} × mean"
+        return f"half on {half_of_what_speaks_for(places).mean():.0%}, up to {places.max() * places.size:.2g} × mean"
     return f"adds {moment.frame.adds:+.3f}"
 
 
@@ -254,7 +254,7 @@ def _note(clips: Sequence[ExplainedClip], moments: Sequence[_Moment]) -> str:
         "both logits, through time, too. For plain networks and B-CNN maps and bias add up to it; for others it is "
         "first order",
     }[whole.method]
-    pair = f"{whole.this} rather than {whole.against}" if len(clips) == 1 else "each clip's likeliest class"
+    pair = f"{whole.this} rather than {whole.against}" if len(clips) == 1 else "each clip's class rather than the other"
     return (
         f"Orange speaks for {pair}, purple against it: {how}. Colours in logits per 49th of a frame, on one scale. "
         f"Half of what speaks for the class in these frames lies within the white lines.{said}"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...data.canvas import Canvas
 from ...data.drawing import fit_within
-from ...data.fonts import shortened, wrapped
+from ...data.fonts import shortened, text_width, wrapped
 from ...data.palette import AGAINST, FAINT, FOR, RULE, SERIES, TEXT
 from .contributions import Explained
 from .explain import Explanation
@@ -148,7 +148,7 @@ def _photograph(photograph: np.ndarray, explanation: Explanation) -> tuple[str, 
 
 def _title(explanation: Explanation) -> str:
     if explanation.method == ATTENTION:
-        return "what the network weighs: attention, the same for every class"
+        return "attention: what the network weighs"
     return f"where: {explanation.this} rather than {explanation.against}"
 
 
@@ -180,8 +180,9 @@ def _draw_proof(canvas: Canvas, place_xy: tuple[int, int], name: str, proof: Pro
     """Draw the probability as places are taken away by the map, and in random orders. Returns: the end."""
     left, top = place_xy
     fill, curves = next(iter(proof.items()))
-    title = f"proof: probability of {name} as places are taken away ({fill})"
-    canvas.text((left, top), shortened(title, 15, _SIDE), 15, FAINT)
+    before, after = "proof: ", f" as places are taken away ({fill})"
+    named = shortened(name, 15, _SIDE - text_width(before + after, 15))
+    canvas.text((left, top), before + named + after, 15, FAINT)
     chance, by_map = curves.deletion[RANDOM], curves.deletion[MAP][0]
     low, median, high = np.quantile(chance, (0.05, 0.5, 0.95), axis=0)
     frame = _Frame(left + 44, top + 34, _SIDE - 44, 160, highest=_next_tenth(max(by_map.max(), high.max())))

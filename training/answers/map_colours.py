@@ -58,7 +58,7 @@ def draw_key(canvas: Canvas, place_xy: tuple[int, int], width: int, full: float,
     share = np.tile(np.linspace(lowest, 1, width, dtype=np.float32), (12, 1))
     grey = np.full(share.shape, 0.6, np.float32)
     canvas.photograph((x, y), lit(grey, share) if method == ATTENTION else tinted(grey, share))
-    texts = (f"{-full:.2g}", "0", f"{full:+.2g}")
+    texts = (f"{-full:.2g}", "0", f"{full:+.2g} logits")
     if method == ATTENTION:
         texts = ("the mean or less", "", f"{full * CELLS:.2g} times the mean")
     for at, text, anchor in zip((0, width // 2, width), texts, ("la", "ma", "ra"), strict=True):

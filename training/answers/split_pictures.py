@@ -34,7 +34,7 @@ def draw_split(
     Returns: entries for the file of the proof.
     """
     folder.mkdir(exist_ok=True)
-    for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
+    for old in (*folder.glob("[1-9]-*.png"), *folder.glob("[1-9]-*.svg")):
         old.unlink()
     seen = worth_seeing(proven.images)
     full, known = full_colour(explained[number] for number, _ in seen), KnownImages(images.boxes, images.root)

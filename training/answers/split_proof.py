@@ -284,8 +284,8 @@ def _verdict(fills: Mapping[str, Mapping[str, Any]], images: int) -> str:
         return f"Fewer than {FEWEST} images cannot show whether the maps are better than random orders."
     trials = [(f"{way} ({fill})", found[f"{way}_minus"]) for fill, found in fills.items() for way in _DIRECTIONS]
     answers = {name: minus[RANDOM]["better"] for name, minus in trials}
-    unsure, worse = ([name for name, better in answers.items() if better is kind] for kind in (None, False))
-    said = ["better than random orders in every trial"] if not (unsure or worse) else []
+    sure, unsure, worse = ([name for name, better in answers.items() if better is kind] for kind in (True, None, False))
+    said = [f"better than random orders in {', '.join(sure) if unsure or worse else 'every trial'}"] if sure else []
     said += [f"no better than random here in {', '.join(unsure)}"] if unsure else []
     said += [f"worse than random orders in {', '.join(worse)}"] if worse else []
     for order in (CENTRE, BOXES):
