@@ -174,7 +174,13 @@ def _check_target(target: Path) -> None:
         raise click.UsageError(f"--save {target}: its name must end in {', '.join(FORMATS)}")
     if not target.parent.is_dir():
         raise click.UsageError(f"--save {target}: there is no folder {target.parent}")
-    for path in (target, target.with_suffix(".csv")):
+    numbers = target.with_suffix(".csv")
+    if numbers.exists() and not any(target.with_suffix(suffix).exists() for suffix in FORMATS):
+        raise click.UsageError(
+            f"{numbers} is there already, without a figure beside it, and would be replaced by the figure's numbers; "
+            "name another file with --save"
+        )
+    for path in (target, numbers):
         check_writable(path, "name another file with --save")
 
 

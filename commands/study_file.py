@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,11 +29,23 @@ _COMMANDS: dict[str, click.Command] = {"propose": propose, "train": train, "eval
 # Options that the study gives itself, and those that would end a run early or make it another one's.
 _OWN = {
     "propose": ("boxes", "restart"),
-    "train": ("boxes", "run", "seed", "seeds", "resume", "stop-after", "dry-run", "json", "config", "keep-states"),
+    "train": (
+        "boxes",
+        "run",
+        "seed",
+        "seeds",
+        "folds",
+        "resume",
+        "stop-after",
+        "dry-run",
+        "json",
+        "config",
+        "keep-states",
+    ),
     "evaluate": ("boxes", "run", "json", "csv", "aggregate"),
 }
 # Options that do not decide the result, or name a place.
-_FREE = {"root", "run", "boxes", "jobs", "no_preview", "max_unreadable", "workers", "device", "save_every"}
+_FREE = {"root", "run", "title", "boxes", "jobs", "no_preview", "max_unreadable", "workers", "device", "save_every"}
 _SAMPLED_PERSONS = 1000  # images: whole persons are sampled
 _A_NAME = re.compile(r"[\w.+-]+")
 
@@ -81,6 +93,7 @@ class StudyFile:
         if control not in self._rows:
             self._unknown("control", control, self._rows)
         rows = [row for data, options in self._data().items() for row in self._rows_on(data, options)]
+        self._check_splits(rows)
         return Study(
             name=self._name,
             folder=self._folder,
@@ -241,6 +254,15 @@ class StudyFile:
             self._fail(f"row {row}: {error}")
         if not layout.count and looks_at_regions(contexts["train"]):
             self._fail(f"row {row}: --model {model.model} needs regions, and propose has the method {NONE}")
+
+    def _check_splits(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if row.split != rows[0].split:
+                told = [one or "not given" for one in (row.split, rows[0].split)]
+                self._fail(
+                    f"row {row.name}, evaluate: split is {told[0]}, and {told[1]} in row {rows[0].name}; rows are "
+                    "compared on the same images, so give it under defaults"
+                )
 
     def _check_names(self, where: str, section: _Values, known: Collection[str]) -> None:
         for name in section:

@@ -48,7 +48,7 @@ ALLOWED = {
     # It reads the files of a run, and loads no network.
     "training.report": {*DATA, "data.sets", "training", "training.models", "training.runs", "training.measure"},
     # It starts other processes, which do the work, and reads the files that they wrote.
-    "training.studies": {*DATA, "training", "training.runs", "training.measure"},
+    "training.studies": {*DATA, "training", "training.runs", "training.measure", "training.report.style"},
 }
 # The command line may read settings at import, everything else inside its commands.
 LIGHT = {

@@ -49,7 +49,7 @@ ERRORS = [
     ("train --boxes boxes.h5 --run run", "run already holds a run; continue it with --resume"),
     ("train --boxes boxes.h5 --run run/best.safetensors", "run already holds a run; continue it with --resume"),
     ("train --boxes boxes.h5 --run run --dry-run", "run already holds a run"),
-    ("train --boxes boxes.h5 --run run --seeds 0 1", "run is a run with a single seed"),
+    ("train --boxes boxes.h5 --run run --seeds 0 1", "run is a single run"),
     ("train --boxes boxes.h5 --run text.txt", "text.txt is not a run"),
     ("train --boxes boxes.h5 --run text.txt/run", "cannot write to text.txt/run"),
     ("train --boxes boxes.h5 --run new --resume", "new is not a run folder"),

@@ -50,6 +50,15 @@ def test_a_figure_its_numbers_and_its_caption_are_written(agnet, run, tmp_path):
     assert len(result.stdout.splitlines()) == 1 and "written: out/f.pdf and out/f.csv" in result.stderr
 
 
+def test_only_the_numbers_of_a_figure_are_replaced(agnet, run, tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\n")
+    words = ("figure", "class-accuracy", "--run", run("a"), "--save")
+    assert "list.csv is there already, without a figure" in agnet(*words, "list.png", code=2).stderr
+    assert (tmp_path / "list.csv").read_text() == "path,label\n" and not (tmp_path / "list.png").exists()
+    for name in ("f.png", "f.png", "f.svg"):
+        agnet(*words, name)
+
+
 def test_average_precision_is_drawn_to_a_file_of_its_name_by_default(agnet, run, tmp_path):
     agnet("figure", "average-precision", "--run", run("a"), "--label", "犬 $x$")
     with Image.open(tmp_path / "average-precision.png") as picture:

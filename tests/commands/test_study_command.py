@@ -107,6 +107,8 @@ def test_defaults_and_the_command_line_decide_what_runs(here, agnet, monkeypatch
         ("epochs: 2", "epochs: 0", "row plain, train: --epochs: wanted 1 or more, got 0"),
         ("epochs: 2", "epochs: many", "row plain, train: Invalid value for '--epochs'"),
         ("epochs: 2", "run: there", "row plain, train: run is the study's own; leave it out"),
+        ("epochs: 2", "folds: 3", "row plain, train: folds is the study's own; leave it out"),
+        ("note:", "evaluate: {split: val}, note:", "row agnet, evaluate: split is val, and not given in row plain"),
         ("method: sift", "method: none, primary: null", "row same-boxes: --model agnet needs regions"),
         ("method: sift", "primary: 99", "row same-boxes, propose: --primary: wanted 2 to 36, got 99"),
         ("mobilenet-v3-small", "mobilenet-v3-smal", "row plain: "),

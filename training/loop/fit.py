@@ -223,7 +223,8 @@ class _Story:
         title = f"{self.job.boxes.title}: {model.model} on {model.backbones}, seed {seed}"
         if given := title_of(self._run):
             title = f"{given} - {title}"
-        draw_curves(self.progress.log, self._run / CURVES, title, how_measured(self.learner.recipe))
+        recipe = self.learner.recipe
+        draw_curves(self.progress.log, self._run / CURVES, title, how_measured(recipe), recipe.select_by)
         self._drawn_at = time.monotonic()
 
     def _train(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data.errors import ConfigurationError
 from ..aggregates import Aggregate
-from .compared_runs import Runs, cautions, load_runs, model_differences
+from .compared_runs import Runs, cautions, data_of, load_runs, model_differences
 from .intervals import difference_interval, measure_intervals, share_difference_interval
 from .metrics import Scores
 from .searches import Searches
@@ -152,7 +152,7 @@ def compare_runs(
     corrected = holm([challenge.p for challenge in challenges])
     challenges = [replace(found, p_holm=p) for found, p in zip(challenges, corrected, strict=True)]
     return Comparison(
-        dataset=title or every[0].dataset,
+        dataset=title or data_of(contestants[0]),
         split=split,
         images=len(measured),
         measures=measures,

@@ -56,6 +56,12 @@ def load_runs(
     return _aligned([_load(run, split, aggregate, seeds) for run in runs])
 
 
+def data_of(runs: Runs) -> str:
+    """Name of the data set for display: of videos that of their predictions, else the run's, else how it was opened."""
+    found = runs.predictions[0]
+    return found.title or str(runs.configs[0]["boxes"].get("title") or found.dataset)
+
+
 def model_differences(contestants: Sequence[Runs]) -> Iterator[str]:
     """Differences in networks and regions between the first run and the others, as sentences."""
     yield from _differences(contestants, ("model",))

@@ -17,7 +17,7 @@ from ..aggregates import Aggregate
 from ..runs.checkpoint_header import read_header
 from ..runs.folder import BEST, runs_of, title_of
 from .compare import Comparison, Contestant, Measured, compare_runs, measure_runs
-from .compared_runs import Runs, cautions, load_runs
+from .compared_runs import Runs, cautions, data_of, load_runs
 from .evaluation_report import rows_csv
 from .intervals import bootstrap_interval, possible
 from .metrics import MEASURES, Scores
@@ -54,7 +54,7 @@ class Evaluated:
         found = self.runs[0].predictions[0]
         images = f"{len(found.scores()):,} {found.rows if isinstance(found, SplitPredictions) else 'queries'}"
         rule = f" by {found.aggregate}" if found.aggregate else ""
-        return f"{found.title or found.dataset}, {self.split}: {images}{rule}"
+        return f"{data_of(self.runs[0])}, {self.split}: {images}{rule}"
 
     @property
     def scores(self) -> list[list[Scores]]:

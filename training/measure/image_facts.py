@@ -49,9 +49,12 @@ def names_of_seen(run: Path, boxes: Boxes, split: str) -> dict[str, str]:
     ``split`` val, those that it was trained on.
     """
     parts = ("train",) if split == "val" else ("train", "val")
-    seen = dict.fromkeys((read_seen(run, [*parts, EARLIER]) or frozenset()) - {UNKNOWN}, WITHOUT_NAME)
+    recorded = read_seen(run, [*parts, EARLIER])
     listing = _own_listing(run, boxes)
-    return seen | (names_by_content(listing, parts) if listing else {})
+    named = names_by_content(listing, parts) if listing else {}
+    if recorded is None:
+        return named
+    return {content: named.get(content, WITHOUT_NAME) for content in recorded - {UNKNOWN}}
 
 
 def _own_listing(run: Path, boxes: Boxes) -> Listing | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..loop.job import Console, Job
 from ..machine.devices import choose_device
 from ..runs.folder import BEST, SUFFIX, checkpoint_hash, read_config
 from .evaluation import evaluate_run
+from .image_facts import image_facts, names_of_seen
 from .predictions import SplitPredictions, load_predictions, save_predictions
 from .statistics import wilson_interval
 
@@ -35,8 +36,10 @@ def score_left_out(run: Path, jobs: Sequence[Job], console: Console) -> str:
     Raises: as `evaluate_run`.
     """
     parts = [_scored(job, console) for job in jobs]
-    together = _joined(parts)
-    save_predictions(run / PREDICTIONS, together)
+    together, facts = _joined(parts), _joined_facts(parts, jobs)
+    order = np.argsort(np.array(together.names), kind="stable")
+    together, facts = together.ordered(order), {name: [values[k] for k in order] for name, values in facts.items()}
+    save_predictions(run / PREDICTIONS, together, facts)
     right = float((together.logits.argmax(axis=1) == together.labels).mean())
     interval = wilson_interval(right, len(together.labels))
     return (
@@ -67,7 +70,7 @@ def _network(path: Path) -> str:
 
 
 def _joined(parts: Sequence[SplitPredictions]) -> SplitPredictions:
-    """Predictions of several networks of disjoint images, by their names."""
+    """Predictions of several networks of disjoint images."""
     values = {name: [getattr(part, name) for part in parts] for name in SplitPredictions.columns}
     joined: dict[str, Any] = {
         name: np.concatenate(found) if isinstance(found[0], np.ndarray) else sum(found[1:], found[0])
@@ -76,10 +79,23 @@ def _joined(parts: Sequence[SplitPredictions]) -> SplitPredictions:
     }
     networks = hashlib.blake2b("".join(part.network for part in parts).encode(), digest_size=8).hexdigest()
     seen = [part.images_seen_in_training for part in parts if part.images_seen_in_training is not None]
-    together = replace(
+    return replace(
         parts[0],
         **joined,
         network=networks,
         images_seen_in_training=sum(seen) if len(seen) == len(parts) else None,
     )
-    return together.ordered(np.argsort(np.array(together.names), kind="stable"))
+
+
+def _joined_facts(parts: Sequence[SplitPredictions], jobs: Sequence[Job]) -> dict[str, list[object]]:
+    """What the boxes file says of the images, in the order of `_joined`."""
+    each = [_facts(part, job) for part, job in zip(parts, jobs, strict=True)]
+    return {name: [value for facts in each for value in facts[name]] for name in each[0]}
+
+
+def _facts(part: SplitPredictions, job: Job) -> Mapping[str, Sequence[object]]:
+    boxes, place = job.boxes, {}
+    for row in boxes.rows(TRAIN_FOLD).tolist():
+        place[boxes.names[boxes.usable[row]].decode()] = row
+    rows = np.array([place[name] for name in part.names])
+    return image_facts(boxes, rows, names_of_seen(job.run, boxes, TRAIN_FOLD), part.likeliest(5))

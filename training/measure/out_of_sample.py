@@ -52,11 +52,15 @@ def out_of_sample(runs: Sequence[str | Path]) -> OutOfSample:
     parts = [[part for single in singles for part in _parts(single)] for singles in trained]
     every = [part for of_one in parts for part in of_one]
     if not every:
-        raise CheckpointError(
-            f"{runs[0]} has no predictions of images that it was not trained on; make them with: agnet evaluate --run "
-            f"{shlex.quote(str(folder_of(runs[0])))}, or train it with --folds"
-        )
+        raise CheckpointError(f"{runs[0]} has no predictions of images that it was not trained on; {_remedy(runs[0])}")
     return _together(parts, every, tuple(_name(singles) for singles in trained))
+
+
+def _remedy(run: str | Path) -> str:
+    folder = folder_of(run)
+    if not (folder / CONFIG).is_file() and numbered(folder, FOLD):
+        return "continue agnet train --folds with --resume: it scores them when all folds are trained"
+    return f"make them with: agnet evaluate --run {shlex.quote(str(folder))}, or train it with --folds"
 
 
 def trained_in(folder: Path) -> list[list[Path]]:

@@ -33,7 +33,7 @@ def spread(values: Sequence[float]) -> Spread:
     mean, n = float(numbers.mean()), len(numbers)
     if n < 2:
         return Spread(mean, None, None, None, n)
-    sd = float(numbers.std(ddof=1))
+    sd = float(numbers.std(ddof=1)) if np.ptp(numbers) else 0.0  # equal values have a rounding error
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
     return Spread(mean, sd, mean - half, mean + half, n)
 

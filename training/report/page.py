@@ -15,7 +15,6 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from ...data import palette
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError
 from ...data.files import write_text
@@ -25,6 +24,7 @@ from ..runs.folder import runs_of
 from . import sections, words
 from .facts import Facts, Row, read_facts
 from .pictures import LEVELS, Embedded, Level, Photographs, explanation
+from .style import style_sheet
 
 MOST_BYTES = 5_000_000
 _HERE = Path(__file__).parent
@@ -95,7 +95,7 @@ def render(facts: Facts, photographs: Photographs, level: Level, folder: Path | 
     Args:
         folder: Folder of the first single run, with the pictures of explanations; None to leave them out.
     """
-    style, script = _style(), _script()
+    style, script = style_sheet(), _script()
     mistakes, others = _mistakes(facts), _others(facts)
     wrong = _cards(facts, mistakes[: level.mistakes], photographs, level)
     unsure = _cards(facts, others[: level.others], photographs, level)
@@ -222,30 +222,3 @@ def _hash(text: str) -> str:
 
 def _script() -> str:
     return (_HERE / "page.js").read_text(encoding="utf-8")
-
-
-def _style() -> str:
-    """The style sheet, with the palette as variables; on paper it is always the light one."""
-    light, dark = _colours(""), _colours("DARK_")
-    scheme = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ color-scheme: dark; {dark} }} }}"
-    return f":root {{ {light} }}\n{scheme}\n{(_HERE / 'page.css').read_text(encoding='utf-8')}"
-
-
-def _colours(prefix: str) -> str:
-    def of(name: str) -> Any:
-        return getattr(palette, prefix + name)
-
-    names = {name.lower(): of(name) for name in ("TEXT", "FAINT", "RULE", "PAPER", "FOR", "AGAINST", "RIGHT", "WRONG")}
-    names |= {f"c{k}": colour for k, colour in enumerate(of("SERIES"))}
-    names["raised"] = blend(of("TEXT"), of("PAPER"), 0.035)
-    for kind, colour in (("hit", of("SERIES")[0]), ("miss", of("SERIES")[1])):
-        names |= {f"{kind}{k}": blend(colour, of("PAPER"), 0.1 + 0.08 * k) for k in range(6)}
-    return " ".join(f"--{name}: {colour};" for name, colour in names.items())
-
-
-def blend(colour: str, paper: str, share: float) -> str:
-    """A colour laid over paper with an opacity of ``share``; ``#rrggbb`` all three."""
-    mixed = (
-        round(share * int(colour[at : at + 2], 16) + (1 - share) * int(paper[at : at + 2], 16)) for at in (1, 3, 5)
-    )
-    return "#" + "".join(f"{part:02x}" for part in mixed)

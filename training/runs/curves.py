@@ -21,6 +21,7 @@ Line = Mapping[str, object]  #: one epoch of the log: values by name
 
 CURVES, VECTOR, EVENTS = "curves.png", "curves.svg", "tensorboard/events.out.tfevents.agnet"
 _TRAIN, _VAL, _CHOSEN, _CMC, _LR = SERIES
+_MAP = _CMC  # searches have no mAP of classes
 _SIDES = 12.0, 4.1  # inches
 _APART = 0.075  # of the height of the axes, least distance between the names of two lines
 
@@ -31,8 +32,8 @@ class _Curve(NamedTuple):
     style: str = "-"
 
 
-def draw_curves(lines: Sequence[Line], target: Path, title: str = "", note: str = "") -> Path:
-    """Draw loss, top-1 accuracy and learning rate over the epochs as a PNG and an SVG.
+def draw_curves(lines: Sequence[Line], target: Path, title: str = "", note: str = "", selected_by: str = "") -> Path:
+    """Draw loss, top-1 accuracy and learning rate over the epochs as a PNG and an SVG, and mAP of searches.
 
     Every line has its name at its end; the chosen epoch is the last one marked ``best``.
 
@@ -41,6 +42,7 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "", note: str 
         target: PNG to write, replaced only once the new picture is complete; the SVG is beside it.
         title: Title of the figure, in any script.
         note: How the values were measured, in a line below the plots.
+        selected_by: Measure of validation that chose the epoch; mAP of classes is drawn if it is ``val_map``.
 
     Returns: ``target``.
     """
@@ -62,6 +64,9 @@ def draw_curves(lines: Sequence[Line], target: Path, title: str = "", note: str 
         if searches:
             names |= {"val_map": _Curve("mAP", _VAL), "val_cmc1": _Curve("CMC@1", _CMC)}
         measured = ("Top-1 of training persons, and search", "val_map") if searches else ("Top-1 accuracy", "val_top1")
+        if selected_by == "val_map" and not searches:
+            names["val_map"] = _Curve("validation mAP", _MAP)
+            measured = ("Top-1 accuracy, and mAP", "val_map")
         _draw(accuracy, lines, names, *measured, percent=True)
         _draw(rate, lines, {"lr": _Curve("", _LR)}, "Learning rate", "")
         accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -323,7 +323,7 @@ def folders_of(run: Path, kind: str, numbers: Sequence[int], resume: bool) -> li
     folders = [run / f"{kind}-{number}" for number in numbers]
     (other,) = (one for one in SEVERAL if one != kind)
     if (run / CONFIG).exists():
-        raise CheckpointError(f"{run} is a run with a single {kind}; name another folder with --run")
+        raise CheckpointError(f"{run} is a single run; name another folder with --run")
     if numbered(run, other):
         raise CheckpointError(f"{run} holds runs of several {other}s; name another folder with --run")
     if resume and not any((folder / CONFIG).exists() for folder in folders):

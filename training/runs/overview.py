@@ -104,6 +104,8 @@ def _read(name: str, run: Path) -> RunSummary:
     done, asked = len(log), int(config["recipe"]["epochs"])
     state, note = _state(run, config["recipe"], done, best)
     tested, measured, stale = _test(run, best)
+    if tested is None and "fold" in config:
+        stale = f"without fold {config['fold']['number']} of train"
     validation = next((Score(float(best[key]), its) for key, its in _VALIDATION.items() if key in best), None)
     boxes = config["boxes"]
     return RunSummary(

@@ -10,7 +10,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from ...data.files import write_text
-from ...data.palette import FAINT, PAPER, RULE, SERIES, TEXT
+from ..report.style import style_sheet
 from . import report_text
 from .table import Line, Results
 
@@ -21,49 +21,41 @@ _PAGE = """\
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{{ results.title }}</title>
-<style>
-:root { --text: {{ colours.text }}; --faint: {{ colours.faint }}; --rule: {{ colours.rule }};
-  --paper: {{ colours.paper }}; --mark: {{ colours.mark }}; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --faint: #a3a3a3; --rule: #3a3d42; --paper: #15171a;
-  --mark: #56b4e9; } }
-body { color: var(--text); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; max-width: 78rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .35rem .5rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th { color: var(--faint); font-weight: 600; vertical-align: bottom; white-space: normal; line-height: 1.25; }
-th:first-child, td:first-child { text-align: left; font-weight: 600; }
-.note { display: block; color: var(--faint); font-weight: 400; font-size: .8rem; min-width: 11rem;
-  white-space: normal; }
-.basis, li { color: var(--faint); font-size: .85rem; } .basis p { margin: .15rem 0; }
-svg { vertical-align: middle; } svg .zero { stroke: var(--faint); }
-svg .whisker { stroke: var(--mark); stroke-width: 2; } svg .dot { fill: var(--mark); }
+<style>{{ style }}
+body { max-width: 1296px; }
+h1 { margin-top: 56px; }
+.numbers thead th, .numbers td:first-child { white-space: normal; }
+.numbers th, .numbers td { padding-right: 14px; }
+.note { display: block; min-width: 11rem; font-weight: 400; }
 </style>
 </head>
 <body>
 <main>
 <h1>{{ results.title }}</h1>
 {% for table in tables %}
+<section>
 <h2>{{ table.heading }}</h2>
-<div class="wide" role="region" aria-label="{{ table.heading }}" tabindex="0"><table>
-<thead><tr>{% for cell in table.head %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
+<div class="wide" role="region" aria-label="{{ table.heading }}" tabindex="0"><table class="numbers">
+<thead><tr>{% for cell in table.head %}
+<th scope="col"{% if not loop.first %} class="n"{% endif %}>{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}<tr>
-{%- for cell in row.cells %}<td>{{ cell }}
-{%- if loop.first and row.note %}<span class="note">{{ row.note }}</span>{% endif %}</td>
+{%- for cell in row.cells %}<td class="{{ 'strong' if loop.first else 'n' }}">{{ cell }}
+{%- if loop.first and row.note %}<span class="note faint">{{ row.note }}</span>{% endif %}</td>
 {%- if loop.index0 == table.chart_after %}<td>{{ row.chart }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table></div>
-<div class="basis">{% for line in table.basis %}<p>{{ line }}</p>{% endfor %}</div>
+{% for line in table.basis %}<p class="faint lines">{{ line }}</p>
+{% endfor %}
 {% if table.cautions %}<details><summary>Differences and limitations ({{ table.cautions | length }})</summary>
 <ul>{% for caution in table.cautions %}<li>{{ caution }}</li>{% endfor %}</ul></details>{% endif %}
+</section>
 {% endfor %}
-{% if times %}<p class="basis">{{ times }}</p>{% endif %}
+{% if times %}<p class="faint">{{ times }}</p>{% endif %}
 </main>
 </body>
 </html>
@@ -113,10 +105,10 @@ def results_page(results: Results) -> str:
                 "cautions": [],
             }
         )
-    colours = {"text": TEXT, "faint": FAINT, "rule": RULE, "paper": PAPER, "mark": SERIES[0]}
+    style = Markup(style_sheet())
     times = report_text.times_text(results.times) if results.times else ""
     page = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
-    return page.render(results=results, tables=tables, colours=colours, times=times) + "\n"
+    return page.render(results=results, tables=tables, style=style, times=times) + "\n"
 
 
 def _rows(lines: Sequence[Line], cells: Sequence[Sequence[str]], widest: float) -> list[dict[str, object]]:
@@ -145,6 +137,6 @@ def _interval(line: Line, widest: float) -> Markup:
     return Markup(
         f'<svg width="{_WIDTH}" height="{_HEIGHT}" aria-hidden="true">'
         f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{_HEIGHT}"/>'
-        f'<line class="whisker" x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>'
-        f'<circle class="dot" cx="{x(found.value)}" cy="{middle}" r="4"/></svg>'
+        f'<line class="whisker c0" x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>'
+        f'<circle class="dot c0" cx="{x(found.value)}" cy="{middle}" r="4"/></svg>'
     )

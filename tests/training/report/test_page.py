@@ -23,7 +23,8 @@ from agnet.data.errors import CheckpointError, ConfigurationError
 from agnet.training.report import page as pages
 from agnet.training.report.charts import nice_ticks
 from agnet.training.report.facts import read_facts
-from agnet.training.report.page import LEVELS, blend, without_paths, write_report
+from agnet.training.report.page import LEVELS, without_paths, write_report
+from agnet.training.report.style import blend
 
 
 class Elements(HTMLParser):

@@ -72,6 +72,13 @@ def test_seeds_of_a_run_are_one_row_with_mean_and_sd(folder):
     assert seeds.note == "seed-2: not evaluated" and len(by_seeds(runs_below(folder))) == 5
 
 
+def test_a_run_without_a_fold_says_so(tmp_path):
+    write_run(tmp_path / "fold-1")
+    config = json.loads((tmp_path / "fold-1/config.json").read_text())
+    (tmp_path / "fold-1/config.json").write_text(json.dumps(config | {"fold": {"number": 1, "images_left_out": 4}}))
+    assert [run.note for run in runs_below(tmp_path)] == ["without fold 1 of train"]
+
+
 def test_a_score_of_an_earlier_epoch_is_told(tmp_path):
     write_run(tmp_path / "run", top1=0.5)
     (tmp_path / "run" / "metrics-test.json").write_text('{"top1": 0.5, "images": 9, "epoch": 1}')

@@ -124,13 +124,22 @@ def colours_of(path):
     """How many pixels are of each of the curves' colours."""
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    wanted = {"train": (0x00, 0x72, 0xB2), "val": (0xD5, 0x5E, 0x00), "chosen": (0x00, 0x9E, 0x73)}
+    wanted = {
+        "train": (0x00, 0x72, 0xB2),
+        "val": (0xD5, 0x5E, 0x00),
+        "chosen": (0x00, 0x9E, 0x73),
+        "mAP": (0xCC, 0x79, 0xA7),
+    }
     return {name: int((pixels == colour).all(axis=1).sum()) for name, colour in wanted.items()}
 
 
 def test_curves_show_what_the_log_has(tmp_path):
     drawn = colours_of(draw_curves(LINES, tmp_path / "all.png", "a title"))
-    assert all(count > 100 for count in drawn.values()), drawn
+    assert drawn.pop("mAP") == 0 and all(count > 100 for count in drawn.values()), drawn
+    by_map = [line | {"val_map": 0.5} for line in LINES]
+    for selected_by, there in (("val_map", True), ("val_top1", False)):
+        drawn = colours_of(draw_curves(by_map, tmp_path / "map.png", selected_by=selected_by))
+        assert (drawn["mAP"] > 100) == there
     alone = [{"epoch": 1, "train_loss": 1.0, "train_top1": 0.5, "lr": 0.1}]
     drawn = colours_of(draw_curves(alone, tmp_path / "one.png"))
     assert drawn["train"] > 0 and drawn["val"] == drawn["chosen"] == 0

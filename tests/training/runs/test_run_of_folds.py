@@ -15,6 +15,7 @@ from agnet.data.errors import CheckpointError, MismatchError
 from agnet.training.answers.truth import TRAINED_ON, known_images
 from agnet.training.loop import fit as fitting
 from agnet.training.loop.engine import TIMINGS
+from agnet.training.measure.image_facts import names_of_seen
 from agnet.training.measure.out_of_sample import out_of_sample
 from agnet.training.runs.checkpoint_header import read_header
 from agnet.training.runs.folder import check_free, checkpoint_of, read_config, runs_of
@@ -85,7 +86,10 @@ def test_a_run_knows_which_images_it_left_out(trained, place):
     own = as_trained_on(run, whole)
     assert (own.splits == without_fold(whole, 1, FOLDS, 0).splits).all()
     known = known_images(run, read_header(checkpoint_of(run)))
-    left_out = {row["path"] for row in rows_of(run / "predictions-train-fold.csv")}
+    rows = rows_of(run / "predictions-train-fold.csv")
+    left_out = {row["path"] for row in rows}
+    named = names_of_seen(run, whole, "test")
+    assert not {row["content"] for row in rows} & set(named) and len(named) == 9 - len(rows) + 3
     for row in whole.usable[whole.rows("train")]:
         name = whole.names[row].decode()
         part = known.truth(str(place / "images" / name)).part

@@ -15,6 +15,7 @@ from agnet.training.measure.metrics import measure
 from agnet.training.measure.predictions import SplitPredictions, save_predictions
 from agnet.training.measure.statistics import holm, mcnemar
 from agnet.training.recipes import RECIPES
+from agnet.training.report.style import style_sheet
 from agnet.training.runs.folder import BEST, CONFIG, LAST, LOG, checkpoint_hash
 from agnet.training.studies.estimate import FINISHED, MEASURED, DataSize, Estimates
 from agnet.training.studies.estimate import measure as measure_times
@@ -345,6 +346,7 @@ def test_every_file_has_the_same_numbers_and_names_stay_text(finished, tmp_path)
         float(lines[4].split(",")[5]) - float(lines[2].split(",")[5]), abs=1e-5
     )
     assert "&lt;i&gt;agnet&lt;/i&gt;" in found["html"] and "<i>agnet" not in found["html"]
+    assert style_sheet() in found["html"]  # the run's page has it, too
     assert found["html"].count("<svg") == 2 and "http" not in found["html"].replace("http-equiv", "")
     assert json.loads((tmp_path / "out/results.json").read_text())["tables"][0]["lines"][1]["row"] == "agnet"
     assert str(tmp_path) not in "".join(found.values())
