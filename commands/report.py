@@ -64,24 +64,31 @@ def report(
     check_writable(target, "name another file with --output")
     found = _boxes_of(first, boxes)
     if found is None:
-        say("Warning: the boxes file is not where it was, so that no regions are shown; name it with --boxes")
+        there = "that is not the boxes file of the run" if boxes else "the boxes file of the run is not where it was"
+        say(f"Warning: {there}, so that no regions are shown; name it with --boxes")
     images = None if without_images else root or (images_root(found, root) if found else _root_of(first))
     if not without_images and (images is None or not images.is_dir()):
         say("Warning: the images are not where they were, so that none are shown; name their folder with --root")
     written = write_report(folder, target, split, boxes=found, root=images, against=against, images=not without_images)
     if written.photographs:
         say(f"it holds {written.photographs:,} photographs of the data set; --without-images leaves them out")
+    elif images is not None and images.is_dir():
+        say(f"Warning: {images} has none of the photographs as they were measured; name their folder with --root")
     say(f"written: {rough_size(written.bytes)}, in one file")
     click.echo(written.file)
 
 
 def _boxes_of(run: Path, given: Path | None) -> Boxes | None:
-    """The boxes file of a run; None if it is not at its recorded place and none is ``given``."""
+    """The boxes file of a run; None if it is neither ``given`` nor at its recorded place."""
     from ..data.places import follow_hint
+    from ..training.report.facts import is_of
     from ..training.runs.folder import read_config
 
-    there = given or follow_hint(read_config(run)["boxes"].get("file_relative_to_run"), run)
-    return boxes_of([run], given)[run] if there else None
+    config = read_config(run)
+    if not given and not follow_hint(config["boxes"].get("file_relative_to_run"), run):
+        return None
+    found = boxes_of([run], given)[run]
+    return found if is_of(found, config) else None
 
 
 def _root_of(run: Path) -> Path | None:

@@ -153,7 +153,7 @@ def read_facts(run: Path, split: str, boxes: Boxes | None = None, against: Path 
         explanations=explanations,
         explanations_are_old=explanations is not None and explanations.get("network") != found.network,
         comparison=None if against is None else _comparison(run, against, split, names),
-        boxes=boxes if boxes and _is_of(boxes, config) else None,
+        boxes=boxes if boxes and is_of(boxes, config) else None,
     )
 
 
@@ -332,7 +332,7 @@ def _is_picture(found: object) -> bool:
     return sound and not leaves_root(found["file"])  # type: ignore[index]
 
 
-def _is_of(boxes: Boxes, config: Config) -> bool:
+def is_of(boxes: Boxes, config: Config) -> bool:
     """Whether a boxes file is the one that the run was trained on."""
     return same_boxes(config["boxes"], {"fingerprint": boxes.fingerprint}, regions=True)
 

@@ -250,6 +250,14 @@ def test_the_command_writes_the_page_and_prints_its_path(agnet, tmp_path):
     )
 
 
+def test_boxes_of_another_run_and_a_folder_without_the_photographs_are_told(agnet, tmp_path, boxes_file):
+    run = write_run(tmp_path / "run", predictions_of())
+    (tmp_path / "empty").mkdir()
+    told = agnet("report", "--run", run, "--boxes", boxes_file, "--root", tmp_path / "empty").stderr
+    assert "that is not the boxes file of the run" in told and "has none of the photographs" in told
+    assert "none of the photographs" not in agnet("report", "--run", run, "--without-images").stderr
+
+
 def test_levels_only_get_smaller():
     for first, second in pairwise(LEVELS):
         assert all(larger >= smaller for larger, smaller in zip(first, second, strict=True))
