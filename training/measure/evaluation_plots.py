@@ -170,7 +170,9 @@ def _draw_bin(axes: Axes, found: Bin, most: int) -> None:
     ends = [found.interval.low, found.interval.high]
     axes.plot([found.confidence] * 2, ends, color=SERIES[0], linewidth=1.2)
     area = _area(found.images, most)
-    axes.scatter([found.confidence], [found.accuracy], s=area, color=SERIES[0], edgecolors=PAPER, lw=0.5, zorder=3)
+    # Not clipped: the area says how many, also of a dot at 100%.
+    at = [found.confidence], [found.accuracy]
+    axes.scatter(*at, s=area, color=SERIES[0], edgecolors=PAPER, lw=0.5, zorder=3, clip_on=False)
 
 
 def _key_of_dots(axes: Axes, most: int, rows: str) -> None:
