@@ -98,7 +98,7 @@ def test_resuming_with_other_options_names_the_difference(boxes, folder, tmp_pat
 
 def test_a_run_records_its_title_hardware_and_time_in_all(boxes, folder, tmp_path, monkeypatch):
     titles = []
-    monkeypatch.setattr("agnet.training.loop.fit.draw_curves", lambda lines, path, title, note: titles.append(title))
+    monkeypatch.setattr("agnet.training.loop.fit.draw_curves", lambda lines, path, title, *how: titles.append(title))
     given = (tmp_path / "run", boxes, folder, settings(model="plain"), RECIPE.override(epochs=2), RUN)
     began = time.monotonic()
     fit(Job(*given, title="first try", stop_after=1))
