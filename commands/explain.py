@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..training.samples.reading import Propose, Unreadable
 
 METHODS = ("parts", "hirescam", "attention")
+ORDERS_OF_ONE = 20  #: random orders for a photograph that was named; over a split fewer do
 
 
 @click.command(short_help="Show what speaks for a class in photographs and videos.")
@@ -65,11 +66,7 @@ METHODS = ("parts", "hirescam", "attention")
 )
 @options.root
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; with --split, the file.")
-@click.option(
-    "--proposal-weights",
-    type=click.Path(path_type=Path),
-    help="FILE that was given to agnet propose --weights, if a network proposes the regions.",
-)
+@options.proposal_weights
 @options.device
 def explain(
     run: Path,
@@ -101,11 +98,10 @@ def explain(
     from ..data.files import check_folder_writable
     from ..data.images import pixel_limit
     from ..data.inputs import find_inputs
-    from ..data.text import printable
     from ..predictor import proposer
     from ..training.runs.checkpoint_header import read_header
     from ..training.runs.folder import checkpoint_of
-    from ..training.samples.reading import Unreadable, some_can_be_read, unreadable_inputs
+    from ..training.samples.reading import some_can_be_read, unreadable_inputs
     from .explained_videos import explain_videos
 
     header = read_header(checkpoint_of(run))
@@ -129,12 +125,26 @@ def explain(
     inputs, videos = [one for one in named if not one.is_video], [one for one in named if one.is_video]
     limit = pixel_limit(header.proposals)
     if some_can_be_read(inputs, limit, decode=True):
-        orders = 20 if random_orders is None else random_orders
+        orders = ORDERS_OF_ONE if random_orders is None else random_orders
         found = list(_explanations(run, inputs, propose, (chosen[0], chosen[1]), method, orders, seed, device))
     else:
         found = [*unreadable_inputs(inputs, limit)]
     if not some_can_be_read(videos, limit, decode=False):
         found, videos = [*found, *unreadable_inputs(videos, limit)], []
+    done, undone = _show(run, header, found, save, as_json)
+    if videos:
+        told = explain_videos(run, videos, propose, (chosen[0], chosen[1]), method, device, save, as_json)
+        done, undone = done + told[0], undone + told[1]
+    finish(done, undone, 0, None)
+
+
+def _show(
+    run: Path, header: CheckpointHeader, found: list[Explanation | Unreadable], save: Path | None, as_json: bool
+) -> tuple[int, int]:
+    """Print explanations and draw them into ``save``, and tell what could not be read. Returns the number of each."""
+    from ..data.text import printable
+    from ..training.samples.reading import Unreadable
+
     explained = [one for one in found if not isinstance(one, Unreadable)]
     pictures = _save(save, run, header, explained) if save else []
     for number, one in enumerate(explained):
@@ -144,11 +154,7 @@ def explain(
     failed = [one for one in found if isinstance(one, Unreadable)]
     for problem in failed:
         click.echo(f"Error: {printable(problem.reason)}", err=True)
-    done, undone = len(explained), len(failed)
-    if videos:
-        told = explain_videos(run, videos, propose, (chosen[0], chosen[1]), method, device, save, as_json)
-        done, undone = done + told[0], undone + told[1]
-    finish(done, undone, 0, None)
+    return len(explained), len(failed)
 
 
 def _number(name: str, classes: tuple[str, ...]) -> int:

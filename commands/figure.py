@@ -104,11 +104,7 @@ class _Asked:
     type=click.IntRange(1, 40),
     help="Number of classes (worst-classes, 5), images (keypoints, 3) or frames of each video (attention, 6).",
 )
-@click.option(
-    "--proposal-weights",
-    type=click.Path(path_type=Path),
-    help="FILE that was given to agnet propose --weights, if a network proposes the regions.",
-)
+@options.proposal_weights
 @options.device
 @click.option(
     "--save",

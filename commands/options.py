@@ -43,6 +43,11 @@ group_pattern = click.option(
 boxes = click.option(
     "--boxes", type=click.Path(path_type=Path), default="boxes.h5", show_default=True, help="Boxes file."
 )
+proposal_weights = click.option(
+    "--proposal-weights",
+    type=click.Path(path_type=Path),
+    help="FILE that was given to agnet propose --weights, if a network proposes the regions.",
+)
 run = click.option(
     "--run", type=click.Path(path_type=Path), required=True, help="Folder of the run, or its best.safetensors."
 )

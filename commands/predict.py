@@ -119,11 +119,7 @@ class _Shown:
     help="Folder for annotated pictures and videos, with probabilities and the evidence for and against the class, or "
     "with --gallery for pictures of the photographs beside their nearest images.",
 )
-@click.option(
-    "--proposal-weights",
-    type=click.Path(path_type=Path),
-    help="FILE that was given to agnet propose --weights, if a network proposes the regions.",
-)
+@options.proposal_weights
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Number of images per batch.")
 @click.option(
     "--jobs",
