@@ -40,7 +40,7 @@ ALLOWED = {
     # A batch of clips goes through a network of images by the functions that networks of clips use, too.
     "training.samples": DATA | {"training.machine", "training.models.contract", "training.models.blocks.each_frame"},
     "training.machine": {"data", *MODELS_WHOLE},
-    "training.runs": RUNS - {"training.runs", "training.samples"},
+    "training.runs": RUNS - {"training.runs", "training.samples"} | {"data.sets.catalogue"},
     "training.loop": RUNS,
     "training.measure": {*RUNS, "training.loop", "data.sets"},
     "training.answers": RUNS,
