@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ...data.fields import size_text
-from ...data.places import without_paths
+from ...data.places import own_name, without_paths
 from ...data.sets.catalogue import CATALOGUE
 from ...data.text import rough_time
 from ..models.registry import settings_of
@@ -24,6 +25,18 @@ FAMILIES = {
     "alstm": "ALSTM",
     "conv-alstm": "ConvALSTM",
 }
+
+
+def name_of(run: Path, config: Config) -> str:
+    """The title that was given to a run, or the name of its folder."""
+    return str(config.get("title") or folder_name(run))
+
+
+def folder_name(run: Path) -> str:
+    """The name of a run's folder, that of a seed with the folder around it; no private path."""
+    name = own_name(run)
+    around = own_name(run.parent) if name.startswith("seed-") else ""
+    return (f"{around}/{name}" if around else name) or "run"
 
 
 def data_name(config: Config, title: str = "") -> str:
