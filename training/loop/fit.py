@@ -62,8 +62,8 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
     """Train a network and write the run into the job's folder.
 
     The folder holds the configuration, a JSON line per epoch, training curves, the best checkpoint, its model card, and
-    the list of images the network has seen. Until the run has finished it also holds the latest state and the one before it. Only
-    process 0 writes; all processes read when a run is resumed.
+    the list of images the network has seen. Until the run has finished it also holds the latest state and the one
+    before it. Only process 0 writes; all processes read when a run is resumed.
 
     Args:
         job: The network, data and settings to train with.

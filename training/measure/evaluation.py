@@ -70,9 +70,9 @@ def evaluate_run(
     """Evaluate the best checkpoint of a run on ``split`` of ``boxes``.
 
     Metrics (JSON and CSV), the prediction for every image, its embedding, and plots of the confusion matrix and the
-    calibration are written into the folder of the run, and its model card is written anew. Of a data set for retrieval, it is the embeddings, the result of
-    every query, and a plot of the CMC; ``query`` is searched for in ``gallery``, and images of ``val`` among each
-    other.
+    calibration are written into the folder of the run, and its model card is written anew. Of a data set for retrieval,
+    it is the embeddings, the result of every query, and a plot of the CMC; ``query`` is searched for in ``gallery``,
+    and images of ``val`` among each other.
 
     Args:
         boxes: Boxes file of the run, or another one with the same classes and proposal settings.

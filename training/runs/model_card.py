@@ -24,7 +24,7 @@ from ..models.registry import needs_of, settings_of
 from ..titles import CLIP_MEASURES, MEASURES, SEARCH_MEASURES, VIDEO_ACCURACY, between, number
 from . import words
 from .checkpoint_header import read_values
-from .folder import LOG, checkpoint_of, read_config, read_log, seconds_of, writing
+from .folder import LOG, PULLED, checkpoint_of, read_config, read_log, seconds_of, writing
 
 CARD = "README.md"
 #: Line of every card that agnet wrote; one without it belongs to a person and is not replaced.
@@ -126,17 +126,19 @@ def read_card_facts(run: Path, name: str = "", told: str = "", licence: str = ""
 
 
 def write_card(run: Path) -> Path | None:
-    """Write the card of a single run into its folder, unless a person has taken it over.
+    """Write the card of a single run into its folder, unless a person has taken it over or the run was pulled.
 
-    Returns: its path; None if the run has no checkpoint yet, or the card is a person's.
+    Returns: its path; None if the run has no checkpoint yet, or keeps its card.
     Raises: `CheckpointError` if a file of the run is damaged or the card cannot be written.
     """
     path = run / CARD
     if not checkpoint_of(run).is_file() or not is_ours(path):
         return None
-    text = card_text(read_card_facts(run))
+    facts = read_card_facts(run)
+    if PULLED in facts.config:  # its owner's card knows the log, which was not pushed
+        return None
     with writing(run):
-        write_text(path, text)
+        write_text(path, card_text(facts))
     return path
 
 
