@@ -138,10 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(401, "", "Invalid username or password.")
         if not name.startswith("me/"):
             return self._refuse(403, "", "You don't have the rights to create a model under this namespace")
-        if name in self.hub.repositories:
-            return self._refuse(409, "", "You already created this model repo")
-        self.hub.repositories[name] = Repository(bool(asked.get("private")))
-        self._json({"url": f"{self.hub.url}/{name}", "name": name})
+        there = name in self.hub.repositories
+        if not there:
+            self.hub.repositories[name] = Repository(asked.get("visibility") == "private")
+        answer = json.dumps({"url": f"{self.hub.url}/{name}", "name": name}).encode()
+        self._send(409 if there else 200, answer, Content_Type="application/json")
 
     def _preupload(self, name, revision):
         if not self._known:

@@ -158,6 +158,11 @@ def test_help_loads_nothing_heavy():
     assert "click" in packages and not packages & {"torch", "cv2", "numpy", "sklearn", "h5py", "PIL", "joblib"}
 
 
+def test_names_of_the_hub_are_told_from_paths_without_its_package():
+    packages = loaded("import agnet.training.runs.hub as hub; hub.local_run('runs/one')")
+    assert "yaml" in packages and not packages & {"huggingface_hub", "torch"}
+
+
 def test_few_modules_open_hdf5_and_all_read_it_through_hdf5_tables():
     own = {"features.py", "feature_cache.py"}  # arrays, not tables
     for path in sources():

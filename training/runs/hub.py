@@ -20,7 +20,7 @@ from typing import Any
 from ...data.errors import CheckpointError, ConfigurationError, DownloadError
 from ...data.files import atomic_file
 from ...data.places import without_paths
-from ...data.text import first_line, rough_size
+from ...data.text import first_line, printable, rough_size
 from ...extras import how_to_install
 from ..models.registry import settings_of
 from .checkpoint_header import read_header, read_values
@@ -157,7 +157,8 @@ def push(files: Mapping[str, bytes | Path], name: HubName, *, private: bool = Fa
         from huggingface_hub import CommitOperationAdd, HfApi
 
         hub = HfApi(library_name=LIBRARY)
-        address = str(hub.create_repo(name.repository, private=private, exist_ok=True))
+        # None: public, unless that is not what its organisation wants.
+        address = str(hub.create_repo(name.repository, private=private or None, exist_ok=True))
         added = [CommitOperationAdd(file, content) for file, content in files.items()]
         message = "Network and model card, written by agnet"
         hub.create_commit(name.repository, added, commit_message=message, revision=name.revision)
@@ -171,8 +172,9 @@ def public_config(weights: Path) -> dict[str, Any]:
         config: dict[str, Any] = without_paths(read_config(weights.parent))
     except CheckpointError:  # weights without a run
         config = {}
-    boxes = {name: value for name, value in config.get("boxes", {}).items() if name not in _HINTS}
-    return {"library_name": LIBRARY, **header, **config, **({"boxes": boxes} if config else {})}
+    for hint in _HINTS:
+        config.get("boxes", {}).pop(hint, None)
+    return {"library_name": LIBRARY, **header, **{name: config[name] for name in config if name not in header}}
 
 
 def _card(run: Path, name: HubName, licence: str) -> str:
@@ -195,8 +197,9 @@ def _check_ours(name: HubName, path: Path) -> None:
     except (OSError, ValueError, RecursionError):
         raise CheckpointError(f"{name}: its {CONFIG} is damaged; its owner can push it again with agnet push") from None
     if not isinstance(config, dict) or config.get("library_name") != LIBRARY:
-        of = next((config[key] for key in ("library_name", "model_type", "architecture") if config.get(key)), "")
-        told = f" but of {first_line(ValueError(of))}" if isinstance(of, str) and of else ""
+        given = config if isinstance(config, dict) else {}
+        of = next((given[key] for key in ("library_name", "model_type", "architecture") if given.get(key)), "")
+        told = f" but of {printable(of)[:80]}" if isinstance(of, str) and of else ""
         raise CheckpointError(f"{name} is no network of agnet's{told}; agnet push makes repositories that agnet reads")
     try:
         settings_of(config["model"])
@@ -214,13 +217,13 @@ def _download(name: HubName, file: str, why_needed: str) -> Path:
         try:
             return Path(hf_hub_download(name.repository, file, revision=name.revision, library_name=LIBRARY))
         except RemoteEntryNotFoundError:
-            raise CheckpointError(f"{name} has no {file}: {why_needed}") from None
+            raise CheckpointError(f"{name.repository} has no {file}: {why_needed}") from None
         except LocalEntryNotFoundError as error:
             why = f"{_host()} cannot be reached ({first_line(error.__cause__ or error)})"
             if isinstance(error.__cause__, OfflineModeIsEnabled):
                 why = "HF_HUB_OFFLINE forbids to ask the hub"
             raise DownloadError(
-                f"{why}, and {file} of {name} is not in the hub's cache; try again with a connection"
+                f"{why}, and {file} of {name.repository} is not in the hub's cache; try again with a connection"
             ) from None
 
 
@@ -234,7 +237,7 @@ def _transfer(name: HubName, writing: bool = False) -> Iterator[None]:
     """
     if find_spec("huggingface_hub") is None:
         raise ConfigurationError(
-            f"networks on the Hugging Face hub need the package huggingface_hub: {how_to_install('huggingface_hub')}"
+            f"networks on the Hugging Face hub need the package huggingface_hub: {how_to_install('huggingface-hub')}"
         )
     from huggingface_hub import errors
 
