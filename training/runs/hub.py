@@ -242,11 +242,11 @@ def _transfer(name: HubName, writing: bool = False) -> Iterator[None]:
     from huggingface_hub import errors
 
     # The base of its HTTP errors is that of the HTTP library below, whichever it is: a failed connection is one, too.
-    # A `ValueError` tells of a wrong name, of metadata that it does not accept, and of answers that are not the hub's.
-    failed = (errors.HfHubHTTPError.__bases__[0], ValueError, OSError)
+    any_http_error: Any = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
-    except failed as error:
+    # A `ValueError` tells of a wrong name, of metadata that it does not accept, and of answers that are not the hub's.
+    except (any_http_error, ValueError, OSError) as error:
         raise DownloadError(_told(error, name, writing)) from None
 
 
@@ -257,7 +257,7 @@ def _told(error: Exception, name: HubName, writing: bool) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     log_in = "log in with hf auth login, or set HF_TOKEN"
     if isinstance(error, ValueError):
-        return f"{_host()} does not take {name}: {'; '.join(str(error).split(chr(10)))[:300]}"
+        return f"{_host()} does not take {name}: {' '.join(str(error).split())[:300]}"
     if isinstance(error, errors.GatedRepoError):
         return f"{name} asks for a consent: give it on {_host()}/{name.repository}, and {log_in}"
     if writing and status in (401, 403):

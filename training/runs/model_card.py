@@ -335,7 +335,7 @@ def _data(facts: CardFacts) -> Iterator[str]:
         "known flaws": words.flaws(facts.config) or "",
         "fingerprints": f"boxes {boxes.get('fingerprint')}, split {boxes.get('split_blake2b', 'unknown')}",
     }
-    yield markdown_table([["", ""], *([name, value] for name, value in rows.items() if value)])
+    yield markdown_table([[name, value] for name, value in rows.items() if value])
     yield _duplicates(facts)
 
 
@@ -506,7 +506,7 @@ def _hardware(facts: CardFacts) -> Iterator[str]:
         rows["time of training"] = rough_time(seconds_of(facts.log))
         if speed := facts.log[-1].get("images_per_second"):
             rows["images a second"] = f"{speed:.1f} (last epoch)"
-    yield markdown_table([["", ""], *([name, value] for name, value in rows.items())])
+    yield markdown_table([[name, value] for name, value in rows.items()])
 
 
 def _source(facts: CardFacts) -> Iterator[str]:

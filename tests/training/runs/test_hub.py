@@ -174,7 +174,7 @@ def test_names_and_places_that_are_not_there_are_told_in_one_line(agnet, hub, ru
     assert "there is no me/none on http://127.0.0.1" in told("pull", "me/none")
     assert "me/secret has no v9: name a branch, tag or commit" in told("pull", "me/secret@v9")
     assert "does not let you write to you/net: log in with hf auth login" in told("push", "--run", run, "you/net")
-    assert 'does not take me/net: Invalid metadata in README.md.; - "license" must be one of' in told(
+    assert 'does not take me/net: Invalid metadata in README.md. - "license" must be one of' in told(
         "push", "--run", run, "me/net", "--license", "mine"
     )
     assert told("pull", "net") == ("Error: 'net' does not name a network on the hub: wanted OWNER/NAME[@REVISION]")
