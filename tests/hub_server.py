@@ -20,6 +20,7 @@ class Repository:
     """A repository: its commits, the latest last, each with all files at that time."""
 
     private: bool = False
+    gated: bool = False  #: whether a consent is asked for, which nobody has given
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def commit(self, changes):
@@ -112,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories.get(name)
         if repository is None or (repository.private and not self._known):
             return self._refuse(404 if self._known else 401, "RepoNotFound", "Repository not found")
+        if repository.gated:
+            return self._refuse(403, "GatedRepo", "Access to this model is restricted")
         return repository.at(revision) or self._refuse(404, "RevisionNotFound", "Invalid rev id")
 
     def _resolve(self, name, revision, file):
@@ -140,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(403, "", "You don't have the rights to create a model under this namespace")
         there = name in self.hub.repositories
         if not there:
-            self.hub.repositories[name] = Repository(asked.get("visibility") == "private")
+            self.hub.repositories[name] = Repository(asked.get("private") or asked.get("visibility") == "private")
         answer = json.dumps({"url": f"{self.hub.url}/{name}", "name": name}).encode()
         self._send(409 if there else 200, answer, Content_Type="application/json")
 

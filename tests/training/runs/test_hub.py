@@ -16,6 +16,7 @@ from agnet.data.errors import CheckpointError, ConfigurationError, DownloadError
 from agnet.training.models.registry import ModelSettings
 from agnet.training.models.settings import PlainSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
+from agnet.training.runs.folder import display_name
 from agnet.training.runs.hub import HubName, fetch
 
 pytest.importorskip("huggingface_hub")
@@ -96,6 +97,7 @@ def test_what_is_pushed_is_told_before_and_has_no_private_file_or_path(agnet, hu
 
 def test_a_network_on_the_hub_predicts_as_the_run_and_is_downloaded_once(agnet, hub, run, photograph, monkeypatch):
     agnet("push", "--run", run, "me/net")
+    assert display_name(fetch(HubName.parse("me/net"))) == "me/net"  # for pictures; the folder's is the commit's
     here = agnet("predict", "--run", run, photograph, "--jobs", 0, "--json").stdout
     assert agnet("predict", "--run", "hf://me/net", photograph, "--jobs", 0, "--json").stdout == here
     predicted = package.load("hf://me/net").predict(photograph)
@@ -104,6 +106,15 @@ def test_a_network_on_the_hub_predicts_as_the_run_and_is_downloaded_once(agnet, 
     hub.down = True  # from here on, the cache has to do
     assert agnet("predict", "--run", "hf://me/net", photograph, "--jobs", 0, "--json").stdout == here
     assert hub.downloads("model.safetensors") == 1
+
+
+def test_a_persons_own_card_is_pushed_as_it_is_unless_it_names_a_folder_of_the_machine(agnet, hub, run):
+    (run / "README.md").write_text("---\ntags: [mine]\n---\n# My network\n", encoding="utf-8")
+    agnet("push", "--run", run, "me/net")
+    assert latest(hub)["README.md"] == (run / "README.md").read_bytes()
+    (run / "README.md").write_text(f"---\ntags: [mine]\n---\nIn {run.parent}.\n", encoding="utf-8")
+    told = agnet("push", "--run", run, "me/net", code=1).stderr
+    assert f"README.md names a folder of this machine, {run.parent}: take it out, and push again" in told
 
 
 def test_a_revision_stays_what_it_was(agnet, hub, run, untrained):
@@ -165,6 +176,7 @@ def test_a_pickle_is_not_even_downloaded(agnet, hub):
 
 def test_names_and_places_that_are_not_there_are_told_in_one_line(agnet, hub, run, monkeypatch):
     hub.add("me/secret", private=True, config_json=b"{}")
+    hub.add("me/asking", config_json=b"{}").gated = True
 
     def told(*words):
         line = agnet(*words, code=1).stderr.splitlines()[-1]
@@ -172,6 +184,7 @@ def test_names_and_places_that_are_not_there_are_told_in_one_line(agnet, hub, ru
         return line
 
     assert "there is no me/none on http://127.0.0.1" in told("pull", "me/none")
+    assert "me/asking asks for a consent: give it on http://127.0.0.1" in told("pull", "me/asking")
     assert "me/secret has no v9: name a branch, tag or commit" in told("pull", "me/secret@v9")
     assert "does not let you write to you/net: log in with hf auth login" in told("push", "--run", run, "you/net")
     assert 'does not take me/net: Invalid metadata in README.md. - "license" must be one of' in told(
