@@ -30,16 +30,13 @@ CARD = "README.md"
 #: Line of every card that agnet wrote; one without it belongs to a person and is not replaced.
 MARK = "<!-- agnet train and agnet evaluate replace this card; remove this line to keep your own text. -->"
 SPLITS = ("test", "query", "val", "train-fold", "train")
-#: Names of measures in the hub's metadata.
+#: Names of measures in the hub's metadata, where they are others.
 _HUB_NAMES = {
     "top1": "accuracy",
     "top5": "top_5_accuracy",
-    "mean_average_precision": "mean_average_precision",
     "mean_class_accuracy": "balanced_accuracy",
     "calibration_error": "expected_calibration_error",
-    "negative_log_likelihood": "negative_log_likelihood",
     "map": "mean_average_precision",
-    **{name: name for name in (*CLIP_MEASURES, "cmc1", "cmc5", "cmc10", "cmc20")},
 }
 _TASKS = {
     "image-classification": "Image classification",
@@ -211,7 +208,7 @@ def _result(facts: CardFacts, split: str, metrics: words.Config) -> dict[str, An
         "task": {"type": facts.task, "name": _TASKS[facts.task]},
         "dataset": {"name": facts.data, "type": kind, "split": split},
         "metrics": [
-            {"type": _HUB_NAMES[name], "name": title, "value": round(_value(metrics, name), 6)}
+            {"type": _HUB_NAMES.get(name, name), "name": title, "value": round(_value(metrics, name), 6)}
             for name, title in _titles(metrics).items()
         ],
     }
