@@ -6,6 +6,7 @@ What the files do not say is left out or said to be unknown. Neither PyTorch nor
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from ...data.fields import size_text
 from ...data.files import write_text
 from ...data.places import without_paths
 from ...data.sets.catalogue import CATALOGUE
-from ...data.text import file_name, markdown, markdown_table, percent, rough_time
+from ...data.text import file_name, markdown, markdown_table, percent, printable, rough_time
 from ..bootstrap import Interval
 from ..models.registry import needs_of, settings_of
 from ..titles import CLIP_MEASURES, MEASURES, SEARCH_MEASURES, VIDEO_ACCURACY, between, number
@@ -90,6 +91,11 @@ class CardFacts:
         return {"video-classification": "videos", "image-feature-extraction": "queries"}.get(self.task, "images")
 
     @property
+    def what(self) -> str:
+        """What it answers for."""
+        return "video" if self.task == "video-classification" else "photograph"
+
+    @property
     def main(self) -> tuple[str, words.Config] | None:
         """The split that the network is judged by, with its metrics; None if there is none."""
         return next(((split, self.metrics[split]) for split in SPLITS if split in self.metrics), None)
@@ -117,7 +123,7 @@ def read_card_facts(run: Path, name: str = "", told: str = "", licence: str = ""
         config=config,
         log=read_log(run) if (run / LOG).is_file() else [],
         metrics=dict(_metrics(run, header.get("epoch"))),
-        run=told or words.folder_name(run),
+        run=told or printable(words.folder_name(run)),
         licence=licence,
     )
 
@@ -220,7 +226,8 @@ def _titles(metrics: words.Config) -> dict[str, str]:
         named = {"top1": VIDEO_ACCURACY, **CLIP_MEASURES, **{k: v for k, v in MEASURES.items() if k != "top1"}}
     else:
         named = SEARCH_MEASURES if "cmc1" in metrics else MEASURES
-    return {name: title for name, title in named.items() if name in metrics or name in (metrics.get("clips") or {})}
+    told = {**(metrics.get("clips") or {}), **metrics}
+    return {name: title for name, title in named.items() if told.get(name) is not None}
 
 
 def _value(metrics: words.Config, name: str) -> float:
@@ -280,17 +287,23 @@ def _use(facts: CardFacts) -> Iterator[str]:
             f"{len(classes):,} classes are the persons it was trained on and say nothing about others."
         )
     else:
-        what = "video" if facts.task == "video-classification" else "photograph"
         listed = ", ".join(map(markdown, classes[:_CLASSES]))
         more = f" and {len(classes) - _CLASSES:,} more" if len(classes) > _CLASSES else ""
-        yield f"It names the class that a {what} shows, one of {len(classes):,}: {listed}{more}."
+        yield f"It names the class that a {facts.what} shows, one of {len(classes):,}: {listed}{more}."
+    yield f"{_input(facts)} What it does on other kinds of {facts.what}s was not measured."
+
+
+def _input(facts: CardFacts) -> str:
+    """The network's input, as a sentence."""
     size = size_text(facts.header["preprocessing"]["size"])
-    regions = needs_of(settings_of(facts.header["model"])).regions
+    sampling, proposals = facts.header.get("sampling"), facts.header.get("proposals") or {}
+    seen = f"{sampling['frames']} RGB frames ({sampling['mode']}) of a video" if sampling else "an RGB image"
     side = size if "x" in size else f"{size}x{size}"
-    input_ = f"Its input is an RGB image, resized to {side} pixels (height x width, not cropped)"
-    proposals = facts.header.get("proposals") or {}
-    found = f", and {regions:,} regions of it that agnet finds (method {proposals.get('method', 'unknown')})"
-    yield f"{input_}{found if regions else ''}. What it does on other kinds of photographs was not measured."
+    told = f"Its input: {seen}, resized to {side} pixels (height x width, not cropped)"
+    if regions := needs_of(settings_of(facts.header["model"])).regions:
+        of = "each" if sampling else "it"
+        told += f", and {regions:,} regions of {of} that agnet finds (method {proposals.get('method', 'unknown')})"
+    return f"{told}."
 
 
 def _how(facts: CardFacts) -> Iterator[str]:
@@ -299,14 +312,14 @@ def _how(facts: CardFacts) -> Iterator[str]:
     gallery = " --gallery photographs" if persons else ""
     extra = f" With its extra `hub`, `--run {facts.run}` downloads this repository once." if _is_hub(facts) else ""
     yield f"agnet is installed from a copy of its own repository.{extra}"
-    yield f"```bash\nagnet predict --run {facts.run} {file}{gallery}\n```"
+    yield f"```bash\nagnet predict --run {shlex.quote(facts.run)} {file}{gallery}\n```"
     if videos:
         return
-    code = f'import agnet\n\npredictor = agnet.load("{facts.run}")\n'
+    code = f"import agnet\n\npredictor = agnet.load({json.dumps(facts.run)})\n"
     code += 'vectors = predictor.embed("photo.jpg")' if persons else 'print(predictor.predict("photo.jpg"))'
     if facts.header["model"].get("model") == "agnet":
         name = facts.run.removeprefix("hf://")
-        code += f'\n\nnetwork = agnet.AGNet.from_pretrained("{name}")  # the torch.nn.Module alone'
+        code += f"\n\nnetwork = agnet.AGNet.from_pretrained({json.dumps(name)})  # the torch.nn.Module alone"
     yield f"```python\n{code}\n```"
 
 
@@ -346,12 +359,14 @@ def _duplicates(facts: CardFacts) -> str:
         return "Whether test images also occur in train is counted by `agnet evaluate`, which has not run."
     split, metrics = facts.main
     count, seen = int(metrics["queries" if "cmc1" in metrics else "images"]), metrics.get("images_seen_in_training")
-    look_alikes = "Photographs that look alike were not looked for; `agnet datasets NAME --verify` finds them."
+    look_alikes = (
+        f"{facts.what.capitalize()}s that look alike were not looked for; `agnet datasets NAME --verify` finds them."
+    )
     if seen is None:
-        return f"It is unknown whether some of the {split} images were used in training. {look_alikes}"
-    number_of = f"{seen:,} of the images of" if seen else "No image of"
+        return f"It is unknown whether some {facts.what}s of {split} were used in training. {look_alikes}"
+    number_of = f"{seen:,} of the {facts.what}s of" if seen else f"No {facts.what} of"
     return (
-        f"{number_of} {split} ({count:,} {facts.called}) has the content of an image that was used in training or to "
+        f"{number_of} {split} ({count:,} {facts.called}) has the content of one that was used in training or to "
         f"choose the epoch{': the results are too good' if seen else ''}. {look_alikes}"
     )
 
@@ -464,7 +479,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
 def _each_limit(facts: CardFacts) -> Iterator[str]:
     """What the results do not say, from facts only."""
     if facts.task != "image-feature-extraction":
-        yield "It always names one of its classes, also for a photograph that shows none of them."
+        yield f"It always names one of its classes, also for a {facts.what} that shows none of them."
     if facts.main:
         split, metrics = facts.main
         name = "cmc1" if "cmc1" in metrics else "top1"

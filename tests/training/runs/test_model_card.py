@@ -1,6 +1,7 @@
 """The model card of a run: what its files say, and nothing else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from report_runs import HOSTILE, predictions_of, write_run
 
 from agnet.data.errors import CheckpointError
+from agnet.data.sampling import Sampling
 from agnet.training.models.settings import PlainSettings
 from agnet.training.runs.checkpoints import save_checkpoint
 from agnet.training.runs.hub import public_config
@@ -69,7 +71,7 @@ def test_a_card_says_what_the_files_say(run):
         "For **58.33%** of 12 test images, the answer is right (95% interval over these images: 31.95 to 80.67%)",
         "ant, bee, côté",
         "| images | 9 train, 3 val, 12 test |",
-        "1 of the images of test (12 images) has the content of an image that was used in training",
+        "1 of the photographs of test (12 images) has the content of one that was used in training",
         "started from the weights `imagenet`; seed 0",
         "3 of 4 epochs in 2.0 minutes; epoch 3 was kept, the best by validation loss.",
         "agnet train --recipe modern --root insects",
@@ -97,6 +99,28 @@ def test_the_hub_reads_the_metadata(run):
     assert found["insects", "test", "accuracy"] == 0.58333
     assert found["insects", "test", "negative_log_likelihood"] == 0.987
     assert len(found) == 6 and card.content.splitlines()[0] == "---"
+
+
+def test_a_card_of_videos_and_one_of_a_search(run, untrained):
+    save_checkpoint(run / "best.safetensors", replace(untrained(PLAIN), sampling=Sampling(8)))
+    clips = {"clips": 24, "videos": 12, "clip_accuracy": 0.5, "frame_accuracy": None, "intervals": {}}
+    metadata, text = card_of(evaluated(run, clips=clips))
+    assert metadata["pipeline_tag"] == "video-classification" and "agnet predict --run run video.mp4" in text
+    told = (
+        "of 12 test videos",
+        "8 RGB frames (segments) of a video",
+        "| clip accuracy | 50.00% |",
+        "1 of the videos of test",
+    )
+    assert all(said in text for said in told)
+    assert "frame accuracy" not in text
+    (run / "metrics-test.json").unlink()
+    found = {"epoch": 4, "queries": 3, "map": 0.4, "cmc1": 0.3333, "images_seen_in_training": None}
+    (run / "metrics-query.json").write_text(json.dumps(found))
+    metadata, text = card_of(run)
+    assert metadata["pipeline_tag"] == "image-feature-extraction"
+    assert "For **33.33%** of 3 queries, the nearest image shows the same person." in text
+    assert "It is unknown whether some photographs of query were used in training." in text
 
 
 def test_what_is_not_known_is_said_to_be(run, tmp_path):
