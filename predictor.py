@@ -238,7 +238,7 @@ def load(
     """Load a trained network for prediction.
 
     Args:
-        run: Folder of a run, or its checkpoint.
+        run: Folder of a run, its checkpoint, or ``hf://OWNER/NAME[@REVISION]``, a network on the Hugging Face hub.
         device: Device to compute on: cpu, cuda, cuda:N, mps, or auto (a GPU if available).
         precision: Autocast precision: fp32, bf16, fp16, or auto (bf16 where the GPU supports it, otherwise fp32).
         proposal_weights: File that was given to `agnet propose --weights`, if a network proposes the regions.
@@ -248,7 +248,9 @@ def load(
     """
     from .training.runs.checkpoint_header import read_header
     from .training.runs.folder import checkpoint_of
+    from .training.runs.hub import local_run
 
+    run = local_run(run)
     weights = None if proposal_weights is None else Path(proposal_weights)
     propose = proposer(read_header(checkpoint_of(run)), weights)
     # Imported here: PyTorch takes seconds to load.

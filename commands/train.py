@@ -78,7 +78,7 @@ def defaults_of(*, clips: bool, persons: bool) -> dict[str, object]:
 @config
 @options.boxes
 @options.root
-@click.option("--run", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/DATASET-MODEL]")
+@click.option("--run", type=options.RunPath(reads=False), help="Folder of the run.  [default: runs/DATASET-MODEL]")
 @click.option("--title", default="", callback=_one_line, help="Title of the run, for its pictures and tables.")
 @field_option(RunSettings, "weights")
 @field_option(RunSettings, "seed")
