@@ -139,17 +139,19 @@ def proposed(name: str, settings: Settings, root: Path, output: Path) -> tuple[B
 def features(boxes: Boxes, root: Path, settings: Settings) -> dict[str, Part]:
     """Compute the features of every split; with ``channels``, their strongest principal components in train."""
     network = build_backbone(settings.backbone, find_weights(settings.weights, settings.backbone)).eval()
+    network = network.to(memory_format=torch.channels_last)  # with few images at a time, half of the time on a CPU
     side = network.preprocessing.size
     dataset, found = RegionDataset(boxes, root, (side, side)), {}
     for split in SPLITS:
         rows, maps = boxes.rows(split).tolist(), []
         regions: list[Tensor] = []
         labels: list[int] = []
-        for start in range(0, len(rows), 32):
-            samples = [dataset[0, row] for row in rows[start : start + 32]]
+        for start in range(0, len(rows), 4):
+            samples = [dataset[0, row] for row in rows[start : start + 4]]
             images, boxes_xyxy, numbers, _ = zip(*samples, strict=True)
             with torch.inference_mode():
-                maps.append(network(torch.stack(images)))
+                pixels = torch.stack(images).to(memory_format=torch.channels_last)
+                maps.append(network(pixels).contiguous())
             regions += boxes_xyxy
             labels += numbers
         found[split] = Part(torch.cat(maps), torch.stack(regions), torch.tensor(labels))
