@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 
@@ -57,7 +58,7 @@ PROTOCOLS = (
 
 def report(runs: Mapping[str, Sequence[Run]], as_markdown: bool = False) -> str:
     """Format the runs of each data set by name, one per seed, as two tables over data sets: values and differences."""
-    counted = {f"{name}, {len(of_seeds)} seeds": of_seeds for name, of_seeds in runs.items()}
+    counted = [f"{name}, {len(of_seeds)} seed{'s'[: len(of_seeds) > 1]}" for name, of_seeds in runs.items()]
     tables = [
         [[title, *counted], *([one.title, *(cell(one, of_seeds) for of_seeds in runs.values())] for one in protocols)]
         for title, cell, protocols in (
@@ -65,8 +66,9 @@ def report(runs: Mapping[str, Sequence[Run]], as_markdown: bool = False) -> str:
             ("difference from sound", _difference, PROTOCOLS[1:]),
         )
     ]
-    texts = [markdown_table(rows) if as_markdown else "\n".join(table(rows)) for rows in tables]
-    return "\n\n".join([*texts, *NOTES]) + "\n"
+    if as_markdown:
+        return "\n\n".join([*map(markdown_table, tables), *NOTES]) + "\n"
+    return "\n\n".join(["\n".join(table(rows)) for rows in tables] + [fill(note, 100) for note in NOTES]) + "\n"
 
 
 def _value(protocol: Protocol, runs: Sequence[Run]) -> str:

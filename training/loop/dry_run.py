@@ -139,9 +139,8 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
         features = _PlannedFeatures(model, job.model, boxes, job.root, recipe, device)
         images, others = loaders()
         with closing(images), closing(others):
-            plan = FeaturePlan(
-                features.path.name, features.bytes, len(features.rows) * _seconds_to_evaluate(learner, images)
-            )
+            seconds = len(features.rows) * _seconds_to_evaluate(learner, images)
+        plan = FeaturePlan(features.path.name, features.bytes, seconds)
         features.use_in(learner.model, learner.judged)
     training, validation = loaders(features=features)
     with closing(training), closing(validation):

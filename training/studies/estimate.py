@@ -228,7 +228,7 @@ def _training(
             found[unit.name] = starting + rates.evaluating(measured)
         else:
             found[unit.name] = starting + rates.training(images)
-    if trained and rates.feature_file not in feature_files:
+    if trained and rates.feature_file and rates.feature_file not in feature_files:
         found[trained[0].name] += sum(images.get(split, 0) for split in ("train", "val")) * rates.features
-        feature_files.add(str(rates.feature_file))
+        feature_files.add(rates.feature_file)
     return found
