@@ -76,7 +76,8 @@ def shuffled_slots(index: DatasetIndex, parts: Sequence[Load], settings: Proposa
 
 
 def _reordered(index: DatasetIndex, load: Load, settings: ProposalSettings) -> Part:
-    part, found = load(), []
+    part = load()
+    found: list[Regions | None] = []
     for offset, row in enumerate(part.images):
         if row[schema.STATUS] == schema.STATUS_UNREADABLE.encode():
             found.append(None)
@@ -101,7 +102,7 @@ def _permuted(regions: Regions, order: np.ndarray) -> Regions:
 def _exchanged(
     index: DatasetIndex, part: Part, start: int, giver: np.ndarray, regions_of: Callable[[int], Regions]
 ) -> Part:
-    found = []
+    found: list[Regions | None] = []
     for image, row in enumerate(part.images, start):
         if giver[image] < 0:
             found.append(None)

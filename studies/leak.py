@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from leak_table import Run, report
+from leak_table import Run, report  # type: ignore[import-not-found]  # beside this script
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -213,7 +213,7 @@ def classified(
     network: nn.Module, parts: Mapping[str, Part], sorts: tuple[str, ...], batch: int, seed: int
 ) -> dict[str, str]:
     """`right` for validation and test, by split and order of the images."""
-    found = {}
+    found: dict[str, str] = {}
     for split in ("val", "test"):
         labels = parts[split].labels
         orders = {
