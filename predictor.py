@@ -20,7 +20,7 @@ from PIL import Image
 from .data.errors import ConfigurationError, ImageError
 from .data.images import pixel_limit, pixels_of
 from .data.inputs import Input, find_inputs
-from .proposals.settings import SHUFFLED, ProposalSettings, name_of_weights
+from .proposals.settings import SHUFFLES, ProposalSettings, name_of_weights
 from .training.samples.reading import (
     Propose,
     ProposeTubes,
@@ -268,15 +268,15 @@ def proposer(header: CheckpointHeader, weights: Path | None) -> Propose | None:
 
     The function can be pickled.
 
-    Raises: `ConfigurationError` if the checkpoint's regions were proposed with other weights, or are of other images.
+    Raises: `ConfigurationError` if the checkpoint's regions were proposed with other weights, or are shuffled.
     """
     if not header.regions:
         return None
     settings = ProposalSettings.from_dict(header.proposals)
-    if settings.method == SHUFFLED:
+    if settings.method in SHUFFLES:
         raise ConfigurationError(
-            "this run was trained with regions of other images, as a control: a single photograph has none; agnet "
-            "evaluate measures the run on a data set"
+            f"this run was trained as a control, with regions by --method {settings.method}, which a single photograph "
+            "does not have; agnet evaluate measures the run on a data set"
         )
     if settings.weights != name_of_weights(weights):
         raise ConfigurationError(
