@@ -42,7 +42,7 @@ _OWN = {
         "config",
         "keep-states",
     ),
-    "evaluate": ("boxes", "run", "json", "csv", "aggregate"),
+    "evaluate": ("boxes", "run", "json", "csv", "aggregate", "sizes", "crops"),
 }
 # Options that do not decide the result, or name a place.
 _FREE = {"root", "run", "title", "boxes", "jobs", "no_preview", "max_unreadable", "workers", "device", "save_every"}

@@ -271,7 +271,8 @@ def making(facts: Facts) -> Iterator[tuple[str, str]]:
         cores = f"cores: {hardware.get('cores')}, threads: {hardware.get('threads')}"
         yield "hardware", ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), cores) if part)
     yield "starting weights", str(run.get("weights"))
-    yield "input", f"{size_text(facts.image_size)} pixels"
+    size = f"{size_text(facts.image_size)} pixels"
+    yield "input", f"{facts.views} of {size}, log-probabilities averaged" if facts.views else size
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
 
