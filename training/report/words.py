@@ -272,7 +272,7 @@ def making(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "hardware", ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), cores) if part)
     yield "starting weights", str(run.get("weights"))
     size = f"{size_text(facts.image_size)} pixels"
-    yield "input", f"{facts.views} of {size}, log-probabilities averaged" if facts.views else size
+    yield "input", f"{facts.views} (photograph of {size}), log-probabilities averaged" if facts.views else size
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
 
