@@ -133,8 +133,7 @@ def build_learner(
 
 def _check_takes(model: Model, device: Device) -> None:
     """Raise `ConfigurationError` if a backbone does not support the model's image size, as many transformers do not."""
-    for view in [model.size_hw] if model.views is None else model.views.seen_hw(model.size_hw):
-        height, width = view
+    for height, width in dict.fromkeys(model.seen_hw):
         try:
             with torch.no_grad():
                 for backbone in model.backbones:
@@ -155,7 +154,7 @@ def _check_takes_one(learner: Learner, images: int) -> None:
     learner.start(learner.recipe.epochs - 1)  # when no part rests that ever learns
     if learner.model.neck is not None:
         raise ConfigurationError(_lone_image(images, size, "of the neck", rows_called(of_frames)))
-    image = torch.zeros(1, 3, *learner.model.size_hw, device=learner.device.device)
+    image = torch.zeros(1, 3, *min(learner.model.seen_hw), device=learner.device.device)
     try:
         with torch.no_grad():
             for backbone in learner.model.backbones:

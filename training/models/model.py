@@ -102,6 +102,11 @@ class Model(nn.Module):
         return self.size_hw if self.views is None else self.views.input_hw(self.size_hw)
 
     @property
+    def seen_hw(self) -> list[tuple[int, int]]:
+        """Height and width of what ``forward`` sees in a call: of each of the `views`, or `size_hw` alone."""
+        return [self.size_hw] if self.views is None else self.views.seen_hw(self.size_hw)
+
+    @property
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the images without `views`; unless set, the square size of the first backbone's
         preprocessing.

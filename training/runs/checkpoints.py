@@ -82,7 +82,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
         "agnet": __version__,
         "model": record_of(checkpoint.settings),
         "classes": checkpoint.classes,
-        **preprocessing_record(checkpoint.model),
+        **preprocessing_record(checkpoint.model, checkpoint.model.size_hw),
         "proposals": checkpoint.proposals,
         "boxes_fingerprint": checkpoint.fingerprint,
         "epoch": checkpoint.epoch,
@@ -267,13 +267,13 @@ def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -
     return found.hexdigest()
 
 
-def preprocessing_record(model: Model) -> dict[str, object]:
-    """Preprocessing of a model's input images, as stored in the header of a checkpoint.
+def preprocessing_record(model: Model, size_hw: tuple[int, int]) -> dict[str, object]:
+    """Preprocessing of a model's input images of this height and width, as stored in the header of a checkpoint.
 
     ``preprocessing`` holds ``size`` (the side of a square, or [height, width], in pixels) and the ``mean`` and ``std``
     of the first backbone. Models with several backbones add ``streams``: ``mean`` and ``std`` of each.
     """
-    height, width = model.size_hw
+    height, width = size_hw
     first, *others = streams = [
         {"mean": backbone.preprocessing.mean, "std": backbone.preprocessing.std} for backbone in model.backbones
     ]
