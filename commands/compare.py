@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
+from . import options, viewing
 
 if TYPE_CHECKING:
     from ..training.aggregates import Aggregate
+    from ..training.models.contract import Views
 
 SAVED_AS = (".png", ".svg", ".md", ".csv", ".json")
 
 
-@click.command(short_help="Compare runs on the same images, with significance tests.")
+@click.command(cls=viewing.SizesCommand, short_help="Compare runs on the same images, with significance tests.")
 @click.argument("runs", nargs=-1, required=True, type=options.RunPath(reads=False))
 @click.option(
     "--split",
@@ -23,6 +24,7 @@ SAVED_AS = (".png", ".svg", ".md", ".csv", ".json")
     help="Split that all runs were evaluated on.  [default: test, or query]",
 )
 @options.aggregate
+@viewing.views
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
@@ -31,16 +33,26 @@ SAVED_AS = (".png", ".svg", ".md", ".csv", ".json")
 )
 @options.json_
 def compare(
-    runs: tuple[Path, ...], split: str | None, aggregate: Aggregate | None, save: Path | None, as_json: bool
+    runs: tuple[Path, ...],
+    split: str | None,
+    aggregate: Aggregate | None,
+    sizes: Views | None,
+    crops: Views | None,
+    save: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare runs, or folders of several seeds, with the first one: a paired comparison on the same images.
 
     The predictions that agnet evaluate wrote are compared: two single runs by McNemar's exact test and a paired
     bootstrap, several seeds by a test in which images and seeds vary. With more than two runs, p-values are corrected
-    by Holm's method.
+    by Holm's method. With --sizes or --crops, the predictions of agnet evaluate with the same option are compared; a
+    run that is named alone is then compared with itself as trained.
     """
     from ..training.runs.folder import measured_split, predictions_of, runs_of
 
+    views: list[Views | None] = [viewing.views_in(sizes, crops)] * len(runs)
+    if len(runs) == 1 and views[0]:
+        runs, views = runs * 2, [None, *views]
     if len(runs) < 2:
         raise click.UsageError("name at least two runs: agnet compare RUN RUN")
     if save is not None:
@@ -48,13 +60,13 @@ def compare(
     for run in runs:
         runs_of(run)
     split = split or measured_split(runs_of(runs[0])[0])
-    for run in runs:
-        predictions_of(run, split, aggregate)
+    for run, its in zip(runs, views, strict=True):
+        predictions_of(run, split, aggregate, views=its)
     # Imported here: SciPy takes a second to load.
     from ..training.measure.compare import compare_runs
     from ..training.measure.compare_report import comparison_json, comparison_text, save_comparison
 
-    comparison = compare_runs(runs, split, aggregate)
+    comparison = compare_runs(runs, split, aggregate, views=views)
     click.echo(comparison_json(comparison) if as_json else comparison_text(comparison), nl=not as_json)
     if save is not None:
         from ..training.runs.plot_texts import cannot_label

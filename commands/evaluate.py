@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 import click
 
 from ..data.names import TRAIN_FOLD
-from . import options
+from . import options, viewing
 from .next_step import say_predict
 from .places import boxes_of, images_root
 from .progress import watch
+from .viewing import SizesCommand
 
 if TYPE_CHECKING:
     from ..training.aggregates import Aggregate
     from ..training.measure.evaluation import Evaluation
     from ..training.measure.seeds import SeedsEvaluation
+    from ..training.models.contract import Views
 
 
-@click.command(short_help="Measure a run on a split: accuracy, AP, or CMC and mAP.")
+@click.command(cls=SizesCommand, short_help="Measure a run on a split: accuracy, AP, or CMC and mAP.")
 @options.run_folder
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes file.  [default: the one the run was trained on]")
 @options.root
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     "--force", is_flag=True, help="Measure even on images that were used to train the run or to choose its epoch."
 )
 @options.aggregate
+@viewing.views
 @click.option(
     "--embeddings/--no-embeddings",
     default=None,
@@ -51,6 +54,8 @@ def evaluate(
     split: str | None,
     force: bool,
     aggregate: Aggregate | None,
+    sizes: Views | None,
+    crops: Views | None,
     embeddings: bool | None,
     batch_size: int,
     device: str,
@@ -70,11 +75,11 @@ def evaluate(
     from ..training.measure.measurable import check_images, check_measurable, default_split
     from ..training.runs.folder import folder_of, read_config, runs_of
 
-    run, say = folder_of(run), partial(click.echo, err=True)
+    run, say, views = folder_of(run), partial(click.echo, err=True), viewing.views_in(sizes, crops)
     files = boxes_of(runs_of(run), boxes)
     split = split or default_split(next(iter(files.values())))
     for single, found in files.items():
-        check_measurable(single, found, split, force, aggregate)
+        check_measurable(single, found, split, force, aggregate, views)
     roots = {found.path: images_root(found, root) for found in files.values()}
     for found in {found.path: found for found in files.values()}.values():
         check_images(found, roots[found.path], split, watch=watch, say=say)
@@ -97,6 +102,7 @@ def evaluate(
             workers,
             force=force,
             aggregate=aggregate,
+            views=views,
             embeddings=embeddings,
             images_checked=True,
             watch=watch,
@@ -141,6 +147,8 @@ def _report(
     measured = {name: found for name, found in by_run.items() if isinstance(found, Metrics)}
     first_metrics, claim = next(iter(measured.values())), next(reversed(evaluations.values())).claim
     rows = f"{first_metrics.images:,} {first_metrics.rows} of {len(first_metrics.class_accuracy)} classes"
+    views = next(iter(evaluations.values())).views
+    rows += f", views of {views}" if views else ""
     heading = f"{title}, {split}: {rows}" if first_metrics.clips else f"{split}: {rows}"
     if seeds:
         return heading, seeds_csv(list(measured.values()), title), seeds_text(measured, seeds.spreads, claim)

@@ -13,7 +13,7 @@ import click
 
 from . import options
 from .explained_split import COUNT, RANDOM_ORDERS, Asked, explain_split
-from .pictures import say_what_cannot_be_drawn
+from .pictures import by_the_run, say_what_cannot_be_drawn
 from .progress import finish, progress_bar
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _save(folder: Path, run: Path, header: CheckpointHeader, explained: list[Exp
 
     place = run if run.is_dir() else run.parent
     say_what_cannot_be_drawn([*header.classes, *(one.name for one in explained), display_name(run)])
-    whose = f"by the run '{display_name(run)}', epoch {header.epoch}"
+    whose = by_the_run(run, header)
     known, full, saved = known_images(place, header), full_colour(explained), []
     for one in explained:
         image = read_image(one.name, pixel_limit(header.proposals))

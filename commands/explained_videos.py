@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .pictures import say_what_cannot_be_drawn
+from .pictures import by_the_run, say_what_cannot_be_drawn
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _drawer(
 
     place, checkpoint = run if run.is_dir() else run.parent, explainer.checkpoint
     say_what_cannot_be_drawn([*checkpoint.classes, *names, display_name(run)])
-    whose = f"by the run '{display_name(run)}', epoch {checkpoint.epoch}"
+    whose = by_the_run(run, checkpoint)
     return partial(_draw, save=save, whose=whose, known=known_images(place, checkpoint), explainer=explainer)
 
 

@@ -7,16 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, viewing
 from .field_options import is_given, settings_from
-from .pictures import say_what_cannot_be_drawn
+from .pictures import by_the_run, say_what_cannot_be_drawn
 from .prediction_lines import FORMATS, Lines, opened
 from .progress import finish, progress_bar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..training.answers.annotated import AnnotatedFolder
     from ..training.answers.answer import Answer
     from ..training.answers.predict_files import FilePredictor
+    from ..training.models.contract import Views
     from ..training.runs.checkpoint_header import CheckpointHeader
     from ..training.samples.reading import Propose
 
@@ -68,8 +69,9 @@ class _Shown:
             check_folder_writable(self.save, "name another folder with --save")
 
 
-@click.command(short_help="Classify photographs and videos.")
+@click.command(cls=viewing.SizesCommand, short_help="Classify photographs and videos.")
 @options.run
+@viewing.views
 @click.argument("images", nargs=-1, required=True)
 @click.option(
     "--top",
@@ -135,6 +137,8 @@ def predict(
     images: tuple[str, ...],
     gallery: tuple[str, ...],
     proposal_weights: Path | None,
+    sizes: Views | None,
+    crops: Views | None,
     **_: Any,
 ) -> None:
     """Classify photographs and videos; regions are proposed on the fly if the model uses them.
@@ -156,7 +160,10 @@ def predict(
         raise click.UsageError(f"--json and --format {shown.format_} are two different formats")
     if gallery:
         _check_search(context, [*images], [*gallery])
-    header = read_header(checkpoint_of(run))
+    header, views = read_header(checkpoint_of(run)), viewing.views_in(sizes, crops)
+    if views:
+        _check_views(views, header, gallery)
+        header = replace(header, views=views)
     propose, limit = proposer(header, proposal_weights), pixel_limit(header.proposals)
     shown.check()
     inputs = _inputs(images)
@@ -171,12 +178,14 @@ def predict(
         told = _tell(unreadable_inputs(inputs, limit), inputs, header, answering, shown, nullcontext())
         finish(*told, waited=None)
         return
+    if header.views:
+        click.echo(f"views of each photograph: {header.views}; log-probabilities averaged", err=True)
     saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
     if shown.save:
         say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), display_name(run)])
         saving = _annotated(shown.save, run, header, limit)
     _say_if_classes_are_persons(run)
-    predictor = _predictor(run, propose, answering, pictures=shown.save is not None)
+    predictor = _predictor(run, propose, answering, pictures=shown.save is not None, views=views)
     told = _tell(predictor.answers(inputs), inputs, header, answering, shown, saving)
     videos = all(one.is_video for one in inputs if not one.problem)
     finish(*told, waited=predictor.waited, called="frames" if videos else "images")
@@ -191,6 +200,17 @@ def _check_search(context: click.Context, images: list[str], gallery: list[str])
             raise click.UsageError(f"--{name} changes nothing with --gallery, which compares images; leave it out")
     if LIST in images and LIST in gallery:
         raise click.UsageError("standard input can list the photographs or the gallery, not both")
+
+
+def _check_views(views: Views, header: CheckpointHeader, gallery: tuple[str, ...]) -> None:
+    """Raise `click.UsageError` or `ConfigurationError` if the network cannot answer in these views."""
+    from ..training.loop.preflight import check_views
+
+    if gallery:
+        raise click.UsageError(f"{views.options} is for classes, not for --gallery; leave one of them out")
+    if header.sampling:
+        raise click.UsageError(f"{views.options} is for photographs, and this run was trained on clips; leave it out")
+    check_views(views, header.settings)
 
 
 def _say_if_classes_are_persons(run: Path) -> None:
@@ -210,7 +230,13 @@ def _say_if_classes_are_persons(run: Path) -> None:
         )
 
 
-def _predictor(run: Path, propose: Propose | None, answering: _Answering, pictures: bool = False) -> FilePredictor:
+def _predictor(
+    run: Path,
+    propose: Propose | None,
+    answering: _Answering,
+    pictures: bool = False,
+    views: Views | None = None,
+) -> FilePredictor:
     """Load the network. To be called only once an image can be read: PyTorch takes seconds to load."""
     from ..data.memory import keep_network_memory
     from ..predictor import tubes_proposer
@@ -220,7 +246,7 @@ def _predictor(run: Path, propose: Propose | None, answering: _Answering, pictur
     from ..training.runs.checkpoints import load_checkpoint
 
     keep_network_memory()
-    checkpoint = load_checkpoint(run)
+    checkpoint = load_checkpoint(run).seen_in(views)
     if checkpoint.sampling and uses_windows(checkpoint) and answering.every > 1:
         raise click.UsageError(
             "--every is for networks of images; this one looks at windows of videos, at "
@@ -274,7 +300,7 @@ def _tell(
         closing(answers),
     ):
         columns = min(answering.top, len(header.classes))
-        lines = Lines(stream, shown.form, columns, names, header.classes, shown.save is not None)
+        lines = Lines(stream, shown.form, columns, names, header.classes, shown.save is not None, header.views)
         for answer in answers:
             bars.tell(answer)
             saved = folder.save(answer) if folder else None
@@ -341,11 +367,8 @@ class _Bars:
 def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> AnnotatedFolder:
     from ..training.answers.annotated import AnnotatedFolder
     from ..training.answers.truth import known_images
-    from ..training.runs.folder import display_name
 
-    folder = _folder(run)
-    whose = f"by the run '{display_name(run)}', epoch {header.epoch}"
-    return AnnotatedFolder(save, header.classes, whose, known_images(folder, header), limit)
+    return AnnotatedFolder(save, header.classes, by_the_run(run, header), known_images(_folder(run), header), limit)
 
 
 def _folder(run: Path) -> Path:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..training.answers.answer import Answer, Moment, Summary
     from ..training.answers.predict import Prediction
     from ..training.answers.video_labels import Label
+    from ..training.models.contract import Views
     from ..training.samples.reading import Unreadable
 
 FORMATS = ("text", "json", "csv")
@@ -58,6 +59,7 @@ class Lines(Written):
         names: Names of all images, used to align the columns of text.
         classes: Names of all classes, used to align the columns of text.
         pictures: Whether to add a column with the pictures of the images.
+        views: Views that the answers are averaged over, which JSON lines name.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Lines(Written):
         names: list[str],
         classes: tuple[str, ...],
         pictures: bool = False,
+        views: Views | None = None,
     ) -> None:
         from ..data.text import columns as width_of
 
         super().__init__(stream, format_)
         self.columns, self._pictures = columns, pictures
+        self._views = {"views": views.record} if views else {}
         self._name_width = min(max(map(width_of, names), default=0), _WIDEST_NAME) + 1
         self._class_width = min(max(map(width_of, classes)), _WIDEST_NAME)
         if format_ == "csv":
@@ -101,7 +105,7 @@ class Lines(Written):
     def _still(self, prediction: Prediction, label: Label, picture: str | None) -> None:
         if self.format == "json":
             shares = {"probabilities": _answer(prediction)}
-            self._json({"image": prediction.name, **_label(label), **shares, **_picture(picture)})
+            self._json({"image": prediction.name, **_label(label), **shares, **self._views, **_picture(picture)})
         elif self.format == "csv":
             self._row([prediction.name, "", "", *_cells(prediction, label), *self._picture_cell(picture), ""])
         else:
@@ -123,6 +127,7 @@ class Lines(Written):
                     "seconds": seconds,
                     **_label(label),
                     "probabilities": _answer(prediction),
+                    **self._views,
                 }
             )
         elif self.format == "csv":

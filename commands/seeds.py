@@ -6,15 +6,16 @@ import click
 
 from .options import one_each
 from .sections import SectionedCommand
+from .viewing import in_one_word
 
 SEEDS = "--seeds"
 
 
 class SeveralSeeds(SectionedCommand):
-    """A command with ``--seeds``, which takes all words up to the next option: ``--seeds 0 1 2``."""
+    """A command with ``--seeds``, which takes all words up to the next option, ``--seeds 0 1 2``, and ``--sizes``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, one_each(args, (SEEDS,)))
+        return super().parse_args(ctx, in_one_word(one_each(args, (SEEDS,))))
 
 
 def check_seeds(context: click.Context, parameter: click.Parameter, seeds: tuple[int, ...]) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ _OWN = {
         "config",
         "keep-states",
     ),
-    "evaluate": ("boxes", "run", "json", "csv", "aggregate"),
+    "evaluate": ("boxes", "run", "json", "csv", "aggregate", "sizes", "crops"),
 }
 # Options that do not decide the result, or name a place.
 _FREE = {"root", "run", "title", "boxes", "jobs", "no_preview", "max_unreadable", "workers", "device", "save_every"}
@@ -252,14 +252,15 @@ class StudyFile:
     def _check_together(self, row: str, contexts: Mapping[str, click.Context]) -> None:
         """Check what the commands would find out only once they run."""
         from ..data.errors import AgnetError
-        from ..training.loop.preflight import check_backbone, check_weights
+        from ..training.loop.preflight import check_backbone, check_views, check_weights
 
         try:
             layout = proposal_settings(contexts["propose"]).layout
-            chosen_recipe(contexts["train"])
+            recipe = chosen_recipe(contexts["train"])
             model = model_settings(contexts["train"], classes=2, regions=layout.count)
             for stream in model.streams:
                 check_backbone(stream.backbone)
+            check_views(recipe.views, model)
             check_weights(contexts["train"].params["weights"], model)
         except AgnetError as error:
             self._fail(f"row {row}: {error}")

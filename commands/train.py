@@ -343,6 +343,7 @@ def _check_beforehand(job: Job, jobs: list[Job], dry_run: bool) -> None:
         check_cacheable,
         check_input,
         check_same_images,
+        check_views,
         check_weights,
         ending_of,
     )
@@ -362,6 +363,7 @@ def _check_beforehand(job: Job, jobs: list[Job], dry_run: bool) -> None:
     settings = job.settings
     check_input(job.boxes, job.recipe, proposes=job.proposes, processes=int(os.environ.get("WORLD_SIZE", 1)))
     check_device(settings.device, settings.precision)
+    check_views(job.recipe.views, job.model, job.boxes)
     if settings.cache_features:
         check_cacheable(job.recipe)
     for stream in job.model.streams:

@@ -28,6 +28,7 @@ from ..data.fields import (
 )
 from ..data.sampling import SAMPLINGS, Sampling
 from ..data.spelling import did_you_mean
+from .models.contract import CROPS, NONE, SIZES_WANTED, Views, are_sizes, sizes_text
 
 OPTIMISER, SCHEDULE = "Optimiser", "Schedule and epoch selection"
 REGULARISATION, IMAGES = "Regularisation", "Images"
@@ -204,6 +205,21 @@ class Recipe:
         0,
         parse=size_of_text,
     )
+    sizes: str = setting(
+        IMAGES,
+        "Sizes in pixels at which the network sees each photograph, with the same weights: 224 448; the logarithms of "
+        "its probabilities are averaged; not in the paper; none: --image-size alone.",
+        (f"none, or two or more {SIZES_WANTED}", are_sizes),
+        NONE,
+        parse=sizes_text,
+    )
+    crops: str = choice(
+        IMAGES,
+        "Crops of each photograph that the network sees in place of all of it, averaged as --sizes are; five: the "
+        "corners and the centre of the photograph at 8/7 of the input size, for models without regions.",
+        CROPS,
+        NONE,
+    )
     frames: int = setting(CLIPS, "Number of frames of each clip, T; 0: images.", NOT_NEGATIVE, 0)
     sampling: str = choice(
         CLIPS,
@@ -250,6 +266,10 @@ class Recipe:
         check_rules(self, "training")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ConfigurationError("training setting 'nesterov' needs optimizer sgd with momentum above 0")
+        if NONE not in (self.sizes, self.crops):
+            raise ConfigurationError("training settings 'sizes' and 'crops' exclude each other")
+        if self.sizes != NONE and self.image_size:
+            raise ConfigurationError("training settings 'sizes' and 'image_size' exclude each other")
         if self.head_epochs >= self.epochs:
             raise ConfigurationError(
                 f"training setting 'head_epochs': wanted less than the number of epochs, {self.epochs}, "
@@ -269,6 +289,11 @@ class Recipe:
         if isinstance(self.image_size, tuple):
             return self.image_size
         return (self.image_size, self.image_size) if self.image_size else None
+
+    @property
+    def views(self) -> Views | None:
+        """Views of a photograph that the network sees; None for the photograph alone."""
+        return Views.parse(self.sizes, self.crops)
 
     @property
     def sampling_of_clips(self) -> Sampling | None:

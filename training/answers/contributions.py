@@ -124,6 +124,8 @@ def why_not(model: Model) -> str | None:
     if type(model).forward not in (AGNet.forward, AGNetClips.forward):
         return "only the logits of AG-Net come apart exactly into regions; HiResCAM is for every network"
     assert isinstance(model, AGNet)
+    if model.views is not None:
+        return "the network's answer is the mean over several views, and its logits come apart in each of them alone"
     for name in ("inter_attention", "fusion"):
         if not hasattr(getattr(model, name), "coefficients"):
             return f"the network's {name} is not of this package, and does not tell what it multiplies features by"

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from ...data.regions import Regions
 from ..machine.devices import Device, Pieces
-from ..models.contract import Output
+from ..models.contract import Output, Views
 from ..models.model import Model
+from ..models.views import boxes_of
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from ..samples.loader import Batch
 from ..samples.reading import Propose, Sample, Unreadable, sample
 from ..tasks import CLASSIFY
+from .contributions import lay_back
 
 BATCH_SIZE = 16
 
@@ -198,12 +200,13 @@ def with_evidence(
     HiResCAM (Draelos and Carin, 2020): gradient times activation, summed over channels; negative at evidence against
     the class. For the plain model and B-CNN, the contributions and the classifier's bias add up to the logit; for
     other models they are a first-order approximation. Only layers between the map and the logits are differentiated.
+    The contributions in all views of a photograph are laid back on it and added.
     """
     seen: list[Tensor] = []
 
     def watch(module: nn.Module, inputs: object, features: Tensor) -> Tensor:
         seen.append(features.detach().requires_grad_())
-        return seen[0]
+        return seen[-1]
 
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     handle = model.map_layer.register_forward_hook(watch)
@@ -212,9 +215,23 @@ def with_evidence(
             parameter.requires_grad_(False)
         with torch.enable_grad(), model.explained():
             output = model(*inputs)
-            (gradient,) = torch.autograd.grad(explained(output).sum(), seen)
+            gradients = torch.autograd.grad(explained(output).sum(), seen)
     finally:
         handle.remove()
         for parameter in learning:
             parameter.requires_grad_(True)
-    return output, (gradient * seen[0].detach()).sum(dim=1)
+    parts = [(gradient * features.detach()).sum(dim=1) for gradient, features in zip(gradients, seen, strict=True)]
+    return output, parts[0] if model.views is None else _on_one_map(parts, model.views, model.input_hw)
+
+
+def _on_one_map(parts: list[Tensor], views: Views, size_hw: tuple[int, int]) -> Tensor:
+    """Lay the parts of the views ``(B, h, w)`` each on the photograph, on a map of the cells of the last."""
+    height, width = parts[-1].shape[1:]
+    if not views.sizes:  # a crop is 7/8 of the photograph
+        height, width = round(height * 8 / 7), round(width * 8 / 7)
+    boxes = boxes_of(views, size_hw).to(parts[-1].device)
+    laid = [
+        lay_back(one[:, None], box.expand(len(one), 1, 4), (height, width))
+        for one, box in zip(parts, boxes, strict=True)
+    ]
+    return torch.stack(laid).sum(dim=0)

@@ -27,7 +27,7 @@ from .engine import evaluate, steps_of_epoch, train_epoch
 from .feature_cache import FeatureCache
 from .job import SILENT, Console, Job
 from .learner import Learner
-from .preflight import check_cacheable, check_input, check_same_images
+from .preflight import check_cacheable, check_input, check_same_images, check_views
 from .preparation import begin_network, build_learner, build_loaders
 
 WARM_UP, MEASURED = 2, 8  #: numbers of steps
@@ -123,6 +123,7 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
     """
     boxes, recipe, settings = job.boxes, job.recipe, job.settings
     check_input(boxes, recipe, proposes=job.proposes)
+    check_views(recipe.views, job.model, boxes)
     if settings.cache_features:
         check_cacheable(recipe)
     check_free(job.run)
@@ -133,7 +134,7 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
     model, _ = begin_network(job.model, source, boxes, SILENT.say)
     learner = build_learner(model, recipe, settings, device, boxes, SILENT.say)
     regions = needs_of(job.model).regions > 0
-    loaders = partial(build_loaders, boxes, job.root, recipe, settings, model.size_hw, regions, job.propose)
+    loaders = partial(build_loaders, boxes, job.root, recipe, settings, model.input_hw, regions, job.propose)
     features = plan = None
     if settings.cache_features:
         features = _PlannedFeatures(model, job.model, boxes, job.root, recipe, device)

@@ -25,6 +25,7 @@ from ..machine.devices import Device, Pieces
 from ..models.backbones.backbone import PackedMaps
 from ..models.contract import Settings
 from ..models.model import Model
+from ..models.views import views_of
 from ..recipes import Recipe
 from ..samples.features import FEATURES, FORMAT, FORMAT_VERSION, ROW, ROWS, FeatureDataset, FeatureFile
 from ..samples.loader import Batch, Loader, dataset_of
@@ -66,23 +67,34 @@ class FeatureCache:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Numbers of rows, frames T, and numbers L of a frame."""
-        return len(self.rows), self.frames, sum(one.size for one in self.packed)
+        return len(self.rows), self.frames, sum(self.lengths)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Numbers of features of each view of a frame."""
+        return tuple(sum(one.size for one in of_view) for of_view in self.packed)
 
     @property
     def bytes(self) -> int:
         """Size of the features."""
         return 2 * math.prod(self.shape)
 
-    def _packing(self) -> list[PackedMaps]:
-        """Place of each backbone's maps, from the maps of an empty image."""
-        height, width = self._model.size_hw
-        empty, found, first = torch.zeros(1, 3, height, width, device=self._device.device), [], 0
+    def _packing(self) -> list[list[PackedMaps]]:
+        """Place of each backbone's maps in the features of each view, from the maps of an empty image."""
+        empty = torch.zeros(1, 3, *self._model.input_hw, device=self._device.device)
+        return [self._places(view) for view in self._views(empty)]
+
+    def _places(self, view: Tensor) -> list[PackedMaps]:
+        found, first = [], 0
         for backbone in self._model.backbones:
             with torch.no_grad(), self._device.autocast():
-                maps = backbone.eval().maps(empty)
+                maps = backbone.eval().maps(view)
             found.append(PackedMaps(first, tuple((one.shape[1], one.shape[2], one.shape[3]) for one in maps)))
             first += found[-1].size
         return found
+
+    def _views(self, images: Tensor) -> list[Tensor]:
+        return [images] if self._model.views is None else views_of(images, self._model.views)
 
     def _key(self, settings: Settings) -> str:
         weights = hashlib.blake2b(digest_size=16)
@@ -96,6 +108,7 @@ class FeatureCache:
             weights.hexdigest(),
             [asdict(backbone.preprocessing) for backbone in self._model.backbones],
             self._model.size_hw,
+            *([views.record] if (views := self._model.views) else []),  # older files have no such entry
             self._boxes.fingerprint,
             self.rows.tolist(),
             asdict(self._sampling) if self._sampling else None,
@@ -133,16 +146,17 @@ class FeatureCache:
 
     def dataset(self, regions: bool) -> FeatureDataset:
         """Build the dataset of the features."""
-        return FeatureDataset(self._boxes, self._model.size_hw, self.open(), regions=regions)
+        return FeatureDataset(self._boxes, self._model.input_hw, self.open(), regions=regions)
 
     def use_in(self, *models: Model) -> None:
         """Make the backbones of copies of the model read features in place of images."""
         for model in models:
-            for backbone, packed in zip(model.backbones, self.packed, strict=True):
-                backbone.packed = packed
+            model.lengths_of_views = self.lengths
+            for number, backbone in enumerate(model.backbones):
+                backbone.packed = dict(zip(self.lengths, (of_view[number] for of_view in self.packed), strict=True))
 
     def _write(self, workers: int, watch: Watch, say: Callable[[str], None]) -> None:
-        images = dataset_of(self._boxes, self._root, self._model.size_hw, self._sampling, regions=False)
+        images = dataset_of(self._boxes, self._root, self._model.input_hw, self._sampling, regions=False)
         loader = Loader(images, self.rows, max(1, _BATCH // self.frames), workers, postpones_signals=True)
         table = np.zeros(len(self.rows), [*ROW, ("frames", "<i4", (self.frames,))])
         shown, pieces, at = watch("features", len(self.rows)), Pieces(self._device, say), 0
@@ -177,7 +191,12 @@ class FeatureCache:
 
         def compute(cut: slice) -> np.ndarray:
             with torch.no_grad(), self._device.autocast():
-                maps = [one for backbone in self._model.backbones for one in backbone.eval().maps(images[cut])]
+                maps = [
+                    one
+                    for view in self._views(images[cut])
+                    for backbone in self._model.backbones
+                    for one in backbone.eval().maps(view)
+                ]
             return torch.cat([_flat(one) for one in maps], dim=1).cpu().numpy()
 
         values = np.concatenate(pieces.of(len(images), compute))
@@ -190,7 +209,7 @@ class FeatureCache:
         return found
 
     def _describe(self, file: h5py.File) -> None:
-        backbones = ", ".join(str(one.shapes) for one in self.packed)
+        backbones = ", ".join(str(one.shapes) for of_view in self.packed for one in of_view)
         file.attrs["description"] = np.bytes_(
             f"Feature maps of a frozen backbone, for agnet train --cache-features; may be deleted. Maps: {backbones}"
         )

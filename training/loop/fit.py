@@ -43,7 +43,7 @@ from .feature_cache import FeatureCache
 from .interruption import Interrupted, Interruption
 from .job import SILENT, Console, Job
 from .learner import Learner, means
-from .preflight import check_cacheable, check_input, check_same_images, ending_of
+from .preflight import check_cacheable, check_input, check_same_images, check_views, ending_of
 from .preparation import (
     begin_network,
     build_learner,
@@ -77,6 +77,7 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
     started = time.monotonic()
     run, boxes, recipe, settings, say = job.run, job.boxes, job.recipe, job.settings, console.say
     check_input(boxes, recipe, proposes=job.proposes, processes=processes.size)
+    check_views(recipe.views, job.model, boxes)
     if settings.cache_features:
         check_cacheable(recipe)
     device = choose_training_device(processes.device(settings.device), settings.precision)
@@ -126,7 +127,7 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
         processes.gather(None)  # every process has read it: from here on it may be replaced
         regions = needs_of(job.model).regions > 0
         training, validation = build_loaders(
-            boxes, job.root, recipe, settings, model.size_hw, regions, job.propose, processes, features
+            boxes, job.root, recipe, settings, model.input_hw, regions, job.propose, processes, features
         )
         with closing(training), closing(validation), Interruption() as interruption:
             story = _Story(job, console, learner, training, validation, progress, interruption, started)
@@ -330,6 +331,7 @@ class _Story:
             epoch=self.progress.epoch,
             val_top1=self.progress.log[-1].get("val_top1"),
             sampling=self._sampling(),
+            views=self.learner.recipe.views,
         )
         save_checkpoint(self._run / BEST, checkpoint)
 

@@ -13,6 +13,7 @@ from ...data.errors import CheckpointError, ConfigurationError, DatasetError, Mi
 from ...data.names import TRAIN_FOLD
 from ...data.spelling import did_you_mean
 from ..models.backbones.names import WITHOUT_IMAGENET, check_backbone_name, nobody_has
+from ..models.registry import needs_of
 from ..recipes import Recipe
 from ..runs.checkpoint_header import is_checkpoint, read_header
 from ..runs.folder import BEST, FOLD, epochs_of, numbered, read_log, runs_of
@@ -22,7 +23,7 @@ from .selection import Selection
 
 if TYPE_CHECKING:
     from ...data.boxes.reader import Boxes
-    from ..models.contract import Settings
+    from ..models.contract import Settings, Views
 
 
 def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int = 1) -> None:
@@ -72,6 +73,29 @@ def check_input(boxes: Boxes, recipe: Recipe, *, proposes: bool, processes: int 
         )
     if recipe.patience and not len(boxes.rows(task.splits.chosen_by)):
         raise ConfigurationError(f"training setting 'patience' needs a validation split, and {boxes.path} has none")
+
+
+def check_views(views: Views | None, settings: Settings, boxes: Boxes | None = None) -> None:
+    """Raise `ConfigurationError` if a network cannot see photographs in these views.
+
+    Args:
+        views: Views; None for none.
+        settings: Settings of the network.
+        boxes: Boxes file of the images; None for photographs in no data set.
+    """
+    if views is None:
+        return
+    option, needs = views.options, needs_of(settings)
+    if boxes is not None and boxes.of_clips:
+        raise ConfigurationError(f"{option} is for photographs, and {boxes.path} has clips; leave it out")
+    if boxes is not None and boxes.is_retrieval:
+        raise ConfigurationError(f"{option} is for classes, and {boxes.path} has persons to search for; leave it out")
+    if not needs.views:
+        raise ConfigurationError(f"{option}: the network {settings.model} sees photographs in one view; leave it out")
+    if needs.regions and not views.sizes:
+        raise ConfigurationError(
+            f"{option}: crops would cut the regions of {settings.model}; use --sizes, or a model without regions"
+        )
 
 
 def check_cacheable(recipe: Recipe) -> None:

@@ -109,8 +109,9 @@ def build_learner(
         image and the backbone cannot train on one, or if more stages are to be frozen than the backbone has.
     """
     device.take(model, torch.channels_last)
-    if recipe.size_hw and recipe.size_hw != model.size_hw:
-        model.size_hw = recipe.size_hw
+    own_hw, model.views = model.size_hw, recipe.views
+    model.size_hw = recipe.size_hw or own_hw
+    if model.size_hw != own_hw or model.views:
         _check_takes(model, device)
     task = task_of(boxes)
     labels = boxes.labels[boxes.usable[boxes.rows(task.splits.trained_on)]]
@@ -132,16 +133,17 @@ def build_learner(
 
 def _check_takes(model: Model, device: Device) -> None:
     """Raise `ConfigurationError` if a backbone does not support the model's image size, as many transformers do not."""
-    height, width = model.size_hw
-    try:
-        with torch.no_grad():
-            for backbone in model.backbones:
-                backbone.eval()(torch.zeros(1, 3, height, width, device=device.device))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigurationError(
-            f"the backbone does not support images of {height} x {width} pixels ({first_line(error)}); leave out "
-            "--image-size, or use another backbone"
-        ) from None
+    for height, width in dict.fromkeys(model.seen_hw):
+        try:
+            with torch.no_grad():
+                for backbone in model.backbones:
+                    backbone.eval()(torch.zeros(1, 3, height, width, device=device.device))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            option = "--sizes" if model.views else "--image-size"
+            raise ConfigurationError(
+                f"the backbone does not support images of {height} x {width} pixels ({first_line(error)}); leave out "
+                f"{option}, or use another backbone"
+            ) from None
 
 
 def _check_takes_one(learner: Learner, images: int) -> None:
@@ -152,7 +154,7 @@ def _check_takes_one(learner: Learner, images: int) -> None:
     learner.start(learner.recipe.epochs - 1)  # when no part rests that ever learns
     if learner.model.neck is not None:
         raise ConfigurationError(_lone_image(images, size, "of the neck", rows_called(of_frames)))
-    image = torch.zeros(1, 3, *learner.model.size_hw, device=learner.device.device)
+    image = torch.zeros(1, 3, *min(learner.model.seen_hw), device=learner.device.device)
     try:
         with torch.no_grad():
             for backbone in learner.model.backbones:

@@ -67,7 +67,7 @@ class Parent:
         model.load_state_dict(mine.state | state)
         for backbone, trained in zip(model.backbones, self.checkpoint.model.backbones, strict=True):
             backbone.preprocessing = trained.preprocessing
-        model.size_hw = self.checkpoint.size_hw
+        model.size_hw = self.checkpoint.model.size_hw
         news = "; ".join(f"{' and '.join(titles)} ({reason})" for reason, titles in anew.items())
         begins = f"; from scratch: {news}" if news else ""
         return f"weights of {self.name}, epoch {self.checkpoint.epoch}: {', '.join(taken)}{begins}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...data.errors import ConfigurationError
 from ..aggregates import Aggregate
+from ..models.contract import Views
 from .compared_runs import Runs, cautions, data_of, load_runs, model_differences
 from .intervals import difference_interval, measure_intervals, share_difference_interval
 from .metrics import Scores
@@ -121,12 +122,16 @@ class _Scored:
 
 
 def compare_runs(
-    runs: Sequence[Path], split: str, aggregate: Aggregate | None = None, seeds: Collection[int] | None = None
+    runs: Sequence[Path],
+    split: str,
+    aggregate: Aggregate | None = None,
+    seeds: Collection[int] | None = None,
+    views: Sequence[Views | None] = (),
 ) -> Comparison:
     """Compare two or more runs, or folders of several seeds, by their predictions for ``split``.
 
     Those of videos are by the default rule unless another one is given as ``aggregate``. With ``seeds``, only those of
-    each folder are compared.
+    each folder are compared; with ``views``, for each run, predictions in these views.
 
     For two single runs, images are counted or resampled in pairs (`intervals.difference_interval`), and McNemar's exact
     test compares their top-1; the result holds for these two trained networks, not for other seeds. With several seeds,
@@ -138,7 +143,7 @@ def compare_runs(
     """
     if len(runs) < 2:
         raise ConfigurationError("a comparison needs two or more runs")
-    contestants = load_runs(runs, split, aggregate, seeds)
+    contestants = load_runs(runs, split, aggregate, seeds, views)
     scored = [_score(contestant) for contestant in contestants]
     measured = scored[0].scores[0]
     every = [found for contestant in contestants for found in contestant.predictions]

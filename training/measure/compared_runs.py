@@ -6,6 +6,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ...data.errors import CheckpointError, MismatchError
 from ...data.fields import size_text
 from ..aggregates import Aggregate
+from ..models.contract import Views
 from ..models.registry import comparable, needs_of, settings_of
 from ..recipes import Recipe
 from ..runs.folder import BEST, LOG, checkpoint_hash, predictions_of, read_config
@@ -43,17 +45,22 @@ class Runs:
 
 
 def load_runs(
-    runs: Sequence[Path], split: str, aggregate: Aggregate | None = None, seeds: Collection[int] | None = None
+    runs: Sequence[Path],
+    split: str,
+    aggregate: Aggregate | None = None,
+    seeds: Collection[int] | None = None,
+    views: Sequence[Views | None] = (),
 ) -> list[Runs]:
     """Load runs, or folders of several seeds, with their predictions for ``split``, images in the same order for all.
-    Those of videos are by the default rule unless another one is given; ``seeds`` selects folders of seeds.
+    Those of videos are by the default rule unless another one is given; ``seeds`` selects folders of seeds, ``views``
+    for each run predictions in views other than those that it was trained with.
 
     Images are matched by content, or by path if the content of any is unknown.
 
     Raises: `CheckpointError` when predictions are missing, older than the network or damaged, `MismatchError` when
     images, labels or classes differ.
     """
-    return _aligned([_load(run, split, aggregate, seeds) for run in runs])
+    return _aligned([_load(run, split, aggregate, seeds, *its) for run, *its in zip_longest(runs, views)])
 
 
 def data_of(runs: Runs) -> str:
@@ -79,6 +86,9 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
     sizes = {runs.name: runs.predictions[0].image_size for runs in contestants}
     if len(set(sizes.values())) > 1:
         yield "image size: " + ", ".join(f"{size_text(size)} in {name}" for name, size in sizes.items())
+    views = {runs.name: runs.predictions[0].views or "the photograph" for runs in contestants}
+    if len(set(views.values())) > 1:
+        yield "views: " + ", ".join(f"{seen} in {name}" for name, seen in views.items())
     rules = {runs.name: runs.predictions[0].aggregate or "none" for runs in contestants}
     if len(set(rules.values())) > 1:
         yield "rule from frames to videos: " + ", ".join(f"{rule} in {name}" for name, rule in rules.items())
@@ -104,8 +114,10 @@ def cautions(contestants: Sequence[Runs], split: str) -> Iterator[str]:
                 yield f"{path} was trained for {finished} of its {wanted} epochs"
 
 
-def _load(run: Path, split: str, aggregate: Aggregate | None, seeds: Collection[int] | None) -> Runs:
-    files = predictions_of(run, split, aggregate, seeds)
+def _load(
+    run: Path, split: str, aggregate: Aggregate | None, seeds: Collection[int] | None, views: Views | None
+) -> Runs:
+    files = predictions_of(run, split, aggregate, seeds, views)
     paths = list(files)
     configs = [_with_defaults(read_config(path)) for path in paths]
     predictions = []
@@ -117,7 +129,7 @@ def _load(run: Path, split: str, aggregate: Aggregate | None, seeds: Collection[
             )
         predictions.append(found)
     seeds = [seed if type(seed := config["run"].get("seed")) is int else 0 for config in configs]
-    return Runs(str(run), paths, seeds, predictions, configs)
+    return Runs(f"{run} ({views})" if views else str(run), paths, seeds, predictions, configs)
 
 
 def _with_defaults(config: _Config) -> _Config:

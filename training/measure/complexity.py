@@ -17,7 +17,7 @@ from ...data.errors import CheckpointError
 from ..loop.preparation import build_network
 from ..machine.devices import Device
 from ..machine.torch_internals import HeldTensors
-from ..models.contract import Settings
+from ..models.contract import Settings, Views
 from ..models.model import Model
 from ..models.registry import needs_of, settings_of
 from ..models.settings import (
@@ -106,24 +106,26 @@ def other_costs(classes: int) -> list[Cost]:
 
 
 def run_cost(run: Path) -> Cost:
-    """Parameters and GFLOPs of the network of a run, for one image of the size that it was trained at.
+    """Parameters and GFLOPs of the network of a run, for one image as it was trained: its size, or all views.
 
     Raises: `CheckpointError` or `ConfigurationError` when the run's configuration cannot be read.
     """
     config = read_config(run)
     try:
-        return _cost(settings_of(config["model"]), "", Recipe(**config["recipe"]).size_hw)  # type: ignore[arg-type]
+        recipe = Recipe(**config["recipe"])  # type: ignore[arg-type]
+        return _cost(settings_of(config["model"]), "", recipe.size_hw, recipe.views)
     except (TypeError, LookupError, ValueError) as error:
         raise CheckpointError(f"{run}: its network cannot be built: {error}") from None
 
 
-def _cost(settings: Settings, variant: str, size_hw: tuple[int, int] | None = None) -> Cost:
+def _cost(settings: Settings, variant: str, size_hw: tuple[int, int] | None = None, views: Views | None = None) -> Cost:
     with torch.device("meta"):
         model = build_network(settings).eval()
         if size_hw is not None:
             model.size_hw = size_hw
+        model.views = views
         regions = needs_of(settings).regions
-        image = Batch.of_images(torch.empty(1, 3, *model.size_hw), torch.empty(1, regions, 4))
+        image = Batch.of_images(torch.empty(1, 3, *model.input_hw), torch.empty(1, regions, 4))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(*image.inputs(model.inputs))
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -21,6 +21,7 @@ from ...data.text import rough_size, rows_called
 from ..aggregates import Aggregate
 from ..loop.engine import Predictions, Watch, evaluate
 from ..machine.devices import Device, Pieces
+from ..models.contract import Views
 from ..retrieval import Embedded, retrieve
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from ..runs.folder import BEST, SUFFIX, checkpoint_hash
@@ -49,6 +50,7 @@ class Evaluation:
     warning: str = ""
     claim: Claim | None = None  #: published figures of this network on this test split
     predictions: SplitPredictions | QueryResults | None = None  #: results for every image, or for every query
+    views: Views | None = None  #: views of a photograph that the network saw; None for the photograph alone
 
 
 def evaluate_run(
@@ -62,6 +64,7 @@ def evaluate_run(
     *,
     force: bool = False,
     aggregate: Aggregate | None = None,
+    views: Views | None = None,
     embeddings: bool | None = None,
     images_checked: bool = False,
     watch: Watch,
@@ -80,6 +83,8 @@ def evaluate_run(
             records their number.
         aggregate: Rule that makes the scores of a video from those of its frames, only for clips; by default the mean
             of the probabilities. Files of another rule have names of their own.
+        views: Views in which the network sees each photograph; by default those that it was trained with. Files of
+            other views have names of their own.
         embeddings: Whether to write embeddings; by default those of at most `embeddings.MOST` numbers. A search always
             writes them.
         images_checked: Whether `check_images` has already passed, as for several runs evaluated on the same images.
@@ -92,12 +97,12 @@ def evaluate_run(
         split is empty, `ConfigurationError` when the metrics cannot be written into the folder of the run,
         `CheckpointError` for a damaged checkpoint, or when the outputs of the network are not finite.
     """
-    target, seen, warning = check_measurable(run, boxes, split, force, aggregate)
+    target, seen, warning = check_measurable(run, boxes, split, force, aggregate, views)
     if not images_checked:
         check_images(boxes, root, split, watch=watch, say=say)
     task = task_of(boxes)
     rows = np.concatenate([boxes.rows(part) for part in parts_of(split)])
-    checkpoint = load_checkpoint(run / BEST)
+    checkpoint = load_checkpoint(run / BEST).seen_in(views)
     sampling = checkpoint.sampling if boxes.of_clips else None
     dataset = dataset_of(boxes, root, checkpoint.size_hw, sampling, regions=checkpoint.regions > 0)
     sampler, videos = None, None
@@ -150,7 +155,7 @@ def evaluate_run(
         say(f"embeddings of {len(vectors):,} {metrics.rows}, {vectors.shape[1]:,} numbers each: {size}")
     facts = image_facts(boxes, predictions.rows, names_of_seen(run, boxes, split), named.likeliest(5))
     _write_all(target, content, metrics, named, facts, vectors, title=boxes.title)
-    return Evaluation(metrics, target, warning, claim, named)
+    return Evaluation(metrics, target, warning, claim, named, checkpoint.views)
 
 
 class _Photographs(NamedTuple):
@@ -243,6 +248,7 @@ def _about(boxes: Boxes, split: str, checkpoint: Checkpoint, seen: int | None, d
         "images_seen_in_training": seen,
         "device": device.device.type,
         "precision": device.precision,
+        **({"views": checkpoint.views.record} if checkpoint.views else {}),
     }
 
 
@@ -254,6 +260,7 @@ def _origin(run: Path, boxes: Boxes, split: str, checkpoint: Checkpoint, seen: i
         "network": checkpoint_hash(run / BEST),
         "image_size": plain_size(checkpoint.size_hw),
         "images_seen_in_training": seen,
+        "views": str(checkpoint.views or ""),
     }
 
 

@@ -16,6 +16,8 @@ from ...data.files import check_writable
 from ...data.names import TRAIN_FOLD
 from ...data.text import rows_called
 from ..aggregates import Aggregate
+from ..loop.preflight import check_views
+from ..models.contract import Views
 from ..runs.checkpoint_header import CheckpointHeader, read_header
 from ..runs.folder import BEST, read_config
 from ..runs.provenance import identity, same_boxes
@@ -26,9 +28,14 @@ _HELD_OUT = ("test", "query", TRAIN_FOLD)
 
 
 def check_measurable(
-    run: Path, boxes: Boxes, split: str, force: bool, aggregate: Aggregate | None = None
+    run: Path,
+    boxes: Boxes,
+    split: str,
+    force: bool,
+    aggregate: Aggregate | None = None,
+    views: Views | None = None,
 ) -> tuple[Path, int | None, str]:
-    """Check that a run may be evaluated on ``split`` of ``boxes``, and its scores aggregated so.
+    """Check that a run may be evaluated on ``split`` of ``boxes``, in these views, and its scores aggregated so.
 
     Returns: path for the metrics, the number of images that the run was trained on or selected by (None if unknown),
     and a warning about what limits the meaning of the metrics, which may be empty.
@@ -45,12 +52,14 @@ def check_measurable(
     if aggregate and (not boxes.of_clips or boxes.is_retrieval):
         what = "a data set for retrieval" if boxes.is_retrieval else "images"
         raise ConfigurationError(f"--aggregate is for the classes of clips, and {boxes.path} has {what}: leave it out")
+    check_views(views, header.settings, boxes)
     for part in parts_of(split):
         if not len(boxes.rows(part)):
             raise DatasetError(f"{boxes.path} has no usable {part} {rows_called(boxes.of_clips)}")
     # The fingerprint in a boxes file can be any text, so file names contain its hash.
     other = "" if own else f"-{hashlib.blake2b(boxes.fingerprint.encode(), digest_size=4).hexdigest()}"
-    target = run / f"metrics-{split}{aggregate.part if aggregate else ''}{other}.json"
+    of_rule = f"{aggregate.part if aggregate else ''}{views.part if views and views != header.views else ''}"
+    target = run / f"metrics-{split}{of_rule}{other}.json"
     check_writable(target, "copy the run to a folder of yours and name that with --run")
     seen, warning = (_judge_own if own else _judge_other)(run, boxes, split, force)
     known = _trained_persons(run, header, boxes, split)

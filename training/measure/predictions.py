@@ -26,6 +26,7 @@ FORMAT_VERSION = 1
 
 _TEXTS = ("split", "dataset", "network")
 _TEXTS_OF_VIDEOS = ("title", "aggregate")
+_TEXTS_OF_SOME = (*_TEXTS_OF_VIDEOS, "views")
 _SEARCH_TEXTS = ("nearest", "nearest_persons", "cameras")
 _SEARCH_COLUMNS = (
     *("path", "content", "person", "camera", "average_precision", "rank_of_first_match"),
@@ -48,10 +49,11 @@ class MeasuredImages:
     split: str
     dataset: str
     network: str  #: hash of the checkpoint file
-    image_size: Size  #: of the network's input, in pixels
+    image_size: Size  #: of the network's input, in pixels; the largest of several views
     images_seen_in_training: int | None  #: None if unknown
     title: str = field(default="", kw_only=True)  #: name of the data set for display; only recorded for videos
     aggregate: str = field(default="", kw_only=True)  #: rule that made the scores of a video; empty for images
+    views: str = field(default="", kw_only=True)  #: views that the scores are averaged over, in words; empty for one
 
     columns: ClassVar[tuple[str, ...]] = ("labels", "names", "contents")  #: fields with a value for each image
 
@@ -174,6 +176,7 @@ def save_predictions(
         **{name: getattr(predictions, name) for name in _TEXTS},
         **(_search_header(predictions) if isinstance(predictions, QueryResults) else {}),
         **({name: getattr(predictions, name) for name in _TEXTS_OF_VIDEOS} if predictions.aggregate else {}),
+        **({"views": predictions.views} if predictions.views else {}),
     }
     with atomic_file(path.with_suffix(".csv")) as unfinished:
         unfinished.write_text(csv_text(_rows(predictions, facts or {})), encoding="utf-8", newline="")
@@ -211,7 +214,7 @@ def _from_header(
 ) -> SplitPredictions | QueryResults:
     given: dict[str, Any] = {
         **{name: header[name] for name in _TEXTS},
-        **{name: header.get(name, "") for name in _TEXTS_OF_VIDEOS},
+        **{name: header.get(name, "") for name in _TEXTS_OF_SOME},
         **{name: _texts(header.get(name)) for name in ("names", "contents", "classes")},
         "image_size": plain_size(header.get("image_size", 0)),
         "images_seen_in_training": header.get("images_seen_in_training"),
@@ -231,7 +234,7 @@ def _is_sound(found: SplitPredictions | QueryResults) -> bool:
         and labels.ndim == 1
         and len(found.names) == len(found.contents) == len(labels) > 0
         and bool(((labels >= 0) & (labels < len(found.classes))).all())
-        and all(isinstance(getattr(found, name), str) for name in (*_TEXTS, *_TEXTS_OF_VIDEOS))
+        and all(isinstance(getattr(found, name), str) for name in (*_TEXTS, *_TEXTS_OF_SOME))
         and is_size(found.image_size)
         and (seen is None or type(seen) is int)
     )

@@ -96,6 +96,7 @@ def summarise_evaluations(run: Path, evaluations: dict[str, Evaluation]) -> Seed
         "runs": list(evaluations),
         "images": first.metrics.images,
         **_of_videos(first),
+        **({"views": first.views.record} if first.views else {}),
         "papers_claim": first.claim and asdict(first.claim),
         **{name: {**asdict(spreads[name]), "values": values[name]} for name in values},
     }

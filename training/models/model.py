@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
 from .blocks.each_frame import each_frame, valid_mean
-from .contract import Output
+from .contract import Output, Views
 from .pretrained import Pretrained
+from .views import averaged, views_of
 
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"  #: kinds of parts of a network
 
@@ -28,11 +29,23 @@ class Model(nn.Module, Pretrained):
     dropout: nn.Dropout  #: before the classifier; training sets its probability
     classifier: nn.Module
     neck: nn.Module | None  #: batch norm of the embedding, for retrieval
+    views: Views | None = None  #: views of a photograph that a call sees in turn; ``forward`` sees one
+    lengths_of_views: tuple[int, ...] = ()  #: number of packed features of each view, if calls have those for images
     _size_hw: tuple[int, int] | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.neck = None
+
+    def __call__(self, *inputs: Any, **named: Any) -> Output:
+        """Call ``forward``; with `views`, for each of them with the same other inputs, and average the outputs."""
+        look = super().__call__
+        if self.views is None:
+            return look(*inputs, **named)
+        images, *others = inputs
+        lengths = self.lengths_of_views
+        seen = images.split(lengths, dim=1) if lengths else views_of(images, self.views)
+        return averaged([look(view, *others, **named) for view in seen])
 
     def classified(self, embedding: Tensor, **others: object) -> Output:
         """Return the output of an embedding ``(B, C)``: neck, dropout and classifier.
@@ -85,8 +98,20 @@ class Model(nn.Module, Pretrained):
         yield
 
     @property
+    def input_hw(self) -> tuple[int, int]:
+        """Height and width of the photographs that a call is given: `size_hw`, unless there are `views`."""
+        return self.size_hw if self.views is None else self.views.input_hw(self.size_hw)
+
+    @property
+    def seen_hw(self) -> list[tuple[int, int]]:
+        """Height and width of what ``forward`` sees in a call: of each of the `views`, or `size_hw` alone."""
+        return [self.size_hw] if self.views is None else self.views.seen_hw(self.size_hw)
+
+    @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the input images; unless set, the square size of the first backbone's preprocessing."""
+        """Height and width of the images without `views`; unless set, the square size of the first backbone's
+        preprocessing.
+        """
         side = self.backbones[0].preprocessing.size
         return self._size_hw or (side, side)
 

@@ -19,6 +19,7 @@ from .settings import (
     agnet_needs,
     clip_needs,
     plain_needs,
+    srbn_needs,
     stream_needs,
 )
 
@@ -38,7 +39,7 @@ MODELS: dict[str, ModelSpec] = {
     "srbn": ModelSpec(
         about="two streams, bilinear features at each place, attention and a spatial LSTM",
         settings=SRBNSettings,
-        needs=stream_needs,
+        needs=srbn_needs,
         builder=".srbn:assemble_srbn",
     ),
     "bcnn": ModelSpec(

@@ -121,7 +121,8 @@ class AGNetSettings(Settings):
 
 def agnet_needs(settings: AGNetSettings) -> Needs:
     """Return the inputs of AG-Net: images, and regions unless they are switched off."""
-    return Needs(regions=settings.regions if settings.use_regions else 0)
+    of_clips = settings.temporal != "frames"
+    return Needs(regions=settings.regions if settings.use_regions else 0, views=not of_clips)
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,11 @@ class TwoStreamSettings(Settings):
 def stream_needs(settings: TwoStreamSettings) -> Needs:
     """Return the inputs of a model of two streams: images only."""
     return Needs()
+
+
+def srbn_needs(settings: SRBNSettings) -> Needs:
+    """Return the inputs of SRBN: images only. A larger one would give its LSTM another number of steps."""
+    return Needs(views=False)
 
 
 _RANK = "Rank of each low-rank bilinear channel."
@@ -324,4 +330,4 @@ class ConvALSTMSettings(Settings):
 
 def clip_needs(settings: ALSTMSettings | ConvALSTMSettings) -> Needs:
     """Return the inputs of a model of clips: frames only."""
-    return Needs()
+    return Needs(views=False)

@@ -96,7 +96,8 @@ class Facts:
     folders: tuple[str, ...]  #: names of the single runs
     split: str
     called: str  #: what rows are called: images, videos or queries
-    image_size: Size  #: of the network's input, in pixels
+    image_size: Size  #: of the network's input, in pixels; the largest of several views
+    views: str  #: views that the answers are averaged over, in words; empty for one
     rows: tuple[Row, ...]
     class_names: tuple[str, ...]
     measures: Mapping[str, Measured]
@@ -141,6 +142,7 @@ def read_facts(run: Path, split: str, boxes: Boxes | None = None, against: Path 
         split=split,
         called="queries" if isinstance(found, QueryResults) else found.rows,
         image_size=found.image_size,
+        views=found.views,
         rows=tuple(_rows(found, details)),
         class_names=found.classes,
         measures=_measures(runs, classified),

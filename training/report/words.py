@@ -218,7 +218,9 @@ def making(facts: Facts) -> Iterator[tuple[str, str]]:
     """How the run was made, as names and values."""
     for name, value in run_words.making(facts.config):
         if name == "versions":
-            yield "input", f"{size_text(facts.image_size)} pixels"
+            size = f"{size_text(facts.image_size)} pixels"
+            views = f"{facts.views} (photograph of {size}), log-probabilities averaged"
+            yield "input", views if facts.views else size
         yield name, value
 
 

@@ -16,7 +16,7 @@ from ...data.errors import CheckpointError
 from ...data.sampling import SAMPLINGS, Sampling
 from ...data.spelling import close_names
 from ...data.text import composed_all, first_line
-from ..models.contract import Settings
+from ..models.contract import Settings, Views
 from ..models.registry import needs_of, settings_of
 
 FORMAT = "agnet checkpoint"
@@ -37,6 +37,7 @@ class CheckpointHeader:
     epoch: int
     val_top1: float | None
     sampling: Sampling | None = None  #: choice of the frames of a clip; None for a network trained on images
+    views: Views | None = None  #: views of a photograph that the network sees; None for the photograph alone
 
     @property
     def regions(self) -> int:
@@ -153,6 +154,7 @@ def header_of(values: Mapping[str, Any]) -> CheckpointHeader:
         epoch,
         val_top1,
         _sampling(values.get("sampling")),
+        Views.of_record(values.get("views")),
     )
 
 

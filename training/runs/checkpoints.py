@@ -25,6 +25,7 @@ from ...data.files import atomic_file
 from ...data.text import first_line
 from ..models.backbones.entries import on_meta
 from ..models.build import build_model
+from ..models.contract import Views
 from ..models.model import Model
 from ..models.registry import record_of
 from .checkpoint_header import (
@@ -53,8 +54,15 @@ class Checkpoint(CheckpointHeader):
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the network's input images, in pixels."""
-        return self.model.size_hw
+        """Height and width of the network's input images, in pixels; of those that `views` are made of, if any."""
+        return self.model.input_hw
+
+    def seen_in(self, views: Views | None) -> Checkpoint:
+        """Return the checkpoint with its network seeing photographs in these views; None changes nothing."""
+        if views is None:
+            return self
+        self.model.views = views
+        return replace(self, views=views)
 
 
 def check_finite(outputs: Iterable[object]) -> None:
@@ -74,12 +82,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
         "agnet": __version__,
         "model": record_of(checkpoint.settings),
         "classes": checkpoint.classes,
-        **preprocessing_record(checkpoint.model),
+        **preprocessing_record(checkpoint.model, checkpoint.model.size_hw),
         "proposals": checkpoint.proposals,
         "boxes_fingerprint": checkpoint.fingerprint,
         "epoch": checkpoint.epoch,
         "val_top1": checkpoint.val_top1,
         **({"sampling": asdict(checkpoint.sampling)} if checkpoint.sampling else {}),
+        **({"views": checkpoint.views.record} if checkpoint.views else {}),
     }
     _save(path, checkpoint.model.state_dict(), header)
     return path
@@ -106,7 +115,7 @@ def load_checkpoint(run: str | Path) -> Checkpoint:
         model.load_state_dict(tensors)
         for backbone, (mean, std) in zip(model.backbones, normalisations, strict=True):
             backbone.preprocessing = replace(backbone.preprocessing, mean=mean, std=std)
-        model.size_hw = size_hw
+        model.size_hw, model.views = size_hw, header.views
         model.header = header
         return Checkpoint(model=model.eval(), **{one.name: getattr(header, one.name) for one in fields(header)})
     except ImportError as error:
@@ -259,13 +268,13 @@ def _content_hash(tensors: Mapping[str, Tensor], header: Mapping[str, object]) -
     return found.hexdigest()
 
 
-def preprocessing_record(model: Model) -> dict[str, object]:
-    """Preprocessing of a model's input images, as stored in the header of a checkpoint.
+def preprocessing_record(model: Model, size_hw: tuple[int, int]) -> dict[str, object]:
+    """Preprocessing of a model's input images of this height and width, as stored in the header of a checkpoint.
 
     ``preprocessing`` holds ``size`` (the side of a square, or [height, width], in pixels) and the ``mean`` and ``std``
     of the first backbone. Models with several backbones add ``streams``: ``mean`` and ``std`` of each.
     """
-    height, width = model.size_hw
+    height, width = size_hw
     first, *others = streams = [
         {"mean": backbone.preprocessing.mean, "std": backbone.preprocessing.std} for backbone in model.backbones
     ]

@@ -18,7 +18,7 @@ from ...data.names import TRAIN_FOLD
 from ...data.places import relative_hint
 from ...data.text import printable
 from ..aggregates import Aggregate
-from ..models.contract import Settings
+from ..models.contract import NONE, Settings, Views
 from ..models.registry import comparable, needs_of, record_of, settings_of
 from ..recipes import Recipe, RunSettings
 from .checkpoint_header import how_to_get
@@ -371,24 +371,41 @@ def measured_split(run: Path) -> str:
     return "query" if isinstance(images, dict) and images.get("query") else "test"
 
 
+def views_of_run(run: Path) -> Views | None:
+    """Views of a photograph that a single run was trained with. Raises: `CheckpointError` as `read_config`."""
+    recipe = read_config(run)["recipe"]
+    try:
+        return Views.parse(*(str(recipe.get(name, NONE)) for name in ("sizes", "crops")))
+    except ValueError as error:
+        raise CheckpointError(f"{run / CONFIG} is damaged: {error}") from None
+
+
 def predictions_of(
-    run: str | Path, split: str, aggregate: Aggregate | None = None, seeds: Collection[int] | None = None
+    run: str | Path,
+    split: str,
+    aggregate: Aggregate | None = None,
+    seeds: Collection[int] | None = None,
+    views: Views | None = None,
 ) -> dict[Path, Path]:
     """Map each single run (see `runs_of`) to the file of its predictions for ``split`` of its own boxes file, of videos
-    by a rule other than the default. With ``seeds``, only the runs in the folders of these seeds.
+    by a rule other than the default, in views other than those that it was trained with. With ``seeds``, only the runs
+    in the folders of these seeds.
 
     Raises: `CheckpointError` when ``run`` is not a run, or a single run was not evaluated.
     """
     found = {}
     wanted = None if seeds is None else {f"seed-{seed}" for seed in seeds}
     for single in (one for one in runs_of(run) if wanted is None or one.name in wanted):
-        found[single] = single / f"predictions-{split}{aggregate.part if aggregate else ''}{SUFFIX}"
+        others = views if views and views != views_of_run(single) else None
+        part = f"{aggregate.part if aggregate else ''}{others.part if others else ''}"
+        found[single] = single / f"predictions-{split}{part}{SUFFIX}"
         if not found[single].is_file():
             remedy = f"agnet evaluate --run {shlex.quote(str(folder_of(run)))}"
             remedy += "" if split in ("test", "query") else f" --split {split}"
             remedy += " --force" if split == "train" else ""
             remedy += f" --aggregate {aggregate}" if aggregate else ""
-            by = f" by {aggregate}" if aggregate else ""
+            remedy += f" {others.options}" if others else ""
+            by = (f" by {aggregate}" if aggregate else "") + (f" with {others.options}" if others else "")
             raise CheckpointError(f"{single} has no predictions for {split}{by}; make them with: {remedy}")
     return found
 

@@ -20,6 +20,7 @@ from agnet.training.loop.job import Job
 from agnet.training.loop.preflight import check_cacheable
 from agnet.training.machine.devices import choose_device
 from agnet.training.models.build import build_model
+from agnet.training.models.contract import Views
 from agnet.training.models.settings import AGNetSettings, PlainSettings, SRBNSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs.folder import read_log
@@ -48,33 +49,41 @@ def values(log):
     return np.array([[value for value in line.values() if isinstance(value, float)] for line in log])
 
 
-@pytest.mark.parametrize("family", ["plain", "agnet"])
-def test_cached_features_train_as_computed_ones(copied, folder, tmp_path, family):
+@pytest.mark.parametrize(
+    ("family", "recipe"),
+    [
+        ("plain", RECIPE),
+        ("agnet", RECIPE),
+        ("agnet", RECIPE.override(image_size=0, sizes="32 64")),
+        ("plain", RECIPE.override(crops="five")),
+    ],
+)
+def test_cached_features_train_as_computed_ones(copied, folder, tmp_path, family, recipe):
     settings = PlainSettings(3, backbone=SMALL)
     if family == "agnet":
         settings = AGNetSettings(3, regions=copied.layout.count, backbone=SMALL, units=4)
     cached, computed = (
-        trained(copied, folder, tmp_path / str(one), settings, cached=one, keep_states=True) for one in (True, False)
+        trained(copied, folder, tmp_path / str(one), settings, recipe, one, keep_states=True) for one in (True, False)
     )
     np.testing.assert_allclose(values(cached), values(computed), rtol=3e-3, atol=3e-3)
     resumed = tmp_path / "resumed"
-    trained(copied, folder, resumed, settings, stop_after=1)
-    assert trained(copied, folder, resumed, settings, resume=True) == cached
+    trained(copied, folder, resumed, settings, recipe, stop_after=1)
+    assert trained(copied, folder, resumed, settings, recipe, resume=True) == cached
 
 
 def test_the_key_changes_with_everything_that_the_features_depend_on(copied, folder):
     cpu = choose_device("cpu")
 
-    def key(seed=0, size=64, stages=1, boxes=copied, recipe=RECIPE):
+    def key(seed=0, size=64, stages=1, boxes=copied, recipe=RECIPE, views=None):
         torch.manual_seed(seed)
         settings = AGNetSettings(3, regions=copied.layout.count, backbone=SMALL, units=4, stages=stages)
         model = build_model(settings)
-        model.size_hw = (size, size)
+        model.size_hw, model.views = (size, size), views
         return FeatureCache(model, settings, boxes, folder, recipe, cpu).key
 
-    others = [key(seed=1), key(size=96), key(stages=2)]
+    others = [key(seed=1), key(size=96), key(stages=2), key(views=Views((32, 64))), key(views=Views())]
     others.append(key(boxes=replace(copied, attributes=copied.attributes | {"fingerprint": "0" * 32})))
-    assert key() == key() and len({key(), *others}) == 5
+    assert key() == key() and len({key(), *others}) == 7
 
 
 def test_broken_and_foreign_files_are_refused_and_a_stopped_one_leaves_nothing(copied, folder, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -74,8 +74,9 @@ class Backbone(nn.Module):
     def __init__(self, body: nn.Module, channels: int | Sequence[int], preprocessing: Preprocessing = IMAGENET) -> None:
         super().__init__()
         self.body = body
-        #: with it, the input is not images but their packed features ``(B, L)``, computed before by this backbone
-        self.packed: PackedMaps | None = None
+        #: with it, the input is not images but their packed features ``(B, L)``, computed before by this backbone; the
+        #: place of the maps in them, by L
+        self.packed: Mapping[int, PackedMaps] | None = None
         self.channels_of_maps = (channels,) if isinstance(channels, int) else tuple(channels)
         self.channels = self.channels_of_maps[-1]
         for name in ("mean", "std"):  # for 0..255; not in the state dict: a checkpoint's header contains them
@@ -108,7 +109,7 @@ class Backbone(nn.Module):
         Raises: `ValueError` if the body does not return maps with the declared numbers of channels.
         """
         if self.packed is not None:
-            return self.packed.unpack(images)
+            return self.packed[images.shape[1]].unpack(images)
         found = self.body(self.normalised(images))
         maps = (found,) if isinstance(found, Tensor) else tuple(found.values() if isinstance(found, dict) else found)
         channels = tuple(features.shape[1] if features.ndim == 4 else None for features in maps)
