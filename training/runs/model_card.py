@@ -21,7 +21,6 @@ from ...data.places import without_paths
 from ...data.sets.catalogue import CATALOGUE
 from ...data.text import file_name, markdown, markdown_table, percent, printable, rough_time
 from ..bootstrap import Interval
-from ..models.contract import Views
 from ..models.registry import needs_of, settings_of
 from ..titles import CLIP_MEASURES, MEASURES, SEARCH_MEASURES, VIDEO_ACCURACY, between, number
 from . import words
