@@ -31,6 +31,7 @@ ALLOWED = {
     "data": {"data.decoding"},
     "data.decoding": {"data.errors", "data.faults"},
     "data.boxes": {"data"},
+    "data.exports": DATA,
     "data.sets": {"data", "data.boxes.hdf5_tables"},
     "proposals": DATA,
     "training": {*DATA, "training.models.contract"},
@@ -52,6 +53,7 @@ ALLOWED = {
 }
 # The command line may read settings at import, everything else inside its commands.
 LIGHT = {
+    "data.exports.formats",
     "data.fields",
     "data.names",
     "data.sampling",
