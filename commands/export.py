@@ -36,8 +36,8 @@ _OF_LOWER = ("boxes", "root", "split", "limit", "workers")  # options of a preci
     type=options.Choice(list(PRECISIONS)),
     default=FLOAT,
     show_default=True,
-    help="Precision of the numbers in an ONNX file: half has half the size; int8 has the convolutions of the backbone "
-    "in 8-bit integers. What they lose is measured on photographs.",
+    help="Precision of the numbers in an ONNX file: half has half the size; int8 has its convolutions and "
+    "matrix products in 8-bit integers. What they lose is measured on photographs.",
 )
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes file.  [default: the one the run was trained on]")
 @options.root

@@ -45,7 +45,7 @@ ALLOWED = {
     "training.loop": RUNS,
     "training.measure": {*RUNS, "training.loop", "data.sets"},
     "training.answers": RUNS,
-    "training.export": {*RUNS, "training.loop", "training.measure", "data.sets"},
+    "training.export": {*RUNS, "training.measure"},
     # It reads the files of a run, and loads no network.
     "training.report": {*DATA, "data.sets", "training", "training.models", "training.runs", "training.measure"},
     # It starts other processes, which do the work, and reads the files that they wrote.

@@ -93,15 +93,13 @@ def export_measured(
     measured, calibration = _rows(boxes, split, limit), _rows(boxes, "train", CALIBRATION)
     checkpoint = load_checkpoint(path)
     dataset = RegionDataset(boxes, root, checkpoint.size_hw, regions=checkpoint.regions > 0)
-    backbones = [name for name, part in checkpoint.model.parts().items() if part == "backbone"]
     with tempfile.TemporaryDirectory() as folder, atomic_file(output) as unfinished:
         source = Path(folder) / "float.onnx"
         export_run(path, "onnx", source)
         if precision == INT8:
             seen = watch("calibrate", len(calibration))
-            done = write_int8(source, unfinished, backbones, lambda: _inputs(dataset, calibration, workers, seen)) | {
-                "calibration_images": len(calibration)
-            }
+            done = write_int8(source, unfinished, lambda: _inputs(dataset, calibration, workers, seen))
+            done["calibration_images"] = len(calibration)
         else:
             done = write_half(source, unfinished)
         _check_runs(unfinished, precision, checkpoint.size_hw, checkpoint.regions)
