@@ -78,7 +78,7 @@ def write_int8(source: Path, target: Path, photographs: Callable[[], Iterable[In
 def _calibration_reader(photographs: Callable[[], Iterable[Inputs]]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.batches = iter(photographs())
 
