@@ -78,6 +78,8 @@ def export(
     network's. A lower precision loses something: its accuracy, size and speed beside those of float are printed, and
     written beside the file as JSON.
     """
+    if output is None:
+        options.check_own_folder(context)
     from ..data.memory import keep_network_memory
     from ..training.export.target import check_export
 
