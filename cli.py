@@ -21,6 +21,7 @@ from .commands.demo import demo
 from .commands.evaluate import evaluate
 from .commands.explain import explain
 from .commands.export import export
+from .commands.export_data import export_data
 from .commands.figure import figure
 from .commands.inspect import inspect
 from .commands.labels import labels
@@ -36,7 +37,7 @@ from .commands.train import train
 STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
     "Stage 2": (train, evaluate, report, compare, study, labels, figure, runs, complexity),
-    "Inference": (predict, explain, export),
+    "Inference": (predict, explain, export, export_data),
     "Sharing": (push, pull),
     "Demo": (demo,),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -42,6 +43,31 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder to write into; if and only if the block succeeds, it becomes ``path``, replacing a folder.
+
+    Everything is flushed to disk at once before the rename, as a flush for each of many files would take longer than
+    writing them.
+    """
+    unfinished, replaced = (path.with_name(f".{path.name}.agnet-{end}") for end in ("unfinished", "replaced"))
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
+        unfinished.mkdir()
+        yield unfinished
+        if hasattr(os, "sync"):  # not on Windows
+            os.sync()
+        if path.exists():
+            path.replace(replaced)
+        unfinished.replace(path)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if replaced.exists() and not path.exists():
+            replaced.replace(path)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def check_writable(path: Path, remedy: str) -> None:

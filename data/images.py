@@ -129,6 +129,22 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise ImageError(f"not a readable image ({first_line(error)})", fault) from None
 
 
+def read_orientation(path: str | Path) -> int:
+    """Return the EXIF orientation of an image file, 1 (upright) to 8, without decoding its pixels.
+
+    Raises `ImageError`, also for a missing file.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = _open(read_content(path)).getexif().get(ExifTags.Base.Orientation, 1)
+        except ImageError as error:
+            raise type(error)(f"{path}: {error}", error.fault) from None
+        except Exception as error:  # as for pixels
+            raise ImageError(f"{path}: not a readable image ({first_line(error)})", BROKEN) from None
+    return found if type(found) is int and 1 <= found <= 8 else 1
+
+
 def pixels_of(image: Image.Image) -> np.ndarray:
     """Convert a Pillow image to what `decode_image` returns for a file: upright RGB, uint8 ``(height, width, 3)``.
 

@@ -28,7 +28,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if page := re.search(r"<!-- page: (\S+) -->", markdown):
         text = (ROOT / page[1]).read_text(encoding="utf-8")
         return re.sub(r"\]\((docs/)?([^):]+)\)", lambda link: f"]({PAGES.get(link[2], link[2])})", text)
-    markdown = re.sub(r"<!-- options: (\w+) -->", lambda found: "\n".join(_options(found[1])), markdown)
+    markdown = re.sub(r"<!-- options: ([\w-]+) -->", lambda found: "\n".join(_options(found[1])), markdown)
     return markdown.replace("<!-- recipes -->", "\n".join(_recipes()))
 
 

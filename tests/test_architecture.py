@@ -31,6 +31,7 @@ ALLOWED = {
     "data": {"data.decoding"},
     "data.decoding": {"data.errors", "data.faults"},
     "data.boxes": {"data"},
+    "data.exports": DATA,
     "data.sets": {"data", "data.boxes.hdf5_tables"},
     "proposals": DATA,
     "training": {*DATA, "training.models.contract"},
@@ -44,7 +45,7 @@ ALLOWED = {
     "training.loop": RUNS,
     "training.measure": {*RUNS, "training.loop", "data.sets"},
     "training.answers": RUNS,
-    "training.export": RUNS - {"training.samples"},
+    "training.export": {*RUNS, "training.measure"},
     # It reads the files of a run, and loads no network.
     "training.report": {*DATA, "data.sets", "training", "training.models", "training.runs", "training.measure"},
     # It starts other processes, which do the work, and reads the files that they wrote.
@@ -54,6 +55,7 @@ ALLOWED = {
 HANDED_UP = {("training/models/pretrained.py", "training.runs.pretrained")}
 # The command line may read settings at import, everything else inside its commands.
 LIGHT = {
+    "data.exports.formats",
     "data.fields",
     "data.names",
     "data.sampling",

@@ -28,7 +28,7 @@ def test_commands_are_listed_by_stage_each_in_one_whole_line():
     assert {heading: [line.split()[0] for line in lines] for heading, lines in page.items()} == {
         "Data and stage 1": STAGE_1,
         "Stage 2": ["train", "evaluate", "report", "compare", "study", "labels", "figure", "runs", "complexity"],
-        "Inference": ["predict", "explain", "export"],
+        "Inference": ["predict", "explain", "export", "export-data"],
         "Sharing": ["push", "pull"],
         "Demo": ["demo"],
     }

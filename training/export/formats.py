@@ -1,4 +1,4 @@
-"""File formats for exported networks. Nothing heavy is imported here: the command line lists them."""
+"""File formats and precisions of exported networks. Nothing heavy is imported here: the command line lists them."""
 
 from __future__ import annotations
 
@@ -19,3 +19,5 @@ FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), "writing:write_onnx", "writing:load_onnx"),
     "torch": Format(".pt2", (), "writing:write_torch", "writing:load_torch"),
 }
+FLOAT, HALF, INT8 = "float", "half", "int8"
+PRECISIONS = (FLOAT, HALF, INT8)

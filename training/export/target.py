@@ -10,25 +10,30 @@ from ...data.files import check_writable
 from ...extras import how_to_install
 from ..runs.checkpoint_header import read_header
 from ..runs.folder import checkpoint_of
-from .formats import FORMATS
+from .formats import FLOAT, FORMATS
 
 
-def check_export(run: str | Path, format: str, output: Path | None) -> tuple[Path, Path]:
+def check_export(run: str | Path, format: str, output: Path | None, precision: str = FLOAT) -> tuple[Path, Path]:
     """Determine the checkpoint to export and the file to write.
 
     Args:
         run: Folder of the run, or its checkpoint.
         format: One of `FORMATS`.
-        output: File to write. None: ``model`` with the format's suffix, beside the checkpoint.
+        output: File to write. None: ``model`` with the format's suffix, beside the checkpoint; ``model-int8`` or
+            ``model-half`` in these precisions.
+        precision: One of `PRECISIONS`.
 
     Raises: as `export.export_run`, for everything that can be checked before the network is loaded.
     """
     missing = [package for package in FORMATS[format].packages if find_spec(package) is None]
     if missing:
         raise ConfigurationError(f"--format {format} needs {', '.join(missing)}: {how_to_install(*missing)}")
+    if precision != FLOAT and format != "onnx":
+        raise ConfigurationError(f"--precision {precision} is written as ONNX: leave out --format {format}")
     checkpoint = checkpoint_of(run)
     read_header(checkpoint)
-    output = output or checkpoint.with_name(f"model{FORMATS[format].suffix}")
+    part = "" if precision == FLOAT else f"-{precision}"
+    output = output or checkpoint.with_name(f"model{part}{FORMATS[format].suffix}")
     _check_output(format, output)
     return checkpoint, output
 

@@ -44,7 +44,7 @@ def check_measurable(
     """
     header = read_header(run / BEST)
     own = _is_own(run, header, boxes)  # by a fingerprint that can be forged: check the rest as well
-    _check_same_kind(run, header, boxes)
+    check_same_kind(run, header, boxes)
     task = task_of(boxes)
     if split not in task.splits.measured_on:
         known = ", ".join(task.splits.measured_on)
@@ -117,7 +117,7 @@ def check_images(
         raise error
 
 
-def _check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:
+def check_same_kind(run: Path, header: CheckpointHeader, boxes: Boxes) -> None:
     """Raise `MismatchError` unless ``boxes`` has the same classes, clips only for a network trained on clips, and, if
     the network uses regions, the same proposal settings. Persons to search for are others than those of training, so
     that any network can be measured on them.

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,19 +16,26 @@ from torch import nn
 from torch.export.passes import move_to_device_pass
 
 import agnet as package
+from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError
+from agnet.data.images import read_image
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.export import export as module
+from agnet.training.export import loss as export_loss
+from agnet.training.export import measured as export_measurement
 from agnet.training.export import target as export_target
 from agnet.training.export import writing as export_writing
 from agnet.training.export.export import Network, eager, export_run, largest_differences, trial_inputs
 from agnet.training.export.formats import FORMATS
+from agnet.training.export.loss import measure_loss
+from agnet.training.export.measured import export_measured
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble, build_model
 from agnet.training.models.contract import Output
 from agnet.training.models.registry import ModelSettings
 from agnet.training.models.settings import SRBNSettings
 from agnet.training.runs.checkpoints import Checkpoint, save_checkpoint
+from agnet.training.samples.views import View
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -453,3 +461,118 @@ def test_the_documented_program_predicts_as_predict_does_and_imports_no_torch(ag
     assert done.returncode == 0, done.stderr
     name, share = done.stdout.split()
     assert name == max(answer, key=answer.get) and float(share) == pytest.approx(answer[name], abs=1e-4)
+
+
+@pytest.fixture
+def lower(boxes_file, folder, exports, tmp_path, monkeypatch):
+    """A function that exports in a lower precision, by a file of float that is there already."""
+    monkeypatch.setattr(
+        export_measurement, "export_run", lambda run, format, output: shutil.copy(exports["onnx"].file, output)
+    )
+    boxes = read_boxes(boxes_file)
+    run = save(tmp_path / "run", checkpoint(proposals=boxes.settings["proposals"]))
+    return lambda precision, **others: export_measured(run, precision, None, boxes, folder, **others)
+
+
+@pytest.mark.parametrize("precision", ["half", "int8"])
+def test_a_lower_precision_is_measured_against_float_on_photographs(lower, exports, precision, boxes_file, folder):
+    done = lower(precision)
+    assert done.file.name == f"model-{precision}.onnx"
+    boxes = read_boxes(boxes_file)
+    answers = {exports["onnx"].file: [], done.file: []}
+    for row in boxes.rows("val").tolist():  # one photograph after the other
+        number = boxes.usable[row]
+        view = View.of(tuple(boxes.sizes_wh[number].tolist()), (SIDE, SIDE))
+        pixels = view.pixels(read_image(folder / boxes.names[number].decode())).transpose(2, 0, 1)[None]
+        inputs = {"images": np.ascontiguousarray(pixels), "boxes": view.boxes(boxes.regions(row))[None]}
+        for file, found in answers.items():
+            found.append((outputs_of(file, inputs)["logits"].argmax(), boxes.labels[number]))
+    one, other = (np.array(found) for found in answers.values())
+    right, right_then = one[:, 0] == one[:, 1], other[:, 0] == other[:, 1]
+    told = json.loads(done.report.read_text())
+    assert (told["images"], told["split"], told["file"]) == (3, "val", done.file.name)
+    assert (told["top1_float"], told["top1"]) == (right.mean(), right_then.mean())
+    assert told["agreement"] == (one[:, 0] == other[:, 0]).mean()
+    assert told["bytes"] == done.file.stat().st_size and told["bytes_float"] == exports["onnx"].file.stat().st_size
+    about = metadata_of(done.file)
+    assert about["precision"] == precision and about["classes"] == list(CLASSES)
+    assert str(folder).encode() not in done.file.read_bytes()
+
+
+def test_int8_quantises_every_convolution_and_product_with_weights(lower):
+    import onnx
+
+    done = lower("int8")
+    graph = onnx.load(done.file).graph
+    restored = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    assert all(set(node.input[:2]) <= restored for node in products)
+    counts = done.settings["operators_in_int8"]
+    assert counts["Conv"] == 5  # two of the backbone; f, g and h of the self-attention
+    assert counts["Gemm"] == 1 and sum(counts.values()) == len(products)
+    weights = [value for value in graph.initializer if len(value.dims) == 4 and np.prod(value.dims) > 64]
+    assert weights and {value.data_type for value in weights} == {onnx.TensorProto.INT8}
+
+
+def test_half_has_half_the_numbers_and_takes_what_float_takes(lower, exports):
+    import onnx
+
+    done = lower("half")
+    large = [value for value in onnx.load(done.file).graph.initializer if np.prod(value.dims) > 64]
+    assert {value.data_type for value in large} == {onnx.TensorProto.FLOAT16}
+    inputs = photographs(3)
+    wanted, got = outputs_of(exports["onnx"].file, inputs), outputs_of(done.file, inputs)
+    assert {name: value.dtype for name, value in got.items()} == {name: value.dtype for name, value in wanted.items()}
+    np.testing.assert_allclose(got["probabilities"], wanted["probabilities"], atol=2e-2)
+
+
+def test_a_loss_is_counted_photograph_by_photograph(tmp_path, monkeypatch):
+    files = tmp_path / "a", tmp_path / "b"
+    for file, size in zip(files, (1000, 250), strict=True):
+        file.write_bytes(bytes(size))
+    now = iter([0, 4, 4, 5, 5, 7, 7, 8])  # seconds: 4 and 1 for two images, then 2 and 1 for two
+    monkeypatch.setattr(export_loss.time, "perf_counter", lambda: next(now))
+
+    def answering(*classes):
+        rest = list(classes)
+
+        def run(inputs):
+            chosen = [rest.pop(0) for _ in inputs["images"]]
+            return {"logits": torch.nn.functional.one_hot(torch.tensor(chosen), 3) * 2.0}
+
+        return run
+
+    images, done = {"images": torch.zeros(2)}, []
+    batches = [(images, torch.tensor([0, 1])), (images, torch.tensor([2, 0]))]
+    loss = measure_loss(answering(0, 1, 2, 1), answering(0, 2, 2, 1), batches, files, done.append)
+    assert (loss.images, loss.top1_float, loss.top1, loss.difference) == (4, 0.75, 0.5, -0.25)
+    assert (loss.only_float_right, loss.only_other_right, loss.agreement, loss.p) == (1, 0, 0.75, 1.0)
+    assert (loss.bytes_float, loss.bytes, loss.speed_ratio) == (1000, 250, 3.0)  # the median of 4 and 2
+    assert (loss.milliseconds_float, loss.milliseconds) == (1500, 500) and done == [2, 4]
+    sure, unsure = np.exp(2) / (np.exp(2) + 2), 1 / (np.exp(2) + 2)
+    assert loss.mean_probability_change == pytest.approx((sure - unsure) / 4)
+    assert loss.interval.low < -0.25 < loss.interval.high
+
+
+def test_a_file_that_does_not_survive_is_not_kept(lower, tmp_path, monkeypatch):
+    def load(file):
+        raise RuntimeError("Could not find an implementation for Einsum(12) node with name 'node_einsum'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_measurement, "load_onnx", load)
+        with pytest.raises(CheckpointError, match=r"does not survive --precision half, .* for Einsum\(12\) node"):
+            lower("half")
+    with monkeypatch.context() as patch:
+        patch.setattr(export_measurement, "_LEAST_AGREEMENT", 1.1)
+        with pytest.raises(CheckpointError, match=r"with --precision int8 only \d+% of 3 photographs still get"):
+            lower("int8")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["best.safetensors"]
+
+
+def test_what_a_lower_precision_cannot_do_is_said_before_the_work(run, agnet, clip_boxes, tmp_path):
+    said = agnet("export", "--run", "run", "--precision", "int8", "--format", "torch", code=1).stderr
+    assert said == "Error: --precision int8 is written as ONNX: leave out --format torch\n"
+    said = agnet("export", "--run", "run", "--split", "test", code=2).stderr
+    assert "--split changes nothing with --precision float; leave it out" in said
+    with pytest.raises(ConfigurationError, match=r"measured on the classes of images, and .* has clips"):
+        export_measured(run, "half", None, clip_boxes, tmp_path)

@@ -1,0 +1,1 @@
+"""Images, labels, regions and predictions in the file formats of other tools."""
