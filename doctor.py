@@ -315,8 +315,10 @@ def _step(name: str, device: str) -> Iterator[Finding]:
     images = torch.rand(4, 3, 32, 32, generator=generator).to(device)
     labels = torch.tensor([0, 1, 0, 1], device=device)
     boxes = [torch.tensor([[4.0, 4.0, 20.0, 20.0]], device=device)] * len(images)
-    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()).to(device)
-    head = nn.Linear(8 * 9, 2).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()).to(device)
+        head = nn.Linear(8 * 9, 2).to(device)
     optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.01)
     losses = []
     for _ in range(2):

@@ -30,14 +30,17 @@ def _devices(context: click.Context, parameter: click.Parameter, incomplete: str
     return _matching(("auto", "cpu", "cuda", "mps"), incomplete)
 
 
+# A path comes first among items: bash's script forgets those before it, and falls back to paths if no name matches.
+
+
 def _weights(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a name, and otherwise a file or the folder of a run."""
-    return [*_matching(("none", "imagenet"), incomplete), CompletionItem(incomplete, type="file")]
+    return [CompletionItem(incomplete, type="file"), *_matching(("none", "imagenet"), incomplete)]
 
 
 def complete_photographs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a folder of photographs, or the name of a data set."""
-    return [*_matching(CATALOGUE, incomplete), CompletionItem(incomplete, type="dir")]
+    """Complete the name of a data set, and otherwise a folder of photographs."""
+    return [CompletionItem(incomplete, type="dir"), *_matching(CATALOGUE, incomplete)]
 
 
 def complete_trackers(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
