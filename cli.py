@@ -27,6 +27,8 @@ from .commands.inspect import inspect
 from .commands.labels import labels
 from .commands.predict import predict
 from .commands.propose import propose
+from .commands.pull import pull
+from .commands.push import push
 from .commands.report import report
 from .commands.runs import runs
 from .commands.study import study
@@ -36,6 +38,7 @@ STAGES: dict[str, tuple[click.Command, ...]] = {
     "Data and stage 1": (datasets, propose, inspect),
     "Stage 2": (train, evaluate, report, compare, study, labels, figure, runs, complexity),
     "Inference": (predict, explain, export),
+    "Sharing": (push, pull),
     "Demo and bug reports": (demo, doctor),
 }
 

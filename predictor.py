@@ -20,7 +20,7 @@ from PIL import Image
 from .data.errors import ConfigurationError, ImageError
 from .data.images import pixel_limit, pixels_of
 from .data.inputs import Input, find_inputs
-from .proposals.settings import SHUFFLED, ProposalSettings, name_of_weights
+from .proposals.settings import SHUFFLES, ProposalSettings, name_of_weights
 from .training.samples.reading import (
     Propose,
     ProposeTubes,
@@ -238,7 +238,7 @@ def load(
     """Load a trained network for prediction.
 
     Args:
-        run: Folder of a run, or its checkpoint.
+        run: Folder of a run, its checkpoint, or ``hf://OWNER/NAME[@REVISION]``, a network on the Hugging Face hub.
         device: Device to compute on: cpu, cuda, cuda:N, mps, or auto (a GPU if available).
         precision: Autocast precision: fp32, bf16, fp16, or auto (bf16 where the GPU supports it, otherwise fp32).
         proposal_weights: File that was given to `agnet propose --weights`, if a network proposes the regions.
@@ -248,7 +248,9 @@ def load(
     """
     from .training.runs.checkpoint_header import read_header
     from .training.runs.folder import checkpoint_of
+    from .training.runs.hub import local_run
 
+    run = local_run(run)
     weights = None if proposal_weights is None else Path(proposal_weights)
     propose = proposer(read_header(checkpoint_of(run)), weights)
     # Imported here: PyTorch takes seconds to load.
@@ -266,15 +268,15 @@ def proposer(header: CheckpointHeader, weights: Path | None) -> Propose | None:
 
     The function can be pickled.
 
-    Raises: `ConfigurationError` if the checkpoint's regions were proposed with other weights, or are of other images.
+    Raises: `ConfigurationError` if the checkpoint's regions were proposed with other weights, or are shuffled.
     """
     if not header.regions:
         return None
     settings = ProposalSettings.from_dict(header.proposals)
-    if settings.method == SHUFFLED:
+    if settings.method in SHUFFLES:
         raise ConfigurationError(
-            "this run was trained with regions of other images, as a control: a single photograph has none; agnet "
-            "evaluate measures the run on a data set"
+            f"this run was trained as a control, with regions by --method {settings.method}, which a single photograph "
+            "does not have; agnet evaluate measures the run on a data set"
         )
     if settings.weights != name_of_weights(weights):
         raise ConfigurationError(

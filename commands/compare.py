@@ -16,7 +16,7 @@ SAVED_AS = (".png", ".svg", ".md", ".csv", ".json")
 
 
 @click.command(short_help="Compare runs on the same images, with significance tests.")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=options.RunPath(reads=False))
 @click.option(
     "--split",
     type=options.Choice(["train", "val", "test", "query"]),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Measure a run on a split: accuracy, AP, or CMC and mAP.")
-@options.run
+@options.run_folder
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes file.  [default: the one the run was trained on]")
 @options.root
 @click.option(

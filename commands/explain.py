@@ -68,7 +68,9 @@ ORDERS_OF_ONE = 20  #: random orders for a photograph that was named; over a spl
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line; with --split, the file.")
 @options.proposal_weights
 @options.device
+@click.pass_context
 def explain(
+    context: click.Context,
     run: Path,
     images: tuple[str, ...],
     this: str | None,
@@ -117,6 +119,7 @@ def explain(
             raise click.UsageError(
                 "--class, --against, --save, --proposal-weights and --random-orders 0 are for IMAGES, not for --split"
             )
+        options.check_own_folder(context)
         asked = Asked(split, count or COUNT, seed, random_orders or RANDOM_ORDERS, method)
         explain_split(run, boxes, root, asked, as_json, device)
         return
@@ -213,10 +216,11 @@ def _save(folder: Path, run: Path, header: CheckpointHeader, explained: list[Exp
     from ..training.answers.explained_pictures import draw_explanation, full_colour
     from ..training.answers.pictures import Caption
     from ..training.answers.truth import known_images
+    from ..training.runs.folder import display_name
 
     place = run if run.is_dir() else run.parent
-    say_what_cannot_be_drawn([*header.classes, *(one.name for one in explained), place.resolve().name])
-    whose = f"by the run '{place.resolve().name}', epoch {header.epoch}"
+    say_what_cannot_be_drawn([*header.classes, *(one.name for one in explained), display_name(run)])
+    whose = f"by the run '{display_name(run)}', epoch {header.epoch}"
     known, full, saved = known_images(place, header), full_colour(explained), []
     for one in explained:
         image = read_image(one.name, pixel_limit(header.proposals))

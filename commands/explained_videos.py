@@ -93,10 +93,11 @@ def _drawer(
 ) -> Callable[[list[ExplainedClip]], tuple[Path, ...] | Unreadable]:
     """A function that draws the clips of a video, and returns the files or why there are none."""
     from ..training.answers.truth import known_images
+    from ..training.runs.folder import display_name
 
     place, checkpoint = run if run.is_dir() else run.parent, explainer.checkpoint
-    say_what_cannot_be_drawn([*checkpoint.classes, *names, place.resolve().name])
-    whose = f"by the run '{place.resolve().name}', epoch {checkpoint.epoch}"
+    say_what_cannot_be_drawn([*checkpoint.classes, *names, display_name(run)])
+    whose = f"by the run '{display_name(run)}', epoch {checkpoint.epoch}"
     return partial(_draw, save=save, whose=whose, known=known_images(place, checkpoint), explainer=explainer)
 
 

@@ -27,13 +27,16 @@ from . import options
     help="File to write the network to.  [default: model.onnx or model.pt2 in the folder of the run]",
 )
 @options.json_
-def export(run: Path, format_: str, output: Path | None, as_json: bool) -> None:
+@click.pass_context
+def export(context: click.Context, run: Path, format_: str, output: Path | None, as_json: bool) -> None:
     """Export the best checkpoint of a run as one file that runs without agnet, for any batch size.
 
     The inputs are uint8 RGB images and boxes in fractions of the image (no boxes for --model plain or --no-regions).
     The metadata contains the classes and the proposal settings. The file is written only if its outputs match the
     network's.
     """
+    if output is None:
+        options.check_own_folder(context)
     from ..data.memory import keep_network_memory
     from ..training.export.target import check_export
 

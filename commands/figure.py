@@ -69,7 +69,7 @@ class _Asked:
     "--run",
     "runs",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=options.RunPath(),
     help="Folder of a run, or of several seeds, which are averaged. May be repeated.",
 )
 @click.option(
@@ -153,6 +153,8 @@ def _check_options(context: click.Context, name: str) -> None:
             continue
         said = "FILES" if option == "files" else parameter.opts[0]
         raise click.UsageError(f"{said} changes nothing in the figure {name}; leave it out")
+    if name != "attention":
+        options.check_own_folder(context)
     if "runs" in FIGURES[name] and not context.params["runs"]:
         raise click.UsageError(f"the figure {name} needs a run: --run RUN")
     if "runs" in FIGURES[name] and name in _COUNTS and len(context.params["runs"]) > 1:
@@ -247,7 +249,7 @@ def _attention(asked: _Asked, name: str) -> _Made:
     from ..data.inputs import find_inputs
     from ..predictor import proposer, tubes_proposer
     from ..training.runs.checkpoint_header import read_header
-    from ..training.runs.folder import checkpoint_of
+    from ..training.runs.folder import checkpoint_of, display_name
 
     (run,) = asked.runs
     propose = proposer(read_header(checkpoint_of(run)), asked.proposal_weights)
@@ -259,7 +261,7 @@ def _attention(asked: _Asked, name: str) -> _Made:
     from ..training.runs.picture_plots import draw_pictures
 
     checkpoint = load_checkpoint(run)
-    tubes, whose = tubes_proposer(checkpoint), (run if run.is_dir() else run.parent).resolve().name
+    tubes, whose = tubes_proposer(checkpoint), display_name(run)
     device = choose_device(asked.device, "fp32")
     found = attention_figure(checkpoint, inputs, device, propose, tubes, asked.count, whose)
     pictures = found.pictures

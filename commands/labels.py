@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--run",
     "runs",
-    type=click.Path(path_type=Path),
+    type=options.RunPath(reads=False),
     multiple=True,
     required=True,
     help="Folder of a run, of several seeds or of the folds of agnet train --folds; repeated for several runs.",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..training.recipes import RunSettings
 from .field_options import Choice as Choice
@@ -48,8 +49,58 @@ proposal_weights = click.option(
     type=click.Path(path_type=Path),
     help="FILE that was given to agnet propose --weights, if a network proposes the regions.",
 )
+_HUB = "hf://"
+_ON_THE_HUB = "agnet.on_the_hub"  # entry of a context: the run is in the hub's cache, which nothing is written to
+
+
+class RunPath(click.ParamType):
+    """Folder of a run or its checkpoint; or ``hf://OWNER/NAME[@REVISION]``, which is downloaded to the hub's cache.
+
+    Args:
+        reads: Whether the command only reads the run. If not, it names the command that copies the run from the hub.
+    """
+
+    name = "path"
+
+    def __init__(self, reads: bool = True) -> None:
+        self._reads = reads
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        if not str(value).startswith(_HUB) or context is None or context.resilient_parsing:
+            return Path(value)
+        if not self._reads:
+            _needs_a_folder(value, context)
+        from ..training.runs.hub import local_run
+
+        context.meta[_ON_THE_HUB] = value
+        return local_run(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+def check_own_folder(context: click.Context) -> None:
+    """Raise `click.UsageError` if the run is on the hub. For what reads a run, and also writes into its folder."""
+    if name := context.meta.get(_ON_THE_HUB):
+        _needs_a_folder(name, context)
+
+
+def _needs_a_folder(name: str, context: click.Context) -> NoReturn:
+    raise click.UsageError(
+        f"{name} is on the hub, and this needs the folder of a run: agnet pull {name.removeprefix(_HUB)} --run FOLDER "
+        "copies it into one",
+        context,
+    )
+
+
 run = click.option(
-    "--run", type=click.Path(path_type=Path), required=True, help="Folder of the run, or its best.safetensors."
+    "--run",
+    type=RunPath(),
+    required=True,
+    help="Folder of the run, its best.safetensors, or hf://OWNER/NAME, a network on the Hugging Face hub.",
+)
+run_folder = click.option(
+    "--run", type=RunPath(reads=False), required=True, help="Folder of the run, or its best.safetensors."
 )
 
 

@@ -148,7 +148,7 @@ def predict(
     from ..data.images import pixel_limit
     from ..predictor import proposer
     from ..training.runs.checkpoint_header import read_header
-    from ..training.runs.folder import checkpoint_of
+    from ..training.runs.folder import checkpoint_of, display_name
     from ..training.samples.reading import some_can_be_read, unreadable_inputs
 
     answering, shown = settings_from(context, _Answering), settings_from(context, _Shown)
@@ -173,7 +173,7 @@ def predict(
         return
     saving: AbstractContextManager[AnnotatedFolder | None] = nullcontext()
     if shown.save:
-        say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), run.resolve().name])
+        say_what_cannot_be_drawn([*header.classes, *(one.name for one in inputs), display_name(run)])
         saving = _annotated(shown.save, run, header, limit)
     _say_if_classes_are_persons(run)
     predictor = _predictor(run, propose, answering, pictures=shown.save is not None)
@@ -341,9 +341,10 @@ class _Bars:
 def _annotated(save: Path, run: Path, header: CheckpointHeader, limit: int) -> AnnotatedFolder:
     from ..training.answers.annotated import AnnotatedFolder
     from ..training.answers.truth import known_images
+    from ..training.runs.folder import display_name
 
     folder = _folder(run)
-    whose = f"by the run '{folder.resolve().name}', epoch {header.epoch}"
+    whose = f"by the run '{display_name(run)}', epoch {header.epoch}"
     return AnnotatedFolder(save, header.classes, whose, known_images(folder, header), limit)
 
 

@@ -18,7 +18,7 @@ PAGE = "report.html"
 
 
 @click.command(short_help="Write one page about a run, for people.")
-@options.run
+@options.run_folder
 @click.option("--against", type=click.Path(path_type=Path), help="Another run on the same images to compare with.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help=f"HTML file to write.  [default: {PAGE} in the folder of the run]"

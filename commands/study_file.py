@@ -78,9 +78,8 @@ class StudyFile:
         self._rows = self._section("rows")
         if not self._rows:
             self._fail("it has no rows")
-        for name in self._rows:
-            self._check_name("row", name)
-        self._name = str(self._content.get("name", file.stem))
+        self._check_folders("row", self._rows)
+        self._name = self._text("name", file.stem)
         self._check_name("name", self._name)
         self._folder = given.output or Path("studies-out") / self._name
         self._contexts: dict[str, click.Context] = {}  #: of the proposals of each boxes file
@@ -89,7 +88,7 @@ class StudyFile:
         """Build the study; every option of every row is checked as its command would."""
         from ..training.studies.study import Study
 
-        control = self._content.get("control", next(iter(self._rows)))
+        control = self._text("control", next(iter(self._rows)))
         if control not in self._rows:
             self._unknown("control", control, self._rows)
         rows = [row for data, options in self._data().items() for row in self._rows_on(data, options)]
@@ -97,10 +96,10 @@ class StudyFile:
         return Study(
             name=self._name,
             folder=self._folder,
-            control=str(control),
+            control=control,
             seeds=self._seeds("seeds", [0]),
             rows=tuple(rows),
-            title=str(self._content.get("title", self._name)),
+            title=self._text("title", self._name),
             splits=self._splits(),
         )
 
@@ -122,6 +121,12 @@ class StudyFile:
             self._fail(f"{name}: wanted a section of names and values, got {shown(value)}")
         return value
 
+    def _text(self, name: str, otherwise: str) -> str:
+        value = self._content.get(name, otherwise)
+        if value is None or isinstance(value, (list, dict)):
+            self._fail(f"{name}: wanted a text, got {shown(value)}")
+        return str(value)
+
     def _seeds(self, name: str, otherwise: list[int]) -> tuple[int, ...]:
         value = self._content.get(name, otherwise)
         value = [value] if isinstance(value, int) else value
@@ -140,14 +145,17 @@ class StudyFile:
             self._fail("it names no data set: give one with --dataset and --root, or in the file under data")
         if not all(isinstance(value, dict) for value in found.values()):
             found = {_name_of(found): found}
-        for name in found:
-            self._check_name("data", name)
+        self._check_folders("data", found)
         options: dict[str, _Values] = {name: self._options_in(f"data {name}", values) for name, values in found.items()}
-        splits = self._splits()
-        for name in list(options) if splits else ():
-            values = options.pop(name)
-            options |= {f"{name}-split-{split}": {**values, "split-seed": split} for split in splits}
-        return options
+        if not (splits := self._splits()):
+            return options
+        for name, values in options.items():
+            self._check_split_seed(f"data {name}", values, None)
+        return {
+            f"{name}-split-{split}": {**values, "split-seed": split}
+            for name, values in options.items()
+            for split in splits
+        }
 
     def _rows_on(self, data: str, options: _Values) -> Iterator[Row]:
         defaults = self._section("defaults")
@@ -170,6 +178,8 @@ class StudyFile:
             }
             for command in _COMMANDS
         }
+        if self._splits():
+            self._check_split_seed(f"row {name}, propose", sections["propose"], data["split-seed"])
         if "root" in data:  # which a boxes file does not record if it would tell a user's name
             sections["train"].setdefault("root", data["root"])
             sections["evaluate"].setdefault("root", data["root"])
@@ -211,6 +221,7 @@ class StudyFile:
         where = f"row {row}, {command}"
         values = {name: value for name, value in values.items() if value is not None}  # leaves a default out
         known = {name.replace("_", "-"): it for name, it in named_options(click.Context(_COMMANDS[command])).items()}
+        known.pop("help", None)
         for name in values:
             if name in _OWN[command]:
                 self._fail(f"{where}: {name} is the study's own; leave it out")
@@ -268,6 +279,21 @@ class StudyFile:
         for name in section:
             if name not in known:
                 self._unknown(f"{where}: entry" if where else "entry", name, known)
+
+    def _check_split_seed(self, where: str, options: _Values, wanted: int | None) -> None:
+        if options.get("split-seed") != wanted:
+            self._fail(f"{where}: split-seed is the study's own, since the file has splits; leave it out")
+
+    def _check_folders(self, what: str, names: Collection[str]) -> None:
+        """Check names of folders, which some systems do not tell apart by case."""
+        from ..data.text import composed
+
+        seen: dict[str, str] = {}
+        for name in names:
+            self._check_name(what, name)
+            other = seen.setdefault(composed(name).casefold(), name)
+            if other != name:
+                self._fail(f"{what} {name!r} and {other!r}: names must differ by more than upper and lower case")
 
     def _check_name(self, what: str, name: str) -> None:
         if not _A_NAME.fullmatch(name) or set(name) <= {"."} or len(name) > 60:

@@ -15,7 +15,7 @@ import click
 
 from ..data.names import TRAIN_FOLD
 from ..data.text import printable
-from ..proposals.settings import SHUFFLED, ProposalSettings
+from ..proposals.settings import SHUFFLES, ProposalSettings
 from ..training.models.registry import record_of
 from ..training.recipes import SAVE_MINUTES, Recipe, RunSettings
 from . import options
@@ -90,7 +90,7 @@ def defaults_of(*, clips: bool, persons: bool) -> dict[str, object]:
 @config
 @options.boxes
 @options.root
-@click.option("--run", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/DATASET-MODEL]")
+@click.option("--run", type=options.RunPath(reads=False), help="Folder of the run.  [default: runs/DATASET-MODEL]")
 @click.option(
     "--log",
     metavar="NAME,NAME",
@@ -254,8 +254,10 @@ def _live_regions(boxes: Boxes) -> Propose:
     proposals = ProposalSettings.from_dict(boxes.settings["proposals"])
     if proposals.weights != ProposalSettings.weights:
         raise click.UsageError("--regions live needs regions proposed without a weights file")
-    if proposals.method == SHUFFLED:
-        raise click.UsageError("--regions live finds an image's own regions, and this boxes file has those of others")
+    if proposals.method in SHUFFLES:
+        raise click.UsageError(
+            f"--regions live finds an image's own regions in order, and this boxes file has those of {proposals.method}"
+        )
     from ..proposals.one_image import propose_regions
 
     return partial(propose_regions, settings=proposals)

@@ -62,7 +62,7 @@ class TrainingError(AgnetError):
 
 
 class DownloadError(AgnetError):
-    """A file cannot be downloaded, or is not the published one."""
+    """A file cannot be downloaded or uploaded, or is not the published one."""
 
 
 class ArchiveError(AgnetError):

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from .text import printable
+
+_ABSOLUTE = re.compile(r"(?<![\w.:/~-])(?:/|[A-Za-z]:[\\/])[^\s'\"]*[\\/]")
 
 
 def relative_hint(target: Path, start: Path) -> str:
@@ -50,3 +57,16 @@ def hinted_place(hint: object, start: Path) -> Path | None:
     if not isinstance(hint, str) or not hint or Path(hint).is_absolute():
         return None
     return Path(os.path.normpath(start / hint))
+
+
+def without_paths(value: Any) -> Any:
+    """JSON values without absolute paths: of each, the last part is kept. Text is made printable."""
+    if isinstance(value, Mapping):
+        return {str(name): without_paths(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    # A path by itself may have spaces, one within a sentence ends at the first.
+    return re.split(r"[\\/]", text)[-1] if _ABSOLUTE.match(text) else _ABSOLUTE.sub("", text)

@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 _KINDS = 8
 _LONGEST_REASON = 300
 _JOINERS = "\u200c\u200d"
+_IN_MARKDOWN = str.maketrans({letter: f"\\{letter}" for letter in "\\|*_`["} | {"<": "&lt;"})
 _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -78,7 +79,7 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 def markdown(text: str) -> str:
     """Return `printable` text that Markdown shows as it is."""
-    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+    return printable(text).translate(_IN_MARKDOWN)
 
 
 def duration(seconds: float) -> str:

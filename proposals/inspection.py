@@ -17,7 +17,7 @@ from .figures import Tile, draw_proposal, draw_sheet
 from .hulls import Groups, in_slot_order, regions_of_groups
 from .one_image import propose_groups
 from .provenance import revision_of
-from .settings import NETWORKS, SHUFFLED, ProposalSettings
+from .settings import NETWORKS, SHUFFLES, ProposalSettings
 
 
 def picture_image(boxes: Boxes, image: int, root: Path) -> tuple[np.ndarray, str]:
@@ -142,10 +142,10 @@ def _find_again(boxes: Boxes, pixels: np.ndarray, regions: Regions) -> tuple[Gro
     """Detect the keypoints behind ``regions``, in slot order, if no weights are needed. Also returns a warning.
 
     The keypoints are None for methods other than SIFT, whose points are the boxes' own corners, and for regions of
-    another image.
+    another image or in other slots.
     """
     recorded = boxes.settings.get("proposals", {})
-    if recorded.get("method") in (*NETWORKS, SHUFFLED):
+    if recorded.get("method") in (*NETWORKS, *SHUFFLES):
         return None, ""
     try:
         settings = ProposalSettings.from_dict(recorded)

@@ -38,8 +38,8 @@ from ..data.regions import Proposal
 from ..data.text import file_name
 from ..data.workers import in_parallel
 from .provenance import REMEDY, digest, recorded_settings, refuse_difference, refuse_other
-from .settings import SHUFFLED, ProposalSettings, name_of_weights
-from .shuffled import Load, shuffled
+from .settings import SHUFFLED, SHUFFLED_SLOTS, ProposalSettings, name_of_weights
+from .shuffled import Load, shuffled, shuffled_slots
 from .worker import lost_image, propose_chunk
 
 PART_IMAGES = 256
@@ -129,6 +129,8 @@ def propose_dataset(
         parts: list[Load] = [partial(Part.load, path) for path in run.paths]
         if settings.method == SHUFFLED:
             parts = shuffled(index, parts, settings)
+        elif settings.method == SHUFFLED_SLOTS:
+            parts = shuffled_slots(index, parts, settings)
         attributes, statuses = _attributes(index, settings, boxes, parts)
         write_boxes(
             boxes,

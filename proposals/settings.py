@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 # points. The boxes file, its inspection and training do not depend on the method.
 KEYPOINTS = "sift"  #: the method that groups keypoints
 SHUFFLED = "shuffled"  #: keypoints, too, but each image then gets the regions of another one (`shuffled`)
+SHUFFLED_SLOTS = "shuffled-slots"  #: keypoints, too, but each image's regions are then in slots drawn at random
+SHUFFLES = (SHUFFLED, SHUFFLED_SLOTS)
 METHODS = {
     KEYPOINTS: "sift:group_keypoints",
     SHUFFLED: "sift:group_keypoints",
+    SHUFFLED_SLOTS: "sift:group_keypoints",
     "cnn-features": "networks:group_feature_map",
     "mask-rcnn": "networks:group_detections",
     "grid": "controls:group_grid",
@@ -49,10 +52,10 @@ REVISIONS = {"sift": 2, "cnn-features": 2, "random": 2}
 # The methods that a setting has an effect on: the `needs` of its field.
 _REGIONS = ("method", tuple(name for name in METHODS if name != NONE))
 _NETWORK = ("method", NETWORKS)
-_KEYPOINTS = ("method", (KEYPOINTS, SHUFFLED))
+_KEYPOINTS = ("method", (KEYPOINTS, *SHUFFLES))
 _CLIPS = ("frames", AT_LEAST_1)
-_SIZED = ("method", (KEYPOINTS, SHUFFLED, "random"))
-_SEEDED = ("method", (KEYPOINTS, SHUFFLED, "cnn-features", "random"))
+_SIZED = ("method", (KEYPOINTS, *SHUFFLES, "random"))
+_SEEDED = ("method", (KEYPOINTS, *SHUFFLES, "cnn-features", "random"))
 MIXTURES = ("closed-form", "scikit-learn")
 # Every slot has its own weights in the network, so the order of the slots must be meaningful. None of these orders
 # depends on the augmentation: the order is determined on the original image and kept when the pixels are transformed.
@@ -90,7 +93,8 @@ class ProposalSettings:
     method: str = choice(
         REGIONS,
         "Source of the regions: SIFT keypoints (the paper), a network's feature map or detections; as controls, those "
-        "of another image of the same split (shuffled), a grid or random boxes; or none for models without regions.",
+        "of another image of the same split (shuffled), the image's own in slots drawn at random (shuffled-slots), a "
+        "grid or random boxes; or none for models without regions.",
         tuple(METHODS),
         "sift",
     )
@@ -183,7 +187,7 @@ class ProposalSettings:
                 f"proposal setting 'method': {NONE} goes with primary 0 and kinds {NONE}, other methods do not; got "
                 f"{self.method} with primary {self.primary} and kinds {self.kinds}"
             )
-        if self.frames and self.method in (*NETWORKS, SHUFFLED):
+        if self.frames and self.method in (*NETWORKS, *SHUFFLES):
             raise ConfigurationError(
                 f"proposal setting 'method': {self.method} is for images, not for clips; use "
                 f"{KEYPOINTS}, grid, random or {NONE}"

@@ -1,7 +1,7 @@
-"""The sharpest control of salient regions: every image gets those of another one, with all else the same.
+"""Controls of salient regions with all else the same: those of another image, or the image's own in other slots.
 
-Sizes, places and the order of the slots are then as salient regions have them in this data set; only that they belong
-to the image is lost.
+With those of another image, sizes, places and the order of the slots are as salient regions have them in this data
+set; only that they belong to the image is lost. With other slots, only the order is lost.
 """
 
 from __future__ import annotations
@@ -65,17 +65,56 @@ def givers(splits: np.ndarray, statuses: np.ndarray, seed: int) -> np.ndarray:
     return found
 
 
+def shuffled_slots(index: DatasetIndex, parts: Sequence[Load], settings: ProposalSettings) -> list[Load]:
+    """Give every image's own primary regions other slots, in an order drawn for each image; empty slots move, too.
+
+    The file and the network build the secondary regions from the primary ones, so that a slot for a pair gets the box
+    around two regions drawn at random. The order depends on the seed and the content of the image. Arguments and
+    return value are those of `shuffled`.
+    """
+    return [partial(_reordered, index, part, settings) for part in parts]
+
+
+def _reordered(index: DatasetIndex, load: Load, settings: ProposalSettings) -> Part:
+    part = load()
+    found: list[Regions | None] = []
+    for offset, row in enumerate(part.images):
+        if row[schema.STATUS] == schema.STATUS_UNREADABLE.encode():
+            found.append(None)
+        else:
+            random = np.random.default_rng([settings.seed, int(row["content_blake2b"], 16)])
+            found.append(_permuted(_regions(part, offset, settings.layout), random.permutation(settings.primary)))
+    return _replaced(index, part, int(part.images["image"][0]), found)
+
+
+def _permuted(regions: Regions, order: np.ndarray) -> Regions:
+    """The regions with slot k holding what slot ``order[k]`` held."""
+    hulls = np.split(regions.hull_xy, np.cumsum(regions.hull_counts)[:-1])
+    return replace(
+        regions,
+        hull_xy=np.concatenate([hulls[slot] for slot in order]),
+        hull_counts=regions.hull_counts[order],
+        keypoints=regions.keypoints[order],
+        weights=regions.weights[order],
+    )
+
+
 def _exchanged(
     index: DatasetIndex, part: Part, start: int, giver: np.ndarray, regions_of: Callable[[int], Regions]
 ) -> Part:
-    proposals = []
+    found: list[Regions | None] = []
     for image, row in enumerate(part.images, start):
         if giver[image] < 0:
-            proposals.append(Proposal(None))
+            found.append(None)
         else:
             size_wh = int(row["width"]), int(row["height"])
-            proposals.append(Proposal(_scaled(regions_of(int(giver[image])), size_wh)))
-    new = build_part(index, start, proposals)
+            found.append(_scaled(regions_of(int(giver[image])), size_wh))
+    return _replaced(index, part, start, found)
+
+
+def _replaced(index: DatasetIndex, part: Part, start: int, regions: Sequence[Regions | None]) -> Part:
+    """The part with other regions of its images; None for unreadable ones."""
+    new = build_part(index, start, [Proposal(found) for found in regions])
     for column in ("file_bytes", "modified_utc", "content_blake2b"):
         new.images[column] = part.images[column]
     return Part(new.images, new.primary, new.hulls, part.failures)

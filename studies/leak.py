@@ -1,19 +1,20 @@
-"""What it does to a measured accuracy if an image is given regions of the other images of its batch.
+"""What defects of a protocol add to an accuracy: regions of batch-mates, sorted batches, the epoch chosen on test.
 
-    python studies/leak.py --boxes boxes.h5 --root DIR --weights FILE [--seeds 3] [--epochs 20] [--output leak.json]
+    python studies/leak.py studies/leak.yaml --root DIR [--output DIR] [--set channels=64 kinds=primary]
 
 A diagnostic of published protocols, not a part of agnet, whose outputs never depend on the batch. Code that the authors
-of AG-Net published for other networks concatenates the pooled regions region by region and reshapes the result image by
-image. With a batch above 1, most of an image's regions are then those of other images in its batch. Its test batches
-are sorted by class, so those images show the same class; and it keeps the epoch with the best test accuracy. The code
-of AG-Net itself was not published: nothing is known of it.
+of AG-Net published for another network concatenates the pooled regions region by region and reshapes the result image
+by image. With a batch above 1, most of an image's regions are then those of other images in its batch; its whole-image
+token, which is added afterwards, is its own. Its test batches are sorted by class, so that those images show the same
+class; and the accuracy that is watched while training is that on the test set. The code of AG-Net itself was not
+published: nothing is known of it.
 
-AG-Net's head is trained on the features of a frozen backbone, with and without the defect, from the same start and on
-the same batches. After every epoch, validation and test images are classified in batches sorted by class and in batches
-in random order. The network without regions is trained beside it.
+AG-Net's head is trained on the features of a frozen backbone, with and without the wrong regions, from the same start
+and on the same batches, in random order. After every epoch, validation and test images are classified in batches in
+random order and, with wrong regions, in batches sorted by class. The network without regions is trained beside them.
 
-Columns: test accuracy in per cent, mean and standard deviation over the seeds, for the epoch with the best validation
-accuracy (in batches of the same order) and for the one with the best test accuracy.
+Each data set and seed has a file in the output folder; a seed that has one is not trained again. The tables are
+`leak.txt` and `leak.md`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,26 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import torch
+from leak_table import Run, report  # type: ignore[import-not-found]  # beside this script
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from agnet.commands.configuration_file import parse_value, read_mapping
 from agnet.data.boxes.reader import Boxes, read_boxes
+from agnet.data.errors import AgnetError, ConfigurationError
+from agnet.data.files import write_text
+from agnet.data.regions import Layout
+from agnet.data.text import duration
 from agnet.training.loop.optimizer import build_optimizer
 from agnet.training.models.agnet import AGNet, agnet_blocks
 from agnet.training.models.backbones.backbone import build_backbone
@@ -39,6 +49,38 @@ from agnet.training.models.settings import AGNetSettings
 from agnet.training.recipes import RECIPES
 from agnet.training.runs.weights import find_weights
 from agnet.training.samples.loader import RegionDataset
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The entries of the file; see ``leak.yaml``."""
+
+    data: Mapping[str, Mapping[str, Any]]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    epochs: int = 20
+    batch: int = 8
+    backbone: str = "efficientnet-lite0"
+    weights: str = "imagenet"
+    channels: int = 128
+    primary: int = 8
+    kinds: str = "both"
+
+    @classmethod
+    def read(cls, file: Path, changes: Mapping[str, Any]) -> Settings:
+        """Raises: `ConfigurationError` for entries that are unknown or have another type than they should."""
+        content = {**read_mapping(file), **changes}
+        unknown = sorted(set(content) - {each.name for each in fields(cls)})
+        if unknown or not content.get("data"):
+            raise ConfigurationError(f"{file}: " + (f"unknown entry {unknown[0]!r}" if unknown else "no data sets"))
+        seeds = content.get("seeds", cls.seeds)
+        found = cls(**{**content, "seeds": tuple(seeds) if isinstance(seeds, list | tuple) else (seeds,)})
+        for name, least in (("epochs", 1), ("batch", 1), ("channels", AGNetSettings.se_ratio), ("primary", 2)):
+            value = getattr(found, name)
+            if type(value) is not int or (value < least and (name, value) != ("channels", 0)):
+                raise ConfigurationError(f"{file}: {name}: wanted a whole number, {least} or more, got {value!r}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -66,141 +108,189 @@ class Given(nn.Module):
 
 
 def mixed(pool: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Pooling of regions ``(B, N, P, C)`` that are laid out region by region and read image by image."""
+    """Pooling ``(B, R + 1, P, C)`` whose regions are laid out region by region and read image by image.
+
+    The last token, the whole image, stays that of its image.
+    """
 
     def of_batch(maps: Tensor, boxes: Tensor, mean: bool = False) -> Tensor:
         tokens = pool(maps, boxes, mean=mean)
-        return tokens.transpose(0, 1).reshape(tokens.shape)
+        regions = tokens[:, :-1]
+        return torch.cat([regions.transpose(0, 1).reshape(regions.shape), tokens[:, -1:]], dim=1)
 
     return of_batch
 
 
-def features(boxes: Boxes, root: Path, backbone: str, weights: str, channels: int) -> dict[str, Part]:
+# --- a data set
+
+
+def proposed(name: str, settings: Settings, root: Path, output: Path) -> tuple[Boxes, Path]:
+    """The regions of a data set and the folder of its images; they are proposed first if there is no boxes file."""
+    options = dict(settings.data[name])
+    folder, file = root / str(options.pop("root", "")), Path(options.pop("boxes", output / f"{name}.h5"))
+    if not file.exists():
+        words = [f"--primary={settings.primary}", f"--boxes={file}", f"--root={folder}"]
+        words += [f"--{option}" if value is True else f"--{option}={value}" for option, value in options.items()]
+        subprocess.run([sys.executable, "-m", "agnet", "propose", *words], check=True)
+    boxes = read_boxes(file)
+    return replace(boxes, layout=Layout(boxes.layout.primary, settings.kinds)), folder
+
+
+def features(boxes: Boxes, root: Path, settings: Settings) -> dict[str, Part]:
     """Compute the features of every split; with ``channels``, their strongest principal components in train."""
-    network = build_backbone(backbone, find_weights(weights, backbone)).eval()
+    network = build_backbone(settings.backbone, find_weights(settings.weights, settings.backbone)).eval()
+    network = network.to(memory_format=torch.channels_last)  # with few images at a time, half of the time on a CPU
     side = network.preprocessing.size
     dataset, found = RegionDataset(boxes, root, (side, side)), {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         rows, maps = boxes.rows(split).tolist(), []
         regions: list[Tensor] = []
         labels: list[int] = []
-        for start in range(0, len(rows), 32):
-            samples = [dataset[0, row] for row in rows[start : start + 32]]
+        for start in range(0, len(rows), 4):
+            samples = [dataset[0, row] for row in rows[start : start + 4]]
             images, boxes_xyxy, numbers, _ = zip(*samples, strict=True)
             with torch.inference_mode():
-                maps.append(network(torch.stack(images)))
+                pixels = torch.stack(images).to(memory_format=torch.channels_last)
+                maps.append(network(pixels).contiguous())
             regions += boxes_xyxy
             labels += numbers
         found[split] = Part(torch.cat(maps), torch.stack(regions), torch.tensor(labels))
-    if channels:
-        pixels = found["train"].maps.permute(0, 2, 3, 1).flatten(0, 2)
-        _, _, axes = torch.pca_lowrank(pixels[:: max(1, len(pixels) // 20_000)], channels)
-        found = {
-            split: replace(part, maps=torch.einsum("nchw,cd->ndhw", part.maps, axes)) for split, part in found.items()
-        }
-    return found
+    return compressed(found, settings.channels) if settings.channels else found
 
 
-def head(channels: int, classes: int, regions: int, seed: int) -> AGNet:
-    """AG-Net's head; without regions, the whole image is the only token."""
+def compressed(parts: Mapping[str, Part], channels: int) -> dict[str, Part]:
+    """Project the features on their principal components in train, not centred."""
+    pixels = parts["train"].maps.permute(0, 2, 3, 1).flatten(0, 2)
+    covariance = torch.cov(pixels[:: max(1, len(pixels) // 20_000)].double().T)
+    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :channels].float()
+    return {split: replace(part, maps=torch.einsum("nchw,cd->ndhw", part.maps, axes)) for split, part in parts.items()}
+
+
+# --- a network
+
+
+def head(network: str, channels: int, classes: int, regions: int, seed: int) -> AGNet:
+    """AG-Net's head: "sound", with "wrong" regions, or with "none": the whole image is then the only token."""
     torch.manual_seed(seed)
     backbone = Given(channels)
-    settings = AGNetSettings(classes=classes, regions=regions, use_regions=regions > 0, backbone="efficientnet-lite0")
-    return AGNet(backbone=backbone, **agnet_blocks(settings, backbone, channels))  # type: ignore[arg-type]
+    settings = AGNetSettings(classes=classes, regions=regions, use_regions=network != "none")
+    built = AGNet(backbone=backbone, **agnet_blocks(settings, backbone, channels))  # type: ignore[arg-type]
+    built.pool = mixed(built.pool) if network == "wrong" else built.pool
+    return built
 
 
-def orders(labels: Tensor, seed: int) -> dict[str, Tensor]:
-    """Orders of the images in evaluation batches."""
-    generator = torch.Generator().manual_seed(seed)
-    return {"random": torch.randperm(len(labels), generator=generator), "sorted": labels.argsort(stable=True)}
-
-
-def accuracy(network: nn.Module, part: Part, order: Tensor, batch: int) -> float:
-    right = 0
+def right(network: nn.Module, part: Part, order: Tensor, batch: int) -> str:
+    """Whether each image is classified rightly in batches of this order: a text of 0 and 1 in the order of the part."""
+    found = torch.zeros(len(order), dtype=torch.bool)
     with torch.inference_mode():
-        for maps, regions, labels in part.batches(order, batch):
-            right += int((network(maps, regions).logits.argmax(dim=1) == labels).sum())
-    return right / len(part.labels)
+        for some, (maps, regions, labels) in zip(order.split(batch), part.batches(order, batch), strict=True):
+            found[some] = network(maps, regions).logits.argmax(dim=1) == labels
+    return "".join("01"[one] for one in found.tolist())
 
 
-def trained(network: AGNet, parts: dict[str, Part], epochs: int, batch: int, seed: int) -> list[dict[str, float]]:
-    """Train, and measure after every epoch: accuracy by split and order."""
-    recipe = RECIPES["modern"].override(epochs=epochs, batch_size=batch, backbone_lr=0.0)
+def trained(network: AGNet, parts: Mapping[str, Part], sorts: tuple[str, ...], settings: Settings, seed: int) -> Run:
+    """Train, and classify the validation and test images after every epoch, in batches of these orders."""
+    recipe = RECIPES["modern"].override(epochs=settings.epochs, batch_size=settings.batch, backbone_lr=0.0)
     optimizer, generator = build_optimizer(network, recipe), torch.Generator().manual_seed(seed)
-    steps, step, found = len(parts["train"].labels) // batch * epochs, 0, []
-    for _ in range(epochs):
+    steps, found = len(parts["train"].labels) // settings.batch, []
+    for epoch in range(settings.epochs):
         network.train()
-        order = torch.randperm(len(parts["train"].labels), generator=generator)
-        for maps, regions, labels in parts["train"].batches(order[: len(order) // batch * batch], batch):
-            share = (
-                min(1.0, (step + 1) * epochs / steps) * (1 + np.cos(np.pi * step / steps)) / 2
-            )  # one epoch to warm up
+        order = torch.randperm(len(parts["train"].labels), generator=generator)[: steps * settings.batch]
+        for step, (maps, regions, labels) in enumerate(parts["train"].batches(order, settings.batch), epoch * steps):
+            warm = min(1.0, (step + 1) / steps)  # in the first epoch
+            share = warm * (1 + np.cos(np.pi * step / (steps * settings.epochs))) / 2
             for group in optimizer.param_groups:
                 group["lr"] = group["highest_lr"] * share
             optimizer.zero_grad()
             cross_entropy(network(maps, regions).logits, labels, label_smoothing=recipe.label_smoothing).backward()
             nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimizer.step()
-            step += 1
-        network.eval()
-        found.append(
-            {
-                f"{split} {name}": accuracy(network, parts[split], order, batch)
-                for split in ("val", "test")
-                for name, order in orders(parts[split].labels, seed).items()
-            }
-        )
+        found.append(classified(network.eval(), parts, sorts, settings.batch, seed))
     return found
 
 
-def chosen(epochs: list[dict[str, float]], order: str) -> dict[str, float]:
-    """Test accuracy of the epoch that each rule keeps; the first of equals."""
-    best = {by: max(epochs, key=lambda line: line[f"{by} {order}"]) for by in ("val", "test")}
-    return {by: line[f"test {order}"] for by, line in best.items()}
+def classified(
+    network: nn.Module, parts: Mapping[str, Part], sorts: tuple[str, ...], batch: int, seed: int
+) -> dict[str, str]:
+    """`right` for validation and test, by split and order of the images."""
+    found: dict[str, str] = {}
+    for split in ("val", "test"):
+        labels = parts[split].labels
+        orders = {
+            "random": torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)),
+            "sorted": labels.argsort(stable=True),
+        }
+        found |= {f"{split} {name}": right(network, parts[split], orders[name], batch) for name in sorts}
+    return found
 
 
-def spread(values: list[float]) -> str:
-    deviation = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{deviation}"
+# --- all of it
+
+
+def runs_of(name: str, settings: Settings, root: Path, output: Path) -> list[Run]:
+    """The runs of a data set, one per seed; those without a file are trained."""
+    boxes, folder = proposed(name, settings, root, output)
+    known = {
+        **{each.name: getattr(settings, each.name) for each in fields(Settings) if each.name not in ("data", "seeds")},
+        "primary": boxes.layout.primary,
+        "boxes": boxes.fingerprint,
+    }
+    files = {seed: output / f"{name}-seed-{seed}.json" for seed in settings.seeds}
+    parts: dict[str, Part] = {}
+    for seed, file in files.items():
+        if file.exists():
+            continue
+        parts = parts or features(boxes, folder, settings)
+        runs: dict[str, Run] = {}
+        for network, sorts in (("none", ("random",)), ("sound", ("random",)), ("wrong", ("random", "sorted"))):
+            started = time.monotonic()
+            built = head(network, parts["train"].maps.shape[1], len(boxes.classes), boxes.layout.count, seed)
+            runs[network] = trained(built, parts, sorts, settings, seed)
+            say(f"{name}, seed {seed}, {network}: {duration(time.monotonic() - started)}")
+        images = {split: len(part.labels) for split, part in parts.items()}
+        write_text(file, json.dumps({"settings": known, "images": images, "made_with": made_with(), "runs": runs}))
+    return [read_run(file, known) for file in files.values()]
+
+
+def read_run(file: Path, known: Mapping[str, Any]) -> Run:
+    """Read the runs of a seed. Raises: `ConfigurationError` if they were made with other settings."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in known.items():
+        if content["settings"].get(name) != value:
+            raise ConfigurationError(
+                f"{file} was made with {name} {content['settings'].get(name)}, not {value}; give another --output"
+            )
+    found: Run = content["runs"]
+    return found
+
+
+def made_with() -> str:
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--boxes", type=Path, required=True)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--backbone", default="efficientnet-lite0")
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--channels", type=int, default=0, help="principal components of the features; 0: all channels")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    boxes = read_boxes(arguments.boxes)
-    parts = features(boxes, arguments.root, arguments.backbone, arguments.weights, arguments.channels)
-    images = ", ".join(f"{len(part.labels)} {split}" for split, part in parts.items())
-    print(
-        f"{boxes.dataset}: {images}; {arguments.backbone}, {parts['train'].maps.shape[1]} channels, "
-        f"{boxes.layout.count} regions, batch {arguments.batch}, {arguments.epochs} epochs, seeds 0 to "
-        f"{arguments.seeds - 1}; {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        flush=True,
-    )
-    runs: dict[str, list[list[dict[str, float]]]] = {"no regions": [], "sound": [], "mixed": []}
-    for seed in range(arguments.seeds):
-        for name, done in runs.items():
-            regions = 0 if name == "no regions" else boxes.layout.count
-            network = head(parts["train"].maps.shape[1], len(boxes.classes), regions, seed)
-            network.pool = mixed(network.pool) if name == "mixed" else network.pool
-            done.append(trained(network, parts, arguments.epochs, arguments.batch, seed))
-            print(f"seed {seed}, {name}: {chosen(done[-1], 'random')}, sorted {chosen(done[-1], 'sorted')}", flush=True)
-    print(f"\n{'':14}{'batches':>10}{'chosen by validation':>24}{'chosen by test':>20}")
-    for name, done in runs.items():
-        for order in ("random", "sorted") if name == "mixed" else ("random",):  # else the order changes nothing
-            by = [chosen(epochs, order) for epochs in done]
-            cells = spread([one["val"] for one in by]), spread([one["test"] for one in by])
-            print(f"{name:14}{order:>10}{cells[0]:>24}{cells[1]:>20}")
-    if arguments.output:
-        arguments.output.write_text(json.dumps({"arguments": vars(arguments), "runs": runs}, default=str, indent=1))
+    parser.add_argument("file", type=Path, help="YAML file of settings")
+    parser.add_argument("--root", type=Path, default=Path("datasets"), help="folder of the data sets [./datasets]")
+    parser.add_argument("--output", type=Path, default=Path("studies-out/leak"), help="folder [studies-out/leak]")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="entries in place of the file's")
+    given = parser.parse_args()
+    changes = {name: parse_value(value) for name, _, value in (word.partition("=") for word in given.set)}
+    try:
+        settings = Settings.read(given.file, changes)
+        given.output.mkdir(parents=True, exist_ok=True)
+        runs: dict[str, list[Run]] = {}
+        for name in settings.data:
+            runs[name] = runs_of(name, settings, given.root, given.output)
+            write_text(given.output / "leak.txt", report(runs))
+            write_text(given.output / "leak.md", report(runs, as_markdown=True))
+    except (AgnetError, subprocess.CalledProcessError) as error:
+        sys.exit(f"Error: {error}")
+    print(report(runs), end="")
 
 
 if __name__ == "__main__":

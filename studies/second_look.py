@@ -33,6 +33,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -125,7 +126,7 @@ def part(boxes: Boxes, root: Path, splits: Sequence[str], encode: Callable[[Tens
 
 def halves(network: Backbone, cut: int) -> tuple[nn.Module, nn.Module]:
     """The network's layers before block ``cut``, and the others."""
-    net = network.body.net
+    net: Any = network.body.net
     return (
         nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:cut]),
         nn.Sequential(*net.blocks[cut:], net.conv_head, net.bn2),

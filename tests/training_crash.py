@@ -150,8 +150,11 @@ class Nursery:
 
     def train(self, boxes: Path, run: Path, *options: object, before: str = "", **environment: str) -> Child:
         """Start `agnet train` in a process of its own, after the Python statements ``before``."""
+        return self.start("train", "--boxes", boxes, "--run", run, *OPTIONS, *options, before=before, **environment)
+
+    def start(self, *arguments: object, before: str = "", **environment: str) -> Child:
+        """Start a command in a process of its own, after the Python statements ``before``."""
         log = self._folder / f"said-{len(self._children)}.txt"
-        arguments = ["train", "--boxes", boxes, "--run", run, *OPTIONS, *options]
         order = {"arguments": list(map(str, arguments)), "log": str(log), "before": before, "environment": environment}
         child = Child(self, self.ask(order), log)
         self._children.append(child)

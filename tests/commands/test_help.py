@@ -29,6 +29,7 @@ def test_commands_are_listed_by_stage_each_in_one_whole_line():
         "Data and stage 1": STAGE_1,
         "Stage 2": ["train", "evaluate", "report", "compare", "study", "labels", "figure", "runs", "complexity"],
         "Inference": ["predict", "explain", "export"],
+        "Sharing": ["push", "pull"],
         "Demo and bug reports": ["demo", "doctor"],
     }
     for line in (line for lines in page.values() for line in lines):

@@ -1,6 +1,9 @@
 """`agnet study`: its file, and a study that is stopped and resumed."""
 
 import json
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from click.testing import CliRunner
 import agnet as package
 from agnet.cli import main
 from agnet.training.studies import running
+from training_crash import waiting_before
 
 ROOT = Path(package.__file__).resolve().parent
 STUDY = """
@@ -71,6 +75,62 @@ def test_a_study_that_was_stopped_has_the_bytes_of_commands_by_hand(here, agnet,
     assert by_hand == (tmp_path / "out/runs/images/plain/seed-0" / name).read_bytes()
 
 
+# The commands of a study in its own process, which takes no second each, and is killed with them as by a power cut.
+IN_PLACE = """
+from agnet.training.studies import running
+
+def run_here(words, log, environment):
+    main(args=list(words), prog_name="agnet", standalone_mode=False)
+    return 0
+
+running.run_process = run_here
+"""
+WAITING = """
+import time
+import agnet.{module} as module
+
+whole = module.{name}
+def waiting(*arguments):
+    whole(*arguments)
+    print("here", flush=True)
+    time.sleep(600)
+module.{name} = waiting
+"""
+MOMENTS = (
+    "import agnet.proposals.run\n"
+    "agnet.proposals.run.PART_IMAGES = 5\n"
+    + WAITING.format(module="data.boxes.writer", name="Part.save"),  # the first of four parts is saved
+    waiting_before(2, 1),  # the state of the first epoch is saved
+    WAITING.format(module="training.measure.evaluation", name="save_predictions"),  # but no metrics
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+def test_a_study_killed_in_proposing_training_and_evaluating_ends_in_the_same_bytes(nursery, here, tmp_path):
+    def start(output, before=""):
+        words = ("study", "study.yaml", "--dataset", "folder", "--root", "images", "--only", "agnet")
+        words = (*words, "--set", "propose.jobs=1", "--output", output)
+        return nursery.start(*words, before=f"import os\nos.chdir({str(tmp_path)!r})\n{IN_PLACE}{before}")
+
+    undisturbed = start("whole")
+    assert undisturbed.wait() == 0, undisturbed.said()
+    for moment in MOMENTS:
+        killed = start("killed", moment)
+        killed.wait_for(lambda child=killed: "here" in child.said())
+        killed.send(signal.SIGKILL)
+        assert killed.wait() == -signal.SIGKILL, killed.said()
+    resumed = start("killed")
+    assert resumed.wait() == 0 and " of 5 commands are done" in resumed.said()
+    contents = [{}, {}]
+    for found, folder in zip(contents, ("whole", "killed"), strict=True):
+        for file in sorted((tmp_path / folder).rglob("*")):
+            if file.name.startswith(("predictions", "metrics")) or file.suffix == ".h5":
+                found[file.relative_to(tmp_path / folder).as_posix()] = file.read_bytes()
+        table = (tmp_path / folder / "results.md").read_text(encoding="utf-8")
+        found["table"] = re.sub(r"\b\d+:\d\d\b", "time", table)
+    assert contents[0] == contents[1] and len(contents[0]) == 1 + 2 * 4 + 1
+
+
 def plan(agnet, monkeypatch, *words):
     """The plan of a study, without measured times."""
     monkeypatch.setattr("agnet.training.studies.estimate.measure", unmeasured)
@@ -113,6 +173,13 @@ def test_defaults_and_the_command_line_decide_what_runs(here, agnet, monkeypatch
         ("method: sift", "primary: 99", "row same-boxes, propose: --primary: wanted 2 to 36, got 99"),
         ("mobilenet-v3-small", "mobilenet-v3-smal", "row plain: "),
         ("control: plain", "control: plane", "control 'plane' is unknown; did you mean plain"),
+        ("control: plain", "control: [plain]", "control: wanted a text, got a list"),
+        ("  agnet:", "  Plain:", "row 'Plain' and 'plain': names must differ by more than upper and lower case"),
+        (
+            "defaults:\n  propose: {",
+            "splits: [0, 1]\ndefaults:\n  propose: {split-seed: 3, ",
+            "row plain, propose: split-seed",
+        ),
         ("seeds: [0]", "seeds: [0, 0]", "seeds: wanted a list of different whole numbers"),
         ("rows:", "row:", "entry 'row' is unknown; did you mean rows"),
         ("  agnet:", "  ../agnet:", "row '../agnet': wanted at most 60 letters"),

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from itertools import combinations
 
 import joblib
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from click.testing import CliRunner
+from PIL import Image
 
 from agnet.cli import main
 from agnet.data.boxes.reader import read_boxes
@@ -221,8 +223,44 @@ def test_shuffled_regions_are_those_of_another_image_of_the_split(folder, tmp_pa
         assert sorted(giver) == list(range(len(rows))) and (giver != np.arange(len(rows))).all()
 
 
-def test_a_run_on_shuffled_regions_has_none_for_a_single_photograph():
-    proposals = ProposalSettings(method="shuffled").to_dict()
+def slots_of(regions):
+    hulls = np.split(regions.hull_xy.tolist(), np.cumsum(regions.hull_counts)[:-1])
+    return list(zip(map(np.ndarray.tolist, hulls), regions.weights, regions.keypoints, strict=True))
+
+
+def test_shuffled_slots_hold_the_image_s_own_regions_in_an_order_of_its_own(folder, tmp_path, monkeypatch):
+    (folder / "train" / "ant" / "0.png").write_bytes(b"no image")
+    Image.new("RGB", (64, 48), "white").save(folder / "train" / "ant" / "1.png")  # no keypoints
+    index = open_dataset("folder", folder)
+    for method, name, part, jobs in (
+        ("sift", "own", 256, 1),
+        ("shuffled-slots", "others", 256, 1),
+        ("shuffled-slots", "again", 5, 2),
+    ):
+        monkeypatch.setattr(run, "PART_IMAGES", part)
+        with joblib.parallel_config(backend="threading", n_jobs=jobs):
+            propose_dataset(index, ProposalSettings(method=method, primary=4), tmp_path / f"{name}.h5")
+    assert (tmp_path / "others.h5").read_bytes() == (tmp_path / "again.h5").read_bytes()
+    own, others = read_boxes(tmp_path / "own.h5"), read_boxes(tmp_path / "others.h5")
+    assert own.fingerprint != others.fingerprint and own.failures == others.failures
+    assert (own.contents == others.contents).all() and (own.total_keypoints == others.total_keypoints).all()
+    orders = set()
+    for row in range(len(own.usable)):
+        before, after = own.regions(row), others.regions(row)
+        order = tuple(slots_of(before).index(slot) for slot in slots_of(after))
+        if before.enough_keypoints:
+            assert sorted(order) == [0, 1, 2, 3]
+            orders.add(order)
+        for number, (first, second) in enumerate(combinations(order, 2)):  # a pair's slot has the box around that pair
+            boxes = before.primary_xyxy[[first, second]]
+            around = [*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]
+            assert after.boxes_xyxy[4 + number].tolist() == around
+    assert len(orders) > 5  # of 24, for 16 images
+
+
+@pytest.mark.parametrize("method", ["shuffled", "shuffled-slots"])
+def test_a_run_on_shuffled_regions_has_none_for_a_single_photograph(method):
+    proposals = ProposalSettings(method=method).to_dict()
     header = CheckpointHeader(AGNetSettings(backbone="resnet50", classes=2), ("a", "b"), proposals, "", 1, None)
-    with pytest.raises(ConfigurationError, match="regions of other images"):
+    with pytest.raises(ConfigurationError, match=f"--method {method}, which a single photograph does not have"):
         proposer(header, None)

@@ -60,8 +60,9 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """The size and estimated time of the features of a frozen backbone, which are computed once for all seeds."""
+    """The features of a frozen backbone, which are computed once for all seeds."""
 
+    file: str  #: name, beside the boxes file; runs that share the features have the same
     bytes: int
     seconds: float
 
@@ -138,7 +139,8 @@ def dry_run(job: Job, console: Console = SILENT, *, recipe_name: str, seeds: int
         features = _PlannedFeatures(model, job.model, boxes, job.root, recipe, device)
         images, others = loaders()
         with closing(images), closing(others):
-            plan = FeaturePlan(features.bytes, len(features.rows) * _seconds_to_evaluate(learner, images))
+            seconds = len(features.rows) * _seconds_to_evaluate(learner, images)
+        plan = FeaturePlan(features.path.name, features.bytes, seconds)
         features.use_in(learner.model, learner.judged)
     training, validation = loaders(features=features)
     with closing(training), closing(validation):

@@ -34,6 +34,7 @@ from ..runs.folder import (
     title_of,
     write_log,
 )
+from ..runs.model_card import write_card
 from ..runs.seen import SEEN, UNKNOWN, write_seen
 from ..runs.sources import needs_no_file
 from ..runs.trackers import Trackers
@@ -61,9 +62,9 @@ CURVES_SECONDS = 10.0  #: least time between two drawings of the training curves
 def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Path:
     """Train a network and write the run into the job's folder.
 
-    The folder holds the configuration, a JSON line per epoch, training curves, the best checkpoint, and the list of
-    images the network has seen. Until the run has finished it also holds the latest state and the one before it. Only
-    process 0 writes; all processes read when a run is resumed.
+    The folder holds the configuration, a JSON line per epoch, training curves, the best checkpoint, its model card, and
+    the list of images the network has seen. Until the run has finished it also holds the latest state and the one
+    before it. Only process 0 writes; all processes read when a run is resumed.
 
     Args:
         job: The network, data and settings to train with.
@@ -214,6 +215,7 @@ class _Story:
                     self._keep_best()
                 write_log(self._run, progress.log)
                 self.trackers.update(progress.log)
+                write_card(self._run)
                 self._draw()
         return line
 

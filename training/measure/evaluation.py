@@ -24,6 +24,7 @@ from ..machine.devices import Device, Pieces
 from ..retrieval import Embedded, retrieve
 from ..runs.checkpoints import Checkpoint, check_finite, load_checkpoint
 from ..runs.folder import BEST, SUFFIX, checkpoint_hash
+from ..runs.model_card import write_card
 from ..runs.seen import UNKNOWN, contents_of
 from ..samples.loader import ClipDataset, Loader, WindowSampler, dataset_of
 from ..tasks import RETRIEVE, task_of
@@ -69,9 +70,9 @@ def evaluate_run(
     """Evaluate the best checkpoint of a run on ``split`` of ``boxes``.
 
     Metrics (JSON and CSV), the prediction for every image, its embedding, and plots of the confusion matrix and the
-    calibration are written into the folder of the run. Of a data set for retrieval, it is the embeddings, the result of
-    every query, and a plot of the CMC; ``query`` is searched for in ``gallery``, and images of ``val`` among each
-    other.
+    calibration are written into the folder of the run, and its model card is written anew. Of a data set for retrieval,
+    it is the embeddings, the result of every query, and a plot of the CMC; ``query`` is searched for in ``gallery``,
+    and images of ``val`` among each other.
 
     Args:
         boxes: Boxes file of the run, or another one with the same classes and proposal settings.
@@ -270,7 +271,7 @@ def _write_search(
     photographs: _Photographs,
     title: str,
 ) -> None:
-    """Write all files of a search; the metrics file, which marks it as complete, comes last."""
+    """Write all files of a search; the metrics file, which marks it as complete, comes last before the card."""
     from .evaluation_plots import draw_cmc  # matplotlib takes a second to load
 
     part = target.stem.removeprefix("metrics")
@@ -280,6 +281,7 @@ def _write_search(
     draw_cmc(metrics, target.with_name(f"cmc{part}.png"), title)
     write_text(target.with_suffix(".csv"), search_csv([metrics]))
     write_text(target, json.dumps(content, indent=1) + "\n")
+    write_card(target.parent)
 
 
 def _write_all(
@@ -291,7 +293,7 @@ def _write_all(
     vectors: np.ndarray | None,
     title: str,
 ) -> None:
-    """Write all files of an evaluation; the metrics file, which marks it as complete, comes last."""
+    """Write all files of an evaluation; the metrics file, which marks it as complete, comes last before the card."""
     from .evaluation_plots import draw_calibration, draw_confusion  # matplotlib takes a second to load
 
     # The split, a rule for videos other than the default, and the hash of a boxes file other than the run's.
@@ -308,3 +310,4 @@ def _write_all(
     draw_calibration(metrics, target.with_name(f"calibration{part}.png"), title)
     write_text(target.with_suffix(".csv"), metrics_csv(metrics, title))
     write_text(target, json.dumps(content, indent=1) + "\n")
+    write_card(target.parent)

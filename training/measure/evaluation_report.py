@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from ...data.text import csv_text, percent, table
+from ..titles import CLIP_MEASURES as CLIP_TITLES
+from ..titles import between as between
+from ..titles import number as number
 from .claims import Claim
 from .metrics import MEASURES, Metrics
 from .statistics import Interval, Spread
-from .videos import TITLES as CLIP_TITLES
 from .videos import VIDEO_ACCURACY
 
 _ALL_CLASSES = 40  # most classes that the text lists in full
@@ -148,16 +150,6 @@ def rows_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str =
     short = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
     name, value = (["data_set"], [title]) if title else ([], [])
     return csv_text([[*columns, *name], *([*row, *value] for row in short)])
-
-
-def number(measure: str, value: float) -> str:
-    """Format the value of a measure: per cent with two decimals, or nats with three."""
-    return f"{value:.3f}" if measure == "negative_log_likelihood" else percent(value, 2)
-
-
-def between(measure: str, interval: Interval) -> str:
-    """Format the ends of an interval, as in "81.2 to 93.4%"."""
-    return f"{number(measure, interval.low).removesuffix('%')} to {number(measure, interval.high)}"
 
 
 def with_sd(measure: str, mean: float, sd: float) -> str:

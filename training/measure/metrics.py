@@ -14,21 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.sparse import csr_array
 
+from ..titles import MEASURES as MEASURES
 from .intervals import gap_interval, measure_intervals
 from .statistics import Interval, Statistic, bootstrap, wilson_interval
 from .videos import ClipMetrics, counted_as
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 POINTS = 50  # most points of the curve of accuracy against coverage
-#: Scalar measures: name in `Metrics`, and name in reports.
-MEASURES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "mean_average_precision": "mAP",
-    "mean_class_accuracy": "mean class accuracy",
-    "calibration_error": "calibration error (ECE)",
-    "negative_log_likelihood": "negative log-likelihood",
-}
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..titles import RANKS
+from ..titles import SEARCH_MEASURES as SEARCH_MEASURES
 from .intervals import measure_intervals
 from .statistics import Interval, Statistic, bootstrap
 
-RANKS = (1, 5, 10, 20)
-SEARCH_MEASURES = {"map": "mAP", **{f"cmc{k}": f"CMC@{k}" for k in RANKS}}
 _PRECISION = "the average precision is the mean of the precision at the rank of each match"
 
 

@@ -15,6 +15,7 @@ from ...data.files import write_text
 from ...data.text import percent
 from ..runs.folder import chosen_line, read_config
 from ..tasks import SHARE, TASKS
+from ..titles import CLIP_MEASURES as CLIP_TITLES
 from .evaluation import Evaluation
 from .evaluation_report import seeds_csv
 from .intervals import measure_intervals
@@ -23,7 +24,6 @@ from .predictions import QueryResults, SplitPredictions
 from .search_report import search_csv
 from .searches import SEARCH_MEASURES, SearchMetrics
 from .statistics import Interval, Spread, bootstrap, share_interval_of_means, spread
-from .videos import TITLES as CLIP_TITLES
 
 TRAINING = "seeds.json"  #: file in the folder that holds the single runs
 

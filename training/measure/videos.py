@@ -13,14 +13,14 @@ import numpy as np
 
 from ...data.sampling import SEGMENTS, Sampling
 from ..aggregates import Aggregate
+from ..titles import CLIP as CLIP
+from ..titles import FRAME
+from ..titles import VIDEO_ACCURACY as VIDEO_ACCURACY
 from .statistics import Interval, Statistic, bootstrap, hull, percentile_interval, wilson_interval
 
 if TYPE_CHECKING:  # PyTorch takes seconds to load
     from ..loop.engine import FrameScores
 
-VIDEO_ACCURACY = "video accuracy (top-1)"  #: title of top-1 where each video counts once
-CLIP, FRAME = "clip_accuracy", "frame_accuracy"
-TITLES = {CLIP: "clip accuracy", FRAME: "frame accuracy"}
 COUNTS = ("clips", "clips_right", "frames", "frames_right")  #: columns of the counts of a video
 UNKNOWN = -1  #: number of right frames where the network answers once for a clip
 

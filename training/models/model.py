@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from .backbones.backbone import Backbone
 from .blocks.each_frame import each_frame, valid_mean
 from .contract import Output
+from .pretrained import Pretrained
 
 BACKBONE, HEAD, CLASSIFIER = "backbone", "head", "classifier"  #: kinds of parts of a network
 
 
-class Model(nn.Module):
+class Model(nn.Module, Pretrained):
     """Base class of image recognition models: ``forward`` takes the fields named in `inputs` and returns an `Output`.
 
     A subclass assigns its backbones, ``dropout`` and ``classifier`` as attributes; the rest is derived from them. Its

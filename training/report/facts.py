@@ -24,6 +24,7 @@ from ..measure.statistics import Interval, wilson_interval
 from ..measure.videos import VIDEO_ACCURACY
 from ..runs.folder import LOG, folder_of, read_config, read_log, runs_of
 from ..runs.provenance import same_boxes
+from ..runs.words import folder_name, name_of
 
 SURE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  #: thresholds of the probability in the table of coverage
 _BEST = 5
@@ -155,18 +156,6 @@ def read_facts(run: Path, split: str, boxes: Boxes | None = None, against: Path 
         comparison=None if against is None else _comparison(run, against, split, names),
         boxes=boxes if boxes and is_of(boxes, config) else None,
     )
-
-
-def name_of(run: Path, config: Config) -> str:
-    """The title that was given to a run, or the name of its folder."""
-    return str(config.get("title") or folder_name(run))
-
-
-def folder_name(run: Path) -> str:
-    """The name of a run's folder, that of a seed with the folder around it; no private path."""
-    name = own_name(run)
-    around = own_name(run.parent) if name.startswith("seed-") else ""
-    return (f"{around}/{name}" if around else name) or "run"
 
 
 def classify(found: SplitPredictions) -> Classified:

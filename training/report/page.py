@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from ...data.boxes.reader import Boxes
 from ...data.errors import ConfigurationError
 from ...data.files import write_text
+from ...data.places import without_paths
 from ...data.text import percent, printable, rough_size
 from ..measure.evaluation_report import number
 from ..runs.folder import runs_of
@@ -28,7 +29,6 @@ from .style import style_sheet
 
 MOST_BYTES = 5_000_000
 _HERE = Path(__file__).parent
-_ABSOLUTE = re.compile(r"(?<![\w.:/~-])(?:/|[A-Za-z]:[\\/])[^\s'\"]*[\\/]")
 
 
 @dataclass(frozen=True)
@@ -122,19 +122,6 @@ def render(facts: Facts, photographs: Photographs, level: Level, folder: Path | 
         without_paths=without_paths,
     )
     return text, embedded
-
-
-def without_paths(value: Any) -> Any:
-    """JSON values without absolute paths: of each, the last part is kept. Text is made printable."""
-    if isinstance(value, Mapping):
-        return {str(name): without_paths(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_paths(one) for one in value]
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    # A path by itself may have spaces, one within a sentence ends at the first.
-    return re.split(r"[\\/]", text)[-1] if _ABSOLUTE.match(text) else _ABSOLUTE.sub("", text)
 
 
 def _mistakes(facts: Facts) -> list[Row]:

@@ -8,18 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...data.fields import size_text
-from ...data.sets.catalogue import CATALOGUE
-from ...data.text import percent, rough_time
+from ...data.text import percent
 from ..measure.evaluation_report import number
-from ..measure.videos import CLIP, TITLES
-from ..models.registry import MODELS, settings_of
-from ..runs.folder import seconds_of
+from ..runs import words as run_words
+from ..titles import CLIP, CLIP_MEASURES
 from .facts import Facts, Row
 
 _TILES = ("top1", "mean_average_precision", "mean_class_accuracy", "calibration_error", "negative_log_likelihood")
 _SHORT = {"calibration_error": "calibration error", "negative_log_likelihood": "neg. log-likelihood"}
 _FEW = "few keypoints"
-_MODELS = {"agnet": "AG-Net", "plain": "plain backbone", "srbn": "SRBN", "bcnn": "B-CNN", "alstm": "ALSTM"}
 
 
 @dataclass(frozen=True)
@@ -33,22 +30,12 @@ class Tile:
 
 def data_name(facts: Facts) -> str:
     """The data set's name for people."""
-    root = str(facts.config.get("command", {}).get("options", {}).get("root") or "")
-    dataset = str(facts.config["boxes"].get("dataset", ""))
-    named = facts.boxes.title if facts.boxes else CATALOGUE[dataset].title if dataset in CATALOGUE else dataset
-    own = dataset in CATALOGUE and CATALOGUE[dataset].is_own
-    return (root.rstrip("/").rsplit("/", 1)[-1] or named) if own and not facts.boxes else named
+    return run_words.data_name(facts.config, facts.boxes.title if facts.boxes else "")
 
 
 def model_name(facts: Facts) -> str:
     """The network in a few words."""
-    model = facts.config["model"]
-    family = str(model.get("model", "agnet"))
-    try:
-        backbones = settings_of(model).backbones
-    except (LookupError, TypeError, ValueError):
-        backbones = str(model.get("backbone", ""))
-    return f"{_MODELS.get(family, family)}, {backbones}" if family in MODELS else family
+    return run_words.model_name(facts.config["model"])
 
 
 def verdict(facts: Facts) -> str:
@@ -113,7 +100,7 @@ def tiles(facts: Facts) -> Iterator[Tile]:
 def _clip_tiles(facts: Facts) -> Iterator[Tile]:
     """Clip and frame accuracy of the first seed, where they say more than that of videos."""
     clips = facts.metrics.get("clips") or {}
-    for name, title in TITLES.items():
+    for name, title in CLIP_MEASURES.items():
         if clips.get(name) is not None and (name != CLIP or clips["clips"] > clips["videos"]):
             held = clips["intervals"][name]
             of = f", seed {facts.seeds[0]}" if len(facts.seeds) > 1 else ""
@@ -164,11 +151,7 @@ def training_text(facts: Facts) -> Iterator[str]:
     recipe = facts.config["recipe"]
     for seed, log in zip(facts.seeds, facts.logs, strict=True):
         if log:
-            chosen = next((line for line in reversed(log) if line.get("best")), log[-1])
-            took = rough_time(seconds_of(log))
-            why = f"the best by {_chosen_by(recipe.get('select_by'))}" if has_validation(facts) else "the last"
-            epochs = f"{len(log)} of {recipe.get('epochs')} epochs in {took}"
-            yield f"Seed {seed}: {epochs}; epoch {chosen.get('epoch')} was kept, {why}."
+            yield f"Seed {seed}: {run_words.epochs(facts.config, log)}"
     drawn = [
         *(["augmented views"] if recipe.get("augment") else []),
         *(["smoothed labels"] if recipe.get("label_smoothing") and not has_cross_entropy(facts) else []),
@@ -186,12 +169,7 @@ def has_cross_entropy(facts: Facts) -> bool:
 
 def has_validation(facts: Facts) -> bool:
     """Whether the epochs were validated."""
-    return any(name.startswith("val_") for log in facts.logs for line in log for name in line)
-
-
-def _chosen_by(measure: object) -> str:
-    """The measure that chose the epoch, in words."""
-    return str(measure or "val_loss").replace("val_", "validation ").replace("top1", "top-1").replace("map", "mAP")
+    return run_words.has_validation(facts.logs)
 
 
 def limits(facts: Facts) -> Iterator[str]:
@@ -203,7 +181,7 @@ def limits(facts: Facts) -> Iterator[str]:
     else:
         yield f"Classes, images and confidence are of seed {facts.seeds[0]} alone, only the measures of all seeds."
     yield from _of_rows(facts)
-    yield from _of_training(facts)
+    yield from run_words.training_limits(facts.config, dict(zip(facts.seeds, facts.logs, strict=True)))
     yield from _of_data(facts)
 
 
@@ -220,14 +198,6 @@ def _of_rows(facts: Facts) -> Iterator[str]:
         yield f"Of {counted(facts, few)}, too few keypoints were found: every region is the whole image."
 
 
-def _of_training(facts: Facts) -> Iterator[str]:
-    yield from _epochs(facts)
-    if facts.config["recipe"].get("backbone_lr") == 0:
-        yield "The backbone was not trained: its weights are those it came with."
-    if not (facts.config["boxes"].get("images") or {}).get("val"):
-        yield "There was no validation split."
-
-
 def _of_data(facts: Facts) -> Iterator[str]:
     if facts.split not in ("test", "query"):
         yield f"{facts.split} is not the test split."
@@ -239,55 +209,17 @@ def _of_data(facts: Facts) -> Iterator[str]:
         yield f"Known of the data set: {said}."
 
 
-def _epochs(facts: Facts) -> Iterator[str]:
-    """What the log says against the training."""
-    recipe, last = facts.config["recipe"], []
-    for seed, log in zip(facts.seeds, facts.logs, strict=True):
-        if log and len(log) < int(recipe.get("epochs") or 0) and not recipe.get("patience"):
-            yield f"Seed {seed} was not trained to the end: {len(log)} of {recipe['epochs']} epochs."
-        elif len(log) > 1 and log[-1].get("best") and has_validation(facts):
-            last.append(str(seed))
-    if last:
-        seeds = f"seed{'s' if len(last) > 1 else ''} {', '.join(last)}"
-        yield f"The last epoch was the best of {seeds}: a longer training may change the result."
-
-
 def flaws(facts: Facts) -> str | None:
     """Known flaws of a named data set."""
-    entry = CATALOGUE.get(str(facts.config["boxes"].get("dataset")))
-    return (entry.flaws or None) if entry else None
+    return run_words.flaws(facts.config)
 
 
 def making(facts: Facts) -> Iterator[tuple[str, str]]:
     """How the run was made, as names and values."""
-    config = facts.config
-    run, code, versions = config["run"], config.get("code") or {}, config["versions"]
-    if code:
-        changed = ", with changes that are not committed" if code.get("git_dirty") else ""
-        yield "revision", f"{code.get('git_revision') or 'unknown'}{changed}"
-    yield "command", command(facts)
-    yield "device", f"{run.get('device')}, {run.get('precision')}"
-    if (hardware := config.get("hardware")) is not None:
-        cores = f"cores: {hardware.get('cores')}, threads: {hardware.get('threads')}"
-        yield "hardware", ", ".join(str(part) for part in (hardware.get("gpu"), hardware.get("cpu"), cores) if part)
-    yield "starting weights", str(run.get("weights"))
-    yield "input", f"{size_text(facts.image_size)} pixels"
-    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-
-
-def command(facts: Facts) -> str:
-    """The options that the run was started with, as a command."""
-    made = facts.config.get("command") or {}
-    words = ["agnet", "train", *(["--recipe", str(made["recipe"])] if made.get("recipe") else [])]
-    for name, value in (made.get("options") or {}).items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        elif name == "image_size":
-            words += [f"--{option}", size_text(value)]
-        elif value is not None:
-            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    for name, value in run_words.making(facts.config):
+        if name == "versions":
+            yield "input", f"{size_text(facts.image_size)} pixels"
+        yield name, value
 
 
 def signed(text: str) -> str:

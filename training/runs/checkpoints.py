@@ -107,6 +107,7 @@ def load_checkpoint(run: str | Path) -> Checkpoint:
         for backbone, (mean, std) in zip(model.backbones, normalisations, strict=True):
             backbone.preprocessing = replace(backbone.preprocessing, mean=mean, std=std)
         model.size_hw = size_hw
+        model.header = header
         return Checkpoint(model=model.eval(), **{one.name: getattr(header, one.name) for one in fields(header)})
     except ImportError as error:
         raise CheckpointError(f"{path}: {error}") from None

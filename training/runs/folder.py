@@ -37,12 +37,14 @@ BEST, LAST, PREVIOUS, LOG, CONFIG = (
     *("log.jsonl", "config.json"),
 )
 SUFFIX = ".safetensors"
+WEIGHTS = "model.safetensors"  #: checkpoint in a folder of the Hugging Face hub, in place of `BEST`
 SEED, FOLD = "seed", "fold"
 SEVERAL = (SEED, FOLD)  #: what a folder may hold several runs of, and how their folders' names begin
 _HOLDING = {
     SEED: "holds a run for each of several seeds; name one of them",
     FOLD: "holds a run for each fold of train; name one of them",
 }
+PULLED = "pulled"  #: section of the configuration of a run from the Hugging Face hub: its repository and revision
 _LOCK = "training.lock"
 _FREE = ("workers", "processes")  # run settings that may change on resume
 
@@ -283,6 +285,14 @@ def _no_run(folder: Path) -> str:
     return f"{folder} is not a run folder (no {CONFIG} in it); {how_to_get(folder)}"
 
 
+def display_name(run: Path) -> str:
+    """Name of a run's folder, given the folder or the checkpoint in it; of one in the hub's cache, OWNER/NAME."""
+    folder = (run if run.is_dir() else run.parent).resolve()
+    if folder.parent.name == "snapshots":  # models--OWNER--NAME/snapshots/COMMIT
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+    return folder.name
+
+
 def runs_of(run: str | Path) -> list[Path]:
     """List the single runs of a folder: the folder itself, or one per seed (``seed-0``, ``seed-1``, …), sorted by seed.
 
@@ -352,7 +362,7 @@ def checkpoint_of(run: str | Path) -> Path:
         for kind, holding in _HOLDING.items():
             if found := numbered(run, kind):
                 raise CheckpointError(f"{run} {holding}, such as {_quoted(found[0])}")
-    return run / BEST
+    return run / (WEIGHTS if (run / WEIGHTS).is_file() and not (run / BEST).is_file() else BEST)
 
 
 def measured_split(run: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...data.errors import CheckpointError
 from ..models.registry import MODELS, comparable, settings_of
-from .folder import BEST, CONFIG, LAST, LOG, chosen_line, read_config, read_log, seconds_of, title_of
+from .folder import BEST, CONFIG, LAST, LOG, PULLED, chosen_line, read_config, read_log, seconds_of, title_of
 
 FINISHED, STOPPED, UNFINISHED, UNREADABLE = "finished", "stopped early", "unfinished", "unreadable"
 _OF_THE_DATA = ("model", "classes", "regions", "backbone", "second_backbone")  # settings that are no switches
@@ -102,7 +102,7 @@ def _read(name: str, run: Path) -> RunSummary:
     log = read_log(run) if (run / LOG).exists() else []
     best: Mapping[str, Any] = chosen_line(run) if log else {}
     done, asked = len(log), int(config["recipe"]["epochs"])
-    state, note = _state(run, config["recipe"], done, best)
+    state, note = (FINISHED, "") if PULLED in config else _state(run, config["recipe"], done, best)
     tested, measured, stale = _test(run, best)
     if tested is None and "fold" in config:
         stale = f"without fold {config['fold']['number']} of train"
@@ -115,7 +115,7 @@ def _read(name: str, run: Path) -> RunSummary:
         backbone=_backbone(config["model"]),
         data=str(boxes.get("title") or boxes.get("dataset") or ""),
         seeds=(int(config["run"]["seed"]),) if "seed" in config["run"] else (),
-        epochs=done,
+        epochs=None if PULLED in config else done,
         asked=asked,
         chosen=(int(best["epoch"]),) if best else (),
         validation=validation,

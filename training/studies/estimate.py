@@ -111,6 +111,7 @@ class _Rates:
     epochs: Sequence[tuple[int, float]]  #: number of epochs and seconds per training image, by phase
     validation: float  #: seconds per image
     features: float  #: seconds per image to compute features once, 0 without --cache-features
+    feature_file: str | None  #: name of the file of these features, which other rows may share
 
     @classmethod
     def of(cls, dry_run: Mapping[str, Any]) -> _Rates:
@@ -118,16 +119,21 @@ class _Rates:
         images, step = dry_run["images"], dry_run["images_per_step"]
         last = dry_run["phases"][-1]
         validating = last["seconds_per_epoch"] - images["train"] * last["seconds_per_step"] / step
-        features = dry_run["features"]["seconds"] if dry_run["features"] else 0.0
+        features = dry_run["features"] or {"seconds": 0.0, "file": None}
         return cls(
             [(phase["epochs"], phase["seconds_per_step"] / step) for phase in dry_run["phases"]],
             max(validating, 0.0) / images["val"] if images["val"] else 0.0,
-            features / max(1, images["train"] + images["val"]),
+            features["seconds"] / max(1, images["train"] + images["val"]),
+            features["file"],
         )
 
     def training(self, images: Mapping[str, int]) -> float:
         val = images.get("val", 0) * self.validation
         return sum(epochs * (images.get("train", 0) * each + val) for epochs, each in self.epochs)
+
+    def evaluating(self, images: int) -> float:
+        """Test images are not among the cached features."""
+        return images * (self.validation + self.features)
 
 
 def measure(
@@ -175,12 +181,13 @@ def _measure_boxes(
         boxes = place / unit.target.name
         found[unit.name] = _proposing(unit, boxes, size, ask)
     rows = {one.row.key: one.row for one in study.units if one.row.boxes_name == unit.row.boxes_name}
+    feature_files = {path.name for path in boxes.parent.glob(f"{boxes.stem}.features-*.h5")}
     for row in rows.values():
         waiting = [one for one in study.units if one.row is row and one.kind != PROPOSE and not is_done(study, one)]
         if waiting:
             say(f"measuring {TRAIN} {row.key}")
             try:
-                found |= _training(waiting, boxes, place, size.images, starting, ask)
+                found |= _training(waiting, boxes, place, size.images, starting, ask, feature_files)
             except ConfigurationError as error:
                 say(f"not measured: {error}")
     return found
@@ -194,9 +201,19 @@ def _proposing(unit: Unit, boxes: Path, size: DataSize, ask: Ask) -> float:
 
 
 def _training(
-    waiting: Sequence[Unit], boxes: Path, place: Path, images: Mapping[str, int], starting: float, ask: Ask
+    waiting: Sequence[Unit],
+    boxes: Path,
+    place: Path,
+    images: Mapping[str, int],
+    starting: float,
+    ask: Ask,
+    feature_files: set[str],
 ) -> dict[str, float]:
-    """Seconds of each unit of a row; features, if they are cached, are computed by the first one that trains."""
+    """Seconds of each unit of a row.
+
+    Features, if they are cached, are computed by the first unit that trains with them; their file is then added to
+    ``feature_files``, those that are there.
+    """
     row, found = waiting[0].row, {}
     words = (TRAIN, *row.train.words, "--boxes", str(boxes), "--run", str(place / "run"))
     _, told = ask((*words, "--dry-run", "--json"))
@@ -208,8 +225,10 @@ def _training(
     measured = images.get(row.split or "test", images.get("query", 0) + images.get("gallery", 0))
     for unit in waiting:
         if unit.kind == EVALUATE:
-            found[unit.name] = starting + measured * rates.validation
+            found[unit.name] = starting + rates.evaluating(measured)
         else:
-            once = sum(images.get(split, 0) for split in ("train", "val")) * rates.features
-            found[unit.name] = starting + rates.training(images) + (once if unit is trained[0] else 0.0)
+            found[unit.name] = starting + rates.training(images)
+    if trained and rates.feature_file and rates.feature_file not in feature_files:
+        found[trained[0].name] += sum(images.get(split, 0) for split in ("train", "val")) * rates.features
+        feature_files.add(rates.feature_file)
     return found

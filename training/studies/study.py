@@ -106,7 +106,7 @@ class Study:
 
     def _pair(self, row: Row, seed: int) -> Iterator[Unit]:
         run, boxes = self.run(row) / f"seed-{seed}", self.boxes(row)
-        place = f"{row.data}-{row.name}-seed-{seed}"
+        place = f"{row.name}@{row.data}-seed-{seed}"  # @ is in no name: a-b with c is not taken for a with b-c
         words = (*row.train.words, "--boxes", str(boxes), "--seed", str(seed), "--run", str(run))
         yield Unit(TRAIN, f"{TRAIN}-{place}", words, run, row, seed)
         words = (*row.evaluate.words, "--boxes", str(boxes), "--run", str(run))

@@ -110,6 +110,7 @@ def test_a_rule_for_videos_is_refused_for_images(run, boxes, folder):
 def test_the_test_part_needs_no_word(run, boxes, folder):
     evaluation = measured(run, boxes, folder)
     assert evaluation.warning == "" and evaluation.file == run / "metrics-test.json"
+    assert f"For **{evaluation.metrics.top1:.2%}** of " in (run / "README.md").read_text(encoding="utf-8")
     assert json.loads(evaluation.file.read_text())["images_seen_in_training"] == 0
 
 

@@ -20,10 +20,11 @@ from report_runs import (
 
 from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import CheckpointError, ConfigurationError
+from agnet.data.places import without_paths
 from agnet.training.report import page as pages
 from agnet.training.report.charts import nice_ticks
 from agnet.training.report.facts import read_facts
-from agnet.training.report.page import LEVELS, without_paths, write_report
+from agnet.training.report.page import LEVELS, write_report
 from agnet.training.report.style import blend
 
 

@@ -114,7 +114,7 @@ def test_a_run_tells_how_it_came_to_be(agnet, boxes_file, folder, tmp_path):
         assert line["lr"] == 1e-5 and line["seconds"] > 0
         assert line["images_per_second"] == pytest.approx(9 / line["seconds"], rel=0.05)
     names = {path.name for path in run.iterdir()} - {"tensorboard"}
-    assert names == {"best.safetensors", "config.json", "log.jsonl", "seen.txt", CURVES, VECTOR}
+    assert names == {"best.safetensors", "config.json", "log.jsonl", "seen.txt", "README.md", CURVES, VECTOR}
     with Image.open(run / CURVES) as picture:
         assert picture.format == "PNG" and picture.width >= 1000
 

@@ -111,6 +111,11 @@ def test_rows_share_boxes_files_and_seeds_take_turns(tmp_path):
     assert study.boxes(study.rows[0]) == study.boxes(study.rows[1]) != study.boxes(study.rows[2])
 
 
+def test_hyphens_in_names_do_not_make_two_units_one(tmp_path):
+    study = study_in(tmp_path, [row("b-c", data="a"), row("c", data="a-b")], seeds=(0, 1))
+    assert len({record_file(study, unit).name.casefold() for unit in study.units}) == len(study.units) == 2 + 8
+
+
 @pytest.mark.parametrize("stopped", ["train agnet/seed-0", "evaluate plain/seed-1"])
 def test_after_a_kill_nothing_finished_is_repeated(tmp_path, stopped):
     rows = [row("plain"), row("agnet")]
@@ -209,13 +214,13 @@ def test_a_command_runs_as_a_user_would_run_it(tmp_path):
 def test_the_time_is_that_of_other_seeds_else_of_measured_steps(tmp_path):
     study = study_in(tmp_path, seeds=(0, 1, 2))
     units = {unit.name: unit for unit in study.units}
-    done, other = units["train-birds-agnet-seed-0"], units["train-birds-agnet-seed-2"]
+    done, other = units["train-agnet@birds-seed-0"], units["train-agnet@birds-seed-2"]
     write_record(record_file(study, done), Record("birds/agnet", {}, code=0, seconds=30.0))
-    estimates = Estimates(study, {other.name: 99.0, units["train-birds-plain-seed-0"].name: 10.0})
+    estimates = Estimates(study, {other.name: 99.0, units["train-plain@birds-seed-0"].name: 10.0})
     assert (estimates.of(other).seconds, estimates.of(other).source) == (30.0, FINISHED)
-    plain = units["train-birds-plain-seed-0"]
+    plain = units["train-plain@birds-seed-0"]
     assert (estimates.of(plain).seconds, estimates.of(plain).source) == (10.0, MEASURED)
-    assert estimates.of(units["evaluate-birds-plain-seed-0"]) is None and estimates.left() is None
+    assert estimates.of(units["evaluate-plain@birds-seed-0"]) is None and estimates.left() is None
     plain.target.mkdir(parents=True)
     (plain.target / LOG).write_text("{}\n")  # one of two epochs
     assert estimates.left([done, other, plain]) == 30 + 10 / 2
@@ -248,6 +253,23 @@ def test_measured_steps_are_scaled_to_the_whole_data_set(tmp_path):
     assert not any(is_done(study, unit) for unit in study.units)
     text = plan_text(study, found)
     assert "5 commands to run, about 40.5 minutes" in text and "a few measured steps" in text
+
+
+def test_features_are_computed_by_the_first_row_that_needs_them_and_again_to_evaluate(tmp_path):
+    def ask(words):
+        if words[:1] != ("train",):
+            return 2.0, ""
+        phase = {"epochs": 3, "seconds_per_step": 8 * 0.5, "seconds_per_epoch": 60 * 0.5 + 20 * 0.25}
+        features = {"seconds": 80 * 0.1, "file": "alike.h5" if "--model=deep" not in words else "deep.h5"}
+        told = {"images": {"train": 60, "val": 20}, "images_per_step": 8, "phases": [phase], "features": features}
+        return 9.0, json.dumps(told)
+
+    study = study_in(tmp_path, [row("plain"), row("agnet"), row("deep")], seeds=(0, 1))
+    found = measure_times(study, lambda row: DataSize({"train": 600, "val": 200, "test": 400}), ask=ask)
+    training, evaluation, features = 2 + 3 * (600 * 0.5 + 200 * 0.25), 2 + 400 * (0.25 + 0.1), 800 * 0.1
+    seconds = [found.of(unit).seconds for unit in study.units[1:]]
+    with_features = [training + features, evaluation, training, evaluation, training + features, evaluation]
+    assert seconds == pytest.approx([*with_features, *3 * [training, evaluation]])
 
 
 def test_what_cannot_be_measured_stays_unknown(tmp_path):

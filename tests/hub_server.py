@@ -1,0 +1,203 @@
+"""A small server on 127.0.0.1 with the routes of the Hugging Face hub that huggingface_hub uses for models."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+TOKEN = "hf_of_this_test"
+
+
+@dataclass
+class Repository:
+    """A repository: its commits, the latest last, each with all files at that time."""
+
+    private: bool = False
+    gated: bool = False  #: whether a consent is asked for, which nobody has given
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    def commit(self, changes):
+        files = {**(list(self.commits.values())[-1] if self.commits else {}), **changes}
+        content = json.dumps([len(self.commits), *((name, _sha1(each)) for name, each in sorted(files.items()))])
+        self.commits[_sha1(content.encode())] = files
+
+    def at(self, revision):
+        """Hash and files of a commit, or None."""
+        commit = [*self.commits][-1] if revision == "main" and self.commits else revision
+        return (commit, self.commits[commit]) if commit in self.commits else None
+
+
+@dataclass
+class Hub:
+    """What the server has, and the requests that it got."""
+
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)  #: method and path of every request
+    down: bool = False  #: whether it answers 503 to everything
+    url: str = ""
+
+    def add(self, name, private=False, **files):
+        """Make a repository with these files, whose names have _ in place of the dot."""
+        repository = self.repositories[name] = Repository(private)
+        repository.commit({_dotted(file): content for file, content in files.items()})
+        return repository
+
+    def downloads(self, file):
+        """How often a file was downloaded."""
+        return sum(line.startswith("GET") and line.endswith(f"/{file}") and "/resolve/" in line for line in self.asked)
+
+
+def _dotted(name):
+    return ".".join(name.rsplit("_", 1))
+
+
+def _sha1(content):
+    return hashlib.sha1(content).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_HEAD(self):
+        self._answer()
+
+    def do_GET(self):
+        self._answer()
+
+    def do_POST(self):
+        self._answer()
+
+    def _answer(self):
+        path = unquote(urlsplit(self.path).path)
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.hub.asked.append(f"{self.command} {path}")
+        if self.hub.down:
+            return self._send(503, b"")
+        for method, pattern, answer in self.routes:
+            if found := method == self.command and re.fullmatch(pattern, path):
+                return answer(self, *found.groups())
+        return self._refuse(404, "", "no such route")
+
+    def _send(self, status, content, **headers):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _refuse(self, status, code, message):
+        self._send(status, b"", **({"X_Error_Code": code} if code else {}), X_Error_Message=message)
+
+    def _json(self, value):
+        self._send(200, json.dumps(value).encode(), Content_Type="application/json")
+
+    @property
+    def _known(self):
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def _found(self, name, revision="main"):
+        """Hash and files of a revision; None after an answer that says why there is none."""
+        repository = self.hub.repositories.get(name)
+        if repository is None or (repository.private and not self._known):
+            return self._refuse(404 if self._known else 401, "RepoNotFound", "Repository not found")
+        if repository.gated:
+            return self._refuse(403, "GatedRepo", "Access to this model is restricted")
+        return repository.at(revision) or self._refuse(404, "RevisionNotFound", "Invalid rev id")
+
+    def _resolve(self, name, revision, file):
+        if found := self._found(name, revision):
+            commit, files = found
+            if file not in files:
+                return self._refuse(404, "EntryNotFound", "Entry not found")
+            return self._send(200, files[file], ETag=f'"{_sha1(files[file])}"', X_Repo_Commit=commit)
+
+    def _info(self, name, revision="main"):
+        if found := self._found(name, revision):
+            commit, files = found
+            self._json({"id": name, "modelId": name, "sha": commit, "siblings": [{"rfilename": one} for one in files]})
+
+    def _tree(self, name, revision):
+        if found := self._found(name, revision):
+            files = found[1].items()
+            self._json([{"type": "file", "path": k, "size": len(v), "oid": _sha1(v)} for k, v in files])
+
+    def _create(self):
+        asked = json.loads(self.body)
+        name = f"{asked['organization']}/{asked['name']}"
+        if not self._known:
+            return self._refuse(401, "", "Invalid username or password.")
+        if not name.startswith("me/"):
+            return self._refuse(403, "", "You don't have the rights to create a model under this namespace")
+        there = name in self.hub.repositories
+        if not there:
+            self.hub.repositories[name] = Repository(asked.get("private") or asked.get("visibility") == "private")
+        answer = json.dumps({"url": f"{self.hub.url}/{name}", "name": name}).encode()
+        self._send(409 if there else 200, answer, Content_Type="application/json")
+
+    def _preupload(self, name, revision):
+        if not self._known:
+            return self._refuse(401, "", "Invalid username or password.")
+        files = json.loads(self.body)["files"]
+        self._json({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]})
+
+    def _commit(self, name, revision):
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        files = [line["value"] for line in lines if line["key"] == "file"]
+        repository = self.hub.repositories[name]
+        repository.commit({one["path"]: base64.b64decode(one["content"]) for one in files})
+        commit = repository.at("main")[0]
+        self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit, "hookOutput": ""})
+
+    def _validate(self):
+        """As the hub: the metadata of a card is a YAML mapping, and a licence one that it knows."""
+        try:
+            metadata = yaml.safe_load(json.loads(self.body)["content"].split("---\n")[1])
+            wrong = (
+                [] if metadata.get("license", "mit") in ("mit", "apache-2.0") else ['"license" must be one of [mit]']
+            )
+        except (AttributeError, LookupError, yaml.YAMLError):
+            wrong = ["metadata is missing"]
+        answer = json.dumps({"errors": [{"message": one} for one in wrong], "warnings": []})
+        self._send(400 if wrong else 200, answer.encode(), Content_Type="application/json")
+
+    routes = (
+        ("POST", r"/api/validate-yaml", _validate),
+        ("POST", r"/api/repos/create", _create),
+        ("POST", r"/api/models/([^/]+/[^/]+)/preupload/(.+)", _preupload),
+        ("POST", r"/api/models/([^/]+/[^/]+)/commit/(.+)", _commit),
+        ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", _tree),
+        ("GET", r"/api/models/([^/]+/[^/]+)/revision/(.+)", _info),
+        ("GET", r"/api/models/([^/]+/[^/]+)", _info),
+        ("HEAD", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _resolve),
+        ("GET", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _resolve),
+    )
+
+
+@contextmanager
+def serve():
+    """A running `Hub` without repositories."""
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,263 @@
+"""Networks on the Hugging Face hub, against a small server with the hub's routes."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import TOKEN, serve
+
+import agnet as package
+from agnet.data.errors import CheckpointError, ConfigurationError, DownloadError
+from agnet.training.models.registry import ModelSettings
+from agnet.training.models.settings import PlainSettings
+from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
+from agnet.training.runs.folder import display_name
+from agnet.training.runs.hub import HubName, fetch
+
+pytest.importorskip("huggingface_hub")
+pytestmark = pytest.mark.usefixtures("small_mobilenet", "one_thread")
+
+SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", units=4)
+SECRETS = ("predictions-test.csv", "embeddings-test.safetensors", "log.jsonl", "curves.png", "last.safetensors")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A running hub and an empty cache; whoever runs the tests may be logged in elsewhere."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between attempts
+    with serve() as hub:
+        ask(monkeypatch, hub.url)
+        yield hub
+
+
+def ask(monkeypatch, url):
+    """Ask the hub at another address. The package reads HF_ENDPOINT once, when it is imported."""
+    template = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url + template)
+
+
+@pytest.fixture
+def run(tmp_path, untrained):
+    """A run with a network, the record of its images, its metrics, and files that are nobody else's business."""
+    run = tmp_path / "someone" / "run"
+    run.mkdir(parents=True)
+    save_checkpoint(run / "best.safetensors", untrained(SETTINGS))
+    config = {
+        "model": {"model": "agnet"},
+        "recipe": {"epochs": 5},
+        "run": {"seed": 3},
+        "boxes": {"dataset": "folder", "title": "insects", "file_relative_to_run": "../secret/boxes.h5"},
+        "versions": {},
+        "command": {"recipe": "modern", "options": {"boxes": str(run / "boxes.h5"), "epochs": 5}},
+    }
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "metrics-test.json").write_text(json.dumps({"epoch": 4, "images": 8, "top1": 0.625, "images_seen": 0}))
+    (run / "seen.txt").write_text("train 0123456789abcdef\n")
+    for name in SECRETS:
+        (run / name).write_text(json.dumps({"epoch": 4, "seconds": 9.0, "best": True, "of": str(tmp_path)}) + "\n")
+    return run
+
+
+@pytest.fixture
+def photograph(folder):
+    return next(folder.rglob("*.png"))
+
+
+def latest(hub, name="me/net"):
+    return hub.repositories[name].at("main")[1]
+
+
+def test_what_is_pushed_is_told_before_and_has_no_private_file_or_path(agnet, hub, run, tmp_path):
+    files = ["model.safetensors", "config.json", "README.md", "metrics-test.json"]
+    told = agnet("push", "--run", run, "me/net", "--dry-run", "--license", "mit")
+    assert [line.split()[0] for line in told.stdout.splitlines()[1:]] == files
+    assert not hub.asked  # it asks nothing
+    told = agnet("push", "--run", run, "me/net", "--license", "mit", "--private")
+    assert told.stdout.strip() == f"{hub.url}/me/net"
+    assert [line.split()[0] for line in told.stderr.splitlines()[1:5]] == files
+    assert set(latest(hub)) == set(files) and hub.repositories["me/net"].private
+    assert latest(hub)["model.safetensors"] == (run / "best.safetensors").read_bytes()
+    for name, content in latest(hub).items():
+        assert str(tmp_path).encode() not in content and b"secret" not in content, name
+    card = latest(hub)["README.md"].decode()
+    assert "\nlicense: mit\n" in card and "agnet predict --run hf://me/net photo.jpg" in card and "62.50%" in card
+
+
+def test_a_network_on_the_hub_predicts_as_the_run_and_is_downloaded_once(agnet, hub, run, photograph, monkeypatch):
+    agnet("push", "--run", run, "me/net")
+    assert display_name(fetch(HubName.parse("me/net"))) == "me/net"  # for pictures; the folder's is the commit's
+    here = agnet("predict", "--run", run, photograph, "--jobs", 0, "--json").stdout
+    assert agnet("predict", "--run", "hf://me/net", photograph, "--jobs", 0, "--json").stdout == here
+    predicted = package.load("hf://me/net").predict(photograph)
+    assert predicted.label == json.loads(here)["label"]
+    assert hub.downloads("model.safetensors") == hub.downloads("config.json") == 1
+    hub.down = True  # from here on, the cache has to do
+    assert agnet("predict", "--run", "hf://me/net", photograph, "--jobs", 0, "--json").stdout == here
+    assert hub.downloads("model.safetensors") == 1
+
+
+def test_a_persons_own_card_is_pushed_as_it_is_unless_it_names_a_folder_of_the_machine(agnet, hub, run):
+    (run / "README.md").write_text("---\ntags: [mine]\n---\n# My network\n", encoding="utf-8")
+    agnet("push", "--run", run, "me/net")
+    assert latest(hub)["README.md"] == (run / "README.md").read_bytes()
+    (run / "README.md").write_text(f"---\ntags: [mine]\n---\nIn {run.parent}.\n", encoding="utf-8")
+    told = agnet("push", "--run", run, "me/net", code=1).stderr
+    assert f"README.md names a folder of this machine, {run.parent}: take it out, and push again" in told
+
+
+def test_a_revision_stays_what_it_was(agnet, hub, run, untrained):
+    agnet("push", "--run", run, "me/net")
+    first, _ = hub.repositories["me/net"].at("main")
+    save_checkpoint(run / "best.safetensors", untrained(PlainSettings(classes=3, backbone="mobilenet-v3-small")))
+    agnet("push", "--run", run, "me/net")
+    assert load_checkpoint(fetch(HubName.parse(f"hf://me/net@{first}"))).settings.model == "agnet"
+    assert load_checkpoint(fetch(HubName.parse("me/net"))).settings.model == "plain"
+
+
+def test_a_pulled_run_is_a_run_with_its_origin(agnet, hub, run, tmp_path):
+    agnet("push", "--run", run, "me/net", "--seen")
+    commit, files = hub.repositories["me/net"].at("main")
+    told = agnet("pull", "me/net", "--run", tmp_path / "new" / "run")
+    pulled = tmp_path / "new" / "run"
+    assert told.stdout.strip() == str(pulled)
+    assert {path.name for path in pulled.iterdir()} == {*files, "best.safetensors"} - {"model.safetensors"}
+    assert (pulled / "best.safetensors").read_bytes() == files["model.safetensors"]
+    assert (pulled / "seen.txt").read_bytes() == (run / "seen.txt").read_bytes()
+    assert json.loads((pulled / "config.json").read_text())["pulled"] == {"repository": "me/net", "revision": commit}
+    assert "finished" in agnet("runs", tmp_path / "new").stdout
+    again = agnet("pull", "me/net", "--run", pulled, code=1).stderr
+    assert again == f"Error: {pulled} already has a config.json; name another folder with --run\n"
+
+
+FOREIGN = {
+    "of-others": ({"config_json": b'{"model_type": "vit"}'}, "is no network of agnet's but of vit"),
+    "without": ({"README_md": b"# Hello"}, "has no config.json: it is no network of agnet's"),
+    "damaged": ({"config_json": b"{"}, "its config.json is damaged"),
+    "a-list": ({"config_json": b"[]"}, "is no network of agnet's; agnet push makes repositories that agnet reads"),
+    "newer": (
+        {"config_json": b'{"library_name": "agnet", "model": {"model": "agnet-9"}}'},
+        "does not know (unknown model 'agnet-9'",
+    ),
+    "broken": (
+        {"config_json": b'{"library_name": "agnet", "model": {"classes": 3}}', "model_safetensors": b"\0" * 64},
+        "is not a safetensors file, or damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_repositories_are_told_in_one_line(agnet, hub, name):
+    files, said = FOREIGN[name]
+    hub.add(f"me/{name}", **files)
+    told = agnet("predict", "--run", f"hf://me/{name}", "photo.jpg", code=1).stderr
+    assert told.startswith(f"Error: me/{name}") and said in told and told.count("\n") == 1
+    assert not hub.downloads("model.safetensors") or name == "broken"
+
+
+def test_a_pickle_is_not_even_downloaded(agnet, hub):
+    config = json.dumps({"library_name": "agnet", "model": {"classes": 3}}).encode()
+    hub.add("me/net", config_json=config, pytorch_model_bin=pickle.dumps(print))
+    told = agnet("predict", "--run", "hf://me/net", "photo.jpg", code=1).stderr
+    assert told == "Error: me/net has no model.safetensors: weights in other formats than safetensors are not loaded\n"
+    assert not any("pytorch_model" in line for line in hub.asked)
+
+
+def test_names_and_places_that_are_not_there_are_told_in_one_line(agnet, hub, run, monkeypatch):
+    hub.add("me/secret", private=True, config_json=b"{}")
+    hub.add("me/asking", config_json=b"{}").gated = True
+
+    def told(*words):
+        line = agnet(*words, code=1).stderr.splitlines()[-1]
+        assert line.startswith("Error: ")
+        return line
+
+    assert "there is no me/none on http://127.0.0.1" in told("pull", "me/none")
+    assert "me/asking asks for a consent: give it on http://127.0.0.1" in told("pull", "me/asking")
+    assert "me/secret has no v9: name a branch, tag or commit" in told("pull", "me/secret@v9")
+    assert "does not let you write to you/net: log in with hf auth login" in told("push", "--run", run, "you/net")
+    assert 'does not take me/net: Invalid metadata in README.md. - "license" must be one of' in told(
+        "push", "--run", run, "me/net", "--license", "mine"
+    )
+    assert told("pull", "net") == ("Error: 'net' does not name a network on the hub: wanted OWNER/NAME[@REVISION]")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setenv("HF_TOKEN_PATH", os.devnull)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", os.devnull)
+    assert "no me/secret on http" in told("pull", "me/secret") and "HF_TOKEN" in told("pull", "me/secret")
+    assert "does not let you write to me/net: log in" in told("push", "--run", run, "me/net")
+    ask(monkeypatch, "http://127.0.0.1:9")  # nobody listens there
+    assert "http://127.0.0.1:9 cannot be reached" in told("pull", "me/none")
+    assert "http://127.0.0.1:9 cannot be reached" in told("push", "--run", run, "me/net")
+
+
+def test_without_the_package_its_installation_is_told(agnet, run, monkeypatch):
+    monkeypatch.setattr("agnet.training.runs.hub.find_spec", lambda name: None)
+    told = agnet("predict", "--run", "hf://me/net", "photo.jpg", code=1).stderr
+    assert "need the package huggingface_hub: " in told and 'install "huggingface-hub>=1' in told
+
+
+def test_what_writes_into_a_run_names_the_command_that_copies_it(agnet, hub, run):
+    agnet("push", "--run", run, "me/net")
+    for words in (
+        "evaluate",
+        "report",
+        "labels",
+        "train",
+        "compare",
+        "export",
+        "explain --split test",
+        "figure regions",
+    ):
+        named = ["hf://me/net"] if words == "compare" else ["--run", "hf://me/net"]
+        told = agnet(*words.split(), *named, code=2).stderr
+        assert "hf://me/net is on the hub, and this needs the folder of a run: agnet pull me/net --run FOLDER" in told
+
+
+def test_a_class_reads_and_writes_its_networks(hub, tmp_path, untrained, run):
+    network = untrained(SETTINGS).model
+    with pytest.raises(ConfigurationError, match="name its settings and classes"):
+        network.save_pretrained(tmp_path / "net")
+    saved = network.save_pretrained(tmp_path / "net", settings=SETTINGS, classes=["ant", "bee", "côté"])
+    assert {path.name for path in saved.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    assert "The data that this network was trained on is unknown" in (saved / "README.md").read_text(encoding="utf-8")
+    loaded = package.AGNet.from_pretrained(saved)
+    assert loaded.push_to_hub("me/again", licence="mit") == f"{hub.url}/me/again"
+    again = package.AGNet.from_pretrained("me/again")
+    assert again.header.classes == ("ant", "bee", "côté") and not again.training
+    images, regions = torch.zeros(1, 3, 224, 224), torch.tensor([[[0.1, 0.2, 0.8, 0.9]] * 6])
+    with torch.no_grad():
+        assert torch.equal(again(images, regions).logits, network(images, regions).logits)
+    assert type(package.AGNet.from_pretrained(run)) is package.AGNet
+
+
+def test_another_family_and_other_folders_are_refused(hub, tmp_path, untrained):
+    settings = PlainSettings(classes=3, backbone="mobilenet-v3-small")
+    plain = untrained(settings).model.save_pretrained(tmp_path / "net", settings=settings, classes=["a", "b", "c"])
+    with pytest.raises(CheckpointError, match=r"holds a network of Plain\w*, not of AGNet; agnet\.load reads any"):
+        package.AGNet.from_pretrained(plain)
+    with pytest.raises(ConfigurationError, match="is a folder, which has no revision 'v1'"):
+        package.AGNet.from_pretrained(plain, revision="v1")
+    with pytest.raises(DownloadError, match="there is no me/none on"):
+        package.AGNet.from_pretrained("me/none")
+
+
+def test_the_environment_of_the_hub_is_followed(hub, run, agnet, tmp_path):
+    """In a process of its own, as a user has it: HF_ENDPOINT and HF_HOME are read when the package is imported."""
+    agnet("push", "--run", run, "me/net")
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+    command = [sys.executable, "-m", "agnet", "pull", "me/net"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(Path("runs", "net"))
+    assert (tmp_path / "home" / "hub" / "models--me--net").is_dir()
