@@ -18,6 +18,7 @@ from .commands.compare import compare
 from .commands.complexity import complexity
 from .commands.datasets import datasets
 from .commands.demo import demo
+from .commands.doctor import doctor
 from .commands.evaluate import evaluate
 from .commands.explain import explain
 from .commands.export import export
@@ -39,7 +40,7 @@ STAGES: dict[str, tuple[click.Command, ...]] = {
     "Stage 2": (train, evaluate, report, compare, study, labels, figure, runs, complexity),
     "Inference": (predict, explain, export, export_data),
     "Sharing": (push, pull),
-    "Demo": (demo,),
+    "Demo and bug reports": (demo, doctor),
 }
 
 

@@ -9,6 +9,7 @@ import click
 
 from ..training.models.settings import AGNetSettings
 from . import options
+from .completion import complete_backbones
 from .field_options import SettingsCommand, field_option, field_options, settings_from
 
 BACKBONES = ("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16")  # Table VI's, and VGG-16
@@ -18,6 +19,7 @@ BACKBONES = ("resnet50", "densenet121", "inception-v3", "nasnet-mobile", "vgg16"
 @click.option(
     "--backbone",
     "backbones",
+    shell_complete=complete_backbones,
     multiple=True,
     help="Name of a backbone; may be given several times.  [default: resnet50, densenet121, inception-v3, "
     "nasnet-mobile, vgg16; alstm and conv-alstm, for one frame; bcnn and srbn with their two streams]",

@@ -88,6 +88,7 @@ def evaluate(
     from ..training.measure.evaluation import evaluate_run
     from ..training.measure.seeds import summarise_evaluations
     from ..training.runs.plot_texts import cannot_label
+    from ..training.runs.trackers import log_measures
 
     keep_network_memory()
     evaluations = {}
@@ -111,6 +112,7 @@ def evaluate(
         if evaluation.warning:
             whose = f"{single.name}: " if len(files) > 1 else ""
             say(f"Warning: {whose}{evaluation.warning}")
+        log_measures(single, evaluation.file, say)
     file = evaluation.file
     seeds = None if run in files else summarise_evaluations(run, evaluations)
     if seeds:

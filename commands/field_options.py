@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ..data.fields import is_rule, meets, type_name
+from .completion import OF_FIELDS
 from .sections import SectionedCommand, SectionedOption
 
 _Settings = TypeVar("_Settings")
@@ -65,6 +66,7 @@ class FieldOption(SectionedOption):
     ) -> None:
         chosen = field.default if default is MISSING else default
         given = {"section": field.metadata["section"], "type": _type(field), "help": field.metadata["about"]}
+        given["shell_complete"] = OF_FIELDS.get(field.name)
         if chosen is MISSING:
             given["required"] = True
         elif chosen is not None:
@@ -77,6 +79,10 @@ class FieldOption(SectionedOption):
 
     #: Whether the field is the same in every call; if so, its rule is checked as soon as the value is known.
     fixed: ClassVar[bool] = True
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        # The shell asks for a completion and waits: a default that must be computed may load packages.
+        return super().get_default(ctx, call and not ctx.resilient_parsing)
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         found = super().process_value(ctx, value)

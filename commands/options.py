@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..training.recipes import RunSettings
 from .field_options import Choice as Choice
@@ -73,6 +74,9 @@ class RunPath(click.ParamType):
 
         context.meta[_ON_THE_HUB] = value
         return local_run(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 def check_own_folder(context: click.Context) -> None:

@@ -15,6 +15,7 @@ from ..data.names import NONE, OFFICIAL, PROTOCOLS
 from ..data.sets.catalogue import CATALOGUE
 from ..proposals.settings import CLIP_FRAMES, ProposalSettings, name_of_weights
 from . import options
+from .completion import complete_photographs
 from .field_options import SettingsCommand, field_option, field_options, settings_from
 from .next_step import root_words, say_next
 from .places import root_of_dataset
@@ -69,7 +70,7 @@ class _ProposeCommand(SettingsCommand):
 
 
 @click.command(cls=_ProposeCommand, short_help="Propose the salient regions of every image (stage 1).")
-@click.argument("source", metavar="[PHOTOS]", required=False)
+@click.argument("source", metavar="[PHOTOS]", required=False, shell_complete=complete_photographs)
 @click.option("--dataset", type=options.Choice(list(CATALOGUE)), help="Name of a known data set, instead of PHOTOS.")
 @options.dataset_root
 @click.option(

@@ -19,6 +19,7 @@ from ..proposals.settings import SHUFFLES, ProposalSettings
 from ..training.models.registry import record_of
 from ..training.recipes import SAVE_MINUTES, Recipe, RunSettings
 from . import options
+from .completion import complete_trackers
 from .configuration import ConfigurableCommand, config, configuration_in
 from .epoch_lines import EpochLines
 from .field_options import by_the_user, field_option, settings_from
@@ -59,6 +60,17 @@ def _one_line(context: click.Context, parameter: click.Parameter, text: str) -> 
     return title
 
 
+def _trackers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    from ..training.runs.trackers import parse_names
+
+    try:
+        return parse_names(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 STATES = "Saved states"
 
 
@@ -79,6 +91,14 @@ def defaults_of(*, clips: bool, persons: bool) -> dict[str, object]:
 @options.boxes
 @options.root
 @click.option("--run", type=options.RunPath(reads=False), help="Folder of the run.  [default: runs/DATASET-MODEL]")
+@click.option(
+    "--log",
+    metavar="NAME,NAME",
+    callback=_trackers,
+    shell_complete=complete_trackers,
+    help="Trackers of the log besides the run's log.jsonl: csv, tensorboard, wandb, mlflow, or none.  [default: those "
+    "of a resumed run, else tensorboard, if it is installed]",
+)
 @click.option("--title", default="", callback=_one_line, help="Title of the run, for its pictures and tables.")
 @field_option(RunSettings, "weights")
 @field_option(RunSettings, "seed")
@@ -167,6 +187,7 @@ class _Call:
 
     boxes: Path
     root: Path | None
+    log: tuple[str, ...] | None
     title: str
     run: Path | None
     seeds: tuple[int, ...]
@@ -222,6 +243,7 @@ def _job(call: _Call, context: click.Context) -> Job:
         other_epochs=by_the_user(context, "epochs"),
         keep_states=call.keep_states,
         save_every=call.save_every,
+        log=call.log,
         title=call.title,
         command={"recipe": context.params["recipe"], "options": given_options(context)},
     )
@@ -359,11 +381,13 @@ def _check_beforehand(job: Job, jobs: list[Job], dry_run: bool) -> None:
     )
     from ..training.runs.provenance import identity
     from ..training.runs.sources import needs_no_file
+    from ..training.runs.trackers import check_installed
 
     settings = job.settings
     check_input(job.boxes, job.recipe, proposes=job.proposes, processes=int(os.environ.get("WORLD_SIZE", 1)))
     check_device(settings.device, settings.precision)
     check_views(job.recipe.views, job.model, job.boxes)
+    check_installed(job.log or ())
     if settings.cache_features:
         check_cacheable(job.recipe)
     for stream in job.model.streams:

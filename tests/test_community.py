@@ -35,6 +35,31 @@ def test_the_citation_is_of_this_version_and_the_papers_entry_agrees():
     assert f"version = {{{agnet.__version__}}}" in page
 
 
+def test_the_citation_has_what_its_format_requires():
+    """Version 1.2.0 of the Citation File Format, read from its schema by hand."""
+    citation = yaml.safe_load(text_of("CITATION.cff"))
+    known = "abstract authors cff-version commit contact date-released doi identifiers keywords license license-url"
+    known += " message preferred-citation references repository repository-artifact repository-code title type url"
+    known += " version"
+    assert citation["cff-version"] == "1.2.0" and {"authors", "message", "title"} <= set(citation) <= {*known.split()}
+    for work in (citation, *citation["references"]):
+        assert {"authors", "title", "type"} <= set(work)
+        assert all(set(each) in ({"name"}, {"family-names", "given-names"}) for each in work["authors"])
+        # An initial N without quotes is false in YAML.
+        assert all(isinstance(value, str) for each in work["authors"] for value in each.values())
+
+
+def test_the_container_gets_all_that_the_wheel_is_made_of_and_ends_in_the_demo():
+    kept = [line[1:] for line in text_of(".dockerignore").splitlines() if line.startswith("!")]
+    packages = re.findall(r"^    agnet\.(\w+)$", SETUP, re.M)
+    files = ["pyproject.toml", "setup.cfg", "py.typed", *re.findall(r"(?:file: |license_files = )(\S+)", SETUP), "*.py"]
+    assert sorted(kept) == sorted({*packages, *files})
+    recipe = text_of("Dockerfile")
+    entry, command = (re.search(rf"^{word} (.*)$", recipe, re.M)[1] for word in ("ENTRYPOINT", "CMD"))
+    assert entry == '["agnet"]' and yaml.safe_load(command)[0] in main.commands
+    assert recipe.index("\nUSER agnet\n") < recipe.index("\nENTRYPOINT")  # not root
+
+
 def test_the_oldest_versions_supported_are_those_required():
     page = text_of("docs/support.md")
     python = re.search(r"^python_requires = >=([\d.]+)$", SETUP, re.M)[1]

@@ -30,7 +30,7 @@ def test_commands_are_listed_by_stage_each_in_one_whole_line():
         "Stage 2": ["train", "evaluate", "report", "compare", "study", "labels", "figure", "runs", "complexity"],
         "Inference": ["predict", "explain", "export", "export-data"],
         "Sharing": ["push", "pull"],
-        "Demo": ["demo"],
+        "Demo and bug reports": ["demo", "doctor"],
     }
     for line in (line for lines in page.values() for line in lines):
         name, summary = line.split(maxsplit=1)

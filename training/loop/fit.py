@@ -19,7 +19,7 @@ from ..machine.devices import Pieces, choose_training_device
 from ..machine.distributed import ALONE, Processes
 from ..models.registry import needs_of
 from ..runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from ..runs.curves import CURVES, append_events, draw_curves, how_measured
+from ..runs.curves import CURVES, draw_curves, how_measured
 from ..runs.folder import (
     BEST,
     check_free,
@@ -37,6 +37,7 @@ from ..runs.folder import (
 from ..runs.model_card import write_card
 from ..runs.seen import SEEN, UNKNOWN, write_seen
 from ..runs.sources import needs_no_file
+from ..runs.trackers import Trackers
 from ..samples.loader import Batch, Loader
 from .engine import Trained, evaluate, steps_of_epoch, timings, train_epoch
 from .feature_cache import FeatureCache
@@ -129,8 +130,9 @@ def fit(job: Job, console: Console = SILENT, processes: Processes = ALONE) -> Pa
         training, validation = build_loaders(
             boxes, job.root, recipe, settings, model.input_hw, regions, job.propose, processes, features
         )
-        with closing(training), closing(validation), Interruption() as interruption:
-            story = _Story(job, console, learner, training, validation, progress, interruption, started)
+        with closing(training), closing(validation), Interruption() as interruption, ExitStack() as opened:
+            trackers = opened.enter_context(Trackers(run, job.log, say)) if processes.first else None
+            story = _Story(job, console, learner, training, validation, progress, interruption, trackers, started)
             story.begin(parent)
             while progress.epoch < min(recipe.epochs, job.stop_after or recipe.epochs) and not story.is_over:
                 console.report(story.one_epoch())
@@ -153,6 +155,7 @@ class _Story:
     validation: Loader
     progress: Progress
     interruption: Interruption
+    trackers: Trackers | None  #: of process 0
     started: float  #: time at which this process began with the run, of `time.monotonic`
 
     def __post_init__(self) -> None:
@@ -180,13 +183,13 @@ class _Story:
         Args:
             parent: Run whose weights initialise a new run, if any.
         """
-        if not self._processes.first:
+        if not self.trackers:
             return
         if not (self._run / SEEN).exists():  # a new run, or the file was deleted
             lost = parent is None and STARTED_FROM in read_config(self._run)
             write_seen(self._run, self.job.boxes, parent.contents if parent else [UNKNOWN] * lost)
         write_log(self._run, self.progress.log)
-        append_events(self._run, self.progress.log, anew=True)
+        self.trackers.update(self.progress.log)
         # The state at the end of an epoch is saved before that epoch's checkpoint.
         just_chosen = self.progress.step == 0 < self.progress.epoch == self._selection.best_epoch
         if just_chosen and not self._best_is_kept():
@@ -207,13 +210,13 @@ class _Story:
         if self._selection.is_best(progress.epoch, line):
             line["best"] = True
         self._save()
-        if self._processes.first:
+        if self.trackers:
             with self.interruption.saving():
                 if "best" in line:
                     self._keep_best()
                 write_log(self._run, progress.log)
+                self.trackers.update(progress.log)
                 write_card(self._run)
-                append_events(self._run, [line])
                 self._draw()
         return line
 

@@ -33,6 +33,8 @@ class Job:
     other_epochs: bool = False
     keep_states: bool = False  #: whether to keep the states after the run has finished
     save_every: float = SAVE_MINUTES  #: minutes between states within an epoch; a state is also saved after every epoch
+    #: Names of the trackers of the log, keys of `trackers.KINDS`; None for those the run was started with.
+    log: tuple[str, ...] | None = None
     title: str = ""  #: title that a person gives the run, for pictures and tables
     command: Mapping[str, object] = field(default_factory=dict)  #: recipe name and options, recorded in the run
     fold: int | None = None  #: number of the fold of train that ``boxes`` leaves out (`without_fold`), if any

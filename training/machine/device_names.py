@@ -24,7 +24,7 @@ def check_device(name: str, precision: str = "auto") -> None:
         raise ConfigurationError(f"device {name!r}: wanted cpu, cuda, cuda:N, mps or auto")
     if name == "mps" and sys.platform != "darwin":
         raise ConfigurationError(NO_MPS)
-    if name.startswith("cuda") and (reason := _why_no_cuda()):
+    if name.startswith("cuda") and (reason := why_no_cuda()):
         raise ConfigurationError(f"device {name!r} cannot be used: {reason}; use --device auto")
     if precision == "fp16" and name in ("cpu", "mps"):
         raise ConfigurationError(
@@ -32,7 +32,7 @@ def check_device(name: str, precision: str = "auto") -> None:
         )
 
 
-def _why_no_cuda() -> str:
+def why_no_cuda() -> str:
     """The reason why PyTorch will find no CUDA GPU; empty if only PyTorch can tell."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:

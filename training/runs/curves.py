@@ -1,9 +1,7 @@
-"""Training curves of a run: `curves.png` and `curves.svg`, and an event file for TensorBoard if that is installed."""
+"""Training curves of a run: `curves.png` and `curves.svg`."""
 
 from __future__ import annotations
 
-import importlib.util
-import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import isfinite
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 Line = Mapping[str, object]  #: one epoch of the log: values by name
 
-CURVES, VECTOR, EVENTS = "curves.png", "curves.svg", "tensorboard/events.out.tfevents.agnet"
+CURVES, VECTOR = "curves.png", "curves.svg"
 _TRAIN, _VAL, _CHOSEN, _CMC, _LR = SERIES
 _MAP = _CMC  # searches have no mAP of classes
 _SIDES = 12.0, 4.1  # inches
@@ -173,45 +171,3 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[str, str, float]]) -> None:
             places[k], places[k + 1] = below - push, above + push
     for place, (name, colour, _) in zip(places, ordered, strict=True):
         axes.text(1.02, place, name, color=colour, va="center", transform=axes.transAxes)
-
-
-def tensorboard_installed() -> bool:
-    """Whether TensorBoard is installed, so that `append_events` writes a file. Does not import it."""
-    return importlib.util.find_spec("tensorboard") is not None
-
-
-def append_events(run: Path, lines: Sequence[Line], anew: bool = False) -> None:
-    """Append lines of the log to the run's TensorBoard event file; does nothing without TensorBoard.
-
-    Args:
-        anew: Whether to start a new file, which then holds these lines only.
-    """
-    if not tensorboard_installed():
-        return
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    # PyTorch's SummaryWriter would put the host name into the file name.
-    target = run / EVENTS
-    target.parent.mkdir(exist_ok=True)
-    anew = anew or not target.exists()
-    with target.open("wb" if anew else "ab") as file:
-        writer = RecordWriter(file)
-        if anew:
-            writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-        for line in lines:
-            values = [
-                Summary.Value(tag=_tag(name), simple_value=float(value))
-                for name, value in line.items()
-                if isinstance(value, (int, float)) and name not in ("epoch", "best")
-            ]
-            event = Event(wall_time=time.time(), step=int(str(line["epoch"])), summary=Summary(value=values))
-            writer.write(event.SerializeToString())
-        writer.flush()
-
-
-def _tag(name: str) -> str:
-    """TensorBoard tag of a log entry: ``val_loss`` -> ``loss/val``, so that related curves are shown side by side."""
-    part, _, figure = name.partition("_")
-    return f"{figure}/{part}" if part in ("train", "val") else f"run/{name}"

@@ -1,6 +1,5 @@
 """What a run's folder tells, besides weights."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -33,7 +32,7 @@ from agnet.training.models.build import assemble
 from agnet.training.models.registry import ModelSettings
 from agnet.training.recipes import RECIPES, RunSettings
 from agnet.training.runs import provenance
-from agnet.training.runs.curves import CURVES, EVENTS, VECTOR, append_events, draw_curves
+from agnet.training.runs.curves import CURVES, VECTOR, draw_curves
 from agnet.training.runs.folder import check_free, chosen_line, read_config
 
 RECIPE = RECIPES["modern"].override(epochs=2, batch_size=4, image_size=64)
@@ -145,31 +144,6 @@ def test_curves_show_what_the_log_has(tmp_path):
     assert drawn["train"] > 0 and drawn["val"] == drawn["chosen"] == 0
     unequal = [line | {"train_loss": float("nan")} for line in LINES]
     assert colours_of(draw_curves(unequal, tmp_path / "nan.png"))["val"] > 100
-
-
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
-def test_tensorboard_reads_what_the_log_has(tmp_path):
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-
-    append_events(tmp_path, LINES, anew=True)
-    append_events(tmp_path, LINES[:2], anew=True)
-    append_events(tmp_path, LINES[2:])
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*events*")] == [EVENTS]
-    found = {}
-    for event in EventFileLoader(str(tmp_path / EVENTS)).Load():
-        for value in event.summary.value:
-            number = value.tensor.float_val[0] if value.HasField("tensor") else value.simple_value
-            found.setdefault(value.tag, []).append((event.step, number))
-    expected = {"loss/train": "train_loss", "top1/train": "train_top1", "loss/val": "val_loss", "top1/val": "val_top1"}
-    for tag, name in (expected | {"run/lr": "lr"}).items():
-        assert found.pop(tag) == [(line["epoch"], line[name]) for line in LINES]
-    assert not found
-
-
-def test_without_tensorboard_nothing_is_written_and_nothing_is_said(tmp_path, monkeypatch, recwarn):
-    monkeypatch.setattr("agnet.training.runs.curves.tensorboard_installed", lambda: False)
-    append_events(tmp_path, LINES, anew=True)
-    assert not list(tmp_path.iterdir()) and not recwarn
 
 
 @pytest.mark.skipif(os.name != "posix", reason="forks")
