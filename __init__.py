@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:  # for type checkers, which cannot follow `__getattr__`
+    from .classifier import AgnetClassifier as AgnetClassifier
     from .data.boxes.reader import read_boxes as read_boxes
     from .data.images import read_image as read_image
     from .data.sets.catalogue import open_dataset as open_dataset
@@ -31,6 +32,7 @@ if _TYPE_CHECKING:  # for type checkers, which cannot follow `__getattr__`
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AgnetClassifier": ".classifier",
     "load": ".predictor",
     "Predictor": ".predictor",
     "Result": ".predictor",
