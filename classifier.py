@@ -129,7 +129,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         settings = network.checkpoint.settings
         backbone = getattr(settings, "backbone", None)
         found = cls(settings.model, backbone=backbone, device=device, proposal_weights=proposal_weights)
-        found._take(checkpoint_of(run), np.array(network.classes))
+        found.keep(checkpoint_of(run), np.array(network.classes))
         return found
 
     def fit(self, X: Folder | Sequence[Folder], y: Iterable[Any] | None = None) -> AgnetClassifier:
@@ -149,7 +149,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             check_free(folder)
             folder.mkdir(parents=True, exist_ok=True)
             best = self._trained(index, folder)
-            self._take(best, classes)
+            self.keep(best, classes)
         return self
 
     def predict(self, X: Picture | Iterable[Picture]) -> np.ndarray:
@@ -266,8 +266,8 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     def _console(self) -> Console:
         return Console(report=_print_epoch, say=print) if self.verbose else SILENT
 
-    def _take(self, checkpoint: Path, classes: np.ndarray) -> None:
-        """Keep the trained weights, and the content hashes of the images seen in training."""
+    def keep(self, checkpoint: Path, classes: np.ndarray) -> None:
+        """Keep the weights of a run's checkpoint, and the content hashes of the images seen in its training."""
         self.classes_ = classes
         self._weights = checkpoint.read_bytes()
         self._seen = read_seen(checkpoint.parent) or frozenset()
@@ -275,7 +275,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def _network(self) -> Predictor:
         """Return the trained network, built when it is first needed."""
-        loaded: Predictor | None = getattr(self, "_loaded", None)
+        loaded: Predictor | None = vars(self).get("_loaded")
         if loaded is None:
             with TemporaryDirectory(prefix="agnet-") as folder:
                 (Path(folder) / BEST).write_bytes(self._weights)
