@@ -1,284 +1,325 @@
-"""A classifier in scikit-learn's manner: ``AgnetClassifier().fit("photos").predict(["photo.jpg"])``.
+"""A classifier with the interface of scikit-learn: ``agnet.AgnetClassifier().fit("photos").predict(["new.jpg"])``.
 
-It proposes and trains by the functions of `agnet propose` and `agnet train`, and predicts as `agnet.load` does.
+Regions and networks are those of `agnet propose` and `agnet train`, computed by the same code.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .data.errors import ConfigurationError, DatasetError, ImageError
+from .data.contents import hash_of
+from .data.errors import ConfigurationError, ImageError
 from .data.index import DatasetIndex, build_index, cut_from_train
-from .data.sets.entry import Options
-from .data.sets.folder import folder_rows
+from .data.names import NONE
+from .data.sets.catalogue import open_dataset
+from .data.spelling import did_you_mean
 from .data.text import composed
+from .predictor import Picture, Predictor, load
 from .proposals.run import propose_dataset
-from .proposals.settings import NONE, ProposalSettings
+from .proposals.settings import ProposalSettings, name_of_weights
+from .training.loop.job import SILENT, Console, Job
+from .training.models.contract import Settings
+from .training.models.registry import model_spec, needs_of
+from .training.recipes import RECIPES, Recipe, RunSettings
+from .training.runs.folder import BEST, check_free, checkpoint_of, folder_of
+from .training.runs.seen import read_seen
 
-if TYPE_CHECKING:
-    from .predictor import Picture, Predictor
-
-Labels = Sequence[Any] | np.ndarray
-_BOXES, _RUN, _PREFIX = "boxes.h5", "run", "agnet-classifier-"
+BOXES = "boxes.h5"  #: name of the boxes file in the folder of a run
+Folder = str | Path
 
 
-class AgnetClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier of photographs with the methods of scikit-learn's classifiers.
+class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A classifier of photographs; `fit` proposes regions and trains a network.
 
     Args:
-        model: Network for images, as ``agnet train --model``: agnet, plain, srbn or bcnn.
-        backbone: Name of the backbone.
+        model: Family of networks of images: agnet, plain, srbn or bcnn.
+        backbone: Name of the backbone; None for the default of the family.
         epochs: Number of epochs; None for the recipe's.
-        image_size: Side of the network's input in pixels; 0 for the size that its weights were trained at.
-        weights: Initial weights, as ``agnet train --weights``.
-        recipe: Name of the training recipe.
-        training: Other settings of the recipe, such as ``{"batch_size": 8}``.
-        network: Other settings of the network, such as ``{"shortcut": True}``.
-        proposals: Settings of the regions, such as ``{"primary": 4}``; not used by networks without regions.
-        val_fraction: Share of each class's training images that chooses the epoch; 0 takes the last epoch.
-        seed: Seed of the weights, the order of the images, the augmentation and the images that choose the epoch.
-        device: Device to compute on: cpu, cuda, cuda:N, mps, or auto.
-        workers: Number of processes that read images in training.
-        jobs: Number of processes that propose regions; None for all cores.
-        run: Folder for the boxes file and the run, which must not hold a run yet; None for one that is deleted with
-            the classifier.
+        batch_size: Number of images per batch; None for the recipe's.
+        image_size: Side of the network's input in pixels; None for the recipe's.
+        weights: Initial weights, as for `agnet train --weights`.
+        recipe: Name of the recipe.
+        recipe_options: Other values of the recipe, such as ``{"backbone_lr": 0.0}``.
+        model_options: Other settings of the network, such as ``{"units": 16}``.
+        proposal_options: Settings of the regions, such as ``{"primary": 4}``.
+        proposal_weights: File with the weights of the network that proposes regions, if one does.
+        val_fraction: Share of each class's training images that selects the best epoch, if `fit` is given none for it.
+        seed: Seed of the training, as for `agnet train --seed`.
+        device: Device to compute on: cpu, cuda, cuda:N, mps; None or auto for a GPU if available.
+        workers: Number of processes that read images during training.
+        jobs: Number of joblib workers that propose regions; None as set by ``joblib.parallel_config``, else all cores.
+        run: Folder to keep the run and its boxes file in; it must not hold a run yet. None for a temporary folder,
+            which `fit` deletes: the trained weights are kept in the classifier.
+        verbose: Whether to print messages and a line for each epoch.
 
     Attributes:
-        classes_: Classes as given in fitting, sorted, ``(K,)``.
-        run_: Folder of the run, for ``agnet evaluate --run`` and others; gone after unpickling.
-        n_features_in_: 1: a photograph is one feature.
+        classes_: Classes, sorted, ``(K,)``: names of folders, or the distinct labels given to `fit`.
     """
+
+    classes_: np.ndarray
 
     def __init__(
         self,
         model: str = "agnet",
-        backbone: str = "resnet50",
         *,
+        backbone: str | None = None,
         epochs: int | None = None,
-        image_size: int = 0,
-        weights: str = "imagenet",
+        batch_size: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        weights: str = RunSettings.weights,
         recipe: str = "modern",
-        training: Mapping[str, Any] | None = None,
-        network: Mapping[str, Any] | None = None,
-        proposals: Mapping[str, Any] | None = None,
+        recipe_options: Mapping[str, Any] | None = None,
+        model_options: Mapping[str, Any] | None = None,
+        proposal_options: Mapping[str, Any] | None = None,
+        proposal_weights: Folder | None = None,
         val_fraction: float = 0.1,
-        seed: int = 0,
-        device: str = "auto",
-        workers: int = 2,
+        seed: int = RunSettings.seed,
+        device: str | None = None,
+        workers: int = RunSettings.workers,
         jobs: int | None = None,
-        run: str | Path | None = None,
+        run: Folder | None = None,
+        verbose: bool = False,
     ) -> None:
         self.model = model
         self.backbone = backbone
         self.epochs = epochs
+        self.batch_size = batch_size
         self.image_size = image_size
         self.weights = weights
         self.recipe = recipe
-        self.training = training
-        self.network = network
-        self.proposals = proposals
+        self.recipe_options = recipe_options
+        self.model_options = model_options
+        self.proposal_options = proposal_options
+        self.proposal_weights = proposal_weights
         self.val_fraction = val_fraction
         self.seed = seed
         self.device = device
         self.workers = workers
         self.jobs = jobs
         self.run = run
-
-    def fit(self, X: str | Path | Sequence[str | Path] | np.ndarray, y: Labels | None = None) -> AgnetClassifier:
-        """Propose regions and train.
-
-        Args:
-            X: Folder with a folder of photographs for each class (of its splits, only ``train`` is used), or paths of
-                photographs ``(n,)``.
-            y: Classes of the photographs ``(n,)``, strings or numbers; None for a folder.
-
-        Returns: itself.
-        Raises: `ValueError` for photographs and classes that do not fit together, and the errors of the commands.
-        """
-        index, self.classes_, self._names = self._index(X, y)
-        self._predictor: Predictor | None = None
-        folder = self._temporary() if self.run is None else Path(self.run)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.run_ = folder / _RUN
-        best = self._train(index, folder / _BOXES)
-        self._weights = best.read_bytes()
-        self.n_features_in_ = 1
-        return self
+        self.verbose = verbose
 
     @classmethod
-    def from_run(cls, run: str | Path, device: str = "auto") -> AgnetClassifier:
-        """Return the classifier of a finished run of ``agnet train``; its parameters other than ``device`` are unused.
+    def from_run(
+        cls, run: Folder, *, device: str | None = None, proposal_weights: Folder | None = None
+    ) -> AgnetClassifier:
+        """Return a classifier with the trained network of a finished run.
 
-        Raises: `CheckpointError` if ``run`` has no valid checkpoint.
-        """
-        from .training.runs.checkpoint_header import read_header
-        from .training.runs.folder import checkpoint_of
-
-        checkpoint = checkpoint_of(run)
-        found = cls(device=device)
-        found.run_, found.n_features_in_ = Path(run), 1
-        found.classes_ = np.array(read_header(checkpoint).classes)
-        found._names = tuple(map(str, found.classes_))
-        found._weights, found._predictor = checkpoint.read_bytes(), None
-        return found
-
-    def predict(self, X: Picture | Iterable[Picture]) -> np.ndarray:
-        """Return the most likely class of each photograph, ``(n,)``. ``X``: photographs, as for `predict_proba`."""
-        shares = self.predict_proba(X)
-        return np.asarray(self.classes_[shares.argmax(axis=1)])
-
-    def predict_proba(self, X: Picture | Iterable[Picture]) -> np.ndarray:
-        """Return the probability of each class, ``(n, K)`` in the order of ``classes_``.
+        Its parameters name the model and the backbone of the run; the others are defaults.
 
         Args:
-            X: Photographs: paths, a folder, uint8 RGB arrays ``(H, W, 3)`` or PIL images, as for `agnet.load`.
+            run: Folder of the run, or its checkpoint.
+            device: Device to compute on.
+            proposal_weights: File that was given to `agnet propose --weights`, if a network proposes the regions.
 
-        Raises: `ImageError` for a photograph that cannot be read, `sklearn.exceptions.NotFittedError` before fitting.
+        Raises: the errors of `agnet.load`.
         """
-        check_is_fitted(self)
-        if isinstance(X, np.ndarray) and X.dtype.kind in "UO":  # an array of paths is not an image
-            X = X.tolist()
-        found = self._network().predict(X, top=len(self.classes_))
-        results = found if isinstance(found, list) else [found]
-        columns = {name: column for column, name in enumerate(self._names)}
-        probabilities = np.zeros((len(results), len(columns)))
-        for row, result in enumerate(results):
-            if result.error:
-                raise ImageError(result.error)
-            for name, share in result.top:
-                probabilities[row, columns[name]] = share
-        return probabilities
+        network = load(run, device=device or "auto", proposal_weights=proposal_weights)
+        settings = network.checkpoint.settings
+        backbone = getattr(settings, "backbone", None)
+        found = cls(settings.model, backbone=backbone, device=device, proposal_weights=proposal_weights)
+        found.keep(checkpoint_of(run), np.array(network.classes))
+        return found
+
+    def fit(self, X: Folder | Sequence[Folder], y: Iterable[Any] | None = None) -> AgnetClassifier:
+        """Propose the regions of the training images and train the network on them.
+
+        Args:
+            X: Folder with a folder of images for each class, as for `agnet propose`; its test split, or a fifth of each
+                class if it has none, is left out. Or paths of images, all of which are used, with their labels ``y``.
+            y: Label of each path, text or numbers; None for a folder.
+
+        Raises: `ValueError` for labels that do not fit the paths, and subclasses of `AgnetError`: `ConfigurationError`
+            for parameters, `DatasetError` for images that are not there, `CheckpointError` for ``run`` or ``weights``.
+        """
+        index, classes = self._index(X, y)
+        with self._folder() as place:
+            folder = folder_of(place)
+            check_free(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            best = self._trained(index, folder)
+            self.keep(best, classes)
+        return self
+
+    def predict(self, X: Picture | Iterable[Picture]) -> np.ndarray:
+        """Return the likeliest class of each image, ``(n,)``; arguments and errors as for `predict_proba`."""
+        likeliest = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[likeliest])
+
+    def predict_proba(self, X: Picture | Iterable[Picture]) -> np.ndarray:
+        """Return the probability of each class, float64 ``(n, K)``, in the order of ``classes_``.
+
+        Args:
+            X: Images: paths, uint8 arrays ``(H, W, 3)`` or PIL images; or a folder of images.
+
+        Raises: `NotFittedError` before `fit`, `ImageError` for an image that cannot be read.
+        """
+        check_is_fitted(self, "classes_")
+        images = [X] if isinstance(X, (str, Path)) else X
+        found = self._network().predict(list(images), top=len(self.classes_))
+        if failed := next((one.error for one in found if one.error), ""):
+            raise ImageError(failed)
+        names = [_name(label) for label in self.classes_]
+        rows = [[dict(one.top)[name] for name in names] for one in found]
+        return np.array(rows, dtype=np.float64).reshape(-1, len(names))
 
     def score(
-        self, X: str | Path | Sequence[str | Path], y: Labels | None = None, sample_weight: np.ndarray | None = None
+        self, X: Folder | Sequence[Folder], y: Iterable[Any] | None = None, sample_weight: np.ndarray | None = None
     ) -> float:
         """Return the accuracy.
 
         Args:
-            X: Photographs, or a folder of class folders: its test or validation split, or all photographs if it is not
-                split.
-            y: Classes of the photographs ``(n,)``; None for a folder.
-            sample_weight: Weights of the photographs ``(n,)``.
+            X: Folder with a folder of images for each class, of which those that `fit` trained on or chose the epoch
+                with are left out; or paths of images with their labels ``y``, all of which are used.
+            y: Label of each path; None for a folder.
+            sample_weight: Weight of each image ``(n,)``; None for equal weights.
+
+        Raises: `ValueError` for unknown labels or if no image remains, and as `predict`.
         """
-        if y is None:
-            X, y = _labelled(_folder(X), ("test", "val", "train"))
-            known = dict(zip(self._names, self.classes_, strict=True))
-            y = np.array([known.get(label, label) for label in y])
-        return float(super().score(X, y, sample_weight))
+        check_is_fitted(self, "classes_")
+        paths, labels = self._unseen(X) if y is None else _pairs(X, y)
+        if unknown := sorted(set(labels.tolist()) - set(self.classes_.tolist())):
+            raise ValueError(f"y has unknown labels, first {unknown[0]!r}; known: {', '.join(map(str, self.classes_))}")
+        return float(accuracy_score(labels, self.predict(paths), sample_weight=sample_weight))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state with the trained weights, and without the folder, which belongs to this machine."""
-        state = dict(super().__getstate__())
-        state.pop("run_", None)
-        if "_predictor" in state:
-            state["_predictor"] = None
-        return state
+        """Return what is pickled: parameters and trained weights, without the network that was built from them."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
 
-    def _index(
-        self, X: str | Path | Sequence[str | Path] | np.ndarray, y: Labels | None
-    ) -> tuple[DatasetIndex, np.ndarray, tuple[str, ...]]:
-        """Index of the photographs, the classes ``(K,)``, and the names that the network knows them by."""
+    def _index(self, X: Folder | Sequence[Folder], y: Iterable[Any] | None) -> tuple[DatasetIndex, np.ndarray]:
+        """Return the data set, and its classes as the caller calls them."""
         if y is None:
-            root = _folder(X)
-            paths, names = _labelled(root, ("train",))
-            classes, title = np.unique(names), root.resolve().name
-        else:
-            paths, title = [*map(Path, _listed(X))], "photographs"
-            classes, numbers = np.unique(np.asarray(y), return_inverse=True)
-            if len(numbers) != len(paths):
-                raise ValueError(f"got {len(paths):,} photographs and {len(numbers):,} classes")
-            if len(set(paths)) < len(paths):
-                raise ValueError("a photograph is given twice")
-            names = [str(classes[number]) for number in numbers]
-            root = Path(os.path.commonpath([path.absolute().parent for path in paths])) if paths else Path()
-        below = [path.absolute().relative_to(root.absolute()).as_posix() for path in paths]
-        rows = [(place, name, "train") for place, name in zip(below, names, strict=True)]
-        known = tuple(composed(str(one)) for one in classes)
-        if len({*known}) < len(known):
-            raise ValueError(f"two classes have the same name: {', '.join(known)}")
-        index = build_index("folder", root, rows)
-        opened: dict[str, object] = {"val_fraction": self.val_fraction, "split_seed": self.seed}
-        index = cut_from_train(index, self.val_fraction, "val", self.seed)
-        return replace(index, opened_with=opened, title=title), classes, known
+            index = open_dataset("folder", _only_folder(X), val_fraction=self.val_fraction)
+            return index, np.array(index.classes)
+        if isinstance(X, (str, Path)):
+            raise ValueError("y was given for a folder, whose folders are the classes: give paths, or leave out y")
+        paths, labels = _pairs(X, y)
+        classes = np.unique(labels)
+        if len(classes) < 2:
+            raise ValueError(f"y has {len(classes)} class; a classifier needs two or more")
+        root, names = _below_one_folder(paths)
+        rows = [(name, _name(label), "train") for name, label in zip(names, labels, strict=True)]
+        index = build_index("csv", root, rows)
+        return cut_from_train(index, self.val_fraction, "val", seed=0), classes
 
-    def _train(self, index: DatasetIndex, boxes: Path) -> Path:
-        """Propose regions into ``boxes`` and train; return the checkpoint."""
-        # Imported here: PyTorch takes seconds to load.
+    def _folder(self) -> AbstractContextManager[Folder]:
+        return TemporaryDirectory(prefix="agnet-") if self.run is None else nullcontext(self.run)
+
+    def _trained(self, index: DatasetIndex, folder: Path) -> Path:
+        """Write the boxes file and the run into a folder. Returns the path of the best checkpoint."""
         from .data.boxes.reader import read_boxes
-        from .training.loop.fit import fit
-        from .training.loop.job import Job
-        from .training.models.registry import ModelSettings, needs_of
-        from .training.recipes import RECIPES, RunSettings
+        from .training.loop.fit import fit  # imported here: PyTorch takes seconds to load
 
-        network: dict[str, Any] = {"model": self.model, "backbone": self.backbone, **(self.network or {})}
-        if needs_of(ModelSettings(len(index.classes), **network)).regions:
-            settings = ProposalSettings(**{"seed": self.seed, **(self.proposals or {})})
-        else:
-            settings = ProposalSettings(method=NONE, primary=0, kinds=NONE)
-        propose_dataset(index, settings, boxes, jobs=self.jobs, previews=False)
-        found = read_boxes(boxes)
+        weights = None if self.proposal_weights is None else Path(self.proposal_weights)
+        proposals = self._proposals(weights)
+        job: dict[str, Any] = {
+            "model": self._model(len(index.classes), proposals.layout.count),
+            "recipe": self._recipe(),
+            "settings": RunSettings(self.weights, self.seed, self.device or "auto", workers=self.workers),
+        }
+        self._check_beforehand(job["model"])
+        propose_dataset(index, proposals, folder / BOXES, weights=weights, jobs=self.jobs, previews=False)
+        job |= {"run": folder, "boxes": read_boxes(folder / BOXES), "root": index.root}
+        return fit(Job(**job), self._console())
+
+    def _check_beforehand(self, model: Settings) -> None:
+        """Check before regions are proposed, which may take long. Raises: subclasses of `AgnetError`."""
+        from .training.loop.preflight import check_backbone, check_weights
+        from .training.machine.device_names import check_device
+
+        check_device(self.device or "auto", "auto")
+        for stream in model.streams:
+            check_backbone(stream.backbone)
+        check_weights(self.weights, model)
+
+    def _model(self, classes: int, regions: int) -> Settings:
+        kind = model_spec(self.model).settings
+        known = {"classes": classes, "regions": regions, "backbone": self.backbone}
+        own = {one.name for one in fields(kind)}
+        given = {name: value for name, value in known.items() if name in own and value is not None}
+        return kind(**given, **(self.model_options or {}))
+
+    def _recipe(self) -> Recipe:
         if self.recipe not in RECIPES:
-            raise ConfigurationError(f"unknown recipe {self.recipe!r}; known: {', '.join(RECIPES)}")
-        training = {"epochs": self.epochs, "image_size": self.image_size, **(self.training or {})}
-        return fit(
-            Job(
-                run=self.run_,
-                boxes=found,
-                root=index.root,
-                model=ModelSettings(len(found.classes), regions=found.layout.count or None, **network),
-                recipe=RECIPES[self.recipe].override(**training),
-                settings=RunSettings(weights=self.weights, seed=self.seed, device=self.device, workers=self.workers),
-            )
-        )
+            hint = did_you_mean(self.recipe, RECIPES)
+            raise ConfigurationError(f"unknown recipe {self.recipe!r}; known: {', '.join(RECIPES)}{hint}")
+        given = {"epochs": self.epochs, "batch_size": self.batch_size, "image_size": self.image_size}
+        return RECIPES[self.recipe].override(**given, **(self.recipe_options or {}))
 
-    def _temporary(self) -> Path:
-        """A folder that is deleted with the classifier."""
-        folder = tempfile.mkdtemp(prefix=_PREFIX)
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+    def _proposals(self, weights: Path | None) -> ProposalSettings:
+        options: dict[str, Any] = dict(self.proposal_options or {})
+        if not options and not needs_of(self._model(1, ProposalSettings().layout.count)).regions:
+            options = {"method": NONE, "primary": 0, "kinds": NONE}
+        return ProposalSettings(weights=name_of_weights(weights), **options)
+
+    def _console(self) -> Console:
+        return Console(report=_print_epoch, say=print) if self.verbose else SILENT
+
+    def keep(self, checkpoint: Path, classes: np.ndarray) -> None:
+        """Keep the weights of a run's checkpoint, and the content hashes of the images seen in its training."""
+        self.classes_ = classes
+        self._weights = checkpoint.read_bytes()
+        self._seen = read_seen(checkpoint.parent) or frozenset()
+        self._loaded = None
 
     def _network(self) -> Predictor:
-        """The trained network, loaded on first use."""
-        from .predictor import load
-        from .training.runs.folder import BEST
+        """Return the trained network, built when it is first needed."""
+        loaded: Predictor | None = vars(self).get("_loaded")
+        if loaded is None:
+            with TemporaryDirectory(prefix="agnet-") as folder:
+                (Path(folder) / BEST).write_bytes(self._weights)
+                loaded = load(folder, device=self.device or "auto", proposal_weights=self.proposal_weights)
+            self._loaded = loaded
+        return loaded
 
-        if self._predictor is None:
-            with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
-                path = Path(folder) / BEST
-                path.write_bytes(self._weights)
-                self._predictor = load(path, device=self.device)
-        return self._predictor
+    def _unseen(self, folder: Folder | Sequence[Folder]) -> tuple[list[str], np.ndarray]:
+        """Return paths and classes of the images in a folder of class folders that were not seen in training."""
+        index = open_dataset("folder", _only_folder(folder))
+        paths = [str(index.root / name) for name in index.names]
+        new = [row for row, path in enumerate(paths) if hash_of(Path(path)) not in self._seen]
+        if not new:
+            raise ValueError(f"{folder} holds only images that the network was trained or chosen with")
+        return [paths[row] for row in new], np.array(index.classes)[index.labels[new]]
 
 
-def _folder(X: object) -> Path:
+def _only_folder(X: object) -> Folder:
     if not isinstance(X, (str, Path)):
-        raise ValueError("photographs need their classes y; only a folder of class folders has its own")
-    return Path(X)
+        raise ValueError("paths need labels y; without y, give a folder with a folder of images for each class")
+    return X
 
 
-def _listed(X: object) -> list[Any]:
-    if isinstance(X, (str, Path)) or not isinstance(X, Iterable):
-        raise ValueError("classes y go with a list of photographs' paths")
-    return [*X]
+def _pairs(X: Folder | Sequence[Folder], y: Iterable[Any]) -> tuple[list[str], np.ndarray]:
+    """Return paths and labels, names of classes `composed`. Raises: `ValueError` if their numbers differ."""
+    if isinstance(X, (str, Path)):
+        raise ValueError("y was given for a folder, whose folders are the classes: give paths, or leave out y")
+    paths = [os.fspath(path) for path in X]
+    labels = np.array([composed(label) if isinstance(label, str) else label for label in y])
+    check_consistent_length(paths, labels)
+    return paths, labels
 
 
-def _labelled(root: Path, splits: tuple[str, ...]) -> tuple[list[Path], list[str]]:
-    """The photographs of the first of some splits that a folder has, with their classes."""
-    rows = folder_rows(root, Counter(), Options())
-    for wanted in splits:
-        if some := [(root / name, label) for name, label, split in rows if split == wanted]:
-            paths, labels = zip(*some, strict=True)
-            return [*paths], [*labels]
-    raise DatasetError(f"no photographs in class folders under {root}")
+def _name(label: object) -> str:
+    """Name of a class in the network."""
+    return composed(str(label))
+
+
+def _below_one_folder(paths: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return the folder that holds all images, at any depth, and their POSIX paths relative to it."""
+    absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links are not followed
+    root = Path(os.path.commonpath([path.parent for path in absolute]))
+    return root, [path.relative_to(root).as_posix() for path in absolute]
+
+
+def _print_epoch(line: dict[str, object]) -> None:
+    print(f"epoch {line['epoch']}: validation loss {line['val_loss']:.3f}")

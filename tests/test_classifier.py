@@ -1,118 +1,126 @@
-"""`AgnetClassifier`: what the commands train and answer, behind scikit-learn's methods."""
+"""`agnet.AgnetClassifier`: the commands' answers behind scikit-learn's interface."""
 
+import json
 import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import cross_validate
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from agnet import AgnetClassifier, load_checkpoint
-from agnet.data.errors import DatasetError, ImageError
+from agnet import AgnetClassifier
+from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError, ImageError
 
-pytestmark = pytest.mark.usefixtures("one_thread", "small_mobilenet")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "small_mobilenet"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+]
 
-SMALL = {
+TINY = {
     "backbone": "mobilenet-v3-small",
-    "epochs": 1,
-    "image_size": 64,
     "weights": "none",
-    "training": {"batch_size": 4, "warmup_epochs": 0},
+    "epochs": 1,
+    "batch_size": 4,
+    "image_size": 64,
     "device": "cpu",
     "workers": 0,
-    "jobs": 1,
+    "model_options": {"units": 4},
+    "proposal_options": {"primary": 3},
 }
-OPTIONS = "--backbone mobilenet-v3-small --epochs 1 --image-size 64 --weights none --batch-size 4 --warmup-epochs 0"
+PLAIN = {**TINY, "model": "plain", "model_options": None, "proposal_options": None}
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory, textured):
-    """Three classes, in class folders of a train and of a test split."""
-    root = tmp_path_factory.mktemp("photographs")
-    for number, name in enumerate(("bird", "cat", "dog")):
-        for split, count in (("train", 6), ("test", 2)):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for place in range(count):
-                Image.fromarray(textured(100 * number + 10 * count + place, 70, 60)).save(folder / f"{place}.png")
-    return root
+def fitted(_original_folder, tmp_path_factory):
+    return AgnetClassifier(**TINY, run=tmp_path_factory.mktemp("run") / "run").fit(_original_folder)
 
 
-@pytest.fixture(scope="module")
-def fitted(photographs):
-    return AgnetClassifier(**SMALL, proposals={"primary": 2}, network={"units": 4}).fit(photographs)
+@pytest.fixture
+def pairs(folder):
+    """Paths and labels of the training images, as integers of which the names sort otherwise."""
+    paths = sorted(folder.glob("train/*/*.png"))
+    numbers = {"ant": 9, "bee": 10, "côté": 11}
+    return [str(path) for path in paths], np.array([numbers[path.parent.name] for path in paths])
 
 
-@pytest.fixture(scope="module")
-def files(photographs):
-    return [str(path) for path in sorted((photographs / "test").glob("*/*.png"))]
+def test_it_trains_the_weights_of_the_commands_and_gives_their_probabilities(agnet, folder, fitted):
+    agnet("propose", folder, "--boxes", "boxes.h5", "--primary", 3)
+    options = ["--backbone", TINY["backbone"], "--weights", "none", "--epochs", 1, "--batch-size", 4, "--units", 4]
+    small = ["--image-size", 64, "--device", "cpu", "--workers", 0]
+    agnet("train", "--boxes", "boxes.h5", "--run", "run", *options, *small)
+    files = sorted(str(path) for path in folder.glob("val/*/*.png"))
+    lines = agnet("predict", "--run", "run", *files, "--json", "--device", "cpu").stdout.splitlines()
+    told = [json.loads(line)["probabilities"] for line in lines]
+    found = fitted.predict_proba(files)
+    assert found.shape == (6, 3) and fitted.classes_.tolist() == ["ant", "bee", "côté"]
+    np.testing.assert_allclose(found, [[one[name] for name in fitted.classes_] for one in told], rtol=1e-6)
+    assert fitted.predict(files).tolist() == [max(one, key=one.get) for one in told]
+    evaluated = json.loads(agnet("evaluate", "--run", "run", "--device", "cpu", "--json").stdout)
+    assert fitted.score(folder) == pytest.approx(evaluated["top1"])  # of `val`, the only split that was held out
 
 
-def test_the_network_of_the_commands_to_the_bit(fitted, photographs, files, agnet, tmp_path):
-    boxes, run = tmp_path / "boxes.h5", tmp_path / "run"
-    agnet("propose", "--dataset", "folder", "--root", photographs, "--primary", 2, "--boxes", boxes, "--jobs", 1)
-    agnet(
-        *("train", "--boxes", boxes, "--root", photographs, "--run", run, "--units", 4),
-        *("--device", "cpu", "--workers", 0, *OPTIONS.split()),
-    )
-    theirs = load_checkpoint(run).model.state_dict()
-    ours = load_checkpoint(fitted.run_).model.state_dict()
-    assert theirs.keys() == ours.keys()
-    assert all(theirs[name].equal(value) for name, value in ours.items())
-    again = AgnetClassifier.from_run(run, device="cpu")
-    np.testing.assert_array_equal(again.predict_proba(files), fitted.predict_proba(files))
+def test_a_copy_from_its_run_or_a_pickle_answers_alike(fitted, folder):
+    files = [str(path) for path in folder.glob("val/bee/*.png")]
+    wanted = fitted.predict_proba(files)
+    for other in (AgnetClassifier.from_run(fitted.run, device="cpu"), pickle.loads(pickle.dumps(fitted))):
+        np.testing.assert_array_equal(other.predict_proba(files), wanted)
+        assert other.score(folder) == fitted.score(folder)
 
 
-def test_answers_have_the_form_of_scikit_learn(fitted, photographs, files):
-    shares = fitted.predict_proba(files)
-    assert fitted.classes_.tolist() == ["bird", "cat", "dog"]
-    assert shares.shape == (6, 3)
-    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
-    answers = fitted.predict(np.array(files))
-    assert answers.tolist() == [fitted.classes_[column] for column in shares.argmax(axis=1)]
-    truth = ["bird", "bird", "cat", "cat", "dog", "dog"]
-    right = np.mean([one == other for one, other in zip(answers, truth, strict=True)])
-    assert fitted.score(photographs) == fitted.score(files, truth) == pytest.approx(right)
+def test_paths_and_labels_of_any_kind_are_cross_validated(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    kept = sorted(tmp_path.iterdir())
+    scores = cross_val_score(AgnetClassifier(**PLAIN), *pairs, cv=StratifiedKFold(2), error_score="raise")
+    assert scores.shape == (2,) and set(np.round(scores * 6, 6)) <= set(range(7))
+    assert sorted(tmp_path.iterdir()) == kept  # temporary folders are gone
 
 
-def test_pickled_with_its_weights_and_cloned_without(fitted, files):
-    back = pickle.loads(pickle.dumps(fitted))
-    np.testing.assert_array_equal(back.predict_proba(files), fitted.predict_proba(files))
-    bare = clone(fitted)
-    assert bare.get_params() == fitted.get_params()
+def test_columns_follow_the_classes_and_all_paths_are_used(pairs, tmp_path):
+    paths, labels = pairs
+    classifier = AgnetClassifier(**PLAIN, run=tmp_path / "run").fit(paths, labels)
+    assert classifier.classes_.tolist() == [9, 10, 11]
+    shares = classifier.predict_proba(paths)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+    named = [dict(one.top) for one in classifier._network().predict(paths, top=3)]
+    np.testing.assert_array_equal(shares[:, 0], [one["9"] for one in named])
+    assert classifier.predict(paths).dtype == labels.dtype
+    assert len((tmp_path / "run" / "seen.txt").read_text().splitlines()) == len(paths)
+    with pytest.raises(ValueError, match="unknown labels, first 12; known: 9, 10, 11"):
+        classifier.score(paths, labels + 1)
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        classifier.fit(paths, labels)
+
+
+def test_parameters_are_those_of_scikit_learn():
+    classifier = AgnetClassifier(epochs=3, model_options={"units": 8})
+    assert repr(classifier) == "AgnetClassifier(epochs=3, model_options={'units': 8})"
+    copy = clone(classifier).set_params(seed=1)
+    assert copy.get_params() == {**classifier.get_params(), "seed": 1}
+    with pytest.raises(ValueError, match="Invalid parameter 'epoch'"):
+        classifier.set_params(epoch=1)
     with pytest.raises(NotFittedError):
-        bare.predict(files)
+        classifier.predict(["photo.jpg"])
 
 
-def test_cross_validated_with_numbers_as_classes(photographs):
-    paths = sorted((photographs / "train").glob("*/*.png"))
-    classes = np.repeat([10, 9, 2], 6)  # sorted as numbers, not as text
-    found = cross_validate(
-        AgnetClassifier(**SMALL, model="plain"), paths, classes, cv=2, error_score="raise", return_estimator=True
-    )
-    assert all(0 <= score <= 1 for score in found["test_score"])
-    assert found["estimator"][0].classes_.tolist() == [2, 9, 10]
-    assert {*found["estimator"][0].predict(paths[:2])} <= {2, 9, 10}
+def test_what_cannot_be_used_is_refused_before_any_work(folder, pairs, tmp_path):
+    paths, labels = pairs
+    for given, message in (
+        ((paths, labels[:-1]), "inconsistent numbers of samples"),
+        ((paths,), "paths need labels y"),
+        ((folder, labels), "y was given for a folder"),
+        ((paths[:2], [1, 1]), "y has 1 class"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AgnetClassifier(**PLAIN).fit(*given)
+    with pytest.raises(DatasetError, match="there is no folder"):
+        AgnetClassifier().fit(tmp_path / "nowhere")
+    for wrong, message in (({"recipe": "moden"}, "did you mean modern"), ({"epochs": 0}, "epochs")):
+        with pytest.raises(ConfigurationError, match=message):
+            AgnetClassifier(**{**PLAIN, **wrong}).fit(folder)
 
 
-@pytest.mark.parametrize(
-    ("X", "y", "error", "said"),
-    [
-        (["a.jpg"], None, ValueError, "photographs need their classes y"),
-        (["a.jpg", "b.jpg"], ["a"], ValueError, "got 2 photographs and 1 classes"),
-        (["a.jpg", "a.jpg"], ["a", "b"], ValueError, "given twice"),
-        (["a.jpg", "b.jpg"], ["\u00e9", "e\u0301"], ValueError, "same name"),
-        ("missing", None, DatasetError, "there is no folder missing"),
-    ],
-)
-def test_refused(X, y, error, said):
-    with pytest.raises(error, match=said):
-        AgnetClassifier(**SMALL).fit(X, y)
-
-
-def test_a_file_that_is_no_photograph_is_named(fitted, tmp_path, files):
+def test_an_unreadable_image_is_named(fitted, tmp_path):
     (tmp_path / "no.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"no\.png"):
-        fitted.predict([files[0], tmp_path / "no.png"])
+        fitted.predict([tmp_path / "no.png"])
