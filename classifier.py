@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -39,7 +40,7 @@ BOXES = "boxes.h5"  #: name of the boxes file in the folder of a run
 Folder = str | Path
 
 
-class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class AgnetClassifier(ClassifierMixin, BaseEstimator):
     """A classifier of photographs; `fit` proposes regions and trains a network.
 
     Args:
@@ -166,8 +167,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         Raises: `NotFittedError` before `fit`, `ImageError` for an image that cannot be read.
         """
         check_is_fitted(self, "classes_")
-        images = [X] if isinstance(X, (str, Path)) else X
-        found = self._network().predict(list(images), top=len(self.classes_))
+        found = self._network().predict(_listed(X), top=len(self.classes_))
         if failed := next((one.error for one in found if one.error), ""):
             raise ImageError(failed)
         names = [_name(label) for label in self.classes_]
@@ -247,7 +247,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         kind = model_spec(self.model).settings
         known = {"classes": classes, "regions": regions, "backbone": self.backbone}
         own = {one.name for one in fields(kind)}
-        given = {name: value for name, value in known.items() if name in own and value is not None}
+        given: dict[str, Any] = {name: value for name, value in known.items() if name in own and value is not None}
         return kind(**given, **(self.model_options or {}))
 
     def _recipe(self) -> Recipe:
@@ -271,7 +271,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.classes_ = classes
         self._weights = checkpoint.read_bytes()
         self._seen = read_seen(checkpoint.parent) or frozenset()
-        self._loaded = None
+        self._loaded: Predictor | None = None
 
     def _network(self) -> Predictor:
         """Return the trained network, built when it is first needed."""
@@ -291,6 +291,13 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if not new:
             raise ValueError(f"{folder} holds only images that the network was trained or chosen with")
         return [paths[row] for row in new], np.array(index.classes)[index.labels[new]]
+
+
+def _listed(X: Picture | Iterable[Picture]) -> list[Picture]:
+    """Return images as a list; an array of numbers is one image, an array of paths several."""
+    if isinstance(X, (str, Path, Image.Image)) or (isinstance(X, np.ndarray) and X.dtype.kind not in "OUS"):
+        return [X]
+    return [*X]
 
 
 def _only_folder(X: object) -> Folder:

@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from agnet import AgnetClassifier
+from agnet import AgnetClassifier, read_image
 from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError, ImageError
 
 pytestmark = [
@@ -53,6 +53,7 @@ def test_it_trains_the_weights_of_the_commands_and_gives_their_probabilities(agn
     lines = agnet("predict", "--run", "run", *files, "--json", "--device", "cpu").stdout.splitlines()
     told = [json.loads(line)["probabilities"] for line in lines]
     found = fitted.predict_proba(files)
+    np.testing.assert_array_equal(fitted.predict_proba(read_image(files[0])), found[:1])  # pixels of one photograph
     assert found.shape == (6, 3) and fitted.classes_.tolist() == ["ant", "bee", "côté"]
     np.testing.assert_allclose(found, [[one[name] for name in fitted.classes_] for one in told], rtol=1e-6)
     assert fitted.predict(files).tolist() == [max(one, key=one.get) for one in told]
