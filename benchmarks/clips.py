@@ -5,6 +5,9 @@
 A training step (forward, backward, AdamW) of ALSTM's head for each score / of `torch.nn.LSTM` with a linear layer on
 the same maps' means over their positions, both of 512 units: wanted is at most 1.5. Both get the maps of a frozen
 backbone, B x T x C x 7 x 7, and take turns; the ratio is the median over rounds.
+
+`one by one` is the same LSTM on the same means whose inputs are multiplied frame by frame, as they must be if they
+depend on the state: without any attention, the least that ALSTM can cost.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from torch import Tensor, nn
 from agnet.data.memory import keep_freed_memory
 from agnet.training.machine.devices import Device, choose_device
 from agnet.training.models.backbones.backbone import Backbone
+from agnet.training.models.blocks.lstm_step import Products, lstm_step
 from agnet.training.models.build import assemble
 from agnet.training.models.settings import SCORES, ALSTMSettings
 
-CLASSES, SIDE, WARM_UP, LSTM = 51, 7, 2, "LSTM"
+CLASSES, SIDE, WARM_UP, LSTM, ONE_BY_ONE = 51, 7, 2, "LSTM", "one by one"
 
 
 class CachedMaps(Backbone):
@@ -45,6 +49,23 @@ class PooledLSTM(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """``(B, T, C, h, w)`` -> logits ``(B, T, classes)``."""
         logits: Tensor = self.classifier(self.lstm(maps.mean(dim=(3, 4)))[0])
+        return logits
+
+
+class OneByOne(PooledLSTM):
+    """The same, with the inputs multiplied frame by frame by ALSTM's blocks."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``(B, T, C, h, w)`` -> logits ``(B, T, classes)``."""
+        means, lstm = maps.mean(dim=(3, 4)), self.lstm
+        weights = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], dim=1)
+        gates = Products(weights, lstm.bias_ih_l0 + lstm.bias_hh_l0, means.shape[1], len(means))
+        hidden = cell = means.new_zeros(len(means), lstm.hidden_size)
+        found = []
+        for frame in means.unbind(1):
+            hidden, cell = lstm_step(gates(torch.cat([frame, hidden], dim=1)), cell)
+            found.append(hidden)
+        logits: Tensor = self.classifier(torch.stack(found, dim=1))
         return logits
 
 
@@ -73,8 +94,11 @@ def steps(arguments: argparse.Namespace, device: Device) -> dict[str, Callable[[
         model = assemble(settings, backbone).to(device.device).train()
         return step_of(model, lambda: model(maps, valid).logits)
 
-    pooled = PooledLSTM(arguments.channels, ALSTMSettings.units).to(device.device)
-    return {LSTM: step_of(pooled, lambda: pooled(maps))} | {score: alstm(score) for score in SCORES}
+    pooled, one_by_one = (
+        network(arguments.channels, ALSTMSettings.units).to(device.device) for network in (PooledLSTM, OneByOne)
+    )
+    plain = {LSTM: step_of(pooled, lambda: pooled(maps)), ONE_BY_ONE: step_of(one_by_one, lambda: one_by_one(maps))}
+    return plain | {score: alstm(score) for score in SCORES}
 
 
 def seconds(rounds: int, device: Device, work: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
@@ -107,12 +131,15 @@ def main() -> None:
     device = choose_device(arguments.device, arguments.precision)
     taken = seconds(arguments.rounds, device, steps(arguments, device))
     result = {}
-    for score in SCORES:
+    for score in (ONE_BY_ONE, *SCORES):
         ratio = median(ours / theirs for ours, theirs in zip(taken[score], taken[LSTM], strict=True))
         result[score] = {"ratio": ratio, "s": median(taken[score]), "LSTM s": median(taken[LSTM])}
         if not arguments.json:
             told = f"{median(taken[score]):.4f} s, LSTM {median(taken[LSTM]):.4f} s"
-            print(f"ALSTM, {score} / LSTM, a training step: {ratio:.2f} ({told})", flush=True)
+            print(
+                f"{'LSTM' if score == ONE_BY_ONE else 'ALSTM'}, {score} / LSTM, a training step: {ratio:.2f} ({told})",
+                flush=True,
+            )
     if arguments.json:
         print(json.dumps({"device": str(device.device), **vars(arguments), **result}))
 
