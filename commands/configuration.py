@@ -323,9 +323,10 @@ class _Reader:
 
     def _converted(self, where: str, parameter: click.Option, value: Any) -> Any:
         """Return the value of an option that is not a setting, after checking it against the option's type."""
-        of_text = isinstance(parameter.type, (click.Path, click.types.StringParamType, click.Choice))
-        kind = "bool" if parameter.is_flag else "str" if of_text else "float"
-        if isinstance(parameter.type, (click.types.IntParamType, click.IntRange)) and not parameter.is_flag:
+        kind = "bool" if parameter.is_flag else "str"
+        if isinstance(parameter.type, click.types.FloatParamType):
+            kind = "float"
+        if isinstance(parameter.type, click.types.IntParamType) and not parameter.is_flag:
             kind = "int"
         if parameter.multiple:
             if not isinstance(value, list) or not value:

@@ -93,6 +93,8 @@ def defaults_of(*, clips: bool, persons: bool) -> dict[str, object]:
 @click.option("--run", type=options.RunPath(reads=False), help="Folder of the run.  [default: runs/DATASET-MODEL]")
 @click.option(
     "--log",
+    cls=RareOption,
+    section="Trackers",
     metavar="NAME,NAME",
     callback=_trackers,
     shell_complete=complete_trackers,

@@ -21,7 +21,7 @@ class Looks(nn.Module):
     """A network of images that looks at the brightest of 2 x 2 places, the surer the brighter it is."""
 
     inputs = ("images",)
-    size_hw = (32, 32)
+    size_hw = input_hw = (32, 32)
     backbones = ()
 
     def forward(self, images):

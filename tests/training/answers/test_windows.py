@@ -64,7 +64,7 @@ class Looks(nn.Module):
     """A network of clips that looks at the brightest of 2 x 2 places, and whose answer is the number of frames."""
 
     inputs = ("frames", "valid")
-    size_hw = (32, 32)
+    size_hw = input_hw = (32, 32)
     backbones = ()
 
     def forward(self, frames, valid):
