@@ -25,7 +25,7 @@ from ...extras import how_to_install
 from ..models.registry import settings_of
 from .checkpoint_header import read_header, read_values
 from .folder import BEST, CONFIG, PULLED, WEIGHTS, checkpoint_of, read_config, write_config, writing
-from .model_card import CARD, SPLITS, card_text, is_ours, metrics_file, read_card_facts
+from .model_card import CARD, SPLITS, card_text, is_ours, metrics_file, metrics_of, read_card_facts
 from .seen import SEEN
 
 PREFIX = "hf://"
@@ -125,15 +125,17 @@ def to_push(run: Path, name: HubName, *, licence: str = "", seen: bool = False) 
     Raises: `CheckpointError` for anything but a run, and if a person's own card names a folder of this machine.
     """
     weights = checkpoint_of(run)
-    read_header(weights)
+    epoch = read_header(weights).epoch
     found: dict[str, bytes | Path] = {
         WEIGHTS: weights,
         CONFIG: (json.dumps(public_config(weights), indent=2, ensure_ascii=False) + "\n").encode(),
         CARD: _card(weights.parent, name, licence).encode(),
     }
-    for file in (*_METRICS, *((SEEN,) if seen else ())):
-        if (weights.parent / file).is_file():
-            found[file] = weights.parent / file
+    for split, metrics in metrics_of(weights.parent, epoch):
+        text = json.dumps(without_paths(metrics), indent=2, ensure_ascii=False)
+        found[metrics_file(split)] = f"{text}\n".encode()
+    if seen and (weights.parent / SEEN).is_file():
+        found[SEEN] = weights.parent / SEEN
     return found
 
 

@@ -48,6 +48,8 @@ _CLASSES = 40  # most classes that are listed
 _WORST = 10
 _CONFUSIONS = 5
 _SUREST = (0.2, 0.5, 0.8, 1.0)  # shares of the images, the most confident ones, whose accuracy is told
+#: What was known of the images of a split before they were measured.
+_NOT_NEW = {"val": ", by which the epoch was chosen", "train": ", which it was trained on"}
 _RECIPE = (
     *("optimizer", "lr", "backbone_lr", "weight_decay", "batch_size", "accumulate", "schedule", "warmup_epochs"),
     *("head_epochs", "label_smoothing", "mixup", "dropout", "class_weights", "augment", "ema_decay", "triplet"),
@@ -122,7 +124,7 @@ def read_card_facts(run: Path, name: str = "", told: str = "", licence: str = ""
         header=header,
         config=config,
         log=read_log(run) if (run / LOG).is_file() else [],
-        metrics=dict(_metrics(run, header.get("epoch"))),
+        metrics=dict(metrics_of(run, header.get("epoch"))),
         run=told or printable(words.folder_name(run)),
         licence=licence,
     )
@@ -173,7 +175,7 @@ def card_text(facts: CardFacts) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _metrics(run: Path, epoch: object) -> Iterator[tuple[str, words.Config]]:
+def metrics_of(run: Path, epoch: object) -> Iterator[tuple[str, words.Config]]:
     """Metrics of the run's own splits; those of an earlier epoch's network, and damaged files, are left out."""
     for split in SPLITS:
         try:
@@ -258,7 +260,7 @@ def _lead(facts: CardFacts) -> str:
     interval = _interval(metrics, name)
     said = "the nearest image shows the same person" if name == "cmc1" else "the answer is right"
     held = f" (95% interval over these {facts.called}: {between(name, interval)})" if interval else ""
-    count = count.replace("query queries", "queries")
+    count = count.replace("query queries", "queries") + _NOT_NEW.get(split, "")
     return f"{markdown(what)} For **{number(name, _value(metrics, name))}** of {count}, {said}{held}."
 
 
@@ -404,7 +406,7 @@ def _results(facts: CardFacts) -> Iterator[str]:
     for split, metrics in _measured(facts):
         called = "queries" if "cmc1" in metrics else facts.called
         count = int(metrics["queries" if "cmc1" in metrics else "images"])
-        note = {"val": ", by which the epoch was chosen", "train": ", which it was trained on"}.get(split, "")
+        note = _NOT_NEW.get(split, "")
         yield f"### {split}: {count:,} {called}{note}"
         rows = [["", "value", f"95% interval over {called}"]]
         for name, title in _titles(metrics).items():

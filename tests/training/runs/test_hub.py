@@ -63,7 +63,10 @@ def run(tmp_path, untrained):
         "command": {"recipe": "modern", "options": {"boxes": str(run / "boxes.h5"), "epochs": 5}},
     }
     (run / "config.json").write_text(json.dumps(config))
-    (run / "metrics-test.json").write_text(json.dumps({"epoch": 4, "images": 8, "top1": 0.625, "images_seen": 0}))
+    (run / "metrics-test.json").write_text(
+        json.dumps({"epoch": 4, "images": 8, "top1": 0.625, "boxes": str(run / "boxes.h5")})
+    )
+    (run / "metrics-val.json").write_text(json.dumps({"epoch": 3, "images": 8, "top1": 1.0}))  # of an earlier network
     (run / "seen.txt").write_text("train 0123456789abcdef\n")
     for name in SECRETS:
         (run / name).write_text(json.dumps({"epoch": 4, "seconds": 9.0, "best": True, "of": str(tmp_path)}) + "\n")
