@@ -60,8 +60,9 @@ def compare(
     for run in runs:
         runs_of(run)
     split = split or measured_split(runs_of(runs[0])[0])
-    for run, its in zip(runs, views, strict=True):
-        predictions_of(run, split, aggregate, views=its)
+    files = [predictions_of(run, split, aggregate, views=its) for run, its in zip(runs, views, strict=True)]
+    if views[0] != views[-1] and files[0] == files[-1]:
+        raise click.UsageError(f"{runs[0]} was trained with {views[-1]}: name a run to compare it with")
     # Imported here: SciPy takes a second to load.
     from ..training.measure.compare import compare_runs
     from ..training.measure.compare_report import comparison_json, comparison_text, save_comparison

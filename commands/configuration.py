@@ -294,6 +294,8 @@ class _Reader:
         """Return the value of a setting after checking its type and its rule."""
         wanted, holds = one.metadata["rule"]
         if parse := one.metadata.get("parse"):
+            if isinstance(value, list) and type_name(one) == "str":  # several numbers: as typed
+                value = " ".join(map(str, value))
             try:
                 value = parse(value) if isinstance(value, str) else value
             except ValueError:

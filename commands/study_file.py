@@ -19,6 +19,7 @@ from .field_options import by_the_user
 from .model_options import chosen_recipe, looks_at_regions, model_settings
 from .propose import data_set, proposal_settings, propose
 from .train import defaults_of, train
+from .viewing import SIZES
 
 if TYPE_CHECKING:
     from ..training.studies.estimate import DataSize
@@ -245,6 +246,8 @@ class StudyFile:
             return list(flags[-1:])
         if option.multiple and isinstance(value, list):
             return [word for one in value for word in (option.opts[-1], str(one))]
+        if SIZES in option.opts and isinstance(value, list):
+            value = " ".join(map(str, value))
         if isinstance(value, (bool, list, dict)):
             self._fail(f"{where}: wanted one value, got {shown(value)}")
         return [option.opts[-1], str(value)]

@@ -95,6 +95,8 @@ def test_options_by_name_and_sections_as_json_and_as_yaml(place):
     assert (got["model"], got["backbone"], got["lr"], got["epochs"]) == ("plain", "vgg16", 1e-5, 2)
     assert got["device"] == "cpu"
     assert values("--config", write("plain.yaml", "model: plain\nregions: cached\n"))["regions"] == "cached"
+    for sizes in ("[448, 224]", "224 448"):
+        assert values("--config", write("sizes.yaml", f"model: plain\nsizes: {sizes}\n"))["sizes"] == "224 448"
     assert values("--config", write("old/record.yaml", RECORD)) == values("--config", "old/config.json") | {
         "config": values("--config", "old/record.yaml")["config"]
     }
@@ -173,6 +175,8 @@ ERRORS = [
     ("flat.json", {"no_regions": "yes"}, "no_regions: wanted true or false, got 'yes'"),
     ("flat.yaml", "epochs:\n", "epochs: wanted a whole number, 1 or more, got nothing"),
     ("flat.json", {"optimizer": "adam"}, "optimizer: wanted sgd or adamw, got 'adam'"),
+    ("flat.json", {"sizes": 224}, "sizes: wanted none, or two or more different multiples of 32 .*, got 224"),
+    ("flat.json", {"sizes": [224, "x"]}, "sizes: wanted none, or two or more .*, got '224 x'"),
     ("flat.json", {"optimizer": ["sgd"]}, "optimizer: wanted sgd or adamw, got a list"),
     (
         "flat.json",

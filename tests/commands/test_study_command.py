@@ -159,9 +159,20 @@ def test_defaults_and_the_command_line_decide_what_runs(here, agnet, monkeypatch
     assert found["seconds_left"] is None and here.told == []
 
 
+@pytest.mark.parametrize("sizes", ["[32, 64]", "32 64"])
+def test_sizes_are_a_list_or_text(tmp_path, sizes):
+    from agnet.commands.study_file import Given, StudyFile
+
+    (tmp_path / "study.yaml").write_text(STUDY.replace("image-size: 32", f"sizes: {sizes}"))
+    study = StudyFile(tmp_path / "study.yaml", Given({"dataset": "folder", "root": str(tmp_path)})).study()
+    words = study.rows[0].train.words
+    assert words[words.index("--sizes") + 1] == "32 64"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "complaint"),
     [
+        ("image-size: 32", "sizes: [32, 40]", "row plain, train: --sizes: wanted none, or two or more"),
         ("shortcut: true", "short-cut: true", "row same-boxes, train: option 'short-cut' is unknown; did you mean"),
         ("shortcut: true", "shortcut: 1", "row same-boxes, train: shortcut: wanted true or false, got 1"),
         ("model: plain", "model: plain, units: 3", "row plain, train: --units is an option of --model"),

@@ -136,10 +136,12 @@ def sizes_text(text: str) -> str:
     return " ".join(map(str, sorted(map(int, words))))
 
 
-def are_sizes(text: str, least: int = 2) -> bool:
-    """Whether normalised text is `NONE`, or names at least so many valid sizes."""
+def are_sizes(text: object, least: int = 2) -> bool:
+    """Whether a value is normalised text that is `NONE`, or names at least so many valid sizes."""
     if text == NONE:
         return True
+    if not isinstance(text, str):
+        return False
     try:
         views = Views.parse(text)
     except ValueError:

@@ -15,12 +15,12 @@ from typing import Any
 import yaml
 
 from ...data.errors import CheckpointError
-from ...data.fields import size_text
 from ...data.files import write_text
 from ...data.places import without_paths
 from ...data.sets.catalogue import CATALOGUE
 from ...data.text import file_name, markdown, markdown_table, percent, printable, rough_time
 from ..bootstrap import Interval
+from ..models.contract import Views
 from ..models.registry import needs_of, settings_of
 from ..titles import CLIP_MEASURES, MEASURES, SEARCH_MEASURES, VIDEO_ACCURACY, between, number
 from . import words
@@ -297,15 +297,27 @@ def _use(facts: CardFacts) -> Iterator[str]:
 
 def _input(facts: CardFacts) -> str:
     """The network's input, as a sentence."""
-    size = size_text(facts.header["preprocessing"]["size"])
     sampling, proposals = facts.header.get("sampling"), facts.header.get("proposals") or {}
     seen = f"{sampling['frames']} RGB frames ({sampling['mode']}) of a video" if sampling else "an RGB image"
-    side = size if "x" in size else f"{size}x{size}"
-    told = f"Its input: {seen}, resized to {side} pixels (height x width, not cropped)"
+    told = f"Its input: {seen}, {_sizes(facts)}"
     if regions := needs_of(settings_of(facts.header["model"])).regions:
         of = "each" if sampling else "it"
         told += f", and {regions:,} regions of {of} that agnet finds (method {proposals.get('method', 'unknown')})"
     return f"{told}."
+
+
+def _sizes(facts: CardFacts) -> str:
+    """Sizes of the photographs that the network sees, in all its views, in words."""
+    size, views = facts.header["preprocessing"]["size"], Views.of_record(facts.header.get("views"))
+    own_hw = (size, size) if isinstance(size, int) else (size[0], size[1])
+    sides = views.sizes if views else ()
+    high, wide = views.input_hw(own_hw) if views else own_hw
+    texts = [f"{side}x{side}" for side in sides] or [f"{high}x{wide}"]
+    told = f"resized to {' and to '.join(texts)} pixels (height x width, not cropped)"
+    if views is None:
+        return told
+    crops = "" if sides else f", of which it sees the four corners and the centre, {own_hw[0]}x{own_hw[1]} pixels each"
+    return f"{told}{crops}; the logarithms of the views' probabilities are averaged"
 
 
 def _how(facts: CardFacts) -> Iterator[str]:

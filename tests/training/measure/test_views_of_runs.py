@@ -77,6 +77,8 @@ def test_a_run_is_measured_in_the_views_it_was_trained_with_or_in_others(runs, _
     assert not (runs / "one" / "metrics-val.json").exists()
     both = agnet("compare", runs / "one", runs / "sizes", "--split", "val", "--sizes", 64, 96).output
     assert f"{runs / 'one'} (64 + 96 pixels)" in both and "views:" not in both
+    alone = agnet("compare", runs / "sizes", "--split", "val", "--sizes", 64, 96, code=2).output
+    assert "was trained with 64 + 96 pixels: name a run to compare it with" in alone
     missing = agnet("compare", runs / "one", runs / "sizes", "--split", "val", code=1).output
     assert "make them with: agnet evaluate" in missing
     agnet("evaluate", "--run", runs / "one", "--root", _original_folder, "--split", "val")
@@ -173,7 +175,7 @@ def test_what_has_no_views_is_refused_in_one_line():
     ):
         with pytest.raises(ConfigurationError, match=complaint):
             check_views(views, settings, boxes)
-    for others in ({"sizes": "32"}, {"sizes": "32 40"}, {"sizes": "32 64", "crops": "five"}):
+    for others in ({"sizes": "32"}, {"sizes": "32 40"}, {"sizes": "32 64", "crops": "five"}, {"sizes": (32, 64)}):
         with pytest.raises(ConfigurationError, match="sizes"):
             RECIPE.override(**others)
     with pytest.raises(ConfigurationError, match="'sizes' and 'image_size'"):

@@ -10,6 +10,7 @@ from report_runs import HOSTILE, predictions_of, write_run
 
 from agnet.data.errors import CheckpointError
 from agnet.data.sampling import Sampling
+from agnet.training.models.contract import Views
 from agnet.training.models.settings import PlainSettings
 from agnet.training.runs.checkpoints import save_checkpoint
 from agnet.training.runs.hub import public_config
@@ -178,3 +179,18 @@ def test_a_damaged_run_is_told_in_one_line(run):
     evaluated(run, coverage=7)
     with pytest.raises(CheckpointError, match=r"^no model card can be written of run: .*unexpected entry"):
         write_card(run)
+
+
+@pytest.mark.parametrize(
+    ("views", "told"),
+    [
+        (Views((32, 64)), "an RGB image, resized to 32x32 and to 64x64 pixels (height x width, not cropped); the log"),
+        (
+            Views(),
+            "resized to 256x256 pixels (height x width, not cropped), of which it sees the four corners and the ",
+        ),
+    ],
+)
+def test_the_input_is_that_of_all_views(run, untrained, views, told):
+    save_checkpoint(run / "best.safetensors", replace(untrained(PLAIN), views=views))
+    assert told in card_text(read_card_facts(run))
