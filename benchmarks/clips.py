@@ -57,10 +57,10 @@ class OneByOne(PooledLSTM):
 
     def forward(self, maps: Tensor) -> Tensor:
         """``(B, T, C, h, w)`` -> logits ``(B, T, classes)``."""
-        means, lstm = maps.mean(dim=(3, 4)), self.lstm
-        weights = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], dim=1)
-        gates = Products(weights, lstm.bias_ih_l0 + lstm.bias_hh_l0, means.shape[1], len(means))
-        hidden = cell = means.new_zeros(len(means), lstm.hidden_size)
+        means = maps.mean(dim=(3, 4))
+        input_, recurrent, *biases = self.lstm.parameters()
+        gates = Products(torch.cat([input_, recurrent], dim=1), biases[0] + biases[1], means.shape[1], len(means))
+        hidden = cell = means.new_zeros(len(means), self.lstm.hidden_size)
         found = []
         for frame in means.unbind(1):
             hidden, cell = lstm_step(gates(torch.cat([frame, hidden], dim=1)), cell)
