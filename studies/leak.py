@@ -38,7 +38,7 @@ from torch.nn.functional import cross_entropy
 
 from agnet.commands.configuration_file import parse_value, read_mapping
 from agnet.data.boxes.reader import Boxes, read_boxes
-from agnet.data.errors import AgnetError, ConfigurationError
+from agnet.data.errors import AgnetError, ConfigurationError, MismatchError
 from agnet.data.files import write_text
 from agnet.data.regions import Layout
 from agnet.data.text import duration
@@ -144,6 +144,8 @@ def features(boxes: Boxes, root: Path, settings: Settings) -> dict[str, Part]:
     dataset, found = RegionDataset(boxes, root, (side, side)), {}
     for split in SPLITS:
         rows, maps = boxes.rows(split).tolist(), []
+        if not rows:
+            raise MismatchError(f"{boxes.path} has no {split} images, which this script needs")
         regions: list[Tensor] = []
         labels: list[int] = []
         for start in range(0, len(rows), 4):
@@ -236,11 +238,9 @@ def runs_of(name: str, settings: Settings, root: Path, output: Path) -> list[Run
         "boxes": boxes.fingerprint,
     }
     files = {seed: output / f"{name}-seed-{seed}.json" for seed in settings.seeds}
-    parts: dict[str, Part] = {}
-    for seed, file in files.items():
-        if file.exists():
-            continue
-        parts = parts or features(boxes, folder, settings)
+    found = {seed: read_run(file, known) for seed, file in files.items() if file.exists()}
+    parts = features(boxes, folder, settings) if len(found) < len(files) else {}
+    for seed in (seed for seed in files if seed not in found):
         runs: dict[str, Run] = {}
         for network, sorts in (("none", ("random",)), ("sound", ("random",)), ("wrong", ("random", "sorted"))):
             started = time.monotonic()
@@ -248,13 +248,17 @@ def runs_of(name: str, settings: Settings, root: Path, output: Path) -> list[Run
             runs[network] = trained(built, parts, sorts, settings, seed)
             say(f"{name}, seed {seed}, {network}: {duration(time.monotonic() - started)}")
         images = {split: len(part.labels) for split, part in parts.items()}
-        write_text(file, json.dumps({"settings": known, "images": images, "made_with": made_with(), "runs": runs}))
-    return [read_run(file, known) for file in files.values()]
+        content = {"settings": known, "images": images, "made_with": made_with(), "runs": runs}
+        write_text(files[seed], json.dumps(content))
+        found[seed] = runs
+    return [found[seed] for seed in files]
 
 
 def read_run(file: Path, known: Mapping[str, Any]) -> Run:
-    """Read the runs of a seed. Raises: `ConfigurationError` if they were made with other settings."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    """Read the runs of a seed. Raises: `ConfigurationError` if they were made with other settings, or by another."""
+    content = read_mapping(file)
+    if not {"settings", "runs"} <= set(content):
+        raise ConfigurationError(f"{file} has no runs of this script; remove it, or give another --output")
     for name, value in known.items():
         if content["settings"].get(name) != value:
             raise ConfigurationError(

@@ -18,8 +18,8 @@ Run = Mapping[str, Sequence[Epoch]]  # epochs of the networks "sound", "wrong" (
 
 NOTES = (
     "Top-1 accuracy on the test images in per cent, mean ± sd over seeds, and its difference from the sound protocol "
-    "with a 95 % interval over test images and seeds; both are paired: with a seed, all networks start from the same "
-    "weights and see the same batches.",
+    "with a 95 % interval over test images and seeds; both are paired: with a seed, all networks see the same batches, "
+    "and those with sound and with wrong regions start from the same weights.",
     "wrong regions: the regions of a batch are concatenated region by region and read image by image; each image keeps "
     "its own whole-image token. random, sorted: order of the validation and test images in their batches; to a sound "
     "network the order makes no difference.",

@@ -3,26 +3,29 @@
     python studies/second_look.py --boxes boxes.h5 --root DIR --weights FILE [--seeds 3] [--epochs 8] [--output FILE]
 
 An experiment, not a part of agnet. BOXES has four primary regions (`agnet propose --primary 4 --kinds primary`). A
-photograph is seen whole, then four square crops are seen at the backbone's own size, and the answer is
-``log p(whole) + mean log p(crop)``: one classifier for the whole, one for all crops. A crop's side is 1.3 times the
-longer side of its region, at most the shorter side of the photograph. It lies
+photograph is seen whole, resized to a square, then four square crops are seen at the backbone's own size, and the
+answer is ``log p(whole) + mean log p(crop)``: one classifier for the whole, one for all crops. A crop's side is 1.3
+times the longer side of its region, at least 16 pixels and at most the shorter side of the photograph, in all rows. Its
+centre is, in fractions of the photograph's width and height,
 
-- ``salient``: around the region;
-- ``other``: at the place of the same slot's region in another photograph of the split, with the same side;
-- ``random``: anywhere in the photograph, with the same side;
-- ``corners``: in the four corners, with the same side.
+- ``salient``: that of the region;
+- ``other``: that of the same slot's region in another photograph, of train and validation or of test;
+- ``random``: drawn at random;
+- ``corners``: one of the four corners;
+
+and a crop that would leave the photograph is shifted into it.
 
 Beside them, the whole photograph alone at 224 and 448 pixels, and at both (``log p(224) + log p(448)``). The cost is in
 encodings at 224 pixels. The backbone is EfficientNet-Lite0 with ImageNet weights, its first layers computed once, in
 bfloat16, without augmentation:
 
 - ``frozen``: logistic regression on the mean of the last map. Its penalty is chosen for the whole photograph by five
-  folds of train and is the same for all rows. Accuracy is measured out of ten folds of train, and once on test.
+  folds of train and is the same for all rows. Accuracy is measured by tenfold cross-validation on train, and on test.
 - ``trained``: the layers from ``--cut`` on are trained with the classifiers, all rows with the same number of epochs,
   learning rate and order of the photographs. Test is read once, after the last epoch.
 
-Train and validation photographs are both trained on. Differences are paired over photographs and, if trained, over
-seeds; the 95 % interval is the one of `agnet compare`.
+Train and validation photographs are both trained on. The 95 % intervals of differences are those of `agnet compare`,
+over photographs in pairs and, if trained with several seeds, over seeds.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +50,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from agnet.data.boxes.reader import Boxes, read_boxes
+from agnet.data.errors import AgnetError, MismatchError
+from agnet.data.files import write_text
 from agnet.data.images import read_image
-from agnet.training.measure.statistics import joined_test
+from agnet.training.measure.intervals import share_difference_interval
 from agnet.training.models.backbones.backbone import Backbone, build_backbone
 from agnet.training.runs.weights import find_weights
 from agnet.training.samples.views import View
@@ -204,7 +210,8 @@ def trained(parts: dict[str, Part], network: Callable[[], nn.Module], row: str, 
     last.requires_grad_(True)
     groups = [{"params": last.parameters(), "lr": 0.003}, {"params": heads.parameters(), "lr": 0.03}]
     optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4, nesterov=True)
-    steps, batch = epochs * (len(train.labels) // 32), 32
+    batch = min(32, len(train.labels))
+    steps = epochs * (len(train.labels) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / (steps / epochs)) * (1 + math.cos(math.pi * step / steps)) / 2
     )
@@ -238,34 +245,36 @@ def trained(parts: dict[str, Part], network: Callable[[], nn.Module], row: str, 
 
 def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> str:
     """Points of accuracy by which ``first`` is ahead, from right answers bool ``(n,)`` of each seed."""
-    paired = np.mean(first, axis=0) - np.mean(second, axis=0)
-    seeds = [[float(np.mean(right)) for right in some] for some in (first, second)] if len(first) > 1 else []
-    interval, p = joined_test(float(paired.mean()), float(paired.var(ddof=1) / len(paired)), len(paired), seeds)
-    return f"{100 * paired.mean():+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f}, p = {p:.2g})"
+    ours, theirs = np.array(first, float), np.array(second, float)
+    interval = share_difference_interval(theirs, ours)
+    return f"{100 * (ours.mean() - theirs.mean()):+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
 
 
 def show(title: str, rights: dict[str, list[np.ndarray]]) -> None:
     print(f"\n{title}, top-1\n{'row':16}{'units':>6}{'top-1, %':>10}  minus {CONTROL}")
     for row, right in rights.items():
         print(f"{row:16}{ROWS[row][1]:6}{100 * np.mean(right):10.1f}  {difference(right, rights[CONTROL])}")
-    salient = rights["224 + salient"]
     for row in ("224 + other", "224 + random", "224 + corners", "224 + 448"):
-        if row in rights:
-            print(f"{'salient minus':16}{row[6:]:10}{difference(salient, rights[row])}")
+        if row in rights and "224 + salient" in rights:
+            print(f"{'salient minus':16}{row[6:]:10}{difference(rights['224 + salient'], rights[row])}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--boxes", type=Path, required=True)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--cut", type=int, default=6, help="first block of EfficientNet-Lite0 (0 to 6) that is trained")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of training; 0: frozen features only")
-    parser.add_argument("--rows", nargs="+", default=["224", "224 + 448", "224 + salient", "224 + other"])
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+def save(file: Path | None, arguments: argparse.Namespace, results: dict[str, dict[str, list[np.ndarray]]]) -> None:
+    """Write which photographs each row answers right, with each seed."""
+    if file:
+        lists = {
+            name: {row: np.array(right).astype(int).tolist() for row, right in some.items()}
+            for name, some in results.items()
+        }
+        write_text(file, json.dumps({"arguments": vars(arguments), "right": lists}, default=str))
+
+
+def run(arguments: argparse.Namespace) -> None:
     boxes = read_boxes(arguments.boxes)
+    if boxes.layout.primary != 4:
+        raise MismatchError(f"{arguments.boxes} has {boxes.layout.primary} primary regions; make one with --primary 4")
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
     network = build_backbone("efficientnet-lite0", find_weights(arguments.weights, "efficientnet-lite0")).eval()
     network.requires_grad_(False)
     first, last = halves(network, arguments.cut)
@@ -279,31 +288,47 @@ def main() -> None:
         for number, (split, splits) in enumerate({"train": ("train", "val"), "test": ("test",)}.items())
     }
     print(", ".join(f"{len(one.labels)} {split}" for split, one in parts.items()), flush=True)
-    results: dict[str, dict[str, list[np.ndarray]]] = {}
-    for where, rights in frozen(parts, last).items():
-        results[f"frozen, {where}"] = {row: [right] for row, right in rights.items()}
-        show(f"frozen, {where}", results[f"frozen, {where}"])
+    results = {
+        f"frozen, {where}": {row: [right] for row, right in rights.items()}
+        for where, rights in frozen(parts, last).items()
+    }
+    for title, rights in results.items():
+        show(title, rights)
+    save(arguments.output, arguments, results)
     weights = {name: value.clone() for name, value in last.state_dict().items()}
 
     def fresh() -> nn.Module:
         last.load_state_dict(weights)
         return last
 
-    rows: dict[str, list[np.ndarray]] = {row: [] for row in arguments.rows}
+    rows: dict[str, list[np.ndarray]] = {row: [] for row in (CONTROL, *arguments.rows)}
     for seed in range(arguments.seeds):
         for row, done in rows.items():
             done.append(trained(parts, fresh, row, arguments.epochs, seed))
             print(f"seed {seed}, trained, {row}: {100 * done[-1].mean():.1f}", flush=True)
+        save(arguments.output, arguments, results | {"trained": rows})
     if arguments.seeds:
-        results["trained"] = rows
-        show(f"trained from block {arguments.cut} on, test, {arguments.seeds} seeds", rows)
-    if arguments.output:
-        lists = {
-            name: {row: np.array(right).astype(int).tolist() for row, right in some.items()}
-            for name, some in results.items()
-        }
-        text = {"arguments": vars(arguments), "right": lists}
-        arguments.output.write_text(json.dumps(text, default=str))
+        show(f"trained from block {arguments.cut} on, test, seeds: {arguments.seeds}", rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--boxes", type=Path, required=True, help="boxes file with four primary regions")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the photographs")
+    parser.add_argument("--weights", required=True, help="file of ImageNet weights, or imagenet")
+    parser.add_argument(
+        "--cut", type=int, default=6, choices=range(7), help="first block that is trained [6, the last]"
+    )
+    parser.add_argument("--epochs", type=int, default=8, help="number of epochs [8]")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds of training; 0: frozen features only [3]")
+    parser.add_argument(
+        "--rows", nargs="+", choices=ROWS, default=["224 + 448", "224 + salient", "224 + other"], help="rows to train"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file of the right answers")
+    try:
+        run(parser.parse_args())
+    except AgnetError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
