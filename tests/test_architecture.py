@@ -7,6 +7,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 import agnet
 from agnet.commands.compare import SAVED_AS
 from agnet.data.references import named_function
@@ -126,6 +128,19 @@ def test_every_room_imports_only_the_rooms_below_it():
 
 def test_the_home_of_what_is_fragile_about_pytorch_imports_nothing_of_ours():
     assert not list(relative_imports(ROOT / "training" / "machine" / "torch_internals.py"))
+
+
+def test_every_file_has_the_syntax_of_the_oldest_python():
+    oldest = re.search(
+        r"^python_requires = >=(\d+)\.(\d+)$", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    version = int(oldest[1]), int(oldest[2])
+    with pytest.raises(SyntaxError):  # the check itself: exception groups came with 3.11
+        ast.parse("try: pass\nexcept* OSError: pass", feature_version=version)
+    others = ("benchmarks", "commands", "docs", "examples", "studies", "tests")
+    inside = [path for name in others for path in (ROOT / name).rglob("*.py")]
+    for path in [*ROOT.glob("*.py"), *sources(), *inside]:
+        ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=version)
 
 
 def test_inside_the_package_imports_are_relative():

@@ -117,6 +117,8 @@ def parse_names(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
     if names == (NONE,):
         return ()
+    if NONE in names:
+        raise ValueError(f"{NONE} stands alone, got {text!r}")
     for name in names or ("",):
         if name not in KINDS:
             raise ValueError(f"wanted {', '.join(KINDS)} or {NONE}, got {name!r}{did_you_mean(name, [*KINDS, NONE])}")

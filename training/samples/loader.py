@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -518,6 +519,7 @@ class Loader:
             raise DatasetError(
                 "a worker process that reads images has died, most likely for lack of memory (a container's shared "
                 "memory, /dev/shm, is small by default); use fewer --workers; training continues with --resume"
+                f"{_hint_of_scripts()}"
             ) from None
         except OSError as error:
             if is_of_worker(error):
@@ -528,6 +530,13 @@ class Loader:
             ) from None
         except AgnetError as error:
             raise type(error)(message_of_worker(error)) from None
+
+
+def _hint_of_scripts() -> str:
+    """Another reason why workers end, where each first imports the user's script: unless they are forks."""
+    if multiprocessing.get_start_method() == "fork":
+        return ""
+    return '; a script of your own that trains needs if __name__ == "__main__":, or no workers'
 
 
 def _collate(samples: list[_Sample] | list[ClipSample]) -> Batch:

@@ -273,6 +273,8 @@ def test_names_are_checked(monkeypatch):
     assert parse_names("csv, wandb,csv") == ("csv", "wandb") and parse_names("none") == ()
     with pytest.raises(ValueError, match=r"got 'wandbb'; did you mean wandb\?|got 'wandbb'.*wandb"):
         parse_names("csv,wandbb")
+    with pytest.raises(ValueError, match="none stands alone, got 'none,csv'"):
+        parse_names("none,csv")
     with pytest.raises(ValueError, match="got ''"):
         parse_names("")
     monkeypatch.setattr(trackers, "is_installed", lambda name: False)

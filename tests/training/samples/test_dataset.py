@@ -17,6 +17,7 @@ from agnet.data.boxes.reader import read_boxes
 from agnet.data.errors import DatasetError, ImageError, MismatchError
 from agnet.proposals.one_image import propose_regions
 from agnet.proposals.settings import ProposalSettings
+from agnet.training.machine.torch_internals import Batches
 from agnet.training.samples.loader import BATCHES_OF_A_WORKER, Loader, RegionDataset
 from agnet.training.samples.views import AffineRange, View
 
@@ -134,6 +135,18 @@ def test_a_batch_that_cannot_be_sent_is_an_error_and_not_waited_for_for_ever(box
             next(loader.epoch(0))
     finally:
         loader.close()
+
+
+@pytest.mark.parametrize(("method", "hinted"), [("fork", False), ("forkserver", True), ("spawn", True)])
+def test_a_script_that_workers_import_is_named_where_they_do(boxes, folder, monkeypatch, method, hinted):
+    def lost(self):
+        raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
+
+    monkeypatch.setattr(Batches, "__iter__", lost)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    with pytest.raises(DatasetError, match=r"has died.*--workers") as caught:
+        next(Loader(RegionDataset(boxes, folder, SQUARE), np.arange(2), 2, 0).epoch(0))
+    assert ("__main__" in str(caught.value)) == hinted
 
 
 def test_a_machine_that_has_no_room_for_readers_says_so(boxes, folder, monkeypatch):
