@@ -74,12 +74,16 @@ class Settings:
         unknown = sorted(set(content) - {each.name for each in fields(cls)})
         if unknown or not content.get("data"):
             raise ConfigurationError(f"{file}: " + (f"unknown entry {unknown[0]!r}" if unknown else "no data sets"))
+        if not isinstance(content["data"], dict) or not all(isinstance(one, dict) for one in content["data"].values()):
+            raise ConfigurationError(f"{file}: data: wanted the options of each data set by its name")
         seeds = content.get("seeds", cls.seeds)
         found = cls(**{**content, "seeds": tuple(seeds) if isinstance(seeds, list | tuple) else (seeds,)})
         for name, least in (("epochs", 1), ("batch", 1), ("channels", AGNetSettings.se_ratio), ("primary", 2)):
             value = getattr(found, name)
             if type(value) is not int or (value < least and (name, value) != ("channels", 0)):
                 raise ConfigurationError(f"{file}: {name}: wanted a whole number, {least} or more, got {value!r}")
+        if any(type(seed) is not int for seed in found.seeds):
+            raise ConfigurationError(f"{file}: seeds: wanted whole numbers, got {', '.join(map(str, found.seeds))}")
         return found
 
 
@@ -255,16 +259,19 @@ def runs_of(name: str, settings: Settings, root: Path, output: Path) -> list[Run
 
 
 def read_run(file: Path, known: Mapping[str, Any]) -> Run:
-    """Read the runs of a seed. Raises: `ConfigurationError` if they were made with other settings, or by another."""
-    content = read_mapping(file)
-    if not {"settings", "runs"} <= set(content):
-        raise ConfigurationError(f"{file} has no runs of this script; remove it, or give another --output")
+    """Read the runs of a seed. Raises: `ConfigurationError` for other settings, or if the file is something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = dict(content["settings"])
+        found: Run = content["runs"]
+    except (OSError, ValueError, LookupError, TypeError):
+        complaint = f"{file} has no runs of this script; remove it, or give another --output"
+        raise ConfigurationError(complaint) from None
     for name, value in known.items():
-        if content["settings"].get(name) != value:
+        if settings.get(name) != value:
             raise ConfigurationError(
-                f"{file} was made with {name} {content['settings'].get(name)}, not {value}; give another --output"
+                f"{file} was made with {name} {settings.get(name)}, not {value}; give another --output"
             )
-    found: Run = content["runs"]
     return found
 
 

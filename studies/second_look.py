@@ -253,7 +253,8 @@ def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> str
 def show(title: str, rights: dict[str, list[np.ndarray]]) -> None:
     print(f"\n{title}, top-1\n{'row':16}{'units':>6}{'top-1, %':>10}  minus {CONTROL}")
     for row, right in rights.items():
-        print(f"{row:16}{ROWS[row][1]:6}{100 * np.mean(right):10.1f}  {difference(right, rights[CONTROL])}")
+        told = "" if row == CONTROL else difference(right, rights[CONTROL])
+        print(f"{row:16}{ROWS[row][1]:6}{100 * np.mean(right):10.1f}  {told}".rstrip())
     for row in ("224 + other", "224 + random", "224 + corners", "224 + 448"):
         if row in rights and "224 + salient" in rights:
             print(f"{'salient minus':16}{row[6:]:10}{difference(rights['224 + salient'], rights[row])}")

@@ -78,6 +78,15 @@ def test_one_command_ends_in_a_table_and_repeats_no_finished_seed(
     monkeypatch.setattr(sys, "argv", [*words, "--set", "batch=3"])
     with pytest.raises(SystemExit, match=r"small-seed-0.json was made with batch 2, not 3"):
         leak.main()
-    monkeypatch.setattr(sys, "argv", [*words, "--set", "bach=3"])
-    with pytest.raises(SystemExit, match="unknown entry 'bach'"):
+    for setting, complaint in (
+        ("bach=3", "unknown entry 'bach'"),
+        ("seeds=a", "seeds: wanted whole numbers, got a"),
+        ("data=a", "data: wanted the options of each data set"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*words, "--set", setting])
+        with pytest.raises(SystemExit, match=complaint):
+            leak.main()
+    (tmp_path / "out" / "small-seed-0.json").write_text("[1]")
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match=r"small-seed-0.json has no runs of this script"):
         leak.main()
