@@ -39,7 +39,9 @@ _NAMES_CATEGORIES = ("coco", "fiftyone")
     help="Split to export.  [default: all; with --run, test]",
 )
 @click.option(
-    "--run", type=click.Path(path_type=Path), help="Folder of a run whose predictions of the split are exported, too."
+    "--run",
+    type=options.RunPath(reads=False),
+    help="Folder of a run whose predictions of the split are exported, too.",
 )
 @click.option(
     "--regions",

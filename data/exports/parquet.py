@@ -20,8 +20,8 @@ def write_parquet(selection: Selection, output: Path, progress: Progress) -> int
     """Write one row for each image, with the bytes of its file as they are.
 
     Columns: ``image`` (bytes, path), ``label``, ``split``, ``regions``: a list of boxes ``[x0, y0, x1, y1]`` in pixels
-    of the upright photograph, in the order of the slots; with predictions, ``prediction`` and ``confidence``. At most a
-    row group of 100 images or 64 MiB is in memory.
+    of the upright photograph, in the order of the slots; with predictions, ``prediction`` and ``confidence``. One row
+    group is in memory at a time; it ends with its 100th image, or with the one that brings it to 64 MiB.
 
     Returns: 0: ``datasets`` applies the orientation in a file's metadata.
     """

@@ -300,6 +300,11 @@ def test_the_command_says_what_it_wrote_and_what_to_beware_of(made, agnet):
     )
 
 
+def test_a_run_on_the_hub_has_no_predictions_and_is_to_be_copied(agnet):
+    said = agnet("export-data", "--run", "hf://some/one", "--format", "coco", "--output", "o.json", code=2).stderr
+    assert "hf://some/one is on the hub" in said and "agnet pull some/one --run FOLDER" in said
+
+
 def test_a_missing_package_is_said_before_the_work(agnet, monkeypatch):
     monkeypatch.setattr("agnet.data.exports.export.find_spec", lambda name: None)
     said = agnet("export-data", "--format", "parquet", "--output", "o.parquet", code=1).stderr

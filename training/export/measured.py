@@ -75,8 +75,8 @@ def export_measured(
     Args:
         run: Folder of the run, or its checkpoint.
         precision: ``half`` or ``int8``.
-        output: File to write. None: ``model-half.onnx`` or ``model-int8.onnx`` beside the checkpoint. A report of the
-            same name that ends in .json is written beside it.
+        output: File to write. None: ``model-half.onnx`` or ``model-int8.onnx`` beside the checkpoint. A report is
+            written beside it, under its name with ``.json`` added.
         boxes: Boxes file of images with the classes of the run.
         root: Folder of the images.
         split: Split to measure on.
@@ -113,7 +113,7 @@ def export_measured(
         )
         _check_loss(loss, precision)
         settings = {**done, "network": checkpoint_hash(path), "epoch": checkpoint.epoch, **_circumstances(boxes)}
-        found = Measured(output, output.with_suffix(".json"), precision, split, loss, settings)
+        found = Measured(output, output.with_name(f"{output.name}.json"), precision, split, loss, settings)
         write_text(found.report, json.dumps(found.to_dict(), indent=1) + "\n")
     return found
 
@@ -137,7 +137,8 @@ def _check_boxes(path: Path, boxes: Boxes, root: Path, split: str, precision: st
     check_same_kind(path.parent, read_header(path), boxes)
     for part in dict.fromkeys(["train", split] if precision == INT8 else [split]):
         if not len(boxes.rows(part)):
-            raise DatasetError(f"{boxes.path} has no usable {part} images")
+            remedy = "measure on another with --split" if part == split else "int8 needs them to set its ranges"
+            raise DatasetError(f"{boxes.path} has no usable {part} images: {remedy}")
         check_images(boxes, root, part)
 
 

@@ -17,7 +17,7 @@ from torch.export.passes import move_to_device_pass
 
 import agnet as package
 from agnet.data.boxes.reader import read_boxes
-from agnet.data.errors import CheckpointError, ConfigurationError
+from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError
 from agnet.data.images import read_image
 from agnet.proposals.settings import ProposalSettings
 from agnet.training.export import export as module
@@ -471,7 +471,7 @@ def lower(boxes_file, folder, exports, tmp_path, monkeypatch):
     )
     boxes = read_boxes(boxes_file)
     run = save(tmp_path / "run", checkpoint(proposals=boxes.settings["proposals"]))
-    return lambda precision, **others: export_measured(run, precision, None, boxes, folder, **others)
+    return lambda precision, output=None, **others: export_measured(run, precision, output, boxes, folder, **others)
 
 
 @pytest.mark.parametrize("precision", ["half", "int8"])
@@ -551,7 +551,16 @@ def test_a_loss_is_counted_photograph_by_photograph(tmp_path, monkeypatch):
     assert (loss.milliseconds_float, loss.milliseconds) == (1500, 500) and done == [2, 4]
     sure, unsure = np.exp(2) / (np.exp(2) + 2), 1 / (np.exp(2) + 2)
     assert loss.mean_probability_change == pytest.approx((sure - unsure) / 4)
-    assert loss.interval.low < -0.25 < loss.interval.high
+    assert loss.interval.low < -0.25 < loss.interval.high and loss.interval.low + loss.interval.high < 0
+
+
+def test_a_report_replaces_no_other_json_and_a_split_without_images_is_named(lower, tmp_path):
+    config = tmp_path / "run" / "config.json"
+    config.write_text("mine")
+    done = lower("half", output=config.with_suffix(".onnx"))
+    assert config.read_text() == "mine" and done.report.name == "config.onnx.json"
+    with pytest.raises(DatasetError, match="has no usable query images: measure on another with --split"):
+        lower("half", split="query")
 
 
 def test_a_file_that_does_not_survive_is_not_kept(lower, tmp_path, monkeypatch):
