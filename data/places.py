@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,10 @@ from typing import Any
 from .text import printable
 
 _ABSOLUTE = re.compile(r"(?<![\w.:/~-])(?:/|[A-Za-z]:[\\/])[^\s'\"]*[\\/]")
+#: An absolute path in a person's text, which may be Markdown or HTML; not the path of a web address.
+_IN_TEXT = re.compile(r"(?:(?<![\w.:/~<-])|(?<=file://))(?:/|[A-Za-z]:[\\/])[^\s'\"`<>()\[\]{}|*,;]+")
+_OF_A_HOME = re.compile(r"/home/\w|/Users/\w|[A-Za-z]:[\\/]Users[\\/]\w")
+_EVERYWHERE = {"bin", "dev", "etc", "lib", "proc", "sys", "usr"}  # folders of every machine, which tell nothing of one
 
 
 def relative_hint(target: Path, start: Path) -> str:
@@ -57,6 +61,26 @@ def hinted_place(hint: object, start: Path) -> Path | None:
     if not isinstance(hint, str) or not hint or Path(hint).is_absolute():
         return None
     return Path(os.path.normpath(start / hint))
+
+
+def private_place(text: str, own: Iterable[Path] = ()) -> str:
+    """The first private folder or file that a person's text names; empty if there is none.
+
+    Private is what lies in anybody's home folder, what is on this machine outside the folders of its system, and:
+
+    Args:
+        text: Text, such as Markdown.
+        own: Absolute paths, which are found with spaces in them, too.
+    """
+    for place in own:
+        if str(place) in text:
+            return str(place)
+    for found in _IN_TEXT.findall(text):
+        place = Path(found.rstrip(".:!?"))
+        told = (one for one in (place, place.parent) if len(one.parts) > 2 and one.parts[1] not in _EVERYWHERE)
+        if _OF_A_HOME.match(found) or any(os.path.exists(one) for one in told):  # noqa: PTH110 - of any length
+            return str(place)
+    return ""
 
 
 def without_paths(value: Any) -> Any:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agnet.data.places import follow_hint, relative_hint
+from agnet.data.places import follow_hint, private_place, relative_hint
 
 
 def test_a_hint_leads_back(tmp_path):
@@ -49,3 +49,24 @@ def test_a_user_without_a_home_has_hints_too(monkeypatch):
 @pytest.mark.parametrize("hint", ["", None, 3, "not/there"])
 def test_a_hint_that_leads_nowhere_is_none(hint, tmp_path):
     assert follow_hint(hint, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("in /home/someone/photos, a folder", "/home/someone/photos"),
+        ("<img src='file:///Users/someone/a.png'>", "/Users/someone/a.png"),
+        (r"[photos](C:\Users\someone\photos)", r"C:\Users\someone\photos"),
+        ("`HERE/photos/lost.jpg`.", "HERE/photos/lost.jpg"),  # its folder is there
+        ("lies in HERE/photos.", "HERE/photos"),
+        ("--root=HERE/photos/", "HERE/photos"),
+        ("/some where/with spaces", "/some where/with"),
+        ("see https://a.b/home/someone and [the page](/docs/hub) or ./home/someone", ""),
+        ("<b>bold</b></i> 2>/dev/null; #!/usr/bin/env python3; 1/2/3; /" + "x" * 999 + "/y", ""),
+        ("HERE-not/photos", ""),
+    ],
+)
+def test_private_places_are_found_in_a_persons_text(text, found, tmp_path):
+    (tmp_path / "photos").mkdir()
+    text, found = (one.replace("HERE", str(tmp_path)) for one in (text, found))
+    assert private_place(text, [Path("/some where/with")]) == found
