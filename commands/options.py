@@ -49,7 +49,7 @@ proposal_weights = click.option(
     type=click.Path(path_type=Path),
     help="FILE that was given to agnet propose --weights, if a network proposes the regions.",
 )
-_HUB = "hf://"
+_HUB = "hf:/"  # a path has one slash less
 _ON_THE_HUB = "agnet.on_the_hub"  # entry of a context: the run is in the hub's cache, which nothing is written to
 
 
@@ -87,8 +87,8 @@ def check_own_folder(context: click.Context) -> None:
 
 def _needs_a_folder(name: str, context: click.Context) -> NoReturn:
     raise click.UsageError(
-        f"{name} is on the hub, and this needs the folder of a run: agnet pull {name.removeprefix(_HUB)} --run FOLDER "
-        "copies it into one",
+        f"{name} is on the hub, and this needs the folder of a run: agnet pull {name.removeprefix(_HUB).strip('/')} "
+        "--run FOLDER copies it into one",
         context,
     )
 

@@ -19,7 +19,7 @@ from . import options
     default="",
     metavar="ID",
     help="Licence of the weights for the model card, as the hub's identifier, such as mit or cc-by-nc-4.0.  "
-    "[default: not stated]",
+    "[default: that of a pulled run, else not stated]",
 )
 @click.option(
     "--seen",
@@ -31,8 +31,9 @@ from . import options
 def push(run: Path, name: str, private: bool, licence: str, seen: bool, dry_run: bool) -> None:
     """Write the weights, configuration, model card and metrics of a run into OWNER/NAME[@BRANCH] of the hub.
 
-    Nothing else is written: no predictions, embeddings, pictures, logs or saved states, and no path of this machine.
-    Log in first with hf auth login, or set HF_TOKEN. agnet predict --run hf://OWNER/NAME then works anywhere.
+    Repository and branch are made if they do not exist. Nothing else is written: no predictions, embeddings, pictures,
+    logs or saved states, and no path of this machine. Log in first with hf auth login, or set HF_TOKEN. agnet predict
+    --run hf://OWNER/NAME then works anywhere.
     """
     from ..data.text import table
     from ..training.runs.hub import PREFIX, HubName, size_text, to_push

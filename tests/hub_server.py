@@ -17,20 +17,23 @@ TOKEN = "hf_of_this_test"
 
 @dataclass
 class Repository:
-    """A repository: its commits, the latest last, each with all files at that time."""
+    """A repository: its commits, each with all files at that time, and the latest commit of each branch."""
 
     private: bool = False
     gated: bool = False  #: whether a consent is asked for, which nobody has given
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, changes):
-        files = {**(list(self.commits.values())[-1] if self.commits else {}), **changes}
+    def commit(self, added, deleted=(), branch="main"):
+        files = {**self.commits.get(self.branches.get(branch), {}), **added}
+        files = {name: content for name, content in files.items() if name not in deleted}
         content = json.dumps([len(self.commits), *((name, _sha1(each)) for name, each in sorted(files.items()))])
-        self.commits[_sha1(content.encode())] = files
+        self.branches[branch] = _sha1(content.encode())
+        self.commits[self.branches[branch]] = files
 
     def at(self, revision):
         """Hash and files of a commit, or None."""
-        commit = [*self.commits][-1] if revision == "main" and self.commits else revision
+        commit = self.branches.get(revision, revision)
         return (commit, self.commits[commit]) if commit in self.commits else None
 
 
@@ -40,7 +43,10 @@ class Hub:
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)  #: method and path of every request
+    stored: dict[str, bytes] = field(default_factory=dict)  #: large files by their sha256, as over LFS
+    full: bool = False  #: whether it stores no more large files
     down: bool = False  #: whether it answers 503 to everything
+    login: bool = False  #: whether a page that asks for a login answers everything, as in a hotel
     url: str = ""
 
     def add(self, name, private=False, **files):
@@ -50,8 +56,9 @@ class Hub:
         return repository
 
     def downloads(self, file):
-        """How often a file was downloaded."""
-        return sum(line.startswith("GET") and line.endswith(f"/{file}") and "/resolve/" in line for line in self.asked)
+        """How often a file was downloaded; of large files, any of them."""
+        asked = r"GET /lfs/\w+" if _is_large(file) else rf"GET /.+/resolve/.+/{re.escape(file)}"
+        return sum(re.fullmatch(asked, line) is not None for line in self.asked)
 
 
 def _dotted(name):
@@ -60,6 +67,11 @@ def _dotted(name):
 
 def _sha1(content):
     return hashlib.sha1(content).hexdigest()
+
+
+def _is_large(name):
+    """Whether a file goes over LFS, whatever its size: by the .gitattributes of every new repository of the hub."""
+    return name.endswith(".safetensors")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -78,12 +90,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self._answer()
 
+    def do_PUT(self):
+        self._answer()
+
     def _answer(self):
         path = unquote(urlsplit(self.path).path)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.asked.append(f"{self.command} {path}")
         if self.hub.down:
             return self._send(503, b"")
+        if self.hub.login:
+            return self._send(200, b"<html>Welcome!</html>", Content_Type="text/html")
         for method, pattern, answer in self.routes:
             if found := method == self.command and re.fullmatch(pattern, path):
                 return answer(self, *found.groups())
@@ -111,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _found(self, name, revision="main"):
         """Hash and files of a revision; None after an answer that says why there is none."""
         repository = self.hub.repositories.get(name)
+        if not self._known and self.headers.get("Authorization"):
+            return self._refuse(401, "", "Invalid credentials in Authorization header")
         if repository is None or (repository.private and not self._known):
             return self._refuse(404 if self._known else 401, "RepoNotFound", "Repository not found")
         if repository.gated:
@@ -122,17 +141,30 @@ class _Handler(BaseHTTPRequestHandler):
             commit, files = found
             if file not in files:
                 return self._refuse(404, "EntryNotFound", "Entry not found")
-            return self._send(200, files[file], ETag=f'"{_sha1(files[file])}"', X_Repo_Commit=commit)
+            if not _is_large(file):
+                return self._send(200, files[file], ETag=f'"{_sha1(files[file])}"', X_Repo_Commit=commit)
+            oid = hashlib.sha256(files[file]).hexdigest()
+            self.hub.stored[oid] = files[file]
+            linked = {"X_Linked_ETag": f'"{oid}"', "X_Linked_Size": str(len(files[file])), "X_Repo_Commit": commit}
+            # As on the hub, they lie on another host, which is not told the token.
+            self._send(302, b"", Location=f"{self.hub.url.replace('127.0.0.1', 'localhost')}/lfs/{oid}", **linked)
+
+    def _stored(self, oid):
+        if self.headers.get("Authorization"):
+            return self._refuse(400, "", "a token for the hub only")
+        self._send(200, self.hub.stored[oid])
 
     def _info(self, name, revision="main"):
         if found := self._found(name, revision):
             commit, files = found
-            self._json({"id": name, "modelId": name, "sha": commit, "siblings": [{"rfilename": one} for one in files]})
+            siblings = [{"rfilename": one, "size": len(content)} for one, content in files.items()]
+            self._json({"id": name, "modelId": name, "sha": commit, "siblings": siblings})
 
-    def _tree(self, name, revision):
-        if found := self._found(name, revision):
-            files = found[1].items()
-            self._json([{"type": "file", "path": k, "size": len(v), "oid": _sha1(v)} for k, v in files])
+    def _branch(self, name, branch):
+        repository = self.hub.repositories[name]
+        there = branch in repository.branches
+        repository.branches.setdefault(branch, repository.branches["main"])
+        self._send(409 if there else 201, b"")
 
     def _create(self):
         asked = json.loads(self.body)
@@ -143,7 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(403, "", "You don't have the rights to create a model under this namespace")
         there = name in self.hub.repositories
         if not there:
-            self.hub.repositories[name] = Repository(asked.get("private") or asked.get("visibility") == "private")
+            private = asked.get("private") or asked.get("visibility") == "private"
+            self.hub.repositories[name] = Repository(private)
+            self.hub.repositories[name].commit({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text"})
         answer = json.dumps({"url": f"{self.hub.url}/{name}", "name": name}).encode()
         self._send(409 if there else 200, answer, Content_Type="application/json")
 
@@ -151,14 +185,38 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._known:
             return self._refuse(401, "", "Invalid username or password.")
         files = json.loads(self.body)["files"]
-        self._json({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]})
+        modes = {one["path"]: "lfs" if _is_large(one["path"]) else "regular" for one in files}
+        self._json({"files": [{"path": k, "uploadMode": mode, "shouldIgnore": False} for k, mode in modes.items()]})
+
+    def _batch(self, name):
+        """As https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md: where each large file is to be put."""
+        if not self._known:
+            return self._refuse(401, "", "Invalid username or password.")
+        objects = json.loads(self.body)["objects"]
+        for one in objects:
+            if one["oid"] not in self.hub.stored:
+                one["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _store(self, oid):
+        if self.hub.full or hashlib.sha256(self.body).hexdigest() != oid:
+            return self._refuse(400, "", "not stored")
+        self.hub.stored[oid] = self.body
+        self._send(200, b"")
+
+    def _xet(self, name, revision):
+        """No token for Xet, the protocol of hf_xet: its storage is not imitated here."""
+        self._refuse(403, "", "Xet is not served here")
 
     def _commit(self, name, revision):
         lines = [json.loads(line) for line in self.body.splitlines()]
-        files = [line["value"] for line in lines if line["key"] == "file"]
+        kinds = ("file", "lfsFile", "deletedFile")
+        files, large, deleted = ([line["value"] for line in lines if line["key"] == kind] for kind in kinds)
+        added = {one["path"]: base64.b64decode(one["content"]) for one in files}
+        added |= {one["path"]: self.hub.stored[one["oid"]] for one in large}
         repository = self.hub.repositories[name]
-        repository.commit({one["path"]: base64.b64decode(one["content"]) for one in files})
-        commit = repository.at("main")[0]
+        repository.commit(added, [one["path"] for one in deleted], revision)
+        commit = repository.branches[revision]
         self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit, "hookOutput": ""})
 
     def _validate(self):
@@ -178,7 +236,11 @@ class _Handler(BaseHTTPRequestHandler):
         ("POST", r"/api/repos/create", _create),
         ("POST", r"/api/models/([^/]+/[^/]+)/preupload/(.+)", _preupload),
         ("POST", r"/api/models/([^/]+/[^/]+)/commit/(.+)", _commit),
-        ("GET", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", _tree),
+        ("POST", r"/([^/]+/[^/]+).git/info/lfs/objects/batch", _batch),
+        ("PUT", r"/lfs/(\w+)", _store),
+        ("GET", r"/lfs/(\w+)", _stored),
+        ("GET", r"/api/models/([^/]+/[^/]+)/xet-write-token/(.+)", _xet),
+        ("POST", r"/api/models/([^/]+/[^/]+)/branch/(.+)", _branch),
         ("GET", r"/api/models/([^/]+/[^/]+)/revision/(.+)", _info),
         ("GET", r"/api/models/([^/]+/[^/]+)", _info),
         ("HEAD", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _resolve),

@@ -31,6 +31,9 @@ CARD = "README.md"
 #: Line of every card that agnet wrote; one without it belongs to a person and is not replaced.
 MARK = "<!-- agnet train and agnet evaluate replace this card; remove this line to keep your own text. -->"
 SPLITS = ("test", "query", "val", "train-fold", "train")
+#: Entries of a pushed configuration: what a card says of the epochs, as the log stays where it is, and the licence.
+EPOCHS, LICENCE = "epochs", "licence"
+_OF_AN_EPOCH = ("epoch", "seconds", "total_seconds", "images_per_second", "best")
 #: Names of measures in the hub's metadata, where they are others.
 _HUB_NAMES = {
     "top1": "accuracy",
@@ -123,11 +126,26 @@ def read_card_facts(run: Path, name: str = "", told: str = "", licence: str = ""
         name=name or words.name_of(run, config),
         header=header,
         config=config,
-        log=read_log(run) if (run / LOG).is_file() else [],
+        log=epochs_of_card(run, config),
         metrics=dict(metrics_of(run, header.get("epoch"))),
         run=told or printable(words.folder_name(run)),
         licence=licence,
     )
+
+
+def epochs_of_card(run: Path, config: words.Config) -> list[dict[str, Any]]:
+    """What a card says of each epoch, from the log of a run; of a pulled run, from its configuration.
+
+    Raises: `CheckpointError` for a damaged log.
+    """
+    pushed = config.get(EPOCHS)
+    log = read_log(run) if (run / LOG).is_file() else pushed if isinstance(pushed, list) else []
+    lines = [line for line in log if isinstance(line, dict)]
+    return [{name: value for name, value in line.items() if _is_told(name, value)} for line in lines]
+
+
+def _is_told(name: str, value: object) -> bool:
+    return (name in _OF_AN_EPOCH or name.startswith("val_")) and isinstance(value, (int, float))
 
 
 def write_card(run: Path) -> Path | None:
@@ -140,7 +158,7 @@ def write_card(run: Path) -> Path | None:
     if not checkpoint_of(run).is_file() or not is_ours(path):
         return None
     facts = read_card_facts(run)
-    if PULLED in facts.config:  # its owner's card knows the log, which was not pushed
+    if PULLED in facts.config:  # it tells what its owner measured
         return None
     with writing(run):
         write_text(path, card_text(facts))
@@ -541,7 +559,12 @@ def _source(facts: CardFacts) -> Iterator[str]:
         'Wharton, Y. Liu, N. Bessis, A. Behera, "Attend and Guide (AG-Net): A Keypoints-Driven Attention-Based Deep '
         'Network for Image Recognition", IEEE Transactions on Image Processing 30, 3691–3704, 2021.'
     )
+    if origin := facts.config.get(PULLED):
+        repository, revision = origin["repository"], origin["revision"]
+        yield f"A copy of {markdown(repository)} on the Hugging Face hub, revision {markdown(revision)}."
     licence = (
-        f"The weights are licensed {facts.licence}." if facts.licence else "The licence of the weights is not stated."
+        f"The weights are licensed {markdown(facts.licence)}."
+        if facts.licence
+        else "The licence of the weights is not stated."
     )
     yield f"{licence} This text was filled in from the files of the run by agnet, and is no judgement of its own."

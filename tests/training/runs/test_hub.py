@@ -1,8 +1,11 @@
 """Networks on the Hugging Face hub, against a small server with the hub's routes."""
 
+import errno
 import json
 import os
 import pickle
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +20,13 @@ from agnet.training.models.registry import ModelSettings
 from agnet.training.models.settings import PlainSettings
 from agnet.training.runs.checkpoints import load_checkpoint, save_checkpoint
 from agnet.training.runs.folder import display_name
-from agnet.training.runs.hub import HubName, fetch
+from agnet.training.runs.hub import HubName, fetch, to_push
 
 pytest.importorskip("huggingface_hub")
-pytestmark = pytest.mark.usefixtures("small_mobilenet", "one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("small_mobilenet", "one_thread"),
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),  # huggingface_hub's own, of uploads over LFS
+]
 
 SETTINGS = ModelSettings(classes=3, regions=6, backbone="mobilenet-v3-small", units=4)
 SECRETS = ("predictions-test.csv", "embeddings-test.safetensors", "log.jsonl", "curves.png", "last.safetensors")
@@ -31,11 +37,11 @@ def hub(monkeypatch, tmp_path):
     """A running hub and an empty cache; whoever runs the tests may be logged in elsewhere."""
     from huggingface_hub import constants
 
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between attempts
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # large files go over LFS, which the server has
     with serve() as hub:
         ask(monkeypatch, hub.url)
         yield hub
@@ -78,8 +84,10 @@ def photograph(folder):
     return next(folder.rglob("*.png"))
 
 
-def latest(hub, name="me/net"):
-    return hub.repositories[name].at("main")[1]
+def latest(hub, name="me/net", branch="main"):
+    """The files that agnet wrote."""
+    files = hub.repositories[name].at(branch)[1]
+    return {file: content for file, content in files.items() if file != ".gitattributes"}
 
 
 def test_what_is_pushed_is_told_before_and_has_no_private_file_or_path(agnet, hub, run, tmp_path):
@@ -96,6 +104,38 @@ def test_what_is_pushed_is_told_before_and_has_no_private_file_or_path(agnet, hu
         assert str(tmp_path).encode() not in content and b"secret" not in content, name
     card = latest(hub)["README.md"].decode()
     assert "\nlicense: mit\n" in card and "agnet predict --run hf://me/net photo.jpg" in card and "62.50%" in card
+    assert "\n# net\n" in card and "1 of 5 epochs in 9.0 seconds" in card
+
+
+def test_weights_go_over_lfs_and_a_refused_upload_is_told_in_one_line(agnet, hub, run):
+    hub.full = True
+    told = agnet("push", "--run", run, "me/net", code=1).stderr
+    assert "does not take me/net: Bad request: not stored" in told and "Traceback" not in told
+    assert not latest(hub)
+    hub.full = False
+    agnet("push", "--run", run, "me/net")
+    assert [*hub.stored.values()] == [(run / "best.safetensors").read_bytes()]
+    assert "PUT /lfs/" in "".join(hub.asked)
+    puts = len(hub.asked)
+    agnet("push", "--run", run, "me/other")
+    assert "PUT /lfs/" not in "".join(hub.asked[puts:])  # the hub has them
+
+
+def test_a_second_push_takes_away_what_was_of_another_network(agnet, hub, run):
+    agnet("push", "--run", run, "me/net", "--seen")
+    hub.repositories["me/net"].commit({"notes.txt": b"by hand"})
+    (run / "metrics-test.json").unlink()
+    agnet("push", "--run", run, "me/net")
+    assert set(latest(hub)) == {"model.safetensors", "config.json", "README.md", "notes.txt"}
+
+
+def test_a_branch_is_made_and_read(agnet, hub, run):
+    agnet("push", "--run", run, "me/net")
+    for _ in range(2):
+        (run / "metrics-test.json").unlink(missing_ok=True)
+        agnet("push", "--run", run, "me/net@v2")
+    assert "metrics-test.json" in latest(hub) and "metrics-test.json" not in latest(hub, branch="v2")
+    assert fetch(HubName.parse("me/net@v2")).name == hub.repositories["me/net"].branches["v2"]
 
 
 def test_a_network_on_the_hub_predicts_as_the_run_and_is_downloaded_once(agnet, hub, run, photograph, monkeypatch):
@@ -106,18 +146,40 @@ def test_a_network_on_the_hub_predicts_as_the_run_and_is_downloaded_once(agnet, 
     predicted = package.load("hf://me/net").predict(photograph)
     assert predicted.label == json.loads(here)["label"]
     assert hub.downloads("model.safetensors") == hub.downloads("config.json") == 1
+    # Its card's commands, as they are printed.
+    monkeypatch.chdir(photograph.parent)
+    (photograph.parent / "photo.jpg").write_bytes(photograph.read_bytes())
+    card = latest(hub)["README.md"].decode()
+    (told,) = re.findall(r"```bash\nagnet (predict .*)\n```", card)
+    assert predicted.label in agnet(*shlex.split(told), "--jobs", 0).stdout
+    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.S)
+    names = {}
+    exec(code, names)
+    assert type(names["network"]) is package.AGNet and names["predictor"].classes == names["network"].header.classes
     hub.down = True  # from here on, the cache has to do
     assert agnet("predict", "--run", "hf://me/net", photograph, "--jobs", 0, "--json").stdout == here
     assert hub.downloads("model.safetensors") == 1
 
 
-def test_a_persons_own_card_is_pushed_as_it_is_unless_it_names_a_folder_of_the_machine(agnet, hub, run):
-    (run / "README.md").write_text("---\ntags: [mine]\n---\n# My network\n", encoding="utf-8")
+def test_a_persons_own_card_is_pushed_as_it_is_unless_it_names_a_private_place(agnet, hub, run, tmp_path):
+    boxes = tmp_path / "my secret photos" / "boxes.h5"  # a path that no pattern finds whole
+    boxes.parent.mkdir()
+    boxes.touch()
+    config = json.loads((run / "config.json").read_text())
+    config["boxes"]["file_relative_to_run"] = os.path.relpath(boxes, run)
+    (run / "config.json").write_text(json.dumps(config))
+    card = run / "README.md"
+    card.write_text(
+        "---\ntags: [mine]\n---\n# Mine\n\nBy /usr/bin/python, see https://a.b/home/page\n", encoding="utf-8"
+    )
     agnet("push", "--run", run, "me/net")
-    assert latest(hub)["README.md"] == (run / "README.md").read_bytes()
-    (run / "README.md").write_text(f"---\ntags: [mine]\n---\nIn {run.parent}.\n", encoding="utf-8")
-    told = agnet("push", "--run", run, "me/net", code=1).stderr
-    assert f"README.md names a folder of this machine, {run.parent}: take it out, and push again" in told
+    assert latest(hub)["README.md"] == card.read_bytes()
+    for place in (run, run.parent, boxes, tmp_path, Path.home(), "/home/somebody/photos"):
+        card.write_text(f"---\ntags: [mine]\n---\nIn `{place}`.\n", encoding="utf-8")
+        told = agnet("push", "--run", run, "me/net", "--dry-run", code=1).stderr
+        assert told == f"Error: {card} names a private place, {place}: take it out, and push again\n"
+    card.write_bytes("café".encode("latin-1"))
+    assert "README.md cannot be read as UTF-8 text" in agnet("push", "--run", run, "me/net", code=1).stderr
 
 
 def test_a_revision_stays_what_it_was(agnet, hub, run, untrained):
@@ -131,7 +193,7 @@ def test_a_revision_stays_what_it_was(agnet, hub, run, untrained):
 
 def test_a_pulled_run_is_a_run_with_its_origin(agnet, hub, run, tmp_path):
     agnet("push", "--run", run, "me/net", "--seen")
-    commit, files = hub.repositories["me/net"].at("main")
+    commit, files = hub.repositories["me/net"].branches["main"], latest(hub)
     told = agnet("pull", "me/net", "--run", tmp_path / "new" / "run")
     pulled = tmp_path / "new" / "run"
     assert told.stdout.strip() == str(pulled)
@@ -142,6 +204,68 @@ def test_a_pulled_run_is_a_run_with_its_origin(agnet, hub, run, tmp_path):
     assert "finished" in agnet("runs", tmp_path / "new").stdout
     again = agnet("pull", "me/net", "--run", pulled, code=1).stderr
     assert again == f"Error: {pulled} already has a config.json; name another folder with --run\n"
+    hub.down = True
+    agnet("pull", "me/net", "--run", tmp_path / "cached")
+    for file in pulled.iterdir():
+        assert (tmp_path / "cached" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_pulled_run_is_pushed_again_with_all_that_its_card_said(agnet, hub, run, tmp_path):
+    agnet("push", "--run", run, "me/net", "--license", "mit")
+    agnet("pull", "me/net/", "--run", tmp_path / "pulled")
+    agnet("push", "--run", tmp_path / "pulled", "me/again")
+    card, again = (latest(hub, name)["README.md"].decode() for name in ("me/net", "me/again"))
+    commit = hub.repositories["me/net"].branches["main"]
+    origin = f"A copy of me/net on the Hugging Face hub, revision {commit}.\n\n"
+    assert origin in again
+    assert card.replace("me/net", "me/again").replace("# net", "# again").replace("name: net", "name: again") == (
+        again.replace(origin, "")
+    )
+
+
+def test_an_interrupted_pull_leaves_nothing(agnet, hub, run, tmp_path, monkeypatch):
+    agnet("push", "--run", run, "me/net")
+
+    def copy(source, target):
+        if source.name == "README.md":  # the weights are there already
+            raise KeyboardInterrupt
+        target.write_bytes(source.read_bytes())
+
+    with monkeypatch.context() as patched:
+        patched.setattr("agnet.training.runs.hub.shutil.copyfile", copy)
+        agnet("pull", "me/net", "--run", tmp_path / "pulled", code=130)
+    assert not [*(tmp_path / "pulled").iterdir()]
+    agnet("pull", "me/net", "--run", tmp_path / "pulled")
+
+
+def test_a_stranger_cannot_point_to_files_of_this_machine(agnet, hub, run, tmp_path):
+    agnet("push", "--run", run, "me/net")
+    config = json.loads(latest(hub)["config.json"])
+    config["boxes"] |= {"file_relative_to_run": "../secret.h5", "root_relative_to_run": ".."}
+    config["epochs"] = [7, {"epoch": "<b>", "seconds": 1.0}]
+    hub.repositories["me/net"].commit({"config.json": json.dumps(config).encode()})
+    agnet("pull", "me/net", "--run", tmp_path / "pulled")
+    assert "relative_to_run" not in (tmp_path / "pulled" / "config.json").read_text()
+    assert "<b>" not in to_push(tmp_path / "pulled", HubName("me/x"))["README.md"].decode()
+
+
+@pytest.mark.parametrize(("file", "kind"), [("config.json", "TEXT"), ("model.safetensors", "WEIGHTS")])
+def test_a_file_that_is_too_large_is_not_downloaded(agnet, hub, run, monkeypatch, file, kind):
+    agnet("push", "--run", run, "me/net")
+    monkeypatch.setattr(f"agnet.training.runs.hub._LARGEST_{kind}", 99)
+    told = agnet("predict", "--run", "hf://me/net", "photo.jpg", code=1).stderr
+    assert told.startswith(f"Error: me/net: its {file} has ") and "more than the 99 bytes that agnet downloads" in told
+    assert not hub.downloads(file)
+
+
+def test_a_full_disk_is_told_with_the_cache(agnet, hub, run, monkeypatch):
+    def full(*arguments, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    agnet("push", "--run", run, "me/net")
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
+    told = agnet("predict", "--run", "hf://me/net", "photo.jpg", code=1).stderr
+    assert told.endswith("/cache: No space left on device; the hub's cache is set by HF_HOME\n")
 
 
 FOREIGN = {
@@ -152,6 +276,10 @@ FOREIGN = {
     "newer": (
         {"config_json": b'{"library_name": "agnet", "model": {"model": "agnet-9"}}'},
         "does not know (unknown model 'agnet-9'",
+    ),
+    "later": (
+        {"config_json": b'{"library_name": "agnet", "format_version": 9, "model": {"classes": 3}}'},
+        "does not know (of format version 9); a newer agnet may read it",
     ),
     "broken": (
         {"config_json": b'{"library_name": "agnet", "model": {"classes": 3}}', "model_safetensors": b"\0" * 64},
@@ -193,15 +321,41 @@ def test_names_and_places_that_are_not_there_are_told_in_one_line(agnet, hub, ru
     assert 'does not take me/net: Invalid metadata in README.md. - "license" must be one of' in told(
         "push", "--run", run, "me/net", "--license", "mine"
     )
+    for name in ("hf:/me/none", "hf://me/none/"):
+        assert "there is no me/none on" in told("predict", "--run", name, "photo.jpg")
     assert told("pull", "net") == ("Error: 'net' does not name a network on the hub: wanted OWNER/NAME[@REVISION]")
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setenv("HF_TOKEN_PATH", os.devnull)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", os.devnull)
     assert "no me/secret on http" in told("pull", "me/secret") and "HF_TOKEN" in told("pull", "me/secret")
     assert "does not let you write to me/net: log in" in told("push", "--run", run, "me/net")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_another")
+    assert "does not know your token: log in" in told("pull", "me/secret")
+    assert "does not let you write to me/net: log in" in told("push", "--run", run, "me/net")
+
+
+def test_without_a_network_it_is_told_at_once_and_the_cache_is_used(agnet, hub, run, monkeypatch):
+    agnet("push", "--run", run, "me/net")
+    cached = fetch(HubName.parse("me/net"))
+    # Between attempts huggingface_hub would wait, 23 seconds in all, and print each.
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
+    hub.login = True
+    assert fetch(HubName.parse("me/net")) == cached
+    for words in (["predict", "--run", "hf://me/none", "photo.jpg"], ["pull", "me/none"]):
+        told = agnet(*words, code=1).stderr
+        assert told == f"Error: {hub.url} does not answer as a hub does: check the connection, or HF_ENDPOINT\n"
     ask(monkeypatch, "http://127.0.0.1:9")  # nobody listens there
-    assert "http://127.0.0.1:9 cannot be reached" in told("pull", "me/none")
-    assert "http://127.0.0.1:9 cannot be reached" in told("push", "--run", run, "me/net")
+    assert fetch(HubName.parse("me/net")) == cached
+    for words in (["predict", "--run", "hf://me/none", "photo.jpg"], ["pull", "me/none"]):
+        told = agnet(*words, code=1).stderr
+        assert told.startswith("Error: http://127.0.0.1:9 cannot be reached for me/none (")
+        assert told.endswith("): check the connection and try again; the hub's cache does not have it\n")
+        assert told.count("\n") == 1
+    assert "cannot be reached" in agnet("push", "--run", run, "me/net", code=1).stderr
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert fetch(HubName.parse("me/net")) == cached
+    assert "HF_HUB_OFFLINE forbids to ask the hub for me/none" in agnet("pull", "me/none", code=1).stderr
+    assert "HF_HUB_OFFLINE forbids to ask the hub for me/net" in agnet("push", "--run", run, "me/net", code=1).stderr
 
 
 def test_without_the_package_its_installation_is_told(agnet, run, monkeypatch):
