@@ -184,6 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _preupload(self, name, revision):
         if not self._known:
             return self._refuse(401, "", "Invalid username or password.")
+        if revision not in self.hub.repositories[name].branches:
+            return self._refuse(404, "RevisionNotFound", "Invalid rev id")
         files = json.loads(self.body)["files"]
         modes = {one["path"]: "lfs" if _is_large(one["path"]) else "regular" for one in files}
         self._json({"files": [{"path": k, "uploadMode": mode, "shouldIgnore": False} for k, mode in modes.items()]})

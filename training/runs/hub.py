@@ -254,7 +254,7 @@ def _check_ours(name: HubName, path: Path) -> None:
         settings_of(config["model"])
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{name} holds a network that this agnet does not know ({first_line(error)}); a newer agnet may read it"
+            f"{name} holds a network that this agnet does not know ({_said_of(error)}); a newer agnet may read it"
         ) from None
 
 
@@ -294,8 +294,15 @@ def _fetch(name: HubName, said: _Said) -> Path:
     try:
         read_header(weights)
     except CheckpointError as error:
-        raise CheckpointError(f"{name}: {first_line(error)}; its owner can push it again with agnet push") from None
+        told, cached = _said_of(error).replace(str(weights), f"its {WEIGHTS}"), weights.parents[2]
+        remedy = f"delete {cached} and try again, or ask its owner to push it again with agnet push"
+        raise CheckpointError(f"{name}: {told}; {remedy}") from None
     return weights.parent
+
+
+def _said_of(error: Exception) -> str:
+    """First line of an error that quotes a stranger's file."""
+    return printable(first_line(error))
 
 
 def _needed(name: HubName, file: str, said: _Said, why: str) -> Path:

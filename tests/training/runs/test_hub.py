@@ -61,6 +61,7 @@ def run(tmp_path, untrained):
     run.mkdir(parents=True)
     save_checkpoint(run / "best.safetensors", untrained(SETTINGS))
     config = {
+        "title": "",
         "model": {"model": "agnet"},
         "recipe": {"epochs": 5},
         "run": {"seed": 3},
@@ -277,13 +278,17 @@ FOREIGN = {
         {"config_json": b'{"library_name": "agnet", "model": {"model": "agnet-9"}}'},
         "does not know (unknown model 'agnet-9'",
     ),
+    "hostile": (
+        {"config_json": b'{"library_name": "agnet", "model": {"\\u001b[2J": 1}}'},
+        "does not know (unknown model settings \N{REPLACEMENT CHARACTER}[2J); a newer agnet",
+    ),
     "later": (
         {"config_json": b'{"library_name": "agnet", "format_version": 9, "model": {"classes": 3}}'},
         "does not know (of format version 9); a newer agnet may read it",
     ),
     "broken": (
         {"config_json": b'{"library_name": "agnet", "model": {"classes": 3}}', "model_safetensors": b"\0" * 64},
-        "is not a safetensors file, or damaged",
+        "broken: its model.safetensors is not a safetensors file, or damaged",
     ),
 }
 
