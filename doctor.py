@@ -219,13 +219,12 @@ def _open_files() -> Iterator[Finding]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     said = ["no limit" if limit == resource.RLIM_INFINITY else f"{limit:,}" for limit in (soft, hard)]
-    few = 0 <= soft < FEW_FILES
-    yield Finding(
-        "open files",
-        WARNING if few else OK,
-        f"at most {said[0]}, up to {said[1]} on request",
-        f"ulimit -n {FEW_FILES * 4}" if few else "",
-    )
+    few, enough = 0 <= soft < FEW_FILES, FEW_FILES * 4
+    most = enough if hard == resource.RLIM_INFINITY else min(hard, enough)
+    raised = f"ulimit -n {most}" if most > soft else ""
+    more = "" if most >= FEW_FILES else "ask the administrator of this machine for a higher hard limit (ulimit -Hn)"
+    remedy = ", and ".join(filter(None, (raised, more))) if few else ""
+    yield Finding("open files", WARNING if few else OK, f"at most {said[0]}, up to {said[1]} on request", remedy)
 
 
 def _folder() -> Iterator[Finding]:
@@ -259,7 +258,7 @@ def _caches() -> Iterator[Finding]:
     import torch
 
     from .data.errors import ConfigurationError
-    from .data.files import check_folder_writable
+    from .data.files import check_folder_writable, existing_part
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     fonts = Path(os.environ.get("MPLCONFIGDIR") or cache / "matplotlib")
@@ -267,8 +266,7 @@ def _caches() -> Iterator[Finding]:
         ("weights", Path(torch.hub.get_dir()), "TORCH_HOME"),
         ("fonts", fonts, "MPLCONFIGDIR"),
     ):
-        there = next(one for one in (place, *place.absolute().parents) if one.exists())
-        found = f"{place}, {rough_size(shutil.disk_usage(there).free)} free"
+        found = f"{place}, {rough_size(shutil.disk_usage(existing_part(place)).free)} free"
         try:
             check_folder_writable(place, f"set {variable} to a folder that you may write to")
             yield Finding(f"cache of {what}", OK, found)

@@ -34,8 +34,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE and error.filename in (None, str(unfinished)):
-            error.filename = str(path)  # the file the user named; a full disk reports no name
+        _name_final(error, unfinished, path)
         raise
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
@@ -62,12 +61,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.replace(replaced)
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
+        _name_final(error, unfinished, path)
         shutil.rmtree(unfinished, ignore_errors=True)
         if replaced.exists() and not path.exists():
             replaced.replace(path)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _name_final(error: BaseException, unfinished: Path, path: Path) -> None:
+    """Let an error of writing name the file or folder that the user named; a full disk reports no name."""
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        told = error.filename
+        if told is None or (isinstance(told, str) and Path(told).is_relative_to(unfinished)):
+            error.filename = str(path)
 
 
 def check_writable(path: Path, remedy: str) -> None:
@@ -79,9 +87,15 @@ def check_writable(path: Path, remedy: str) -> None:
         raise ConfigurationError(f"{path} is write-protected and would be replaced; {remedy}")
 
 
+def existing_part(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists; what a folder hides counts as not existing."""
+    # Path.exists raises PermissionError below a folder that may not be entered.
+    return next((one for one in (path, *path.absolute().parents) if os.path.exists(one)), path)  # noqa: PTH110
+
+
 def check_folder_writable(folder: Path, remedy: str) -> None:
     """Raise `ConfigurationError` unless files can be created in ``folder``, which need not exist yet."""
-    there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
+    there = existing_part(folder)
     if not there.is_dir():
         raise ConfigurationError(f"{folder} cannot be a folder: {there} is a file; {remedy}")
     if not os.access(there, os.W_OK | os.X_OK):

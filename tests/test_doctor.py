@@ -81,6 +81,14 @@ def test_limits_that_stop_training_are_warnings_with_a_remedy(monkeypatch):
     (files,), (folder,) = found_by("open files"), found_by("current folder")
     assert (files.state, files.remedy) == (WARNING, "ulimit -n 4096") and "at most 256" in files.found
     assert folder.state == WARNING and "1 MB free" in folder.found
+    for limits, remedy in (
+        ((256, resource.RLIM_INFINITY), "ulimit -n 4096"),
+        ((256, 2048), "ulimit -n 2048"),
+        ((256, 512), "ulimit -n 512, and ask the administrator of this machine for a higher hard limit (ulimit -Hn)"),
+        ((512, 512), "ask the administrator of this machine for a higher hard limit (ulimit -Hn)"),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, limits=limits: limits)
+        assert found_by("open files")[0].remedy == remedy
     if sys.platform == "linux":
         (shared,) = found_by("shared memory")
         assert shared.state == WARNING and "--shm-size" in shared.remedy and "of 64 MB" in shared.found
@@ -116,6 +124,25 @@ def test_a_folder_without_write_access_fails_and_a_cache_is_a_warning(monkeypatc
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "file" / "fonts"))
     _, fonts = found_by("caches")
     assert fonts.state == WARNING and fonts.remedy.startswith("set MPLCONFIGDIR")
+
+
+def test_a_home_that_may_not_be_entered_is_a_warning(monkeypatch, tmp_path):
+    stat, access = os.stat, os.access
+
+    def locked(path, *arguments, **options):  # permissions do not keep out root
+        if (tmp_path / "home") in Path(os.fsdecode(path)).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    (tmp_path / "home").mkdir()
+    for name, place in (("XDG_CACHE_HOME", ".cache"), ("TORCH_HOME", ".cache/torch")):
+        monkeypatch.setenv(name, str(tmp_path / "home" / place))
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "home" and access(path, mode))
+    monkeypatch.setattr(os, "stat", locked)
+    weights, fonts = found_by("caches")
+    assert weights.state == fonts.state == WARNING
+    assert "no permission in" in weights.found and weights.remedy.startswith("set TORCH_HOME")
 
 
 def test_requirements_that_are_missing_or_too_old_are_named_with_a_command(monkeypatch):
