@@ -92,7 +92,7 @@ class Trackers:
         except Exception as error:  # whatever a server, a disk or a foreign package raises
             self._open.pop(name, None)
             self._say(
-                f"Warning: nothing more is logged to {name} ({first_line(error)}); the run goes on, and its own files "
+                f"Warning: nothing more is logged to {name} ({first_line(error)}); the files in the folder of the run "
                 "have everything"
             )
 
