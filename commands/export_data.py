@@ -81,7 +81,7 @@ def export_data(
     import numpy as np
 
     from ..data.boxes.verification import look_at_images
-    from ..data.exports.export import check_data_export
+    from ..data.exports.export import check_data_export, check_regions
     from ..data.exports.export import export_data as write
     from ..data.exports.selection import select
 
@@ -89,6 +89,7 @@ def export_data(
         raise click.UsageError(f"--categories changes nothing in --format {format_}; leave it out")
     check_data_export(format_, output, force)
     found, split, predictions = _read(boxes, run, split)
+    check_regions(format_, found)
     root = images_root(found, root)
     selection = select(found, root, split, regions, categories, predictions)
     look = look_at_images(

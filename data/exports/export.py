@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...extras import how_to_install
-from ..errors import ConfigurationError
+from ..boxes.reader import Boxes
+from ..errors import ConfigurationError, MismatchError
 from ..files import atomic_file, atomic_folder, check_writable
 from ..references import named_function
 from .coco import about
@@ -52,6 +53,15 @@ def check_data_export(format: str, output: Path, force: bool) -> None:
     check_writable(output, "name another with --output")
 
 
+def check_regions(format: str, boxes: Boxes) -> None:
+    """Raise `MismatchError` for a format that consists of regions and a boxes file without any."""
+    if DATA_FORMATS[format].needs_regions and not boxes.layout.count:
+        raise MismatchError(
+            f"--format {format} needs regions, and {boxes.path} has none: make a file that has them with another "
+            "--method of agnet propose"
+        )
+
+
 def _check_existing(output: Path, *, folder: bool, force: bool) -> None:
     if output.is_dir() != folder:
         raise ConfigurationError(f"{output} is a {'file' if folder else 'folder'}; name another with --output")
@@ -66,9 +76,10 @@ def export_data(
 ) -> ExportedData:
     """Write a selection in one of `DATA_FORMATS`. The same selection gives the same bytes.
 
-    Raises: as `check_data_export`; `ImageError` for an image that cannot be read.
+    Raises: as `check_data_export` and `check_regions`; `ImageError` for an image that cannot be read.
     """
     check_data_export(format, output, force)
+    check_regions(format, selection.boxes)
     chosen = DATA_FORMATS[format]
     write = named_function(chosen.write, __package__)
     if chosen.suffix:

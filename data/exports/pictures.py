@@ -22,7 +22,6 @@ def write_crops(selection: Selection, output: Path, progress: Progress) -> int:
 
     Returns: 0, as crops are upright.
     """
-    selection.boxes.require_regions("an export of crops")
     places = _places(selection)
     for done, image in enumerate(selection, 1):
         pixels, place = selection.pixels(image), output / places[image.number]
@@ -40,7 +39,6 @@ def write_drawn(selection: Selection, output: Path, progress: Progress) -> int:
 
     Returns: 0, as pictures are upright.
     """
-    selection.boxes.require_regions("an export of drawn regions")
     places = _places(selection)
     for done, image in enumerate(selection, 1):
         place = output / places[image.number]

@@ -233,14 +233,15 @@ def test_an_interrupted_export_leaves_what_was_there(made, tmp_path, format, err
 
     def fail(done):
         if done == 2:
-            raise error
+            raise error if isinstance(error, type) else OSError(*error.args)
 
     with pytest.raises(type(error) if isinstance(error, OSError) else error):
         export_data(selection, format, output, fail, force=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
     output.rename(tmp_path / "elsewhere")
-    with pytest.raises(type(error) if isinstance(error, OSError) else error):
+    with pytest.raises(type(error) if isinstance(error, OSError) else error) as raised:
         export_data(selection, format, output, fail)
+    assert isinstance(error, type) or raised.value.filename == str(output)
     assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
 
 
@@ -271,6 +272,15 @@ def test_selections_that_cannot_be_exported(made, clip_boxes):
     other = replace(answers(), contents=("0" * 16,) * 2)
     with pytest.raises(MismatchError, match=r"one/a\.png was another photograph when the run was evaluated"):
         select(boxes, root, "train", predictions=other)
+
+
+def test_pictures_of_regions_are_refused_without_regions_before_any_image_is_read(agnet, made, monkeypatch):
+    agnet("propose", made / "photos", "--boxes", "none.h5", "--method", "none")
+    monkeypatch.setattr("agnet.data.boxes.verification.look_at_images", lambda *a, **b: pytest.fail("images were read"))
+    for format in ("crops", "drawn"):
+        said = agnet("export-data", "--boxes", "none.h5", "--format", format, "--output", "o", code=1).stderr
+        assert said.startswith(f"Error: --format {format} needs regions, and none.h5 has none: ")
+        assert not Path("o").exists()
 
 
 def test_orientations_are_read_without_decoding(made):
