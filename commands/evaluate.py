@@ -128,7 +128,7 @@ def evaluate(
         say(said)
     say(f"written: {file}, and more files in the same folder")
     first, found = next(iter(files.items()))
-    say_predict(first, found, roots[found.path], split)
+    say_predict(first, found, roots[found.path], split, views)
 
 
 def _report(

@@ -14,6 +14,7 @@ from .places import images_root
 
 if TYPE_CHECKING:
     from ..data.boxes.reader import Boxes, Listing
+    from ..training.models.contract import Views
 
 QUIET = "no next step"  #: object of the root context if a command runs as a step of another one
 
@@ -29,8 +30,10 @@ def say_next(*words: str | Path) -> None:
         click.echo(f"next: {command_text(words)}", err=True)
 
 
-def say_predict(run: Path, found: Boxes, images: Path, split: str) -> None:
+def say_predict(run: Path, found: Boxes, images: Path, split: str, views: Views | None = None) -> None:
     """Print the command that classifies the first image of a split, or searches for it in the images of its gallery.
+
+    ``views`` are those that the run was asked for; None for its own.
 
     Nothing is printed if the command would also need a weights file.
     """
@@ -38,7 +41,8 @@ def say_predict(run: Path, found: Boxes, images: Path, split: str) -> None:
 
     if found.settings.get("proposals", {}).get("weights", ProposalSettings.weights) == ProposalSettings.weights:
         name = found.names[found.usable[found.rows(split)[0]]].decode()
-        say_next("predict", "--run", run, *gallery_words(found, images, split), images / name)
+        asked = views.options.split() if views else []
+        say_next("predict", "--run", run, *asked, *gallery_words(found, images, split), images / name)
 
 
 def gallery_words(found: Boxes, images: Path, split: str) -> list[str | Path]:

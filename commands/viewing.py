@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,20 +14,23 @@ from .field_options import Choice
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 SIZES = "--sizes"
+_NUMBERS = re.compile(r"[ ,]*\d[\d ,]*")  # sizes, or a part of them: 224, or 224,448
 
 
 class SizesCommand(click.Command):
-    """A command with ``--sizes``, which takes all numbers that follow: ``--sizes 224 448``."""
+    """A command with ``--sizes``, which takes all numbers that follow: ``--sizes 224 448`` or ``--sizes=224, 448``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, in_one_word(args))
 
 
 def in_one_word(words: Sequence[str]) -> list[str]:
-    """Rewrite ``--sizes 224 448`` as ``--sizes '224 448'``, which click understands."""
+    """Rewrite ``--sizes 224 448`` and ``--sizes=224, 448`` as ``--sizes '224 448'``, which click understands."""
     found: list[str] = []
     for word in words:
-        if word.isdecimal() and found[-2:-1] == [SIZES] and found[-1].replace(" ", "").isdecimal():
+        if word.startswith(f"{SIZES}="):
+            found += word.split("=", 1)
+        elif found[-2:-1] == [SIZES] and _NUMBERS.fullmatch(word) and _NUMBERS.fullmatch(found[-1]):
             found[-1] += f" {word}"
         else:
             found.append(word)

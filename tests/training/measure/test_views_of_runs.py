@@ -20,7 +20,7 @@ from agnet.training.loop.preflight import check_views
 from agnet.training.measure.complexity import run_cost
 from agnet.training.measure.predictions import load_predictions
 from agnet.training.models.build import build_model
-from agnet.training.models.contract import Views
+from agnet.training.models.contract import Views, sizes_text
 from agnet.training.models.registry import ModelSettings
 from agnet.training.models.settings import AGNetSettings, PlainSettings
 from agnet.training.recipes import RECIPES, RunSettings
@@ -66,6 +66,8 @@ def test_a_run_is_measured_in_the_views_it_was_trained_with_or_in_others(runs, _
     for name, (options, views) in asked.items():
         told = agnet("evaluate", "--run", runs / name, "--root", _original_folder, "--split", "val", *options)
         assert "views of 64 + 96 pixels" in told.output
+        asks_again = f"next: agnet predict --run {runs / name} --sizes 64 96 " in told.output
+        assert asks_again == bool(options)
         part = "-sizes-64-96" if options else ""
         found = load_predictions(runs / name / f"predictions-val{part}.safetensors")
         wanted = expected(runs / name, found.names, _original_folder, views)
@@ -186,3 +188,7 @@ def test_numbers_after_the_option_are_one_value():
     words = ["--run", "r", "--sizes", "224", "448", "a.jpg", "7"]
     assert in_one_word(words) == ["--run", "r", "--sizes", "224 448", "a.jpg", "7"]
     assert in_one_word(["5", "--sizes", "224", "--top", "2", "3"]) == ["5", "--sizes", "224", "--top", "2", "3"]
+    for typed in (["--sizes=96", "160"], ["--sizes=96,", "160"], ["--sizes", "96,", "160"], ["--sizes", "96", ",160"]):
+        option, value = in_one_word(typed)
+        assert (option, sizes_text(value)) == ("--sizes", "96 160")
+    assert in_one_word(["--sizes=", "96"]) == ["--sizes", "", "96"]  # which is then refused
