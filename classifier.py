@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -130,7 +131,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):
         settings = network.checkpoint.settings
         backbone = getattr(settings, "backbone", None)
         found = cls(settings.model, backbone=backbone, device=device, proposal_weights=proposal_weights)
-        found.keep(checkpoint_of(run), np.array(network.classes))
+        found._keep(checkpoint_of(run), np.array(network.classes))
         return found
 
     def fit(self, X: Folder | Sequence[Folder], y: Iterable[Any] | None = None) -> AgnetClassifier:
@@ -150,7 +151,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):
             check_free(folder)
             folder.mkdir(parents=True, exist_ok=True)
             best = self._trained(index, folder)
-            self.keep(best, classes)
+            self._keep(best, classes)
         return self
 
     def predict(self, X: Picture | Iterable[Picture]) -> np.ndarray:
@@ -248,7 +249,9 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):
         known = {"classes": classes, "regions": regions, "backbone": self.backbone}
         own = {one.name for one in fields(kind)}
         given: dict[str, Any] = {name: value for name, value in known.items() if name in own and value is not None}
-        return kind(**given, **(self.model_options or {}))
+        options = dict(self.model_options or {})
+        _check_names("model_options", options, own - known.keys())
+        return kind(**given, **options)
 
     def _recipe(self) -> Recipe:
         if self.recipe not in RECIPES:
@@ -261,12 +264,13 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):
         options: dict[str, Any] = dict(self.proposal_options or {})
         if not options and not needs_of(self._model(1, ProposalSettings().layout.count)).regions:
             options = {"method": NONE, "primary": 0, "kinds": NONE}
+        _check_names("proposal_options", options, {one.name for one in fields(ProposalSettings)} - {"weights"})
         return ProposalSettings(weights=name_of_weights(weights), **options)
 
     def _console(self) -> Console:
         return Console(report=_print_epoch, say=print) if self.verbose else SILENT
 
-    def keep(self, checkpoint: Path, classes: np.ndarray) -> None:
+    def _keep(self, checkpoint: Path, classes: np.ndarray) -> None:
         """Keep the weights of a run's checkpoint, and the content hashes of the images seen in its training."""
         self.classes_ = classes
         self._weights = checkpoint.read_bytes()
@@ -307,13 +311,24 @@ def _only_folder(X: object) -> Folder:
 
 
 def _pairs(X: Folder | Sequence[Folder], y: Iterable[Any]) -> tuple[list[str], np.ndarray]:
-    """Return paths and labels, names of classes `composed`. Raises: `ValueError` if their numbers differ."""
+    """Return paths and labels, names of classes `composed`. Raises: `ValueError` for a missing label or path."""
     if isinstance(X, (str, Path)):
         raise ValueError("y was given for a folder, whose folders are the classes: give paths, or leave out y")
     paths = [os.fspath(path) for path in X]
-    labels = np.array([composed(label) if isinstance(label, str) else label for label in y])
+    given = [composed(label) if isinstance(label, str) else label for label in y]
+    for place, label in enumerate(given):
+        if label is None or (isinstance(label, Real) and label != label):
+            raise ValueError(f"y has no label for image {place}, it is {label}: leave out images without labels")
+    labels = np.array(given)
     check_consistent_length(paths, labels)
     return paths, labels
+
+
+def _check_names(parameter: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise `ConfigurationError` for the first of the options that is not known."""
+    names = sorted(known)
+    if unknown := next((name for name in options if name not in names), None):
+        raise ConfigurationError(f"{parameter}: there is no {unknown}{did_you_mean(unknown, names)}")
 
 
 def _name(label: object) -> str:

@@ -111,12 +111,19 @@ def test_what_cannot_be_used_is_refused_before_any_work(folder, pairs, tmp_path)
         ((paths,), "paths need labels y"),
         ((folder, labels), "y was given for a folder"),
         ((paths[:2], [1, 1]), "y has 1 class"),
+        ((paths, ["a", None, *labels[2:]]), "y has no label for image 1, it is None"),
+        ((paths, [*labels[:-1], np.nan]), f"y has no label for image {len(paths) - 1}, it is nan"),
     ):
         with pytest.raises(ValueError, match=message):
             AgnetClassifier(**PLAIN).fit(*given)
     with pytest.raises(DatasetError, match="there is no folder"):
         AgnetClassifier().fit(tmp_path / "nowhere")
-    for wrong, message in (({"recipe": "moden"}, "did you mean modern"), ({"epochs": 0}, "epochs")):
+    for wrong, message in (
+        ({"recipe": "moden"}, "did you mean modern"),
+        ({"epochs": 0}, "epochs"),
+        ({"model": "agnet", "model_options": {"unit": 4}}, "model_options: there is no unit; did you mean units"),
+        ({"proposal_options": {"primry": 4}}, "proposal_options: there is no primry; did you mean primary"),
+    ):
         with pytest.raises(ConfigurationError, match=message):
             AgnetClassifier(**{**PLAIN, **wrong}).fit(folder)
 
