@@ -69,10 +69,17 @@ def write_int8(source: Path, target: Path, photographs: Callable[[], Iterable[In
             weight_type=QuantType.QInt8,
             op_types_to_quantize=[*_PRODUCTS, *_WITH_THEM],
         )
-    counts = Counter(node.op_type for node in onnx.load(source).graph.node)
-    done: dict[str, object] = {"precision": "int8", "operators_in_int8": {name: counts[name] for name in _PRODUCTS}}
-    _save(onnx.load(target), done, target)
+    made = onnx.load(target)
+    done: dict[str, object] = {"precision": "int8", "operators_in_int8": _in_int8(made)}
+    _save(made, done, target)
     return done
+
+
+def _in_int8(model: Any) -> dict[str, int]:
+    """Number of the convolutions, matrix products and linear layers of which both factors are 8-bit integers."""
+    restored = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    counts = Counter(node.op_type for node in model.graph.node if restored.issuperset(node.input[:2]))
+    return {name: counts[name] for name in _PRODUCTS}
 
 
 def _calibration_reader(photographs: Callable[[], Iterable[Inputs]]) -> Any:

@@ -28,6 +28,7 @@ from agnet.training.export import writing as export_writing
 from agnet.training.export.export import Network, eager, export_run, largest_differences, trial_inputs
 from agnet.training.export.formats import FORMATS
 from agnet.training.export.loss import measure_loss
+from agnet.training.export.lower_precision import write_int8
 from agnet.training.export.measured import export_measured
 from agnet.training.models.backbones.backbone import Backbone, Preprocessing
 from agnet.training.models.build import assemble, build_model
@@ -508,10 +509,30 @@ def test_int8_quantises_every_convolution_and_product_with_weights(lower):
     products = [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
     assert all(set(node.input[:2]) <= restored for node in products)
     counts = done.settings["operators_in_int8"]
+    assert counts == metadata_of(done.file)["operators_in_int8"]
     assert counts["Conv"] == 5  # two of the backbone; f, g and h of the self-attention
     assert counts["Gemm"] == 1 and sum(counts.values()) == len(products)
     weights = [value for value in graph.initializer if len(value.dims) == 4 and np.prod(value.dims) > 64]
     assert weights and {value.data_type for value in weights} == {onnx.TensorProto.INT8}
+
+
+def test_what_stays_as_it_was_is_not_counted_as_int8(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weights = numpy_helper.from_array(np.eye(4, dtype=np.float32), "weights")
+    tables = [("images", TensorProto.FLOAT, 4), ("counts", TensorProto.INT32, 4)]
+    inputs = [helper.make_tensor_value_info(name, kind, ["batch", side]) for name, kind, side in tables]
+    results = [("product", TensorProto.FLOAT), ("square", TensorProto.INT32)]
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in results]
+    nodes = [
+        helper.make_node("MatMul", ["images", "weights"], ["product"]),
+        helper.make_node("MatMul", ["counts", "counts"], ["square"]),  # of whole numbers, which are not quantised
+    ]
+    graph = helper.make_graph(nodes, "two products", inputs, outputs, [weights])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "float.onnx")
+    seen = {"images": torch.rand(4, 4), "counts": torch.ones(4, 4, dtype=torch.int32)}
+    done = write_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", lambda: [seen])
+    assert done["operators_in_int8"] == {"Conv": 0, "MatMul": 1, "Gemm": 0}
 
 
 def test_half_has_half_the_numbers_and_takes_what_float_takes(lower, exports):
