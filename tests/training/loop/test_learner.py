@@ -13,6 +13,7 @@ from agnet.training.loop import learner as learning
 from agnet.training.loop.engine import TIMINGS, Trained, evaluate, timings, train_epoch
 from agnet.training.loop.learner import Learner, balanced_weights, means
 from agnet.training.machine.devices import Device, Pieces, choose_training_device
+from agnet.training.models.contract import Views
 from agnet.training.recipes import RECIPES
 from agnet.training.samples.loader import Batch
 from factories import BARE, CPU, CPU_IS_FULL, GPU_IS_FULL, LUCK, Small, batch_of, call, tiny
@@ -295,10 +296,12 @@ def test_reduced_precision_is_named_among_the_remedies_and_fp16_belongs_on_gpus(
         choose_training_device("cpu", "fp16")
 
 
-def test_compiled_is_the_same_network_under_the_same_names():
-    plain, compiled = (
-        Learner(tiny("agnet"), BARE.override(dropout=0.2), CPU, compiler=compiler) for compiler in (None, "aot_eager")
-    )
+@pytest.mark.parametrize("views", [None, Views((32, 64))], ids=str)
+def test_compiled_is_the_same_network_under_the_same_names(views):
+    recipe = BARE.override(dropout=0.2)
+    plain, compiled = (Learner(tiny("agnet"), recipe, CPU, compiler=compiler) for compiler in (None, "aot_eager"))
+    for learner in (plain, compiled):
+        learner.model.views = views
     for learner in (plain, compiled):
         train_epoch(learner, [batch_of(4), batch_of(4, 1)], 0, steps=2)
     assert plain.model.state_dict().keys() == compiled.model.state_dict().keys()
