@@ -7,41 +7,42 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import click
 
 from . import __version__
-from .commands.compare import compare
-from .commands.complexity import complexity
-from .commands.datasets import datasets
-from .commands.demo import demo
-from .commands.doctor import doctor
-from .commands.evaluate import evaluate
-from .commands.explain import explain
-from .commands.export import export
-from .commands.export_data import export_data
-from .commands.figure import figure
-from .commands.inspect import inspect
-from .commands.labels import labels
-from .commands.predict import predict
-from .commands.propose import propose
-from .commands.pull import pull
-from .commands.push import push
-from .commands.report import report
-from .commands.runs import runs
-from .commands.study import study
-from .commands.train import train
 
-STAGES: dict[str, tuple[click.Command, ...]] = {
-    "Data and stage 1": (datasets, propose, inspect),
-    "Stage 2": (train, evaluate, report, compare, study, labels, figure, runs, complexity),
-    "Inference": (predict, explain, export, export_data),
-    "Sharing": (push, pull),
-    "Demo and bug reports": (demo, doctor),
+STAGES: dict[str, tuple[str, ...]] = {
+    "Data and stage 1": ("datasets", "propose", "inspect"),
+    "Stage 2": ("train", "evaluate", "report", "compare", "study", "labels", "figure", "runs", "complexity"),
+    "Inference": ("predict", "explain", "export", "export-data"),
+    "Sharing": ("push", "pull"),
+    "Demo and bug reports": ("demo", "doctor"),
 }
+
+
+class _Commands(Mapping[str, click.Command]):
+    """The commands by name, in the order of `STAGES`. Each is imported when it is first asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self:
+            raise KeyError(name)
+        module = name.replace("-", "_")
+        command: click.Command = getattr(import_module(f".commands.{module}", __package__), module)
+        return command
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in names for names in STAGES.values())
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for names in STAGES.values() for name in names)
+
+    def __len__(self) -> int:
+        return sum(map(len, STAGES.values()))
 
 
 class _OneLineErrors(click.Group):
@@ -71,9 +72,10 @@ class _OneLineErrors(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by `STAGES` with their full summaries, which click would cut off with "..."."""
-        for stage, commands in STAGES.items():
+        for stage, names in STAGES.items():
             with formatter.section(stage):
-                formatter.write_dl([(str(one.name), one.get_short_help_str(limit=1000)) for one in commands])
+                commands = [(name, self.commands[name]) for name in names]
+                formatter.write_dl([(name, one.get_short_help_str(limit=1000)) for name, one in commands])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands in the order of `STAGES`."""
@@ -147,8 +149,7 @@ def main() -> None:
     """
 
 
-for command in (command for commands in STAGES.values() for command in commands):
-    main.add_command(command)
+main.commands = _Commands()  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
