@@ -131,7 +131,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):
         settings = network.checkpoint.settings
         backbone = getattr(settings, "backbone", None)
         found = cls(settings.model, backbone=backbone, device=device, proposal_weights=proposal_weights)
-        found._keep(checkpoint_of(run), np.array(network.classes))
+        cls._keep(found, checkpoint_of(run), np.array(network.classes))
         return found
 
     def fit(self, X: Folder | Sequence[Folder], y: Iterable[Any] | None = None) -> AgnetClassifier:
