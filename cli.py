@@ -74,8 +74,7 @@ class _OneLineErrors(click.Group):
         """Write the commands by `STAGES` with their full summaries, which click would cut off with "..."."""
         for stage, names in STAGES.items():
             with formatter.section(stage):
-                commands = [(name, self.commands[name]) for name in names]
-                formatter.write_dl([(name, one.get_short_help_str(limit=1000)) for name, one in commands])
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=1000)) for name in names])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands in the order of `STAGES`."""

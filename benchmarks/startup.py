@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 
 NETWORK = "torch, torchvision, cv2, h5py, PIL.Image, safetensors.torch"
+MEASURES = "scipy.special, scipy.sparse, matplotlib.figure, matplotlib.backends.backend_agg"
+TRAINING = "--epochs 1 --image-size 64 --batch-size 4 --workers 0"
 
 
 def main() -> None:
@@ -32,42 +34,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         _photographs(Path("photographs"))
-        train = ["train", "--boxes", "boxes.h5", "--backbone", options.backbone, "--weights", "none", "--epochs", "1"]
-        train += ["--image-size", "64", "--batch-size", "4", "--workers", "0"]
         agnet = [sys.executable, "-m", "agnet"]
-        _time(
-            [
-                *agnet,
-                "propose",
-                "--dataset",
-                "folder",
-                "--root",
-                "photographs",
-                "--boxes",
-                "boxes.h5",
-                "--kinds",
-                "primary",
-            ]
-        )
-        _time([*agnet, *train, "--run", "run"])
+        train = f"train --boxes boxes.h5 --backbone {options.backbone} --weights none {TRAINING}"
         network = NETWORK + (", timm" if options.backbone.startswith(("timm:", "efficientnet-lite")) else "")
+        for command in (
+            "propose --dataset folder --root photographs --boxes boxes.h5 --kinds primary",
+            f"{train} --run run",
+        ):
+            _time([*agnet, *command.split()])
         commands = {
-            "predict, one image": (["predict", "--run", "run", "photographs/val/0/0.png"], network),
-            "inspect": (["inspect", "--boxes", "boxes.h5"], "click, numpy, h5py"),
-            "evaluate": (
-                ["evaluate", "--run", "run", "--split", "val", "--workers", "0"],
-                f"{network}, scipy.special, scipy.sparse, matplotlib.figure, matplotlib.backends.backend_agg",
-            ),
-            "train --dry-run": ([*train, "--run", "other", "--dry-run"], network),
+            "predict, one image": ("predict --run run photographs/val/0/0.png", network),
+            "inspect": ("inspect --boxes boxes.h5", "click, numpy, h5py"),
+            "evaluate": ("evaluate --run run --split val --workers 0", f"{network}, {MEASURES}"),
+            "train --dry-run": (f"{train} --run other --dry-run", network),
         }
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(options.rounds):
             for name, (command, packages) in commands.items():
-                seconds[name].append((_time([*agnet, *command]), _time([sys.executable, "-c", f"import {packages}"])))
+                seconds[name].append(
+                    (_time([*agnet, *command.split()]), _time([sys.executable, "-c", f"import {packages}"]))
+                )
         print(f"{'':20} command  import  ratio")
         for name, times in seconds.items():
-            command, bare = np.min(times, axis=0)
-            print(f"{name:20} {command:5.2f} s {bare:5.2f} s  {command / bare:5.2f}")
+            spent, bare = np.min(times, axis=0)
+            print(f"{name:20} {spent:5.2f} s {bare:5.2f} s  {spent / bare:5.2f}")
 
 
 def _photographs(folder: Path) -> None:

@@ -33,9 +33,10 @@ def say_next(*words: str | Path) -> None:
 def say_predict(run: Path, found: Boxes, images: Path, split: str, views: Views | None = None) -> None:
     """Print the command that classifies the first image of a split, or searches for it in the images of its gallery.
 
-    ``views`` are those that the run was asked for; None for its own.
-
     Nothing is printed if the command would also need a weights file.
+
+    Args:
+        views: Views that the command asks for; None: those of the run.
     """
     from ..proposals.settings import ProposalSettings
 

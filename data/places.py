@@ -64,13 +64,13 @@ def hinted_place(hint: object, start: Path) -> Path | None:
 
 
 def private_place(text: str, own: Iterable[Path] = ()) -> str:
-    """The first private folder or file that a person's text names; empty if there is none.
+    """Return the first private folder or file that a person's text names; empty if there is none.
 
-    Private is what lies in anybody's home folder, what is on this machine outside the folders of its system, and:
+    A path is private if it is in anybody's home folder, or exists on this machine outside the folders of its system.
 
     Args:
         text: Text, such as Markdown.
-        own: Absolute paths, which are found with spaces in them, too.
+        own: Absolute paths that are private, too. They are also found if they have spaces.
     """
     for place in own:
         if str(place) in text:

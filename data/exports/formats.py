@@ -19,8 +19,10 @@ class DataFormat:
 DATA_FORMATS = {
     "coco": DataFormat("COCO JSON", ".json", "coco:write_coco"),
     "fiftyone": DataFormat("a folder that FiftyOne loads as FiftyOneDataset", "", "fiftyone:write_fiftyone"),
-    "crops": DataFormat("a folder of crops, SPLIT/CLASS/IMAGE_SLOT.jpg", "", "pictures:write_crops", True),
-    "drawn": DataFormat("a folder of photographs with their boxes", "", "pictures:write_drawn", True),
+    "crops": DataFormat(
+        "a folder of crops, SPLIT/CLASS/IMAGE_SLOT.jpg", "", "pictures:write_crops", needs_regions=True
+    ),
+    "drawn": DataFormat("a folder of photographs with their boxes", "", "pictures:write_drawn", needs_regions=True),
     "parquet": DataFormat(
         "a table with the photographs in it", ".parquet", "parquet:write_parquet", packages=("pyarrow",)
     ),

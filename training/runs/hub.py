@@ -120,7 +120,8 @@ def pull(name: HubName, run: Path) -> Path:
         write_config(run, {**config, PULLED: origin})
     except BaseException:
         for file in (CONFIG, *targets.values()):
-            (run / file).unlink(missing_ok=True)
+            with suppress(OSError):
+                (run / file).unlink()
         raise
     return run
 

@@ -237,6 +237,9 @@ def test_an_interrupted_pull_leaves_nothing(agnet, hub, run, tmp_path, monkeypat
         agnet("pull", "me/net", "--run", tmp_path / "pulled", code=130)
     assert not [*(tmp_path / "pulled").iterdir()]
     agnet("pull", "me/net", "--run", tmp_path / "pulled")
+    (tmp_path / "file").touch()
+    told = agnet("pull", "me/net", "--run", tmp_path / "file" / "pulled", code=1).stderr
+    assert told == f"Error: cannot write to {tmp_path / 'file' / 'pulled'}: Not a directory\n"
 
 
 def test_a_stranger_cannot_point_to_files_of_this_machine(agnet, hub, run, tmp_path):
