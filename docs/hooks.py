@@ -1,7 +1,8 @@
 """MkDocs hooks that include files in the pages of docs/ and make tables from the code.
 
 `<!-- page: README.md -->` replaces the page with a file of the repository; `<!-- options: train -->` becomes the tables
-of a command's options and `<!-- recipes -->` the table of settings, so that they always agree with the code.
+of a command's options and `<!-- recipes -->` the table of settings, so that they always agree with the code. The
+reference of the API is that of this copy of agnet.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from mkdocs.plugins import event_priority
 
 from agnet.cli import main
 from agnet.commands.sections import SectionedOption
@@ -21,6 +24,23 @@ from agnet.training.recipes import REASONS, RECIPES, Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+_SOURCES = TemporaryDirectory(prefix="agnet-docs-")
+
+
+@event_priority(100)  # before mkdocstrings reads them
+def on_config(config: Any, **_: Any) -> None:
+    """Name the sources of the API reference: a folder ``agnet`` with links to the modules and packages of this copy.
+
+    Otherwise a folder named agnet beside this one would be taken, and the whole of ``.venv`` be searched.
+    """
+    package = Path(_SOURCES.name) / "agnet"
+    package.mkdir(exist_ok=True)
+    for path in ROOT.iterdir():
+        link = package / path.name
+        if not link.exists() and (path.suffix == ".py" or (path / "__init__.py").is_file()):
+            link.symlink_to(path)
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [_SOURCES.name]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

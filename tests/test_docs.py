@@ -225,11 +225,18 @@ class _Fetched(HTMLParser):
 def site(tmp_path_factory):
     """The site as `make docs` builds it: a warning is an error."""
     place = tmp_path_factory.mktemp("site") / "site"
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(place)]
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--verbose", "--site-dir", str(place)]
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     built = subprocess.run(words, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
+    assert built.returncode == 0, "\n".join(line for line in built.stderr.splitlines() if "DEBUG" not in line)
+    (place.parent / "log.txt").write_text(built.stderr, encoding="utf-8")
     return place
+
+
+def test_the_reference_is_of_this_copy_of_the_sources_and_nothing_else_is_searched(site):
+    read = re.findall(r"griffe: Loading path (\S+)", (site.parent / "log.txt").read_text(encoding="utf-8"))
+    folders = {path.partition("/agnet/")[0] for path in read}
+    assert len(read) > 100 and len(folders) == 1 and "agnet-docs-" in folders.pop()
 
 
 def html_of(site, page):
