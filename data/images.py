@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .decoding.eight_bits import to_rgb
-from .decoding.jpeg_scans import load_jpeg
+from .decoding.jpeg_scans import decode_ordinary, load_jpeg
 from .decoding.known_kinds import refuse_deep_jpeg2000, refuse_other_tiffs, refuse_tiff
 from .decoding.pillow_internals import (
     is_drafted,
@@ -106,10 +106,12 @@ def decode_image(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 )
             raw_mode = raw_mode_of(image)
             if image.format in ("JPEG", "MPO"):
-                load_jpeg(image, content)
-            else:
-                refuse_damaged_png(content)
-                image.load()
+                if (pixels := decode_ordinary(image, content)) is None:
+                    load_jpeg(image, content)
+                    pixels = to_rgb(image, content, raw_mode, partial(_read_as, content))
+                return _upright(pixels, image)
+            refuse_damaged_png(content)
+            image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return np.ascontiguousarray(to_rgb(image, content, raw_mode, partial(_read_as, content)))
         except ImageError:
@@ -162,16 +164,24 @@ def pixels_of(image: Image.Image) -> np.ndarray:
         try:
             # Transpose last: a transposed copy loses the file's tags that describe its values.
             plain = image.convert("RGBA") if image.mode == "RGBa" else image
-            made = Image.fromarray(to_rgb(plain, b"", "", _read_no_more))
-            made.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-            ImageOps.exif_transpose(made, in_place=True)
-            return np.ascontiguousarray(made)
+            return _upright(to_rgb(plain, b"", "", _read_no_more), image)
         except ImageError:
             raise
         except MemoryError:
             raise PassingError("not enough memory to decode it") from None
         except Exception as error:  # as for files
             raise ImageError(f"not a readable image ({first_line(error)})") from None
+
+
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Apply the orientation in the metadata of ``image`` to its pixels, ``(height, width, 3)``."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation != 1:
+        made = Image.fromarray(pixels)
+        made.getexif()[ExifTags.Base.Orientation] = orientation
+        ImageOps.exif_transpose(made, in_place=True)
+        pixels = np.asarray(made)
+    return np.ascontiguousarray(pixels)
 
 
 def _content_of_unloaded(image: Image.Image) -> bytes | None:

@@ -192,6 +192,8 @@ def test_images_are_decoded_in_one_place():
         text = path.read_text(encoding="utf-8")
         if "Image.open" in text or "imread" in text or "imdecode" in text:
             assert path.relative_to(ROOT).as_posix() == "data/images.py"
+        if "simplejpeg.decode" in text:
+            assert path.relative_to(ROOT).as_posix() == "data/decoding/jpeg_scans.py"
 
 
 # Where foreign names are used that are not promised, and errors are known by their words: each with a test of its own.
