@@ -11,6 +11,7 @@ import cv2
 import h5py
 import numpy as np
 import PIL
+import simplejpeg
 
 from .. import __version__
 from ..data.boxes.reader import Listing, Settings, read_listing
@@ -30,6 +31,7 @@ def recorded_settings(index: DatasetIndex, settings: ProposalSettings) -> Settin
         "scikit-learn": version("scikit-learn"),  # importing it would take longer than everything else here
         "numpy": np.__version__,
         "pillow": PIL.__version__,
+        "simplejpeg": simplejpeg.__version__,
         "h5py": h5py.__version__,
         "hdf5": h5py.version.hdf5_version,
         **revision_of(settings.method),

@@ -16,7 +16,17 @@ from ... import __version__
 if TYPE_CHECKING:
     from ...data.boxes.reader import Boxes
 
-_PACKAGES = ("torchvision", "numpy", "opencv-python", "safetensors", "h5py", "pillow", "timm", "tensorboard")
+_PACKAGES = (
+    "torchvision",
+    "numpy",
+    "opencv-python",
+    "safetensors",
+    "h5py",
+    "pillow",
+    "simplejpeg",
+    "timm",
+    "tensorboard",
+)
 _OF_ANOTHER_REPOSITORY = frozenset(
     ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
 )
