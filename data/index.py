@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from .errors import ConfigurationError, DatasetError
-from .text import composed, rows_called
+from .text import composed, rows_called, widest
 
 NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 
@@ -68,6 +70,19 @@ class DatasetIndex:
     def is_retrieval(self) -> bool:
         """Whether the data set is searched: it has queries, and its test classes are not those of train."""
         return bool((self.splits == "query").any())
+
+    @cached_property
+    def widest(self) -> dict[str, int]:
+        """Bytes as UTF-8 of the longest name, file name, class, split, group and camera."""
+        texts: dict[str, Iterable[str]] = {
+            "name": self.names,
+            "file": (name.rpartition("/")[2] for name in self.names),
+            "class": self.classes,
+            "split": set(self.splits.tolist()),
+            "group": self.groups,
+            "camera": self.cameras,
+        }
+        return {kind: widest(of_kind) for kind, of_kind in texts.items()}
 
     def counts(self, split: str) -> np.ndarray:
         """Number of images of each class in ``split``, ``(classes,)``."""

@@ -109,7 +109,7 @@ class Regions:
     @property
     def enough_keypoints(self) -> bool:
         """Whether there were keypoints to draw the layout's regions around; if not, each region is the whole image."""
-        return not self.layout.count or bool(self.keypoints.any())
+        return bool(self.keypoints.any()) or not self.layout.count
 
 
 @dataclass(frozen=True)

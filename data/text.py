@@ -129,6 +129,11 @@ def tally(counts: Mapping[str, int]) -> str:
     return ", ".join([*told, f"{rest:,} more of {len(kinds) - _KINDS:,} other kinds"] if rest else told)
 
 
+def widest(texts: Iterable[str]) -> int:
+    """Byte length of the longest text as UTF-8; 0 without any."""
+    return max((len(text.encode()) for text in texts), default=0)
+
+
 def rows_called(of_clips: bool) -> str:
     """What the rows of a data set are called in outputs: images, or clips."""
     return "clips" if of_clips else "images"

@@ -14,9 +14,11 @@ import numpy as np
 from ..errors import BoxesFileError
 from ..files import PatientFile, atomic_file, interrupts_postponed
 from ..index import ALL_SPLITS, SPLITS, DatasetIndex
-from ..regions import Layout, Proposal, Regions, Tubes
-from ..text import first_line, printable, rows_called
+from ..regions import NO_REGIONS, Layout, Proposal, Regions, boxes_of_hulls
+from ..text import first_line, printable, rows_called, widest
 from . import schema
+
+_BOX = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True)
@@ -49,90 +51,134 @@ class Part:
             return cls(**{name: arrays[name] for name in ("images", "primary", "hulls", "failures")})
 
 
-def path_width(index: DatasetIndex) -> int:
-    return _widest(index.names)
-
-
 def _images_dtype(index: DatasetIndex) -> np.dtype:
+    widest = index.widest
     widths = {
-        schema.FILE: _widest(map(_file_name, index.names)),
-        schema.CLASS_OF: _widest(index.classes),
-        "split": max(len("train"), _widest(set(index.splits.tolist()))),
-        "group": _widest(index.groups),
-        "camera": _widest(index.cameras),
-        schema.PATH: path_width(index),
+        schema.FILE: widest["file"],
+        schema.CLASS_OF: widest["class"],
+        "split": max(len("train"), widest["split"]),
+        "group": widest["group"],
+        "camera": widest["camera"],
+        schema.PATH: widest["name"],
     }
     known = [name for name, values in zip(schema.GROUPS, (index.groups, index.cameras), strict=True) if values]
     return schema.images_dtype(widths, [*known, *(schema.CLIPS if index.of_clips else ())])
 
 
-def _widest(texts: Iterable[str]) -> int:
-    """Byte length of the longest text as UTF-8."""
-    return max((len(text.encode()) for text in texts), default=0)
-
-
-def _file_name(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
 def build_part(index: DatasetIndex, first_image: int, proposals: Sequence[Proposal]) -> Part:
-    """Build the table rows of images ``first_image, first_image + 1, ...`` of ``index``."""
+    """Build the table rows of images ``first_image, first_image + 1, ...`` of ``index``.
+
+    Columns are filled for all images at once. Row by row, it would take a twentieth of the time that proposing takes.
+    """
+    images = _rows_of_files(index, first_image, proposals)
+    usable = [row for row, proposal in enumerate(proposals) if proposal.regions]
+    frames = [list(_frames(proposals[row])) for row in usable]
+    counts = np.array([len(of_image) for of_image in frames], np.intp)
+    numbers = np.repeat(images["image"][usable], counts)
+    primary, hulls = _rows_of_regions(index, numbers, [frame for of_image in frames for frame in of_image])
+    regions = [proposal.regions for proposal in proposals if proposal.regions]
+    if regions:
+        layout = regions[0].layout
+        first = np.cumsum(counts) - counts  # frame of each image
+        boxes = _boxes_of(primary, layout) if layout.primary else np.zeros((len(numbers), 0, 4), np.float32)
+        enough = [any(one.enough_keypoints for _, one, _ in of_image) for of_image in frames]
+        tubes = [proposals[row].tubes for row in usable]
+        columns: dict[str, object] = {
+            schema.STATUS: np.where(enough, schema.STATUS_OK, schema.STATUS_FEW).astype(bytes),
+            schema.FIRST_ROW: first * layout.primary if layout.primary else -1,
+            "width": [one.size_wh[0] for one in regions],
+            "height": [one.size_wh[1] for one in regions],
+            "keypoints": [one.total_keypoints for one in regions],
+            "distinct_keypoints": [one.distinct_keypoints for one in regions],
+            "distinct_regions": _count_distinct(layout.boxes(boxes[first])),
+        }
+        if index.of_clips:
+            columns["frames"] = [one.frames if one else 0 for one in tubes]
+            columns["frames_a_second"] = [one.frames_a_second if one else 0 for one in tubes]
+        for name, values in columns.items():
+            images[name][usable] = values
+    failures = [
+        (int(row["image"]), proposal.fault[: schema.MAX_FAULT].encode(), row[schema.FILE], _cut(proposal.reason))
+        for row, proposal in zip(images, proposals, strict=True)
+        if not proposal.regions
+    ]
+    kind = schema.failures_dtype(index.widest["name"], schema.MAX_REASON)
+    return Part(images, primary, hulls, np.array(failures, kind))
+
+
+def _rows_of_files(index: DatasetIndex, first_image: int, proposals: Sequence[Proposal]) -> np.ndarray:
+    """Rows of the table images without regions, as of unreadable images."""
+    some = slice(first_image, first_image + len(proposals))
     images = np.zeros(len(proposals), _images_dtype(index))
+    images["image"] = np.arange(some.start, some.stop)
+    images["label"] = index.labels[some]
+    images["file_bytes"] = [proposal.file_bytes for proposal in proposals]
     images["modified_utc"] = schema.modified_text(np.array([proposal.modified_ns for proposal in proposals]))
     images[schema.FIRST_ROW] = -1
-    for column, texts in zip(schema.GROUPS, (index.groups, index.cameras), strict=True):
-        if texts:
-            images[column] = [text.encode() for text in texts[first_image : first_image + len(proposals)]]
-    primary, hulls, failures, primary_first, hull_first = [], [], [], 0, 0
-    for offset, proposal in enumerate(proposals):
-        number = first_image + offset
-        row = images[offset]
-        row["image"] = number
-        row[schema.FILE] = _file_name(index.names[number]).encode()
-        row[schema.CLASS_OF] = index.classes[index.labels[number]].encode()
-        row[schema.PATH] = index.names[number].encode()
-        row["split"] = index.splits[number].encode()
-        row["label"] = index.labels[number]
-        row["file_bytes"] = proposal.file_bytes
-        row["content_blake2b"] = proposal.content_blake2b.encode()
-        regions = proposal.regions
-        if regions is None:
-            row[schema.STATUS] = schema.STATUS_UNREADABLE.encode()
-            texts = proposal.fault[: schema.MAX_FAULT], _file_name(index.names[number])
-            failures.append((number, *(text.encode() for text in texts), _cut(proposal.reason)))
-            continue
-        boxes = regions.primary_xyxy
-        enough = any(of_frame.enough_keypoints for _, of_frame, _ in _frames(proposal.tubes, regions))
-        row[schema.STATUS] = (schema.STATUS_OK if enough else schema.STATUS_FEW).encode()
-        row["width"], row["height"] = regions.size_wh
-        row["keypoints"], row["distinct_keypoints"] = regions.total_keypoints, regions.distinct_keypoints
-        row["distinct_regions"] = len(np.unique(regions.layout.boxes(boxes), axis=0))
-        if proposal.tubes:
-            row["frames"], row["frames_a_second"] = proposal.tubes.frames, proposal.tubes.frames_a_second
-        if not len(boxes):
-            continue
-        row[schema.FIRST_ROW] = primary_first
-        for frame, of_frame, valid in _frames(proposal.tubes, regions):
-            rows = _primary_rows(number, of_frame, of_frame.primary_xyxy, hull_first, _primary_dtype(index))
-            if index.of_clips:
-                rows["frame"], rows["valid"] = frame, valid
-            primary.append(rows)
-            hulls.append(_hull_rows(number, of_frame))
-            primary_first, hull_first = primary_first + len(rows), hull_first + len(of_frame.hull_xy)
-    return Part(
-        images=images,
-        primary=np.concatenate(primary) if primary else np.zeros(0, _primary_dtype(index)),
-        hulls=np.concatenate(hulls) if hulls else np.zeros(0, schema.HULLS),
-        failures=np.array(failures, schema.failures_dtype(path_width(index), schema.MAX_REASON)),
-    )
+    images[schema.STATUS] = schema.STATUS_UNREADABLE.encode()
+    texts: dict[str, Sequence[str]] = {
+        schema.FILE: [name.rpartition("/")[2] for name in index.names[some]],
+        schema.CLASS_OF: [index.classes[label] for label in index.labels[some].tolist()],
+        schema.PATH: index.names[some],
+        "split": index.splits[some].tolist(),
+        "content_blake2b": [proposal.content_blake2b for proposal in proposals],
+        "group": index.groups[some],
+        "camera": index.cameras[some],
+    }
+    for column in texts.keys() & set(images.dtype.names or ()):
+        images[column] = [text.encode() for text in texts[column]]
+    return images
 
 
-def _frames(tubes: Tubes | None, regions: Regions) -> Iterator[tuple[int, Regions, np.ndarray | bool]]:
+def _frames(proposal: Proposal) -> Iterator[tuple[int, Regions, np.ndarray | bool]]:
     """Yield number, regions and their validity of each frame with regions; an image is a single frame."""
-    if tubes is None:
-        yield 0, regions, True
-    else:
-        yield from zip(tubes.numbers.tolist(), tubes.regions, tubes.valid, strict=True)
+    if proposal.tubes:
+        yield from zip(proposal.tubes.numbers.tolist(), proposal.tubes.regions, proposal.tubes.valid, strict=True)
+    elif proposal.regions:
+        yield 0, proposal.regions, True
+
+
+def _rows_of_regions(
+    index: DatasetIndex, numbers: np.ndarray, frames: Sequence[tuple[int, Regions, np.ndarray | bool]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the tables primary and hulls, frame after frame, of images of these ``numbers``."""
+    regions = [one for _, one, _ in frames]
+    layout = regions[0].layout if regions else NO_REGIONS
+    primary = np.zeros(len(frames) * layout.primary, _primary_dtype(index))
+    if not len(primary):
+        return primary, np.zeros(0, schema.HULLS)
+    counts = np.concatenate([one.hull_counts for one in regions])
+    points = np.concatenate([one.hull_xy for one in regions])
+    sizes = np.repeat(np.array([one.size_wh for one in regions]), layout.primary, axis=0)
+    slots = np.tile(np.arange(layout.primary), len(frames))
+    for name, sides in zip(_BOX, boxes_of_hulls(points, counts, sizes).T, strict=True):
+        primary[name] = sides
+    primary["image"] = np.repeat(numbers, layout.primary)
+    primary["region"] = slots
+    primary["keypoints"] = np.concatenate([one.keypoints for one in regions])
+    primary["weight"] = np.concatenate([one.weights for one in regions]).round(4)
+    primary["hull_first"] = np.cumsum(counts) - counts
+    primary["hull_count"] = counts
+    if index.of_clips:
+        primary["frame"] = np.repeat([frame for frame, _, _ in frames], layout.primary)
+        primary["valid"] = np.concatenate([np.broadcast_to(valid, layout.primary) for _, _, valid in frames])
+    hulls = np.zeros(len(points), schema.HULLS)
+    hulls["image"], hulls["region"] = np.repeat(primary["image"], counts), np.repeat(slots, counts)
+    hulls["x"], hulls["y"] = points.T
+    return primary, hulls
+
+
+def _boxes_of(primary: np.ndarray, layout: Layout) -> np.ndarray:
+    """Boxes of the rows of the table primary, ``(frames, κ, 4)``."""
+    return np.stack([primary[name] for name in _BOX], axis=-1).reshape(-1, layout.primary, 4)
+
+
+def _count_distinct(boxes: np.ndarray) -> np.ndarray:
+    """Number of distinct boxes of each image, ``(n, R, 4)`` -> ``(n,)``."""
+    earlier = np.tri(boxes.shape[1], k=-1, dtype=bool) & np.ones((len(boxes), 1, 1), bool)  # (n, R, R)
+    for side in np.moveaxis(boxes, -1, 0).copy():
+        earlier &= side[:, :, None] == side[:, None]
+    return np.count_nonzero(~earlier.any(axis=-1), axis=-1)
 
 
 def _primary_dtype(index: DatasetIndex) -> np.dtype:
@@ -271,38 +317,15 @@ def _cannot_write(path: Path, error: Exception) -> BoxesFileError:
     return BoxesFileError(f"cannot write {path}: {reason}. Finished images are kept: make room and run the same again")
 
 
-def _primary_rows(
-    number: int, regions: Regions, boxes_xyxy: np.ndarray, hull_first: int, dtype: np.dtype
-) -> np.ndarray:
-    rows = np.zeros(len(boxes_xyxy), dtype)
-    rows["image"] = number
-    rows["region"] = np.arange(len(rows))
-    for column, name in enumerate(("x0", "y0", "x1", "y1")):
-        rows[name] = boxes_xyxy[:, column]
-    rows["keypoints"] = regions.keypoints
-    rows["weight"] = regions.weights.round(4)
-    rows["hull_first"] = hull_first + np.cumsum(regions.hull_counts) - regions.hull_counts
-    rows["hull_count"] = regions.hull_counts
-    return rows
-
-
-def _hull_rows(number: int, regions: Regions) -> np.ndarray:
-    rows = np.zeros(len(regions.hull_xy), schema.HULLS)
-    rows["image"] = number
-    rows["region"] = np.repeat(np.arange(len(regions.hull_counts)), regions.hull_counts)
-    rows["x"], rows["y"] = regions.hull_xy.T
-    return rows
-
-
 def _secondary_rows(primary: np.ndarray, layout: Layout, dtype: np.dtype) -> np.ndarray:
-    boxes = np.stack([primary[name] for name in ("x0", "y0", "x1", "y1")], axis=-1).reshape(-1, layout.primary, 4)
+    boxes = _boxes_of(primary, layout)
     rows = np.zeros((len(boxes), len(layout.pairs)), dtype)
     for name in {"image", "frame"} & set(dtype.names or ()):
         rows[name] = primary[name].reshape(-1, layout.primary)[:, :1]
     rows["region"] = layout.primary + np.arange(len(layout.pairs))
     rows["first"], rows["second"] = layout.pairs.T
     unions = layout.secondary(boxes)
-    for column, name in enumerate(("x0", "y0", "x1", "y1")):
+    for column, name in enumerate(_BOX):
         rows[name] = unions[..., column]
     return rows.ravel()
 
@@ -341,7 +364,7 @@ def _describe_clips(file: h5py.File) -> None:
 
 def _write_labels(file: h5py.File, index: DatasetIndex) -> None:
     splits = _splits_of(index)
-    dtype = schema.labels_dtype(_widest(index.classes), splits)
+    dtype = schema.labels_dtype(index.widest["class"], splits)
     counts = [index.counts(split).tolist() for split in splits]
     rows = [
         (label, name.encode(), *numbers)
@@ -420,7 +443,7 @@ def read_me(index: DatasetIndex, layout: Layout, unreadable: int, few: int) -> l
 
 
 def _write_read_me(file: h5py.File, sentences: Sequence[str]) -> None:
-    dtype = schema.read_me_dtype(_widest(sentences))
+    dtype = schema.read_me_dtype(widest(sentences))
     _fill(file, schema.READ_ME, np.array([(sentence.encode(),) for sentence in sentences], dtype))
 
 
