@@ -44,7 +44,7 @@ def _check_setting(context: click.Context, parameter: click.Parameter, words: tu
 @click.option("--dataset", help="Name of the data set, as for agnet propose, in place of the file's.")
 @click.option("--root", help="Folder of the data set, as for agnet propose, in place of the file's.")
 @click.option("--csv", help="CSV file that lists the images, as for agnet propose, in place of the file's.")
-@click.option("--limit", type=click.IntRange(1), help="Maximum number of images of that data set, for a trial.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of images of each data set, for a trial.")
 @click.option(
     "--set",
     "settings",

@@ -57,7 +57,7 @@ _Values = Mapping[str, Any]
 class Given:
     """What the command line puts in place of the file's values."""
 
-    data: _Values = field(default_factory=dict)  #: in place of all of ``data``
+    data: _Values = field(default_factory=dict)  #: in place of options of ``data``; a data set, of all of them
     defaults: Mapping[str, _Values] = field(default_factory=dict)  #: by command, in place of single defaults
     output: Path | None = None
 
@@ -141,13 +141,16 @@ class StudyFile:
 
     def _data(self) -> dict[str, _Values]:
         """Options of each data set by its name, a data set of several splits once for each."""
-        found = self._given.data or self._section("data")
-        if not found:
-            self._fail("it names no data set: give one with --dataset and --root, or in the file under data")
-        if not all(isinstance(value, dict) for value in found.values()):
-            found = {_name_of(found): found}
+        given = self._given.data
+        found = {} if {"dataset", "csv"} & given.keys() else self._section("data")
+        if not found or not all(isinstance(value, dict) for value in found.values()):
+            found = {_name_of({**found, **given}): found}
         self._check_folders("data", found)
-        options: dict[str, _Values] = {name: self._options_in(f"data {name}", values) for name, values in found.items()}
+        options: dict[str, _Values] = {
+            name: {**self._options_in(f"data {name}", values), **given} for name, values in found.items()
+        }
+        if not all({"dataset", "csv"} & values.keys() for values in options.values()):
+            self._fail("it names no data set: give one with --dataset and --root, or in the file under data")
         if not (splits := self._splits()):
             return options
         for name, values in options.items():
