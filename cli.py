@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import io
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
 from . import __version__
+
+_WORDS = "agnet.words"  # entry of a context: the words of a command
 
 STAGES: dict[str, tuple[str, ...]] = {
     "Data and stage 1": ("datasets", "propose", "inspect"),
@@ -87,6 +91,7 @@ class _OneLineErrors(click.Group):
             from .data.spelling import did_you_mean
 
             ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], self.commands)}")
+        ctx.meta[_WORDS] = args[1:]
         return super().resolve_command(ctx, args)
 
     def invoke(self, context: click.Context) -> Any:
@@ -99,6 +104,10 @@ class _OneLineErrors(click.Group):
         try:
             with current_folder_hidden():
                 return super().invoke(context)
+        except click.UsageError as error:
+            if type(error) in (click.UsageError, click.MissingParameter) and error.ctx not in (None, context):
+                error.message = ". ".join(filter(None, (error.message, _forgotten_option(error, context.meta[_WORDS]))))
+            raise
         except AgnetError as error:
             raise click.ClickException(str(error)) from None
         except (ImportError, AttributeError) as error:
@@ -129,6 +138,41 @@ class _OneLineErrors(click.Group):
             if error.errno in (None, errno.EPIPE):  # click handles a closed pipe
                 raise
             raise click.ClickException(f"{error.filename or ''}: {error.strerror}".lstrip(": ")) from None
+
+
+def _forgotten_option(error: click.UsageError, words: Sequence[str]) -> str:
+    """``Did you mean --boxes boxes.h5?``, if a boxes file or a run was given without its option; else empty.
+
+    Args:
+        error: Of a command.
+        words: Of the command line, after the name of the command.
+    """
+    from .data.text import printable
+
+    context: Any = error.ctx
+    parameters = context.command.params
+    try:
+        given, rest, _ = context.command.make_parser(context).parse_args(list(words))
+    except click.UsageError:
+        return ""
+    arguments = [given.get(one.name) for one in parameters if isinstance(one, click.Argument)]
+    several = [[value] if isinstance(value, str) else value for value in (*arguments, rest)]
+    positional = [word for value in several if isinstance(value, (list, tuple)) for word in value]
+    free = [one.opts[0] for one in parameters if one.multiple or not isinstance(given.get(one.name), str)]
+    kinds = [option for option in ("--boxes", "--run") if option in free]
+    for word in positional:
+        # Where the command needs a run, or takes nothing else, a word that is left over is one.
+        is_run = rest == [word] and (isinstance(error, click.MissingParameter) or kinds == ["--run"])
+        option = "--boxes" if word.endswith((".h5", ".hdf5")) else "--run" if is_run or _looks_like_a_run(word) else ""
+        if option in kinds:
+            return f"Did you mean {option} {printable(shlex.quote(word))}?"
+    return ""
+
+
+def _looks_like_a_run(word: str) -> bool:
+    """Whether a word names a checkpoint, a network on the hub, or the folder of a run or of its seeds."""
+    names = ("config.json", "*/config.json")
+    return word.startswith("hf:/") or word.endswith(".safetensors") or any(any(Path(word).glob(name)) for name in names)
 
 
 def _write_any_letter() -> None:

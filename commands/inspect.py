@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
+from .field_options import is_given
 from .pictures import say_what_cannot_be_drawn
 from .places import images_root
 from .progress import advance, progress_bar
@@ -21,6 +22,7 @@ _SHOWN = 20  # number of changed images that are listed
 
 
 @click.command(short_help="Show what a boxes file holds, and verify its images.")
+@click.argument("file", metavar="[BOXES]", required=False, type=click.Path(path_type=Path))
 @options.boxes
 @options.root
 @click.option(
@@ -44,6 +46,7 @@ _SHOWN = 20  # number of changed images that are listed
 @click.pass_context
 def inspect(
     context: click.Context,
+    file: Path | None,
     boxes: Path,
     root: Path | None,
     name: str | None,
@@ -53,10 +56,15 @@ def inspect(
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Show a summary of a boxes file or of one image, draw regions, or check that the images are unchanged."""
+    """Show a summary of a boxes file or of one image, draw regions, or check that the images are unchanged.
+
+    BOXES is the boxes file, as is that of --boxes.
+    """
     from ..data.boxes.reader import read_boxes
 
-    counted = context.get_parameter_source("count") is not click.core.ParameterSource.DEFAULT
+    if file and is_given(context, "boxes"):
+        raise click.UsageError(f"{file} and --boxes {boxes} both name a boxes file: give one of them")
+    boxes, counted = file or boxes, is_given(context, "count")
     if sum((name is not None, sheet is not None, verify)) > 1:
         raise click.UsageError("--image, --sheet and --verify exclude each other")
     if save and name is None:

@@ -85,6 +85,40 @@ def test_a_name_that_is_not_known_is_answered_with_one_that_is(words, meant):
     assert re.search(rf"[Dd]id you mean.*{meant}", result.stderr), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("evaluate run", "--run run"),
+        ("evaluate missing --batch-size 4", "--run missing"),
+        ("evaluate boxes.h5 --run run", "--boxes boxes.h5"),
+        ("report seeds", "--run seeds"),
+        ("export run/best.safetensors", "--run run/best.safetensors"),
+        ("export-data boxes.h5 --format coco", "--boxes boxes.h5"),
+        ("export-data run --format coco", "--run run"),
+        ("train boxes.h5 --epochs 3", "--boxes boxes.h5"),
+        ("labels --run run seeds", "--run seeds"),
+        ("predict run photo.jpg", "--run run"),
+        ("explain hf://OWNER/NAME photo.jpg", "--run hf://OWNER/NAME"),
+        ("figure class-accuracy run", "--run run"),
+        ("figure keypoints boxes.h5", "--boxes boxes.h5"),
+        ("push run OWNER/NAME", "--run run"),
+        ("pull OWNER/NAME network", "--run network"),
+        ("predict photo.jpg", ""),
+        ("predict photos", ""),
+        ("train photos", ""),
+        ("train --epochs 1 2", ""),
+        ("datasets demo boxes.h5", ""),
+    ],
+)
+def test_a_boxes_file_or_a_run_without_its_option_is_answered_with_the_option(agnet, tmp_path, words, meant):
+    for folder in ("run", "seeds/seed-0", "photos/ant"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("run", "seeds/seed-0"):
+        (tmp_path / folder / "config.json").write_text("{}")
+    said = agnet(*words.split(), code=2).stderr.splitlines()[-1]
+    assert said.endswith(f" Did you mean {meant}?") if meant else "Did you mean" not in said
+
+
 def test_names_of_settings_are_offered_too(tmp_path):
     from agnet.data.sets.catalogue import open_dataset
     from agnet.training.recipes import RECIPES

@@ -30,6 +30,12 @@ def test_the_summary_is_text_or_json(inspect):
     assert "none is there" in inspect(root="elsewhere").stdout
 
 
+def test_the_file_may_come_without_its_option(agnet, inspect):
+    assert agnet("inspect", "boxes.h5", "--json").stdout == agnet("inspect", "--json").stdout
+    said = inspect("other.h5", code=2).stderr
+    assert "other.h5 and --boxes boxes.h5 both name a boxes file: give one of them" in said
+
+
 def test_one_image_is_text_or_json(inspect):
     values = json.loads(inspect("--image", "val/ant/1.png", "--json").stdout)
     assert (values["class_name"], values["split"], len(values["regions"])) == ("ant", "test", 6)
