@@ -30,6 +30,19 @@ def hash_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def checksum(path: Path, kind: str) -> str:
+    """Checksum of a file as its publisher tells it, in hexadecimal digits.
+
+    Args:
+        kind: Name of a hash function, such as ``sha256``.
+    """
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def stamp_of_folder(folder: str | Path) -> tuple[int, int] | None:
     """Total size in bytes and latest time of change, see `time_of_change`, of a folder's frames; None without any."""
     found = [os.stat(Path(folder) / name) for name in frame_files(Path(folder))]  # noqa: PTH116 - as for files

@@ -45,6 +45,7 @@ class Hub:
     asked: list[str] = field(default_factory=list)  #: method and path of every request
     stored: dict[str, bytes] = field(default_factory=dict)  #: large files by their sha256, as over LFS
     full: bool = False  #: whether it stores no more large files
+    damages: bool = False  #: whether large files come with a wrong last byte
     down: bool = False  #: whether it answers 503 to everything
     login: bool = False  #: whether a page that asks for a login answers everything, as in a hotel
     url: str = ""
@@ -152,13 +153,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _stored(self, oid):
         if self.headers.get("Authorization"):
             return self._refuse(400, "", "a token for the hub only")
-        self._send(200, self.hub.stored[oid])
+        content = self.hub.stored[oid]
+        self._send(200, content[:-1] + bytes([content[-1] ^ 1]) if self.hub.damages else content)
 
     def _info(self, name, revision="main"):
         if found := self._found(name, revision):
             commit, files = found
             siblings = [{"rfilename": one, "size": len(content)} for one, content in files.items()]
-            self._json({"id": name, "modelId": name, "sha": commit, "siblings": siblings})
+            for one in siblings:
+                if _is_large(one["rfilename"]):
+                    oid = hashlib.sha256(files[one["rfilename"]]).hexdigest()
+                    one["lfs"] = {"sha256": oid, "size": one["size"], "pointerSize": 134}
+            card = yaml.safe_load(([*files.get("README.md", b"").decode().split("---\n"), ""])[1])
+            self._json({"id": name, "modelId": name, "sha": commit, "siblings": siblings, "cardData": card})
 
     def _branch(self, name, branch):
         repository = self.hub.repositories[name]

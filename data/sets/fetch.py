@@ -6,7 +6,6 @@ Each of its files is resumed after an interruption, verified, and either complet
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
+from ..contents import checksum
 from ..errors import ConfigurationError, DatasetError, DownloadError
 from ..files import one_process
 from .archives import extract
@@ -139,7 +139,7 @@ def difference_from(path: Path, download: Download) -> str:
         return f"{size:,} bytes instead of {download.bytes:,}"
     for kind, wanted in (("sha256", download.sha256), ("md5", download.md5)):
         if wanted is not None:
-            found = _checksum(path, kind)
+            found = checksum(path, kind)
             return "" if found == wanted.lower() else f"{kind} {found} instead of {wanted}"
     suffix = Path(file_name(download)).suffix.lower()
     place, mark = _MARKS.get(suffix, (0, b""))
@@ -346,14 +346,6 @@ def _forget(part: Path) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _checksum(path: Path, kind: str) -> str:
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _refusal(url: str, error: HTTPError) -> str:

@@ -115,14 +115,14 @@ def test_ctrl_c_leaves_what_has_arrived_to_go_on_with(site, tmp_path):
 @pytest.fixture
 def interrupted(monkeypatch):
     """Ctrl-C comes during the first checksum."""
-    checksum, interrupts = module._checksum, [KeyboardInterrupt()]
+    checksum, interrupts = module.checksum, [KeyboardInterrupt()]
 
     def checksum_or_interrupt(path, kind):
         if interrupts:
             raise interrupts.pop()
         return checksum(path, kind)
 
-    monkeypatch.setattr(module, "_checksum", checksum_or_interrupt)
+    monkeypatch.setattr(module, "checksum", checksum_or_interrupt)
 
 
 @pytest.mark.parametrize("known", [{}, {"bytes": len(BODY)}])

@@ -65,7 +65,7 @@ class Pretrained:
 
         return save_pretrained(self, Path(folder), settings, classes, proposals)
 
-    def push_to_hub(self, name: str, *, private: bool = False, licence: str = "") -> str:
+    def push_to_hub(self, name: str, *, private: bool = False, licence: str = "", force: bool = False) -> str:
         """Write the network, which was loaded from a checkpoint, into a repository of the hub.
 
         ``agnet push`` writes a run, whose card also says data, training and results.
@@ -73,11 +73,15 @@ class Pretrained:
         Args:
             name: Name of the repository, ``OWNER/NAME[@BRANCH]``; it is made if it does not exist.
             private: Whether a new repository can be seen by its owner only.
-            licence: Licence of the weights, as an identifier of the hub, such as ``mit``.
+            licence: Licence of the weights, as an identifier of the hub, such as ``mit``; by default that of the
+                repository's card.
+            force: Whether a repository is written to that holds something else: files of others, or a network with
+                other classes or settings.
 
         Returns: the address of the repository.
-        Raises: `DownloadError` if the hub refuses or cannot be reached, and as `save_pretrained`.
+        Raises: `DownloadError` if the hub refuses or cannot be reached, `CheckpointError` if the repository holds
+            something else, and as `save_pretrained`.
         """
         from ..runs.pretrained import push_pretrained
 
-        return push_pretrained(self, name, private, licence)
+        return push_pretrained(self, name, private, licence, force)

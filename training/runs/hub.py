@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ...data.contents import checksum
 from ...data.errors import CheckpointError, ConfigurationError, DownloadError
 from ...data.files import atomic_file
 from ...data.places import follow_hint, private_place, without_paths
@@ -46,6 +47,7 @@ _NAME = re.compile(r"(?:hf:/{1,2})?(?P<repository>[\w.-]+/[\w.-]+?)/?(?:@(?P<rev
 _HINTS = ("file_relative_to_run", "root_relative_to_run")  # of a configuration: they lead through private folders
 _METRICS = tuple(map(metrics_file, SPLITS))
 _LARGEST_WEIGHTS = 2**34  # bytes; the largest backbones of timm have 2**32
+_NO_NETWORK = re.compile(r"\.git.*|LICEN[CS]E.*|.*\.md")  # files of a repository that nothing was written to yet
 _LARGEST_TEXT = 2**26  # bytes of any other file; the record of ImageNet's images takes half of it
 
 
@@ -162,19 +164,35 @@ def size_text(content: bytes | Path) -> str:
     return rough_size(len(content) if isinstance(content, bytes) else content.stat().st_size)
 
 
-def push(files: Mapping[str, bytes | Path], name: HubName, *, private: bool = False) -> str:
+def licence_on_hub(name: HubName) -> str:
+    """Licence in the metadata of a repository's card; empty if there is none yet."""
+    with _transfer(name, writing=True):
+        from huggingface_hub import HfApi
+
+        found = getattr(getattr(_info(HfApi(library_name=LIBRARY), name), "card_data", None), "license", None)
+    return found if isinstance(found, str) else ""
+
+
+def push(files: Mapping[str, bytes | Path], name: HubName, *, private: bool = False, force: bool = False) -> str:
     """Write files into a repository in one commit; it, and its branch, are made if they do not exist.
 
-    Metrics and a record of images that an earlier push left there, of another network, are removed.
+    Metrics and a record of images that an earlier push left there, of another training, are removed.
 
     Args:
         files: Files of `to_push`.
         name: Name of the repository, and its branch.
         private: Whether a new repository can be seen by its owner only.
+        force: Whether a repository is written to that holds something else: files of others, or a network with other
+            classes or settings.
 
     Returns: the address of the repository.
-    Raises: `DownloadError` if the hub refuses or cannot be reached.
+    Raises: `DownloadError` if the hub refuses or cannot be reached, `CheckpointError` if the repository holds
+        something else.
     """
+    if not force and (other := _held_instead(files, name)):
+        raise CheckpointError(
+            f"{name} holds {other}: name another repository, or write into it with --force (in Python, force=True)"
+        )
     with _transfer(name, writing=True):
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -190,6 +208,55 @@ def push(files: Mapping[str, bytes | Path], name: HubName, *, private: bool = Fa
         message = "Network and model card, written by agnet"
         hub.create_commit(name.repository, changes, commit_message=message, revision=name.revision)
     return address
+
+
+def _info(hub: Any, name: HubName) -> Any:
+    """What the hub says of a repository, or of its main branch if its own is to be made; None if there is none."""
+    from huggingface_hub import errors
+
+    for revision in dict.fromkeys((name.revision, None)):
+        try:
+            return hub.model_info(name.repository, revision=revision, files_metadata=True)
+        except errors.RevisionNotFoundError:
+            continue
+        except errors.RepositoryNotFoundError:
+            break
+    return None
+
+
+def _held_instead(files: Mapping[str, bytes | Path], name: HubName) -> str:
+    """What a repository holds instead of an earlier state of these files, in words; empty if it does not."""
+    with _transfer(name, writing=True):
+        from huggingface_hub import HfApi
+
+        found = _info(HfApi(library_name=LIBRARY), name)
+    sizes = {one.rfilename: one.size or 0 for one in (found.siblings if found else None) or ()}
+    others = sorted(file for file in sizes if not _NO_NETWORK.fullmatch(file))
+    if not others:
+        return ""
+    at_once, own = replace(name, revision=str(found.sha)), files[CONFIG]
+    path = _file(at_once, CONFIG, _Said(at_once.revision or "", sizes))
+    theirs = _config_in(path.read_bytes()) if path else {}
+    if theirs.get("library_name") != LIBRARY:
+        shown = ", ".join(printable(file) for file in others[:3]) + (", ..." if len(others) > 3 else "")
+        return f"something else than a network of agnet's ({shown})"
+    ours = _config_in(own if isinstance(own, bytes) else own.read_bytes())
+    if theirs.get("classes") != ours.get("classes"):
+        return "a network with other classes"
+    try:
+        same = settings_of(theirs["model"]) == settings_of(ours["model"])
+    except (AttributeError, LookupError, TypeError, ValueError):  # of a newer agnet, or damaged
+        same = False
+    return "" if same else "another network (other model, backbone or settings)"
+
+
+def _config_in(content: bytes) -> dict[str, Any]:
+    """A ``config.json``; empty if it is damaged."""
+    try:
+        config = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def public_config(weights: Path) -> dict[str, Any]:
@@ -255,7 +322,7 @@ def _check_ours(name: HubName, path: Path) -> None:
         settings_of(config["model"])
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{name} holds a network that this agnet does not know ({_said_of(error)}); a newer agnet may read it"
+            f"{name} holds a network that this agnet does not know ({first_line(error)}); a newer agnet may read it"
         ) from None
 
 
@@ -265,6 +332,7 @@ class _Said:
 
     commit: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)  #: of its files, in bytes
+    hashes: Mapping[str, str] = field(default_factory=dict)  #: SHA-256 of its files that go over LFS
     failure: str = ""  #: why it could not be asked, with the remedy; empty if it could
 
 
@@ -284,7 +352,9 @@ def _ask(name: HubName) -> _Said:
             return _Said(failure=_told(error, name) + absent)
         except (ValueError, LookupError, TypeError):  # of a network that asks for a login, for instance
             return _Said(failure=f"{_host()} does not answer as a hub does: check the connection, or HF_ENDPOINT")
-    return _Said(str(found.sha), {one.rfilename: one.size or 0 for one in found.siblings or ()})
+    files = found.siblings or ()
+    hashes = {one.rfilename: one.lfs.sha256 for one in files if one.lfs}
+    return _Said(str(found.sha), {one.rfilename: one.size or 0 for one in files}, hashes)
 
 
 def _fetch(name: HubName, said: _Said) -> Path:
@@ -295,15 +365,10 @@ def _fetch(name: HubName, said: _Said) -> Path:
     try:
         read_header(weights)
     except CheckpointError as error:
-        told, cached = _said_of(error).replace(str(weights), f"its {WEIGHTS}"), weights.parents[2]
+        told, cached = first_line(error).replace(str(weights), f"its {WEIGHTS}"), weights.parents[2]
         remedy = f"delete {cached} and try again, or ask its owner to push it again with agnet push"
         raise CheckpointError(f"{name}: {told}; {remedy}") from None
     return weights.parent
-
-
-def _said_of(error: Exception) -> str:
-    """First line of an error that quotes a stranger's file."""
-    return printable(first_line(error))
 
 
 def _needed(name: HubName, file: str, said: _Said, why: str) -> Path:
@@ -330,7 +395,23 @@ def _file(name: HubName, file: str, said: _Said) -> Path | None:
         if said.sizes[file] > most:
             sizes = f"{rough_size(said.sizes[file])}, more than the {rough_size(most)} that agnet downloads"
             raise CheckpointError(f"{name.repository}: its {file} has {sizes}; ask its owner what it is")
-        return Path(hf_hub_download(name.repository, file, revision=name.revision, library_name=LIBRARY))
+        path = Path(hf_hub_download(name.repository, file, revision=name.revision, library_name=LIBRARY))
+    _check_content(name, path, said.hashes.get(file))
+    return path
+
+
+def _check_content(name: HubName, path: Path, sha256: str | None) -> None:
+    """Remove a download with other bytes than the hub's: huggingface_hub compares sizes only.
+
+    Raises: `DownloadError` then.
+    """
+    if sha256 is None or checksum(path, "sha256") == sha256:
+        return
+    for one in (path.resolve(), path):  # the cache has a link
+        one.unlink(missing_ok=True)
+    raise DownloadError(
+        f"{name.repository}: its {path.name} was damaged on the way (its SHA-256 is not the hub's): try again"
+    )
 
 
 @contextmanager

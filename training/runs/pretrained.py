@@ -16,7 +16,7 @@ from ..models.model import Model
 from .checkpoint_header import CheckpointHeader
 from .checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from .folder import CONFIG, WEIGHTS, writing
-from .hub import HubName, fetch, is_on_the_hub, public_config, push, to_push
+from .hub import HubName, fetch, is_on_the_hub, licence_on_hub, public_config, push, to_push
 from .model_card import CARD, card_text, read_card_facts
 
 Network = TypeVar("Network")
@@ -59,11 +59,12 @@ def save_pretrained(
     return folder
 
 
-def push_pretrained(model: object, name: str, private: bool = False, licence: str = "") -> str:
+def push_pretrained(model: object, name: str, private: bool, licence: str, force: bool) -> str:
     """Write a network into a repository: see `Pretrained.push_to_hub`."""
     to = HubName.parse(name)
     with TemporaryDirectory() as folder:
-        return push(to_push(save_pretrained(model, Path(folder)), to, licence=licence), to, private=private)
+        saved = save_pretrained(model, Path(folder))
+        return push(to_push(saved, to, licence=licence or licence_on_hub(to)), to, private=private, force=force)
 
 
 def _header(

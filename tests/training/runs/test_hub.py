@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,57 @@ def test_a_second_push_takes_away_what_was_of_another_network(agnet, hub, run):
     assert set(latest(hub)) == {"model.safetensors", "config.json", "README.md", "notes.txt"}
 
 
+def test_a_push_over_something_else_is_refused_unless_it_is_forced(agnet, hub, run, untrained):
+    hub.add("me/vit", config_json=b'{"model_type": "vit"}', pytorch_model_bin=b"weights")
+    hub.add("me/fresh", README_md=b"# Soon", LICENSE_txt=b"MIT")
+    agnet("push", "--run", run, "me/fresh")
+    agnet("push", "--run", run, "me/net")
+    (run / "best.safetensors").unlink()
+    save_checkpoint(run / "best.safetensors", replace(untrained(SETTINGS), classes=("cat", "cow", "dog")))
+    held = {
+        "me/vit": "something else than a network of agnet's (config.json, pytorch_model.bin)",
+        "me/vit@v2": "something else than a network of agnet's (config.json, pytorch_model.bin)",
+        "me/net": "a network with other classes",
+    }
+    for name, what in held.items():
+        before = dict(hub.repositories[name.partition("@")[0]].branches)
+        told = agnet("push", "--run", run, name, code=1).stderr.splitlines()[-1]
+        assert told.startswith(f"Error: {name} holds {what}: name another repository, or write into it with --force")
+        assert hub.repositories[name.partition("@")[0]].branches == before
+    save_checkpoint(run / "best.safetensors", untrained(replace(SETTINGS, units=5)))
+    told = agnet("push", "--run", run, "me/net", code=1).stderr
+    assert "me/net holds another network (other model, backbone or settings)" in told
+    agnet("push", "--run", run, "me/net", "--force")
+    agnet("push", "--run", run, "me/vit", "--force")
+    assert {"model.safetensors", "pytorch_model.bin"} < set(latest(hub, "me/vit"))
+
+
+def test_a_second_push_keeps_the_licence_of_the_card(agnet, hub, run):
+    agnet("push", "--run", run, "me/net", "--license", "mit")
+    agnet("push", "--run", run, "me/net")
+    assert "\nlicense: mit\n" in latest(hub)["README.md"].decode()
+    by_hand = latest(hub)["README.md"].replace(b"license: mit", b"license: apache-2.0")
+    hub.repositories["me/net"].commit({"README.md": by_hand})
+    agnet("push", "--run", run, "me/net@v2")  # a new branch, of which the card is main's
+    assert "\nlicense: apache-2.0\n" in latest(hub, branch="v2")["README.md"].decode()
+    assert json.loads(latest(hub, branch="v2")["config.json"])["licence"] == "apache-2.0"
+    agnet("push", "--run", run, "me/net@v2", "--license", "mit")
+    assert "\nlicense: mit\n" in latest(hub, branch="v2")["README.md"].decode()
+
+
+def test_a_damaged_download_is_told_and_not_kept(agnet, hub, run, tmp_path):
+    agnet("push", "--run", run, "me/net")
+    hub.damages = True
+    told = agnet("pull", "me/net", "--run", tmp_path / "pulled", code=1).stderr.splitlines()[-1]
+    assert told == (
+        "Error: me/net: its model.safetensors was damaged on the way (its SHA-256 is not the hub's): try again"
+    )
+    assert not (tmp_path / "pulled").exists()
+    hub.damages = False
+    agnet("pull", "me/net", "--run", tmp_path / "pulled")
+    assert (tmp_path / "pulled" / "best.safetensors").read_bytes() == (run / "best.safetensors").read_bytes()
+
+
 def test_a_branch_is_made_and_read(agnet, hub, run):
     agnet("push", "--run", run, "me/net")
     for _ in range(2):
@@ -187,7 +239,7 @@ def test_a_revision_stays_what_it_was(agnet, hub, run, untrained):
     agnet("push", "--run", run, "me/net")
     first, _ = hub.repositories["me/net"].at("main")
     save_checkpoint(run / "best.safetensors", untrained(PlainSettings(classes=3, backbone="mobilenet-v3-small")))
-    agnet("push", "--run", run, "me/net")
+    agnet("push", "--run", run, "me/net", "--force")
     assert load_checkpoint(fetch(HubName.parse(f"hf://me/net@{first}"))).settings.model == "agnet"
     assert load_checkpoint(fetch(HubName.parse("me/net"))).settings.model == "plain"
 
