@@ -111,14 +111,14 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def first_line(error: BaseException, nothing: str = "") -> str:
-    """Return the first line of an error message, at most 300 characters.
+    """Return the first line of an error message, `printable`, at most 300 characters; it may quote a stranger's file.
 
     Args:
         error: Exception that was raised.
         nothing: Text for an exception without a message; the name of its type by default.
     """
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else nothing or type(error).__name__)[:_LONGEST_REASON]
+    return printable((lines[0] if lines else nothing or type(error).__name__)[:_LONGEST_REASON])
 
 
 def tally(counts: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...data.errors import CheckpointError
+from ...data.text import first_line
 from ..loop.preparation import build_network
 from ..machine.devices import Device
 from ..machine.torch_internals import HeldTensors
@@ -115,7 +116,7 @@ def run_cost(run: Path) -> Cost:
         recipe = Recipe(**config["recipe"])  # type: ignore[arg-type]
         return _cost(settings_of(config["model"]), "", recipe.size_hw, recipe.views)
     except (TypeError, LookupError, ValueError) as error:
-        raise CheckpointError(f"{run}: its network cannot be built: {error}") from None
+        raise CheckpointError(f"{run}: its network cannot be built: {first_line(error)}") from None
 
 
 def _cost(settings: Settings, variant: str, size_hw: tuple[int, int] | None = None, views: Views | None = None) -> Cost:

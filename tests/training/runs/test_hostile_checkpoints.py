@@ -68,6 +68,21 @@ NONSENSE = (
 )
 
 
+def test_names_in_a_strangers_header_are_printed_in_one_short_line(good, tmp_path):
+    def change(own):
+        own["model"] |= {"\x1b[31m\u202ered": 1, "very" * 1000: 2}
+
+    (tmp_path / "best.safetensors").write_bytes(with_own(good, change))
+    with pytest.raises(CheckpointError) as found:
+        load_checkpoint(tmp_path / "best.safetensors")
+    said = str(found.value)
+    assert (
+        said.isprintable()
+        and "unknown model settings \N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}red, " in said
+    )
+    assert len(said) < len(str(tmp_path)) + 400
+
+
 def own_header(content, draw):
     """A key of our own header, or one of the keys within, gets another value, a wrong name, or goes."""
 
