@@ -21,13 +21,14 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .data.contents import hash_of
-from .data.errors import ConfigurationError, ImageError
+from .data.errors import ConfigurationError, ImageError, MismatchError
 from .data.index import DatasetIndex, build_index, cut_from_train
 from .data.names import NONE
 from .data.sets.catalogue import open_dataset
 from .data.spelling import did_you_mean
 from .data.text import composed
 from .predictor import Picture, Predictor, load
+from .proposals.provenance import REMEDY
 from .proposals.run import propose_dataset
 from .proposals.settings import ProposalSettings, name_of_weights
 from .training.loop.job import SILENT, Console, Job
@@ -148,7 +149,7 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):
         index, classes = self._index(X, y)
         with self._folder() as place:
             folder = folder_of(place)
-            check_free(folder)
+            check_free(folder, "give another folder as run, or read it with AgnetClassifier.from_run")
             folder.mkdir(parents=True, exist_ok=True)
             best = self._trained(index, folder)
             self._keep(best, classes)
@@ -230,7 +231,10 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):
             "settings": RunSettings(self.weights, self.seed, self.device or "auto", workers=self.workers),
         }
         self._check_beforehand(job["model"])
-        propose_dataset(index, proposals, folder / BOXES, weights=weights, jobs=self.jobs, previews=False)
+        try:
+            propose_dataset(index, proposals, folder / BOXES, weights=weights, jobs=self.jobs, previews=False)
+        except MismatchError as error:  # left by a call that was interrupted
+            raise MismatchError(str(error).replace(REMEDY, "give another folder as run")) from None
         job |= {"run": folder, "boxes": read_boxes(folder / BOXES), "root": index.root}
         return fit(Job(**job), self._console())
 

@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from agnet import AgnetClassifier, read_image
-from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError, ImageError
+from agnet.data.errors import CheckpointError, ConfigurationError, DatasetError, ImageError, MismatchError
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "small_mobilenet"),
@@ -89,8 +89,12 @@ def test_columns_follow_the_classes_and_all_paths_are_used(pairs, tmp_path):
     assert len((tmp_path / "run" / "seen.txt").read_text().splitlines()) == len(paths)
     with pytest.raises(ValueError, match="unknown labels, first 12; known: 9, 10, 11"):
         classifier.score(paths, labels + 1)
-    with pytest.raises(CheckpointError, match="already holds a run"):
+    wanted = "already holds a run; give another folder as run, or read it with AgnetClassifier.from_run"
+    with pytest.raises(CheckpointError, match=wanted):
         classifier.fit(paths, labels)
+    (tmp_path / "run" / "best.safetensors").unlink()  # as of a call that was interrupted while it trained
+    with pytest.raises(MismatchError, match=r"boxes\.h5 .*; give another folder as run$"):
+        classifier.fit(paths[:-1], labels[:-1])
 
 
 def test_parameters_are_those_of_scikit_learn():

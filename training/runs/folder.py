@@ -157,13 +157,18 @@ def one_training(run: Path) -> Iterator[None]:
                 place.rmdir()
 
 
-def check_free(run: Path) -> None:
-    """Raise `CheckpointError` when the folder holds a run, or the runs of several seeds or folds."""
+def check_free(run: Path, remedy: str = "") -> None:
+    """Raise `CheckpointError` when the folder holds a run, or the runs of several seeds or folds.
+
+    Args:
+        remedy: What the caller can do then; by default the options of `agnet train`.
+    """
     if has_state(run) or (run / BEST).exists():  # finished runs have no training state
-        raise CheckpointError(f"{run} already holds a run; continue it with --resume or name another folder with --run")
+        to_do = remedy or "continue it with --resume or name another folder with --run"
+        raise CheckpointError(f"{run} already holds a run; {to_do}")
     for kind in SEVERAL:
         if any(run.glob(f"{kind}-*/{CONFIG}")):
-            raise CheckpointError(f"{run} holds runs of several {kind}s; name another folder with --run")
+            raise CheckpointError(f"{run} holds runs of several {kind}s; {remedy or 'name another folder with --run'}")
 
 
 def start_folder(run: Path, config: Mapping[str, object]) -> None:
