@@ -26,7 +26,7 @@ from .export import export_run, trial_inputs
 from .formats import INT8
 from .loss import PrecisionLoss, measure_loss
 from .lower_precision import write_half, write_int8
-from .target import check_export
+from .target import check_export, report_of
 from .writing import Inputs, load_onnx, reason
 
 CALIBRATION = 128  #: photographs of the training split that set the ranges of activations, evenly spaced
@@ -113,7 +113,7 @@ def export_measured(
         )
         _check_loss(loss, precision)
         settings = {**done, "network": checkpoint_hash(path), "epoch": checkpoint.epoch, **_circumstances(boxes)}
-        found = Measured(output, output.with_name(f"{output.name}.json"), precision, split, loss, settings)
+        found = Measured(output, report_of(output), precision, split, loss, settings)
         write_text(found.report, json.dumps(found.to_dict(), indent=1) + "\n")
     return found
 

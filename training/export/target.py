@@ -35,7 +35,17 @@ def check_export(run: str | Path, format: str, output: Path | None, precision: s
     part = "" if precision == FLOAT else f"-{precision}"
     output = output or checkpoint.with_name(f"model{part}{FORMATS[format].suffix}")
     _check_output(format, output)
+    if precision != FLOAT:
+        report = report_of(output)
+        if report.is_dir():
+            raise ConfigurationError(f"{report} is a folder, in place of the report; name another file with --output")
+        check_writable(report, "name another file with --output")
     return checkpoint, output
+
+
+def report_of(file: Path) -> Path:
+    """JSON file beside an export of lower precision that says what it loses."""
+    return file.with_name(f"{file.name}.json")
 
 
 def _check_output(format: str, output: Path) -> None:

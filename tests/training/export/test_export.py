@@ -599,6 +599,40 @@ def test_a_file_that_does_not_survive_is_not_kept(lower, tmp_path, monkeypatch):
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["best.safetensors"]
 
 
+def test_a_folder_in_place_of_the_report_is_said_before_the_work(run, agnet, monkeypatch):
+    (run / "model-int8.onnx.json").mkdir()
+    said = agnet("export", "--run", "run", "--precision", "int8", code=1).stderr
+    assert said == (
+        "Error: run/model-int8.onnx.json is a folder, in place of the report; name another file with --output\n"
+    )
+    monkeypatch.setattr(os, "access", lambda path, mode: "other.onnx.json" not in str(path))
+    Path("other.onnx.json").touch()
+    said = agnet("export", "--run", "run", "--precision", "int8", "--output", "other.onnx", code=1).stderr
+    assert said == "Error: other.onnx.json is write-protected and would be replaced; name another file with --output\n"
+
+
+@pytest.mark.parametrize("place", ["calibration", "file", "report"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=repr)
+def test_an_interrupted_export_of_lower_precision_leaves_nothing(lower, tmp_path, monkeypatch, error, place):
+    def fail(*arguments, **others):
+        raise error
+
+    if place == "calibration":
+        begun = iter((lambda done, values: None, fail))  # the second batch of photographs is never used
+        monkeypatch.setattr(export_measurement, "_BATCH", 2)
+        told = {"watch": lambda what, images: lambda done, values: next(begun)(done, values)}
+    else:
+        function = "fsync" if place == "file" else "write_text"
+        monkeypatch.setattr(*((os, function) if place == "file" else (export_measurement, function)), fail)
+        told = {}
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with pytest.raises(type(error)):
+        lower("int8", **told)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["best.safetensors"]
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
 def test_what_a_lower_precision_cannot_do_is_said_before_the_work(run, agnet, clip_boxes, tmp_path):
     said = agnet("export", "--run", "run", "--precision", "int8", "--format", "torch", code=1).stderr
     assert said == "Error: --precision int8 is written as ONNX: leave out --format torch\n"
