@@ -30,6 +30,7 @@ LITTLE_DISK, LITTLE_SHARED, FEW_FILES = 2 * 10**9, 256 * 10**6, 1024
 _MODULES = {"torch": "torch", "torchvision": "torchvision", "OpenCV": "cv2", "NumPy": "numpy", "h5py": "h5py"}
 _OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
+_MEMORY = Path("/proc/meminfo")  #: of Linux
 _FOR_DEVELOPERS = ("dev", "docs")  #: extras that no command needs
 
 
@@ -192,11 +193,20 @@ def _devices() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return
-    page = os.sysconf("SC_PAGE_SIZE")
-    total, free = (page * os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
-    yield Finding("memory", OK, f"{rough_size(total)}, {rough_size(free)} of it unused")
+    available = _available_memory()
+    told = "" if available is None else f", {rough_size(available)} of it available"
+    yield Finding("memory", OK, f"{rough_size(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))}{told}")
+
+
+def _available_memory() -> int | None:
+    """Bytes that programs can get, with what the system gives back of its caches; None if it does not tell."""
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB$", _MEMORY.read_text(), re.MULTILINE)
+    except OSError:  # not on Linux
+        found = None
+    return int(found[1]) * 1024 if found else None
 
 
 def _shared_memory() -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from agnet import doctor
+from agnet.data.text import rough_size
 from agnet.doctor import CHECKS, FAILED, OK, WARNING, anonymous
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -92,6 +93,16 @@ def test_limits_that_stop_training_are_warnings_with_a_remedy(monkeypatch):
     if sys.platform == "linux":
         (shared,) = found_by("shared memory")
         assert shared.state == WARNING and "--shm-size" in shared.remedy and "of 64 MB" in shared.found
+
+
+def test_memory_is_what_programs_can_get_and_not_what_nothing_uses(monkeypatch, tmp_path):
+    (tmp_path / "meminfo").write_text(
+        "MemTotal:       16000000 kB\nMemFree:          200000 kB\nMemAvailable:    9000000 kB\n"
+    )
+    monkeypatch.setattr(doctor, "_MEMORY", tmp_path / "meminfo")
+    assert found_by("memory")[0].found.endswith(f", {rough_size(9_000_000 * 1024)} of it available")
+    monkeypatch.setattr(doctor, "_MEMORY", tmp_path / "absent")
+    assert "available" not in found_by("memory")[0].found
 
 
 def test_threads_that_are_too_many_or_too_few(monkeypatch):
