@@ -42,8 +42,27 @@ def fold_numbers(labels: np.ndarray, units: np.ndarray, folds: int, seed: int) -
     Returns: the fold of each row from 0, int64 ``(n,)``. It is `ALWAYS` for the rows of a class that would be in a
     single fold, since a network trained without that fold would not know the class.
 
-    Raises: `ConfigurationError` if a fold would be empty.
+    Raises: `ConfigurationError`, with the largest possible number, if no class has as many units as there are folds, or
+        a fold would be empty.
     """
+    if (found := _dealt(labels, units, folds, seed)) is not None:
+        return found
+    fewer = range(min(folds - 1, _most_units(labels, units)), 1, -1)
+    most = next((number for number in fewer if _dealt(labels, units, number, seed) is not None), 0)
+    possible = f"at most {most} are possible" if most else "not even two are possible"
+    raise ConfigurationError(f"train has too few images (or groups) of each class for {folds} folds: {possible}")
+
+
+def _most_units(labels: np.ndarray, units: np.ndarray) -> int:
+    """Number of units of the class that has most of them."""
+    pairs = np.unique(np.stack([labels, units]), axis=1)
+    return int(np.bincount(pairs[0]).max(initial=0))
+
+
+def _dealt(labels: np.ndarray, units: np.ndarray, folds: int, seed: int) -> np.ndarray | None:
+    """As `fold_numbers`; None where that raises."""
+    if folds > _most_units(labels, units):
+        return None
     order = np.argsort(units, kind="stable")
     starts = np.flatnonzero(np.diff(units[order], prepend=-1))
     rows_of = np.split(order, starts[1:])
@@ -60,8 +79,4 @@ def fold_numbers(labels: np.ndarray, units: np.ndarray, folds: int, seed: int) -
         found[rows_of[unit]] = fold
     lone = (held > 0).sum(axis=0) == 1  # classes in a single fold
     found[np.isin(units, units[lone[labels]])] = ALWAYS
-    if len(np.unique(found[found != ALWAYS])) < folds:
-        raise ConfigurationError(
-            f"train has too few images (or groups) of each class for {folds} folds; use fewer, at least two"
-        )
-    return found
+    return found if len(np.unique(found[found != ALWAYS])) == folds else None

@@ -60,7 +60,21 @@ def test_a_class_that_could_not_be_learnt_without_its_fold_is_never_left_out():
     assert (found[4:] == ALWAYS).all() and sorted(found[:4].tolist()) == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize(("labels", "units"), [([0, 0, 1, 1], [0, 0, 1, 1]), ([0, 0], [0, 1]), ([], [])])
-def test_too_few_units_are_refused(labels, units):
-    with pytest.raises(ConfigurationError, match="too few images"):
-        fold_numbers(np.array(labels, int), np.array(units, int), 3, seed=0)
+@pytest.mark.parametrize(
+    ("labels", "units", "folds", "possible"),
+    [
+        ([0, 0, 1, 1], [0, 0, 1, 1], 3, "not even two are possible"),
+        ([0, 0], [0, 1], 3, "at most 2 are possible"),
+        ([], [], 3, "not even two are possible"),
+        ([0] * 5 + [1] * 4, range(9), 99, "at most 5 are possible"),
+        ([0] * 5 + [1] * 4, range(9), 6, "at most 5 are possible"),  # without an empty fold, but each lacks a class
+        ([0] * 6 + [1] * 4, [0, 0, 0, 1, 1, 2, 3, 4, 5, 5], 4, "at most 3 are possible"),
+    ],
+)
+def test_too_few_units_are_refused_with_the_largest_number(labels, units, folds, possible):
+    labels, units = np.array(labels, int), np.array(units, int)
+    with pytest.raises(ConfigurationError, match=f"too few images .* for {folds} folds: {possible}$"):
+        fold_numbers(labels, units, folds, seed=0)
+    if possible.startswith("at most"):
+        most = int(possible.split()[2])
+        assert {*fold_numbers(labels, units, most, seed=0).tolist()} >= set(range(most))

@@ -169,6 +169,15 @@ def test_folds_that_make_no_sense_are_usage_errors(words, complaint, agnet):
     assert complaint in agnet("train", *words, code=2).output
 
 
+def test_more_folds_than_images_of_a_class_are_refused_before_anything_is_written(trained, agnet):
+    place = trained.parent
+    words = ["train", "--boxes", place / "boxes.h5", "--root", place / "images", "--run", place / "many", *OPTIONS]
+    words[words.index("--folds") + 1] = 99
+    said = agnet(*words, code=1).stderr
+    assert said == "Error: train has too few images (or groups) of each class for 99 folds: at most 3 are possible\n"
+    assert not (place / "many").exists()
+
+
 def test_only_the_left_out_scores_of_a_fold_count(trained, tmp_path):
     found = out_of_sample([trained])
     assert len(found.names) == 9 and found.left_out == 0 and (found.answers >= 0).all() and len(found.runs) == 1
