@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..data.sets.catalogue import CATALOGUE
-from ..data.text import rows_called
+from ..data.text import counted, rows_called
 from ..proposals.settings import ProposalSettings
 from . import options
 from .field_options import SettingsCommand, field_option
@@ -174,5 +174,5 @@ def _examine(
         click.echo(f"no near-duplicates across splits: {sheet} is not written", err=True)
     if not found.sound:
         called = rows_called(index.of_clips)
-        broken = f"{len(found.unreadable):,} {called} cannot be read" if found.unreadable else ""
+        broken = f"{counted(len(found.unreadable), called)} cannot be read" if found.unreadable else ""
         raise click.ClickException(f"{dataset} under {root}: {', '.join(filter(None, [*found.wrong, broken]))}")

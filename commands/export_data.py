@@ -131,6 +131,8 @@ def _predictions(file: Path) -> Predictions:
 
 
 def _tell(done: ExportedData, as_json: bool) -> None:
+    from ..data.text import counted
+
     if done.unreadable:
         click.echo(f"left out: {done.unreadable:,} that could not be read when regions were proposed", err=True)
     if done.turned:
@@ -142,5 +144,5 @@ def _tell(done: ExportedData, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(done.to_dict()))
         return
-    click.echo(f"{done.images:,} images, {done.regions:,} regions", err=True)
+    click.echo(f"{counted(done.images, 'images')}, {counted(done.regions, 'regions')}", err=True)
     click.echo(done.path)

@@ -85,7 +85,7 @@ def inspect(
 
 def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
     from ..data.boxes.verification import UNREADABLE, changed_images
-    from ..data.text import printable, rows_called
+    from ..data.text import counted, printable, rows_called
 
     images, called = len(boxes.names), rows_called(boxes.of_clips)
     with progress_bar("verify", images) as bar:
@@ -107,7 +107,7 @@ def _verify(boxes: Boxes, root: Path, as_json: bool) -> None:
         )
     if told:
         raise click.ClickException(", ".join(told))
-    click.echo(f"{images:,} {called} are unchanged")
+    click.echo(f"{counted(images, called)} {'is' if images == 1 else 'are'} unchanged")
 
 
 def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) -> None:
@@ -116,7 +116,7 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     from ..data.boxes.image_facts import find_image
     from ..data.boxes.verification import look_at_images
     from ..data.drawing import check_picture_path, save_picture
-    from ..data.text import rows_called
+    from ..data.text import counted, rows_called
     from ..proposals.inspection import picture_clip, picture_image, picture_sheet, rows_of_sheet
 
     check_picture_path(target)
@@ -130,7 +130,7 @@ def _draw(boxes: Boxes, root: Path, name: str | None, target: Path, count: int) 
     if name is None:
         picture, failures = picture_sheet(boxes, root, count)
         warning = (
-            f"{len(failures):,} {rows_called(boxes.of_clips)} can no longer be read, first {failures[0]}"
+            f"{counted(len(failures), rows_called(boxes.of_clips))} can no longer be read, first {failures[0]}"
             if failures
             else ""
         )

@@ -209,16 +209,17 @@ def data_set(context: click.Context) -> DatasetIndex:
 
 def _say_what_was_found(index: DatasetIndex) -> None:
     from ..data.index import VAL_IS_TEST, splits_told
-    from ..data.text import rows_called, tally
+    from ..data.text import counted, rows_called, tally
 
     say = partial(click.echo, err=True)
     parts = {split: int((index.splits == split).sum()) for split in splits_told(index.is_retrieval)}
     counts = ", ".join(f"{count:,} {split}" for split, count in parts.items())
     classes = "persons" if index.is_retrieval else "classes"
-    say(f"{index.title}: {len(index):,} {rows_called(index.of_clips)} of {len(index.classes)} {classes} ({counts})")
+    found = f"{counted(len(index), rows_called(index.of_clips))} of {counted(len(index.classes), classes)}"
+    say(f"{index.title}: {found} ({counts})")
     if index.is_retrieval and not all(index.cameras):
-        unknown = len(index) - sum(map(bool, index.cameras))
-        say(f"the camera of {unknown:,} images is unknown: they are also searched for among images of the same camera")
+        unknown = counted(len(index) - sum(map(bool, index.cameras)), "images")
+        say(f"the camera of {unknown} is unknown: they are also searched for among images of the same camera")
     if index.val_is_test:
         say(VAL_IS_TEST)
     if flaws := CATALOGUE[index.dataset].flaws:
@@ -234,17 +235,19 @@ def _say_what_was_done(summary: Summary, max_unreadable: float | None, of_clips:
 
     Raises: `click.ClickException` if too many images are unreadable.
     """
-    from ..data.text import printable, rows_called
+    from ..data.text import counted, printable, rows_called
 
     say = partial(click.echo, err=True)
     if summary.reused:
-        say(f"{summary.reused:,} of them were already in the file")
+        say(f"{summary.reused:,} of them {'was' if summary.reused == 1 else 'were'} already in the file")
     if summary.few_keypoints:
         whole = "frame" if of_clips else "image"
-        say(f"{summary.few_keypoints:,} have too few keypoints: their regions are the whole {whole}")
+        has, its = ("has", "its") if summary.few_keypoints == 1 else ("have", "their")
+        say(f"{summary.few_keypoints:,} {has} too few keypoints: {its} regions are the whole {whole}")
     if summary.previews:
         pictures = "pictures of clips" if of_clips else "photographs"
-        say(f"{summary.previews:,} {pictures} are in {summary.boxes} as previews; --no-preview leaves them out")
+        are = "is" if summary.previews == 1 else "are"
+        say(f"{counted(summary.previews, pictures)} {are} in {summary.boxes} as previews; --no-preview leaves them out")
     click.echo(summary.boxes)
     if summary.unreadable:
         say(f"cannot be read: {printable(summary.first_failure)}")

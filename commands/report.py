@@ -48,7 +48,7 @@ def report(
     """
     from ..data.errors import ConfigurationError
     from ..data.files import check_writable
-    from ..data.text import rough_size
+    from ..data.text import counted, rough_size
     from ..training.report.page import write_report
     from ..training.runs.folder import folder_of, measured_split, predictions_of, runs_of
 
@@ -71,7 +71,7 @@ def report(
         say("Warning: the images are not where they were, so that none are shown; name their folder with --root")
     written = write_report(folder, target, split, boxes=found, root=images, against=against, images=not without_images)
     if written.photographs:
-        say(f"it holds {written.photographs:,} photographs of the data set; --without-images leaves them out")
+        say(f"it holds {counted(written.photographs, 'photographs')} of the data set; --without-images leaves them out")
     elif images is not None and images.is_dir():
         say(f"Warning: {images} has none of the photographs as they were measured; name their folder with --root")
     say(f"written: {rough_size(written.bytes)}, in one file")

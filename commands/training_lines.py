@@ -21,11 +21,12 @@ def introduction(job: Job, seeds: Sequence[int], recipe_name: str, processes: in
     """Yield lines that describe the run before training starts."""
     from ..data.fonts import cannot_draw
     from ..data.index import splits_told
-    from ..data.text import rows_called
+    from ..data.text import counted, rows_called
 
     boxes, model, recipe = job.boxes, job.model, job.recipe
     if boxes.failures:
-        yield f"{len(boxes.failures):,} unreadable {rows_called(boxes.of_clips)} are left out"
+        lost = len(boxes.failures)
+        yield f"{counted(lost, f'unreadable {rows_called(boxes.of_clips)}')} {'is' if lost == 1 else 'are'} left out"
     counts = ", ".join(f"{len(boxes.rows(split)):,} {split}" for split in splits_told(boxes.is_retrieval))
     kind = "persons" if boxes.is_retrieval else "classes"
     yield f"{boxes.title}: {counts} {rows_called(boxes.of_clips)} of {len(boxes.classes)} {kind}"

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 _KINDS = 8
 _LONGEST_REASON = 300
 _JOINERS = "\u200c\u200d"
+# What is counted, after at most one word about it; a folder's own name is no noun.
+_PLURAL = re.compile(
+    r"^(?!folder )((?:\w+ )?"
+    r"(?:box|class|clip|file|folder|frame|image|label|other|person|photograph|picture|region|score))e?s\b"
+)
 _IN_MARKDOWN = str.maketrans({letter: f"\\{letter}" for letter in "\\|*_`["} | {"<": "&lt;"})
 _BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -121,10 +127,15 @@ def first_line(error: BaseException, nothing: str = "") -> str:
     return printable((lines[0] if lines else nothing or type(error).__name__)[:_LONGEST_REASON])
 
 
+def counted(count: int, plural: str) -> str:
+    """Format a count of what ``plural`` names: ``1 clip``, ``2 clips``, ``1,000 unreadable images``."""
+    return f"{count:,} {_PLURAL.sub(lambda found: found[1], plural, count=1) if count == 1 else plural}"
+
+
 def tally(counts: Mapping[str, int]) -> str:
     """Format counts by kind, largest first: ``3 .pdf, 1 .cr2``. Kinds after the eighth are added up."""
     kinds = sorted(counts.items(), key=lambda kind: -kind[1])
-    told = [f"{count:,} {printable(kind)}" for kind, count in kinds[:_KINDS]]
+    told = [counted(count, printable(kind)) for kind, count in kinds[:_KINDS]]
     rest = sum(count for _, count in kinds[_KINDS:])
     return ", ".join([*told, f"{rest:,} more of {len(kinds) - _KINDS:,} other kinds"] if rest else told)
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..index import ALL_SPLITS, VAL_IS_TEST, splits_told
-from ..text import columns, padded, percent, printable, rows_called, table, tally
+from ..text import columns, counted, padded, percent, printable, rows_called, table, tally
 from . import schema
 from .reader import Boxes, Settings, Sizes
 
@@ -208,7 +208,7 @@ def summarise(boxes: Boxes, sizes: Sizes, root: str, images_there: int) -> Summa
 def summary_text(summary: Summary) -> str:
     """The summary as readable text of some dozens of lines."""
     kind = "persons" if summary.persons else "classes"
-    counts = f"{summary.images:,} {summary.rows} of {len(summary.classes):,} {kind}"
+    counts = f"{counted(summary.images, summary.rows)} of {counted(len(summary.classes), kind)}"
     lines = [
         f"{summary.file}: {counts}, data set {summary.title}",
         *([f"  {VAL_IS_TEST}"] if summary.val_is_test else []),
@@ -233,7 +233,7 @@ def summary_text(summary: Summary) -> str:
         lines += ["", f"unreadable: {len(summary.failures):,}{f' ({tally(faults)})' if faults else ''}"]
         lines += [f"  {failure.image}: {failure.reason}" for failure in summary.failures[:_FAILURES_SHOWN]]
         if len(summary.failures) > _FAILURES_SHOWN:
-            lines.append(f"  and {len(summary.failures) - _FAILURES_SHOWN:,} others; --json lists them all")
+            lines.append(f"  and {counted(len(summary.failures) - _FAILURES_SHOWN, 'others')}; --json lists them all")
     for section, values in summary.settings.items():
         lines += ["", f"{section}:", *_pairs(*((name, str(value)) for name, value in values.items()))]
     return "\n".join(map(printable, lines))
@@ -313,7 +313,7 @@ def _persons(persons: Persons | None) -> list[tuple[str, str]]:
     told += f", {persons.distractors:,} only in gallery"
     cameras = f"{persons.cameras:,}" if persons.cameras else "unknown"
     if persons.cameras and persons.images_without_camera:
-        cameras += f"; that of {persons.images_without_camera:,} images is unknown"
+        cameras += f"; that of {counted(persons.images_without_camera, 'images')} is unknown"
     return [("persons", told), ("cameras", cameras)]
 
 

@@ -17,6 +17,7 @@ from ..errors import ConfigurationError, DatasetError
 from ..images import IMAGE_SUFFIXES
 from ..listing import OnDisk, is_a_systems, join
 from ..names import TUTORIAL
+from ..text import counted
 from ..videos import VIDEO_SUFFIXES
 from .catalogue import HMDB51, UCF101
 from .csv import listed_clips
@@ -178,8 +179,9 @@ def clips_below(folder: Path, left_out: Counter[str]) -> Iterator[str]:
         images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
         if images and (len(images) < len(names) or not place):
             where = "beside videos" if len(images) < len(names) else "outside folders of frames"
+            held = counted(len(images), "images")
             raise DatasetError(
-                f"{folder / place} holds {len(images):,} images {where}, first {Path(min(images)).name!r}; put the "
+                f"{folder / place} holds {held} {where}, first {Path(min(images)).name!r}; put the "
                 "frames of each clip into a folder of its own and other images elsewhere, or list the clips with --csv"
             )
         yield from [place] if images else names

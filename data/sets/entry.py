@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ..names import OFFICIAL, TUTORIAL
 from ..references import named_function
-from ..text import rows_called
+from ..text import counted, rows_called
 
 Rows = list[tuple[str, str, str]]  #: (name relative to the root, class, split) of every image or clip
 
@@ -122,5 +122,5 @@ def unlike_the_book(
     pairs = [(classes, book_classes, "classes")]
     pairs += [(counts.get(split, 0), wanted, f"{split} {called}") for split, wanted in (book_counts or {}).items()]
     return tuple(
-        f"{found:,} {what} instead of {wanted:,}" for found, wanted, what in pairs if wanted not in (None, found)
+        f"{counted(found, what)} instead of {wanted:,}" for found, wanted, what in pairs if wanted not in (None, found)
     )

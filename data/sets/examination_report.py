@@ -14,7 +14,7 @@ from ..errors import DatasetError, ImageError
 from ..fonts import draw_text, shortened
 from ..images import MAX_PIXELS, read_image
 from ..palette import FAINT, PAPER, SMALL, TEXT
-from ..text import printable, rows_called, tally
+from ..text import counted, printable, rows_called, tally
 from .examination import Copy, DividedGroup, Duplicates, Examination, NearDuplicate
 
 _SHOWN = 5  # of each kind; the JSON has all
@@ -30,7 +30,8 @@ def examination_text(examination: Examination) -> str:
     book = {None: "", True: ": as published", False: ": NOT AS PUBLISHED"}[examination.by_the_book]
     called = rows_called(examination.of_clips)
     kind = "persons" if "query" in examination.counts else "classes"
-    lines = [f"{examination.title}: {examination.images:,} {called} of {examination.classes:,} {kind} ({counts}){book}"]
+    found = f"{counted(examination.images, called)} of {counted(examination.classes, kind)}"
+    lines = [f"{examination.title}: {found} ({counts}){book}"]
     lines += [f"    {difference}" for difference in examination.wrong]
     if examination.left_out:
         lines.append(f"left out because of their names or places: {tally(examination.left_out)}")
@@ -77,7 +78,7 @@ def near_duplicate_sheet(
 def _section(title: str, found: Sequence[Found], text: Callable[[Found], str]) -> list[str]:
     if not found:
         return [f"{title}: none"]
-    more = [f"    and {len(found) - _SHOWN:,} others"] if len(found) > _SHOWN else []
+    more = [f"    and {counted(len(found) - _SHOWN, 'others')}"] if len(found) > _SHOWN else []
     return [f"{title}: {len(found):,}", *(f"    {text(one)}" for one in found[:_SHOWN]), *more]
 
 

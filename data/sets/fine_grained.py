@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import DatasetError
 from ..listing import OnDisk, join
+from ..text import counted
 from .catalogue import CUB200, FGVC_AIRCRAFT, OXFORD_PETS, STANFORD_CARS, STANFORD_DOGS
 from .entry import Entry, Options, Rows
 from .mat_files import read_mat
@@ -38,7 +39,7 @@ def cub200_rows(root: Path, left_out: Counter[str], options: Options) -> Rows:
     for place, listed in ((labels_at, labels), (splits_at, splits)):
         if odd := paths.keys() ^ listed.keys():
             raise DatasetError(
-                f"{place} and images.txt differ by {len(odd):,} images, first number {min(odd, key=int)}"
+                f"{place} and images.txt differ by {counted(len(odd), 'images')}, first number {min(odd, key=int)}"
             )
     rows: Rows = []
     for number, path in paths.items():

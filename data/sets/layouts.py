@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import DatasetError
 from ..listing import OnDisk, join
+from ..text import counted
 from .catalogue import AUC_V1, AUC_V2, CALTECH256, FOOD101, LEAKED, PPMI24, STANFORD40
 from .entry import Options, Rows
 from .on_disk import images_in, is_absent, is_incomplete, lines_of, listed_images, locate, needed_folder, needed_part
@@ -93,7 +94,9 @@ def stanford40_rows(root: Path, left_out: Counter[str], options: Options) -> Row
         place, files = lines_of(disk, STANFORD40, join(lists, f"{split}.txt"))
         by_action = {name.rpartition("/")[2] for name, _, its_split in rows if its_split == split}
         if odd := by_action ^ set(files):
-            raise DatasetError(f"{place} and the lists of the actions differ by {len(odd):,} images, first {min(odd)}")
+            raise DatasetError(
+                f"{place} and the lists of the actions differ by {counted(len(odd), 'images')}, first {min(odd)}"
+            )
     return listed_images(disk, STANFORD40, rows, left_out)
 
 

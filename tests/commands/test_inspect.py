@@ -68,7 +68,7 @@ def test_a_changed_image_is_drawn_with_a_warning(inspect, folder, textured):
 def test_a_sheet_with_a_missing_image_says_so(inspect, folder):
     (folder / "val" / "ant" / "1.png").unlink()
     result = inspect("--sheet", "sheet.png")
-    assert "Warning: 1 images can no longer be read" in result.stderr and "1.png is not there" in result.stderr
+    assert "Warning: 1 image can no longer be read" in result.stderr and "1.png is not there" in result.stderr
 
 
 def test_verify_finds_what_has_changed(inspect, folder):

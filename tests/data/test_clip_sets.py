@@ -90,7 +90,7 @@ def test_the_tutorials_protocol_is_reproduced_and_marked(hmdb, monkeypatch):
         (lambda root: (root / "hmdb51/wave" / WAVE[0][0]).unlink(), "1 of the 7 clips that its lists name do not"),
         (lambda root: (root / "hmdb51/wave").rename(root / "hmdb51/wav"), "3 of the 7 clips that its lists name do"),
         (lambda root: [path.unlink() for path in root.rglob("*_split1.txt")], "no list <class>_test_split1.txt in"),
-        (lambda root: (root / "hmdb51/testTrainMulti_7030_splits/wave_test_split1.txt").unlink(), "1 classes instead"),
+        (lambda root: (root / "hmdb51/testTrainMulti_7030_splits/wave_test_split1.txt").unlink(), "1 class instead"),
         (lambda root: (root / "hmdb51/testTrainMulti_7030_splits").rename(root / "lists"), "extract both there with"),
         (
             lambda root: (root / "hmdb51/testTrainMulti_7030_splits/wave_test_split1.txt").write_text("a.avi 1\n"),
@@ -195,7 +195,7 @@ def test_a_useless_group_pattern_is_refused(clips, pattern, error, message):
     [
         (
             lambda root: (root / "wave/0.png").touch(),
-            "wave holds 1 images beside videos, first '0.png'; put the frames",
+            "wave holds 1 image beside videos, first '0.png'; put the frames",
         ),
         (lambda root: (root / "wave/a_wave_2/b.avi").touch(), "a_wave_2 holds 2 images beside videos"),
         (lambda root: (root / "wave/empty").mkdir(), "wave/empty holds neither frames nor videos"),

@@ -306,7 +306,7 @@ def test_verify_fails_on_a_broken_image_in_one_line_after_the_report(agnet, fold
     (folder / "val/bee/0.png").write_bytes(b"not an image")
     failed = agnet("datasets", "folder", "--verify", "--root", folder, "--sheet", "alike.png", code=1)
     assert "val/bee/0.png: its content is not in a supported image format" in failed.stdout
-    assert failed.stderr.splitlines()[-1] == f"Error: folder under {folder}: 1 images cannot be read"
+    assert failed.stderr.splitlines()[-1] == f"Error: folder under {folder}: 1 image cannot be read"
     assert "alike.png is not written" in failed.stderr
     told = agnet("datasets", "folder", "--verify", "--root", folder, "--json", code=1).stdout
     assert json.loads(told)["unreadable"] == [

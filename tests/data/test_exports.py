@@ -295,7 +295,7 @@ def test_the_command_says_what_it_wrote_and_what_to_beware_of(made, agnet):
         "left out: 1 that could not be read when regions were proposed\n"
         "1 of the 1 photographs are turned by their metadata (exif_orientation); the boxes are those of the upright "
         "photographs, so read them with the orientation applied\n"
-        "1 images, 3 regions\n"
+        "1 image, 3 regions\n"
     )
     assert json.loads(Path("o.json").read_text())["images"][0]["prediction"] == "ant"
     arguments = ("export-data", "--boxes", made / "boxes.h5", "--format", "coco", "--output")

@@ -225,7 +225,7 @@ def test_a_part_that_is_missing_is_named(dataset, lost, copy_of):
     [
         ("cub200", "images.txt", "3 ", "three ", "got 'three 001.Black"),
         ("cub200", "images.txt", "\r\n3 ", "\r\n2 ", "each once, and a value, got '2 "),
-        ("cub200", "image_class_labels.txt", "\r\n4 1\r\n", "\r\n", "differ by 1 images, first number 4"),
+        ("cub200", "image_class_labels.txt", "\r\n4 1\r\n", "\r\n", "differ by 1 image, first number 4"),
         ("cub200", "image_class_labels.txt", "\r\n4 1", "\r\n4 2", f"{BIRDS[0]}, has class 2, which is {BIRDS[1]} in"),
         ("cub200", "classes.txt", "002.Laysan", "002.Wandering", "002.Laysan_Albatross, has class 2, which is 002.W"),
         ("cub200", "classes.txt", "2 002", "9 002", "has class 2, which classes.txt does not list"),

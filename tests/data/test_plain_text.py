@@ -5,7 +5,18 @@ import io
 
 import pytest
 
-from agnet.data.text import columns, csv_text, first_line, padded, printable, rough_size, rough_time, table, tally
+from agnet.data.text import (
+    columns,
+    counted,
+    csv_text,
+    first_line,
+    padded,
+    printable,
+    rough_size,
+    rough_time,
+    table,
+    tally,
+)
 
 
 def cells(*row):
@@ -30,6 +41,32 @@ def test_numbers_and_nothing_are_no_texts():
 
 def test_a_row_is_a_line_whatever_is_in_it():
     assert csv_text([["a\nb", "\x1b[2J"], ["\u202egpj.exe", "\udcff"]]) == "a�b,�[2J\n�gpj.exe,�\n"
+
+
+@pytest.mark.parametrize(
+    ("plural", "one"),
+    [
+        ("clips", "1 clip"),
+        ("unreadable images", "1 unreadable image"),
+        ("clips in neither train nor test (label 0)", "1 clip in neither train nor test (label 0)"),
+        ("junk boxes (person -1)", "1 junk box (person -1)"),
+        ("test frames of a driver in train", "1 test frame of a driver in train"),
+        (
+            "images of test persons in view 2",
+            "1 image of test persons in view 2",
+        ),
+        ("folders among images", "1 folder among images"),
+        ("classes", "1 class"),
+        ("others", "1 other"),
+        (".xls", "1 .xls"),
+        (".xls that no list names", "1 .xls that no list names"),
+        ("folder cats", "1 folder cats"),
+        ("folder images", "1 folder images"),
+    ],
+)
+def test_one_is_counted_in_the_singular(plural, one):
+    assert counted(1, plural) == one == tally({plural: 1})
+    assert counted(2, plural) == f"2 {plural}" and counted(0, plural) == f"0 {plural}"
 
 
 def test_a_tally_tells_the_most_first_and_the_rest_as_one():

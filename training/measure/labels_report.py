@@ -10,7 +10,7 @@ from ...data.clips import frames_numbered
 from ...data.drawing import captioned_sheet
 from ...data.errors import DatasetError, ImageError
 from ...data.images import MAX_PIXELS, read_image
-from ...data.text import csv_text, percent, table
+from ...data.text import counted, csv_text, percent, table
 from .labels import LabelReview, Suspect
 
 CSV_COLUMNS = (
@@ -24,8 +24,8 @@ def labels_text(review: LabelReview, shown: int) -> str:
     """Format a review as text, with the first ``shown`` labels."""
     counts = ", ".join(f"{count:,} {split}" for split, count in review.splits.items())
     lines = [
-        f"{review.images:,} {review.rows} of {review.classes:,} classes, judged by {_judges(review)}: {counts}",
-        *([f"{review.left_out:,} scores are left out: the run was trained on the image"] if review.left_out else []),
+        f"{counted(review.images, review.rows)} of {review.classes:,} classes, judged by {_judges(review)}: {counts}",
+        *([_left_out(review.left_out)] if review.left_out else []),
         f"{percent(review.accuracy)} have their label as the likeliest class; where that is low, most of the list is "
         "the model's own mistakes",
         f"{len(review.suspects):,} labels look wrong to the model, {review.confident:,} of them confidently; it may be "
@@ -42,6 +42,10 @@ def labels_text(review: LabelReview, shown: int) -> str:
         rows = [row[:-1] for row in rows]
     more = [f"and {len(review.suspects) - shown:,} more"] if len(review.suspects) > shown else []
     return "\n".join([*lines, "", *table(rows, right={0, 4, 5}), *more])
+
+
+def _left_out(scores: int) -> str:
+    return f"{counted(scores, 'scores')} {'is' if scores == 1 else 'are'} left out: the run was trained on the image"
 
 
 def _judges(review: LabelReview) -> str:
