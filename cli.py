@@ -105,8 +105,10 @@ class _OneLineErrors(click.Group):
             with current_folder_hidden():
                 return super().invoke(context)
         except click.UsageError as error:
-            if type(error) in (click.UsageError, click.MissingParameter) and error.ctx not in (None, context):
-                error.message = ". ".join(filter(None, (error.message, _forgotten_option(error, context.meta[_WORDS]))))
+            of_a_command = error.ctx not in (None, context)
+            plain = type(error) in (click.UsageError, click.MissingParameter)
+            if of_a_command and plain and (hint := _forgotten_option(error, context.meta[_WORDS])):
+                raise click.UsageError(f"{error.format_message().rstrip('.')}. {hint}", error.ctx) from None
             raise
         except AgnetError as error:
             raise click.ClickException(str(error)) from None

@@ -257,8 +257,8 @@ def _say_what_was_done(summary: Summary, max_unreadable: float | None, of_clips:
         (summary.postponed, "were postponed, for no known fault of their own: the same command tries them again"),
     ):
         share = count / summary.images
-        counted = f"{count:,} of {summary.images:,} {rows_called(of_clips)} ({share:.1%})"
-        complaint = f"{counted} {what}; see the table failures in {summary.boxes}"
+        some = f"{count:,} of {summary.images:,} {rows_called(of_clips)} ({share:.1%})"
+        complaint = f"{some} {what}; see the table failures in {summary.boxes}"
         if share > accepted and (max_unreadable is not None or count > _A_FEW):
             raise click.ClickException(f"{complaint}; --max-unreadable {math.ceil(share * 1000) / 1000} accepts that")
         if count:
