@@ -1,8 +1,11 @@
 import math
+from contextlib import nullcontext
 
+import pytest
 import torch
 
 from agnet.training.models.blocks.self_attention import SelfAttention
+from agnet.training.models.blocks.token_products import plain_formulas
 
 CHANNELS, HEIGHT, WIDTH = 16, 3, 4
 
@@ -44,15 +47,35 @@ def weights_of(block):
     return {name: (conv.weight[:, :, 0, 0].tolist(), conv.bias.tolist()) for name, conv in convolutions.items()}
 
 
-def test_it_is_equation_1():
+@pytest.mark.parametrize("route", [nullcontext, plain_formulas])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_it_is_equation_1(route, layout):
     block, x = block_and_input()
-    with torch.no_grad():
-        got, attention = block(x)
+    with torch.no_grad(), route():
+        got, attention = block(x.contiguous(memory_format=layout))
     for image in range(len(x)):
         wanted, t = slow_self_attention(weights_of(block), 0.7, x[image])
         assert torch.allclose(got[image], wanted, rtol=0, atol=1e-10)
         received = torch.tensor([sum(row) / len(row) for row in t]).view(HEIGHT, WIDTH)
         assert torch.allclose(attention[image].float(), received, rtol=0, atol=1e-6)
+
+
+def test_an_eager_cpu_multiplies_all_positions_at_once_with_the_same_gradients():
+    block, x = block_and_input()
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    upstream = torch.randn(x.shape, dtype=x.dtype)
+    shapes = []
+    block.h.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
+
+    def gradients():
+        return torch.autograd.grad(block(x)[0], [x, *block.parameters()], upstream)
+
+    got = gradients()
+    with plain_formulas():
+        wanted = gradients()
+    assert shapes == [(1, CHANNELS, len(x) * HEIGHT, WIDTH), tuple(x.shape)]
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_attention_shares_sum_to_one():

@@ -40,13 +40,14 @@ def region_pooling(
     y, y_inside = _sample(y0, y1, H, size, samples)
     if mean or not on_eager_cpu(features) or (2 * samples) ** 2 >= H * W:
         return _products(features, _hat_functions(y, y_inside, H), _hat_functions(x, x_inside, W), mean)
-    column, x_share = _neighbours(x, x_inside, W)  # (B, R, S, 2·samples)
+    column, x_share = _neighbours(x, x_inside, W)  # (B, R, S, k), k = 2·samples
     row, y_share = _neighbours(y, y_inside, H)
-    image = torch.arange(B).view(B, 1, 1, 1, 1, 1) * H * W
-    cells = image + row[:, :, :, None, :, None] * W + column[:, :, None, :, None, :]
-    shares = y_share[:, :, :, None, :, None] * x_share[:, :, None, :, None, :]  # (B, R, S, S, 2·samples, 2·samples)
+    # The k² pairs of a row and a column lie in the last dimension: loops over shorter ones take twice as long.
+    k, image = row.shape[-1], torch.arange(B).view(B, 1, 1, 1) * H * W
+    cells = (image + row * W).repeat_interleave(k, dim=-1)[:, :, :, None] + column.repeat(1, 1, 1, k)[:, :, None]
+    shares = y_share.repeat_interleave(k, dim=-1)[:, :, :, None] * x_share.repeat(1, 1, 1, k)[:, :, None]
     table = features.permute(0, 2, 3, 1).reshape(B * H * W, C)
-    return gather(table, cells.flatten(4), shares.to(features.dtype).flatten(4)).flatten(2, 3)
+    return gather(table, cells, shares.to(features.dtype)).flatten(2, 3)  # (B, R, S·S, C)
 
 
 def crop_pooling(features: Tensor, boxes_xyxy: Tensor, size: int = POOLED, mean: bool = False) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from .token_products import on_eager_cpu
+
 KEYS_SHARE = 8  #: f and g reduce the number of channels by this factor
 
 
@@ -33,7 +35,18 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, C, H, W)`` -> attended map of the same shape, and each position's share of attention ``(B, H, W)``."""
         B, C, H, W = x.shape
-        f, g, h = (conv(x).flatten(2) for conv in (self.f, self.g, self.h))  # (B, ⌊C/8⌋, HW), h: (B, C, HW)
-        t = torch.softmax(f.transpose(1, 2) @ g, dim=1)  # (B, HW over i, HW over j), columns sum to 1
-        o = self.delta * (h @ t).view(B, C, H, W) + x  # (B, C, H, W)
+        f, g, h = (_at_positions(conv, x) for conv in (self.f, self.g, self.h))  # (B, HW, ⌊C/8⌋), h: (B, HW, C)
+        t = torch.softmax(f @ g.mT, dim=1)  # (B, HW over i, HW over j), columns sum to 1
+        o = self.delta * (t.mT @ h).mT.view(B, C, H, W) + x  # (B, C, H, W)
         return o, t.mean(dim=2).view(B, H, W)
+
+
+def _at_positions(conv: nn.Module, x: Tensor) -> Tensor:
+    """Apply a 1 × 1 convolution to a map ``(B, C, H, W)``, positions first: ``(B, HW, channels)``."""
+    if not on_eager_cpu(x):
+        return conv(x).flatten(2).mT
+    # CPUs multiply image by image, and read the weights each time. One image of all positions is a single product; of a
+    # channels-last map, it is a view.
+    B, C, H, W = x.shape
+    projected = conv(x.transpose(0, 1).reshape(1, C, B * H, W))  # (1, channels, BH, W)
+    return projected.unflatten(2, (B, H)).squeeze(0).flatten(2).permute(1, 2, 0)
