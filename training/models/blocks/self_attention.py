@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
 
 def _at_positions(conv: nn.Module, x: Tensor) -> Tensor:
     """Apply a 1 × 1 convolution to a map ``(B, C, H, W)``, positions first: ``(B, HW, channels)``."""
-    if not on_eager_cpu(x):
+    if not on_eager_cpu(x) or not len(x):  # in this order: a traced batch has no fixed length
         return conv(x).flatten(2).mT
     # CPUs multiply image by image, and read the weights each time. One image of all positions is a single product; of a
     # channels-last map, it is a view.
