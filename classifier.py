@@ -28,7 +28,6 @@ from .data.sets.catalogue import open_dataset
 from .data.spelling import did_you_mean
 from .data.text import composed
 from .predictor import Picture, Predictor, load
-from .proposals.provenance import REMEDY
 from .proposals.run import propose_dataset
 from .proposals.settings import ProposalSettings, name_of_weights
 from .training.loop.job import SILENT, Console, Job
@@ -233,8 +232,9 @@ class AgnetClassifier(ClassifierMixin, BaseEstimator):
         self._check_beforehand(job["model"])
         try:
             propose_dataset(index, proposals, folder / BOXES, weights=weights, jobs=self.jobs, previews=False)
-        except MismatchError as error:  # left by a call that was interrupted
-            raise MismatchError(str(error).replace(REMEDY, "give another folder as run")) from None
+        except MismatchError as error:
+            told = f"{folder} holds the regions of a call that was interrupted, of other images or settings"
+            raise MismatchError(f"{told}; give another folder as run") from error
         job |= {"run": folder, "boxes": read_boxes(folder / BOXES), "root": index.root}
         return fit(Job(**job), self._console())
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,28 +147,25 @@ def _forgotten_option(error: click.UsageError, words: Sequence[str]) -> str:
     """``Did you mean --boxes boxes.h5?``, if a boxes file or a run was given without its option; else empty.
 
     Args:
-        error: Of a command.
-        words: Of the command line, after the name of the command.
+        error: Error of a command's usage.
+        words: Words of the command line after the name of the command.
     """
     from .data.text import printable
 
-    context: Any = error.ctx
-    parameters = context.command.params
-    try:
-        given, rest, _ = context.command.make_parser(context).parse_args(list(words))
-    except click.UsageError:
-        return ""
-    arguments = [given.get(one.name) for one in parameters if isinstance(one, click.Argument)]
-    several = [[value] if isinstance(value, str) else value for value in (*arguments, rest)]
-    positional = [word for value in several if isinstance(value, (list, tuple)) for word in value]
-    free = [one.opts[0] for one in parameters if one.multiple or not isinstance(given.get(one.name), str)]
+    command: Any = error.ctx.command if error.ctx else None
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
+    free = [name for one in command.params for name in one.opts if one.multiple or name not in words]
     kinds = [option for option in ("--boxes", "--run") if option in free]
-    for word in positional:
-        # Where the command needs a run, or takes nothing else, a word that is left over is one.
-        is_run = rest == [word] and (isinstance(error, click.MissingParameter) or kinds == ["--run"])
-        option = "--boxes" if word.endswith((".h5", ".hdf5")) else "--run" if is_run or _looks_like_a_run(word) else ""
-        if option in kinds:
-            return f"Did you mean {option} {printable(shlex.quote(word))}?"
+    # What follows an option may be its value.
+    loose = [word for before, word in pairwise(["", *words]) if not (before.startswith("-") or word.startswith("-"))]
+    left_over = loose[len(arguments) :] if all(one.nargs > 0 for one in arguments) else []
+    # Where the command needs a run, or takes nothing else, a word that is left over is one.
+    is_run = isinstance(error, click.MissingParameter) or kinds == ["--run"]
+    for word in loose:
+        if "--boxes" in kinds and word.endswith((".h5", ".hdf5")):
+            return f"Did you mean --boxes {printable(shlex.quote(word))}?"
+        if "--run" in kinds and (_looks_like_a_run(word) or (is_run and [word] == left_over)):
+            return f"Did you mean --run {printable(shlex.quote(word))}?"
     return ""
 
 

@@ -58,18 +58,18 @@ def inspect(
 ) -> None:
     """Show a summary of a boxes file or of one image, draw regions, or check that the images are unchanged.
 
-    BOXES is the boxes file, as is that of --boxes.
+    BOXES is the boxes file; --boxes FILE names it, too.
     """
     from ..data.boxes.reader import read_boxes
 
     if file and is_given(context, "boxes"):
         raise click.UsageError(f"{file} and --boxes {boxes} both name a boxes file: give one of them")
-    boxes, counted = file or boxes, is_given(context, "count")
+    boxes, count_given = file or boxes, is_given(context, "count")
     if sum((name is not None, sheet is not None, verify)) > 1:
         raise click.UsageError("--image, --sheet and --verify exclude each other")
     if save and name is None:
         raise click.UsageError("--save draws one image: name it with --image")
-    if counted and not sheet:
+    if count_given and not sheet:
         raise click.UsageError("--count needs --sheet")
     if as_json and (save or sheet):
         raise click.UsageError("--json excludes --save and --sheet")

@@ -219,7 +219,7 @@ def _say_what_was_found(index: DatasetIndex) -> None:
     say(f"{index.title}: {found} ({counts})")
     if index.is_retrieval and not all(index.cameras):
         unknown = counted(len(index) - sum(map(bool, index.cameras)), "images")
-        say(f"the camera of {unknown} is unknown: they are also searched for among images of the same camera")
+        say(f"{unknown} of unknown camera: also searched for among images of the same camera")
     if index.val_is_test:
         say(VAL_IS_TEST)
     if flaws := CATALOGUE[index.dataset].flaws:

@@ -57,7 +57,7 @@ _Values = Mapping[str, Any]
 class Given:
     """What the command line puts in place of the file's values."""
 
-    data: _Values = field(default_factory=dict)  #: in place of options of ``data``; a data set, of all of them
+    data: _Values = field(default_factory=dict)  #: in place of single options of ``data``; with dataset or csv, of all
     defaults: Mapping[str, _Values] = field(default_factory=dict)  #: by command, in place of single defaults
     output: Path | None = None
 

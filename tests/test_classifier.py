@@ -93,7 +93,9 @@ def test_columns_follow_the_classes_and_all_paths_are_used(pairs, tmp_path):
     with pytest.raises(CheckpointError, match=wanted):
         classifier.fit(paths, labels)
     (tmp_path / "run" / "best.safetensors").unlink()  # as of a call that was interrupted while it trained
-    with pytest.raises(MismatchError, match=r"boxes\.h5 .*; give another folder as run$"):
+    with pytest.raises(
+        MismatchError, match=r"run holds the regions of .* other images or settings; give another folder as run$"
+    ):
         classifier.fit(paths[:-1], labels[:-1])
 
 
